@@ -1,0 +1,1 @@
+"""rl_lab: worlds written as scalar Python, stepped at compiled speed, trained, measured and filmed."""

@@ -1,0 +1,250 @@
+"""The engine: N copies of a world stepped by compiled loops over arrays that never move."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from . import compiler, layout
+from .world import Array, World
+
+MODES = {
+    AutoresetMode.SAME_STEP: layout.SAME_STEP,
+    AutoresetMode.NEXT_STEP: layout.NEXT_STEP,
+    AutoresetMode.DISABLED: layout.DISABLED,
+}
+SEEDS = 2**32  # a seed is the generator's 32-bit key; rl_lab.seeds says who uses which
+_FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
+_TRIAL_STEPS = 24
+_WORTH_THREADS = 20e-6  # seconds a step: below it, waking threads costs more than they save
+
+
+class NonFiniteError(ArithmeticError):
+    """NaN or infinity where a number belongs; the message names world index, step and field."""
+
+
+class Batch:
+    """N worlds x A agents (A = 1 for now), owned as contiguous arrays that never move.
+
+    actions             int64 [N, A], or float32 [N, A, k]     written by the caller
+    observations        [N, A, *shape] of the space's dtype    valid after reset and step
+    rewards             float32 [N, A]
+    terminated, truncated   bool [N]     both can hold at once, as in Gymnasium's TimeLimit
+    final_observations  as observations; a row is valid where its world ended in this step (same-step mode)
+    episode_returns     float64 [N, A], episode_lengths int32 [N]: of the last finished episode
+    log_totals          float64 [N, 1 + K]: finished episodes, and the K log fields summed over them
+    ended               bool [N]: worlds whose episode is over; never any in same-step mode after `step`'s reset
+
+    Args: `seed` in 0..2**32-1; world i draws from stream `first + i` of it, so a batch equals any split of it.
+    `threads`: None picks serial or threaded loops by measuring; 1 is serial; k > 1 threads. `params`: one record or N.
+    Raises ValueError for arguments out of range, NonFiniteError from `step` and `reset`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        n: int,
+        params: Array | None = None,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        threads: int | None = None,
+        autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
+        plain: bool = False,
+    ) -> None:
+        params = world.Params() if params is None else np.atleast_1d(params)
+        if not 0 < n < 2**24:
+            raise ValueError(f"worlds={n}: expected 1 to {2**24 - 1}")
+        if params.dtype != world.Params.dtype or params.shape not in ((1,), (n,)):
+            raise ValueError(f"params: expected 1 or {n} records of {world.name}'s Params, got shape {params.shape}")
+        self.world, self.n, self.plain, self.autoreset = world, n, plain, autoreset
+        agents, shape = len(world.agents), world.observation.shape
+        self.states = world.State.zeros(n)
+        self.params = params.copy()
+        self.actions = np.zeros((n, agents, *world.action_shape), world.action_dtype)
+        self.observations = np.zeros((n, agents, *shape), world.observation.dtype)
+        self.rewards = np.zeros((n, agents), np.float32)
+        self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
+        self.final_observations = np.zeros_like(self.observations)
+        self.running_returns = np.zeros((n, agents))
+        self.episode_returns = np.zeros((n, agents))
+        self.episode_lengths = np.zeros(n, np.int32)
+        self.log_totals = np.zeros((n, 1 + len(world.log_names)))
+        self.threads = os.cpu_count() or 1 if threads is None else threads
+        if self.threads < 1:
+            raise ValueError(f"threads={threads}: expected at least 1")
+        self._lay_out()
+        self._trial: list[float] | None = [] if threads is None and self.threads > 1 and not plain else None
+        self._threaded = threads is not None and threads > 1 and not plain
+        self._broken = ""
+        self._all = np.ones(n, np.uint8)
+        self.seed(seed, first)
+
+    def _lay_out(self) -> None:
+        owned: tuple[Array, ...] = (self.states, self.params, self.actions, self.observations)
+        owned += (self.rewards, self.terminated, self.truncated, self.ended, self.final_observations)
+        owned += (self.running_returns, self.episode_returns, self.episode_lengths, self.log_totals)
+        header = np.zeros(layout.HEADER_SIZE, np.int64)
+        header[layout.N], header[layout.CHUNKS] = self.n, self.threads
+        header[layout.MODE], header[layout.HORIZON] = MODES[self.autoreset], self.world.horizon
+        header[layout.N_PARAMS] = len(self.params)
+        header[layout.FIRST_POINTER : layout.FIRST_POINTER + len(owned)] = [a.ctypes.data for a in owned]
+        self._header, self._address = header, header.ctypes.data
+        self._outcomes = np.zeros(self.threads, np.int64)
+        self._loops = compiler.plain_loops(self.world) if self.plain else compiler.loops(self.world)
+        if self.plain:
+            flat, final = (
+                a.reshape(self.n, len(self.world.agents), -1) for a in (self.observations, self.final_observations)
+            )
+            words = self.states.view(np.float64).reshape(self.n, -1)
+            arrays = (self.states, words, *owned[1:4], flat, *owned[4:8], final, *owned[9:])
+            self._plain_arguments = (int(header[layout.MODE]), self.world.horizon, *compiler.plain_views(arrays))
+
+    def seed(self, seed: int | Array, first: int = 0) -> None:
+        """Give world i stream `first + i` of a seed, or stream 0 of its own where seed is int [N]; takes hold at reset."""
+        seeds = np.asarray(seed)
+        if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (self.n,)) or np.any((seeds < 0) | (seeds >= SEEDS)):
+            raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.n} of them")
+        self._pending_keys = np.broadcast_to(seeds, self.n).astype(np.uint64)
+        streams = np.arange(first, first + self.n, dtype=np.uint64) if seeds.ndim == 0 else np.zeros(self.n, np.uint64)
+        self._pending_counters = streams << np.uint64(40)
+        self._reseed = np.ones(self.n, np.bool_)
+
+    def reset(self, mask: Array | None = None) -> Array:
+        """Begin a new episode in every world, or where mask bool [N] says so; returns `observations`."""
+        wanted = self._all if mask is None else np.asarray(mask, np.uint8)
+        fresh = self._reseed & wanted.astype(np.bool_)
+        self.states["rng_key"][fresh] = self._pending_keys[fresh]
+        self.states["rng_counter"][fresh] = self._pending_counters[fresh]
+        self._reseed &= ~fresh
+        self._broken = ""
+        self._run_reset(wanted)
+        return self.observations
+
+    def _run_reset(self, mask: Array) -> None:
+        if self.plain:
+            outcome = self._loops.reset_range(mask, *self._plain_arguments)
+        else:
+            outcome = self._loops.reset_masked(self._address, mask)
+        if outcome < 0:
+            self._fail(outcome)
+
+    def step(self) -> int:
+        """Step every world with the actions in `actions`; return how many episodes ended.
+
+        Raises ValueError, before anything moves, for an action outside the space; NonFiniteError as documented.
+        """
+        if self._broken:
+            raise NonFiniteError(f"{self._broken}; call reset() first")
+        if self._threaded:
+            outcome = self._step_threaded()
+        elif self.plain:
+            outcome = self._loops.check_actions(self._plain_arguments[layout.ACTIONS])
+            if outcome == 0:
+                outcome = self._loops.step_range(0, self.n, *self._plain_arguments)
+        elif self._trial is not None:
+            outcome = self._step_on_trial()
+        else:
+            outcome = self._loops.step_serial(self._address)
+        if outcome < 0:
+            self._fail(outcome)
+        return int(outcome)
+
+    def _step_threaded(self) -> int:
+        import numba
+
+        numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
+        self._loops.step_parallel(self._address, self._outcomes)
+        faults = self._outcomes[self._outcomes < 0]
+        return int(faults[0] if len(faults) else self._outcomes.sum())
+
+    def _step_on_trial(self) -> int:
+        begin = time.perf_counter()
+        outcome = self._loops.step_serial(self._address)
+        trial = self._trial or []
+        trial.append(time.perf_counter() - begin)
+        self._trial = trial
+        if len(trial) == _TRIAL_STEPS:
+            # The first calls load machine code and warm caches; the median does not see them.
+            self._threaded, self._trial = bool(np.median(trial) > _WORTH_THREADS), None
+        return int(outcome)
+
+    def _fail(self, outcome: int) -> None:
+        world, fault = divmod(-outcome - 1, layout.FAULTS)
+        t = self.states["t"][world]
+        if fault == layout.BAD_ACTION:
+            given = self.actions[world].tolist()
+            raise ValueError(
+                f"{self.world.name}: action {given[0]} of world {world} at step {t} is outside {self.world.action}"
+            )
+        field = _FIELDS[fault]
+        value = self.rewards[world] if field == "reward" else self.observations[world]
+        shown = np.array2string(np.ravel(value)[:8], precision=4, separator=", ")
+        self._broken = f"{self.world.name}: non-finite {field} in world {world} at step {t}: {shown}"
+        raise NonFiniteError(self._broken)
+
+    def expert_actions(self) -> Array:
+        """Write the expert's actions for the present states into `actions` and return them; ValueError without one."""
+        if self.world.expert is None:
+            raise ValueError(f"{self.world.name} has no expert")
+        arrays = (self.states, self.params, self.actions)
+        self._loops.expert_actions(*(compiler.plain_views(arrays) if self.plain else arrays))
+        return self.actions
+
+    def state(self, i: int) -> bytes:
+        """Return world i's state, random stream included, as bytes."""
+        return self.states[i].tobytes()
+
+    def set_state(self, i: int, state: bytes) -> None:
+        """Put world i into a state that `state` returned, and observe it. ValueError where the size is wrong."""
+        if len(state) != self.states.dtype.itemsize:
+            raise ValueError(f"state of {len(state)} bytes: {self.world.name}'s has {self.states.dtype.itemsize}")
+        self.states[i] = np.frombuffer(state, self.states.dtype)[0]
+        self.ended[i] = self.terminated[i] = self.truncated[i] = False
+        self._reseed[i] = False
+        self.observe(i)
+
+    def observe(self, i: int | None = None) -> Array:
+        """Recompute the observations of world i, or of all, after their states were written to from outside."""
+        mask = np.full(self.n, 2 if i is None else 0, np.uint8)
+        if i is not None:
+            mask[i] = 2
+        self._run_reset(mask)
+        return self.observations
+
+    def snapshot(self) -> dict[str, Array]:
+        """Return copies of everything a batch needs to go on exactly as it is, as plain arrays by name."""
+        return {name: np.array(array) for name, array in self._persistent().items()}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        """Go on from a `snapshot` of a batch of the same world and size. ValueError names what does not fit."""
+        for name, array in self._persistent().items():
+            given = snapshot.get(name)
+            if given is None or given.dtype != array.dtype or given.shape != array.shape:
+                raise ValueError(f"snapshot of another batch: {name} does not fit {self.world.name} x {self.n}")
+        for name, array in self._persistent().items():
+            array[...] = snapshot[name]
+        self._broken = ""
+
+    def _persistent(self) -> dict[str, Array]:
+        names = "observations rewards terminated truncated ended running_returns episode_returns episode_lengths"
+        arrays = {name: getattr(self, name) for name in f"{names} log_totals".split()}
+        return {
+            **arrays,
+            "states": self.states.view(np.uint8).reshape(self.n, -1),
+            "params": self.params.view(np.uint8).reshape(len(self.params), -1),
+            "reseed": self._reseed,
+            "pending_keys": self._pending_keys,
+            "pending_counters": self._pending_counters,
+        }
+
+    def drain_log(self) -> dict[str, float]:
+        """Return the mean of each log field over the episodes finished since the last call, and zero the totals."""
+        totals = self.log_totals.sum(axis=0)
+        self.log_totals[:] = 0.0
+        means = totals[1:] / max(totals[0], 1.0)
+        return {"episodes": float(totals[0]), **dict(zip(self.world.log_names, means.tolist(), strict=True))}

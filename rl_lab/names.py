@@ -1,0 +1,16 @@
+"""Naming the nearest valid choice when a user mistypes one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """Return "did you mean 'x'?", or the choices there are when nothing is near."""
+    choices = sorted(valid)
+    near = difflib.get_close_matches(given, choices, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    shown = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    return f"there is {shown}" if choices else "there is none"

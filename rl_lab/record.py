@@ -1,0 +1,198 @@
+"""Records: typed rows of memory that a world's State, Params and Log are made of.
+
+A `Record` subclass lists its fields as annotations (`x: f4`, `board: u1[6, 7]`); `Record.dtype` is the aligned
+numpy dtype that compiled kernels read. The same kernels also run as plain Python on `PlainRecord` views, with the
+promotion rules of the compiled code: that is what makes a breakpoint inside a world show the numbers that training saw.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from .names import nearest
+
+
+class _FieldType:
+    """A field's type: `i4`, or with a shape `u1[6, 7]`. Calling one casts: `i4(x)` truncates to that integer type."""
+
+    def __init__(self, code: str, shape: tuple[int, ...] = ()) -> None:
+        self.code, self.shape = code, shape
+        self.scalar = np.dtype(code).type
+
+    def __getitem__(self, shape: int | tuple[int, ...]) -> _FieldType:
+        return _FieldType(self.code, shape if isinstance(shape, tuple) else (shape,))
+
+    def __call__(self, value: Any) -> Any:
+        return self.scalar(value).item()
+
+
+def _operator(name: str) -> Any:
+    single, double = getattr(np.float32, name), getattr(float, name)
+
+    def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, np.float32):
+            result = single(np.float32(self), np.float32(other))
+            return f4(result) if isinstance(result, np.float32) else bool(result)
+        return double(float(self), float(other))
+
+    return operator
+
+
+class f4(np.float32):  # noqa: N801 - named as the field type it is
+    """Single precision with numba's promotion: f4 with f4 stays f4, with a Python int or float becomes double.
+
+    numpy's own float32 would stay single there, so plain and compiled kernels would round differently.
+    """
+
+    code: ClassVar[str] = "f4"
+    shape: ClassVar[tuple[int, ...]] = ()
+    __hash__ = np.float32.__hash__
+
+    def __class_getitem__(cls, shape: int | tuple[int, ...]) -> Any:
+        return _FieldType("f4", shape if isinstance(shape, tuple) else (shape,))
+
+    def __neg__(self) -> f4:
+        return f4(np.float32.__neg__(self))
+
+    def __abs__(self) -> f4:
+        return f4(np.float32.__abs__(self))
+
+
+for _name in "add sub mul truediv floordiv mod pow".split():
+    setattr(f4, f"__{_name}__", _operator(f"__{_name}__"))
+    setattr(f4, f"__r{_name}__", _operator(f"__r{_name}__"))
+for _name in "lt le gt ge eq ne".split():
+    setattr(f4, f"__{_name}__", _operator(f"__{_name}__"))
+
+f8 = _FieldType("f8")
+i1, i2, i4, i8 = (_FieldType(code) for code in ("i1", "i2", "i4", "i8"))
+u1, u2, u4, u8 = (_FieldType(code) for code in ("u1", "u2", "u4", "u8"))
+
+
+class Record:
+    """Base of State, Params and Log. Subclasses annotate fields; defaults are allowed (Params needs them).
+
+    `Params(speed=2)` makes an array of shape [1]; `Params.zeros(n)` one of shape [n]. Unknown fields and values a
+    field cannot hold raise ValueError.
+    """
+
+    dtype: ClassVar[np.dtype[Any]] = np.dtype([])
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls) -> None:
+        fields = [(name, cls.dtype[name]) for name in cls.dtype.names or ()]
+        defaults = dict(cls.defaults)
+        for name, kind in inspect.get_annotations(cls, eval_str=True).items():
+            if isinstance(kind, type) and issubclass(kind, Record):
+                fields.append((name, kind.dtype))
+            elif isinstance(kind, _FieldType) or kind is f4:
+                fields.append((name, np.dtype((kind.code, kind.shape))))
+            else:
+                raise TypeError(
+                    f"{cls.__module__}.{cls.__qualname__}.{name}: {kind!r} is not a field type; "
+                    "use f4 f8 i1 i2 i4 i8 u1 u2 u4 u8, one of them with a shape like u1[10, 10], or a Record"
+                )
+            if name in cls.__dict__:
+                defaults[name] = cls.__dict__[name]
+        cls.dtype, cls.defaults = np.dtype(fields, align=True), defaults
+
+    def __new__(cls, **values: Any) -> Any:
+        """One record as a structured array of shape [1], `defaults` overridden by `values`."""
+        row = cls.zeros(1)
+        for name, value in (cls.defaults | values).items():
+            if name not in (cls.dtype.names or ()):
+                raise ValueError(f"unknown field {name!r}; {nearest(name, cls.dtype.names or ())}")
+            row[name] = checked(name, value, cls.dtype[name])
+        return row
+
+    @classmethod
+    def zeros(cls, n: int) -> np.ndarray[Any, Any]:
+        """Return n zeroed records, a structured array of shape [n]."""
+        return np.zeros(n, cls.dtype)
+
+
+def checked(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return `value` as an array of `dtype`; ValueError where it does not fit, is fractional for an int, or not finite."""
+    kind = "a number" if dtype.shape == () else f"numbers of shape {dtype.shape}"
+    try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "biuf":
+            raise TypeError
+        cast_value = np.broadcast_to(given, dtype.shape).astype(dtype.base)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}={value!r}: expected {kind} ({dtype.base})") from None
+    if not np.all(np.isfinite(given)):
+        raise ValueError(f"{name}={value!r}: not finite")
+    if dtype.base.kind in "iu" and np.any(cast_value != given):
+        raise ValueError(f"{name}={value!r}: does not fit {dtype.base}")
+    return cast_value
+
+
+class WorldState(Record):
+    """What every world's State has: its random stream (see `rng`) and `t`, the steps taken in this episode."""
+
+    rng_key: u8  # type: ignore[valid-type]
+    rng_counter: u8  # type: ignore[valid-type]
+    t: i4  # type: ignore[valid-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.float32):
+        return f4(value)
+    if isinstance(value, np.void):
+        return PlainRecord(value)
+    return PlainArray(value) if isinstance(value, np.ndarray) else value.item()
+
+
+class PlainRecord:
+    """A row of a structured array as an object: attributes read as Python numbers and write through."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: np.void) -> None:
+        object.__setattr__(self, "_row", row)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return _plain(self._row[name])
+        except ValueError:
+            names = cast(Any, self._row.dtype.names)
+            raise AttributeError(f"no field {name!r}; {nearest(name, names)}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._row[name] = value
+
+    def __repr__(self) -> str:
+        return f"PlainRecord({', '.join(f'{n}={self._row[n]}' for n in cast(Any, self._row.dtype.names))})"
+
+
+class PlainArray:
+    """An array whose elements read as Python numbers; slices are views of it."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __getitem__(self, index: Any) -> Any:
+        return _plain(self._array[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._array[index] = value
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self._array, dtype=dtype) if copy else np.asarray(self._array, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"PlainArray({self._array!r})"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape, as in compiled code."""
+        return self._array.shape

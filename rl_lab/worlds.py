@@ -1,0 +1,28 @@
+"""Worlds by name: the file name in envs/ is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from .names import nearest
+from .world import World, WorldError
+
+
+def names() -> list[str]:
+    """Return every world's name, sorted."""
+    package = importlib.import_module("rl_lab.envs")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+@cache
+def load(name: str) -> World:
+    """Return the world of this name. Raises ValueError naming the nearest one, WorldError for a mistake in its file."""
+    if name not in names():
+        raise ValueError(f"no world {name!r}; {nearest(name, names())}")
+    module = importlib.import_module(f"rl_lab.envs.{name}")
+    world = getattr(module, "world", None)
+    if not isinstance(world, World):
+        raise WorldError(f"{module.__file__}: ends without `world = World(...)`")
+    return world
