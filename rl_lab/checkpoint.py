@@ -77,6 +77,8 @@ def save(
     """
     if not 0 <= step < 10**18 or keep_last < 1:
         raise ValueError(f"step must be >= 0 and keep_last >= 1, not {step} and {keep_last}")
+    if not all(map(_MEMBER.fullmatch, tensors)):
+        raise ValueError(f"member names are lower-case letters, digits, _ . and -, not all of {[*tensors]}")
     _check_state(state, "state")
     folder, final = Path(folder), Path(folder) / f"step-{step:09d}"
     temp = folder / f"{_TEMP}{os.urandom(8).hex()}"
@@ -132,10 +134,8 @@ def _put(temp: Path, final: Path, step: int, tensors: Mapping[str, Tensors], sta
     temp.mkdir()
     _at("temp-created")
     members = {}
-    files = {member + _TENSORS: member for member in tensors} | {_STATE: ""}
-    for file, member in sorted(files.items()):
-        data = _dump(state) if file == _STATE else _pack(member, tensors[member])
-        members[file] = _write(temp / file, data)
+    for file, member in sorted([(_STATE, ""), *((name + _TENSORS, name) for name in tensors)]):
+        members[file] = _write(temp / file, _pack(member, tensors[member]) if member else _dump(state))
         _at(f"member-written:{file}")
     manifest = _dump({**_FORMAT, "step": step, "members": members})
     _write(temp / _MANIFEST, manifest)
@@ -179,13 +179,13 @@ def _write(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _pack(member: str, arrays: Tensors) -> bytes:
-    if not _MEMBER.fullmatch(member):
-        raise ValueError(f"member name {member!r} is not made of lower-case letters, digits, _ . and -")
     plain = {}
     for name, array in arrays.items():
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        if not isinstance(kind, np.dtype) or kind.char not in _DTYPES or name == "__metadata__":
-            raise TypeError(f"{member}[{name!r}]: {kind} under that name is nothing that can be stored")
+        if not isinstance(kind, np.dtype) or kind.char not in _DTYPES:
+            raise TypeError(f"{member}[{name!r}]: {kind} is not an array type that can be stored")
+        if not isinstance(name, str) or name == "__metadata__":
+            raise TypeError(f"{member}[{name!r}]: the name must be a string other than '__metadata__'")
         plain[name] = np.asarray(array, dtype=kind.newbyteorder("<"), order="C")
     return safetensors.numpy.save(plain)
 
@@ -231,24 +231,24 @@ def _verify(path: Path) -> dict[str, Any]:
 def _difference(claim: bytes, truth: dict[str, Any]) -> tuple[str, str]:
     """Name the file and the reason why a manifest is not the true one; nothing that it says is followed."""
     try:
-        said = {**json.loads(claim)}
-        told, real = {**said.get("members", {})}, truth["members"]
-    except (RecursionError, TypeError, ValueError) as error:
-        return _MANIFEST, f"is not readable JSON: {error}"
-    for key in (*_FORMAT, "step"):
-        if said.get(key) != truth[key]:
-            return _MANIFEST, f"has the unknown {key} {said.get(key)!r:.40}, not {truth[key]!r}"
-    for file in sorted(told.keys() | real.keys()):
-        if file not in told:
-            return file, f"is not named in {_MANIFEST}"
-        if file != _STATE and not (_MEMBER.fullmatch(file) and file.endswith(_TENSORS)):
-            return _MANIFEST, f"names {file!r:.80}, which is not a plain member name"
-        if file not in real:
-            return file, "is missing"
-        if told[file] != real[file]:
-            size, full = real[file]["size"], told[file].get("size") if isinstance(told[file], dict) else None
-            cut = isinstance(full, int) and size < full
-            return file, f"is truncated: {size} of {full} bytes" if cut else "does not match its manifest"
+        said = json.loads(claim)
+        for key in (*_FORMAT, "step"):
+            if said[key] != truth[key]:
+                return _MANIFEST, f"has the unknown {key} {said[key]!r:.40}, not {truth[key]!r}"
+        for file in sorted(said["members"].keys() | truth["members"].keys()):
+            told, real = said["members"].get(file), truth["members"].get(file)
+            if told is None:
+                return file, f"is not named in {_MANIFEST}"
+            if file != _STATE and not (_MEMBER.fullmatch(file) and file.endswith(_TENSORS)):
+                return _MANIFEST, f"names {file!r:.80}, which is not a plain member name"
+            if real is None:
+                return file, "is missing"
+            if real["size"] < told["size"]:
+                return file, f"is truncated: {real['size']} of {told['size']} bytes"
+            if told != real:
+                return file, "does not match its manifest"
+    except Exception as error:  # a hostile manifest may be anything, anywhere
+        return _MANIFEST, f"is unreadable: {error!r:.200}"
     return _MANIFEST, "is not as it was written"
 
 
@@ -278,10 +278,11 @@ def _refusal(path: Path, file: str, reason: str) -> CheckpointError:
 def _write_error(final: Path, error: OSError) -> CheckpointWriteError:
     kept = "no earlier checkpoint is there"
     with suppress(OSError):
-        for path in reversed(_found(final.parent)):
+        for path in _found(final.parent):
             with suppress(CheckpointError):
                 _verify(path)
                 kept = f"the last good checkpoint, {path.name}, is untouched"
+                break
     cure = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
     fault = f"cannot save {final.name} in {final.parent}: {error.strerror or error}"
     return CheckpointWriteError(f"{fault}; {kept}; {cure}, then `rl-lab resume {final.parent.parent}`")

@@ -44,6 +44,8 @@ class Batch:
     Raises ValueError for arguments out of range, NonFiniteError from `step` and `reset`.
     """
 
+    exact = True  # restore continues bit for bit
+
     def __init__(
         self,
         world: World,
@@ -248,3 +250,6 @@ class Batch:
         self.log_totals[:] = 0.0
         means = totals[1:] / max(totals[0], 1.0)
         return {"episodes": float(totals[0]), **dict(zip(self.world.log_names, means.tolist(), strict=True))}
+
+    def close(self) -> None:
+        """Nothing is held open; here because other batches have it."""

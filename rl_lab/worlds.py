@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from typing import TYPE_CHECKING
 
 from .names import nearest
-from .world import World, WorldError
+
+if TYPE_CHECKING:
+    from .world import World
 
 
 def names() -> list[str]:
@@ -19,6 +22,8 @@ def names() -> list[str]:
 @cache
 def load(name: str) -> World:
     """Return the world of this name. Raises ValueError naming the nearest one, WorldError for a mistake in its file."""
+    from .world import World, WorldError
+
     if name not in names():
         raise ValueError(f"no world {name!r}; {nearest(name, names())}")
     module = importlib.import_module(f"rl_lab.envs.{name}")

@@ -1,0 +1,193 @@
+"""Foreign Gymnasium environments as a batch, by id: `world=gym:Acrobot-v1`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from ..engine import NonFiniteError
+from ..world import Array
+
+
+@dataclass(frozen=True)
+class ForeignWorld:
+    """What is known of a foreign environment: its spaces as the lab sees them (observations one-hot if discrete)."""
+
+    name: str
+    observation: Box
+    action: Discrete | Box
+    horizon: int
+    solved: float | None
+    frames_per_second: int
+    agents: tuple[str, ...] = ("agent",)
+
+
+class ForeignBatch:
+    """N environments of one Gymnasium id, batched with Gymnasium's own SyncVectorEnv, in `engine.Batch`'s terms.
+
+    Foreign environments cannot be saved as bytes: `exact` is False, and a resumed run begins new episodes.
+    Raises ValueError for an unknown id or arguments and for spaces that are not Box or Discrete.
+    """
+
+    exact = False
+
+    def __init__(
+        self, name: str, n: int, params: dict[str, Any], *, seed: int, autoreset: AutoresetMode, render: bool
+    ) -> None:
+        identity = name.partition(":")[2]
+        try:
+            spec = gymnasium.spec(identity)
+            arguments = {**params, "render_mode": "rgb_array"} if render else dict(params)
+            self.env = SyncVectorEnv(
+                [lambda: gymnasium.make(identity, **arguments) for _ in range(n)], autoreset_mode=autoreset
+            )
+        except (gymnasium.error.Error, TypeError, ImportError, ModuleNotFoundError) as error:
+            ids = difflib.get_close_matches(identity, list(gymnasium.registry), 1)
+            known = identity in gymnasium.registry
+            hint = "" if known or not ids else f"; did you mean {'gym:' + ids[0]!r}?"
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"cannot make world {name!r}: {reason.rstrip('.')}{hint}") from None
+        self.n, self.autoreset = n, autoreset
+        space, action = self.env.single_observation_space, self.env.single_action_space
+        self._one_hot = int(space.n) if isinstance(space, Discrete) else 0
+        self._start = int(action.start) if isinstance(action, Discrete) else 0
+        self.world = ForeignWorld(
+            name=name,
+            observation=self._observation_space(name, space),
+            action=self._action_space(name, action),
+            horizon=spec.max_episode_steps or 0,
+            solved=spec.reward_threshold,
+            frames_per_second=int(self.env.metadata.get("render_fps", 30)),
+        )
+        shape, taken = self.world.observation.shape, self.world.action.shape or ()
+        self.actions = np.zeros((n, 1, *taken), np.int64 if isinstance(action, Discrete) else np.float32)
+        self.observations = np.zeros((n, 1, *shape), self.world.observation.dtype)
+        self.final_observations = np.zeros_like(self.observations)
+        self.rewards = np.zeros((n, 1), np.float32)
+        self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
+        self.episode_returns = np.zeros((n, 1))
+        self.episode_lengths = np.zeros(n, np.int32)
+        self._running, self._t = np.zeros(n), np.zeros(n, np.int32)
+        self._finished = 0
+        self.seed(seed)
+
+    @staticmethod
+    def _observation_space(name: str, space: gymnasium.Space[Any]) -> Box:
+        if isinstance(space, Discrete):
+            return Box(0.0, 1.0, (int(space.n),), np.float32)
+        if isinstance(space, Box):
+            wide = space.dtype == np.float64
+            return Box(space.low, space.high, dtype=np.float32) if wide else space
+        raise ValueError(f"world {name!r}: observations are {type(space).__name__}; Box and Discrete are supported")
+
+    @staticmethod
+    def _action_space(name: str, space: gymnasium.Space[Any]) -> Discrete | Box:
+        if isinstance(space, Discrete):
+            return Discrete(int(space.n))
+        if isinstance(space, Box) and len(space.shape) == 1:
+            return Box(space.low, space.high, dtype=np.float32)
+        raise ValueError(f"world {name!r}: actions are {space}; Discrete and Box of shape (k,) are supported")
+
+    def seed(self, seed: int | Array, first: int = 0) -> None:
+        """Seed environment i with `seed * 1009 + first + i`, or with its own of int [N]; takes hold at reset."""
+        seeds = np.asarray(seed, np.int64)
+        self._seeds = seeds * 1009 + first + np.arange(self.n) if seeds.ndim == 0 else seeds
+        self._reseed = np.ones(self.n, np.bool_)
+
+    def reset(self, mask: Array | None = None) -> Array:
+        """Begin a new episode in every environment, or where mask bool [N] says so; returns `observations`."""
+        wanted = np.ones(self.n, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        if not wanted.any():
+            return self.observations
+        seeds = [int(s) if fresh else None for s, fresh in zip(self._seeds, self._reseed, strict=True)]
+        observations, _ = self.env.reset(seed=seeds, options={"reset_mask": wanted})
+        self._reseed &= ~wanted
+        self._keep(self.observations, observations, wanted)
+        self.rewards[wanted] = 0
+        for array in (self.terminated, self.truncated, self.ended):
+            array[wanted] = False
+        self._running[wanted], self._t[wanted] = 0.0, 0
+        return self.observations
+
+    def step(self) -> int:
+        """Step every environment with `actions`; return how many episodes ended. Errors as `engine.Batch.step`."""
+        self._check_actions()
+        idle = self.ended.copy() if self.autoreset == AutoresetMode.DISABLED else np.zeros(self.n, np.bool_)
+        fresh = self.ended if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros(self.n, np.bool_)
+        self._running[fresh], self._t[fresh] = 0.0, -1
+        if idle.any():
+            # Gymnasium steps all or none: ended environments play on unseen until they are reset.
+            self.env.reset(options={"reset_mask": idle})
+        actions = self.actions[:, 0] + self._start if self._start else self.actions[:, 0]
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        live = ~idle
+        self._keep(self.observations, observations, live)
+        self.rewards[:, 0] = np.where(live, rewards, 0.0)
+        self.terminated[live], self.truncated[live] = terminated[live], truncated[live]
+        self._running += self.rewards[:, 0]
+        self._t[live] += 1
+        done = live & (self.terminated | self.truncated)
+        self.ended[live] = done[live]
+        self._check_numbers()
+        if not done.any():
+            return 0
+        self.episode_returns[done, 0], self.episode_lengths[done] = self._running[done], self._t[done]
+        self._finished += int(done.sum())
+        if self.autoreset == AutoresetMode.SAME_STEP:
+            for i in np.flatnonzero(done):
+                self._keep(self.final_observations[i : i + 1], np.asarray(infos["final_obs"][i])[None], slice(None))
+            self._running[done], self._t[done] = 0.0, 0
+        return int(done.sum())
+
+    def _keep(self, target: Array, observations: Array, rows: Any) -> None:
+        if self._one_hot:
+            target[rows, 0] = np.eye(self._one_hot, dtype=np.float32)[np.asarray(observations)[rows]]
+        else:
+            target[rows, 0] = observations[rows]
+
+    def _check_actions(self) -> None:
+        space, given = self.world.action, self.actions[:, 0]
+        low, high = (0, space.n - 1) if isinstance(space, Discrete) else (space.low, space.high)
+        good = ((given >= low) & (given <= high)).reshape(self.n, -1).all(axis=1)
+        if not good.all():
+            i = int(np.argmin(good))
+            raise ValueError(
+                f"{self.world.name}: action {given[i].tolist()} of world {i} at step {self._t[i]} is outside {space}"
+            )
+
+    def _check_numbers(self) -> None:
+        for field, values in (("reward", self.rewards), ("observation", self.observations)):
+            good = np.isfinite(values).reshape(self.n, -1).all(axis=1)
+            if not good.all():
+                i = int(np.argmin(good))
+                raise NonFiniteError(f"{self.world.name}: non-finite {field} in world {i} at step {self._t[i]}")
+
+    def picture(self, i: int) -> Array:
+        """Return environment i's own picture, uint8 [height, width, 3]; made with render=True only."""
+        return np.asarray(self.env.envs[i].render(), np.uint8)
+
+    def snapshot(self) -> dict[str, Array]:
+        """Return the seeds the next episodes are to begin with: all that can be kept of foreign environments."""
+        return {"seeds": np.asarray(self._seeds) + 1 + self._finished * self.n}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        """Begin new episodes from the seeds kept."""
+        if set(snapshot) != {"seeds"} or snapshot["seeds"].shape != (self.n,):
+            raise ValueError(f"snapshot of another batch: it does not fit {self.world.name} x {self.n}")
+        self.seed(snapshot["seeds"])
+        self.reset()
+
+    def drain_log(self) -> dict[str, float]:
+        """Return how many episodes finished since the last call."""
+        finished, self._finished = self._finished, 0
+        return {"episodes": float(finished)}
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()

@@ -1,0 +1,173 @@
+"""Gymnasium's faces: `gym.make("rl_lab/catch-v0")` and `gym.make_vec` over the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from .. import worlds
+from ..batch import parameters
+from ..engine import SEEDS, Batch
+from ..world import Array
+
+
+def _seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed={seed!r}: expected an integer of at least 0")
+    # The engine's seeds are 32 bits; larger ones are hashed down so that they stay distinct in practice.
+    return int(seed) if seed < SEEDS else int(np.random.SeedSequence(int(seed)).generate_state(1)[0])
+
+
+def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
+    """Return actions as an array the engine can take; ValueError for another shape or kind of number."""
+    array = np.asarray(actions)
+    if array.shape != shape or array.dtype.kind not in ("iu" if discrete else "fiu"):
+        raise ValueError(f"action of shape {array.shape} and dtype {array.dtype}: expected {space}")
+    return array
+
+
+class LabEnv(gymnasium.Env[Array, Any]):
+    """One world as a gymnasium.Env; further keyword arguments are the world's parameters.
+
+    Raises ValueError for an unknown world or parameter and for an action outside the space.
+    """
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}
+
+    def __init__(self, world: str, render_mode: str | None = None, **params: Any) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode={render_mode!r}: expected one of {self.metadata['render_modes']}")
+        lab_world = worlds.load(world)
+        self.batch = Batch(
+            lab_world, 1, parameters(lab_world, params), threads=1, autoreset=AutoresetMode.DISABLED
+        )
+        self.observation_space, self.action_space = lab_world.observation, lab_world.action
+        self.metadata = {**self.metadata, "render_fps": lab_world.frames_per_second}
+        self.render_mode = render_mode
+        self._discrete = isinstance(lab_world.action, Discrete)
+        self._window: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begin an episode; a seed makes it, and the ones after it, reproducible."""
+        fresh = self._np_random is None
+        super().reset(seed=seed)
+        if seed is not None or fresh:
+            self.batch.seed(_seed(seed) if seed is not None else int(self.np_random.integers(SEEDS)))
+        self.batch.reset()
+        if self.render_mode == "human":
+            self.render()
+        return self.batch.observations[0, 0].copy(), {}
+
+    def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """Take one action; ValueError for one outside the space."""
+        b = self.batch
+        b.actions[0, 0] = _checked(action, b.actions.shape[2:], self._discrete, self.action_space)
+        b.step()
+        if self.render_mode == "human":
+            self.render()
+        return b.observations[0, 0].copy(), float(b.rewards[0, 0]), bool(b.terminated[0]), bool(b.truncated[0]), {}
+
+    def render(self) -> Any:
+        """Return the picture, uint8 [height, width, 3], or show it in a window in "human" mode."""
+        from ..film import picture
+
+        if self.render_mode is None:
+            return None
+        frame = picture(self.batch, 0)
+        if self.render_mode == "rgb_array":
+            return frame
+        if self._window is None:
+            from .window import Window
+
+            self._window = Window(self.batch.world.name, frame.shape[1], frame.shape[0])
+        self._window.show(frame)
+        self._window.wait(1.0 / self.metadata["render_fps"])
+        return None
+
+    def close(self) -> None:
+        """Close the window, if one is open."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
+    """N worlds as a gymnasium VectorEnv; further keyword arguments are the world's parameters.
+
+    `autoreset_mode`: next step by default, as in Gymnasium's own; same step (with `final_obs` in the infos) and
+    disabled (with `options["reset_mask"]`) work too. `seed=s` gives world i the seed s + i: what LabEnv does with that seed.
+    """
+
+    def __init__(
+        self,
+        world: str,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        threads: int | None = None,
+        **params: Any,
+    ) -> None:
+        lab_world = worlds.load(world)
+        mode = AutoresetMode(autoreset_mode)
+        self.batch = Batch(lab_world, num_envs, parameters(lab_world, params), threads=threads, autoreset=mode)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.single_observation_space, self.single_action_space = lab_world.observation, lab_world.action
+        self.observation_space = batch_space(lab_world.observation, num_envs)
+        self.action_space = batch_space(lab_world.action, num_envs)
+        self.metadata = {
+            "autoreset_mode": mode,
+            "render_modes": ["rgb_array"],
+            "render_fps": lab_world.frames_per_second,
+        }
+        b = self.batch
+        self._actions, self._observations, self._rewards = b.actions[:, 0], b.observations[:, 0], b.rewards[:, 0]
+        self._discrete = isinstance(lab_world.action, Discrete)
+        self._same_step = mode == AutoresetMode.SAME_STEP
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Begin an episode everywhere, or in the worlds that `options["reset_mask"]`, bool [N], names."""
+        mask = (options or {}).get("reset_mask")
+        if mask is not None and (np.shape(mask) != (self.num_envs,) or np.asarray(mask).dtype != np.bool_):
+            raise ValueError(f"reset_mask: expected bool of shape ({self.num_envs},)")
+        if isinstance(seed, int | np.integer):
+            seed = [seed + i for i in range(self.num_envs)]
+        if seed is not None or not self._seeded:
+            given = [None] * self.num_envs if seed is None else list(seed)
+            if len(given) != self.num_envs:
+                raise ValueError(f"{len(given)} seeds for {self.num_envs} worlds")
+            fresh = np.random.SeedSequence().generate_state(self.num_envs)
+            seeds = [int(f) if s is None else _seed(s) for s, f in zip(given, fresh, strict=True)]
+            self.batch.seed(np.array(seeds, np.int64))
+            self._seeded = True
+        self.batch.reset(mask)
+        return self._observations.copy(), {}
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Take one action in each world; ValueError for actions outside the space."""
+        b = self.batch
+        self._actions[...] = _checked(actions, self._actions.shape, self._discrete, self.action_space)
+        ended = b.step()
+        infos = self._final_infos() if ended and self._same_step else {}
+        return self._observations.copy(), self._rewards.copy(), b.terminated.copy(), b.truncated.copy(), infos
+
+    def _final_infos(self) -> dict[str, Any]:
+        ended = self.batch.ended.copy()
+        # An object array with None elsewhere is what Gymnasium's own vector environments return.
+        final = np.full(self.num_envs, None, object)
+        for i, observation in zip(np.flatnonzero(ended), self.batch.final_observations[ended, 0], strict=True):
+            final[i] = observation
+        return {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended}
+
+    def render(self) -> tuple[Array, ...] | None:
+        """Return a picture of each world, uint8 [height, width, 3]."""
+        from ..film import picture
+
+        return tuple(picture(self.batch, i) for i in range(self.num_envs)) if self.render_mode else None
