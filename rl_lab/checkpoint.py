@@ -86,9 +86,9 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY)
         try:
-            with suppress(OSError):  # some file systems have no locks; there, only one run may write here
+            with suppress(OSError):  # a file system without locks is good enough for one run
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            for stale in folder.glob(f"{_TEMP}*"):  # not a live saver's, which would hold the lock
+            for stale in folder.glob(f"{_TEMP}*"):  # of a dead saver: a live one holds the lock
                 shutil.rmtree(stale, ignore_errors=True)
             _put(temp, final, int(step), tensors, state)
             with suppress(OSError):  # the new checkpoint is safe; what cannot go now goes at the next save
@@ -217,8 +217,9 @@ def _verify(path: Path) -> dict[str, Any]:
             with (path / file).open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             members[file] = {"sha256": digest, "size": info.st_size}
-        if members.pop(_MANIFEST, None) is None:
-            raise _refusal(path, _MANIFEST, "is missing")
+        for file in sorted({_MANIFEST, _STATE} - members.keys()):
+            raise _refusal(path, file, "is missing")
+        del members[_MANIFEST]
         truth = {**_FORMAT, "step": int(named[1]), "members": members}
         claim = (path / _MANIFEST).read_bytes()
         if claim != _dump(truth):

@@ -481,6 +481,12 @@ def test_a_manifest_that_says_anything_else_is_refused(changes: dict[str, Any]) 
         refusal(path)
 
 
+def test_a_checkpoint_without_a_state_is_refused_though_its_manifest_agrees(one: Path) -> None:
+    (one / "state.json").unlink()
+    forge(one)
+    assert refusal(one) == "state.json: is missing"
+
+
 def test_an_unknown_version_is_refused(one: Path) -> None:
     forge(one, version=2)
     assert refusal(one) == "manifest.json: has the unknown version 2, not 1"
@@ -557,7 +563,7 @@ def test_a_prune_that_fails_does_not_fail_the_save(two: Path, monkeypatch: pytes
     rename = os.rename
 
     def refuse_to_move_away(old: Path, new: Path) -> None:
-        if str(old).endswith("1"):
+        if old.name == "step-000000001":
             raise PermissionError(errno.EACCES, "Permission denied")
         rename(old, new)
 

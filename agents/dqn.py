@@ -1,0 +1,80 @@
+"""DQN: deep Q-learning with a replay buffer and a target network, Stable-Baselines3's. For discrete actions.
+
+Source: Mnih et al. 2015
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rl_lab.agent import Agent, Learner, Saved, hyperparameter
+from rl_lab.batch import WorldInfo, Worlds
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters; defaults and names are Stable-Baselines3's, but for a buffer that fits small worlds."""
+
+    learning_rate: float = hyperparameter(1e-4, "of Adam")
+    buffer_size: int = hyperparameter(100_000, "replay buffer", "transitions")
+    learning_starts: int = hyperparameter(100, "steps taken at random before the first update", "steps")
+    batch_size: int = hyperparameter(32, "minibatch", "transitions")
+    tau: float = hyperparameter(1.0, "share of the network copied into the target network")
+    gamma: float = hyperparameter(0.99, "discount")
+    train_freq: int = hyperparameter(4, "steps in each world between updates", "steps")
+    gradient_steps: int = hyperparameter(1, "gradient steps in an update")
+    target_update_interval: int = hyperparameter(10_000, "between updates of the target network", "steps")
+    exploration_fraction: float = hyperparameter(0.1, "share of the budget over which exploration falls")
+    exploration_initial_eps: float = hyperparameter(1.0, "probability of a random action at first")
+    exploration_final_eps: float = hyperparameter(0.05, "probability of a random action in the end")
+    max_grad_norm: float = hyperparameter(10.0, "gradients are clipped to this norm")
+    policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
+    net_arch: list[int] = hyperparameter([64, 64], "hidden layers of the Q-network", "units")
+    activation: str = hyperparameter("relu", "tanh, relu, elu or silu")
+    normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
+    normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
+
+
+def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
+    from rl_lab.adapters.sb3_policy import policy_arguments
+
+    return policy_arguments(world, config.policy, config.net_arch, config.activation)
+
+
+def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: str) -> Learner:
+    """Return DQN at its start. Raises ValueError for continuous actions."""
+    from stable_baselines3 import DQN
+
+    from rl_lab.adapters.sb3_agent import Sb3Learner, only_discrete
+
+    only_discrete("dqn", worlds.world)
+    same = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps".split()
+    same += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
+    same += ["max_grad_norm"]
+    return Sb3Learner(
+        "dqn",
+        DQN,
+        worlds,
+        budget=budget,
+        seed=seed,
+        device=device,
+        normalize_observations=config.normalize_observations,
+        normalize_rewards=config.normalize_rewards,
+        arguments={
+            **{name: getattr(config, name) for name in same},
+            "policy_kwargs": _policy_arguments(config, worlds.world),
+        },
+    )
+
+
+def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agent:
+    """Return a trained DQN agent."""
+    from stable_baselines3.dqn import MlpPolicy
+
+    from rl_lab.adapters.sb3_agent import load_policy, only_discrete
+    from rl_lab.adapters.sb3_policy import build_policy
+
+    only_discrete("dqn", world)
+    policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
+    return load_policy(policy, "dqn", saved)

@@ -1,0 +1,98 @@
+"""PPO: proximal policy optimisation, Stable-Baselines3's. For discrete and continuous actions.
+
+Source: Schulman et al. 2017
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rl_lab.agent import Agent, Learner, Saved, hyperparameter
+from rl_lab.batch import WorldInfo, Worlds
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters; defaults and names are Stable-Baselines3's."""
+
+    learning_rate: float = hyperparameter(3e-4, "of Adam")
+    learning_rate_schedule: str = hyperparameter("constant", "constant, or linear to zero at the budget's end")
+    n_steps: int = hyperparameter(2048, "rollout length in each world", "steps")
+    batch_size: int = hyperparameter(64, "minibatch", "rows")
+    n_epochs: int = hyperparameter(10, "passes over a rollout")
+    gamma: float = hyperparameter(0.99, "discount")
+    gae_lambda: float = hyperparameter(0.95, "of generalised advantage estimation")
+    clip_range: float = hyperparameter(0.2, "how far the probability ratio may move from 1")
+    normalize_advantage: bool = hyperparameter(True, "standardise advantages in each minibatch")
+    ent_coef: float = hyperparameter(0.0, "weight of the entropy bonus")
+    vf_coef: float = hyperparameter(0.5, "weight of the value loss")
+    max_grad_norm: float = hyperparameter(0.5, "gradients are clipped to this norm")
+    target_kl: float | None = hyperparameter(None, "stop an update's epochs beyond 1.5 times this divergence")
+    use_sde: bool = hyperparameter(False, "state-dependent exploration, for continuous actions")
+    sde_sample_freq: int = hyperparameter(-1, "steps between new exploration matrices; -1: once a rollout", "steps")
+    policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
+    net_arch: list[int] = hyperparameter([64, 64], "hidden layers of policy and value networks", "units")
+    activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
+    log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
+    ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
+    normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
+    normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
+
+
+def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
+    from rl_lab.adapters.sb3_policy import policy_arguments
+
+    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
+    return {
+        **arguments,
+        "log_std_init": config.log_std_init,
+        "ortho_init": config.ortho_init,
+        "use_sde": config.use_sde,
+    }
+
+
+def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: str) -> Learner:
+    """Return PPO at its start. Raises ValueError for hyperparameters that do not go together."""
+    from stable_baselines3 import PPO
+
+    from rl_lab.adapters.sb3_agent import Sb3Learner
+
+    if config.learning_rate_schedule not in ("constant", "linear"):
+        raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
+    rows = config.n_steps * worlds.n
+    if rows % config.batch_size or rows < 2:
+        raise ValueError(
+            f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {worlds.n} worlds"
+        )
+    rate = config.learning_rate
+    policy = _policy_arguments(config, worlds.world)
+    policy.pop("use_sde")
+    same = ("n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef").split()
+    same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
+    return Sb3Learner(
+        "ppo",
+        PPO,
+        worlds,
+        budget=budget,
+        seed=seed,
+        device=device,
+        normalize_observations=config.normalize_observations,
+        normalize_rewards=config.normalize_rewards,
+        arguments={
+            **{name: getattr(config, name) for name in same},
+            "learning_rate": rate if config.learning_rate_schedule == "constant" else lambda left: left * rate,
+            "policy_kwargs": policy,
+        },
+    )
+
+
+def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agent:
+    """Return a trained PPO agent."""
+    from stable_baselines3.ppo import MlpPolicy
+
+    from rl_lab.adapters.sb3_agent import load_policy
+    from rl_lab.adapters.sb3_policy import build_policy
+
+    policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
+    return load_policy(policy, "ppo", saved)

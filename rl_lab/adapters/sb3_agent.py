@@ -1,0 +1,355 @@
+"""Stable-Baselines3 policies as agents, and SB3 algorithms as learners whose whole state can be saved."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from ..agent import Saved
+from ..batch import WorldInfo, Worlds
+from ..engine import NonFiniteError
+from ..world import Array
+from .sb3 import LabVecEnv
+
+CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
+
+
+class Sb3Agent:
+    """An SB3 policy together with the observation statistics it was trained under."""
+
+    def __init__(self, name: str, policy: BasePolicy, normalizer: dict[str, Array] | None, clip: float = 10.0) -> None:
+        self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
+        policy.set_training_mode(False)
+
+    def attend(self, worlds: Worlds) -> None:
+        """Observations are all it needs."""
+
+    def act(
+        self, observations: Array, *, state: Any = None, legal: Array | None = None, deterministic: bool = True
+    ) -> tuple[Array, Any]:
+        """See `agent.Agent.act`; actions are clipped to the space as in training."""
+        if self.normalizer is not None:
+            mean, var = self.normalizer["mean"], self.normalizer["var"]
+            scaled = (observations - mean) / np.sqrt(var + 1e-8)
+            observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        actions, _ = self.policy.predict(observations, deterministic=deterministic)
+        return actions, None
+
+
+class _TimedVecEnv(LabVecEnv):
+    """Counts the seconds spent in the worlds."""
+
+    seconds = 0.0
+
+    def step_wait(self) -> Any:
+        begin = time.perf_counter()
+        result = super().step_wait()
+        self.seconds += time.perf_counter() - begin
+        return result
+
+
+class Sb3Learner:
+    """An SB3 algorithm driven one iteration at a time, so that its state between iterations is all there is to save."""
+
+    def __init__(
+        self,
+        name: str,
+        algorithm: type[BaseAlgorithm],
+        worlds: Worlds,
+        *,
+        budget: int,
+        seed: int,
+        device: str,
+        normalize_observations: bool,
+        normalize_rewards: bool,
+        arguments: dict[str, Any],
+    ) -> None:
+        self.name, self.budget = name, budget
+        set_random_seed(seed)
+        self.timed = _TimedVecEnv(worlds)
+        env: VecEnv = self.timed
+        if normalize_observations or normalize_rewards:
+            env = VecNormalize(
+                env, norm_obs=normalize_observations, norm_reward=normalize_rewards, gamma=arguments["gamma"]
+            )
+        # No seed for SB3: the batch seeds its worlds as independent streams, SB3 would give them seed + i.
+        self.model = algorithm("MlpPolicy", env, device=device, **arguments)
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+        self.model.action_space.seed(seed)
+        _, self._callback = self.model._setup_learn(budget)
+        self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
+        self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
+
+    @property
+    def steps(self) -> int:
+        """Environment steps taken."""
+        return int(self.model.num_timesteps)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time went so far."""
+        return dict(self._spent)
+
+    def advance(self) -> dict[str, float]:
+        """One rollout and its update; for an off-policy algorithm, as many as fill `CHUNK` steps."""
+        model = self.model
+        model.logger.name_to_value.clear()
+        if isinstance(model, OnPolicyAlgorithm):
+            self._collect(model)
+            self._learn(model.train)
+        else:
+            assert isinstance(model, OffPolicyAlgorithm)
+            target = min((self.steps // CHUNK + 1) * CHUNK, self.budget)
+            while self.steps < target:
+                self._collect(model)
+                if self.steps > model.learning_starts and model.gradient_steps > 0:
+                    self._learn(lambda: model.train(model.gradient_steps, model.batch_size))
+        episodes = list(model.ep_info_buffer or ())
+        metrics = {key: float(value) for key, value in model.logger.name_to_value.items()}
+        if episodes:
+            metrics["rollout/return"] = float(np.mean([e["r"] for e in episodes]))
+            metrics["rollout/length"] = float(np.mean([e["l"] for e in episodes]))
+        for key, value in metrics.items():
+            if not np.isfinite(value):
+                raise NonFiniteError(f"{self.name}: non-finite {key} at step {self.steps}")
+        return metrics
+
+    def _collect(self, model: OnPolicyAlgorithm | OffPolicyAlgorithm) -> None:
+        begin, before = time.perf_counter(), self.timed.seconds
+        if isinstance(model, OnPolicyAlgorithm):
+            model.collect_rollouts(model.env, self._callback, model.rollout_buffer, model.n_steps)
+        else:
+            model.collect_rollouts(
+                model.env,
+                self._callback,
+                model.train_freq,
+                model.replay_buffer,
+                learning_starts=model.learning_starts,
+                log_interval=None,
+            )
+        model._update_current_progress_remaining(self.steps, self.budget)
+        env = self.timed.seconds - before
+        self._spent["env"] += env
+        self._spent["infer"] += time.perf_counter() - begin - env
+
+    def _learn(self, update: Any) -> None:
+        begin = time.perf_counter()
+        update()
+        self._spent["learn"] += time.perf_counter() - begin
+
+    def _check_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not torch.isfinite(sum(torch._foreach_norm(gradients))):  # type: ignore[arg-type]
+            for field, parameter in self.model.policy.named_parameters():
+                if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                    raise NonFiniteError(
+                        f"{self.name}: non-finite gradient of {field} in update {self.model._n_updates + 1} "
+                        f"at step {self.steps}; no parameter was changed by it"
+                    )
+
+    def _normalizer(self) -> VecNormalize | None:
+        return self.model.get_vec_normalize_env()
+
+    def _observation_statistics(self) -> dict[str, Array] | None:
+        normalizer = self._normalizer()
+        if normalizer is None or not normalizer.norm_obs:
+            return None
+        return {"mean": normalizer.obs_rms.mean.copy(), "var": normalizer.obs_rms.var.copy()}
+
+    def agent(self) -> Sb3Agent:
+        """Return the agent as it is now."""
+        return Sb3Agent(self.name, self.model.policy, self._observation_statistics())
+
+    def save_agent(self) -> Saved:
+        """Return the policy's parameters and the observation statistics."""
+        tensors = {"policy": _arrays(self.model.policy.state_dict())}
+        statistics = self._observation_statistics()
+        if statistics is not None:
+            tensors["normalizer"] = statistics
+        return Saved(tensors, {})
+
+    def save(self) -> Saved:
+        """Return the algorithm's whole state between two iterations."""
+        model = self.model
+        moments, groups = _optimizer_arrays(model.policy.optimizer)
+        numpy_state = np.random.get_state(legacy=False)
+        tensors = {
+            "policy": _arrays(model.policy.state_dict()),
+            "optimizer": moments,
+            "generators": {
+                "torch": torch.get_rng_state().numpy(),
+                "numpy": numpy_state["state"]["key"],  # type: ignore[call-overload,index]
+            },
+            "last": {
+                "observations": np.asarray(model._last_obs),
+                "episode_starts": np.asarray(model._last_episode_starts),
+            },
+        }
+        if torch.cuda.is_available():
+            tensors["generators"]["cuda"] = torch.cuda.get_rng_state().cpu().numpy()
+        state: dict[str, Any] = {
+            "steps": model.num_timesteps,
+            "updates": model._n_updates,
+            "episodes": model._episode_num,
+            "progress": model._current_progress_remaining,
+            "optimizer_groups": groups,
+            "episode_infos": [[e["r"], e["l"]] for e in model.ep_info_buffer or ()],
+            "numpy": {
+                "pos": numpy_state["state"]["pos"],  # type: ignore[call-overload,index]
+                "has_gauss": numpy_state["has_gauss"],  # type: ignore[call-overload]
+                "gauss": numpy_state["gauss"],  # type: ignore[call-overload]
+            },
+            "python": _python_state(),
+            "action_space": model.action_space.np_random.bit_generator.state,
+        }
+        if (normalizer := self._normalizer()) is not None:
+            tensors["normalizer"] = _normalizer_arrays(normalizer)
+            state["normalizer_counts"] = [float(normalizer.obs_rms.count) if normalizer.norm_obs else 0.0]
+            state["normalizer_counts"].append(float(normalizer.ret_rms.count))
+            if model._last_original_obs is not None:  # type: ignore[has-type]
+                tensors["last"]["original_observations"] = np.asarray(model._last_original_obs)
+        if isinstance(model, OffPolicyAlgorithm):
+            tensors["replay"], state["replay"] = _replay_arrays(model)
+            state["calls"] = getattr(model, "_n_calls", 0)
+            state["exploration_rate"] = getattr(model, "exploration_rate", 0.0)
+        return Saved(tensors, state)
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from `save`; raises ValueError where the state is another algorithm's or size's."""
+        model, tensors, state = self.model, saved.tensors, saved.state
+        try:
+            model.policy.load_state_dict(_torch(tensors["policy"]))
+            _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
+            model._last_obs = tensors["last"]["observations"]
+            model._last_episode_starts = tensors["last"]["episode_starts"]
+            model.num_timesteps, model._n_updates = state["steps"], state["updates"]
+            model._episode_num = state["episodes"]
+            model._current_progress_remaining = state["progress"]
+            infos = [{"r": r, "l": length} for r, length in state["episode_infos"]]
+            model.ep_info_buffer = deque(infos, maxlen=model._stats_window_size)
+            if (normalizer := self._normalizer()) is not None:
+                _restore_normalizer(normalizer, tensors["normalizer"], state["normalizer_counts"])
+                model._last_original_obs = tensors["last"].get("original_observations")
+            if isinstance(model, OffPolicyAlgorithm):
+                _restore_replay(model, tensors["replay"], state["replay"])
+                model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]  # type: ignore[attr-defined]
+            model.action_space.np_random.bit_generator.state = state["action_space"]
+            _restore_generators(tensors["generators"], state)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"the checkpoint does not fit this {self.name} learner: {error}") from None
+
+
+def load_policy(policy: BasePolicy, name: str, saved: Saved) -> Sb3Agent:
+    """Return the agent of a policy built anew and the parameters saved; ValueError where they do not fit."""
+    try:
+        policy.load_state_dict(_torch(saved.tensors["policy"]))
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"the saved parameters do not fit this {name} policy: {error}") from None
+    statistics = saved.tensors.get("normalizer")
+    if statistics is not None:
+        statistics = {key.removeprefix("observation_"): value for key, value in statistics.items()}
+        statistics = {key: statistics[key] for key in ("mean", "var")} if "mean" in statistics else None
+    return Sb3Agent(name, policy, statistics)
+
+
+def only_discrete(name: str, world: WorldInfo) -> None:
+    """Raise ValueError unless the world's actions are discrete."""
+    if not isinstance(world.action, Discrete):
+        raise ValueError(f"{name} needs discrete actions; {world.name}'s are {world.action}: use agent=ppo")
+
+
+def _arrays(state: dict[str, torch.Tensor]) -> dict[str, Array]:
+    return {key: value.detach().cpu().numpy().copy() for key, value in state.items()}
+
+
+def _torch(arrays: dict[str, Array]) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+
+
+def _optimizer_arrays(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Array], list[dict[str, Any]]]:
+    state = optimizer.state_dict()
+    flat = {f"{i}.{key}": value for i, entry in state["state"].items() for key, value in entry.items()}
+    return _arrays(flat), state["param_groups"]
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer, arrays: dict[str, Array], groups: list[dict[str, Any]]
+) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in _torch(arrays).items():
+        index, _, field = key.partition(".")
+        state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _normalizer_arrays(normalizer: VecNormalize) -> dict[str, Array]:
+    arrays = {"return_mean": normalizer.ret_rms.mean, "return_var": normalizer.ret_rms.var}
+    arrays["returns"] = normalizer.returns
+    if normalizer.norm_obs:
+        arrays |= {"observation_mean": normalizer.obs_rms.mean, "observation_var": normalizer.obs_rms.var}
+    return {key: np.array(value) for key, value in arrays.items()}
+
+
+def _restore_normalizer(normalizer: VecNormalize, arrays: dict[str, Array], counts: list[float]) -> None:
+    normalizer.ret_rms.mean, normalizer.ret_rms.var = arrays["return_mean"], arrays["return_var"]
+    normalizer.returns, normalizer.ret_rms.count = arrays["returns"], counts[1]
+    if normalizer.norm_obs:
+        normalizer.obs_rms.mean, normalizer.obs_rms.var = arrays["observation_mean"], arrays["observation_var"]
+        normalizer.obs_rms.count = counts[0]
+
+
+_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def _replay_arrays(model: OffPolicyAlgorithm) -> tuple[dict[str, Array], dict[str, Any]]:
+    buffer = model.replay_buffer
+    assert buffer is not None
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    return {key: getattr(buffer, key)[:filled] for key in _REPLAY}, {"pos": buffer.pos, "full": buffer.full}
+
+
+def _restore_replay(model: OffPolicyAlgorithm, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+    buffer = model.replay_buffer
+    assert buffer is not None
+    for key in _REPLAY:
+        target = getattr(buffer, key)
+        if arrays[key].shape[1:] != target.shape[1:] or len(arrays[key]) > len(target):
+            raise ValueError(f"replay buffer: {key} of shape {arrays[key].shape} does not fit {target.shape}")
+        target[: len(arrays[key])] = arrays[key]
+    buffer.pos, buffer.full = state["pos"], state["full"]
+
+
+def _python_state() -> list[Any]:
+    version, words, gauss = random.getstate()
+    return [version, list(words), gauss]
+
+
+def _restore_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
+    torch.set_rng_state(torch.from_numpy(np.array(arrays["torch"])))
+    if "cuda" in arrays and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.from_numpy(np.array(arrays["cuda"])))
+    numpy_state = state["numpy"]
+    inner = {"key": arrays["numpy"], "pos": numpy_state["pos"]}
+    np.random.set_state(
+        {
+            "bit_generator": "MT19937",
+            "state": inner,
+            "has_gauss": numpy_state["has_gauss"],
+            "gauss": numpy_state["gauss"],
+        }
+    )
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))

@@ -1,0 +1,27 @@
+"""Agents by name: the file name in agents/ is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from .names import nearest
+
+
+def names() -> list[str]:
+    """Return every agent's name, sorted."""
+    package = importlib.import_module("rl_lab.agents")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and not m.name.startswith("_"))
+
+
+def load(name: str) -> Any:
+    """Return the module agents/<name>.py, an `agent.Factory`. Raises ValueError naming the nearest one."""
+    if name not in names():
+        raise ValueError(f"no agent {name!r}; {nearest(name, names())}")
+    return importlib.import_module(f"rl_lab.agents.{name}")
+
+
+def learns(name: str) -> bool:
+    """Say whether the agent is trained, or only made."""
+    return hasattr(load(name), "learner")
