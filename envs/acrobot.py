@@ -1,12 +1,12 @@
 """Acrobot: two links hang from a shoulder, and only the elbow has a motor; swing the tip over the line.
 
-observation  f4 (6,)  cosine and sine of the shoulder's angle from hanging down, cosine and sine of the elbow's
-                      angle from straight, angular velocity of shoulder and elbow
-action       0 torque -1, 1 none, 2 torque +1 at the elbow
+observation  f4 (6,)  cosine and sine of the shoulder's angle from hanging and of the elbow's from straight,
+                      then both angular velocities
+action       0, 1, 2  torque -1, 0, +1 at the elbow
 reward       -1 a step, 0 on the last
 ends         when the tip is one link's length above the shoulder
 
-Source: Sutton 1996; Sutton and Barto 2018, section 11.3 of the first edition; Gymnasium's Acrobot-v1
+Source: Sutton 1996; Sutton and Barto 1998, section 11.3; Gymnasium's Acrobot-v1
 """
 
 import math

@@ -129,12 +129,12 @@ def expert(s: State, p: Params, action: Array) -> None:
         x, y, vx, vy, score = s.x, s.y, s.velocity_x, s.velocity_y, ZERO
         for k in range(1, 26):
             vx += TIME_STEP * (p.thrust * thrust_x - p.drag * vx)
-            vy += TIME_STEP * (p.thrust * thrust_y + s.current - p.drag * vy)
+            vy += TIME_STEP * (p.thrust * thrust_y + s.current - p.drag * vy) if k < 12 else -f4(0.15) * vy
             x, y = x + TIME_STEP * vx, y + TIME_STEP * vy
             floor, ceiling = cave(s, x, p)
             jx, jy, _ = jellyfish(s, s.jelly, f4(s.t + k), p)
             room = min(min(y - floor, ceiling - y) - HULL, length(jx - x, jy - y) - HULL - BELL)
-            score += f4(0.1) * min(room, HALF)
+            score += f4(1.0) * min(room, HALF)
             if room < f4(0.1): 
                 score -= f4(26 + 14 - k)
                 break

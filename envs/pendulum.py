@@ -99,7 +99,8 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
         tip = start + sweep + math.copysign(0.3, torque)
         canvas.line(arc, look.ORANGE, 0.035 * length)
         canvas.polygon(
-            [around(tip, 0.3 * length), *(around(start + sweep, r * length) for r in (0.23, 0.37))], look.ORANGE
+            [around(tip, 0.3 * length), *(around(start + sweep, r * length) for r in (0.23, 0.37))],
+            look.ORANGE,
         )
 
 

@@ -1,9 +1,13 @@
-"""Naming the nearest valid choice when a user mistypes one."""
+"""What a user is told when input is wrong: one line, with the nearest valid choice."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """The user's input is wrong: the message is one line, the exit status 2."""
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:

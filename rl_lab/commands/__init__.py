@@ -1,0 +1,1 @@
+"""Commands: one file is one verb, with NAME, configure(parser) and run(arguments)."""

@@ -1,0 +1,59 @@
+"""The command line: parses, hands over to a verb's file in commands/, and turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from . import commands
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb; each file in commands/ describes its own."""
+    top = argparse.ArgumentParser(
+        prog="rl-lab", description="Train, measure and film agents in worlds written as scalar Python."
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for module in pkgutil.iter_modules(commands.__path__):
+        command = importlib.import_module(f"{commands.__name__}.{module.name}")
+        verb = verbs.add_parser(
+            command.NAME,
+            help=(command.__doc__ or "").partition("\n")[0].rstrip("."),
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.configure(verb)
+        verb.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+        verb.set_defaults(run=command.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0 done, 1 the work failed, 2 the input was wrong, 130 or 143 when interrupted."""
+    given = parser().parse_args(arguments)
+    from .names import UsageError
+
+    try:
+        return int(given.run(given) or 0)
+    except UsageError as error:
+        print(f"rl-lab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader, `head` say, has seen enough
+    except Exception as error:
+        from .checkpoint import CheckpointError, CheckpointWriteError
+        from .engine import NonFiniteError
+
+        if not isinstance(error, NonFiniteError | CheckpointError | CheckpointWriteError | OSError):
+            raise
+        print(f"rl-lab: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""List worlds, agents, scenarios or runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+NAME = "list"
+KINDS = ("worlds", "agents", "scenarios", "runs")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("kind", choices=KINDS)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print the table."""
+    items = {"worlds": _worlds, "agents": _agents, "scenarios": _scenarios, "runs": _runs}[given.kind]()
+    if given.json:
+        print(json.dumps({"items": items}))
+        return 0
+    if not items:
+        print(f"no {given.kind} yet" + (": start one with rl-lab train cartpole" if given.kind == "runs" else ""))
+        return 0
+    columns = list(items[0])
+    cells = [columns, *([_cell(item[c]) for c in columns] for item in items)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _worlds() -> list[dict[str, Any]]:
+    from .. import worlds
+
+    loaded = [worlds.load(name) for name in worlds.names()]
+    return [
+        {
+            "name": w.name,
+            "agents": len(w.agents),
+            "observation": f"{w.observation.dtype} {'x'.join(map(str, w.observation.shape))}",
+            "action": f"{w.action.n} choices" if hasattr(w.action, "n") else f"{w.action.shape[0]} numbers",
+            "horizon": w.horizon or None,
+            "solved": w.solved,
+            "expert": "yes" if w.expert else "no",
+            "what": w.doc.partition("\n")[0].partition(": ")[2].rstrip("."),
+        }
+        for w in loaded
+    ]
+
+
+def _agents() -> list[dict[str, Any]]:
+    import dataclasses
+
+    from .. import catalogue
+
+    return [
+        {
+            "name": name,
+            "learns": "yes" if catalogue.learns(name) else "no",
+            "hyperparameters": len(dataclasses.fields(catalogue.load(name).Config)),
+            "what": (catalogue.load(name).__doc__ or "").partition("\n")[0].partition(": ")[2].rstrip("."),
+        }
+        for name in catalogue.names()
+    ]
+
+
+def _scenarios() -> list[dict[str, Any]]:
+    from .. import scenario
+
+    items = []
+    for name in scenario.names():
+        loaded = scenario.compose(name)
+        for agent, expected in loaded.expect.items():
+            own = scenario.compose(name, [f"agent={agent}"])
+            items.append(
+                {
+                    "name": name,
+                    "agent": agent,
+                    "world": own.world,
+                    "worlds": own.worlds,
+                    "budget": own.budget,
+                    "expect": expected.mean_return,
+                    "source": expected.source,
+                }
+            )
+    return items
+
+
+def _runs() -> list[dict[str, Any]]:
+    from ..checkpoint import latest
+    from ..run import every
+
+    items = []
+    for run in every():
+        facts = json.loads((run.path / "run.json").read_text())
+        summary = run.summary()
+        found, _ = latest(run.checkpoints)
+        items.append(
+            {
+                "name": str(run.path),
+                "scenario": facts["scenario"],
+                "agent": facts["agent"],
+                "seed": facts["seed"],
+                "steps": found.step if found else 0,
+                "mean return": summary["mean_return"] if summary else None,
+                "started": facts["started"],
+            }
+        )
+    return items

@@ -1,0 +1,149 @@
+"""Train an agent in a scenario, measure it, film it and keep it.
+
+SCENARIO is a scenario's name, a YAML file's path, or a world's name. Overrides are key=value:
+  agent=dqn  agent.learning_rate=3e-4  world=catch  world.params.speed=2  worlds=64  budget=200000
+  seed=3  device=cpu  threads=2  run_dir=PATH  evaluation.episodes=200  checkpoint.seconds=60  video=false
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..scenario import Scenario
+    from ..training import Result
+
+NAME = "train"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("scenario", metavar="SCENARIO")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of key=a,b,c")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train; with -m every combination, and one table over seeds in the end."""
+    from ..scenario import compose, sweep
+
+    target, overrides = _target(given.scenario, given.overrides)
+    if not given.multirun:
+        result = _train(compose(target, overrides), given.json)
+        if result is None:
+            return _INTERRUPTED[0]
+        report(result, given.json)
+        return 0
+    scenarios = [compose(target, combination) for combination in sweep(overrides)]
+    results = []
+    for scenario in _placed(scenarios):
+        result = _train(scenario, given.json)
+        if result is None:
+            return _INTERRUPTED[0]
+        results.append(result)
+        if not given.json:
+            print(f"{result.run.path}  mean return {result.summary['mean_return']:.2f}", flush=True)
+    _report_all(results, given.json)
+    return 0
+
+
+_INTERRUPTED = [130]
+
+
+def _target(first: str, overrides: list[str]) -> tuple[str, list[str]]:
+    if "=" not in first:
+        return first, overrides
+    # `rl-lab train world=catch` names no scenario: the world's own.
+    named = [o.partition("=")[2] for o in [first, *overrides] if o.startswith("world=")]
+    return (named[-1] if named else first), [first, *overrides]
+
+
+def _train(scenario: Scenario, quiet: bool) -> Result | None:
+    from ..progress import Progress
+    from ..training import Interrupted, train
+
+    progress = Progress(quiet=quiet)
+    progress.note(f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}")
+    try:
+        return train(scenario, [shlex.quote(a) for a in sys.argv], progress)
+    except Interrupted as stop:
+        interrupted(stop)
+        return None
+
+
+def interrupted(stop: Any) -> int:
+    """Print how to go on after Ctrl-C or SIGTERM; return the exit status."""
+    _INTERRUPTED[0] = stop.code
+    if stop.run is not None:
+        print(f"\nstopped at a checkpoint; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}", file=sys.stderr)
+    return int(stop.code)
+
+
+def _placed(scenarios: list[Scenario]) -> list[Scenario]:
+    """Give each run of a multirun a folder of its own under run_dir, if one was asked for."""
+    import dataclasses
+    from pathlib import Path
+
+    placed = []
+    for k, s in enumerate(scenarios):
+        name = f"{k:03d}-{s.name}-{s.agent}-s{s.seed}"
+        placed.append(s if s.run_dir is None else dataclasses.replace(s, run_dir=str(Path(s.run_dir) / name)))
+    return placed
+
+
+def report(result: Result, as_json: bool) -> None:
+    """Print what a run came to, where everything is, and what to type next."""
+    if as_json:
+        print(json.dumps(result.as_json()))
+        return
+    from ..evaluate import table
+
+    path = result.run.path
+    print(table(result.summary))
+    rate = result.steps / result.seconds if result.seconds else 0.0
+    print(f"\n  trained {result.steps:,} steps in {result.seconds:.1f} s ({rate:,.0f} steps/s)")
+    expected = result.scenario.expect.get(result.scenario.agent)
+    if expected is not None:
+        reached = "reached" if result.summary["mean_return"] >= expected.mean_return else "NOT reached"
+        print(f"  expected {expected.mean_return:g}: {reached}  ({expected.source})")
+    print(f"\n  run      {path}\n  agent    {result.run.agent}\n  metrics  {result.run.metrics}")
+    for name, video in result.videos.items():
+        print(f"  {name:<7}  {video}")
+    shown = shlex.quote(str(path))
+    print(f"\nnext: rl-lab watch {shown}\n      rl-lab evaluate {shown} evaluation.episodes=1000")
+    print(f"      tensorboard --logdir {shown}")
+
+
+def _report_all(results: list[Result], as_json: bool) -> None:
+    from ..stats import across_seeds
+
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        config = result.scenario.as_config()
+        config.pop("seed")
+        groups.setdefault(json.dumps(config, sort_keys=True), []).append(result)
+    rows: list[dict[str, Any]] = []
+    for members in groups.values():
+        scores = across_seeds([r.summary["mean_return"] for r in members])
+        scenario = members[0].scenario
+        rows.append({"scenario": scenario.name, "agent": scenario.agent, "worlds": scenario.worlds, **scores})
+    if as_json:
+        print(json.dumps({"runs": [r.as_json() for r in results], "table": rows}))
+        return
+    header = ("scenario", "agent", "seeds", "mean", "IQM", "95% interval", "median", "min", "max")
+    lines = [header]
+    for row in rows:
+        low, high = row["ci95"]
+        numbers = [f"{row[k]:.2f}" for k in ("mean", "iqm")] + [f"{low:.2f} to {high:.2f}"]
+        numbers += [f"{row[k]:.2f}" for k in ("median", "min", "max")]
+        lines.append((row["scenario"], row["agent"], str(row["seeds"]), *numbers))
+    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    print("\nmean return of each seed's agent, over seeds")
+    for line in lines:
+        print("  " + "  ".join(cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))))
+    for warning in sorted({row["warning"] for row in rows if row["warning"]}):
+        print(f"  note: {warning}")

@@ -1,0 +1,333 @@
+"""Scenarios: a YAML recipe and command-line overrides, composed by Hydra into one frozen, typed object.
+
+Config is data. Names resolve to files in envs/ and agents/ only; unknown keys, `_target_` and resolver calls are
+refused, so a scenario from a stranger can be run without reading it first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from . import catalogue, worlds
+from .batch import FOREIGN, parameters
+from .names import UsageError, nearest
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class ScenarioError(UsageError):
+    """The scenario or an override is wrong; the message is one line."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the agent is measured: in the end, and on other seeds while it learns to choose the one that is kept."""
+
+    episodes: int = 100
+    selections: int = 10  # times during training
+    selection_episodes: int = 20
+    deterministic: bool = True
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole state is saved: by time, never more than 1 % of it, or at every so many steps if not 0."""
+
+    seconds: float = 30.0
+    steps: int = 0
+    keep_last: int = 3
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the scenario must reach with an agent, and where the figure is from."""
+
+    mean_return: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fully resolved recipe."""
+
+    name: str
+    world: str
+    params: dict[str, Any]
+    agent: str
+    config: Any  # the agent's own Config
+    worlds: int
+    budget: int
+    seed: int
+    device: str
+    threads: int
+    run_dir: str | None
+    video: bool
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
+    expect: dict[str, Expectation]
+
+    def as_config(self) -> dict[str, Any]:
+        """Return plain data that, written to YAML, is the same scenario again."""
+        data = dataclasses.asdict(self)
+        params, config = data.pop("params"), data.pop("config")
+        data["world"] = {"name": self.world, "params": params}
+        data["agent"] = {"name": self.agent, **config}
+        del data["run_dir"]
+        return data
+
+
+@dataclass
+class _Schema:
+    name: str = ""
+    worlds: int = 8
+    budget: int = 100_000
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    run_dir: str | None = None
+    video: bool = True
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+def folder() -> Path:
+    """Return the folder of the scenarios that come with the lab."""
+    import importlib.resources
+
+    return Path(str(importlib.resources.files("rl_lab.scenarios")))
+
+
+def names() -> list[str]:
+    """Return every scenario's name, sorted."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
+    """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
+
+    Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
+    the wrong type or range, malformed YAML.
+    """
+    given = _parse(overrides)
+    if several := [o.input_line for o in given if o.is_sweep_override()]:
+        raise ScenarioError(f"{several[0]} lists several values; add -m to run each of them")
+    recipe = _recipe(target)
+    chosen: dict[str, str] = {}
+    for key in ("world", "agent"):
+        lines = [o for o in given if o.key_or_group == key]
+        given = [o for o in given if o.key_or_group != key]
+        node = recipe.pop(key, None)
+        if not isinstance(node, str | dict | None):
+            raise ScenarioError(f"{target}: {key} is {node!r}; expected a name, or a mapping with one")
+        node = {"name": node} if isinstance(node, str) else dict(node or {})
+        if lines:
+            name = str(lines[-1].value())
+            node = node if node.get("name") == name else {"name": name}
+        if key == "agent":
+            node = {"name": "ppo", **node}
+            tuned = recipe.pop("tuned", None) or {}
+            if not isinstance(tuned, dict) or not isinstance(tuned.get(node["name"], {}), dict):
+                raise ScenarioError(f"{target}: tuned is a mapping of an agent to its hyperparameters")
+            node = {**tuned.get(node["name"], {}), **node}
+        chosen[key] = str(node.get("name", ""))
+        recipe[key] = node
+    if not chosen["world"]:
+        raise ScenarioError(f"{target}: names no world; add world=NAME")
+    return _resolve(target, chosen, recipe, given)
+
+
+def sweep(overrides: Iterable[str]) -> list[list[str]]:
+    """Return the override lists of a multirun: the product of every `key=a,b,c`."""
+    choices = []
+    for override in _parse(overrides):
+        swept = override.is_sweep_override()
+        choices.append(
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if swept
+            else [override.input_line]
+        )
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def _parse(overrides: Iterable[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parsed = []
+    for line in overrides:
+        if "=" not in line:
+            raise ScenarioError(f"{line!r} is not an override; write key=value")
+        try:
+            parsed.extend(OverridesParser.create().parse_overrides([line]))
+        except HydraException as error:
+            raise ScenarioError(f"cannot read override {line!r}: {_first_line(error)}") from None
+    return parsed
+
+
+def _recipe(target: str) -> dict[str, Any]:
+    path = Path(target)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ScenarioError(f"no scenario file {target}")
+        return _read(path)
+    if target in names():
+        return {"name": target, **_read(folder() / f"{target}.yaml")}
+    if target in worlds.names() or target.startswith(FOREIGN):
+        return {"name": re.sub(r"[^\w-]+", "-", target), "world": target}
+    raise ScenarioError(f"no scenario {target!r}; {nearest(target, {*names(), *worlds.names()})}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"\$\{[^}]*:", text) or "_target_" in text or re.search(r"^\s*hydra\b", text, re.MULTILINE):
+            raise ScenarioError(f"{path}: _target_, hydra settings and ${{resolver:...}} are refused: config is data")
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(path.parent.resolve()), version_base="1.3"):
+            search = f"hydra.searchpath=[file://{folder()}]"
+            node = hydra_compose(path.stem, overrides=[search])
+        recipe = OmegaConf.to_container(node, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ScenarioError(f"{path}: {_first_line(error)}") from None
+    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+        raise ScenarioError(f"{path}: expected a mapping of keys to values")
+    return {str(key): value for key, value in recipe.items()}
+
+
+def _resolve(target: str, chosen: dict[str, str], recipe: dict[str, Any], given: list[Any]) -> Scenario:
+    from hydra import compose as hydra_compose
+    from hydra import initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    foreign = chosen["world"].startswith(FOREIGN)
+    try:
+        agent_config = catalogue.load(chosen["agent"]).Config
+        world = None if foreign else worlds.load(chosen["world"])
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None
+    base = {
+        **dataclasses.asdict(_Schema()),
+        "world": {"name": chosen["world"], "params": {} if world is None else dict(world.Params.defaults)},
+        "agent": {"name": chosen["agent"], **dataclasses.asdict(agent_config())},
+        "expect": {},
+    }
+    _check_keys(target, recipe, base, free=foreign)
+    for override in given:
+        _check_override(override, base, free=foreign)
+    expect = _expectations(target, recipe.pop("expect", {}))
+    for node in (recipe["agent"], recipe["world"]):
+        node.pop("name", None)
+    try:
+        # The plain schema is merged into structured nodes, which is what makes Hydra check the types.
+        root = OmegaConf.merge(OmegaConf.structured(_Schema()), {})
+        OmegaConf.set_struct(root, False)
+        root["agent"] = OmegaConf.structured(agent_config())
+        root["world"] = OmegaConf.create({"params": base["world"]["params"]})
+        for key in ("agent", "evaluation", "checkpoint"):
+            OmegaConf.set_readonly(root[key], False)
+        root = OmegaConf.merge(root, recipe)
+        ConfigStore.instance().store(name="resolved", node=root)
+        GlobalHydra.instance().clear()
+        with initialize(config_path=None, version_base="1.3"):
+            composed = hydra_compose("resolved", overrides=[override.input_line for override in given])
+        values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ScenarioError(f"{target}: {_explain(error)}") from None
+    return _build(chosen, {**values, "expect": expect}, agent_config)
+
+
+def _expectations(target: str, given: Any) -> dict[str, Expectation]:
+    try:
+        return {str(k): Expectation(float(v["mean_return"]), str(v["source"])) for k, v in given.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ScenarioError(
+            f"{target}: expect is a mapping of an agent to mean_return (a number) and source (a text)"
+        ) from None
+
+
+def _build(chosen: dict[str, str], values: dict[str, Any], agent_config: Any) -> Scenario:
+    values["evaluation"] = EvaluationConfig(**values["evaluation"])
+    values["checkpoint"] = CheckpointConfig(**values["checkpoint"])
+    params = values.pop("world")["params"]
+    config = agent_config(**values.pop("agent"))
+    scenario = Scenario(world=chosen["world"], params=params, agent=chosen["agent"], config=config, **values)
+    if not chosen["world"].startswith(FOREIGN):
+        try:
+            parameters(worlds.load(chosen["world"]), params)
+        except ValueError as error:
+            raise ScenarioError(f"world.params: {error}") from None
+    for key, value, low, high in (
+        ("worlds", scenario.worlds, 1, 2**24 - 1),
+        ("budget", scenario.budget, 1, 2**62),
+        ("seed", scenario.seed, 0, 2**31 - 1),
+        ("threads", scenario.threads, 1, 1024),
+        ("evaluation.episodes", scenario.evaluation.episodes, 1, 2**24),
+        ("evaluation.selections", scenario.evaluation.selections, 0, 10_000),
+        ("evaluation.selection_episodes", scenario.evaluation.selection_episodes, 1, 2**24),
+        ("checkpoint.keep_last", scenario.checkpoint.keep_last, 1, 1000),
+    ):
+        if not low <= value <= high:
+            raise ScenarioError(f"{key}={value}: expected {low} to {high}")
+    if scenario.device not in DEVICES:
+        raise ScenarioError(f"device={scenario.device!r}; {nearest(scenario.device, DEVICES)}")
+    return scenario
+
+
+def _check_keys(target: str, given: dict[str, Any], known: dict[str, Any], *, free: bool, prefix: str = "") -> None:
+    for key, value in given.items():
+        if free and prefix == "world.params.":
+            continue
+        if key not in known:
+            raise ScenarioError(f"{target}: unknown key {prefix + str(key)!r}; {nearest(str(key), known)}")
+        if isinstance(known[key], dict) and key != "expect":
+            if not isinstance(value, dict):
+                raise ScenarioError(f"{target}: {prefix}{key} is {value!r}; expected keys {', '.join(known[key])}")
+            _check_keys(target, value, known[key], free=free, prefix=f"{prefix}{key}.")
+
+
+def _check_override(override: Any, base: dict[str, Any], *, free: bool) -> None:
+    key = str(override.key_or_group)
+    if key.startswith("hydra") or override.package or "_target_" in override.input_line:
+        raise ScenarioError(f"{override.input_line}: hydra's own settings and _target_ are refused")
+    node: Any = base
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if free and parts[:2] == ["world", "params"] and depth >= 2:
+            return
+        if parts[0] == "expect":
+            raise ScenarioError("expect is a scenario's own: it cannot be overridden")
+        if not isinstance(node, dict) or part not in node:
+            known = [".".join([*parts[:depth], k]) for k in node] if isinstance(node, dict) else []
+            raise ScenarioError(f"unknown key {key!r}; {nearest('.'.join(parts[: depth + 1]), known)}")
+        node = node[part]
+    if isinstance(node, dict):
+        raise ScenarioError(f"{key} has keys of its own: {', '.join(f'{key}.{k}' for k in node)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _explain(error: BaseException) -> str:
+    cause = error.__cause__ if error.__cause__ is not None else error
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    keys = [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")]
+    return f"{keys[0]}: {lines[0]}" if keys and keys[0] else lines[0]

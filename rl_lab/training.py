@@ -1,0 +1,335 @@
+"""Training: drives a learner to its budget, keeps the best agent, and leaves a run that can be resumed at any moment."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import batch, catalogue, checkpoint
+from . import run as runs
+from .agent import Agent, Learner, Saved
+from .batch import Worlds
+from .evaluate import SELECTION_SEED, Evaluation, evaluate, ranked
+from .names import UsageError
+from .progress import Progress
+from .run import Run
+from .scenario import Scenario
+
+_KEPT = "kept-"  # before the kept agent's members in a whole-state checkpoint
+COST_SHARE = 0.01  # of wall time that checkpoints may take at most
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM; `code` is the exit status, 130 or 143, `run` what can be resumed."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+        self.run: Run | None = None
+
+
+@dataclass
+class Result:
+    """What a run came to."""
+
+    run: Run
+    scenario: Scenario
+    steps: int
+    seconds: float  # of training, over all its parts
+    summary: dict[str, Any]
+    videos: dict[str, Path] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `train --json` prints."""
+        rate = self.steps / self.seconds if self.seconds else 0.0
+        return {
+            "run_dir": str(self.run.path),
+            "scenario": self.scenario.name,
+            "seed": self.scenario.seed,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "steps_per_second": round(rate, 1),
+            "videos": {name: str(path) for name, path in self.videos.items()},
+            **self.summary,
+        }
+
+
+class Interrupts:
+    """Turns SIGINT and SIGTERM into a flag that is looked at between iterations; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __enter__(self) -> Interrupts:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.code:
+            os._exit(128 + number)
+        self.code = 128 + number
+
+    def check(self, *_: Any) -> None:
+        """Raise Interrupted once a signal has come; takes any arguments so that it can serve as a progress callback."""
+        if self.code:
+            raise Interrupted(self.code)
+
+
+def device_of(name: str) -> str:
+    """Return "cpu" or "cuda" for a scenario's device; ValueError for cuda where there is none."""
+    if name == "cpu":
+        return "cpu"
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: this machine has no CUDA device; use device=auto or device=cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_learner(scenario: Scenario) -> tuple[Learner, Worlds]:
+    """Return the scenario's learner over its worlds, at its start. Raises UsageError where they do not go together."""
+    factory = catalogue.load(scenario.agent)
+    if not hasattr(factory, "learner"):
+        measure = f"rl-lab evaluate {scenario.agent} world={scenario.world}"
+        raise UsageError(f"agent {scenario.agent} does not learn; measure it with: {measure}")
+    import torch
+
+    # The only place where torch's threads are set. The engine sets its own for each batch.
+    torch.set_num_threads(scenario.threads)
+    try:
+        worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
+        learner = factory.learner(
+            scenario.config,
+            worlds,
+            budget=scenario.budget,
+            seed=scenario.seed,
+            device=device_of(scenario.device),
+        )
+    except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
+        raise UsageError(str(error).partition("\n")[0]) from error
+    return learner, worlds
+
+
+def train(scenario: Scenario, command: list[str], progress: Progress) -> Result:
+    """Train from the start. Nothing is written before the scenario has proven sound."""
+    with Interrupts() as interrupts:
+        learner, worlds = make_learner(scenario)
+        run = runs.create(scenario, command)
+        return _Training(run, scenario, learner, worlds, interrupts, progress).go()
+
+
+def resume(run: Run, progress: Progress) -> Result:
+    """Go on from the newest valid checkpoint, or from the start where there is none; the end is bit for bit the same."""
+    with Interrupts() as interrupts:
+        scenario = run.scenario()
+        learner, worlds = make_learner(scenario)
+        training = _Training(run, scenario, learner, worlds, interrupts, progress)
+        found = runs.load_latest(run)
+        if found is not None:
+            training.restore(found)
+        return training.go()
+
+
+def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
+    """Return the agent kept in a checkpoint folder and its step. Raises ValueError where nothing valid is there."""
+    found: checkpoint.Checkpoint | None
+    refused: list[str] = []
+    if (path / "manifest.json").exists():
+        found = checkpoint.load(path)
+    else:
+        found, refused = checkpoint.latest(path)
+    if found is None:
+        raise ValueError("; ".join(refused) or f"{path} holds no agent yet: train it first")
+    factory = catalogue.load(scenario.agent)
+    worlds = batch.make(scenario.world, 1, scenario.params)
+    saved = Saved(found.tensors, found.state)
+    agent: Agent = factory.load(scenario.config, worlds.world, saved, device=device_of(scenario.device))
+    worlds.close()
+    return agent, found.step
+
+
+class _Training:
+    """One run at work. Its own state, beside the learner's and the worlds', is `best`, `selections` and the metrics."""
+
+    def __init__(
+        self,
+        run: Run,
+        scenario: Scenario,
+        learner: Learner,
+        worlds: Worlds,
+        interrupts: Interrupts,
+        progress: Progress,
+    ) -> None:
+        self.run, self.scenario, self.learner, self.worlds = run, scenario, learner, worlds
+        self.interrupts, self.progress = interrupts, progress
+        self.best = -math.inf
+        self.selections = 0
+        self.seconds = 0.0  # of the parts before this one
+        self.log_seconds = 0.0
+        self.metrics_size = 0
+        self.saved_at = -1
+        self.kept: checkpoint.Checkpoint | None = None
+        self._begin = time.perf_counter()
+        self._due = self._begin + scenario.checkpoint.seconds
+
+    def restore(self, found: checkpoint.Checkpoint) -> None:
+        """Take up a checkpoint's state."""
+        state = found.state["training"]
+        self.worlds.restore(found.tensors["world"])
+        self.best = -math.inf if state["best"] is None else state["best"]
+        self.selections, self.metrics_size = state["selections"], state["metrics_size"]
+        self.seconds = found.state["clock"]
+        kept = {n.removeprefix(_KEPT): arrays for n, arrays in found.tensors.items() if n.startswith(_KEPT)}
+        if state["kept"]:
+            self.kept = checkpoint.Checkpoint(self.run.agent, state["kept"]["step"], kept, state["kept"]["state"])
+        tensors = {n: arrays for n, arrays in found.tensors.items() if n != "world" and not n.startswith(_KEPT)}
+        self.saved_at = found.step
+        # Last, because it sets the global random generators.
+        self.learner.restore(Saved(tensors, found.state["learner"]))
+
+    def go(self) -> Result:
+        """Train to the budget, then evaluate and film the agent that was kept."""
+        try:
+            return self._go()
+        except Interrupted as stop:
+            stop.run = self.run
+            raise
+
+    def _go(self) -> Result:
+        self._begin = time.perf_counter()
+        size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
+        self.metrics = runs.Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
+        self._keep_agent()
+        self.progress.begin(self.learner.steps, self.scenario.budget)
+        try:
+            while self.learner.steps < self.scenario.budget:
+                self._iterate()
+            self._save()
+        finally:
+            self.metrics.close()
+        elapsed = self._elapsed()
+        self.progress.end()
+        result = self._finish(elapsed)
+        self.worlds.close()
+        return result
+
+    def _iterate(self) -> None:
+        values = self.learner.advance()
+        begin = time.perf_counter()
+        steps, elapsed = self.learner.steps, self._elapsed()
+        values |= {f"log/{name}": value for name, value in self.worlds.drain_log().items()}
+        rate = self.progress.rate(steps)
+        self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
+        self._select()
+        spent = {**self.learner.seconds, "log": self.log_seconds}
+        self.progress.show(steps, values.get("rollout/return"), spent)
+        if self.interrupts.code:
+            self._save()
+            self.interrupts.check()
+        every = self.scenario.checkpoint.steps
+        due = steps // every > self.saved_at // every if every else time.perf_counter() >= self._due
+        if due:
+            self._save()
+        self.log_seconds += time.perf_counter() - begin
+
+    def _select(self) -> None:
+        """Measure the agent at every `selections`-th of the budget, and keep it if it is no worse than the best."""
+        config, budget = self.scenario.evaluation, self.scenario.budget
+        steps = min(self.learner.steps, budget)
+        passed = steps * config.selections // budget
+        if passed <= self.selections and not (steps == budget and self.best == -math.inf):
+            return
+        measured = evaluate(
+            self.learner.agent(),
+            self.scenario.world,
+            self.scenario.params,
+            episodes=config.selection_episodes,
+            first_seed=SELECTION_SEED,
+            deterministic=config.deterministic,
+        )
+        self.selections = passed
+        score = float(measured.summary["mean_return"])
+        self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}")
+        if score >= self.best:
+            self.best = score
+            saved = self.learner.save_agent()
+            state = {**saved.state, "selection_return": score}
+            self.kept = checkpoint.Checkpoint(self.run.agent, self.learner.steps, saved.tensors, state)
+            self._keep_agent()
+
+    def _keep_agent(self) -> None:
+        """Let the agent's folder hold `kept` alone: a run that was killed may have left one of a later step there."""
+        if self.kept is None:
+            shutil.rmtree(self.run.agent, ignore_errors=True)
+            return
+        kept = self.kept
+        written = checkpoint.save(self.run.agent, kept.step, kept.tensors, kept.state, keep_last=1)
+        for other in self.run.agent.glob("step-*"):
+            if other != written:
+                shutil.rmtree(other)
+
+    def _save(self) -> None:
+        begin = time.perf_counter()
+        if self.learner.steps != self.saved_at:
+            saved = self.learner.save()
+            state = {
+                "learner": saved.state,
+                "training": {
+                    "best": None if self.best == -math.inf else self.best,
+                    "selections": self.selections,
+                    "metrics_size": self.metrics.size,
+                    "kept": self.kept and {"step": self.kept.step, "state": self.kept.state},
+                },
+                "clock": self._elapsed(),
+            }
+            tensors = {**saved.tensors, "world": self.worlds.snapshot()}
+            if self.kept is not None:
+                tensors |= {_KEPT + name: arrays for name, arrays in self.kept.tensors.items()}
+            keep = self.scenario.checkpoint.keep_last
+            checkpoint.save(self.run.checkpoints, self.learner.steps, tensors, state, keep_last=keep)
+            self.saved_at = self.learner.steps
+        cost = time.perf_counter() - begin
+        self._due = time.perf_counter() + max(self.scenario.checkpoint.seconds, cost / COST_SHARE)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self._begin
+
+    def _finish(self, elapsed: float) -> Result:
+        agent, step = load_agent(self.run.agent, self.scenario)
+        evaluation = measure(agent, self.scenario, self.interrupts.check)
+        evaluation.save(self.run.evaluation(step))
+        result = Result(self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary)
+        if self.scenario.video:
+            from .film import film
+
+            for name, episode in ranked(evaluation).items():
+                self.interrupts.check()
+                self.progress.note(f"filming the {name} episode: return {episode.return_:.2f}")
+                path = self.run.videos / f"{name}.mp4"
+                film(episode, self.scenario.world, self.scenario.params, path)
+                result.videos[name] = path
+        return result
+
+
+def measure(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
+    """Evaluate an agent as a scenario says: its episodes, on the evaluation seeds."""
+    return evaluate(
+        agent,
+        scenario.world,
+        scenario.params,
+        episodes=scenario.evaluation.episodes,
+        deterministic=scenario.evaluation.deterministic,
+        progress=watch,
+    )

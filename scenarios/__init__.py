@@ -1,0 +1,1 @@
+"""Scenarios: one YAML file is one recipe."""
