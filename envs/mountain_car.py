@@ -17,7 +17,7 @@ from rl_lab.rng import uniform
 from rl_lab.trig import cos
 from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
 
-ZERO, ONE, THREE = f4(0), f4(1), f4(3)
+ZERO, THREE = f4(0), f4(3)
 LEFT_WALL, RIGHT_EDGE = f4(-1.2), f4(0.6)
 MAX_SPEED = f4(0.07)
 LONGEST = 200  # steps an episode lasts at most, and the expert looks ahead
@@ -87,7 +87,7 @@ def height(x: float) -> float:
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
-    canvas.view(-1.35, -0.15, 0.75, 1.4)
+    canvas.view(-1.35, -0.1, 0.75, 1.5)
     canvas.clear()
     ground = [(x / 30, height(x / 30)) for x in range(-72, 55)]
     canvas.polygon([*ground, (1.8, -9.0), (-2.4, -9.0)], look.FAINT)
