@@ -33,7 +33,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 done, 1 the work failed, 2 the input was wrong, 130 or 143 when interrupted."""
-    given = parser().parse_args(arguments)
+    top = parser()
+    given, rest = top.parse_known_args(arguments)
+    # argparse stops collecting key=value at the first option; those after it are left over.
+    if any(word.startswith("-") for word in rest) or (rest and not hasattr(given, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        given.overrides = [*given.overrides, *rest]
     from .names import UsageError
 
     try:

@@ -37,7 +37,7 @@ class Batch:
     final_observations  as observations; a row is valid where its world ended in this step (same-step mode)
     episode_returns     float64 [N, A], episode_lengths int32 [N]: of the last finished episode
     log_totals          float64 [N, 1 + K]: finished episodes, and the K log fields summed over them
-    ended               bool [N]: worlds whose episode is over; never any in same-step mode after `step`'s reset
+    ended               bool [N]: worlds whose episode ended in this step or, where they do not reset, earlier
 
     Args: `seed` in 0..2**32-1; world i draws from stream `first + i` of it, so a batch equals any split of it.
     `threads`: None picks serial or threaded loops by measuring; 1 is serial; k > 1 threads. `params`: one record or N.

@@ -1,0 +1,127 @@
+"""A window that shows pictures and tells which keys were pressed, through pygame."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ..canvas import FAINT
+from ..world import Array
+
+if TYPE_CHECKING:
+    import pygame
+
+Action = Literal["pause", "step", "faster", "slower", "restart", "quit"]
+
+# pygame's names of keys, so that the table needs no pygame.
+KEYS: dict[str, Action] = {
+    **dict.fromkeys(["space"], "pause"),
+    **dict.fromkeys(["right", "."], "step"),
+    **dict.fromkeys(["up", "+", "=", "[+]"], "faster"),  # = is + without shift; brackets: the number pad
+    **dict.fromkeys(["down", "-", "[-]"], "slower"),
+    **dict.fromkeys(["r"], "restart"),
+    **dict.fromkeys(["q", "escape"], "quit"),
+}
+
+
+class WindowError(RuntimeError):
+    """No window can be opened here."""
+
+
+def has_display() -> bool:
+    """Return whether a window can be expected to open here."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+class Window:
+    """Shows pictures of any size; the user may resize it. There is one display: two Windows share it.
+
+    Raises WindowError, from `show` too: an environment may have shut pygame down, and the window opens again.
+    """
+
+    def __init__(self, title: str, width: int, height: int) -> None:
+        # pygame greets on stdout when first imported, where --json promises one object and nothing else.
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        import pygame
+
+        self._pygame, self._title, self._size = pygame, title, (width, height)
+        self._pressed: list[Action] = []
+        self._woke = 0.0
+        self._open()
+
+    def _open(self) -> pygame.Surface:
+        display = self._pygame.display
+        try:
+            display.init()
+            # Where no display answers, SDL would rather open a window that nobody can see than fail.
+            if not has_display() or display.get_driver() == "offscreen":
+                raise self._pygame.error("there is no display")
+            surface: pygame.Surface = display.set_mode(self._size, self._pygame.RESIZABLE)
+        except self._pygame.error as error:
+            display.quit()
+            raise WindowError(f"cannot open a window: {error}") from None
+        display.set_caption(self._title)
+        return surface
+
+    def show(self, frame: Array) -> None:
+        """Show a picture, uint8 [height, width, 3], as large as fits into the window."""
+        pygame = self._pygame
+        opened = pygame.display.get_surface() if pygame.display.get_init() else None
+        surface = opened or self._open()
+        height, width = frame.shape[:2]
+        picture = pygame.image.frombuffer(np.ascontiguousarray(frame).tobytes(), (width, height), "RGB")
+        scale = min(surface.get_width() / width, surface.get_height() / height)
+        if scale != 1.0:
+            # Into a surface of the picture's own format: that is what smoothscale wants.
+            picture = pygame.transform.smoothscale(picture, (round(scale * width), round(scale * height)))
+        surface.fill(FAINT[:3])
+        surface.blit(picture, picture.get_rect(center=surface.get_rect().center))
+        pygame.display.flip()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until so long after the last wait ended, keeping the window alive; True when it is time.
+
+        False when a key that means something is pressed first; the next wait goes on with the time left.
+        """
+        end = self._woke + seconds
+        while self._pygame.display.get_init():
+            known = len(self._pressed)
+            self._note(self._pygame.event.get())
+            left = end - time.monotonic()
+            if len(self._pressed) > known:
+                return False
+            if left < 0.001:
+                break
+            self._note([self._pygame.event.wait(int(1000 * left))])
+            if len(self._pressed) > known:
+                return False
+        time.sleep(max(end - time.monotonic(), 0.0))
+        self._woke = time.monotonic()
+        return True
+
+    def events(self) -> list[Action]:
+        """Return what the user has asked for since the last call, oldest first."""
+        if self._pygame.display.get_init():
+            self._note(self._pygame.event.get())
+        pressed, self._pressed = self._pressed, []
+        return pressed
+
+    def _note(self, events: Iterable[pygame.event.Event]) -> None:
+        for event in events:
+            if event.type == self._pygame.QUIT:
+                self._pressed.append("quit")
+            elif event.type == self._pygame.KEYDOWN:
+                action = KEYS.get(self._pygame.key.name(event.key))
+                if action is not None:
+                    self._pressed.append(action)
+
+    def close(self) -> None:
+        """Close the window; pygame itself goes on, for whoever draws with it."""
+        self._pygame.display.quit()

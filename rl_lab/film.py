@@ -1,0 +1,394 @@
+"""Pictures of worlds, and films of episodes that are checked against what evaluation saw."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode
+
+from . import batch
+from .adapters.foreign import ForeignBatch
+from .adapters.mp4 import Mp4Writer
+from .adapters.pygame_canvas import PygameCanvas, tile
+from .adapters.window import has_display
+from .agent import Agent
+from .batch import Worlds
+from .canvas import ACCENTS, BACKGROUND, BLUE, FAINT, INK, MUTED
+from .engine import SEEDS, Batch
+from .evaluate import EVALUATION_SEED, Episode, Evaluation, Player, ranked, replace_file, untouched_generators
+from .record import PlainRecord
+from .world import Array
+
+_FORMAT = "rl_lab.trace 1"
+_HOLD = 0.7  # seconds for which the end of an episode stays
+
+
+class ReplayError(RuntimeError):
+    """An episode played again from its seed and its actions came out differently."""
+
+
+class Trace(NamedTuple):
+    """All it takes to film an episode again: `film(*load_trace(path), "again.mp4")`."""
+
+    episode: Episode
+    world: str
+    params: dict[str, Any]
+
+
+class _FilmCanvas(PygameCanvas):
+    """Keeps a world's window below the heads-up lines; what surrounds it goes on behind them."""
+
+    headroom = 0.0  # as a fraction of the window's height
+
+    def view(self, xmin: float, ymin: float, xmax: float, ymax: float) -> None:
+        super().view(xmin, ymin, xmax, ymax + self.headroom * (ymax - ymin))
+
+
+@lru_cache(maxsize=4)
+def _canvas(width: int, height: int) -> _FilmCanvas:
+    return _FilmCanvas(width, height)
+
+
+def picture(
+    worlds: Worlds, i: int, *, left: str = "", right: str = "", size: tuple[int, int] = (640, 480)
+) -> Array:
+    """Return world i as it is now, uint8 [H, W, 3], with up to two lines over the top corners.
+
+    `size` is (W, H), made even. A world that does not draw itself, and a foreign environment that was not
+    made with `render=True`, is shown by its observation: numbers as bars, a grid as cells, an image as it is.
+    """
+    width, height = (side + side % 2 for side in size)
+    canvas = _canvas(width, height)
+    strip = math.ceil(1.6 * max(0.042 * height, 12.0)) if left or right else 0  # the heads-up lines' height
+    canvas.headroom = strip / (height - strip)
+    canvas.view(0, 0, 1, 1)
+    canvas.clear()
+    image: Array | None = None
+    if isinstance(worlds, Batch) and worlds.world.draw is not None:
+        # A copy: whatever a drawing does to its state, the episode goes on as it was evaluated.
+        state, params = worlds.states[i].copy(), worlds.params[min(i, len(worlds.params) - 1)].copy()
+        worlds.world.draw(PlainRecord(state), PlainRecord(params), canvas)
+    elif isinstance(worlds, ForeignBatch) and worlds.env.render_mode is not None:
+        image = worlds.picture(i)
+    elif worlds.observations.ndim in (4, 5):
+        image = _cells(worlds.observations[i, 0], worlds.world.observation)
+    else:
+        _draw_bars(canvas, worlds.observations[i, 0].ravel(), worlds.world.observation)
+    canvas.heads_up(left, right)
+    frame = canvas.frame()
+    if image is not None:
+        _mount(image, frame[strip:])
+    return frame
+
+
+def _mount(image: Array, place: Array) -> None:
+    """Put an image into the middle of a place, both uint8 [h, w, 3]: shrunk, or enlarged by whole factors."""
+    scale = min(place.shape[0] / image.shape[0], place.shape[1] / image.shape[1])
+    if scale >= 1:
+        side = int(scale)
+        image = image.repeat(side, axis=0).repeat(side, axis=1)
+        for gap in range(side // 14):  # pixels this large are the cells of a grid
+            image[gap::side] = image[:, gap::side] = BACKGROUND[:3]
+    else:
+        for axis in (0, 1):
+            old = image.shape[axis]
+            starts = np.arange(new := max(int(scale * old), 1)) * old // new
+            shape = [1, 1, 1]
+            shape[axis] = new
+            counts = np.diff(starts, append=old).reshape(shape)
+            image = (np.add.reduceat(image, starts, axis=axis, dtype=np.uint32) // counts).astype(np.uint8)
+    top, left = ((place.shape[k] - image.shape[k]) // 2 for k in (0, 1))
+    place[top : top + image.shape[0], left : left + image.shape[1]] = image
+
+
+def _shares(values: Array, space: Box) -> Array:
+    """Return where in their bounds values lie, 0 to 1; of unbounded ones, 0 is at the half."""
+    low, high = (np.asarray(side, np.float64).reshape(values.shape) for side in (space.low, space.high))
+    bounded = (low > -1e6) & (high < 1e6) & (high > low)
+    span = np.where(bounded, high - low, 1.0)
+    inside = (values - np.where(bounded, low, 0.0)) / span
+    shares: Array = np.clip(np.where(bounded, inside, 0.5 + np.arctan(values) / np.pi), 0.0, 1.0)
+    return shares
+
+
+def _cells(observation: Array, space: Box) -> Array:
+    """Return observation [h, w] or [h, w, channels] as a picture of cells, a colour a channel."""
+    if observation.dtype == np.uint8 and observation.shape[2:] == (3,):
+        return observation
+    shares = _shares(observation, space).reshape(*observation.shape[:2], -1)
+    strongest = shares.argmax(axis=2)
+    accents = np.array([ACCENTS[k % len(ACCENTS)][:3] for k in range(shares.shape[2])], np.float64)
+    weight = shares.max(axis=2)[..., None]
+    cells: Array = ((1 - weight) * np.array(FAINT[:3]) + weight * accents[strongest]).astype(np.uint8)
+    return cells
+
+
+def _draw_bars(canvas: PygameCanvas, values: Array, space: Box) -> None:
+    rows = len(values)
+    canvas.view(0, 0, 4, 3)
+    pitch = 2.8 / rows
+    shares = _shares(values.reshape(space.shape), space).ravel()
+    origin = _shares(np.zeros(space.shape), space).ravel()
+    for k in range(rows):
+        y = 2.9 - (k + 0.5) * pitch
+        canvas.rectangle(2.0, y, 2.4, 0.6 * pitch, FAINT, corner=0.1 * pitch)
+        zero, end = 0.8 + 2.4 * origin[k], 0.8 + 2.4 * shares[k]
+        canvas.rectangle((zero + end) / 2, y, abs(end - zero), 0.6 * pitch, BLUE)
+        canvas.line([(zero, y - 0.36 * pitch), (zero, y + 0.36 * pitch)], MUTED, 0.01)
+        if rows <= 24:
+            canvas.text(0.65, y, str(k), min(0.5 * pitch, 0.16), MUTED, "right")
+            canvas.text(3.35, y, f"{values[k]:.3g}", min(0.5 * pitch, 0.16), INK, "left")
+
+
+def _visible(world: str, n: int, params: dict[str, Any]) -> Worlds:
+    # Many foreign environments start all of pygame to draw; without a screen or sound, it fills the terminal.
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not has_display():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    return batch.make(world, n, params, autoreset=AutoresetMode.DISABLED, render=True)
+
+
+def _score(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
+
+
+def film(
+    episode: Episode,
+    world: str,
+    params: dict[str, Any],
+    path: str | Path,
+    *,
+    size: tuple[int, int] = (640, 480),
+    speed: float = 1.0,
+    caption: str = "",
+) -> Path:
+    """Play an evaluated episode again from its seed and actions, film it, and return the film's path.
+
+    A picture before the first step and one after each; the last stays for 0.7 s. The trace that makes the
+    film again goes beside it, as `<name>.safetensors`. Raises ReplayError, leaving neither, unless return and
+    length are to the last bit what evaluation saw; ValueError where the actions are not this world's.
+    """
+    path, title = Path(path), "  ".join(filter(None, (world, f"episode {episode.index}", caption)))
+    with untouched_generators():
+        worlds = _visible(world, 1, params)
+        try:
+            if (
+                episode.actions.dtype != worlds.actions.dtype
+                or episode.actions.shape[1:] != worlds.actions.shape[2:]
+            ):
+                given = f"{episode.actions.dtype} {list(episode.actions.shape)}"
+                raise ValueError(f"actions {given} of episode {episode.index} do not fit {world}")
+            fps = worlds.world.frames_per_second * speed
+            with Mp4Writer(path, size[0] + size[0] % 2, size[1] + size[1] % 2, fps) as writer:
+                frame = _play_again(episode, worlds, writer, title, size)
+                for _ in range(round(_HOLD * fps) - 1):
+                    writer.write(frame)
+        finally:
+            worlds.close()
+    save_trace(Trace(episode, world, params), path.with_suffix(".safetensors"))
+    return path
+
+
+def _play_again(
+    episode: Episode, worlds: Worlds, writer: Mp4Writer, title: str, size: tuple[int, int]
+) -> Array:
+    """Write the picture before the first step and after each, and return the last."""
+    worlds.seed(np.array([episode.seed]))
+    worlds.reset()
+    steps, reached = 0, 0.0
+    while True:
+        right = f"step {steps}   return {_score(reached)}"
+        frame = picture(worlds, 0, left=title, right=right, size=size)
+        writer.write(frame)
+        if worlds.ended[0] or steps == len(episode.actions):
+            break
+        worlds.actions[0, 0] = episode.actions[steps]
+        worlds.step()
+        steps += 1
+        reached = (
+            float(worlds.episode_returns[0, 0]) if worlds.ended[0] else reached + float(worlds.rewards[0, 0])
+        )
+    if (bool(worlds.ended[0]), steps, reached) != (True, episode.length, episode.return_):
+        raise ReplayError(
+            f"{worlds.world.name} episode {episode.index} (seed {episode.seed}): evaluated to return "
+            f"{episode.return_!r} in {episode.length} steps, played again to {reached!r} in {steps}: the "
+            "world or the actions have changed, or its chance does not come from the seed"
+        )
+    return frame
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write an episode's actions as safetensors, and all else that plays it again as JSON in the metadata."""
+    values = {"world": trace.world, "params": trace.params, **trace.episode.line()}
+    said = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
+    replace_file(
+        path, safetensors.numpy.save({"actions": trace.episode.actions}, {"format": _FORMAT, **said})
+    )
+
+
+def load_trace(path: str | Path) -> Trace:
+    """Read what `save_trace` wrote. Raises ValueError, one line with the reason, for anything else."""
+    try:
+        with safetensors.safe_open(str(path), "np") as file:
+            said, actions = file.metadata() or {}, file.get_tensor("actions")
+        if said.pop("format", None) != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
+        values = {name: json.loads(text) for name, text in said.items()}
+        world, params = values.pop("world"), values.pop("params")
+        episode = Episode(return_=values.pop("return"), actions=actions, **values)
+        _check(episode, world, params)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not an action trace: {reason:.200}") from None
+    return Trace(episode, world, params)
+
+
+def _check(episode: Episode, world: Any, params: Any) -> None:
+    kinds = {
+        "index": int,
+        "seed": int,
+        "return_": float,
+        "length": int,
+        "terminated": bool,
+        "truncated": bool,
+    }
+    for name, kind in kinds.items():
+        if type(getattr(episode, name)) is not kind:
+            raise ValueError(f"{name.rstrip('_')} is {getattr(episode, name)!r}")
+    actions = episode.actions
+    if (
+        not isinstance(world, str)
+        or not isinstance(params, dict)
+        or type(episode.success) not in (bool, type(None))
+    ):
+        raise ValueError(f"world is {world!r}, params {params!r}, success {episode.success!r}")
+    if not 0 <= episode.seed < SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
+        raise ValueError(
+            f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range"
+        )
+    if (actions.dtype, actions.ndim) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
+        raise ValueError(f"actions are {actions.dtype} {list(actions.shape)}")
+    if not np.isfinite(actions).all() or len(actions) != episode.length or episode.length < 1:
+        raise ValueError(f"{len(actions)} actions, some perhaps not finite, for {episode.length} steps")
+
+
+def film_ranked(evaluation: Evaluation, folder: str | Path) -> dict[str, Path]:
+    """Film the best, the median and the worst episode into `best.mp4`, `median.mp4` and `worst.mp4`."""
+    return {
+        name: film(episode, evaluation.world, evaluation.params, Path(folder) / f"{name}.mp4", caption=name)
+        for name, episode in ranked(evaluation).items()
+    }
+
+
+class Show:
+    """N worlds that an agent plays to be looked at; world i has the seeds i, i + N, i + 2N, ... after `seed`.
+
+    The end of an episode stays for 0.7 s before the next begins. Errors as `batch.make` and `Player`.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        world: str,
+        params: dict[str, Any],
+        count: int,
+        *,
+        seed: int,
+        columns: int | None = None,
+        deterministic: bool = True,
+    ) -> None:
+        self.worlds = _visible(world, count, params)
+        self.columns = columns or math.ceil(math.sqrt(count))
+        width = min(max(960 // self.columns, 120), 640)
+        self.size = (width, 3 * width // 4)
+        self.shown = 0  # episodes whose end has been looked at
+        self._player = Player(agent, self.worlds, deterministic=deterministic)
+        self._first_seed, self._seeds = seed, seed + np.arange(count)
+        self._steps, self._returns, self._held = (
+            np.zeros(count, np.int64),
+            np.zeros(count),
+            np.zeros(count, np.int64),
+        )
+        self._last: dict[int, Array] = {}  # pictures of ended episodes: foreign environments move on unseen
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin every world's episode again, from the same seed."""
+        self._begin(np.ones(self.worlds.n, np.bool_))
+
+    def _begin(self, fresh: Array) -> None:
+        self._player.begin(fresh, self._seeds)
+        self._steps[fresh] = self._returns[fresh] = self._held[fresh] = 0
+
+    def step(self) -> None:
+        """Step every world, or begin its next episode where the end of one has stayed long enough."""
+        worlds, live = self.worlds, ~self.worlds.ended
+        self._player.step()
+        self._steps[live] += 1
+        self._returns[live] += worlds.rewards[live, 0]
+        ended = live & worlds.ended
+        self._returns[ended] = worlds.episode_returns[ended, 0]
+        for i in np.flatnonzero(ended).tolist():
+            self._last[i] = self._picture(i)
+        self._held[worlds.ended] += 1
+        over = self._held > _HOLD * worlds.world.frames_per_second
+        if over.any():
+            self.shown += int(over.sum())
+            self._seeds[over] += worlds.n
+            self._begin(over)
+
+    def frame(self) -> Array:
+        """Return all worlds in one picture, uint8 [H, W, 3]."""
+        ended = self.worlds.ended
+        pictures = [self._last[i] if ended[i] else self._picture(i) for i in range(self.worlds.n)]
+        return tile(pictures, self.columns) if self.worlds.n > 1 else pictures[0]
+
+    def _picture(self, i: int) -> Array:
+        steps = f"step {self._steps[i]}{', end' if self.worlds.ended[i] else ''}"
+        score = _score(self._returns[i])
+        if self.worlds.n > 1:
+            right = f"return {score}" if self.size[0] >= 200 else score
+            return picture(self.worlds, i, left=steps, right=right, size=self.size)
+        left = f"{self.worlds.world.name}  episode {self._seeds[i] - self._first_seed}"
+        return picture(self.worlds, i, left=left, right=f"{steps}   return {score}", size=self.size)
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self.worlds.close()
+
+
+def film_grid(
+    agent: Agent,
+    world: str,
+    params: dict[str, Any],
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    count: int = 16,
+    columns: int | None = None,
+    seed: int = EVALUATION_SEED,
+    deterministic: bool = True,
+) -> Path:
+    """Film `count` worlds at once, in tiles, for `steps` or else 12 seconds; return the film's path."""
+    with untouched_generators():
+        show = Show(agent, world, params, count, seed=seed, columns=columns, deterministic=deterministic)
+        try:
+            height, width = (frame := show.frame()).shape[:2]
+            fps = show.worlds.world.frames_per_second
+            with Mp4Writer(path, width, height, fps) as writer:
+                writer.write(frame)
+                for _ in range(12 * fps if steps is None else steps):
+                    show.step()
+                    writer.write(show.frame())
+        finally:
+            show.close()
+    return Path(path)
