@@ -121,8 +121,8 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     for side, up in (0, -1), (1, 1):
         for x, wall in zip(xs, walls, strict=True):
             if x > MOUTH - 3 and x % 0.5 == 0:  # a tooth
-                y = wall[side]
-                canvas.polygon([(x, y), (x - 0.4, y), (x - 0.2, y - 0.4 * up)], (252, 246, 232))
+                y = wall[side] + 0.1 * up
+                canvas.polygon([(x, y), (x - 0.4, y), (x - 0.2, y - 0.5 * up)], (252, 246, 232))
         for depth, color in FLESH:
             edge = [(x - 0.3 * depth, wall[side] + up * depth) for x, wall in zip(xs, walls, strict=True)]
             canvas.polygon([*edge, (xs[-1] - 9, 30 * up), (xs[0], 30 * up)], color)
