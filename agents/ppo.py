@@ -81,7 +81,9 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
         normalize_rewards=config.normalize_rewards,
         arguments={
             **{name: getattr(config, name) for name in same},
-            "learning_rate": rate if config.learning_rate_schedule == "constant" else lambda left: max(left, 0.0) * rate,
+            "learning_rate": rate
+            if config.learning_rate_schedule == "constant"
+            else lambda left: max(left, 0.0) * rate,
             "policy_kwargs": policy,
         },
     )

@@ -34,7 +34,12 @@ class RandomAgent:
         self.generator = np.random.default_rng(self.seed)
 
     def act(
-        self, observations: Array, *, state: Any = None, legal: Array | None = None, deterministic: bool = True
+        self,
+        observations: Array,
+        *,
+        state: Any = None,
+        legal: Array | None = None,
+        deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`."""
         if isinstance(self.space, Discrete):

@@ -31,7 +31,12 @@ class ScriptedAgent:
         self.worlds = worlds
 
     def act(
-        self, observations: Array, *, state: Any = None, legal: Array | None = None, deterministic: bool = True
+        self,
+        observations: Array,
+        *,
+        state: Any = None,
+        legal: Array | None = None,
+        deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`; call `attend` first."""
         if self.worlds is None:

@@ -18,7 +18,12 @@ class Agent(Protocol):
         """Take a seat at these worlds before their first step; agents that need only observations ignore it."""
 
     def act(
-        self, observations: Array, *, state: Any = None, legal: Array | None = None, deterministic: bool = True
+        self,
+        observations: Array,
+        *,
+        state: Any = None,
+        legal: Array | None = None,
+        deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """Return actions, int64 [B] or float32 [B, k], for observations [B, *shape], and the agent's next state.
 

@@ -24,7 +24,7 @@ class WorldInfo(Protocol):
     @property
     def observation(self) -> Box: ...  # noqa: D102
     @property
-    def action(self) -> Discrete | Box: ...  # noqa: D102
+    def action(self) -> Discrete[Any] | Box: ...  # noqa: D102
     @property
     def horizon(self) -> int: ...  # noqa: D102
     @property

@@ -43,7 +43,13 @@ class Contender:
 
 
 def bench(
-    kind: str, world: str, *, worlds: int, against: tuple[str, ...] = (), rounds: int = 5, seconds: float = 1.0
+    kind: str,
+    world: str,
+    *,
+    worlds: int,
+    against: tuple[str, ...] = (),
+    rounds: int = 5,
+    seconds: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Return a row a contender, the lab first; see `_row` for its keys. Raises UsageError for peers that cannot."""
     for peer in against:
@@ -68,7 +74,10 @@ def bench(
             seen.append(_rate(contender, seconds))
     # Peers compare with the lab through the same interface, which is the last of the lab's own contenders.
     own = len(contenders) - len(against) - 1
-    return [_row(c, seen, rates[own] if k > own else None) for k, (c, seen) in enumerate(zip(contenders, rates, strict=True))]
+    return [
+        _row(c, seen, rates[own] if k > own else None)
+        for k, (c, seen) in enumerate(zip(contenders, rates, strict=True))
+    ]
 
 
 def _rate(contender: Contender, seconds: float) -> float:
@@ -116,10 +125,10 @@ def _engine(world: str, worlds: int) -> Contender:
     stepped = batch.make(world, worlds)
     stepped.reset()
     generator = np.random.default_rng(0)
-    space = stepped.world.action
+    space: Any = stepped.world.action
     shape = stepped.actions.shape
     if hasattr(space, "n"):
-        actions = [generator.integers(0, space.n, shape) for _ in range(_ACTIONS)]
+        actions: list[Any] = [generator.integers(0, space.n, shape) for _ in range(_ACTIONS)]
     else:
         actions = [generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_ACTIONS)]
 
@@ -216,12 +225,15 @@ def _sb3_alone(kind: str, world: str) -> Contender:
     from stable_baselines3.common.logger import Logger
 
     begin = time.perf_counter()
-    model = PPO("MlpPolicy", make_vec_env(ORIGINALS[world], _PEER_WORLDS), seed=0, device="cpu", **_PEER_SETTING)  # type: ignore[arg-type]
+    setting: dict[str, Any] = _PEER_SETTING
+    model = PPO("MlpPolicy", make_vec_env(ORIGINALS[world], _PEER_WORLDS), seed=0, device="cpu", **setting)
     model.set_logger(Logger(folder=None, output_formats=[]))
     model._setup_learn(2**60)
     run = _collecting(model) if kind == "rollout" else _both(model)
     run()
-    conditions = f"{_PEER_WORLDS} worlds in DummyVecEnv, {_shown(_PEER_SETTING)}, torch threads {torch.get_num_threads()}"
+    conditions = (
+        f"{_PEER_WORLDS} worlds in DummyVecEnv, {_shown(_PEER_SETTING)}, torch threads {torch.get_num_threads()}"
+    )
     return Contender("sb3 ppo", kind, conditions, run, time.perf_counter() - begin)
 
 

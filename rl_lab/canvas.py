@@ -69,9 +69,7 @@ class Canvas(Protocol):
     ) -> None:
         """Fill a rectangle centred at (x, y), turned by `angle`, its corners rounded by `corner`."""
 
-    def text(
-        self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center"
-    ) -> None:
+    def text(self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center") -> None:
         """Write one line of height `size`; `align` says which part of it (x, y) is, y its middle."""
 
     def heads_up(self, left: str = "", right: str = "") -> None:

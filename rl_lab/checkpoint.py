@@ -62,9 +62,7 @@ def _at(point: str) -> None:
     """Do nothing; a test replaces this function to stop at a named point."""
 
 
-def save(
-    folder: Path, step: int, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep_last: int = 3
-) -> Path:
+def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep_last: int = 3) -> Path:
     """Write `folder/step-<step>`, keep the last `keep_last` up to it, and return its path.
 
     Tensors have any shape and layout and a boolean, integer, float or complex64 dtype. Tuples in `state` come

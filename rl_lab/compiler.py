@@ -40,7 +40,10 @@ def cache_folder() -> Path:
     """Return the folder compiled worlds are kept in: the user's cache, or a temporary one where that is read-only."""
     import platformdirs
 
-    for folder in (platformdirs.user_cache_path("rl_lab"), Path(tempfile.gettempdir()) / f"rl_lab-{os.getuid()}"):
+    for folder in (
+        platformdirs.user_cache_path("rl_lab"),
+        Path(tempfile.gettempdir()) / f"rl_lab-{os.getuid()}",
+    ):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Machine code is loaded from here: it must be ours alone.
@@ -64,7 +67,12 @@ def _loops(world: World) -> ModuleType:
     constants = _constants(world)
     authored = [world.reset, world.step, world.observe, world.expert]
     name = f"{world.name}-" + kernels.fingerprint(
-        numba.__version__, layout, source.read_text(), Path(__file__).read_text(), authored, list(constants.items())
+        numba.__version__,
+        layout,
+        source.read_text(),
+        Path(__file__).read_text(),
+        authored,
+        list(constants.items()),
     )
     folder = cache_folder() / name
     _publish(source, folder / "loops.py")
@@ -174,7 +182,7 @@ def _address_to_pointer() -> Any:
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]
     def address_to_pointer(context: Any, address: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], cgutils.voidptr_t)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
@@ -104,10 +103,14 @@ class Batch:
             )
             words = self.states.view(np.float64).reshape(self.n, -1)
             arrays = (self.states, words, *owned[1:4], flat, *owned[4:8], final, *owned[9:])
-            self._plain_arguments = (int(header[layout.MODE]), self.world.horizon, *compiler.plain_views(arrays))
+            self._plain_arguments = (
+                int(header[layout.MODE]),
+                self.world.horizon,
+                *compiler.plain_views(arrays),
+            )
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
-        """Give world i stream `first + i` of a seed, or stream 0 of its own where seed is int [N]; takes hold at reset."""
+        """Give world i stream `first + i` of a seed, or stream 0 of its own of int [N]; takes hold at reset."""
         seeds = np.asarray(seed)
         if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (self.n,)) or np.any((seeds < 0) | (seeds >= SEEDS)):
             raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.n} of them")
@@ -199,7 +202,7 @@ class Batch:
 
     def state(self, i: int) -> bytes:
         """Return world i's state, random stream included, as bytes."""
-        return self.states[i].tobytes()
+        return bytes(self.states[i].tobytes())
 
     def set_state(self, i: int, state: bytes) -> None:
         """Put world i into a state that `state` returned, and observe it. ValueError where the size is wrong."""

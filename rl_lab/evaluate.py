@@ -171,9 +171,7 @@ def _episodes(player: Player, count: int, first_seed: int) -> Iterator[Episode]:
     while live.any():
         if world.horizon == 0 and lengths.max() == LONGEST:
             where = f"{world.name}: episode {index[lengths.argmax()]}"
-            raise EndlessEpisodeError(
-                f"{where} has not ended after {LONGEST:,} steps; give the world a horizon"
-            )
+            raise EndlessEpisodeError(f"{where} has not ended after {LONGEST:,} steps; give the world a horizon")
         player.step()
         if lengths.max() == actions.shape[1]:
             actions = np.concatenate([actions, np.zeros_like(actions)], axis=1)

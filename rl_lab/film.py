@@ -58,9 +58,7 @@ def _canvas(width: int, height: int) -> _FilmCanvas:
     return _FilmCanvas(width, height)
 
 
-def picture(
-    worlds: Worlds, i: int, *, left: str = "", right: str = "", size: tuple[int, int] = (640, 480)
-) -> Array:
+def picture(worlds: Worlds, i: int, *, left: str = "", right: str = "", size: tuple[int, int] = (640, 480)) -> Array:
     """Return world i as it is now, uint8 [H, W, 3], with up to two lines over the top corners.
 
     `size` is (W, H), made even. A world that does not draw itself, and a foreign environment that was not
@@ -181,10 +179,7 @@ def film(
     with untouched_generators():
         worlds = _visible(world, 1, params)
         try:
-            if (
-                episode.actions.dtype != worlds.actions.dtype
-                or episode.actions.shape[1:] != worlds.actions.shape[2:]
-            ):
+            if episode.actions.dtype != worlds.actions.dtype or episode.actions.shape[1:] != worlds.actions.shape[2:]:
                 given = f"{episode.actions.dtype} {list(episode.actions.shape)}"
                 raise ValueError(f"actions {given} of episode {episode.index} do not fit {world}")
             fps = worlds.world.frames_per_second * speed
@@ -198,9 +193,7 @@ def film(
     return path
 
 
-def _play_again(
-    episode: Episode, worlds: Worlds, writer: Mp4Writer, title: str, size: tuple[int, int]
-) -> Array:
+def _play_again(episode: Episode, worlds: Worlds, writer: Mp4Writer, title: str, size: tuple[int, int]) -> Array:
     """Write the picture before the first step and after each, and return the last."""
     worlds.seed(np.array([episode.seed]))
     worlds.reset()
@@ -214,9 +207,7 @@ def _play_again(
         worlds.actions[0, 0] = episode.actions[steps]
         worlds.step()
         steps += 1
-        reached = (
-            float(worlds.episode_returns[0, 0]) if worlds.ended[0] else reached + float(worlds.rewards[0, 0])
-        )
+        reached = float(worlds.episode_returns[0, 0]) if worlds.ended[0] else reached + float(worlds.rewards[0, 0])
     if (bool(worlds.ended[0]), steps, reached) != (True, episode.length, episode.return_):
         raise ReplayError(
             f"{worlds.world.name} episode {episode.index} (seed {episode.seed}): evaluated to return "
@@ -230,9 +221,7 @@ def save_trace(trace: Trace, path: Path) -> None:
     """Write an episode's actions as safetensors, and all else that plays it again as JSON in the metadata."""
     values = {"world": trace.world, "params": trace.params, **trace.episode.line()}
     said = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
-    replace_file(
-        path, safetensors.numpy.save({"actions": trace.episode.actions}, {"format": _FORMAT, **said})
-    )
+    replace_file(path, safetensors.numpy.save({"actions": trace.episode.actions}, {"format": _FORMAT, **said}))
 
 
 def load_trace(path: str | Path) -> Trace:
@@ -265,16 +254,10 @@ def _check(episode: Episode, world: Any, params: Any) -> None:
         if type(getattr(episode, name)) is not kind:
             raise ValueError(f"{name.rstrip('_')} is {getattr(episode, name)!r}")
     actions = episode.actions
-    if (
-        not isinstance(world, str)
-        or not isinstance(params, dict)
-        or type(episode.success) not in (bool, type(None))
-    ):
+    if not isinstance(world, str) or not isinstance(params, dict) or type(episode.success) not in (bool, type(None)):
         raise ValueError(f"world is {world!r}, params {params!r}, success {episode.success!r}")
     if not 0 <= episode.seed < SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
-        raise ValueError(
-            f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range"
-        )
+        raise ValueError(f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range")
     if (actions.dtype, actions.ndim) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
         raise ValueError(f"actions are {actions.dtype} {list(actions.shape)}")
     if not np.isfinite(actions).all() or len(actions) != episode.length or episode.length < 1:

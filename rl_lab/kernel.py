@@ -106,7 +106,7 @@ def fingerprint(*parts: Any) -> str:
             for item in value:
                 add(item)
         elif isinstance(value, _FieldType):
-            digest.update(repr((value.code, value.shape)).encode())
+            digest.update(repr((value.code, value.field_shape)).encode())
         else:
             digest.update(repr(value).encode())
 

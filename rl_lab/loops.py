@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     LOG_SIZE: int
     A: int
 
+
 @inlined
 def view(header: Any) -> Any:
     """Return (mode, horizon, arrays...) of the batch whose header lies at this address, in `Batch.arrays` order."""

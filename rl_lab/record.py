@@ -19,7 +19,7 @@ class _FieldType:
     """A field's type: `i4`, or with a shape `u1[6, 7]`. Calling one casts: `i4(x)` truncates to that integer type."""
 
     def __init__(self, code: str, shape: tuple[int, ...] = ()) -> None:
-        self.code, self.shape = code, shape
+        self.code, self.field_shape = code, shape
         self.scalar = np.dtype(code).type
 
     def __getitem__(self, shape: int | tuple[int, ...]) -> _FieldType:
@@ -48,7 +48,7 @@ class f4(np.float32):  # noqa: N801 - named as the field type it is
     """
 
     code: ClassVar[str] = "f4"
-    shape: ClassVar[tuple[int, ...]] = ()
+    field_shape: ClassVar[tuple[int, ...]] = ()
     __hash__ = np.float32.__hash__
 
     def __class_getitem__(cls, shape: int | tuple[int, ...]) -> Any:
@@ -89,7 +89,7 @@ class Record:
             if isinstance(kind, type) and issubclass(kind, Record):
                 fields.append((name, kind.dtype))
             elif isinstance(kind, _FieldType) or kind is f4:
-                fields.append((name, np.dtype((kind.code, kind.shape))))
+                fields.append((name, np.dtype((kind.code, kind.field_shape))))
             else:
                 raise TypeError(
                     f"{cls.__module__}.{cls.__qualname__}.{name}: {kind!r} is not a field type; "
@@ -115,7 +115,7 @@ class Record:
 
 
 def checked(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return `value` as an array of `dtype`; ValueError where it does not fit, is fractional for an int, or not finite."""
+    """Return `value` as an array of `dtype`; ValueError where it does not fit or is not finite."""
     kind = "a number" if dtype.shape == () else f"numbers of shape {dtype.shape}"
     try:
         given = np.asarray(value)
@@ -195,4 +195,4 @@ class PlainArray:
     @property
     def shape(self) -> tuple[int, ...]:
         """The array's shape, as in compiled code."""
-        return self._array.shape
+        return tuple(self._array.shape)

@@ -74,7 +74,7 @@ class Run:
 
 def create(scenario: Scenario, command: list[str]) -> Run:
     """Make the folder of a new run with its run.json and config.yaml. Raises RunError for a folder in use."""
-    import yaml
+    from omegaconf import OmegaConf
 
     if scenario.run_dir is not None:
         path = Path(scenario.run_dir)
@@ -98,10 +98,10 @@ def create(scenario: Scenario, command: list[str]) -> Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "command": command,
             "git_commit": _commit(),
-            "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+            "versions": versions() | {"python": platform.python_version()},
             "host": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
         }
-        (path / "config.yaml").write_text(yaml.safe_dump(scenario.as_config(), sort_keys=False))
+        (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(scenario.as_config())))
         (path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
     except OSError as error:
         raise RunError(f"cannot write run_dir {path}: {error.strerror}; choose another with run_dir=PATH") from None
@@ -109,7 +109,7 @@ def create(scenario: Scenario, command: list[str]) -> Run:
 
 
 def find(path: str) -> Run:
-    """Return the run of this folder, or the newest in runs/ whose name begins with this; RunError naming the nearest."""
+    """Return the run of this folder, or the newest in runs/ whose name begins so; RunError naming the nearest."""
     folder = Path(path)
     if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
         return Run(folder)
@@ -135,6 +135,11 @@ def _commit() -> str | None:
         return None
 
 
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that decide a run's outcome, None where one is missing."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
@@ -150,7 +155,8 @@ class Metrics:
         os.truncate(run.metrics, size)
         self._file: TextIO = run.metrics.open("a", encoding="utf-8")
         self._size = size
-        self._folder, self._purge, self._events = run.path, step or None, None
+        self._folder, self._purge = run.path, step or None
+        self._events: Any = None
 
     @property
     def size(self) -> int:

@@ -237,7 +237,7 @@ def _resolve(target: str, chosen: dict[str, str], recipe: dict[str, Any], given:
         node.pop("name", None)
     try:
         # The plain schema is merged into structured nodes, which is what makes Hydra check the types.
-        root = OmegaConf.merge(OmegaConf.structured(_Schema()), {})
+        root: Any = OmegaConf.structured(_Schema())
         OmegaConf.set_struct(root, False)
         root["agent"] = OmegaConf.structured(agent_config())
         root["world"] = OmegaConf.create({"params": base["world"]["params"]})

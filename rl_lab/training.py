@@ -1,4 +1,4 @@
-"""Training: drives a learner to its budget, keeps the best agent, and leaves a run that can be resumed at any moment."""
+"""Training: drives a learner to its budget, keeps the best agent, and leaves a run that can always be resumed."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def train(scenario: Scenario, command: list[str], progress: Progress) -> Result:
 
 
 def resume(run: Run, progress: Progress) -> Result:
-    """Go on from the newest valid checkpoint, or from the start where there is none; the end is bit for bit the same."""
+    """Go on from the newest valid checkpoint, or from the start without one; the end is bit for bit the same."""
     with Interrupts() as interrupts:
         scenario = run.scenario()
         learner, worlds = make_learner(scenario)

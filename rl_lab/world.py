@@ -18,8 +18,25 @@ from .record import Record, WorldState, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
 Array = np.ndarray[Any, Any]
 
 __all__ = [
-    *("Array", "Box", "Canvas", "Discrete", "Record", "World", "WorldError", "WorldState", "kernel"),
-    *("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"),
+    "Array",
+    "Box",
+    "Canvas",
+    "Discrete",
+    "Record",
+    "World",
+    "WorldError",
+    "WorldState",
+    "f4",
+    "f8",
+    "i1",
+    "i2",
+    "i4",
+    "i8",
+    "kernel",
+    "u1",
+    "u2",
+    "u4",
+    "u8",
 ]
 
 
@@ -48,7 +65,7 @@ class World:
     step: Callable[..., Any]
     observe: Callable[..., Any]
     observation: Box
-    action: Discrete | Box
+    action: Discrete[Any] | Box
     horizon: int = 0
     expert: Callable[..., Any] | None = None
     draw: Callable[..., Any] | None = None
@@ -71,9 +88,9 @@ class World:
             raise WorldError(f"{where(self.step)}: State must derive from WorldState")
         if missing := set(self.Params.dtype.names or ()) - set(self.Params.defaults):
             raise WorldError(f"{where(self.step)}: Params.{min(missing)} needs a default")
-        if discrete and self.action.start != 0:
+        if isinstance(self.action, Discrete) and self.action.start != 0:
             raise WorldError(f"{where(self.step)}: a Discrete action space starts at 0")
-        if not discrete and (self.action.dtype != np.float32 or len(self.action.shape) != 1):
+        if isinstance(self.action, Box) and (self.action.dtype != np.float32 or len(self.action.shape) != 1):
             raise WorldError(f"{where(self.step)}: a Box action space is float32 of shape [k]")
         log = self.State.dtype["log"] if "log" in (self.State.dtype.names or ()) else np.dtype([])
         if any(log[name] != np.float64 for name in log.names or ()):

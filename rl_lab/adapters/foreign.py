@@ -21,7 +21,7 @@ class ForeignWorld:
 
     name: str
     observation: Box
-    action: Discrete | Box
+    action: Discrete[Any] | Box
     horizon: int
     solved: float | None
     frames_per_second: int
@@ -44,7 +44,7 @@ class ForeignBatch:
         try:
             spec = gymnasium.spec(identity)
             arguments = {**params, "render_mode": "rgb_array"} if render else dict(params)
-            self.env = SyncVectorEnv(
+            self.env: Any = SyncVectorEnv(
                 [lambda: gymnasium.make(identity, **arguments) for _ in range(n)], autoreset_mode=autoreset
             )
         except (gymnasium.error.Error, TypeError, ImportError, ModuleNotFoundError) as error:
@@ -87,7 +87,7 @@ class ForeignBatch:
         raise ValueError(f"world {name!r}: observations are {type(space).__name__}; Box and Discrete are supported")
 
     @staticmethod
-    def _action_space(name: str, space: gymnasium.Space[Any]) -> Discrete | Box:
+    def _action_space(name: str, space: gymnasium.Space[Any]) -> Discrete[Any] | Box:
         if isinstance(space, Discrete):
             return Discrete(int(space.n))
         if isinstance(space, Box) and len(space.shape) == 1:
@@ -152,8 +152,9 @@ class ForeignBatch:
             target[rows, 0] = observations[rows]
 
     def _check_actions(self) -> None:
-        space, given = self.world.action, self.actions[:, 0]
-        low, high = (0, space.n - 1) if isinstance(space, Discrete) else (space.low, space.high)
+        space: Any = self.world.action
+        given = self.actions[:, 0]
+        low, high = (0, int(space.n) - 1) if isinstance(space, Discrete) else (space.low, space.high)
         good = ((given >= low) & (given <= high)).reshape(self.n, -1).all(axis=1)
         if not good.all():
             i = int(np.argmin(good))

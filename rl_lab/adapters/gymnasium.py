@@ -43,9 +43,7 @@ class LabEnv(gymnasium.Env[Array, Any]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode={render_mode!r}: expected one of {self.metadata['render_modes']}")
         lab_world = worlds.load(world)
-        self.batch = Batch(
-            lab_world, 1, parameters(lab_world, params), threads=1, autoreset=AutoresetMode.DISABLED
-        )
+        self.batch = Batch(lab_world, 1, parameters(lab_world, params), threads=1, autoreset=AutoresetMode.DISABLED)
         self.observation_space, self.action_space = lab_world.observation, lab_world.action
         self.metadata = {**self.metadata, "render_fps": lab_world.frames_per_second}
         self.render_mode = render_mode
@@ -70,7 +68,13 @@ class LabEnv(gymnasium.Env[Array, Any]):
         b.step()
         if self.render_mode == "human":
             self.render()
-        return b.observations[0, 0].copy(), float(b.rewards[0, 0]), bool(b.terminated[0]), bool(b.truncated[0]), {}
+        return (
+            b.observations[0, 0].copy(),
+            float(b.rewards[0, 0]),
+            bool(b.terminated[0]),
+            bool(b.truncated[0]),
+            {},
+        )
 
     def render(self) -> Any:
         """Return the picture, uint8 [height, width, 3], or show it in a window in "human" mode."""
@@ -125,7 +129,11 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             "render_fps": lab_world.frames_per_second,
         }
         b = self.batch
-        self._actions, self._observations, self._rewards = b.actions[:, 0], b.observations[:, 0], b.rewards[:, 0]
+        self._actions, self._observations, self._rewards = (
+            b.actions[:, 0],
+            b.observations[:, 0],
+            b.rewards[:, 0],
+        )
         self._discrete = isinstance(lab_world.action, Discrete)
         self._same_step = mode == AutoresetMode.SAME_STEP
         self._seeded = False
@@ -166,7 +174,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             final[i] = observation
         return {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended}
 
-    def render(self) -> tuple[Array, ...] | None:
+    def render(self) -> Any:
         """Return a picture of each world, uint8 [height, width, 3]."""
         from ..film import picture
 

@@ -76,9 +76,7 @@ class Mp4Writer:
             OSError: when ffmpeg has given up (disk full, for one).
         """
         if frame.shape != self._shape or frame.dtype != np.uint8:
-            raise ValueError(
-                f"frame {self.frames} is {frame.dtype} {frame.shape}, the film wants uint8 {self._shape}"
-            )
+            raise ValueError(f"frame {self.frames} is {frame.dtype} {frame.shape}, the film wants uint8 {self._shape}")
         height, width, _ = self._shape
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

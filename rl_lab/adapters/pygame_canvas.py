@@ -115,9 +115,7 @@ class PygameCanvas:
             outline.append((cx + u * cos + v * sin, cy - u * sin + v * cos))
         self._fill([outline], color)
 
-    def text(
-        self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center"
-    ) -> None:
+    def text(self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center") -> None:
         """Write one line of height `size`; `align` says which part of it (x, y) is, y its middle."""
         font = self._font(size * self._scale)
         words = font.render(string, True, color[:3])

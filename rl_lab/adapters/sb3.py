@@ -54,7 +54,11 @@ class LabVecEnv(VecEnv):
                 infos[i] = {
                     "terminal_observation": self._final[i].copy(),
                     "TimeLimit.truncated": bool(worlds.truncated[i] and not worlds.terminated[i]),
-                    "episode": {"r": float(worlds.episode_returns[i, 0]), "l": int(worlds.episode_lengths[i]), "t": now},
+                    "episode": {
+                        "r": float(worlds.episode_returns[i, 0]),
+                        "l": int(worlds.episode_lengths[i]),
+                        "t": now,
+                    },
                 }
         return self._observations.copy(), self._rewards.copy(), worlds.ended.copy(), infos
 

@@ -12,7 +12,6 @@ import torch
 from gymnasium.spaces import Discrete
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import set_random_seed
@@ -38,7 +37,12 @@ class Sb3Agent:
         """Observations are all it needs."""
 
     def act(
-        self, observations: Array, *, state: Any = None, legal: Array | None = None, deterministic: bool = True
+        self,
+        observations: Array,
+        *,
+        state: Any = None,
+        legal: Array | None = None,
+        deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`; actions are clipped to the space as in training."""
         if self.normalizer is not None:
@@ -78,6 +82,7 @@ class Sb3Learner:
         arguments: dict[str, Any],
     ) -> None:
         self.name, self.budget = name, budget
+        self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
         self.timed = _TimedVecEnv(worlds)
         env: VecEnv = self.timed
@@ -105,13 +110,12 @@ class Sb3Learner:
 
     def advance(self) -> dict[str, float]:
         """One rollout and its update; for an off-policy algorithm, as many as fill `CHUNK` steps."""
-        model = self.model
+        model: Any = self.model
         model.logger.name_to_value.clear()
-        if isinstance(model, OnPolicyAlgorithm):
+        if self.on_policy:
             self._collect(model)
             self._learn(model.train)
         else:
-            assert isinstance(model, OffPolicyAlgorithm)
             target = min((self.steps // CHUNK + 1) * CHUNK, self.budget)
             while self.steps < target:
                 self._collect(model)
@@ -127,9 +131,9 @@ class Sb3Learner:
                 raise NonFiniteError(f"{self.name}: non-finite {key} at step {self.steps}")
         return metrics
 
-    def _collect(self, model: OnPolicyAlgorithm | OffPolicyAlgorithm) -> None:
+    def _collect(self, model: Any) -> None:
         begin, before = time.perf_counter(), self.timed.seconds
-        if isinstance(model, OnPolicyAlgorithm):
+        if self.on_policy:
             model.collect_rollouts(model.env, self._callback, model.rollout_buffer, model.n_steps)
         else:
             model.collect_rollouts(
@@ -152,7 +156,7 @@ class Sb3Learner:
 
     def _check_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not torch.isfinite(sum(torch._foreach_norm(gradients))):  # type: ignore[arg-type]
+        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
             for field, parameter in self.model.policy.named_parameters():
                 if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                     raise NonFiniteError(
@@ -160,7 +164,7 @@ class Sb3Learner:
                         f"at step {self.steps}; no parameter was changed by it"
                     )
 
-    def _normalizer(self) -> VecNormalize | None:
+    def _normalizer(self) -> Any:
         return self.model.get_vec_normalize_env()
 
     def _observation_statistics(self) -> dict[str, Array] | None:
@@ -183,15 +187,15 @@ class Sb3Learner:
 
     def save(self) -> Saved:
         """Return the algorithm's whole state between two iterations."""
-        model = self.model
+        model: Any = self.model
         moments, groups = _optimizer_arrays(model.policy.optimizer)
-        numpy_state = np.random.get_state(legacy=False)
+        numpy_state: Any = np.random.get_state(legacy=False)
         tensors = {
             "policy": _arrays(model.policy.state_dict()),
             "optimizer": moments,
             "generators": {
                 "torch": torch.get_rng_state().numpy(),
-                "numpy": numpy_state["state"]["key"],  # type: ignore[call-overload,index]
+                "numpy": numpy_state["state"]["key"],
             },
             "last": {
                 "observations": np.asarray(model._last_obs),
@@ -208,9 +212,9 @@ class Sb3Learner:
             "optimizer_groups": groups,
             "episode_infos": [[e["r"], e["l"]] for e in model.ep_info_buffer or ()],
             "numpy": {
-                "pos": numpy_state["state"]["pos"],  # type: ignore[call-overload,index]
-                "has_gauss": numpy_state["has_gauss"],  # type: ignore[call-overload]
-                "gauss": numpy_state["gauss"],  # type: ignore[call-overload]
+                "pos": numpy_state["state"]["pos"],
+                "has_gauss": numpy_state["has_gauss"],
+                "gauss": numpy_state["gauss"],
             },
             "python": _python_state(),
             "action_space": model.action_space.np_random.bit_generator.state,
@@ -219,9 +223,9 @@ class Sb3Learner:
             tensors["normalizer"] = _normalizer_arrays(normalizer)
             state["normalizer_counts"] = [float(normalizer.obs_rms.count) if normalizer.norm_obs else 0.0]
             state["normalizer_counts"].append(float(normalizer.ret_rms.count))
-            if model._last_original_obs is not None:  # type: ignore[has-type]
+            if model._last_original_obs is not None:
                 tensors["last"]["original_observations"] = np.asarray(model._last_original_obs)
-        if isinstance(model, OffPolicyAlgorithm):
+        if not self.on_policy:
             tensors["replay"], state["replay"] = _replay_arrays(model)
             state["calls"] = getattr(model, "_n_calls", 0)
             state["exploration_rate"] = getattr(model, "exploration_rate", 0.0)
@@ -229,7 +233,8 @@ class Sb3Learner:
 
     def restore(self, saved: Saved) -> None:
         """Go on from `save`; raises ValueError where the state is another algorithm's or size's."""
-        model, tensors, state = self.model, saved.tensors, saved.state
+        model: Any = self.model
+        tensors, state = saved.tensors, saved.state
         try:
             model.policy.load_state_dict(_torch(tensors["policy"]))
             _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
@@ -243,9 +248,9 @@ class Sb3Learner:
             if (normalizer := self._normalizer()) is not None:
                 _restore_normalizer(normalizer, tensors["normalizer"], state["normalizer_counts"])
                 model._last_original_obs = tensors["last"].get("original_observations")
-            if isinstance(model, OffPolicyAlgorithm):
+            if not self.on_policy:
                 _restore_replay(model, tensors["replay"], state["replay"])
-                model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]  # type: ignore[attr-defined]
+                model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]
             model.action_space.np_random.bit_generator.state = state["action_space"]
             _restore_generators(tensors["generators"], state)
         except (KeyError, RuntimeError, TypeError) as error:
@@ -295,7 +300,7 @@ def _restore_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _normalizer_arrays(normalizer: VecNormalize) -> dict[str, Array]:
+def _normalizer_arrays(normalizer: Any) -> dict[str, Array]:
     arrays = {"return_mean": normalizer.ret_rms.mean, "return_var": normalizer.ret_rms.var}
     arrays["returns"] = normalizer.returns
     if normalizer.norm_obs:
@@ -303,25 +308,28 @@ def _normalizer_arrays(normalizer: VecNormalize) -> dict[str, Array]:
     return {key: np.array(value) for key, value in arrays.items()}
 
 
-def _restore_normalizer(normalizer: VecNormalize, arrays: dict[str, Array], counts: list[float]) -> None:
+def _restore_normalizer(normalizer: Any, arrays: dict[str, Array], counts: list[float]) -> None:
     normalizer.ret_rms.mean, normalizer.ret_rms.var = arrays["return_mean"], arrays["return_var"]
     normalizer.returns, normalizer.ret_rms.count = arrays["returns"], counts[1]
     if normalizer.norm_obs:
-        normalizer.obs_rms.mean, normalizer.obs_rms.var = arrays["observation_mean"], arrays["observation_var"]
+        normalizer.obs_rms.mean, normalizer.obs_rms.var = (
+            arrays["observation_mean"],
+            arrays["observation_var"],
+        )
         normalizer.obs_rms.count = counts[0]
 
 
 _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def _replay_arrays(model: OffPolicyAlgorithm) -> tuple[dict[str, Array], dict[str, Any]]:
+def _replay_arrays(model: Any) -> tuple[dict[str, Array], dict[str, Any]]:
     buffer = model.replay_buffer
     assert buffer is not None
     filled = buffer.buffer_size if buffer.full else buffer.pos
     return {key: getattr(buffer, key)[:filled] for key in _REPLAY}, {"pos": buffer.pos, "full": buffer.full}
 
 
-def _restore_replay(model: OffPolicyAlgorithm, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+def _restore_replay(model: Any, arrays: dict[str, Array], state: dict[str, Any]) -> None:
     buffer = model.replay_buffer
     assert buffer is not None
     for key in _REPLAY:

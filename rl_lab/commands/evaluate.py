@@ -47,7 +47,10 @@ def run(given: argparse.Namespace) -> int:
     if given.video:
         videos = film_ranked(evaluation, out / "videos" if out is not None else Path("videos"))
     if given.json:
-        shown = {"out": str(out) if out else None, "videos": {name: str(path) for name, path in videos.items()}}
+        shown = {
+            "out": str(out) if out else None,
+            "videos": {name: str(path) for name, path in videos.items()},
+        }
         print(json.dumps({**evaluation.summary, **shown}))
         return 0
     print(table(evaluation.summary))
@@ -58,7 +61,12 @@ def run(given: argparse.Namespace) -> int:
 
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{done:,} / {total:,} episodes", end="\r" if done < total else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{done:,} / {total:,} episodes",
+            end="\r" if done < total else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _changed(scenario: Scenario, run: Run) -> bool:

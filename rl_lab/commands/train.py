@@ -79,7 +79,10 @@ def interrupted(stop: Any) -> int:
     """Print how to go on after Ctrl-C or SIGTERM; return the exit status."""
     _INTERRUPTED[0] = stop.code
     if stop.run is not None:
-        print(f"\nstopped at a checkpoint; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}", file=sys.stderr)
+        print(
+            f"\nstopped at a checkpoint; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}",
+            file=sys.stderr,
+        )
     return int(stop.code)
 
 
@@ -144,6 +147,11 @@ def _report_all(results: list[Result], as_json: bool) -> None:
     widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
     print("\nmean return of each seed's agent, over seeds")
     for line in lines:
-        print("  " + "  ".join(cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+        )
     for warning in sorted({row["warning"] for row in rows if row["warning"]}):
         print(f"  note: {warning}")

@@ -1,0 +1,385 @@
+"""What every file in envs/ must keep, whatever it simulates: a new world is tested without editing this file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Discrete
+from gymnasium.vector import AutoresetMode
+
+from rl_lab import compiler, worlds
+from rl_lab.canvas import BACKGROUND, INK, Align, Canvas, Color, Point
+from rl_lab.engine import Batch
+from rl_lab.record import PlainRecord
+from rl_lab.world import Array, World
+
+NAMES = worlds.names()
+MODES = [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED]
+# Compiling from nothing takes seconds a world: the smallest and the largest State stand for the rest.
+BY_SIZE = sorted(NAMES, key=lambda name: worlds.load(name).State.dtype.itemsize)
+EXTREMES = [BY_SIZE[0], BY_SIZE[-1]]
+HORIZON = 40  # short enough that a few hundred steps see many truncations
+
+
+@cache
+def short(name: str) -> World:
+    """The world with a horizon of at most HORIZON; the same machine code as the world itself."""
+    world = worlds.load(name)
+    return replace(world, horizon=min(world.horizon or HORIZON, HORIZON))
+
+
+def random_actions(world: World, steps: int, n: int, seed: int = 0, first: int = 0) -> Array:
+    """Actions [T, N, A, ...]; those of world first + i depend on nothing but it and the seed, as its draws do."""
+    columns = []
+    for i in range(first, first + n):
+        rng = np.random.default_rng((seed, i))
+        shape = (steps, len(world.agents), *world.action_shape)
+        if isinstance(world.action, Discrete):
+            columns.append(rng.integers(world.action.n, size=shape))
+        else:
+            columns.append(rng.uniform(world.action.low, world.action.high, shape))
+    return np.stack(columns, axis=1).astype(world.action_dtype)
+
+
+def outputs(batch: Batch) -> dict[str, bytes]:
+    """Everything a batch shows after a step, as bytes: NaN equals itself and -0.0 is not 0.0."""
+    names = "states observations rewards terminated truncated ended final_observations episode_returns"
+    names += " episode_lengths running_returns log_totals"
+    return {name: getattr(batch, name).tobytes() for name in names.split()}
+
+
+def digests(name: str, n: int = 6, seed: int = 3, first: int = 0, threads: int = 1, steps: int = 120) -> list[str]:
+    """One hash a world over its whole trajectory: states, observations, rewards and ends."""
+    world = short(name)
+    batch = Batch(world, n, seed=seed, first=first, threads=threads)
+    hashes = [hashlib.sha256(row.tobytes()) for row in batch.reset()]
+    for actions in random_actions(world, steps, n, first=first):
+        batch.actions[...] = actions
+        batch.step()
+        for i, digest in enumerate(hashes):
+            digest.update(batch.state(i))
+            for array in (batch.observations, batch.rewards, batch.terminated, batch.truncated):
+                digest.update(array[i].tobytes())
+    return [digest.hexdigest() for digest in hashes]
+
+
+def python(program: str, **environment: str) -> Any:
+    """Run a program beside this file in a new process and return the JSON it prints."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_plain_python_and_compiled_code_agree_bit_for_bit(name: str, mode: AutoresetMode) -> None:
+    world, n, steps = short(name), 3, 110
+    plain, compiled = (
+        Batch(world, n, seed=1, threads=1, autoreset=mode, plain=plain) for plain in (True, False)
+    )
+    plain.reset()
+    compiled.reset()
+    assert outputs(plain) == outputs(compiled)
+    for t, actions in enumerate(random_actions(world, steps, n)):
+        finished = []
+        for batch in (plain, compiled):
+            if mode == AutoresetMode.DISABLED and t % 5 == 0:
+                batch.reset(batch.ended)
+            batch.actions[...] = actions
+            finished.append(batch.step())
+        assert finished[0] == finished[1]
+        assert outputs(plain) == outputs(compiled), f"at step {t}"
+    assert compiled.log_totals[:, 0].min() > 0, "no episode ended: the comparison has seen too little"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_expert_plays_the_same_in_plain_python(name: str) -> None:
+    world = short(name)
+    if world.expert is None:
+        pytest.skip("has no expert")
+    plain, compiled = (Batch(world, 2, seed=4, threads=1, plain=plain) for plain in (True, False))
+    plain.reset()
+    compiled.reset()
+    for _ in range(60):
+        assert plain.expert_actions().tobytes() == compiled.expert_actions().tobytes()
+        plain.step()
+        compiled.step()
+    assert outputs(plain) == outputs(compiled)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trajectories_do_not_depend_on_threads_or_on_the_split_into_batches(name: str) -> None:
+    whole = digests(name, n=6)
+    assert digests(name, n=6, threads=2) == whole
+    assert digests(name, n=6, threads=5) == whole
+    assert digests(name, n=1) + digests(name, n=2, first=1) + digests(name, n=3, first=3) == whole
+    assert len(set(whole)) == 6
+    assert not set(digests(name, n=6, seed=4)) & set(whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_plays_the_same_in_every_slot(name: str) -> None:
+    world, seeds = short(name), np.array([7, 2**32 - 1, 0, 7])
+    batch, alone = Batch(world, 4, threads=1), Batch(world, 1, seed=7, threads=1)
+    batch.seed(seeds)
+    batch.reset()
+    alone.reset()
+    for actions in random_actions(world, 80, 1):
+        batch.actions[...] = actions
+        alone.actions[...] = actions
+        batch.step()
+        alone.step()
+        assert batch.state(0) == batch.state(3) == alone.state(0) != batch.state(1)
+        for array, one in ((batch.observations, alone.observations), (batch.rewards, alone.rewards)):
+            assert array[0].tobytes() == array[3].tobytes() == one[0].tobytes()
+
+
+@pytest.fixture(scope="module")
+def fresh_process() -> dict[str, list[str]]:
+    program = "import json, test_worlds as t; print(json.dumps({name: t.digests(name) for name in t.NAMES}))"
+    result: dict[str, list[str]] = python(program)
+    return result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trajectories_are_the_same_in_another_process(name: str, fresh_process: dict[str, list[str]]) -> None:
+    assert fresh_process[name] == digests(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("corners", [False, True], ids=["inside", "corners"])
+def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
+    world, n, steps = worlds.load(name), 32, 600
+    space = world.observation
+    batch = Batch(world, n, seed=8, threads=1)
+    batch.reset()
+    shape = (n, len(world.agents), *space.shape)
+    assert batch.observations.shape == batch.final_observations.shape == shape
+    assert batch.observations.dtype == batch.final_observations.dtype == space.dtype
+    assert batch.rewards.shape == shape[:2] and batch.rewards.dtype == np.float32
+    assert space.contains(batch.observations[0, 0])
+    actions = random_actions(world, steps, n, seed=1)
+    if corners and not isinstance(world.action, Discrete):
+        middle = (world.action.low + world.action.high) / 2
+        actions = np.where(actions < middle, world.action.low, world.action.high)
+    if corners:  # held for long: drives the world to its ends
+        actions = actions[np.arange(steps) // 60 * 60]
+    for given in actions:
+        batch.actions[...] = given
+        batch.step()
+        over = batch.terminated | batch.truncated
+        for seen in (batch.observations, batch.final_observations[over]):
+            assert np.all((space.low <= seen) & (seen <= space.high))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_truncation_comes_at_the_horizon_and_only_there(name: str) -> None:
+    world = replace(short(name), horizon=7)
+    batch = Batch(world, 20, seed=2, threads=1, autoreset=AutoresetMode.DISABLED)
+    batch.reset()
+    for t, actions in enumerate(random_actions(world, 7, 20), start=1):
+        running = ~batch.ended
+        batch.actions[...] = actions
+        batch.step()
+        assert np.all(batch.truncated[running] == (t == 7))
+        assert np.array_equal(batch.ended[running], (batch.terminated | batch.truncated)[running])
+        assert np.all(batch.episode_lengths[running & batch.ended] == t)
+    assert batch.ended.all()
+    assert world.horizon and worlds.load(name).horizon > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_holds_the_table(name: str) -> None:
+    world = worlds.load(name)
+    lines = world.doc.splitlines()
+    assert lines[0].endswith(".") and lines[1] == ""
+    first_words = [line.split()[0] for line in lines if line and not line.startswith(" ")]
+    places = [first_words.index(word) for word in ("observation", "action", "reward", "ends")]
+    assert places == [1, 2, 3, 4]
+    code = np.dtype(world.observation.dtype).str[1:]
+    row = next(line for line in lines if line.startswith("observation"))
+    assert row.split(None, 1)[1].startswith(f"{code} {world.observation.shape}")
+
+
+class Recorder:
+    """A canvas that checks what it is given and counts the shapes."""
+
+    def __init__(self) -> None:
+        self.views = self.clears = self.shapes = 0
+
+    def check(self, *numbers: float, color: Color = INK, points: Sequence[Point] = ()) -> None:
+        flat = [*numbers, *(coordinate for point in points for coordinate in point)]
+        assert all(math.isfinite(number) for number in flat)
+        assert len(color) in (3, 4) and all(isinstance(c, int) and 0 <= c <= 255 for c in color)
+        self.shapes += 1
+
+    def view(self, xmin: float, ymin: float, xmax: float, ymax: float) -> None:
+        assert xmin < xmax and ymin < ymax
+        self.views += 1
+
+    def clear(self, color: Color = BACKGROUND) -> None:
+        self.check(color=color)
+        self.clears += 1
+
+    def circle(
+        self, x: float, y: float, radius: float, color: Color, outline: Color | None = None, width: float = 0
+    ) -> None:
+        assert radius >= 0 and width >= 0
+        self.check(x, y, radius, width, color=color)
+        self.check(color=outline or INK)
+
+    def line(self, points: Sequence[Point], color: Color, width: float = 0.0) -> None:
+        assert width >= 0
+        self.check(width, color=color, points=points)
+
+    def polygon(self, points: Sequence[Point], color: Color) -> None:
+        assert len(points) >= 3
+        self.check(color=color, points=points)
+
+    def rectangle(
+        self, x: float, y: float, w: float, h: float, color: Color, angle: float = 0.0, corner: float = 0.0
+    ) -> None:
+        assert w >= 0 and h >= 0 and corner >= 0
+        self.check(x, y, w, h, angle, corner, color=color)
+
+    def text(
+        self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center"
+    ) -> None:
+        assert isinstance(string, str) and align in ("left", "center", "right") and size > 0
+        self.check(x, y, size, color=color)
+
+    def heads_up(self, left: str = "", right: str = "") -> None:
+        raise AssertionError("the lines over the corners belong to whoever films")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draw_shows_every_state_and_changes_none(name: str) -> None:
+    world = worlds.load(name)
+    if world.draw is None:
+        pytest.skip("is not drawn")
+    batch = Batch(world, 3, seed=5, threads=1, autoreset=AutoresetMode.DISABLED)
+    batch.reset()
+    for t, actions in enumerate(random_actions(world, 250, 3)):
+        if t % 25 == 0 or batch.ended.any():
+            before = batch.states.tobytes(), batch.params.tobytes()
+            for row in batch.states:
+                recorder = Recorder()
+                canvas: Canvas = recorder
+                world.draw(PlainRecord(row), PlainRecord(batch.params[0]), canvas)
+                assert recorder.views == recorder.clears == 1 and recorder.shapes > 1
+            assert (batch.states.tobytes(), batch.params.tobytes()) == before
+            batch.reset(batch.ended)
+        batch.actions[...] = actions
+        batch.step()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_state_put_elsewhere_goes_on_as_it_would_have(name: str) -> None:
+    world = short(name)
+    here, there = Batch(world, 3, seed=6, threads=1), Batch(world, 2, seed=60, threads=1)
+    here.reset()
+    there.reset()
+    sequence = random_actions(world, 100, 1)
+    for t, actions in enumerate(sequence):
+        if t == 33:
+            there.set_state(0, here.state(2))
+            assert there.observations[0].tobytes() == here.observations[2].tobytes()
+        here.actions[...] = actions
+        there.actions[...] = actions
+        here.step()
+        there.step()
+        assert (there.state(0) == here.state(2)) == (t >= 33)
+        if t >= 33:
+            for a, b in ((there.observations, here.observations), (there.rewards, here.rewards)):
+                assert a[0].tobytes() == b[2].tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: AutoresetMode) -> None:
+    world = short(name)
+    batch = Batch(world, 3, seed=9, threads=1, autoreset=mode)
+    batch.reset()
+    sequence = random_actions(world, 2 * HORIZON + 20, 3)
+    for actions in sequence[: HORIZON + 10]:
+        batch.actions[...] = actions
+        batch.step()
+    batch.seed(10)  # pending until the next reset: part of the snapshot too
+    snapshot = batch.snapshot()
+    other = Batch(world, 3, seed=99, threads=1, autoreset=mode)
+    other.reset()
+    seen = []
+    for each in (batch, other, batch):
+        each.restore(snapshot)
+        history = []
+        for actions in sequence[HORIZON + 10 :]:
+            each.actions[...] = actions
+            each.step()
+            # Rows of worlds that have not ended in this step are leftovers.
+            each.final_observations[~(each.terminated | each.truncated)] = 0
+            history.append(outputs(each))
+        each.reset()
+        seen.append((history, outputs(each)))
+    assert seen[0] == seen[1] == seen[2]
+
+
+FIRST_USE = """if True:
+    import json, sys, time
+    from rl_lab import compiler, worlds
+    from rl_lab.engine import Batch
+
+    world = worlds.load(sys.argv[1] if len(sys.argv) > 1 else "{name}")
+    began = time.perf_counter()
+    batch = Batch(world, 2, threads=1)
+    batch.reset()
+    batch.step()
+    seconds = time.perf_counter() - began
+    batch = Batch(world, 2, threads=2)
+    batch.reset()
+    batch.step()
+    loops = compiler.loops(world)
+    counts = {{}}
+    for name in ("step_serial", "reset_masked", "step_parallel"):
+        stats = getattr(loops, name).stats
+        counts[name] = sum(stats.cache_hits.values()), sum(stats.cache_misses.values())
+    print(json.dumps({{"seconds": seconds, "counts": counts}}))
+"""
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_first_use_compiles_quickly_and_the_next_process_compiles_nothing(name: str, tmp_path: Path) -> None:
+    program = FIRST_USE.format(name=name)
+    first = python(program, XDG_CACHE_HOME=str(tmp_path))
+    assert first["seconds"] < 15
+    assert first["counts"] == {key: [0, 1] for key in first["counts"]}
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    second = python(program, XDG_CACHE_HOME=str(tmp_path))
+    assert second["counts"] == {key: [1, 0] for key in first["counts"]}
+    assert second["seconds"] < first["seconds"]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shorter_horizon_is_not_another_compilation(name: str) -> None:
+    folders = {Path(str(compiler.loops(w).__file__)).parent for w in (worlds.load(name), short(name))}
+    assert len(folders) == 1
