@@ -10,7 +10,7 @@ Source: bsuite/environments/catch.py (Osband et al. 2020)
 
 from rl_lab.canvas import BLUE, FAINT, ORANGE, translucent
 from rl_lab.rng import integers
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, i4, kernel
+from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
 
 ROWS, COLUMNS = 10, 5
 
@@ -22,7 +22,7 @@ class State(WorldState):  # brings the random stream and t, the steps taken
 
 
 class Params(Record):
-    speed: i4 = 1  # rows the ball falls a step
+    speed: i4 = bounded(1, low=1, high=ROWS)  # rows the ball falls a step
 
 
 @kernel

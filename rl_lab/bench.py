@@ -201,10 +201,7 @@ def _sb3_on_lab(kind: str, world: str, worlds: int) -> Contender:
 
     begin = time.perf_counter()
     # Big batches keep torch busy where there are many worlds; few worlds take the peer's setting.
-    if worlds >= 256:
-        setting = {"n_steps": 32, "batch_size": 8192, "n_epochs": 4}
-    else:
-        setting = _PEER_SETTING
+    setting = {"n_steps": 32, "batch_size": 8192, "n_epochs": 4} if worlds >= 256 else _PEER_SETTING
     threads = torch.get_num_threads()
     ppo = catalogue.load("ppo")
     learner = ppo.learner(ppo.Config(**setting), batch.make(world, worlds), budget=2**60, seed=0, device="cpu")

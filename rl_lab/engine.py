@@ -62,6 +62,7 @@ class Batch:
             raise ValueError(f"worlds={n}: expected 1 to {2**24 - 1}")
         if params.dtype != world.Params.dtype or params.shape not in ((1,), (n,)):
             raise ValueError(f"params: expected 1 or {n} records of {world.name}'s Params, got shape {params.shape}")
+        world.Params.check(params)
         self.world, self.n, self.plain, self.autoreset = world, n, plain, autoreset
         agents, shape = len(world.agents), world.observation.shape
         self.states = world.State.zeros(n)

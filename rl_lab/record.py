@@ -8,6 +8,8 @@ promotion rules of the compiled code: that is what makes a breakpoint inside a w
 from __future__ import annotations
 
 import inspect
+import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -72,6 +74,15 @@ i1, i2, i4, i8 = (_FieldType(code) for code in ("i1", "i2", "i4", "i8"))
 u1, u2, u4, u8 = (_FieldType(code) for code in ("u1", "u2", "u4", "u8"))
 
 
+@dataclass(frozen=True)
+class bounded:  # noqa: N801 - reads as a default with a range: `speed: i4 = bounded(1, low=1, high=9)`
+    """A field's default together with the range its values must lie in."""
+
+    default: float
+    low: float = -math.inf
+    high: float = math.inf
+
+
 class Record:
     """Base of State, Params and Log. Subclasses annotate fields; defaults are allowed (Params needs them).
 
@@ -81,10 +92,11 @@ class Record:
 
     dtype: ClassVar[np.dtype[Any]] = np.dtype([])
     defaults: ClassVar[dict[str, Any]] = {}
+    ranges: ClassVar[dict[str, bounded]] = {}
 
     def __init_subclass__(cls) -> None:
         fields = [(name, cls.dtype[name]) for name in cls.dtype.names or ()]
-        defaults = dict(cls.defaults)
+        defaults, ranges = dict(cls.defaults), dict(cls.ranges)
         for name, kind in inspect.get_annotations(cls, eval_str=True).items():
             if isinstance(kind, type) and issubclass(kind, Record):
                 fields.append((name, kind.dtype))
@@ -96,8 +108,11 @@ class Record:
                     "use f4 f8 i1 i2 i4 i8 u1 u2 u4 u8, one of them with a shape like u1[10, 10], or a Record"
                 )
             if name in cls.__dict__:
-                defaults[name] = cls.__dict__[name]
-        cls.dtype, cls.defaults = np.dtype(fields, align=True), defaults
+                given = cls.__dict__[name]
+                if isinstance(given, bounded):
+                    ranges[name], given = given, given.default
+                defaults[name] = given
+        cls.dtype, cls.defaults, cls.ranges = np.dtype(fields, align=True), defaults, ranges
 
     def __new__(cls, **values: Any) -> Any:
         """One record as a structured array of shape [1], `defaults` overridden by `values`."""
@@ -106,7 +121,17 @@ class Record:
             if name not in (cls.dtype.names or ()):
                 raise ValueError(f"unknown field {name!r}; {nearest(name, cls.dtype.names or ())}")
             row[name] = checked(name, value, cls.dtype[name])
+        cls.check(row)
         return row
+
+    @classmethod
+    def check(cls, rows: np.ndarray[Any, Any]) -> None:
+        """Raise ValueError naming the first field of these records, [n], that is out of its declared range."""
+        for name, limits in cls.ranges.items():
+            bad = ~((rows[name] >= limits.low) & (rows[name] <= limits.high))
+            if bad.any():
+                value = rows[name][bad].flat[0]
+                raise ValueError(f"{name}={value}: expected {limits.low:g} to {limits.high:g}")
 
     @classmethod
     def zeros(cls, n: int) -> np.ndarray[Any, Any]:

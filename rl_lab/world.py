@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 
 from .canvas import Canvas
 from .kernel import is_kernel, kernel, where
-from .record import Record, WorldState, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
+from .record import Record, WorldState, bounded, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +26,7 @@ __all__ = [
     "World",
     "WorldError",
     "WorldState",
+    "bounded",
     "f4",
     "f8",
     "i1",

@@ -36,7 +36,6 @@ class Settings(Record):
 
 class More(Settings):
     extra: u1 = 3
-    speed: i4 = 5
 
 
 def test_fields_become_an_aligned_dtype_in_order() -> None:
@@ -46,9 +45,10 @@ def test_fields_become_an_aligned_dtype_in_order() -> None:
     assert dtype.isalignedstruct and dtype.itemsize % 8 == 0
 
 
-def test_subclasses_add_fields_and_change_defaults() -> None:
-    assert More.dtype.names == ("speed", "gravity", "weights", "extra") and More()["speed"][0] == 5
-    assert Settings.dtype.names == ("speed", "gravity", "weights") and Settings()["speed"][0] == 2
+def test_subclasses_add_fields() -> None:
+    assert More.dtype.names == ("speed", "gravity", "weights", "extra")
+    assert Settings.dtype.names == ("speed", "gravity", "weights")
+    assert (More()["speed"][0], More(speed=4)["speed"][0], More()["extra"][0]) == (2, 4, 3)
 
 
 def test_a_record_is_one_row_of_defaults_and_values() -> None:
@@ -81,7 +81,7 @@ def test_values_that_do_not_fit_are_refused_by_name(values: dict[str, Any], mess
 
 
 def test_a_number_too_large_for_single_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="gravity=1e[+]?300"):
+    with pytest.raises(ValueError, match="gravity=1e[+]300"):
         Settings(gravity=1e300)
 
 
@@ -151,14 +151,15 @@ def chained(a: Any, b: Any, out: Any) -> None:
     """What later operations see shows whether a result stayed single or became double."""
     third = f4(1) / f4(3)
     out[0], out[1], out[2] = (a + b) * third, (a * b) - third, (a / b) + third
-    out[3], out[4], out[5] = third * (-a) + b, abs(a) * third + b, (+a) * third + b
-    out[6], out[7] = min(a, b) * third, max(a, b) * third
-    a += b
-    out[8] = a * third
-    a *= third
-    out[9] = a - b
-    out[10] = f4(a) * third + f4(b)
-    out[11] = i8(a) * third
+    out[3], out[4] = (-a + b) * third, (abs(a) + b) * third
+    out[5], out[6], out[7] = f4(a) * third + f4(b), i8(a) * third, (a if a < a + a else a * a) + b
+    c = a + b
+    c += b
+    out[8] = c * third
+    c *= b
+    out[9] = c - third
+    # Of one type only: compiled code unifies the types of two branches, Python keeps the one taken.
+    out[10], out[11] = min(c, c * b) * third, (c if a < b else a * b) * third
 
 
 SLOTS = 12
@@ -174,9 +175,10 @@ def both(plain_arguments: tuple[Any, Any], compiled_arguments: tuple[Any, Any]) 
         assert ours.tobytes() == numbas.tobytes(), (function.__name__, plain_arguments, ours, numbas)
 
 
-# Magnitudes from 1e-6 to 1e6: a quotient too large for an integer would be undefined in `i8(...)`.
-singles = st.floats(1e-6, 1e6, width=32, allow_subnormal=False) | st.floats(-1e6, -0.0009765625, width=32)
-doubles = st.floats(1e-6, 1e6) | st.floats(-1e6, -1e-6)
+# Magnitudes for which `i8(...)` is defined: compiled casts of numbers too large for an integer are not.
+SMALL, LARGE = 2.0**-20, 2.0**20
+singles = st.floats(SMALL, LARGE, width=32) | st.floats(-LARGE, -SMALL, width=32)
+doubles = st.floats(SMALL, LARGE) | st.floats(-LARGE, -SMALL)
 integers = st.integers(-(10**6), 10**6).filter(bool)
 
 
@@ -200,40 +202,41 @@ def test_f4_with_int_becomes_double(a: float, b: int) -> None:
     both((b, f4(a)), (b, np.float32(a)))
 
 
+def test_unary_plus_keeps_the_type() -> None:
+    assert type(+f4(1)) is f4 and type(-f4(1)) is f4 and type(abs(f4(1))) is f4
+
+
 @kernel
 def powers(a: Any, b: Any, out: Any) -> None:
     out[0], out[1], out[2] = a**b, a**2, a**3
-
-
-@settings(deadline=None, max_examples=200)
-@given(st.floats(0.125, 8, width=32), st.floats(-4, 4, width=32))
-def test_powers_agree_to_the_last_digits(a: float, b: float) -> None:
-    """Only `a**b` may differ, in the last place: each side asks its own libm. Prefer products in kernels."""
-    twin = link(powers, POWER)
-    for given_b in (f4(b), b, 2):
-        ours, numbas = np.zeros(3), np.zeros(3)
-        powers(f4(a), given_b, ours)
-        twin(np.float32(a), np.float32(b) if isinstance(given_b, f4) else given_b, numbas)
-        assert ours == pytest.approx(numbas, rel=2e-7)
-
-
-POWER = numba.njit(error_model="numpy")
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("other", [1.5, -0.0, np.inf, np.nan])
-def test_special_values_compute_alike(value: float, other: float) -> None:
-    def results(a: Any, b: Any, function: Any) -> list[float]:
-        out = np.zeros(SLOTS)
-        function(a, b, out)
-        return [float(v) for v in out]
-
-    function, twin = specials, link(specials, POWER)
-    for mine, theirs in (((f4(value), f4(other)), (np.float32(value), np.float32(other))),):
-        np.testing.assert_array_equal(results(*mine, function), results(*theirs, twin))
 
 
 @kernel
 def specials(a: Any, b: Any, out: Any) -> None:
     out[0], out[1], out[2] = a + b, -a, abs(a)
     out[3], out[4], out[5], out[6] = a < b, a <= b, a == b, a != b
+
+
+POWERS, SPECIALS = (link(function, numba.njit(error_model="numpy")) for function in (powers, specials))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(0.125, 8, width=32), st.floats(-4, 4, width=32))
+def test_powers_agree_to_the_last_digits(a: float, b: float) -> None:
+    """Only here may results differ, in the last place: each side asks its own libm. Kernels do better to multiply."""
+    for plain_b, compiled_b in ((f4(b), np.float32(b)), (b, b)):
+        ours, numbas = np.zeros(3), np.zeros(3)
+        powers(f4(a), plain_b, ours)
+        POWERS(np.float32(a), compiled_b, numbas)
+        assert ours == pytest.approx(numbas, rel=4e-7)
+
+
+@pytest.mark.parametrize("a", [0.0, -0.0, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("b", [1.5, -0.0, np.inf, np.nan])
+def test_special_values_compute_alike(a: float, b: float) -> None:
+    ours, numbas = np.zeros(7), np.zeros(7)
+    with np.errstate(all="ignore"):
+        specials(f4(a), f4(b), ours)
+    SPECIALS(np.float32(a), np.float32(b), numbas)
+    np.testing.assert_array_equal(ours, numbas)
+    assert np.array_equal(np.signbit(ours[:2]), np.signbit(numbas[:2])) or np.isnan(a) or np.isnan(ours[0])

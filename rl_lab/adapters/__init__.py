@@ -1,0 +1,1 @@
+"""Each framework in files of its own."""

@@ -104,7 +104,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     """N worlds as a gymnasium VectorEnv; further keyword arguments are the world's parameters.
 
     `autoreset_mode`: next step by default, as in Gymnasium's own; same step (with `final_obs` in the infos) and
-    disabled (with `options["reset_mask"]`) work too. `seed=s` gives world i the seed s + i: what LabEnv does with that seed.
+    disabled (with `options["reset_mask"]`) work too. `seed=s` gives world i the seed s + i, as LabEnv would have it.
     """
 
     def __init__(
