@@ -56,6 +56,9 @@ class f4(np.float32):  # noqa: N801 - named as the field type it is
     def __class_getitem__(cls, shape: int | tuple[int, ...]) -> Any:
         return _FieldType("f4", shape if isinstance(shape, tuple) else (shape,))
 
+    def __pos__(self) -> f4:
+        return self
+
     def __neg__(self) -> f4:
         return f4(np.float32.__neg__(self))
 
@@ -146,12 +149,13 @@ def checked(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]
         given = np.asarray(value)
         if given.dtype.kind not in "biuf":
             raise TypeError
-        cast_value = np.broadcast_to(given, dtype.shape).astype(dtype.base)
+        with np.errstate(all="ignore"):  # what does not fit is found out below
+            cast_value = np.broadcast_to(given, dtype.shape).astype(dtype.base)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}={value!r}: expected {kind} ({dtype.base})") from None
     if not np.all(np.isfinite(given)):
         raise ValueError(f"{name}={value!r}: not finite")
-    if dtype.base.kind in "iu" and np.any(cast_value != given):
+    if not np.all(np.isfinite(cast_value)) or (dtype.base.kind in "iu" and np.any(cast_value != given)):
         raise ValueError(f"{name}={value!r}: does not fit {dtype.base}")
     return cast_value
 

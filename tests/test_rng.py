@@ -1,7 +1,7 @@
 """Random draws follow the published generator and their distributions.
 
-Every test draws from fixed seeds, so it passes always or never. ALPHA is the chance that a perfect generator
-would have been refused by one of these tests when they were written.
+Every test draws from fixed seeds, so it passes always or never. At most 2 * ALPHA is the chance with which one
+statistical comparison would refuse a perfect generator; there are about 40 of them.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def test_plain_python_gives_the_same_bits(x: float) -> None:
 def test_every_machine_gives_these_bits() -> None:
     x = (np.arange(-400_000, 400_000) * np.float32(1 / 512)).astype(np.float32)
     digest = hashlib.sha256(b"".join(values.astype("<f4").tobytes() for values in compiled(x))).hexdigest()
-    assert digest == "GOLDEN"
+    assert digest == "3ced705efbced90ce1d30bd83542792d3d1a8eccb5e0fd90dc5dfce903a45fa4"
 
 
 @pytest.mark.parametrize("x", [math.inf, -math.inf, math.nan])
