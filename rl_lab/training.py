@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -138,12 +139,23 @@ def resume(run: Run, progress: Progress) -> Result:
         training = _Training(run, scenario, learner, worlds, interrupts, progress)
         found = runs.load_latest(run)
         if found is not None:
-            training.restore(found)
+            with _fitting(found.path):
+                training.restore(found)
         return training.go()
 
 
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a checkpoint's content is taken up into one line: its hashes may all be right."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise UsageError(f"{path}: does not fit this scenario and this version: {reason}") from error
+
+
 def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
-    """Return the agent kept in a checkpoint folder and its step. Raises ValueError where nothing valid is there."""
+    """Return the agent kept in a checkpoint folder and its step. Raises UsageError where nothing valid is there."""
     found: checkpoint.Checkpoint | None
     refused: list[str] = []
     if (path / "manifest.json").exists():
@@ -151,11 +163,12 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
     else:
         found, refused = checkpoint.latest(path)
     if found is None:
-        raise ValueError("; ".join(refused) or f"{path} holds no agent yet: train it first")
+        raise UsageError("; ".join(refused) or f"{path} holds no agent yet: train it first")
     factory = catalogue.load(scenario.agent)
     worlds = batch.make(scenario.world, 1, scenario.params)
     saved = Saved(found.tensors, found.state)
-    agent: Agent = factory.load(scenario.config, worlds.world, saved, device=device_of(scenario.device))
+    with _fitting(found.path):
+        agent: Agent = factory.load(scenario.config, worlds.world, saved, device=device_of(scenario.device))
     worlds.close()
     return agent, found.step
 
@@ -214,6 +227,8 @@ class _Training:
         self._keep_agent()
         self.progress.begin(self.learner.steps, self.scenario.budget)
         try:
+            if self.learner.steps:
+                self._select()  # the run may have been stopped in the middle of it
             while self.learner.steps < self.scenario.budget:
                 self._iterate()
             self._save()
@@ -232,16 +247,18 @@ class _Training:
         values |= {f"log/{name}": value for name, value in self.worlds.drain_log().items()}
         rate = self.progress.rate(steps)
         self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
-        self._select()
+        try:
+            self._select()
+        except Interrupted:
+            self._save()
+            raise
         spent = {**self.learner.seconds, "log": self.log_seconds}
         self.progress.show(steps, values.get("rollout/return"), spent)
-        if self.interrupts.code:
-            self._save()
-            self.interrupts.check()
         every = self.scenario.checkpoint.steps
         due = steps // every > self.saved_at // every if every else time.perf_counter() >= self._due
-        if due:
+        if due or self.interrupts.code:
             self._save()
+            self.interrupts.check()
         self.log_seconds += time.perf_counter() - begin
 
     def _select(self) -> None:
@@ -258,8 +275,9 @@ class _Training:
             episodes=config.selection_episodes,
             first_seed=SELECTION_SEED,
             deterministic=config.deterministic,
+            progress=self.interrupts.check,
         )
-        self.selections = passed
+        self.selections, self.saved_at = passed, -1
         score = float(measured.summary["mean_return"])
         self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}")
         if score >= self.best:

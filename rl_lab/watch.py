@@ -90,7 +90,8 @@ def _play(show: Show, window: Window, footer: PygameCanvas, episodes: int | None
     while episodes is None or show.shown < episodes:
         window.show(np.vstack([show.frame(), _explained(footer, paused, speed)]))
         stride = max(round(fps * speed / _SMOOTH), 1)
-        steps = stride if window.wait(stride / (fps * speed)) and not paused else 0
+        due = window.wait(0.1 if paused else stride / (fps * speed))
+        steps = stride if due and not paused else 0
         for action in window.events():
             match action:
                 case "quit":

@@ -80,9 +80,7 @@ def draw(function: Callable[..., None], count: int, n: int = 0, seed: int = 0, i
     ],
 )
 @pytest.mark.parametrize("function", [philox, PHILOX], ids=["plain", "compiled"])
-def test_known_answers(
-    function: Any, counter: tuple[int, int], key: int, expected: tuple[int, int]
-) -> None:
+def test_known_answers(function: Any, counter: tuple[int, int], key: int, expected: tuple[int, int]) -> None:
     """Source: kat_vectors of Random123, philox2x32 with 10 rounds; words from the least significant."""
     drawn = int(function(np.uint64(key), np.uint64(counter[0] | counter[1] << 32)))
     assert (drawn & 0xFFFFFFFF, drawn >> 32) == expected

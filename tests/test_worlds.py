@@ -94,9 +94,7 @@ def python(program: str, **environment: str) -> Any:
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_plain_python_and_compiled_code_agree_bit_for_bit(name: str, mode: AutoresetMode) -> None:
     world, n, steps = short(name), 3, 110
-    plain, compiled = (
-        Batch(world, n, seed=1, threads=1, autoreset=mode, plain=plain) for plain in (True, False)
-    )
+    plain, compiled = (Batch(world, n, seed=1, threads=1, autoreset=mode, plain=plain) for plain in (True, False))
     plain.reset()
     compiled.reset()
     assert outputs(plain) == outputs(compiled)
@@ -262,9 +260,7 @@ class Recorder:
         assert w >= 0 and h >= 0 and corner >= 0
         self.check(x, y, w, h, angle, corner, color=color)
 
-    def text(
-        self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center"
-    ) -> None:
+    def text(self, x: float, y: float, string: str, size: float, color: Color = INK, align: Align = "center") -> None:
         assert isinstance(string, str) and align in ("left", "center", "right") and size > 0
         self.check(x, y, size, color=color)
 
@@ -344,11 +340,11 @@ def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: Autoreset
 
 
 FIRST_USE = """if True:
-    import json, sys, time
+    import json, time
     from rl_lab import compiler, worlds
     from rl_lab.engine import Batch
 
-    world = worlds.load(sys.argv[1] if len(sys.argv) > 1 else "{name}")
+    world = worlds.load("{name}")
     began = time.perf_counter()
     batch = Batch(world, 2, threads=1)
     batch.reset()

@@ -74,7 +74,7 @@ class ForeignBatch:
         self.episode_returns = np.zeros((n, 1))
         self.episode_lengths = np.zeros(n, np.int32)
         self._running, self._t = np.zeros(n), np.zeros(n, np.int32)
-        self._finished = 0
+        self._finished = self._drained = 0
         self.seed(seed)
 
     @staticmethod
@@ -95,9 +95,15 @@ class ForeignBatch:
         raise ValueError(f"world {name!r}: actions are {space}; Discrete and Box of shape (k,) are supported")
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
-        """Seed environment i with `seed * 1009 + first + i`, or with its own of int [N]; takes hold at reset."""
+        """Derive environment i's seed from (seed, first + i), or take its own of int [N]; takes hold at reset.
+
+        Derived seeds lie below 2**31, where no evaluation's seeds are.
+        """
         seeds = np.asarray(seed, np.int64)
-        self._seeds = seeds * 1009 + first + np.arange(self.n) if seeds.ndim == 0 else seeds
+        if seeds.ndim == 0:
+            streams = [np.random.SeedSequence((int(seeds), first + i)) for i in range(self.n)]
+            seeds = np.array([int(s.generate_state(1)[0]) >> 1 for s in streams], np.int64)
+        self._seeds = seeds
         self._reseed = np.ones(self.n, np.bool_)
 
     def reset(self, mask: Array | None = None) -> Array:
@@ -175,7 +181,8 @@ class ForeignBatch:
 
     def snapshot(self) -> dict[str, Array]:
         """Return the seeds the next episodes are to begin with: all that can be kept of foreign environments."""
-        return {"seeds": np.asarray(self._seeds) + 1 + self._finished * self.n}
+        streams = [np.random.SeedSequence((int(s), self._finished)) for s in self._seeds]
+        return {"seeds": np.array([int(s.generate_state(1)[0]) >> 1 for s in streams], np.int64)}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Begin new episodes from the seeds kept."""
@@ -186,7 +193,7 @@ class ForeignBatch:
 
     def drain_log(self) -> dict[str, float]:
         """Return how many episodes finished since the last call."""
-        finished, self._finished = self._finished, 0
+        finished, self._drained = self._finished - self._drained, self._finished
         return {"episodes": float(finished)}
 
     def close(self) -> None:

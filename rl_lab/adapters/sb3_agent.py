@@ -123,12 +123,14 @@ class Sb3Learner:
                     self._learn(lambda: model.train(model.gradient_steps, model.batch_size))
         episodes = list(model.ep_info_buffer or ())
         metrics = {key: float(value) for key, value in model.logger.name_to_value.items()}
+        for key, value in metrics.items():
+            if "loss" in key and not np.isfinite(value):
+                raise NonFiniteError(f"{self.name}: non-finite {key} at step {self.steps}")
+        # Others may be undefined: the explained variance is, while all returns are equal.
+        metrics = {key: value for key, value in metrics.items() if np.isfinite(value)}
         if episodes:
             metrics["rollout/return"] = float(np.mean([e["r"] for e in episodes]))
             metrics["rollout/length"] = float(np.mean([e["l"] for e in episodes]))
-        for key, value in metrics.items():
-            if not np.isfinite(value):
-                raise NonFiniteError(f"{self.name}: non-finite {key} at step {self.steps}")
         return metrics
 
     def _collect(self, model: Any) -> None:

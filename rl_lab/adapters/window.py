@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..canvas import FAINT
+from ..canvas import INK
 from ..world import Array
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Window:
         if scale != 1.0:
             # Into a surface of the picture's own format: that is what smoothscale wants.
             picture = pygame.transform.smoothscale(picture, (round(scale * width), round(scale * height)))
-        surface.fill(FAINT[:3])
+        surface.fill(INK[:3])
         surface.blit(picture, picture.get_rect(center=surface.get_rect().center))
         pygame.display.flip()
 
