@@ -10,7 +10,7 @@ import math
 
 from rl_lab.rng import uniform
 from rl_lab.trig import sin
-from rl_lab.world import Array, Box, Canvas, Record, World, WorldState, f4, f8, kernel
+from rl_lab.world import Array, Box, Canvas, Record, World, WorldState, bounded, f4, f8, kernel
 
 LOOKS, TRAIL = 7, 36
 ZERO, ONE, TWO, THREE, HALF, PI = f4(0), f4(1), f4(2), f4(3), f4(0.5), f4(math.pi)
@@ -37,10 +37,10 @@ class State(WorldState):
 
 
 class Params(Record):
-    gap: f4 = 1.7  # half the height of the throat, metres
-    gulp: f4 = 0.7  # by how much it widens and narrows, metres
-    breath: f4 = 2.0  # the strongest, m/s2
-    drag: f4 = 1.2  # of the water, 1/s
+    gap: f4 = bounded(1.7, low=0.5, high=4)  # half the height of the throat, metres
+    gulp: f4 = bounded(0.7, low=0, high=3)  # by how much it widens and narrows, metres
+    breath: f4 = bounded(2, low=0, high=6)  # the strongest, m/s2
+    drag: f4 = bounded(1.2, low=0, high=9)  # of the water, 1/s
 
 
 @kernel

@@ -16,6 +16,7 @@ MODES = {
     AutoresetMode.NEXT_STEP: layout.NEXT_STEP,
     AutoresetMode.DISABLED: layout.DISABLED,
 }
+STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
 SEEDS = 2**32  # a seed is the generator's 32-bit key; rl_lab.seeds says who uses which
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
 _TRIAL_STEPS = 24
@@ -58,8 +59,8 @@ class Batch:
         plain: bool = False,
     ) -> None:
         params = world.Params() if params is None else np.atleast_1d(params)
-        if not 0 < n < 2**24:
-            raise ValueError(f"worlds={n}: expected 1 to {2**24 - 1}")
+        if not 0 < n < STREAMS:
+            raise ValueError(f"worlds={n}: expected 1 to {STREAMS - 1}")
         if params.dtype != world.Params.dtype or params.shape not in ((1,), (n,)):
             raise ValueError(f"params: expected 1 or {n} records of {world.name}'s Params, got shape {params.shape}")
         world.Params.check(params)
@@ -82,7 +83,7 @@ class Batch:
         self._lay_out()
         self._trial: list[float] | None = [] if threads is None and self.threads > 1 and not plain else None
         self._threaded = threads is not None and threads > 1 and not plain
-        self._broken = ""
+        self._broken, self._broken_world = "", 0
         self._all = np.ones(n, np.uint8)
         self.seed(seed, first)
 
@@ -115,6 +116,8 @@ class Batch:
         seeds = np.asarray(seed)
         if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (self.n,)) or np.any((seeds < 0) | (seeds >= SEEDS)):
             raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.n} of them")
+        if not 0 <= first <= STREAMS - self.n:
+            raise ValueError(f"first={first}: expected 0 to {STREAMS - self.n} for {self.n} worlds")
         self._pending_keys = np.broadcast_to(seeds, self.n).astype(np.uint64)
         streams = np.arange(first, first + self.n, dtype=np.uint64) if seeds.ndim == 0 else np.zeros(self.n, np.uint64)
         self._pending_counters = streams << np.uint64(40)
@@ -122,18 +125,22 @@ class Batch:
 
     def reset(self, mask: Array | None = None) -> Array:
         """Begin a new episode in every world, or where mask bool [N] says so; returns `observations`."""
-        wanted = self._all if mask is None else np.asarray(mask, np.uint8)
+        wanted = self._all if mask is None else np.asarray(mask, np.bool_).astype(np.uint8)
+        if wanted.shape != (self.n,):
+            raise ValueError(f"mask of shape {wanted.shape}: expected ({self.n},)")
         fresh = self._reseed & wanted.astype(np.bool_)
         self.states["rng_key"][fresh] = self._pending_keys[fresh]
         self.states["rng_counter"][fresh] = self._pending_counters[fresh]
         self._reseed &= ~fresh
-        self._broken = ""
+        if wanted[self._broken_world]:
+            self._broken = ""
         self._run_reset(wanted)
         return self.observations
 
     def _run_reset(self, mask: Array) -> None:
         if self.plain:
-            outcome = self._loops.reset_range(mask, *self._plain_arguments)
+            with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
+                outcome = self._loops.reset_range(mask, *self._plain_arguments)
         else:
             outcome = self._loops.reset_masked(self._address, mask)
         if outcome < 0:
@@ -151,7 +158,8 @@ class Batch:
         elif self.plain:
             outcome = self._loops.check_actions(self._plain_arguments[layout.ACTIONS])
             if outcome == 0:
-                outcome = self._loops.step_range(0, self.n, *self._plain_arguments)
+                with np.errstate(all="ignore"):
+                    outcome = self._loops.step_range(0, self.n, *self._plain_arguments)
         elif self._trial is not None:
             outcome = self._step_on_trial()
         else:
@@ -190,6 +198,7 @@ class Batch:
         field = _FIELDS[fault]
         value = self.rewards[world] if field == "reward" else self.observations[world]
         shown = np.array2string(np.ravel(value)[:8], precision=4, separator=", ")
+        self._broken_world = world
         self._broken = f"{self.world.name}: non-finite {field} in world {world} at step {t}: {shown}"
         raise NonFiniteError(self._broken)
 
@@ -206,7 +215,10 @@ class Batch:
         return bytes(self.states[i].tobytes())
 
     def set_state(self, i: int, state: bytes) -> None:
-        """Put world i into a state that `state` returned, and observe it. ValueError where the size is wrong."""
+        """Put world i into a state that `state` returned, and observe it. ValueError where the size is wrong.
+
+        The episode's return so far is the batch's, not the state's: it goes on from where this world's was.
+        """
         if len(state) != self.states.dtype.itemsize:
             raise ValueError(f"state of {len(state)} bytes: {self.world.name}'s has {self.states.dtype.itemsize}")
         self.states[i] = np.frombuffer(state, self.states.dtype)[0]

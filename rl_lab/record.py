@@ -46,7 +46,9 @@ def _operator(name: str) -> Any:
 class f4(np.float32):  # noqa: N801 - named as the field type it is
     """Single precision with numba's promotion: f4 with f4 stays f4, with a Python int or float becomes double.
 
-    numpy's own float32 would stay single there, so plain and compiled kernels would round differently.
+    numpy's own float32 would stay single there, so plain and compiled kernels would round differently. One thing no
+    class can mend: a variable that is f4 on one branch and a float on another (`x if c else 0.0`, `min(x, 1.0)`) is
+    double in compiled code, so give both branches the same type.
     """
 
     code: ClassVar[str] = "f4"
@@ -100,7 +102,11 @@ class Record:
     def __init_subclass__(cls) -> None:
         fields = [(name, cls.dtype[name]) for name in cls.dtype.names or ()]
         defaults, ranges = dict(cls.defaults), dict(cls.ranges)
-        for name, kind in inspect.get_annotations(cls, eval_str=True).items():
+        annotations = inspect.get_annotations(cls, eval_str=True)
+        for name, _ in fields:
+            if name in annotations or name in cls.__dict__:
+                raise TypeError(f"{cls.__module__}.{cls.__qualname__}.{name}: the field is inherited already")
+        for name, kind in annotations.items():
             if isinstance(kind, type) and issubclass(kind, Record):
                 fields.append((name, kind.dtype))
             elif isinstance(kind, _FieldType) or kind is f4:

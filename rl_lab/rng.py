@@ -50,7 +50,8 @@ def bits(s: Any) -> Any:
 @kernel
 def uniform(s: Any, low: Any, high: Any) -> Any:
     """Return a number in [low, high), with 24 random bits."""
-    return low + (high - low) * (f4(bits(s) >> _8) * _UNIT)
+    value = low + (high - low) * (f4(bits(s) >> _8) * _UNIT)
+    return value if value < high else low  # rounding can reach high
 
 
 @kernel

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from rl_lab import compiler, engine, worlds
 from rl_lab.engine import Batch, NonFiniteError
 from rl_lab.rng import integers
-from rl_lab.world import Array, Box, Discrete, Record, World, WorldError, WorldState, f4, f8, i4, kernel
+from rl_lab.world import Array, Box, Discrete, Record, World, WorldError, WorldState, bounded, f4, f8, i4, kernel
 
 NAN, INF = f4(math.nan), f4(math.inf)
 SAME_STEP, NEXT_STEP, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
@@ -38,7 +38,7 @@ class State(WorldState):
 
 class Params(Record):
     length: i4 = 3
-    gain: f4 = 1.0
+    gain: f4 = bounded(1, low=-100)
     first: f4 = 0.0  # what the first observation shows of a fresh episode
 
 
@@ -301,6 +301,12 @@ def test_params_are_one_record_or_one_a_world(how: How) -> None:
     assert Batch(COUNTER, 3, COUNTER.Params(gain=4)[0], **how).params["gain"].tolist() == [4]
 
 
+def out_of_range() -> Array:
+    params = COUNTER.Params.zeros(3)
+    params["gain"][1] = -101
+    return params
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -319,11 +325,12 @@ def test_params_are_one_record_or_one_a_world(how: How) -> None:
         {"params": COUNTER.Params.zeros(0)},
         {"params": WALKER.Params()},
         {"params": np.zeros(3)},
+        {"params": out_of_range()},
     ],
     ids=str,
 )
 def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"worlds=|threads=|seed=|first=|params: "):
+    with pytest.raises(ValueError, match=r"worlds=|threads=|seed=|first=|params: |gain=-101"):
         Batch(COUNTER, **({"n": 3} | arguments))
 
 

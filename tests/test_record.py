@@ -12,7 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_lab.kernel import kernel, link
-from rl_lab.record import PlainArray, PlainRecord, Record, WorldState, checked, f4, f8, i1, i2, i4, i8, u1, u2, u8
+from rl_lab.record import (
+    PlainArray,
+    PlainRecord,
+    Record,
+    WorldState,
+    bounded,
+    checked,
+    f4,
+    f8,
+    i1,
+    i2,
+    i4,
+    i8,
+    u1,
+    u2,
+    u8,
+)
 
 
 class Inner(Record):
@@ -94,6 +110,26 @@ def test_checked_integers_are_kept_or_refused(value: int, kind: Any) -> None:
     else:
         with pytest.raises(ValueError, match="n="):
             checked("n", value, dtype)
+
+
+class Ranged(Record):
+    speed: i4 = bounded(1, low=1, high=9)
+    weights: f4[2] = bounded(0.7, low=0.7)
+    free: f4 = -5.0
+
+
+def test_values_outside_a_declared_range_are_refused_by_name() -> None:
+    assert Ranged()["speed"][0] == 1 and Ranged().dtype["speed"] == np.int32
+    assert Ranged(speed=9, weights=(0.7, 1e6), free=-1e9)["speed"][0] == 9
+    with pytest.raises(ValueError, match="speed=10: expected 1 to 9"):
+        Ranged(speed=10)
+    with pytest.raises(ValueError, match="weights=0.6.*: expected 0.7 to inf"):
+        Ranged(weights=(0.8, 0.6))
+    rows = Ranged.zeros(3)
+    with pytest.raises(ValueError, match="speed=0: expected 1 to 9"):
+        Ranged.check(rows)
+    rows["speed"], rows["weights"] = (1, 9, 5), 1
+    Ranged.check(rows)
 
 
 def test_a_field_without_a_type_of_ours_is_refused() -> None:

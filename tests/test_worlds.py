@@ -191,6 +191,21 @@ def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_params_at_the_ends_of_their_ranges_are_safe(name: str) -> None:
+    world, space = short(name), worlds.load(name).observation
+    for field, limits in world.Params.ranges.items():
+        for end in (limits.low, limits.high):
+            if not math.isfinite(end):
+                continue
+            batch = Batch(world, 4, world.Params(**{field: end}), seed=2, threads=1)
+            batch.reset()
+            for actions in random_actions(world, 2 * HORIZON, 4):
+                batch.actions[...] = actions
+                batch.step()
+                assert np.all((space.low <= batch.observations) & (batch.observations <= space.high)), field
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_truncation_comes_at_the_horizon_and_only_there(name: str) -> None:
     world = replace(short(name), horizon=7)
     batch = Batch(world, 20, seed=2, threads=1, autoreset=AutoresetMode.DISABLED)

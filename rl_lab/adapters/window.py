@@ -53,7 +53,7 @@ class Window:
 
         self._pygame, self._title, self._size = pygame, title, (width, height)
         self._pressed: list[Action] = []
-        self._woke = 0.0
+        self._woke = time.monotonic()
         self._open()
 
     def _open(self) -> pygame.Surface:
