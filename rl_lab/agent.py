@@ -10,7 +10,11 @@ from .world import Array
 
 
 class Agent(Protocol):
-    """Decides for B rows at once (B = N worlds x A agents)."""
+    """Decides for B rows at once (B = N worlds x A agents).
+
+    One whose `act` returns a state has one more method, `begin(state, fresh) -> state`: the state with the rows where
+    fresh, bool [B], as they are before an episode's first step.
+    """
 
     name: str
 

@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import commands
 
@@ -52,13 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader, `head` say, has seen enough
     except Exception as error:
-        from .checkpoint import CheckpointError, CheckpointWriteError
-        from .engine import NonFiniteError
-
-        if not isinstance(error, NonFiniteError | CheckpointError | CheckpointWriteError | OSError):
+        if not isinstance(error, OSError | _failures()):
             raise
         print(f"rl-lab: {error}", file=sys.stderr)
         return 1
+
+
+def _failures() -> Any:
+    """Return the errors that are a failed work's and not a bug's: their message is one line."""
+    from .adapters.window import WindowError
+    from .checkpoint import CheckpointError
+    from .engine import NonFiniteError
+    from .evaluate import EndlessEpisodeError
+    from .film import ReplayError
+
+    return NonFiniteError | CheckpointError | EndlessEpisodeError | ReplayError | WindowError
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ MODES = {
     AutoresetMode.DISABLED: layout.DISABLED,
 }
 STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
-SEEDS = 2**32  # a seed is the generator's 32-bit key; rl_lab.seeds says who uses which
+SEEDS = 2**32  # a seed is the generator's 32-bit key; evaluate.py says who uses which
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
 _TRIAL_STEPS = 24
 _WORTH_THREADS = 20e-6  # seconds a step: below it, waking threads costs more than they save

@@ -207,13 +207,12 @@ def ranked(evaluation: Evaluation) -> dict[str, Episode]:
 
 def table(summary: dict[str, Any]) -> str:
     """Return an evaluation's summary as a few aligned lines for a terminal."""
-    keys = ["mean", "iqm", "median", "min", "max"]
-    values, (low, high) = [summary[f"{key}_return"] for key in keys], summary["ci95"]
+    labels = {"mean": "mean return", "iqm": "IQM", "median": "median", "min": "min", "max": "max"}
+    values, (low, high) = [summary[f"{key}_return"] for key in labels], summary["ci95"]
     # About four digits that mean something, however large the returns of this world.
     digits = max(3 - int(math.log10(max(1, *map(abs, values)))), 1)
-    labels = ["mean return", "IQM", "median", "min", "max"]
     notes = [f"95% interval {low:,.{digits}f} to {high:,.{digits}f}", "mean of the middle half", "", "", ""]
-    rows = [(label, f"{v:,.{digits}f}", note) for label, v, note in zip(labels, values, notes, strict=True)]
+    rows = [(label, f"{v:,.{digits}f}", note) for label, v, note in zip(labels.values(), values, notes, strict=True)]
     if summary["success_rate"] is not None:
         rows.append(("success", f"{summary['success_rate']:.1%}", ""))
     rows.append(("mean length", f"{summary['mean_length']:,.1f}", "steps"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from rl_lab import batch, worlds
 from rl_lab.adapters.pygame_canvas import tile
-from rl_lab.film import picture
+from rl_lab.picture import picture
 
 STEPS = {"cartpole": 60, "catch": 5, "grotto": 150, "acrobot": 55, "mountain_car": 85, "pendulum": 30}
 OUT = Path(__file__).parents[1] / "docs" / "gallery.png"

@@ -20,7 +20,8 @@ from rl_lab.batch import Worlds
 from rl_lab.canvas import BACKGROUND, BLUE, FAINT
 from rl_lab.engine import Batch
 from rl_lab.evaluate import Episode, evaluate, ranked
-from rl_lab.film import ReplayError, Trace, film, film_grid, film_ranked, load_trace, picture, save_trace
+from rl_lab.film import ReplayError, Trace, film, film_grid, film_ranked, load_trace, save_trace
+from rl_lab.picture import picture
 from rl_lab.world import Array
 
 

@@ -78,7 +78,7 @@ class LabEnv(gymnasium.Env[Array, Any]):
 
     def render(self) -> Any:
         """Return the picture, uint8 [height, width, 3], or show it in a window in "human" mode."""
-        from ..film import picture
+        from ..picture import picture
 
         if self.render_mode is None:
             return None
@@ -176,6 +176,6 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
 
     def render(self) -> Any:
         """Return a picture of each world, uint8 [height, width, 3]."""
-        from ..film import picture
+        from ..picture import picture
 
         return tuple(picture(self.batch, i) for i in range(self.num_envs)) if self.render_mode else None

@@ -68,7 +68,7 @@ class LabVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[Array | None]:
         """Return a picture of each world, uint8 [height, width, 3]."""
-        from ..film import picture
+        from ..picture import picture
 
         return [picture(self.worlds, i) for i in range(self.num_envs)]
 
