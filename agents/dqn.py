@@ -46,9 +46,10 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     """Return DQN at its start. Raises ValueError for continuous actions."""
     from stable_baselines3 import DQN
 
-    from rl_lab.adapters.sb3_agent import Sb3Learner, only_discrete
+    from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one, only_discrete
 
     only_discrete("dqn", worlds.world)
+    at_least_one(config, "buffer_size", "batch_size", "train_freq", "gradient_steps", "target_update_interval")
     same = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps".split()
     same += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
     same += ["max_grad_norm"]
@@ -77,4 +78,4 @@ def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agen
 
     only_discrete("dqn", world)
     policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
-    return load_policy(policy, "dqn", saved)
+    return load_policy(policy, "dqn", saved, normalized=config.normalize_observations)

@@ -56,8 +56,9 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     """Return PPO at its start. Raises ValueError for hyperparameters that do not go together."""
     from stable_baselines3 import PPO
 
-    from rl_lab.adapters.sb3_agent import Sb3Learner
+    from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one
 
+    at_least_one(config, "n_steps", "batch_size", "n_epochs")
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
     rows = config.n_steps * worlds.n
@@ -97,4 +98,4 @@ def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agen
     from rl_lab.adapters.sb3_policy import build_policy
 
     policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
-    return load_policy(policy, "ppo", saved)
+    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations)

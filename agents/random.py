@@ -21,7 +21,7 @@ class Config:
 
 
 class RandomAgent:
-    """Draws from the action space; unbounded sides of a Box are cut at 1."""
+    """Draws from the action space; a Box's unbounded side is cut at 1, or at a distance of 1 from the other."""
 
     name = "random"
 
@@ -44,8 +44,9 @@ class RandomAgent:
         """See `agent.Agent.act`."""
         if isinstance(self.space, Discrete):
             return self.generator.integers(0, self.space.n, len(observations)), None
-        low, high = np.maximum(self.space.low, -1e6), np.minimum(self.space.high, 1e6)
-        low, high = np.where(low <= -1e6, -1.0, low), np.where(high >= 1e6, 1.0, high)
+        low, high = self.space.low.astype(np.float64), self.space.high.astype(np.float64)
+        low = np.where(np.isfinite(low), low, np.minimum(-1.0, high - 1.0))
+        high = np.where(np.isfinite(high), high, np.maximum(1.0, low + 1.0))
         return self.generator.uniform(low, high, (len(observations), *low.shape)).astype(np.float32), None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from . import compiler, layout
+from .rng import STREAM_SHIFT
 from .world import Array, World
 
 MODES = {
@@ -85,6 +86,8 @@ class Batch:
         self._threaded = threads is not None and threads > 1 and not plain
         self._broken, self._broken_world = "", 0
         self._all = np.ones(n, np.uint8)
+        self._pending_keys, self._pending_counters = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        self._reseed = np.zeros(n, np.bool_)
         self.seed(seed, first)
 
     def _lay_out(self) -> None:
@@ -111,17 +114,21 @@ class Batch:
                 *compiler.plain_views(arrays),
             )
 
-    def seed(self, seed: int | Array, first: int = 0) -> None:
-        """Give world i stream `first + i` of a seed, or stream 0 of its own of int [N]; takes hold at reset."""
+    def seed(self, seed: int | Array, first: int = 0, mask: Array | None = None) -> None:
+        """Give world i stream `first + i` of a seed, or stream 0 of its own of int [N]; takes hold at reset.
+
+        `mask`, bool [N]: of these worlds only.
+        """
         seeds = np.asarray(seed)
         if seeds.dtype.kind not in "iu" or seeds.shape not in ((), (self.n,)) or np.any((seeds < 0) | (seeds >= SEEDS)):
             raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.n} of them")
         if not 0 <= first <= STREAMS - self.n:
             raise ValueError(f"first={first}: expected 0 to {STREAMS - self.n} for {self.n} worlds")
-        self._pending_keys = np.broadcast_to(seeds, self.n).astype(np.uint64)
         streams = np.arange(first, first + self.n, dtype=np.uint64) if seeds.ndim == 0 else np.zeros(self.n, np.uint64)
-        self._pending_counters = streams << np.uint64(40)
-        self._reseed = np.ones(self.n, np.bool_)
+        wanted = np.ones(self.n, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        self._pending_keys[wanted] = np.broadcast_to(seeds, self.n)[wanted]
+        self._pending_counters[wanted] = (streams << STREAM_SHIFT)[wanted]
+        self._reseed |= wanted
 
     def reset(self, mask: Array | None = None) -> Array:
         """Begin a new episode in every world, or where mask bool [N] says so; returns `observations`."""

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 class UsageError(ValueError):
     """The user's input is wrong: the message is one line, the exit status 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 def nearest(given: str, valid: Iterable[str]) -> str:
     """Return "did you mean 'x'?", or the choices there are when nothing is near."""

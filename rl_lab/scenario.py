@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from . import catalogue, worlds
 from .batch import FOREIGN, parameters
 from .names import UsageError, nearest
 
+PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned` may set for one agent
+_LONGEST = 100_000  # characters of a YAML file
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -115,6 +118,8 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     the wrong type or range, malformed YAML.
     """
     given = _parse(overrides)
+    for override in given:
+        _check_grammar(override)
     if several := [o.input_line for o in given if o.is_sweep_override()]:
         raise ScenarioError(f"{several[0]} lists several values; add -m to run each of them")
     recipe = _recipe(target)
@@ -123,7 +128,8 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
         lines = [o for o in given if o.key_or_group == key]
         given = [o for o in given if o.key_or_group != key]
         node = recipe.pop(key, None)
-        if not isinstance(node, str | dict | None):
+        named = node.get("name", "") if isinstance(node, dict) else node
+        if not isinstance(named, str | None):
             raise ScenarioError(f"{target}: {key} is {node!r}; expected a name, or a mapping with one")
         node = {"name": node} if isinstance(node, str) else dict(node or {})
         if lines:
@@ -134,7 +140,15 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
             tuned = recipe.pop("tuned", None) or {}
             if not isinstance(tuned, dict) or not isinstance(tuned.get(node["name"], {}), dict):
                 raise ScenarioError(f"{target}: tuned is a mapping of an agent to its hyperparameters")
-            node = {**tuned.get(node["name"], {}), **node}
+            for agent in tuned:
+                if agent not in catalogue.names():
+                    raise ScenarioError(
+                        f"{target}: tuned: no agent {agent!r}; {nearest(str(agent), catalogue.names())}"
+                    )
+            own = dict(tuned.get(node["name"], {}))
+            # An agent may want another batch or budget than the scenario's first.
+            recipe |= {key: own.pop(key) for key in PER_AGENT if key in own}
+            node = {**own, **node}
         chosen[key] = str(node.get("name", ""))
         recipe[key] = node
     if not chosen["world"]:
@@ -144,14 +158,20 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
 
 def sweep(overrides: Iterable[str]) -> list[list[str]]:
     """Return the override lists of a multirun: the product of every `key=a,b,c`."""
+    from hydra.errors import HydraException
+
     choices = []
     for override in _parse(overrides):
+        _check_grammar(override)
         swept = override.is_sweep_override()
-        choices.append(
-            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-            if swept
-            else [override.input_line]
-        )
+        try:
+            choices.append(
+                [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+                if swept
+                else [override.input_line]
+            )
+        except HydraException as error:
+            raise ScenarioError(f"cannot sweep {override.input_line!r}: {_first_line(error)}") from None
     return [list(combination) for combination in itertools.product(*choices)]
 
 
@@ -165,7 +185,7 @@ def _parse(overrides: Iterable[str]) -> list[Any]:
             raise ScenarioError(f"{line!r} is not an override; write key=value")
         try:
             parsed.extend(OverridesParser.create().parse_overrides([line]))
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:
             raise ScenarioError(f"cannot read override {line!r}: {_first_line(error)}") from None
     return parsed
 
@@ -173,39 +193,85 @@ def _parse(overrides: Iterable[str]) -> list[Any]:
 def _recipe(target: str) -> dict[str, Any]:
     path = Path(target)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise ScenarioError(f"no scenario file {target}")
-        return _read(path)
+        name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.") or "scenario"
+        return {"name": name, **_read(path)}
     if target in names():
         return {"name": target, **_read(folder() / f"{target}.yaml")}
     if target in worlds.names() or target.startswith(FOREIGN):
-        return {"name": re.sub(r"[^\w-]+", "-", target), "world": target}
+        return {"name": re.sub(r"[^\w.-]+", "-", target).strip("-."), "world": target}
     raise ScenarioError(f"no scenario {target!r}; {nearest(target, {*names(), *worlds.names()})}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
+    """Return a file's keys over those of the scenarios its `defaults` name: shipped ones, or files beside it."""
     import yaml
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
+        if not path.is_file():
+            raise ScenarioError(f"no scenario file {path}")
         text = path.read_text(encoding="utf-8")
-        if re.search(r"\$\{[^}]*:", text) or "_target_" in text or re.search(r"^\s*hydra\b", text, re.MULTILINE):
-            raise ScenarioError(f"{path}: _target_, hydra settings and ${{resolver:...}} are refused: config is data")
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(path.parent.resolve()), version_base="1.3"):
-            search = f"hydra.searchpath=[file://{folder()}]"
-            node = hydra_compose(path.stem, overrides=[search])
-        recipe = OmegaConf.to_container(node, resolve=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ScenarioError(f"{path}: {_first_line(error)}") from None
+        if len(text) > _LONGEST or re.search(r"^[^#\n]*(^|[\s:\[{,-])[&*]\w", text, re.MULTILINE):
+            raise ScenarioError(f"{path}: YAML of over {_LONGEST:,} characters, and anchors, are refused")
+        _check_data(path, yaml.load(text, yaml.BaseLoader))
+        node = OmegaConf.create(text)
+        recipe = OmegaConf.to_container(node) if text.strip() else {}
+    except (
+        OmegaConfBaseException,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        RecursionError,
+        OSError,
+    ) as error:
+        if isinstance(error, ScenarioError):
+            raise
+        raise ScenarioError(f"{path}: {_first_line(error) or type(error).__name__}") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise ScenarioError(f"{path}: expected a mapping of keys to values")
-    return {str(key): value for key, value in recipe.items()}
+    own = {str(key): value for key, value in recipe.items()}
+    parents = own.pop("defaults", None)
+    if parents is None:
+        return own
+    if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents) or depth > 8:
+        raise ScenarioError(f"{path}: defaults is a list of scenarios' names, and of _self_, without circles")
+    merged: Any = {}
+    for parent in parents if "_self_" in parents else [*parents, "_self_"]:
+        merged = OmegaConf.merge(merged, own if parent == "_self_" else _read(_parent(path, parent), depth + 1))
+    return {str(key): value for key, value in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
+
+
+def _parent(path: Path, name: str) -> Path:
+    beside = path.parent / f"{name}.yaml"
+    if re.fullmatch(r"\w[\w.-]*", name) and beside != path and beside.is_file():
+        return beside
+    if name not in names():
+        raise ScenarioError(f"{path}: defaults: no scenario {name!r}; {nearest(name, names())}")
+    return folder() / f"{name}.yaml"
+
+
+def _check_data(path: Path, node: Any) -> None:
+    """Refuse what could make Hydra or OmegaConf do more than hold values."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("_target_", "hydra") or (isinstance(key, str) and key.startswith(("hydra/", "hydra:"))):
+                raise ScenarioError(f"{path}: {key} is refused: config is data")
+            _check_data(path, value)
+    elif isinstance(node, list):
+        for value in node:
+            _check_data(path, value)
+    elif isinstance(node, str) and "${" in node:
+        raise ScenarioError(f"{path}: {node} is refused: config is data, and interpolation can read more than it")
+
+
+def _check_grammar(override: Any) -> None:
+    line = override.input_line
+    if override.is_delete() or override.package is not None or override.key_or_group.startswith("hydra"):
+        raise ScenarioError(f"{line}: ~key, key@package and hydra's own settings are refused; write key=value")
+    if "_target_" in line or "${" in line:
+        raise ScenarioError(f"{line}: _target_ and ${{...}} are refused: config is data")
 
 
 def _resolve(target: str, chosen: dict[str, str], recipe: dict[str, Any], given: list[Any]) -> Scenario:
@@ -255,9 +321,14 @@ def _resolve(target: str, chosen: dict[str, str], recipe: dict[str, Any], given:
 
 
 def _expectations(target: str, given: Any) -> dict[str, Expectation]:
+    for agent in given if isinstance(given, dict) else ():
+        if agent not in catalogue.names():
+            raise ScenarioError(f"{target}: expect names no agent {agent!r}; {nearest(str(agent), catalogue.names())}")
     try:
+        if not all(math.isfinite(float(v["mean_return"])) for v in given.values()):
+            raise ValueError
         return {str(k): Expectation(float(v["mean_return"]), str(v["source"])) for k, v in given.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ScenarioError(
             f"{target}: expect is a mapping of an agent to mean_return (a number) and source (a text)"
         ) from None
@@ -283,9 +354,13 @@ def _build(chosen: dict[str, str], values: dict[str, Any], agent_config: Any) ->
         ("evaluation.selections", scenario.evaluation.selections, 0, 10_000),
         ("evaluation.selection_episodes", scenario.evaluation.selection_episodes, 1, 2**24),
         ("checkpoint.keep_last", scenario.checkpoint.keep_last, 1, 1000),
+        ("checkpoint.seconds", scenario.checkpoint.seconds, 0, 1e9),
+        ("checkpoint.steps", scenario.checkpoint.steps, 0, 2**62),
     ):
         if not low <= value <= high:
             raise ScenarioError(f"{key}={value}: expected {low} to {high}")
+    if not re.fullmatch(r"\w[\w.-]{0,99}", scenario.name):
+        raise ScenarioError(f"name={scenario.name!r}: expected letters, digits, - _ and . (it names the run's folder)")
     if scenario.device not in DEVICES:
         raise ScenarioError(f"device={scenario.device!r}; {nearest(scenario.device, DEVICES)}")
     return scenario
@@ -305,8 +380,6 @@ def _check_keys(target: str, given: dict[str, Any], known: dict[str, Any], *, fr
 
 def _check_override(override: Any, base: dict[str, Any], *, free: bool) -> None:
     key = str(override.key_or_group)
-    if key.startswith("hydra") or override.package or "_target_" in override.input_line:
-        raise ScenarioError(f"{override.input_line}: hydra's own settings and _target_ are refused")
     node: Any = base
     parts = key.split(".")
     for depth, part in enumerate(parts):

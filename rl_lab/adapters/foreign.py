@@ -28,6 +28,11 @@ class ForeignWorld:
     agents: tuple[str, ...] = ("agent",)
 
 
+def _single(space: Box) -> Box:
+    """Return the Box in single precision; cast here, because Gymnasium warns when it does so itself."""
+    return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
 class ForeignBatch:
     """N environments of one Gymnasium id, batched with Gymnasium's own SyncVectorEnv, in `engine.Batch`'s terms.
 
@@ -40,7 +45,12 @@ class ForeignBatch:
     def __init__(
         self, name: str, n: int, params: dict[str, Any], *, seed: int, autoreset: AutoresetMode, render: bool
     ) -> None:
+        if n < 1:
+            raise ValueError(f"worlds={n}: expected at least 1")
         identity = name.partition(":")[2]
+        if ":" in identity:
+            # Gymnasium would import the module before the colon: a name in a file must not run code.
+            raise ValueError(f"world {name!r}: an id that names a module to import is refused")
         try:
             spec = gymnasium.spec(identity)
             arguments = {**params, "render_mode": "rgb_array"} if render else dict(params)
@@ -56,7 +66,7 @@ class ForeignBatch:
         self.n, self.autoreset = n, autoreset
         space, action = self.env.single_observation_space, self.env.single_action_space
         self._one_hot = int(space.n) if isinstance(space, Discrete) else 0
-        self._start = int(action.start) if isinstance(action, Discrete) else 0
+        self._first_observation = int(space.start) if isinstance(space, Discrete) else 0
         self.world = ForeignWorld(
             name=name,
             observation=self._observation_space(name, space),
@@ -82,8 +92,7 @@ class ForeignBatch:
         if isinstance(space, Discrete):
             return Box(0.0, 1.0, (int(space.n),), np.float32)
         if isinstance(space, Box):
-            wide = space.dtype == np.float64
-            return Box(space.low, space.high, dtype=np.float32) if wide else space
+            return _single(space) if space.dtype == np.float64 else space
         raise ValueError(f"world {name!r}: observations are {type(space).__name__}; Box and Discrete are supported")
 
     @staticmethod
@@ -91,7 +100,7 @@ class ForeignBatch:
         if isinstance(space, Discrete):
             return Discrete(int(space.n))
         if isinstance(space, Box) and len(space.shape) == 1:
-            return Box(space.low, space.high, dtype=np.float32)
+            return _single(space)
         raise ValueError(f"world {name!r}: actions are {space}; Discrete and Box of shape (k,) are supported")
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
@@ -119,28 +128,22 @@ class ForeignBatch:
         for array in (self.terminated, self.truncated, self.ended):
             array[wanted] = False
         self._running[wanted], self._t[wanted] = 0.0, 0
+        self._check_numbers("observation", self.observations)
         return self.observations
 
     def step(self) -> int:
         """Step every environment with `actions`; return how many episodes ended. Errors as `engine.Batch.step`."""
         self._check_actions()
-        idle = self.ended.copy() if self.autoreset == AutoresetMode.DISABLED else np.zeros(self.n, np.bool_)
+        live = ~self.ended if self.autoreset == AutoresetMode.DISABLED else np.ones(self.n, np.bool_)
         fresh = self.ended if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros(self.n, np.bool_)
         self._running[fresh], self._t[fresh] = 0.0, -1
-        if idle.any():
-            # Gymnasium steps all or none: ended environments play on unseen until they are reset.
-            self.env.reset(options={"reset_mask": idle})
-        actions = self.actions[:, 0] + self._start if self._start else self.actions[:, 0]
-        observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        live = ~idle
-        self._keep(self.observations, observations, live)
-        self.rewards[:, 0] = np.where(live, rewards, 0.0)
-        self.terminated[live], self.truncated[live] = terminated[live], truncated[live]
+        infos = self._step_all() if live.all() else self._step_some(live)
         self._running += self.rewards[:, 0]
         self._t[live] += 1
         done = live & (self.terminated | self.truncated)
         self.ended[live] = done[live]
-        self._check_numbers()
+        self._check_numbers("reward", self.rewards)
+        self._check_numbers("observation", self.observations)
         if not done.any():
             return 0
         self.episode_returns[done, 0], self.episode_lengths[done] = self._running[done], self._t[done]
@@ -148,12 +151,37 @@ class ForeignBatch:
         if self.autoreset == AutoresetMode.SAME_STEP:
             for i in np.flatnonzero(done):
                 self._keep(self.final_observations[i : i + 1], np.asarray(infos["final_obs"][i])[None], slice(None))
+            self._check_numbers("observation", self.final_observations)
             self._running[done], self._t[done] = 0.0, 0
         return int(done.sum())
 
+    def _step_all(self) -> dict[str, Any]:
+        observations, rewards, terminated, truncated, infos = self.env.step(self._taken())
+        self._keep(self.observations, observations, slice(None))
+        self.rewards[:, 0], self.terminated[:], self.truncated[:] = rewards, terminated, truncated
+        return dict(infos)
+
+    def _step_some(self, live: Array) -> dict[str, Any]:
+        # Gymnasium's batch steps all or none, and an environment that has ended must not be stepped.
+        taken = self._taken()
+        self.rewards[~live] = 0.0
+        for i in np.flatnonzero(live):
+            observation, reward, terminated, truncated, _ = self.env.envs[i].step(taken[i])
+            self._keep(self.observations[i : i + 1], np.asarray(observation)[None], slice(None))
+            self.rewards[i, 0], self.terminated[i], self.truncated[i] = reward, terminated, truncated
+        return {}
+
+    def _taken(self) -> Array:
+        """Return the actions as the environments want them: their own numbering, type and exact bounds."""
+        space, actions = self.env.single_action_space, self.actions[:, 0]
+        if isinstance(space, Discrete):
+            return np.asarray(actions + int(space.start))
+        return np.asarray(np.clip(actions.astype(space.dtype), space.low, space.high))
+
     def _keep(self, target: Array, observations: Array, rows: Any) -> None:
         if self._one_hot:
-            target[rows, 0] = np.eye(self._one_hot, dtype=np.float32)[np.asarray(observations)[rows]]
+            places = np.asarray(observations)[rows] - self._first_observation
+            target[rows, 0] = np.eye(self._one_hot, dtype=np.float32)[places]
         else:
             target[rows, 0] = observations[rows]
 
@@ -168,12 +196,11 @@ class ForeignBatch:
                 f"{self.world.name}: action {given[i].tolist()} of world {i} at step {self._t[i]} is outside {space}"
             )
 
-    def _check_numbers(self) -> None:
-        for field, values in (("reward", self.rewards), ("observation", self.observations)):
-            good = np.isfinite(values).reshape(self.n, -1).all(axis=1)
-            if not good.all():
-                i = int(np.argmin(good))
-                raise NonFiniteError(f"{self.world.name}: non-finite {field} in world {i} at step {self._t[i]}")
+    def _check_numbers(self, field: str, values: Array) -> None:
+        good = np.isfinite(values).reshape(self.n, -1).all(axis=1)
+        if not good.all():
+            i = int(np.argmin(good))
+            raise NonFiniteError(f"{self.world.name}: non-finite {field} in world {i} at step {self._t[i]}")
 
     def picture(self, i: int) -> Array:
         """Return environment i's own picture, uint8 [height, width, 3]; made with render=True only."""

@@ -116,6 +116,8 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         threads: int | None = None,
         **params: Any,
     ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
         lab_world = worlds.load(world)
         mode = AutoresetMode(autoreset_mode)
         self.batch = Batch(lab_world, num_envs, parameters(lab_world, params), threads=threads, autoreset=mode)
@@ -136,7 +138,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         )
         self._discrete = isinstance(lab_world.action, Discrete)
         self._same_step = mode == AutoresetMode.SAME_STEP
-        self._seeded = False
+        self._seeded = np.zeros(num_envs, np.bool_)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -147,14 +149,16 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             raise ValueError(f"reset_mask: expected bool of shape ({self.num_envs},)")
         if isinstance(seed, int | np.integer):
             seed = [seed + i for i in range(self.num_envs)]
-        if seed is not None or not self._seeded:
-            given = [None] * self.num_envs if seed is None else list(seed)
-            if len(given) != self.num_envs:
-                raise ValueError(f"{len(given)} seeds for {self.num_envs} worlds")
-            fresh = np.random.SeedSequence().generate_state(self.num_envs)
-            seeds = [int(f) if s is None else _seed(s) for s, f in zip(given, fresh, strict=True)]
-            self.batch.seed(np.array(seeds, np.int64))
-            self._seeded = True
+        given: list[int | None] = [None] * self.num_envs if seed is None else list(seed)
+        if len(given) != self.num_envs:
+            raise ValueError(f"{len(given)} seeds for {self.num_envs} worlds")
+        # Worlds without a seed go on with their own stream, as Gymnasium's do; the first time they draw one.
+        fresh = np.random.SeedSequence().generate_state(self.num_envs)
+        seeds = [int(f) if s is None else _seed(s) for s, f in zip(given, fresh, strict=True)]
+        wanted = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask)
+        reseeded = wanted & (np.array([s is not None for s in given]) | ~self._seeded)
+        self.batch.seed(np.array(seeds, np.int64), mask=reseeded)
+        self._seeded |= reseeded
         self.batch.reset(mask)
         return self._observations.copy(), {}
 

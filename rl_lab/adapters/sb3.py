@@ -40,8 +40,11 @@ class LabVecEnv(VecEnv):
 
     def step_async(self, actions: Array) -> None:
         """Take the actions, int [N] or float [N, k]; ValueError where the shape is another."""
-        if np.shape(actions) != self._actions.shape:
-            raise ValueError(f"actions of shape {np.shape(actions)}: expected {self._actions.shape}")
+        given = np.asarray(actions)
+        kinds = "iu" if self._actions.dtype.kind == "i" else "fiu"
+        if given.shape != self._actions.shape or given.dtype.kind not in kinds:
+            expected = f"{self._actions.shape} of {self._actions.dtype}"
+            raise ValueError(f"actions of shape {given.shape} and dtype {given.dtype}: expected {expected}")
         self._actions[...] = actions
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:

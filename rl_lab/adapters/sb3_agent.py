@@ -240,6 +240,8 @@ class Sb3Learner:
         try:
             model.policy.load_state_dict(_torch(tensors["policy"]))
             _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
+            if tensors["last"]["observations"].shape != np.shape(model._last_obs):
+                raise ValueError(f"the checkpoint is of {len(tensors['last']['observations'])} worlds")
             model._last_obs = tensors["last"]["observations"]
             model._last_episode_starts = tensors["last"]["episode_starts"]
             model.num_timesteps, model._n_updates = state["steps"], state["updates"]
@@ -259,7 +261,14 @@ class Sb3Learner:
             raise ValueError(f"the checkpoint does not fit this {self.name} learner: {error}") from None
 
 
-def load_policy(policy: BasePolicy, name: str, saved: Saved) -> Sb3Agent:
+def at_least_one(config: Any, *names: str) -> None:
+    """Raise ValueError for the first of these hyperparameters that is below 1."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1")
+
+
+def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool) -> Sb3Agent:
     """Return the agent of a policy built anew and the parameters saved; ValueError where they do not fit."""
     try:
         policy.load_state_dict(_torch(saved.tensors["policy"]))
@@ -269,6 +278,9 @@ def load_policy(policy: BasePolicy, name: str, saved: Saved) -> Sb3Agent:
     if statistics is not None:
         statistics = {key.removeprefix("observation_"): value for key, value in statistics.items()}
         statistics = {key: statistics[key] for key in ("mean", "var")} if "mean" in statistics else None
+    shape = policy.observation_space.shape
+    if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
+        raise ValueError(f"the saved observation statistics do not fit this {name} policy")
     return Sb3Agent(name, policy, statistics)
 
 
@@ -336,7 +348,8 @@ def _restore_replay(model: Any, arrays: dict[str, Array], state: dict[str, Any])
     assert buffer is not None
     for key in _REPLAY:
         target = getattr(buffer, key)
-        if arrays[key].shape[1:] != target.shape[1:] or len(arrays[key]) > len(target):
+        filled = len(target) if state["full"] else state["pos"]
+        if arrays[key].shape != (filled, *target.shape[1:]):
             raise ValueError(f"replay buffer: {key} of shape {arrays[key].shape} does not fit {target.shape}")
         target[: len(arrays[key])] = arrays[key]
     buffer.pos, buffer.full = state["pos"], state["full"]

@@ -1,0 +1,130 @@
+"""The floor plan: imports go down only, heavy packages are imported late and in one place, and starting is quick."""
+
+from __future__ import annotations
+
+import ast
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS: dict[int, str] = {
+    0: "record kernel rng trig names layout",
+    1: "world worlds engine loops compiler canvas",
+    2: "batch agent adapters",
+    # 3: everything else in rl_lab
+    4: "envs agents",
+    5: "cli commands __init__",  # __init__ registers the worlds with Gymnasium; nothing imports from it
+}
+# Pictures are made one floor up: a Gymnasium or SB3 user asks an adapter for them, which fetches the artist then.
+UPWARDS = {("adapters.gymnasium", "picture"), ("adapters.sb3", "picture")}
+# Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
+OWNERS = {
+    "torch": "adapters.sb3_agent adapters.sb3_policy bench doctor run training",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_policy agents.dqn agents.ppo bench",
+    "pygame": "adapters.pygame_canvas adapters.window",
+    "moviepy": "adapters.mp4",
+    "tensorboard": "",  # through torch.utils.tensorboard, in run
+    "hydra": "scenario",
+    "omegaconf": "run scenario",
+    "numba": "compiler doctor engine",
+    "ray": "",
+    "pettingzoo": "",
+}
+FILES = {".".join(p.relative_to(ROOT / "rl_lab").with_suffix("").parts): p for p in (ROOT / "rl_lab").rglob("*.py")}
+FILES |= {f"{d}.{p.stem}": p for d in ("envs", "agents") for p in (ROOT / d).rglob("*.py")}
+
+
+def floor(module: str) -> int:
+    return next((k for k, names in FLOORS.items() if module.split(".")[0] in names.split()), 3)
+
+
+def imports(module: str) -> Iterator[tuple[str, bool]]:
+    """Yield what a file imports, rl_lab's modules without that prefix, and whether only once a function runs."""
+
+    def walk(node: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            if isinstance(child, ast.Import):
+                yield from ((alias.name.removeprefix("rl_lab."), late) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                parts = module.split(".")[: -child.level] if child.level else []
+                base = ".".join([*parts, *filter(None, [child.module])]).removeprefix("rl_lab.").removeprefix("rl_lab")
+                for alias in child.names:
+                    whole = f"{base}.{alias.name}".strip(".")
+                    yield (whole if whole in FILES or f"{whole}.__init__" in FILES else base), late
+            elif not typing:
+                yield from walk(child, late or isinstance(child, ast.FunctionDef | ast.Lambda))
+
+    yield from walk(ast.parse(FILES[module].read_text()), False)
+
+
+def ours(target: str) -> bool:
+    return target in FILES or f"{target}.__init__" in FILES
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_down(module: str) -> None:
+    for target, late in imports(module):
+        if not ours(target):
+            continue
+        here, there = floor(module), floor(target)
+        if here == 4:  # tenants do not know each other
+            assert there <= (1 if module.startswith("envs") else 3) or target.split(".")[0] == module.split(".")[0]
+        elif (module, target) in UPWARDS:
+            assert late, f"{module} imports {target} before it is needed"
+        else:
+            assert there <= here, f"{module} (floor {here}) imports {target} (floor {there})"
+
+
+@pytest.mark.parametrize("package", OWNERS)
+def test_heavy_packages_are_imported_by_their_owners_and_late(package: str) -> None:
+    found = {module: late for module in FILES for name, late in imports(module) if name.split(".")[0] == package}
+    assert set(found) == set(OWNERS[package].split())
+    assert {module for module, late in found.items() if not late and not module.startswith("adapters.")} == set()
+
+
+def test_the_exceptions_are_needed_and_the_lowest_floors_stand_on_numpy() -> None:
+    assert {(m, t) for m in FILES for t, _ in imports(m) if floor(t) > floor(m) and ours(t)} == UPWARDS
+    known = {"numpy", "gymnasium", "platformdirs", "numba", *sys.stdlib_module_names}
+    for module in (m for m in FILES if floor(m) < 2 or m.startswith("envs.")):
+        allowed = {"numpy", *sys.stdlib_module_names} if floor(module) != 1 else known
+        assert {t.split(".")[0] for t, _ in imports(module) if t and not ours(t)} <= allowed, module
+
+
+START = {
+    "import rl_lab": (0.3, [sys.executable, "-c", "import rl_lab"]),
+    "rl-lab --help": (0.5, [str(Path(sys.executable).with_name("rl-lab")), "--help"]),
+}
+
+
+@pytest.mark.parametrize("limit, command", START.values(), ids=START)
+def test_starting_is_quick(limit: float, command: list[str], tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Processor time: other work on the machine lengthens what the clock on the wall shows, not this.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert statistics.median(seconds) < limit, seconds
+
+
+@pytest.mark.parametrize("program", ["import rl_lab", "import rl_lab.cli as c; c.parser().format_help()"])
+def test_starting_loads_nothing_heavy(program: str, tmp_path: Path) -> None:
+    heavy = tuple(OWNERS)
+    check = f"{program}\nimport sys; print(sorted(m for m in {heavy} if m in sys.modules), 'rl_lab' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", check], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == "[] True"
+
+
+@pytest.mark.parametrize("name", ["envs", "agents"])
+def test_the_bare_import_is_refused(name: str) -> None:
+    program = [sys.executable, "-c", f"import {name}"]
+    result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and f"ImportError: import it as rl_lab.{name} (" in result.stderr
