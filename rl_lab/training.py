@@ -192,7 +192,8 @@ class _Training:
         self.seconds = 0.0  # of the parts before this one
         self.log_seconds = 0.0
         self.metrics_size = 0
-        self.saved_at = -1
+        self.saved_at = 0
+        self.unsaved = True  # whether anything happened since the last checkpoint
         self.kept: checkpoint.Checkpoint | None = None
         self._begin = time.perf_counter()
         self._due = self._begin + scenario.checkpoint.seconds
@@ -208,7 +209,7 @@ class _Training:
         if state["kept"]:
             self.kept = checkpoint.Checkpoint(self.run.agent, state["kept"]["step"], kept, state["kept"]["state"])
         tensors = {n: arrays for n, arrays in found.tensors.items() if n != "world" and not n.startswith(_KEPT)}
-        self.saved_at = found.step
+        self.saved_at, self.unsaved = found.step, False
         # Last, because it sets the global random generators.
         self.learner.restore(Saved(tensors, found.state["learner"]))
 
@@ -242,6 +243,7 @@ class _Training:
 
     def _iterate(self) -> None:
         values = self.learner.advance()
+        self.unsaved = True
         begin = time.perf_counter()
         steps, elapsed = self.learner.steps, self._elapsed()
         values |= {f"log/{name}": value for name, value in self.worlds.drain_log().items()}
@@ -277,7 +279,7 @@ class _Training:
             deterministic=config.deterministic,
             progress=self.interrupts.check,
         )
-        self.selections, self.saved_at = passed, -1
+        self.selections, self.unsaved = passed, True
         score = float(measured.summary["mean_return"])
         self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}")
         if score >= self.best:
@@ -300,7 +302,7 @@ class _Training:
 
     def _save(self) -> None:
         begin = time.perf_counter()
-        if self.learner.steps != self.saved_at:
+        if self.unsaved:
             saved = self.learner.save()
             state = {
                 "learner": saved.state,
@@ -317,7 +319,7 @@ class _Training:
                 tensors |= {_KEPT + name: arrays for name, arrays in self.kept.tensors.items()}
             keep = self.scenario.checkpoint.keep_last
             checkpoint.save(self.run.checkpoints, self.learner.steps, tensors, state, keep_last=keep)
-            self.saved_at = self.learner.steps
+            self.saved_at, self.unsaved = self.learner.steps, False
         cost = time.perf_counter() - begin
         self._due = time.perf_counter() + max(self.scenario.checkpoint.seconds, cost / COST_SHARE)
 
