@@ -62,7 +62,7 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
     s.velocity += p.time_step * speed_up
     s.angle += p.time_step * s.spin
     s.spin += p.time_step * spin_up
-    return 1.0, abs(s.x) > MAX_X or abs(s.angle) > MAX_ANGLE
+    return ONE, abs(s.x) > MAX_X or abs(s.angle) > MAX_ANGLE
 
 
 @kernel

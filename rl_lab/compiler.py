@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
+from . import columns, layout, record
 from . import kernel as kernels
-from . import layout, record
 
 if TYPE_CHECKING:
     from .world import World
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     address_to_pointer: Any
     inlined: Any
     jit: Any
+    outlined: Any
     parallel_jit: Any
+    put: Any
+    scratch: Any
+    take: Any
 
 KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -63,14 +67,13 @@ def loops(world: World) -> ModuleType:
 def _loops(world: World) -> ModuleType:
     import numba
 
-    source = Path(__file__).with_name("loops.py")
+    source = _template("loops")
     constants = _constants(world)
     authored = [world.reset, world.step, world.observe, world.expert]
     name = f"{world.name}-" + kernels.fingerprint(
         numba.__version__,
         layout,
-        source.read_text(),
-        Path(__file__).read_text(),
+        *(_template(file).read_text() for file in ("episode", "lanes", "loops", "columns", "compiler")),
         authored,
         list(constants.items()),
     )
@@ -83,47 +86,70 @@ def _loops(world: World) -> ModuleType:
     inlined = partial(numba.njit, forceinline=True, **_OPTIONS)
     linked = {key: kernels.link(getattr(world, key), inlined, done) for key in ("reset", "step", "observe")}
     expert = kernels.link(world.expert, inlined, done) if world.expert else None
-    return _execute(
-        folder / "loops.py",
-        f"rl_lab_compiled.{name}",
-        {
-            **constants,
-            **linked,
-            "expert": expert,
-            "carray": numba.carray,
-            "prange": numba.prange,
-            "address_to_pointer": _address_to_pointer(),
-            "inlined": inlined,
-            "jit": numba.njit(cache=True, **_OPTIONS),
-            "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
-        },
-    )
+    put, take = columns.reward_column()
+    namespace = {
+        **constants,
+        **linked,
+        "expert": expert,
+        "COMPILED": True,
+        "carray": numba.carray,
+        "prange": numba.prange,
+        "address_to_pointer": _address_to_pointer(),
+        "scratch": columns.scratch(),
+        "put": put,
+        "take": take,
+        "inlined": inlined,
+        "outlined": numba.njit(**_OPTIONS),
+        "jit": numba.njit(cache=True, **_OPTIONS),
+        "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
+    }
+    plan = columns.plan(world)
+    if plan:
+        namespace |= {
+            "gather_states": columns.transposer(plan.state, True),
+            "load_state": columns.mover(plan.state, True, False),
+            "save_state": columns.mover(plan.written, False, True),
+            "scatter_states": columns.transposer(plan.written, False),
+            "gather_params": columns.transposer(plan.params, True),
+            "spread_params": columns.mover(plan.params, False, True),
+            "load_params": columns.mover(plan.params, True, False),
+        }
+    for template in ("episode", "lanes") if plan else ("episode",):
+        namespace = vars(_execute(_template(template), f"rl_lab_{template}.{name}", namespace))
+    return _execute(folder / "loops.py", f"rl_lab_compiled.{name}", namespace)
 
 
 @cache
 def plain_loops(world: World) -> ModuleType:
     """Return the same loops over the author's own functions, for a debugger; pass them plain views of the arrays."""
     same: Callable[[Any], Any] = lambda function: function  # noqa: E731
-    return _execute(
-        Path(__file__).with_name("loops.py"),
-        f"rl_lab_plain.{world.name}",
-        {
-            **_constants(world),
-            "reset": world.reset,
-            "step": world.step,
-            "observe": world.observe,
-            "expert": world.expert,
-            "carray": None,
-            "prange": range,
-            "address_to_pointer": None,
-            "inlined": same,
-            "jit": same,
-            "parallel_jit": same,
-        },
-    )
+    namespace = {
+        **_constants(world),
+        "LANES": 0,
+        "COMPILED": False,
+        "reset": world.reset,
+        "step": world.step,
+        "observe": world.observe,
+        "expert": world.expert,
+        "carray": None,
+        "prange": range,
+        "address_to_pointer": None,
+        "inlined": same,
+        "outlined": same,
+        "jit": same,
+        "parallel_jit": same,
+    }
+    namespace = vars(_execute(_template("episode"), f"rl_lab_plain_episode.{world.name}", namespace))
+    return _execute(_template("loops"), f"rl_lab_plain.{world.name}", namespace)
+
+
+def _template(name: str) -> Path:
+    return Path(__file__).with_name(f"{name}.py")
 
 
 def _constants(world: World) -> dict[str, Any]:
+    plan = columns.plan(world)
+    bytes_seen = np.zeros(world.observation.shape, world.observation.dtype).nbytes
     shape, fields = world.observation.shape, dict(world.State.dtype.fields or {})
     return {
         "STATE": world.State.dtype,
@@ -137,6 +163,16 @@ def _constants(world: World) -> dict[str, Any]:
         "KEPT_WORDS": fields["t"][1] // 8,
         "LOG_WORD": fields["log"][1] // 8 if "log" in fields else 0,
         "LOG_SIZE": len(world.log_names),
+        "LANES": columns.LANES if plan else 0,
+        "GROUP": columns.GROUP,
+        "GRAIN": columns.LANES if plan else 1,
+        "STATE_COLUMNS": columns.size(plan.state) if plan else 0,
+        "PARAMS_COLUMNS": columns.size(plan.params) if plan else 0,
+        "STATE_BYTES": world.State.dtype.itemsize,
+        "PARAMS_BYTES": world.Params.dtype.itemsize,
+        "COLUMN": 8 * columns.LANES,
+        "OBSERVATION_COLUMNS": columns.LANES * bytes_seen,
+        "OBSERVATION_BYTES": bytes_seen,
         "A": len(world.agents),
         "DISCRETE": isinstance(world.action, Discrete),
         "LOWEST": 0 if isinstance(world.action, Discrete) else world.action.low,
@@ -166,7 +202,7 @@ def _execute(path: Path, name: str, namespace: dict[str, Any]) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")
     module = importlib.util.module_from_spec(spec)
-    vars(module).update(namespace)
+    vars(module).update({key: value for key, value in namespace.items() if not key.startswith("__")})
     sys.modules[name] = module  # numba finds a cached function's module by name
     spec.loader.exec_module(module)
     return module

@@ -8,7 +8,7 @@ import time
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from . import compiler, layout
+from . import columns, compiler, layout
 from .rng import STREAM_SHIFT
 from .world import Array, World
 
@@ -21,7 +21,7 @@ STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
 SEEDS = 2**32  # a seed is the generator's 32-bit key; evaluate.py says who uses which
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
 _TRIAL_STEPS = 24
-_WORTH_THREADS = 20e-6  # seconds a step: below it, waking threads costs more than they save
+_WORTH_THREADS = 12e-6  # seconds a step: below it, waking threads costs more than they save
 
 
 class NonFiniteError(ArithmeticError):
@@ -67,14 +67,17 @@ class Batch:
         world.Params.check(params)
         self.world, self.n, self.plain, self.autoreset = world, n, plain, autoreset
         agents, shape = len(world.agents), world.observation.shape
-        self.states = world.State.zeros(n)
-        self.params = params.copy()
-        self.actions = np.zeros((n, agents, *world.action_shape), world.action_dtype)
-        self.observations = np.zeros((n, agents, *shape), world.observation.dtype)
-        self.rewards = np.zeros((n, agents), np.float32)
-        self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
-        self.final_observations = np.zeros_like(self.observations)
-        self.running_returns = np.zeros((n, agents))
+        # Loops that step a block of worlds at a time step all of the last one: there is room for it.
+        room = columns.room(world, n)
+        self.states = world.State.zeros(room)[:n]
+        self.params = world.Params.zeros(1 if len(params) == 1 else room)[: len(params)]
+        self.params[...] = params
+        self.actions = np.zeros((room, agents, *world.action_shape), world.action_dtype)[:n]
+        self.observations = np.zeros((room, agents, *shape), world.observation.dtype)[:n]
+        self.rewards = np.zeros((room, agents), np.float32)[:n]
+        self.terminated, self.truncated, self.ended = (np.zeros(room, np.bool_)[:n] for _ in range(3))
+        self.final_observations = np.zeros((n, agents, *shape), world.observation.dtype)
+        self.running_returns = np.zeros((room, agents))[:n]
         self.episode_returns = np.zeros((n, agents))
         self.episode_lengths = np.zeros(n, np.int32)
         self.log_totals = np.zeros((n, 1 + len(world.log_names)))
@@ -147,7 +150,7 @@ class Batch:
     def _run_reset(self, mask: Array) -> None:
         if self.plain:
             with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
-                outcome = self._loops.reset_range(mask, *self._plain_arguments)
+                outcome = self._loops.reset_masked(self._plain_arguments, mask)
         else:
             outcome = self._loops.reset_masked(self._address, mask)
         if outcome < 0:
@@ -163,10 +166,8 @@ class Batch:
         if self._threaded:
             outcome = self._step_threaded()
         elif self.plain:
-            outcome = self._loops.check_actions(self._plain_arguments[layout.ACTIONS])
-            if outcome == 0:
-                with np.errstate(all="ignore"):
-                    outcome = self._loops.step_range(0, self.n, *self._plain_arguments)
+            with np.errstate(all="ignore"):
+                outcome = self._loops.step_serial(self._plain_arguments)
         elif self._trial is not None:
             outcome = self._step_on_trial()
         else:
@@ -178,10 +179,10 @@ class Batch:
     def _step_threaded(self) -> int:
         import numba
 
-        numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
-        self._loops.step_parallel(self._address, self._outcomes)
-        faults = self._outcomes[self._outcomes < 0]
-        return int(faults[0] if len(faults) else self._outcomes.sum())
+        wanted = min(self.threads, numba.config.NUMBA_NUM_THREADS)
+        if numba.get_num_threads() != wanted:  # asking is quicker than setting
+            numba.set_num_threads(wanted)
+        return int(self._loops.step_parallel(self._address, self._outcomes))
 
     def _step_on_trial(self) -> int:
         begin = time.perf_counter()

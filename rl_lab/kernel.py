@@ -48,8 +48,19 @@ def _code_names(code: CodeType) -> Iterator[str]:
             yield from _code_names(const)
 
 
-def _globals_used(function: FunctionType) -> dict[str, Any]:
+def globals_used(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that a function names, by name."""
     return {n: function.__globals__[n] for n in _code_names(function.__code__) if n in function.__globals__}
+
+
+def reached(function: Any) -> set[FunctionType]:
+    """Return a kernel and every kernel that it calls, directly or not."""
+    found, waiting = set(), [function]
+    while waiting:
+        if (each := waiting.pop()) not in found:
+            found.add(each)
+            waiting += [value for value in globals_used(each).values() if is_kernel(value)]
+    return found
 
 
 def link(function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any, Any] | None = None) -> Any:
@@ -61,7 +72,7 @@ def link(function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any,
         namespace = dict(function.__globals__)
         twin = FunctionType(function.__code__, namespace, function.__name__, function.__defaults__)
         done[function] = compiler(twin)
-        for name, value in _globals_used(function).items():
+        for name, value in globals_used(function).items():
             if is_kernel(value):
                 namespace[name] = link(value, compiler, done)
             elif value is f4 or isinstance(value, _FieldType):
@@ -92,7 +103,7 @@ def fingerprint(*parts: Any) -> str:
                 seen.add(value)
                 code(value.__code__)
                 add(value.__defaults__)
-                for name, used in sorted(_globals_used(value).items()):
+                for name, used in sorted(globals_used(value).items()):
                     digest.update(name.encode())
                     add(used)
         elif isinstance(value, ModuleType):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .kernel import kernel
-from .record import f4, i8
+from .record import f4, i4
 
 # x = q * pi/2 + r with pi/2 in three parts, each short enough that q times it is exact (Cody and Waite 1980).
 _TWO_OVER_PI = f4(0.6366197723675814)
@@ -25,14 +25,13 @@ _C1, _C2, _C3 = f4(4.166664568298827e-2), f4(-1.388731625493765e-3), f4(2.443315
 
 
 @kernel
-def _quadrant(x: Any) -> Any:
+def _quadrants(x: Any) -> Any:
     # Adding 1.5 * 2**23 leaves no bits below the unit: rounds to the nearest integer without a branch.
-    return i8((x * _TWO_OVER_PI + _ROUND) - _ROUND)
+    return (x * _TWO_OVER_PI + _ROUND) - _ROUND
 
 
 @kernel
-def _remainder(x: Any, quadrant: Any) -> Any:
-    q = f4(quadrant)
+def _remainder(x: Any, q: Any) -> Any:
     return ((x - q * _PI_2_HIGH) - q * _PI_2_MID) - q * _PI_2_LOW
 
 
@@ -52,8 +51,8 @@ def _cosine(r: Any) -> Any:
 def sin(x: Any) -> Any:
     """Return the sine of x radians, f4."""
     x = f4(x)
-    q = _quadrant(x)
-    r = _remainder(x, q)
+    quadrants = _quadrants(x)
+    r, q = _remainder(x, quadrants), i4(quadrants)
     value = _cosine(r) if q & 1 else _sine(r)
     return -value if q & 2 else value
 
@@ -62,7 +61,7 @@ def sin(x: Any) -> Any:
 def cos(x: Any) -> Any:
     """Return the cosine of x radians, f4."""
     x = f4(x)
-    q = _quadrant(x)
-    r = _remainder(x, q)
+    quadrants = _quadrants(x)
+    r, q = _remainder(x, quadrants), i4(quadrants)
     value = _sine(r) if q & 1 else _cosine(r)
     return -value if (q + 1) & 2 else value
