@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -66,29 +67,21 @@ class Run:
         """Return the newest evaluation's summary, None before the first."""
         files = sorted(self.path.glob("evaluations/*/summary.json"), key=lambda f: f.stat().st_mtime)
         try:
-            loaded: dict[str, Any] | None = json.loads(files[-1].read_text()) if files else None
-        except (OSError, ValueError):
+            loaded: Any = json.loads(files[-1].read_text()) if files else None
+        except (OSError, ValueError, RecursionError):
             return None
-        return loaded
+        return loaded if isinstance(loaded, dict) else None
 
 
 def create(scenario: Scenario, command: list[str]) -> Run:
     """Make the folder of a new run with its run.json and config.yaml. Raises RunError for a folder in use."""
     from omegaconf import OmegaConf
 
-    if scenario.run_dir is not None:
-        path = Path(scenario.run_dir)
+    path = Path(scenario.run_dir) if scenario.run_dir is not None else RUNS / _fresh_name(scenario)
+    try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             hint = f"; go on with: rl-lab resume {path}" if (path / "run.json").is_file() else ""
             raise RunError(f"run_dir {path} is not empty{hint}")
-    else:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        path = RUNS / f"{scenario.name}-{scenario.agent}-s{scenario.seed}-{stamp}"
-        for k in range(2, 1000):
-            if not path.exists():
-                break
-            path = path.with_name(f"{scenario.name}-{scenario.agent}-s{scenario.seed}-{stamp}-{k}")
-    try:
         path.mkdir(parents=True, exist_ok=True)
         facts = {
             "scenario": scenario.name,
@@ -103,17 +96,30 @@ def create(scenario: Scenario, command: list[str]) -> Run:
         }
         (path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(scenario.as_config())))
         (path / "run.json").write_text(json.dumps(facts, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(f"cannot write run_dir {path}: {error.strerror}; choose another with run_dir=PATH") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, RunError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write run_dir {path}: {reason}; choose another with run_dir=PATH") from None
     return Run(path)
+
+
+def _fresh_name(scenario: Scenario) -> str:
+    stem = f"{scenario.name}-{scenario.agent}-s{scenario.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
+    return next(name for name in names if not (RUNS / name).exists())
 
 
 def find(path: str) -> Run:
     """Return the run of this folder, or the newest in runs/ whose name begins so; RunError naming the nearest."""
     folder = Path(path)
-    if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
-        return Run(folder)
-    if folder.is_dir():
+    try:
+        if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
+            return Run(folder)
+        there = folder.is_dir()
+    except (OSError, ValueError) as error:  # a name no folder can have
+        raise RunError(f"no run {path[:80]}: {getattr(error, 'strerror', None) or error}") from None
+    if there:
         raise RunError(f"{path} is not a run: it has no run.json and config.yaml")
     matches = [run for run in every() if run.path.name.startswith(folder.name)] if folder.name == path else []
     if matches:
@@ -155,7 +161,7 @@ class Metrics:
         os.truncate(run.metrics, size)
         self._file: TextIO = run.metrics.open("a", encoding="utf-8")
         self._size = size
-        self._folder, self._purge = run.path, step or None
+        self._folder, self._purge = run.path, step + 1 if step else None
         self._events: Any = None
 
     @property
