@@ -16,9 +16,9 @@ ROWS, COLUMNS = 10, 5
 
 
 class State(WorldState):  # brings the random stream and t, the steps taken
-    ball_x: i4
-    ball_y: i4
-    paddle_x: i4
+    ball_x: i4 = bounded(0, low=0, high=COLUMNS - 1)
+    ball_y: i4 = bounded(0, low=0, high=ROWS - 1)
+    paddle_x: i4 = bounded(0, low=0, high=COLUMNS - 1)
 
 
 class Params(Record):

@@ -7,15 +7,28 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import commands
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error does."""
+
+    def error(self, message: str) -> NoReturn:
+        from .names import one_line
+
+        if message.endswith("COMMAND"):
+            message += f" ({', '.join(module.name for module in pkgutil.iter_modules(commands.__path__))})"
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every verb; each file in commands/ describes its own."""
-    top = argparse.ArgumentParser(
-        prog="rl-lab", description="Train, measure and film agents in worlds written as scalar Python."
+    top = _Parser(
+        allow_abbrev=False,
+        prog="rl-lab",
+        description="Train, measure and film agents in worlds written as scalar Python.",
     )
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     for module in pkgutil.iter_modules(commands.__path__):
@@ -24,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
             command.NAME,
             help=(command.__doc__ or "").partition("\n")[0].rstrip("."),
             description=command.__doc__,
+            allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.configure(verb)
@@ -53,9 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader, `head` say, has seen enough
     except Exception as error:
-        if not isinstance(error, OSError | _failures()):
+        if not isinstance(error, OSError | MemoryError | _failures()):
             raise
-        print(f"rl-lab: {error}", file=sys.stderr)
+        from .names import one_line
+
+        reason = f"not enough memory: {error}" if isinstance(error, MemoryError) else error
+        print(f"rl-lab: {one_line(reason)}", file=sys.stderr)
         return 1
 
 

@@ -229,7 +229,9 @@ class Batch:
         """
         if len(state) != self.states.dtype.itemsize:
             raise ValueError(f"state of {len(state)} bytes: {self.world.name}'s has {self.states.dtype.itemsize}")
-        self.states[i] = np.frombuffer(state, self.states.dtype)[0]
+        given = np.frombuffer(state, self.states.dtype)
+        self.world.State.check(given)
+        self.states[i] = given[0]
         self.ended[i] = self.terminated[i] = self.truncated[i] = False
         self._reseed[i] = False
         self.observe(i)
@@ -252,6 +254,9 @@ class Batch:
             given = snapshot.get(name)
             if given is None or given.dtype != array.dtype or given.shape != array.shape:
                 raise ValueError(f"snapshot of another batch: {name} does not fit {self.world.name} x {self.n}")
+        # A world indexes its boards by its state: the ranges it declares are checked before compiled code sees it.
+        self.world.State.check(snapshot["states"].reshape(-1).view(self.states.dtype))
+        self.world.Params.check(snapshot["params"].reshape(-1).view(self.params.dtype))
         for name, array in self._persistent().items():
             array[...] = snapshot[name]
         self._broken = ""

@@ -10,7 +10,12 @@ class UsageError(ValueError):
     """The user's input is wrong: the message is one line, the exit status 2."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line without control characters, which a file's name or content may hold."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
 
 
 def nearest(given: str, valid: Iterable[str]) -> str:

@@ -65,12 +65,21 @@ class Run:
 
     def summary(self) -> dict[str, Any] | None:
         """Return the newest evaluation's summary, None before the first."""
-        files = sorted(self.path.glob("evaluations/*/summary.json"), key=lambda f: f.stat().st_mtime)
-        try:
-            loaded: Any = json.loads(files[-1].read_text()) if files else None
-        except (OSError, ValueError, RecursionError):
-            return None
-        return loaded if isinstance(loaded, dict) else None
+        files = [f for f in self.path.glob("evaluations/*/summary.json") if f.is_file()]
+        files.sort(key=lambda f: f.stat().st_mtime)
+        return _read_object(files[-1]) if files else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return run.json, {} where it cannot be read: a run somebody sent must not hide the others."""
+        return _read_object(self.path / "run.json") or {}
+
+
+def _read_object(file: Path) -> dict[str, Any] | None:
+    try:
+        loaded: Any = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
 
 
 def create(scenario: Scenario, command: list[str]) -> Run:
@@ -115,7 +124,7 @@ def find(path: str) -> Run:
     folder = Path(path)
     try:
         if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
-            return Run(folder)
+            return _without_links(Run(folder))
         there = folder.is_dir()
     except (OSError, ValueError) as error:  # a name no folder can have
         raise RunError(f"no run {path[:80]}: {getattr(error, 'strerror', None) or error}") from None
@@ -123,13 +132,22 @@ def find(path: str) -> Run:
         raise RunError(f"{path} is not a run: it has no run.json and config.yaml")
     matches = [run for run in every() if run.path.name.startswith(folder.name)] if folder.name == path else []
     if matches:
-        return matches[-1]
+        return _without_links(matches[-1])
     raise RunError(f"no run {path}; {nearest(path, (str(run.path) for run in every()))}")
+
+
+def _without_links(run: Run) -> Run:
+    """Return the run; RunError where a link in it would let us write or delete elsewhere."""
+    for place, folders, files in os.walk(run.path):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(place, name)):
+                raise RunError(f"{os.path.join(place, name)} is a link: a run is made of files of its own")
+    return run
 
 
 def every(folder: Path = RUNS) -> list[Run]:
     """Return the runs in a folder, oldest first."""
-    files = sorted(folder.glob("**/run.json"), key=lambda file: file.stat().st_mtime)
+    files = sorted((f for f in folder.glob("**/run.json") if f.is_file()), key=lambda file: file.stat().st_mtime)
     return [Run(file.parent) for file in files]
 
 

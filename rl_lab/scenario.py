@@ -345,6 +345,9 @@ def _build(chosen: dict[str, str], values: dict[str, Any], agent_config: Any) ->
             parameters(worlds.load(chosen["world"]), params)
         except ValueError as error:
             raise ScenarioError(f"world.params: {error}") from None
+    for key, value in vars(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ScenarioError(f"agent.{key}={value}: expected a finite number")
     for key, value, low, high in (
         ("worlds", scenario.worlds, 1, 2**24 - 1),
         ("budget", scenario.budget, 1, 2**62),

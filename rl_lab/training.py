@@ -118,6 +118,8 @@ def make_learner(scenario: Scenario) -> tuple[Learner, Worlds]:
             seed=scenario.seed,
             device=device_of(scenario.device),
         )
+    except MemoryError as error:
+        raise UsageError(f"worlds, n_steps or buffer_size are too large for this machine: {error}") from error
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
         raise UsageError(str(error).partition("\n")[0]) from error
     return learner, worlds
@@ -128,6 +130,7 @@ def train(scenario: Scenario, command: list[str], progress: Progress) -> Result:
     with Interrupts() as interrupts:
         learner, worlds = make_learner(scenario)
         run = runs.create(scenario, command)
+        progress.note(f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}")
         return _Training(run, scenario, learner, worlds, interrupts, progress).go()
 
 
@@ -162,8 +165,10 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
         found = checkpoint.load(path)
     else:
         found, refused = checkpoint.latest(path)
+    if refused and found is None:
+        raise checkpoint.CheckpointError("; ".join(refused))
     if found is None:
-        raise UsageError("; ".join(refused) or f"{path} holds no agent yet: train it first")
+        raise UsageError(f"{path} holds no agent yet: train it first")
     factory = catalogue.load(scenario.agent)
     worlds = batch.make(scenario.world, 1, scenario.params)
     saved = Saved(found.tensors, found.state)
@@ -201,6 +206,13 @@ class _Training:
     def restore(self, found: checkpoint.Checkpoint) -> None:
         """Take up a checkpoint's state."""
         state = found.state["training"]
+        counts = [state["selections"], state["metrics_size"], *([state["kept"]["step"]] if state["kept"] else [])]
+        if not all(type(n) is int and 0 <= n < 2**62 for n in counts):
+            raise ValueError("its counters are no counters")
+        if not all(type(n) in (int, float) for n in (found.state["clock"], state["best"] or 0.0)):
+            raise ValueError("its clock or its best return is no number")
+        if state["kept"] and not isinstance(state["kept"]["state"], dict):
+            raise ValueError("its kept agent has no state")
         self.worlds.restore(found.tensors["world"])
         self.best = -math.inf if state["best"] is None else state["best"]
         self.selections, self.metrics_size = state["selections"], state["metrics_size"]
@@ -212,6 +224,8 @@ class _Training:
         self.saved_at, self.unsaved = found.step, False
         # Last, because it sets the global random generators.
         self.learner.restore(Saved(tensors, found.state["learner"]))
+        if self.learner.steps != found.step:
+            raise ValueError(f"it is of step {self.learner.steps}")
 
     def go(self) -> Result:
         """Train to the budget, then evaluate and film the agent that was kept."""
@@ -224,8 +238,8 @@ class _Training:
     def _go(self) -> Result:
         self._begin = time.perf_counter()
         size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
-        self.metrics = runs.Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
         self._keep_agent()
+        self.metrics = runs.Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
         self.progress.begin(self.learner.steps, self.scenario.budget)
         try:
             if self.learner.steps:

@@ -33,9 +33,7 @@ def ink(canvas: PygameCanvas) -> NDArray[np.float64]:
 
 def luminance(color: Color) -> float:
     """Relative luminance as WCAG 2 defines it."""
-    linear = [
-        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in color[:3])
-    ]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in color[:3])]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -223,9 +221,7 @@ def test_heads_up_lies_over_the_picture_until_it_is_cleared() -> None:
     canvas.heads_up("return 12.5", "step 3/500")
     shown = canvas.frame()
     for corner in (shown[:40, :140], shown[:40, -140:]):
-        assert (corner == np.array(BACKGROUND)).all(axis=2).any() and (corner == np.array(INK)).all(
-            axis=2
-        ).any()
+        assert (corner == np.array(BACKGROUND)).all(axis=2).any() and (corner == np.array(INK)).all(axis=2).any()
     assert (shown[60:] == bare[60:]).all() and (shown[:, 250:400] == bare[:, 250:400]).all()
     assert (canvas.frame() == shown).all()
     canvas.clear(INK)
@@ -349,9 +345,7 @@ def test_tile_lays_pictures_out_row_by_row() -> None:
     for k, (row, column) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]):
         y, x = row * 12, column * 14
         assert (grid[y : y + 10, x : x + 12] == 10 * k).all()
-    assert (
-        (grid[10:12] == FAINT).all() and (grid[:, 12:14] == FAINT).all() and (grid[12:, 28:] == FAINT).all()
-    )
+    assert (grid[10:12] == FAINT).all() and (grid[:, 12:14] == FAINT).all() and (grid[12:, 28:] == FAINT).all()
 
 
 def test_tile_makes_even_sizes_and_drops_empty_columns() -> None:

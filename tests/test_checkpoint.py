@@ -36,9 +36,7 @@ LAYOUTS: list[Callable[[np.ndarray], np.ndarray]] = [
 ]
 ARRAYS = st.builds(
     lambda array, layout: layout(array),
-    st.sampled_from(DTYPES).flatmap(
-        lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0))
-    ),
+    st.sampled_from(DTYPES).flatmap(lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0))),
     st.sampled_from(LAYOUTS),
 )
 SCALARS = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.text() | st.floats(allow_nan=False)
@@ -269,9 +267,7 @@ def test_killed_at_any_moment_leaves_nothing_damaged(crashed: Path) -> None:
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])
-def test_a_save_passes_the_named_points_in_order(
-    two: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int
-) -> None:
+def test_a_save_passes_the_named_points_in_order(two: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int) -> None:
     passed: list[str] = []
     monkeypatch.setattr(checkpoint, "_at", passed.append)
     save(two, 2, *content(5), keep_last=keep_last)
@@ -462,9 +458,7 @@ def test_a_hostile_state_with_a_manifest_that_agrees_is_refused(one: Path, text:
     assert refusal(one).startswith("state.json: is unreadable: ")
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"null", b"[]", b"{}", b"\xff", b"NaN", b"[" * 100_000, b'{"a":' * 100_000]
-)
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{}", b"\xff", b"NaN", b"[" * 100_000, b'{"a":' * 100_000])
 def test_a_manifest_that_is_something_else_is_refused(one: Path, text: bytes) -> None:
     (one / "manifest.json").write_bytes(text)
     assert refusal(one).startswith("manifest.json: is unreadable: ")
@@ -528,9 +522,7 @@ REFUSED = [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO]
 
 @pytest.mark.parametrize("code", REFUSED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["mkdir", "fsync", "rename"])
-def test_a_refusing_disk_is_told_in_one_line(
-    two: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
-) -> None:
+def test_a_refusing_disk_is_told_in_one_line(two: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError(code, os.strerror(code))
 

@@ -353,10 +353,8 @@ def test_doctor_says_what_to_do_and_fails(call: Call, monkeypatch: pytest.Monkey
 
 
 def test_a_foreign_world_trains_evaluates_films_and_resumes(call: Call) -> None:
-    words = [word for word in TINY if not word.startswith("video")]
-    shown = call("train", "gym:CartPole-v1", *words, "run_dir=r", "--json").json
+    shown = call("train", "gym:CartPole-v1", *TINY, "run_dir=r", "--json").json
     assert shown["world"] == "gym:CartPole-v1"
-    assert all(Path(video).stat().st_size > 1000 for video in shown["videos"].values())
     evaluated = call("evaluate", "r", "--json").json
     assert evaluated["mean_return"] == shown["mean_return"]
     (video,) = call("watch", "r", "--file", "--json").json["videos"]
@@ -445,10 +443,7 @@ def test_a_foreign_world_trains_evaluates_films_and_resumes(call: Call) -> None:
         ("train cartpole --jsn", "--jsn"),
     ],
 )
-@pytest.mark.parametrize("form", ["", "--json"])
-def test_a_mistake_is_one_line_and_changes_nothing(words: str, form: str, said: str, call: Call, run: Path) -> None:
-    if form and not words:
-        pytest.skip("no verb, no form")
+def test_a_mistake_is_one_line_and_changes_nothing(words: str, said: str, call: Call, run: Path) -> None:
     Path("empty").mkdir()
     Path("broken.yaml").write_text("seed: [1\n")
     for name in ("untrained", "spoilt"):
@@ -459,9 +454,15 @@ def test_a_mistake_is_one_line_and_changes_nothing(words: str, form: str, said: 
     given = words.split()
     if given[:1] == ["train"] and len(given) > 1 and "run_dir" not in words:
         given += ["run_dir=new"]
-    assert said in call(*given, *filter(None, [form])).refused()
+    assert said in call(*given).refused()
     assert tree(Path()) == before
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("words", ["train cartpol", "train cartpole agent=random", "evaluate nowhere", "list wolds"])
+def test_a_mistake_is_one_line_with_json_too(words: str, call: Call, here: Path) -> None:
+    call(*words.split(), "--json").refused()
+    assert tree(here) == {}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -490,7 +491,7 @@ def test_a_control_character_does_not_reach_the_terminal(call: Call, run: Path) 
     [
         ("policy.safetensors", "policy.safetensors: does not match its manifest"),
         ("state.json", "state.json: does not match its manifest"),
-        ("manifest.json", "manifest.json"),
+        ("manifest.json", "does not match its manifest"),
         ("truncate", "policy.safetensors: is truncated"),
         ("remove", "policy.safetensors: is missing"),
         ("add", "extra.safetensors"),

@@ -166,9 +166,7 @@ def pendulum_cost(before: Floats, actions: Floats, over: NDArray[np.bool_]) -> F
 
 
 def acrobot_tolerance(before: Floats, actions: Floats) -> Floats:
-    return np.broadcast_to(
-        1e4 * 2.0**-52 * np.array([math.pi, math.pi, 4 * math.pi, 9 * math.pi]), before.shape
-    )
+    return np.broadcast_to(1e4 * 2.0**-52 * np.array([math.pi, math.pi, 4 * math.pi, 9 * math.pi]), before.shape)
 
 
 def acrobot_near(after: Floats, tolerance: Floats) -> NDArray[np.bool_]:

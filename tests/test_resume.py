@@ -41,9 +41,7 @@ def outcome(run: Path) -> tuple[object, ...]:
         for member, arrays in last.tensors.items()
         for name, array in arrays.items()
     }
-    agent = {
-        path.relative_to(run): path.read_bytes() for path in sorted((run / "agent").rglob("*.safetensors"))
-    }
+    agent = {path.relative_to(run): path.read_bytes() for path in sorted((run / "agent").rglob("*.safetensors"))}
     evaluations = [path.read_bytes() for path in sorted(run.glob("evaluations/*/episodes.jsonl"))]
     return (
         last.step,
@@ -74,9 +72,7 @@ def test_killed_at_a_random_moment(agent: str, moment: int, tmp_path: Path, unin
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
         # Wait until it is at work; then anything goes.
-        while (
-            not (folder / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline
-        ):
+        while not (folder / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         try:
             # A resumed run first has to start, which takes a few seconds; later ones get longer, or it would never end.
@@ -128,9 +124,7 @@ def test_signals_leave_a_checkpoint_within_5_seconds(
     number: int, status: int, tmp_path: Path, uninterrupted: dict
 ) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        train("ppo", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(train("ppo", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.01)
@@ -145,18 +139,14 @@ def test_signals_leave_a_checkpoint_within_5_seconds(
     assert outcome(folder) == uninterrupted["ppo"]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    tmp_path: Path, uninterrupted: dict
-) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, uninterrupted: dict) -> None:
     folder = tmp_path / "run"
     subprocess.run(train("ppo", folder), check=True, capture_output=True)
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
     damaged = bytearray((newest / "policy.safetensors").read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (newest / "policy.safetensors").write_bytes(damaged)
-    resumed = subprocess.run(
-        command("resume", str(folder), "--json"), check=True, capture_output=True, text=True
-    )
+    resumed = subprocess.run(command("resume", str(folder), "--json"), check=True, capture_output=True, text=True)
     assert f"{newest.name}/policy.safetensors: does not match its manifest" in resumed.stderr
     assert "going on from step-" in resumed.stderr
     assert outcome(folder) == uninterrupted["ppo"]
@@ -167,7 +157,5 @@ def test_measuring_along_the_way_does_not_change_training(tmp_path: Path, uninte
     subprocess.run(words, check=True, capture_output=True)
     other = outcome(tmp_path / "run")
     kept = {key: value for key, value in other[1].items() if not key.startswith("kept-")}
-    assert kept == {
-        key: value for key, value in uninterrupted["ppo"][1].items() if not key.startswith("kept-")
-    }
+    assert kept == {key: value for key, value in uninterrupted["ppo"][1].items() if not key.startswith("kept-")}
     assert other[3] == uninterrupted["ppo"][3]

@@ -23,10 +23,7 @@ vectors = hnp.arrays(np.float64, st.integers(1, 40), elements=halves)
 matrices = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=halves)
 pairs = st.integers(1, 4).flatmap(
     lambda tasks: st.tuples(
-        *[
-            hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(tasks)), elements=halves)
-            for _ in range(2)
-        ]
+        *[hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.just(tasks)), elements=halves) for _ in range(2)]
     )
 )
 quick = settings(max_examples=60, deadline=None)
@@ -86,9 +83,7 @@ def test_iqm_lies_between_the_quartiles(scores: FloatArray) -> None:
 
 
 def test_summary_by_hand() -> None:
-    got = stats.summary(
-        [4, 0, 8, 100, 4], lengths=[10, 20, 30, 40, 50], success=[True, False, True, True, False]
-    )
+    got = stats.summary([4, 0, 8, 100, 4], lengths=[10, 20, 30, 40, 50], success=[True, False, True, True, False])
     low, high = got.pop("ci95")
     assert got == {
         "episodes": 5,
@@ -233,9 +228,7 @@ def test_higher_confidence_is_never_narrower(scores: FloatArray) -> None:
     assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
 
 
-def coverage(
-    seeds: int, centres: list[float], statistic: Callable[..., Any], simulations: int = 3000
-) -> float:
+def coverage(seeds: int, centres: list[float], statistic: Callable[..., Any], simulations: int = 3000) -> float:
     """Fraction of simulated experiments whose 95 % interval holds the true value, the mean of the centres."""
     generator = np.random.default_rng(2021)
     truth = np.mean(centres)
@@ -313,8 +306,7 @@ def test_probability_of_improvement_is_mann_whitneys_u(pair: tuple[FloatArray, F
     u = [
         scipy.stats.mannwhitneyu(x[:, k], y[:, k], method="asymptotic").statistic / (len(x) * len(y))
         for k in range(x.shape[1])
-        if np.ptp(np.concatenate([x[:, k], y[:, k]]))
-        > 0  # of constants scipy has no statistic without warning
+        if np.ptp(np.concatenate([x[:, k], y[:, k]])) > 0  # of constants scipy has no statistic without warning
     ]
     constants = x.shape[1] - len(u)
     assert stats.probability_of_improvement(x, y) == pytest.approx((sum(u) + constants / 2) / x.shape[1])

@@ -81,6 +81,7 @@ class Sb3Learner:
         normalize_rewards: bool,
         arguments: dict[str, Any],
     ) -> None:
+        _without_dynamo()
         self.name, self.budget = name, budget
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
@@ -237,6 +238,12 @@ class Sb3Learner:
         """Go on from `save`; raises ValueError where the state is another algorithm's or size's."""
         model: Any = self.model
         tensors, state = saved.tensors, saved.state
+        counts = [state.get(name, 0) for name in ("steps", "updates", "episodes", "calls")]
+        infos = [number for info in state.get("episode_infos", ()) for number in info]
+        if not 0 <= state["numpy"]["pos"] <= 624:  # numpy would read beyond its state
+            raise ValueError("the checkpoint's random generator is at no position")
+        if not all(type(n) in (int, float) for n in (*counts, *infos, state.get("progress", 0.0))) or min(counts) < 0:
+            raise ValueError(f"the checkpoint's counters do not fit this {self.name} learner")
         try:
             model.policy.load_state_dict(_torch(tensors["policy"]))
             _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
@@ -266,6 +273,8 @@ def at_least_one(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)}: expected at least 1")
+    if config.learning_rate < 0:
+        raise ValueError(f"learning_rate={config.learning_rate}: expected at least 0")
 
 
 def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool) -> Sb3Agent:
@@ -274,6 +283,10 @@ def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool
         policy.load_state_dict(_torch(saved.tensors["policy"]))
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"the saved parameters do not fit this {name} policy: {error}") from None
+    for member in ("policy", "normalizer"):
+        for key, array in saved.tensors.get(member, {}).items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"the saved {key} is not finite")
     statistics = saved.tensors.get("normalizer")
     if statistics is not None:
         statistics = {key.removeprefix("observation_"): value for key, value in statistics.items()}
@@ -282,6 +295,18 @@ def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool
     if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
         raise ValueError(f"the saved observation statistics do not fit this {name} policy")
     return Sb3Agent(name, policy, statistics)
+
+
+def _without_dynamo() -> None:
+    """Keep torch from importing its compiler, a second and more, the first time an optimizer is touched.
+
+    Its methods are wrapped so that torch.compile leaves them alone; the wrapper looks for this attribute first.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        wrapped = getattr(method, "__wrapped__", None)
+        code = getattr(method, "__code__", None)
+        if wrapped is not None and code is not None and code.co_filename.endswith("_compile.py"):
+            wrapped.__dynamo_disable = wrapped
 
 
 def only_discrete(name: str, world: WorldInfo) -> None:

@@ -54,6 +54,8 @@ def policy_arguments(world: WorldInfo, policy: str, net_arch: list[int], activat
     """Return SB3's policy_kwargs; ValueError for an unknown policy or activation, or a CNN on a vector."""
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}: expected one of {', '.join(POLICIES)}")
+    if any(type(units) is not int or not 1 <= units <= 2**20 for units in net_arch):
+        raise ValueError(f"net_arch={list(net_arch)}: expected layers of 1 to {2**20} units")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}")
     arguments: dict[str, Any] = {"net_arch": list(net_arch), "activation_fn": ACTIVATIONS[activation]}

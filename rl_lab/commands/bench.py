@@ -35,8 +35,8 @@ def run(given: argparse.Namespace) -> int:
     if given.world not in by_name.names():
         raise UsageError(f"no world {given.world!r}; {nearest(given.world, by_name.names())}")
     worlds = given.worlds if given.worlds is not None else 4096 if given.kind == "env" else 1024
-    if worlds < 1 or given.rounds < 1 or not 0 < given.seconds < 3600:
-        raise UsageError("--worlds and --rounds are at least 1, --seconds more than 0")
+    if not 1 <= worlds < 2**24 or given.rounds < 1 or not 0 < given.seconds < 3600:
+        raise UsageError("--worlds is 1 to 16777215, --rounds at least 1, --seconds more than 0")
     against = tuple(name for name in given.vs.split(",") if name)
     rows = bench(given.kind, given.world, worlds=worlds, against=against, rounds=given.rounds, seconds=given.seconds)
     if given.json:

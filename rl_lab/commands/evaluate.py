@@ -91,8 +91,8 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     if target in catalogue.names():
         scenario = _of_agent(target, overrides, compose)
         factory: Any = catalogue.load(target)
-        worlds = batch.make(scenario.world, 1, scenario.params)
         try:
+            worlds = batch.make(scenario.world, 1, scenario.params)
             return factory.make(scenario.config, worlds.world), scenario, None, 0
         except ValueError as error:
             raise UsageError(str(error)) from None

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from ..names import one_line
+
 NAME = "list"
 KINDS = ("worlds", "agents", "scenarios", "runs")
 
@@ -35,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.2f}" if isinstance(value, float) else one_line(value)
 
 
 def _worlds() -> list[dict[str, Any]]:
@@ -101,18 +103,18 @@ def _runs() -> list[dict[str, Any]]:
 
     items = []
     for run in every():
-        facts = json.loads((run.path / "run.json").read_text())
-        summary = run.summary()
+        facts, summary = run.facts(), run.summary() or {}
         found, _ = latest(run.checkpoints)
+        mean = summary.get("mean_return")
         items.append(
             {
                 "name": str(run.path),
-                "scenario": facts["scenario"],
-                "agent": facts["agent"],
-                "seed": facts["seed"],
+                "scenario": facts.get("scenario"),
+                "agent": facts.get("agent"),
+                "seed": facts.get("seed"),
                 "steps": found.step if found else 0,
-                "mean return": summary["mean_return"] if summary else None,
-                "started": facts["started"],
+                "mean return": mean if isinstance(mean, int | float) else None,
+                "started": facts.get("started"),
             }
         )
     return items

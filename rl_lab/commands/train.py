@@ -67,7 +67,6 @@ def _train(scenario: Scenario, quiet: bool) -> Result | None:
     from ..training import Interrupted, train
 
     progress = Progress(quiet=quiet)
-    progress.note(f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}")
     try:
         return train(scenario, [shlex.quote(a) for a in sys.argv], progress)
     except Interrupted as stop:
