@@ -48,9 +48,7 @@ def reset(s: State, p: Params) -> None:
 
 
 @kernel
-def accelerations(
-    shoulder: f8, elbow: f8, shoulder_spin: f8, elbow_spin: f8, torque: f8, p: Params
-) -> tuple[f8, f8]:
+def accelerations(shoulder: f8, elbow: f8, shoulder_spin: f8, elbow_spin: f8, torque: f8, p: Params) -> tuple[f8, f8]:
     middle = 0.5 * p.link_length
     lever = p.link_mass * p.link_length * middle
     swing = p.link_mass * middle * middle + p.link_inertia  # inertia of a link about its joint
