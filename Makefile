@@ -3,6 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
+# pip and setuptools say a lot that is of interest only when something fails.
+quietly = $(BIN)/python -m pip install $(1) >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+
 .PHONY: install demo test slow lint types bench clean
 
 install: $(VENV)/installed
@@ -10,16 +13,17 @@ test slow lint types: $(VENV)/installed-dev
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install it, or name another with make PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "making an environment in $(VENV) and installing: a minute or two"
+	@$(PYTHON) -m venv $(VENV)
+	@$(call quietly,--upgrade pip)
 
 # The lock file has exact versions of everything, test tools included; install takes from it what it needs.
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	@$(call quietly,--constraint requirements.lock --editable .)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	@$(call quietly,--constraint requirements.lock --editable '.[dev]')
 	@touch $@
 
 demo: install
@@ -40,7 +44,7 @@ types:
 
 # The table of the README: run it on a quiet machine.
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[bench]'
+	@$(call quietly,--constraint requirements.lock --editable '.[bench]')
 	$(BIN)/python scripts/bench.py
 
 clean:
