@@ -646,7 +646,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("ppo", "cartpole", {"batch_size": 0}, "batch_size"),
     ("ppo", "cartpole", {"batch_size": -32}, "batch_size"),
     ("ppo", "cartpole", {"n_epochs": 0}, "n_epochs"),
-    ("ppo", "cartpole", {"learning_rate": -1e-3}, "learning rate"),
+    ("ppo", "cartpole", {"learning_rate": -1e-3}, "learning.rate"),
     ("ppo", "cartpole", {"learning_rate_schedule": "cosine"}, "learning_rate_schedule='cosine'.*constant or linear"),
     ("ppo", "cartpole", {"policy": "lstm"}, "policy='lstm'.*mlp, cnn"),
     ("ppo", "cartpole", {"activation": "gelu"}, "activation='gelu'.*tanh, relu, elu, silu"),
@@ -660,7 +660,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("dqn", "cartpole", {"batch_size": 0}, "batch_size"),
     ("dqn", "cartpole", {"buffer_size": 0}, "buffer_size"),
     ("dqn", "cartpole", {"train_freq": 0}, "train_freq"),
-    ("dqn", "cartpole", {"learning_rate": -1e-3}, "learning rate"),
+    ("dqn", "cartpole", {"learning_rate": -1e-3}, "learning.rate"),
     ("dqn", "pendulum", {}, r"dqn needs discrete actions; pendulum's are Box.*agent=ppo"),
     ("dqn", "whale", {}, r"dqn needs discrete actions; whale's are Box.*agent=ppo"),
 ]

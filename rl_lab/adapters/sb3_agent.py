@@ -238,13 +238,16 @@ class Sb3Learner:
         """Go on from `save`; raises ValueError where the state is another algorithm's or size's."""
         model: Any = self.model
         tensors, state = saved.tensors, saved.state
-        counts = [state.get(name, 0) for name in ("steps", "updates", "episodes", "calls")]
-        infos = [number for info in state.get("episode_infos", ()) for number in info]
-        if not 0 <= state["numpy"]["pos"] <= 624:  # numpy would read beyond its state
-            raise ValueError("the checkpoint's random generator is at no position")
-        if not all(type(n) in (int, float) for n in (*counts, *infos, state.get("progress", 0.0))) or min(counts) < 0:
-            raise ValueError(f"the checkpoint's counters do not fit this {self.name} learner")
         try:
+            counts = [state.get(name, 0) for name in ("steps", "updates", "episodes", "calls")]
+            infos = [number for info in state.get("episode_infos", ()) for number in info]
+            if not 0 <= state["numpy"]["pos"] <= 624:  # numpy would read beyond its state
+                raise ValueError("the checkpoint's random generator is at no position")
+            if (
+                not all(type(n) in (int, float) for n in (*counts, *infos, state.get("progress", 0.0)))
+                or min(counts) < 0
+            ):
+                raise ValueError(f"the checkpoint's counters do not fit this {self.name} learner")
             model.policy.load_state_dict(_torch(tensors["policy"]))
             _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
             if tensors["last"]["observations"].shape != np.shape(model._last_obs):
