@@ -27,7 +27,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 demo: install
-	$(BIN)/rl-lab train cartpole
+	@$(BIN)/rl-lab train cartpole
+	@echo "first: source $(BIN)/activate"
 
 test:
 	$(BIN)/python -m pytest
