@@ -30,28 +30,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Train; with -m every combination, and one table over seeds in the end."""
     from ..scenario import compose, sweep
+    from ..training import Interrupted
 
     target, overrides = _target(given.scenario, given.overrides)
-    if not given.multirun:
-        result = _train(compose(target, overrides), given.json)
-        if result is None:
-            return _INTERRUPTED[0]
-        report(result, given.json)
-        return 0
-    scenarios = [compose(target, combination) for combination in sweep(overrides)]
-    results = []
-    for scenario in _placed(scenarios):
-        result = _train(scenario, given.json)
-        if result is None:
-            return _INTERRUPTED[0]
-        results.append(result)
-        if not given.json:
-            print(f"{result.run.path}  mean return {result.summary['mean_return']:.2f}", flush=True)
+    try:
+        if not given.multirun:
+            report(_train(compose(target, overrides), given.json), given.json)
+            return 0
+        results = []
+        for scenario in _placed([compose(target, combination) for combination in sweep(overrides)]):
+            results.append(_train(scenario, given.json))
+            if not given.json:
+                print(f"{results[-1].run.path}  mean return {results[-1].summary['mean_return']:.2f}", flush=True)
+    except Interrupted as stop:
+        return interrupted(stop)
     _report_all(results, given.json)
     return 0
-
-
-_INTERRUPTED = [130]
 
 
 def _target(first: str, overrides: list[str]) -> tuple[str, list[str]]:
@@ -62,21 +56,15 @@ def _target(first: str, overrides: list[str]) -> tuple[str, list[str]]:
     return (named[-1] if named else first), [first, *overrides]
 
 
-def _train(scenario: Scenario, quiet: bool) -> Result | None:
+def _train(scenario: Scenario, quiet: bool) -> Result:
     from ..progress import Progress
-    from ..training import Interrupted, train
+    from ..training import train
 
-    progress = Progress(quiet=quiet)
-    try:
-        return train(scenario, [shlex.quote(a) for a in sys.argv], progress)
-    except Interrupted as stop:
-        interrupted(stop)
-        return None
+    return train(scenario, [shlex.quote(word) for word in sys.argv], Progress(quiet=quiet))
 
 
 def interrupted(stop: Any) -> int:
     """Print how to go on after Ctrl-C or SIGTERM; return the exit status."""
-    _INTERRUPTED[0] = stop.code
     if stop.run is not None:
         print(
             f"\nstopped at a checkpoint; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}",
