@@ -97,22 +97,22 @@ def test_the_exceptions_are_needed_and_the_lowest_floors_stand_on_numpy() -> Non
         assert {t.split(".")[0] for t, _ in imports(module) if t and not ours(t)} <= allowed, module
 
 
-START = {
-    "import rl_lab": (0.3, [sys.executable, "-c", "import rl_lab"]),
-    "rl-lab --help": (0.5, [str(Path(sys.executable).with_name("rl-lab")), "--help"]),
-}
+START = {"import rl_lab": ["-c", "import rl_lab"], "rl-lab --help": ["-m", "rl_lab.cli", "--help"]}
+OVER_GYMNASIUM = 1.6  # measured: 1.0 to 1.15
 
 
-@pytest.mark.parametrize("limit, command", START.values(), ids=START)
-def test_starting_is_quick(limit: float, command: list[str], tmp_path: Path) -> None:
-    seconds = []
+@pytest.mark.parametrize("command", START.values(), ids=START)
+def test_starting_takes_little_more_than_importing_gymnasium(command: list[str], tmp_path: Path) -> None:
+    """Side by side, since machines differ; test_training_slow.py holds the seconds of a quiet one."""
+    ours, theirs = [], []
     for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Processor time: other work on the machine lengthens what the clock on the wall shows, not this.
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert statistics.median(seconds) < limit, seconds
+        for words, seconds in ((command, ours), (["-c", "import gymnasium"], theirs)):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            # Processor time: other work on the machine lengthens what the clock on the wall shows, not this.
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(ours) < OVER_GYMNASIUM * min(theirs), (ours, theirs)
 
 
 @pytest.mark.parametrize("program", ["import rl_lab", "import rl_lab.cli as c; c.parser().format_help()"])
