@@ -41,7 +41,7 @@ class ScriptedAgent:
         """See `agent.Agent.act`; call `attend` first."""
         if self.worlds is None:
             raise ValueError("a scripted agent attends its worlds before it acts")
-        return self.worlds.expert_actions()[:, 0].copy(), None
+        return self.worlds.scripted_actions()[:, 0].copy(), None
 
 
 def make(config: Config, world: WorldInfo) -> Agent:

@@ -52,6 +52,8 @@ class Plan:
 def plan(world: World) -> Plan | None:
     """Return what moves when many worlds are stepped at a time; None for worlds that are stepped one by one."""
     kernels = reached(world.step) | reached(world.observe)
+    if len(world.agents) > 1 or world.masked:
+        return None
     if np.prod(world.observation.shape) > _MOST_NUMBERS or not all(_straight(function) for function in kernels):
         return None
     named = {name for function in kernels for name in function.__code__.co_names} | {"t"}

@@ -69,7 +69,8 @@ def _loops(world: World) -> ModuleType:
 
     source = _template("loops")
     constants = _constants(world)
-    authored = [world.reset, world.step, world.observe, world.expert]
+    authored = [world.reset, world.step, world.observe, world.legal, world.expert, world.novice]
+    authored += [world.turns, world.present]
     name = f"{world.name}-" + kernels.fingerprint(
         numba.__version__,
         layout,
@@ -84,13 +85,15 @@ def _loops(world: World) -> ModuleType:
 
     done: dict[Any, Any] = {}
     inlined = partial(numba.njit, forceinline=True, **_OPTIONS)
-    linked = {key: kernels.link(getattr(world, key), inlined, done) for key in ("reset", "step", "observe")}
-    expert = kernels.link(world.expert, inlined, done) if world.expert else None
+    linked = {
+        key: kernels.link(function, inlined, done) if (function := getattr(world, key)) else None
+        for key in ("reset", "step", "observe", "legal", "expert", "novice")
+    }
     put, take = columns.reward_column()
     namespace = {
         **constants,
         **linked,
-        "expert": expert,
+        **{key: inlined(function) for key, function in _readers(world).items()},
         "COMPILED": True,
         "carray": numba.carray,
         "prange": numba.prange,
@@ -127,10 +130,8 @@ def plain_loops(world: World) -> ModuleType:
         **_constants(world),
         "LANES": 0,
         "COMPILED": False,
-        "reset": world.reset,
-        "step": world.step,
-        "observe": world.observe,
-        "expert": world.expert,
+        **{key: getattr(world, key) for key in ("reset", "step", "observe", "legal", "expert", "novice")},
+        **_readers(world),
         "carray": None,
         "prange": range,
         "address_to_pointer": None,
@@ -141,6 +142,19 @@ def plain_loops(world: World) -> ModuleType:
     }
     namespace = vars(_execute(_template("episode"), f"rl_lab_plain_episode.{world.name}", namespace))
     return _execute(_template("loops"), f"rl_lab_plain.{world.name}", namespace)
+
+
+def _readers(world: World) -> dict[str, Callable[..., Any]]:
+    """Return functions that read the State fields a world names, and what is legal where only the counts say it."""
+    code = f"def to_move(s): return s.{world.turns or 't'}\n"
+    code += f"def present(s, agent): return {f's.{world.present}[agent]' if world.present else 1}\n"
+    names = ["to_move", "present"]
+    made: dict[str, Any] = {}
+    if world.masked and not world.legal:
+        code += "def legal(s, agent, p, mask):\n    for k in range(COUNTS[agent]): mask[k] = 1\n"
+        made, names = {"COUNTS": _limits(world)["COUNTS"]}, [*names, "legal"]
+    exec(code, made)  # World has seen to it that these are fields
+    return {key: made[key] for key in names}
 
 
 def _template(name: str) -> Path:
@@ -174,10 +188,27 @@ def _constants(world: World) -> dict[str, Any]:
         "OBSERVATION_COLUMNS": columns.LANES * bytes_seen,
         "OBSERVATION_BYTES": bytes_seen,
         "A": len(world.agents),
-        "DISCRETE": isinstance(world.action, Discrete),
-        "LOWEST": 0 if isinstance(world.action, Discrete) else world.action.low,
-        "HIGHEST": int(world.action.n) - 1 if isinstance(world.action, Discrete) else world.action.high,
+        "SOLO": len(world.agents) == 1,
+        "REAL": world.observation.dtype.kind == "f",
+        "MASKED": world.masked,
+        "MASK_SIZE": world.mask_size,
+        "TURNS": bool(world.turns),
+        "LEAVING": bool(world.present),
+        "ZERO_SUM": world.zero_sum,
+        "FORFEIT_REWARD": float(world.forfeit),
+        **_limits(world),
     }
+
+
+def _limits(world: World) -> dict[str, Any]:
+    if isinstance(world.action, Discrete):
+        counts = np.array([space.n for space in world.action_spaces], np.int64)  # type: ignore[union-attr]
+        return {"DISCRETE": True, "COUNTS": counts, "LOWEST": None, "HIGHEST": None}
+    # Whoever has fewer numbers in its action leaves the rest alone.
+    low, high = (np.full((len(world.agents), *world.action_shape), side, np.float32) for side in (-np.inf, np.inf))
+    for a, space in enumerate(world.action_spaces):
+        low[a, : space.shape[0]], high[a, : space.shape[0]] = space.low, space.high  # type: ignore[index, union-attr]
+    return {"DISCRETE": False, "COUNTS": None, "LOWEST": low, "HIGHEST": high}
 
 
 def _publish(source: Path, target: Path) -> None:
@@ -228,6 +259,6 @@ def _address_to_pointer() -> Any:
     return address_to_pointer
 
 
-def plain_views(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+def plain_view(arrays: tuple[Any, ...]) -> layout.View:
     """Return the batch's arrays as `plain_loops` wants them: records and rows that read as Python numbers."""
-    return tuple(record.PlainArray(a) if isinstance(a, np.ndarray) else a for a in arrays)
+    return layout.View(*(record.PlainArray(a) if isinstance(a, np.ndarray) else a for a in arrays))

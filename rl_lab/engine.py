@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
 from . import columns, compiler, layout
@@ -17,6 +19,7 @@ MODES = {
     AutoresetMode.NEXT_STEP: layout.NEXT_STEP,
     AutoresetMode.DISABLED: layout.DISABLED,
 }
+ILLEGAL = {"refuse": layout.REFUSE, "forfeit": layout.FORFEIT, "noop": layout.NOOP}
 STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
 SEEDS = 2**32  # a seed is the generator's 32-bit key; evaluate.py says who uses which
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
@@ -29,7 +32,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Batch:
-    """N worlds x A agents (A = 1 for now), owned as contiguous arrays that never move.
+    """N worlds x A agents, owned as contiguous arrays that never move.
 
     actions             int64 [N, A], or float32 [N, A, k]     written by the caller
     observations        [N, A, *shape] of the space's dtype    valid after reset and step
@@ -39,6 +42,14 @@ class Batch:
     episode_returns     float64 [N, A], episode_lengths int32 [N]: of the last finished episode
     log_totals          float64 [N, 1 + K]: finished episodes, and the K log fields summed over them
     ended               bool [N]: worlds whose episode ended in this step or, where they do not reset, earlier
+    legal               uint8 [N, A, actions]: what each may do next, where the world is `masked`; 0 for who does not act
+    active              bool [N, A]: who acts in the next step; the actions of others are not looked at
+    departed            bool [N, A]: who left its episode in this step, while it may go on for others
+    fouls               bool [N, A]: whose action was illegal in this step, with `illegal` "forfeit" or "noop"
+
+    `illegal` says what becomes of an illegal action: "refuse" raises before anything moves; "forfeit" ends the episode,
+    at the price of the world's `forfeit`; with "noop" nothing happens, in a turn-based world, and the mover has to move
+    again; elsewhere the agent's first legal action is taken.
 
     Args: `seed` in 0..2**32-1; world i draws from stream `first + i` of it, so a batch equals any split of it.
     `threads`: None picks serial or threaded loops by measuring; 1 is serial; k > 1 threads. `params`: one record or N.
@@ -58,6 +69,7 @@ class Batch:
         threads: int | None = None,
         autoreset: AutoresetMode = AutoresetMode.SAME_STEP,
         plain: bool = False,
+        illegal: str = "refuse",
     ) -> None:
         params = world.Params() if params is None else np.atleast_1d(params)
         if not 0 < n < STREAMS:
@@ -65,6 +77,9 @@ class Batch:
         if params.dtype != world.Params.dtype or params.shape not in ((1,), (n,)):
             raise ValueError(f"params: expected 1 or {n} records of {world.name}'s Params, got shape {params.shape}")
         world.Params.check(params)
+        if illegal not in ILLEGAL:
+            raise ValueError(f"illegal={illegal!r}: expected one of {', '.join(ILLEGAL)}")
+        _check_memory(world, n)
         self.world, self.n, self.plain, self.autoreset = world, n, plain, autoreset
         agents, shape = len(world.agents), world.observation.shape
         # Loops that step a block of worlds at a time step all of the last one: there is room for it.
@@ -81,6 +96,10 @@ class Batch:
         self.episode_returns = np.zeros((n, agents))
         self.episode_lengths = np.zeros(n, np.int32)
         self.log_totals = np.zeros((n, 1 + len(world.log_names)))
+        self.legal = np.zeros((n, agents, world.mask_size), np.uint8)
+        self.active = np.ones((n, agents), np.bool_)
+        self.departed, self.fouls = (np.zeros((n, agents), np.bool_) for _ in range(2))
+        self.illegal = illegal
         self.threads = os.cpu_count() or 1 if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads={threads}: expected at least 1")
@@ -97,25 +116,24 @@ class Batch:
         owned: tuple[Array, ...] = (self.states, self.params, self.actions, self.observations)
         owned += (self.rewards, self.terminated, self.truncated, self.ended, self.final_observations)
         owned += (self.running_returns, self.episode_returns, self.episode_lengths, self.log_totals)
+        owned += (self.legal, self.active, self.departed, self.fouls)
         header = np.zeros(layout.HEADER_SIZE, np.int64)
         header[layout.N], header[layout.CHUNKS] = self.n, self.threads
         header[layout.MODE], header[layout.HORIZON] = MODES[self.autoreset], self.world.horizon
-        header[layout.N_PARAMS] = len(self.params)
+        header[layout.N_PARAMS], header[layout.ILLEGAL] = len(self.params), ILLEGAL[self.illegal]
         header[layout.FIRST_POINTER : layout.FIRST_POINTER + len(owned)] = [a.ctypes.data for a in owned]
         self._header, self._address = header, header.ctypes.data
         self._outcomes = np.zeros(self.threads, np.int64)
         self._loops = compiler.plain_loops(self.world) if self.plain else compiler.loops(self.world)
+        self._handle: Any = self._address
         if self.plain:
             flat, final = (
                 a.reshape(self.n, len(self.world.agents), -1) for a in (self.observations, self.final_observations)
             )
             words = self.states.view(np.float64).reshape(self.n, -1)
+            settings = (int(header[layout.MODE]), self.world.horizon, ILLEGAL[self.illegal])
             arrays = (self.states, words, *owned[1:4], flat, *owned[4:8], final, *owned[9:])
-            self._plain_arguments = (
-                int(header[layout.MODE]),
-                self.world.horizon,
-                *compiler.plain_views(arrays),
-            )
+            self._handle = compiler.plain_view((*settings, *arrays))
 
     def seed(self, seed: int | Array, first: int = 0, mask: Array | None = None) -> None:
         """Give world i stream `first + i` of a seed, or stream 0 of its own of int [N]; takes hold at reset.
@@ -148,11 +166,8 @@ class Batch:
         return self.observations
 
     def _run_reset(self, mask: Array) -> None:
-        if self.plain:
-            with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
-                outcome = self._loops.reset_masked(self._plain_arguments, mask)
-        else:
-            outcome = self._loops.reset_masked(self._address, mask)
+        with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
+            outcome = self._loops.reset_masked(self._handle, mask)
         if outcome < 0:
             self._fail(outcome)
 
@@ -167,7 +182,7 @@ class Batch:
             outcome = self._step_threaded()
         elif self.plain:
             with np.errstate(all="ignore"):
-                outcome = self._loops.step_serial(self._plain_arguments)
+                outcome = self._loops.step_serial(self._handle)
         elif self._trial is not None:
             outcome = self._step_on_trial()
         else:
@@ -199,10 +214,7 @@ class Batch:
         world, fault = divmod(-outcome - 1, layout.FAULTS)
         t = self.states["t"][world]
         if fault == layout.BAD_ACTION:
-            given = self.actions[world].tolist()
-            raise ValueError(
-                f"{self.world.name}: action {given[0]} of world {world} at step {t} is outside {self.world.action}"
-            )
+            raise ValueError(self._bad_action(world))
         field = _FIELDS[fault]
         value = self.rewards[world] if field == "reward" else self.observations[world]
         shown = np.array2string(np.ravel(value)[:8], precision=4, separator=", ")
@@ -210,12 +222,30 @@ class Batch:
         self._broken = f"{self.world.name}: non-finite {field} in world {world} at step {t}: {shown}"
         raise NonFiniteError(self._broken)
 
-    def expert_actions(self) -> Array:
-        """Write the expert's actions for the present states into `actions` and return them; ValueError without one."""
-        if self.world.expert is None:
-            raise ValueError(f"{self.world.name} has no expert")
-        arrays = (self.states, self.params, self.actions)
-        self._loops.expert_actions(*(compiler.plain_views(arrays) if self.plain else arrays))
+    def _bad_action(self, world: int) -> str:
+        w, t, lone = self.world, self.states["t"][world], len(self.world.agents) == 1
+        for a, space in enumerate(w.action_spaces):
+            given = self.actions[world, a]
+            own = given[: space.shape[0]] if isinstance(space, Box) else given
+            who = f"world {world}" if lone else f"{w.agents[a]} in world {world}"
+            inside = space.contains(own) if isinstance(space, Box) else 0 <= given < space.n
+            if self.active[world, a] and not inside:
+                return f"{w.name}: action {own.tolist()} of {who} at step {t} is outside {space}"
+            if self.active[world, a] and w.masked and not self.legal[world, a, given]:
+                may = np.flatnonzero(self.legal[world, a]).tolist()
+                return f"{w.name}: action {given} of {who} at step {t} is illegal; legal are {may}"
+        return f"{w.name}: an action of world {world} at step {t} is outside its space"
+
+    def scripted_actions(self, strength: str = "expert") -> Array:
+        """Write the actions of the world's expert, or novice, into `actions` for everyone who acts; return `actions`.
+
+        Raises ValueError where the world has none of this strength.
+        """
+        if strength not in ("expert", "novice"):
+            raise ValueError(f"strength={strength!r}: expected expert or novice")
+        if getattr(self.world, strength) is None:
+            raise ValueError(f"{self.world.name} has no {strength}")
+        getattr(self._loops, f"{strength}_actions")(self._handle)
         return self.actions
 
     def state(self, i: int) -> bytes:
@@ -233,6 +263,7 @@ class Batch:
         self.world.State.check(given)
         self.states[i] = given[0]
         self.ended[i] = self.terminated[i] = self.truncated[i] = False
+        self.departed[i] = self.fouls[i] = False
         self._reseed[i] = False
         self.observe(i)
 
@@ -263,7 +294,8 @@ class Batch:
 
     def _persistent(self) -> dict[str, Array]:
         names = "observations rewards terminated truncated ended running_returns episode_returns episode_lengths"
-        arrays = {name: getattr(self, name) for name in f"{names} log_totals".split()}
+        names += " log_totals legal active departed fouls"
+        arrays = {name: getattr(self, name) for name in names.split()}
         return {
             **arrays,
             "states": self.states.view(np.uint8).reshape(self.n, -1),
@@ -282,3 +314,13 @@ class Batch:
 
     def close(self) -> None:
         """Nothing is held open; here because other batches have it."""
+
+
+def _check_memory(world: World, n: int) -> None:
+    """Raise ValueError where n worlds do not fit into the machine: arrays are zeroed lazily, and fail much later."""
+    agents, numbers = len(world.agents), int(np.prod(world.observation.shape))
+    row = 2 * numbers * world.observation.dtype.itemsize + world.mask_size + 8 * int(np.prod(world.action_shape)) + 32
+    needed = n * (world.State.dtype.itemsize + agents * row)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(f"worlds={n}: {world.name} would need {needed / 2**30:.0f} GiB of {there / 2**30:.0f}")

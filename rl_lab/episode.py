@@ -16,6 +16,7 @@ from rl_lab.layout import (
     FIRST_POINTER,
     HEADER_SIZE,
     HORIZON,
+    ILLEGAL,
     LATE,
     MODE,
     N_PARAMS,
@@ -25,6 +26,7 @@ from rl_lab.layout import (
     UNPAID,
     UNSEEN,
     N,
+    View,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
     reset: Any  # the world's kernels, compiled
     observe: Any
+    legal: Any
+    present: Any  # present(s, agent) and to_move(s) read the State fields that the world names
+    to_move: Any
     STATE: Any  # its dtypes and shapes
     PARAMS: Any
     ACTION: Any
@@ -46,17 +51,24 @@ if TYPE_CHECKING:
     LOG_WORD: int  # where the log's float64 fields begin
     LOG_SIZE: int
     A: int
+    SOLO: bool  # one agent, whose kernels take no index
+    MASKED: bool  # the world has legal and illegal actions
+    MASK_SIZE: int
+    TURNS: bool
+    LEAVING: bool  # agents can leave before the episode ends
+    REAL: bool  # observations can be NaN
     COMPILED: bool
 
 
 @inlined
 def _view(header: Any) -> Any:
-    """Return (mode, horizon, arrays...) of the batch whose header lies at this address, in `Batch.arrays` order."""
+    """Return the View of the batch whose header lies at this address."""
     h = carray(address_to_pointer(header), (HEADER_SIZE,), np.int64)
     n, p = h[N], FIRST_POINTER
-    return (
+    return View(
         h[MODE],
         h[HORIZON],
+        h[ILLEGAL],
         carray(address_to_pointer(h[p]), (n,), STATE),
         carray(address_to_pointer(h[p]), (n, STATE_WORDS), np.float64),
         carray(address_to_pointer(h[p + 1]), (h[N_PARAMS],), PARAMS),
@@ -72,37 +84,87 @@ def _view(header: Any) -> Any:
         carray(address_to_pointer(h[p + 10]), (n, A), np.float64),
         carray(address_to_pointer(h[p + 11]), (n,), np.int32),
         carray(address_to_pointer(h[p + 12]), (n, 1 + LOG_SIZE), np.float64),
+        carray(address_to_pointer(h[p + 13]), (n, A, MASK_SIZE), np.uint8),
+        carray(address_to_pointer(h[p + 14]), (n, A), np.uint8),
+        carray(address_to_pointer(h[p + 15]), (n, A), np.uint8),
+        carray(address_to_pointer(h[p + 16]), (n, A), np.uint8),
     )
 
 
 @inlined
-def _arrays(arrays: Any) -> Any:
-    return arrays
+def _as_is(view: Any) -> Any:
+    return view
 
 
-view = _view if COMPILED else _arrays  # plain loops are handed the arrays themselves
+view = _view if COMPILED else _as_is  # plain loops are handed the view itself
 
 
 @inlined
-def restart(i: Any, states: Any, words: Any, params: Any, running: Any) -> None:
+def restart(i: Any, b: Any) -> None:
     """Begin world i's next episode: zero its state but for the random stream, then the author's reset."""
-    for k in range(KEPT_WORDS, words.shape[1]):
-        words[i, k] = 0.0
-    running[i, 0] = 0.0
-    reset(states[i], params[min(i, len(params) - 1)])
+    for k in range(KEPT_WORDS, STATE_WORDS):
+        b.words[i, k] = 0.0
+    for a in range(A):
+        b.running[i, a] = 0.0
+    reset(b.states[i], b.params[min(i, len(b.params) - 1)])
 
 
 @inlined
-def look(i: Any, states: Any, params: Any, observations: Any, flat: Any) -> Any:
-    """Write world i's observation into its row; return whether every number in it is finite."""
-    row = flat[i, 0]
-    for k in range(OBSERVATION_SIZE):
-        row[k] = 0
-    observe(states[i], params[min(i, len(params) - 1)], observations[i, 0])
+def _finite(row: Any) -> Any:
     excess = row[0] - row[0]
     for k in range(1, OBSERVATION_SIZE):
         excess += row[k] - row[k]  # 0 but for NaN and infinity, which make it NaN
     return excess == 0
+
+
+@inlined
+def _always(row: Any) -> Any:
+    return True
+
+
+finite = _finite if REAL else _always
+
+
+@inlined
+def _look_solo(i: Any, b: Any, live: Any) -> Any:
+    row = b.flat[i, 0]
+    for k in range(OBSERVATION_SIZE):
+        row[k] = 0
+    observe(b.states[i], b.params[min(i, len(b.params) - 1)], b.observations[i, 0])
+    if MASKED:
+        for k in range(MASK_SIZE):
+            b.legal[i, 0, k] = 0
+        legal(b.states[i], b.params[min(i, len(b.params) - 1)], b.legal[i, 0])
+    return finite(row)
+
+
+@inlined
+def _look_several(i: Any, b: Any, live: Any) -> Any:
+    s, p = b.states[i], b.params[min(i, len(b.params) - 1)]
+    good = True
+    for a in range(A):
+        row = b.flat[i, a]
+        for k in range(OBSERVATION_SIZE):
+            row[k] = 0
+        observe(s, a, p, b.observations[i, a])
+        good &= finite(row)
+        acts = live
+        if TURNS:
+            acts = acts and to_move(s) == a
+        if LEAVING:
+            acts = acts and present(s, a) != 0
+        b.active[i, a] = 1 if acts else 0
+        if MASKED:
+            for k in range(MASK_SIZE):
+                b.legal[i, a, k] = 0
+            if acts:
+                legal(s, a, p, b.legal[i, a])
+    return good
+
+
+# Writes the observations, legal actions and activity of world i; returns whether every number is finite. `live`:
+# whether the next step will be one of this episode's.
+look = _look_solo if SOLO else _look_several
 
 
 @outlined
@@ -111,25 +173,7 @@ def settle(i: Any, event: Any, batch: Any) -> Any:
 
     Few worlds come here, so it is compiled once, apart from the loops.
     """
-    (
-        mode,
-        _,
-        states,
-        words,
-        params,
-        _,
-        observations,
-        flat,
-        rewards,
-        terminated,
-        truncated,
-        ended,
-        final_observations,
-        running,
-        returns,
-        lengths,
-        logs,
-    ) = view(batch)
+    b = view(batch)
     if event & UNPAID:
         return -(1 + FAULTS * i + BAD_REWARD)
     if event & UNSEEN:
@@ -137,20 +181,24 @@ def settle(i: Any, event: Any, batch: Any) -> Any:
     finished = 0
     if event & (OVER | LATE):
         finished = 1
-        returns[i, 0] = running[i, 0]
-        lengths[i] = states[i].t
-        logs[i, 0] += 1.0
+        b.lengths[i] = b.states[i].t
+        b.logs[i, 0] += 1.0
         for k in range(LOG_SIZE):
-            logs[i, 1 + k] += words[i, LOG_WORD + k]
-        if mode != SAME_STEP:
+            b.logs[i, 1 + k] += b.words[i, LOG_WORD + k]
+        for a in range(A):
+            b.returns[i, a] = b.running[i, a]
+        if b.mode != SAME_STEP:
             return finished
-        for k in range(OBSERVATION_SIZE):
-            final_observations[i, 0, k] = flat[i, 0, k]
-    elif mode == NEXT_STEP:
-        terminated[i] = truncated[i] = ended[i] = 0
+        for a in range(A):
+            for k in range(OBSERVATION_SIZE):
+                b.final_observations[i, a, k] = b.flat[i, a, k]
+    elif b.mode == NEXT_STEP:
+        b.terminated[i] = b.truncated[i] = b.ended[i] = 0
+        for a in range(A):
+            b.departed[i, a] = 0
     else:
         return finished
-    restart(i, states, words, params, running)
-    if not look(i, states, params, observations, flat):
+    restart(i, b)
+    if not look(i, b, True):
         return -(1 + FAULTS * i + BAD_OBSERVATION)
     return finished

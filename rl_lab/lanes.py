@@ -75,25 +75,9 @@ prepare, action_of = (_narrow, _number) if DISCRETE else (_leave, _row)
 @outlined
 def step_blocks(low: Any, high: Any, batch: Any) -> Any:
     """Step worlds low..high-1; return the outcome (see FAULTS). The batch has room up to the end of the last block."""
-    (
-        mode,
-        horizon,
-        states,
-        _,
-        params,
-        actions,
-        observations,
-        flat,
-        rewards,
-        terminated,
-        truncated,
-        ended,
-        _,
-        running,
-        _,
-        _,
-        _,
-    ) = view(batch)
+    b = view(batch)
+    mode, horizon, states, params, actions, flat = b.mode, b.horizon, b.states, b.params, b.actions, b.flat
+    rewards, terminated, truncated, ended, running = b.rewards, b.terminated, b.truncated, b.ended, b.running
     state_columns = carray(scratch(STATE_COLUMNS), (STATE_COLUMNS,), np.uint8)
     params_columns = carray(scratch(PARAMS_COLUMNS), (PARAMS_COLUMNS,), np.uint8)
     given = carray(scratch(COLUMN), (LANES,), np.int32)

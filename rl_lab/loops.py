@@ -2,7 +2,7 @@
 
 Not imported as it stands: `compiler` executes a copy of this file once a world, with that world's compiled kernels
 and constants set as its globals, so that numba's disk cache serves every later process; and once with the plain
-kernels, so that the same loops run under a debugger. Shapes: N worlds, A agents; A is 1 in these loops.
+kernels, so that the same loops run under a debugger. Shapes: N worlds, A agents.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rl_lab.layout import (
-    ACTIONS,
     BAD_ACTION,
     BAD_OBSERVATION,
     FAULTS,
+    FORFEIT,
     FROZEN,
     LATE,
     OVER,
+    REFUSE,
     SAME_STEP,
     UNPAID,
     UNSEEN,
@@ -26,60 +27,194 @@ if TYPE_CHECKING:
     from numba import prange
 
     from .compiler import inlined, jit, outlined, parallel_jit
-    from .episode import look, restart, settle, view
+    from .episode import look, present, restart, settle, to_move, view
     from .lanes import step_blocks
 
     step: Any  # the world's kernels, compiled
     expert: Any
+    novice: Any
+    A: int
+    SOLO: bool
     DISCRETE: bool
-    LOWEST: Any  # of an action: ints, or float32 [k]
+    MASKED: bool
+    TURNS: bool
+    LEAVING: bool
+    ZERO_SUM: bool
+    FORFEIT_REWARD: float
+    LOWEST: Any  # of an action, float32 [A, k]
     HIGHEST: Any
+    COUNTS: Any  # of actions, int64 [A]
     LANES: int  # worlds stepped at a time, or 0
     GRAIN: int  # chunks for threads are multiples of this many worlds
+
+
+@inlined
+def _scalar_fits(b: Any, i: Any, a: Any) -> Any:
+    return 0 <= b.actions[i, a] < COUNTS[a]
+
+
+@inlined
+def _legal_fits(b: Any, i: Any, a: Any) -> Any:
+    action = b.actions[i, a]
+    return 0 <= action < COUNTS[a] and b.legal[i, a, action] != 0
+
+
+@inlined
+def _row_fits(b: Any, i: Any, a: Any) -> Any:
+    fits = True
+    for k in range(LOWEST.shape[1]):
+        fits &= LOWEST[a, k] <= b.actions[i, a, k] <= HIGHEST[a, k]
+    return fits
+
+
+fits = _legal_fits if MASKED else _scalar_fits if DISCRETE else _row_fits
+
+
+@inlined
+def _world_fits_solo(b: Any, i: Any) -> Any:
+    return fits(b, i, 0)
+
+
+@inlined
+def _world_fits_several(b: Any, i: Any) -> Any:
+    # Whoever does not act may leave anything in its row.
+    good = True
+    for a in range(A):
+        good &= b.active[i, a] == 0 or fits(b, i, a)
+    return good
+
+
+world_fits = _world_fits_solo if SOLO else _world_fits_several
+
+
+@inlined
+def check_actions(b: Any) -> Any:
+    """Return 0, or the outcome of the first action outside its space; NaN is outside every space."""
+    if b.illegal != REFUSE:
+        return 0
+    good = True
+    for i in range(len(b.actions)):
+        good &= world_fits(b, i)  # and no way out: such a loop takes many actions at a time
+    if not good:
+        for i in range(len(b.actions)):
+            if not world_fits(b, i):
+                return -(1 + FAULTS * i + BAD_ACTION)
+    return 0
+
+
+@inlined
+def _fouls(b: Any, i: Any) -> Any:
+    fouls = 0
+    for a in range(A):
+        bad = (SOLO or b.active[i, a] != 0) and not fits(b, i, a)
+        b.fouls[i, a] = 1 if bad else 0
+        if bad:
+            fouls += 1
+            b.actions[i, a] = 0
+            while b.actions[i, a] < COUNTS[a] - 1 and b.legal[i, a, b.actions[i, a]] == 0:
+                b.actions[i, a] += 1
+    return fouls
+
+
+@inlined
+def _none(b: Any, i: Any) -> Any:
+    return 0
+
+
+# Notes who acts illegally in world i, returns how many, and gives them their first legal action: the game may go on.
+foul = _fouls if MASKED else _none
+
+
+@inlined
+def forfeit(b: Any, i: Any, fouls: Any) -> None:
+    """Pay what an illegal action costs; in a zero-sum world the others share it."""
+    for a in range(A):
+        if b.fouls[i, a]:
+            b.rewards[i, a] = FORFEIT_REWARD
+        elif ZERO_SUM:
+            b.rewards[i, a] = -FORFEIT_REWARD * fouls / (A - fouls)
+
+
+@inlined
+def _play_solo(i: Any, b: Any) -> Any:
+    s = b.states[i]
+    s.t += 1
+    if b.illegal != REFUSE and foul(b, i) and b.illegal == FORFEIT:
+        b.rewards[i, 0] = FORFEIT_REWARD
+        b.running[i, 0] += FORFEIT_REWARD
+        return True, True
+    reward, over = step(s, b.actions[i, 0], b.params[min(i, len(b.params) - 1)])
+    b.rewards[i, 0] = reward
+    paid = reward - reward == 0
+    if paid:
+        b.running[i, 0] += reward
+    return over, paid
+
+
+@inlined
+def _step_mover(s: Any, actions: Any, p: Any, rewards: Any) -> Any:
+    return step(s, actions[to_move(s)], p, rewards)
+
+
+@inlined
+def _step_all(s: Any, actions: Any, p: Any, rewards: Any) -> Any:
+    return step(s, actions, p, rewards)
+
+
+step_world = _step_mover if TURNS else _step_all
+
+
+@inlined
+def _play_several(i: Any, b: Any) -> Any:
+    s = b.states[i]
+    s.t += 1
+    for a in range(A):
+        b.rewards[i, a] = 0.0
+    fouls = foul(b, i) if b.illegal != REFUSE else 0
+    over = False
+    if fouls and b.illegal == FORFEIT:
+        forfeit(b, i, fouls)
+        over = True
+    elif not (fouls and TURNS):  # who moves illegally has the move again
+        over = step_world(s, b.actions[i], b.params[min(i, len(b.params) - 1)], b.rewards[i])
+    if LEAVING:
+        left = 0
+        for a in range(A):
+            here = present(s, a) != 0
+            left += here
+            b.departed[i, a] = 1 if b.active[i, a] and not here else 0
+        over = over or left == 0
+    excess = b.rewards[i, 0] - b.rewards[i, 0]
+    for a in range(A):
+        excess += b.rewards[i, a] - b.rewards[i, a]
+        b.running[i, a] += b.rewards[i, a]
+    return over, excess == 0
+
+
+play = _play_solo if SOLO else _play_several
 
 
 @outlined
 def step_each(low: Any, high: Any, batch: Any) -> Any:
     """Step worlds low..high-1 one after the other; return the outcome (see FAULTS)."""
-    (
-        mode,
-        horizon,
-        states,
-        _,
-        params,
-        actions,
-        observations,
-        flat,
-        rewards,
-        terminated,
-        truncated,
-        ended,
-        _,
-        running,
-        _,
-        _,
-        _,
-    ) = view(batch)
+    b = view(batch)
     finished = 0
     for i in range(low, high):
-        if ended[i] and mode != SAME_STEP:
-            rewards[i, 0] = 0.0
+        if b.ended[i] and b.mode != SAME_STEP:
+            for a in range(A):
+                b.rewards[i, a] = 0.0
             event = FROZEN
         else:
-            s = states[i]
-            s.t += 1
-            reward, over = step(s, actions[i, 0], params[min(i, len(params) - 1)])
-            rewards[i, 0] = reward
-            late = 0 < horizon <= s.t
+            over, paid = play(i, b)
+            late = 0 < b.horizon <= b.states[i].t
             event = (OVER if over else 0) | (LATE if late else 0)
-            if reward - reward != 0:
+            if not paid:
                 event = UNPAID
             else:
-                running[i, 0] += reward
-                terminated[i] = over
-                truncated[i] = late
-                ended[i] = over or late
-                if not look(i, states, params, observations, flat):
+                b.terminated[i] = over
+                b.truncated[i] = late
+                b.ended[i] = over or late
+                if not look(i, b, not (over or late)):
                     event |= UNSEEN
         if event:
             outcome = settle(i, event, batch)
@@ -98,51 +233,23 @@ def _step_many(low: Any, high: Any, batch: Any) -> Any:
 step_range = _step_many if LANES else step_each
 
 
-@inlined
-def _scalar_fits(actions: Any, i: Any) -> Any:
-    return LOWEST <= actions[i, 0] <= HIGHEST
-
-
-@inlined
-def _row_fits(actions: Any, i: Any) -> Any:
-    fits = True
-    for k in range(len(LOWEST)):
-        fits &= LOWEST[k] <= actions[i, 0, k] <= HIGHEST[k]
-    return fits
-
-
-fits = _scalar_fits if DISCRETE else _row_fits
-
-
-@inlined
-def check_actions(actions: Any) -> Any:
-    """Return 0, or the outcome of the first action outside its space; NaN is outside every space."""
-    good = True
-    for i in range(len(actions)):
-        good &= fits(actions, i)  # and no way out: such a loop takes many actions at a time
-    if not good:
-        for i in range(len(actions)):
-            if not fits(actions, i):
-                return -(1 + FAULTS * i + BAD_ACTION)
-    return 0
-
-
 @jit
 def step_serial(batch: Any) -> Any:
     """Step every world on the calling thread; nothing moves if any action is outside its space."""
-    actions = view(batch)[ACTIONS]
-    outcome = check_actions(actions)
-    return step_range(0, len(actions), batch) if outcome == 0 else outcome
+    b = view(batch)
+    outcome = check_actions(b)
+    return step_range(0, len(b.actions), batch) if outcome == 0 else outcome
 
 
 @parallel_jit
 def step_parallel(batch: Any, outcomes: Any) -> Any:
     """Do what `step_serial` does, one chunk of whole blocks a thread; outcomes int64 [CHUNKS] is scratch."""
-    actions = view(batch)[ACTIONS]
-    outcome = check_actions(actions)
+    b = view(batch)
+    outcome = check_actions(b)
     if outcome < 0:
         return outcome
-    chunks, n, blocks = len(outcomes), len(actions), -(-len(actions) // GRAIN)
+    chunks, n = len(outcomes), len(b.actions)
+    blocks = -(-n // GRAIN)
     for k in prange(chunks):
         low, high = k * blocks // chunks * GRAIN, (k + 1) * blocks // chunks * GRAIN
         outcomes[k] = step_range(low, min(high, n), batch)
@@ -156,46 +263,57 @@ def step_parallel(batch: Any, outcomes: Any) -> Any:
 @jit
 def reset_masked(batch: Any, mask: Any) -> Any:
     """Begin a new episode in the worlds where mask [N] is 1; where it is 2 only observe. Return the outcome."""
-    (
-        _,
-        _,
-        states,
-        words,
-        params,
-        _,
-        observations,
-        flat,
-        rewards,
-        terminated,
-        truncated,
-        ended,
-        _,
-        running,
-        _,
-        _,
-        _,
-    ) = view(batch)
+    b = view(batch)
     for i in range(len(mask)):
         if mask[i] == 1:
-            rewards[i, 0] = 0.0
-            terminated[i] = truncated[i] = ended[i] = 0
-            restart(i, states, words, params, running)
-        if mask[i] and not look(i, states, params, observations, flat):
+            for a in range(A):
+                b.rewards[i, a] = 0.0
+                b.departed[i, a] = b.fouls[i, a] = 0
+            b.terminated[i] = b.truncated[i] = b.ended[i] = 0
+            restart(i, b)
+        if mask[i] and not look(i, b, b.ended[i] == 0 or b.mode == SAME_STEP):
             return -(1 + FAULTS * i + BAD_OBSERVATION)
     return 0
 
 
-@jit
-def _expert_scalars(states: Any, params: Any, actions: Any) -> None:
-    for i in range(len(states)):
-        actions[i, 0] = expert(states[i], params[min(i, len(params) - 1)])
+@inlined
+def _script_scalar(script: Any, b: Any, i: Any) -> None:
+    b.actions[i, 0] = script(b.states[i], b.params[min(i, len(b.params) - 1)])
+
+
+@inlined
+def _script_row(script: Any, b: Any, i: Any) -> None:
+    script(b.states[i], b.params[min(i, len(b.params) - 1)], b.actions[i, 0])
+
+
+@inlined
+def _script_scalars(script: Any, b: Any, i: Any) -> None:
+    for a in range(A):
+        if b.active[i, a]:
+            b.actions[i, a] = script(b.states[i], a, b.params[min(i, len(b.params) - 1)])
+
+
+@inlined
+def _script_rows(script: Any, b: Any, i: Any) -> None:
+    for a in range(A):
+        if b.active[i, a]:
+            script(b.states[i], a, b.params[min(i, len(b.params) - 1)], b.actions[i, a])
+
+
+run_script = (_script_scalar if DISCRETE else _script_row) if SOLO else _script_scalars if DISCRETE else _script_rows
 
 
 @jit
-def _expert_rows(states: Any, params: Any, actions: Any) -> None:
-    for i in range(len(states)):
-        expert(states[i], params[min(i, len(params) - 1)], actions[i, 0])
+def expert_actions(batch: Any) -> None:
+    """Write the expert's actions, [N, A] or [N, A, k], for everyone who acts."""
+    b = view(batch)
+    for i in range(len(b.states)):
+        run_script(expert, b, i)
 
 
-# Writes the expert's actions [N, A] or [N, A, k]; for a Box the kernel fills its row.
-expert_actions = _expert_scalars if DISCRETE else _expert_rows
+@jit
+def novice_actions(batch: Any) -> None:
+    """Write the novice's actions as `expert_actions` does the expert's."""
+    b = view(batch)
+    for i in range(len(b.states)):
+        run_script(novice, b, i)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,11 +54,23 @@ class World:
         reset(s, p)                  s arrives zeroed but for its random stream
         step(s, action, p)           -> (reward, terminated); action int, or f4 [k] for a Box
         observe(s, p, out)           out: this world's zeroed row of the observation buffer
+        legal(s, p, mask)            optional: sets mask, a zeroed u1 [actions], to 1 where an action may be taken
         expert(s, p) -> int          optional; for a Box expert(s, p, action) fills action f4 [k]
+        novice                       optional: a weaker expert, to be told from it by a tournament
+    With several `agents`, who are numbered in this order:
+        step(s, actions, p, rewards) -> terminated; actions int [A] or f4 [A, k], rewards a zeroed f4 [A]
+        observe(s, agent, p, out), legal(s, agent, p, mask), expert(s, agent, p), expert(s, agent, p, action)
+        swap(s, p)                   optional, where the rules do not tell agents apart: hands every seat to the next
+                                     agent (seat a's part goes to (a + 1) % A)
+    `turns` names the State field that says whose move it is: step then takes that agent's action alone, and `rewards`
+    still pays all. `present` names a State field u1 [A], 1 for agents that are still in the episode; one that is not
+    neither acts nor learns. `observation` and `action` may be a tuple, one space an agent: vectors are padded with
+    zeros to the longest, and Discrete spaces to the largest.
     `draw(s, p, canvas)` is ordinary Python. `horizon` is the step at which the engine truncates (0: never). A State
-    with a field `log`, a Record of f8 fields, has them summed over finished episodes.
+    with a field `log`, a Record of f8 fields, has them summed over finished episodes. `zero_sum` promises that rewards
+    add up to 0; `forfeit` is what an illegal action costs where a batch counts it as a loss.
 
-    Raises WorldError for a missing or unmarked kernel, wrong parameters or an unsupported space.
+    Raises WorldError for a missing or unmarked kernel, wrong parameters, an unsupported space or a missing field.
     """
 
     State: type[WorldState]
@@ -68,36 +81,61 @@ class World:
     observation: Box
     action: Discrete[Any] | Box
     horizon: int = 0
+    legal: Callable[..., Any] | None = None
     expert: Callable[..., Any] | None = None
+    novice: Callable[..., Any] | None = None
+    swap: Callable[..., Any] | None = None
     draw: Callable[..., Any] | None = None
     agents: tuple[str, ...] = ("agent",)
+    turns: str = ""
+    present: str = ""
+    zero_sum: bool = False
+    forfeit: float = -1.0
     frames_per_second: int = 30
     solved: float | None = None
 
     def __post_init__(self) -> None:
+        several, here = len(self.agents) > 1, where(self.step)
+        for name in ("observation", "action"):
+            given = getattr(self, name)
+            spaces = tuple(given) if isinstance(given, tuple | list) else (given,) * len(self.agents)
+            if len(spaces) != len(self.agents):
+                raise WorldError(f"{here}: {name} has {len(spaces)} spaces for {len(self.agents)} agents")
+            object.__setattr__(self, f"_{name}_spaces", spaces)
+            object.__setattr__(self, name, _joined(name, spaces, here))
         discrete = isinstance(self.action, Discrete)
-        wanted = {"reset": 2, "step": 3, "observe": 3, "expert": 2 if discrete else 3}
+        wanted = {"reset": 2, "step": 3 + several, "observe": 3 + several, "legal": 3 + several, "swap": 2}
+        wanted |= dict.fromkeys(("expert", "novice"), (2 if discrete else 3) + several)
         for name, parameters in wanted.items():
             function = getattr(self, name)
-            if function is None and name == "expert":
+            if function is None and name not in ("reset", "step", "observe"):
                 continue
             if not is_kernel(function):
                 raise WorldError(f"{where(function)}: {name} must be a function decorated with @kernel")
             if len(inspect.signature(function).parameters) != parameters:
                 raise WorldError(f"{where(function)}: {name} takes {parameters} parameters, see World's docstring")
         if not issubclass(self.State, WorldState):
-            raise WorldError(f"{where(self.step)}: State must derive from WorldState")
+            raise WorldError(f"{here}: State must derive from WorldState")
         if missing := set(self.Params.dtype.names or ()) - set(self.Params.defaults):
-            raise WorldError(f"{where(self.step)}: Params.{min(missing)} needs a default")
-        if isinstance(self.action, Discrete) and self.action.start != 0:
-            raise WorldError(f"{where(self.step)}: a Discrete action space starts at 0")
-        if isinstance(self.action, Box) and (self.action.dtype != np.float32 or len(self.action.shape) != 1):
-            raise WorldError(f"{where(self.step)}: a Box action space is float32 of shape [k]")
-        log = self.State.dtype["log"] if "log" in (self.State.dtype.names or ()) else np.dtype([])
+            raise WorldError(f"{here}: Params.{min(missing)} needs a default")
+        fields = dict(self.State.dtype.fields or {})
+        log = fields["log"][0] if "log" in fields else np.dtype([])
         if any(log[name] != np.float64 for name in log.names or ()):
-            raise WorldError(f"{where(self.step)}: every field of the log is f8")
-        if len(self.agents) != 1:
-            raise WorldError(f"{where(self.step)}: worlds of more than one agent are not supported yet")
+            raise WorldError(f"{here}: every field of the log is f8")
+        if len(set(self.agents)) != len(self.agents) or not self.agents:
+            raise WorldError(f"{here}: agents need names of their own, got {self.agents}")
+        if not several and (self.turns or self.present or self.swap):
+            raise WorldError(f"{here}: turns, present and swap are for worlds of several agents")
+        if self.turns and (self.turns not in fields or fields[self.turns][0].kind not in "iu"):
+            raise WorldError(f"{here}: turns={self.turns!r} must name an integer field of State; give it bounded(...)")
+        if self.turns and self.turns not in self.State.ranges:
+            raise WorldError(f"{here}: State.{self.turns} needs bounded(0, low=0, high={len(self.agents) - 1})")
+        if self.present and (
+            self.present not in fields or fields[self.present][0] != np.dtype(("u1", len(self.agents)))
+        ):
+            raise WorldError(f"{here}: present={self.present!r} must name a field u1[{len(self.agents)}] of State")
+        if not discrete and (self.legal or self.turns):
+            raise WorldError(f"{here}: worlds with legal or turns need Discrete actions")
 
     @property
     def name(self) -> str:
@@ -108,6 +146,36 @@ class World:
     def doc(self) -> str:
         """The file's docstring."""
         return inspect.cleandoc(sys.modules[self.step.__module__].__doc__ or "")
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """Each agent's own, before padding."""
+        return self._observation_spaces  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """Each agent's own, before padding."""
+        return self._action_spaces  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def roles(self) -> dict[str, tuple[int, ...]]:
+        """Agents by their names without a number at the end: predator_0 and predator_1 are predators."""
+        found: dict[str, tuple[int, ...]] = {}
+        for index, agent in enumerate(self.agents):
+            role = re.sub(r"_\d+$", "", agent)
+            found[role] = (*found.get(role, ()), index)
+        return found
+
+    @property
+    def masked(self) -> bool:
+        """Whether actions can be illegal: where the author says so, or where agents have different numbers of them."""
+        counts = {space.n for space in self.action_spaces if isinstance(space, Discrete)}
+        return self.legal is not None or len(counts) > 1
+
+    @property
+    def mask_size(self) -> int:
+        """Length of an agent's row in the engine's `legal` buffer."""
+        return int(self.action.n) if self.masked and isinstance(self.action, Discrete) else 1
 
     @property
     def action_dtype(self) -> np.dtype[Any]:
@@ -124,3 +192,26 @@ class World:
         """Fields of the State's log record, () without one."""
         names = self.State.dtype.names or ()
         return (self.State.dtype["log"].names or ()) if "log" in names else ()
+
+
+def _joined(name: str, spaces: tuple[Any, ...], here: str) -> Any:
+    """Return the space that holds every agent's."""
+    first = spaces[0]
+    if name == "action" and all(isinstance(space, Discrete) for space in spaces):
+        if any(space.start != 0 for space in spaces):
+            raise WorldError(f"{here}: a Discrete action space starts at 0")
+        return max(spaces, key=lambda space: space.n)
+    if not all(isinstance(space, Box) and space.dtype == first.dtype for space in spaces):
+        raise WorldError(
+            f"{here}: {name} must be a Box{' or a Discrete' * (name == 'action')}, of one kind for all agents"
+        )
+    if name == "action" and any(space.dtype != np.float32 or len(space.shape) != 1 for space in spaces):
+        raise WorldError(f"{here}: a Box action space is float32 of shape [k]")
+    if all(space == first for space in spaces):
+        return first
+    if any(len(space.shape) != 1 for space in spaces):
+        raise WorldError(f"{here}: only vectors can differ between agents in their {name}")
+    longest = max(len(space.low) for space in spaces)
+    padded = [[np.pad(side, (0, longest - len(side))) for side in (space.low, space.high)] for space in spaces]
+    low, high = np.min([p[0] for p in padded], axis=0), np.max([p[1] for p in padded], axis=0)
+    return Box(low, high, (longest,), first.dtype)

@@ -19,7 +19,7 @@ def frame(name: str) -> np.ndarray:
     played = batch.make(name, 1, seed=1)
     played.reset()
     for _ in range(STEPS.get(name, 40)):
-        played.expert_actions()  # type: ignore[attr-defined]
+        played.scripted_actions()  # type: ignore[attr-defined]
         played.step()
     return picture(played, 0, left=name, size=(320, 240))
 

@@ -464,11 +464,11 @@ def test_a_continuous_action_outside_its_space_moves_nothing(how: How, action: t
 def test_the_expert_writes_actions(how: How) -> None:
     batch = Batch(COUNTER, 2, **how)
     batch.reset()
-    assert batch.expert_actions() is batch.actions and batch.actions.tolist() == [[0], [0]]
+    assert batch.scripted_actions() is batch.actions and batch.actions.tolist() == [[0], [0]]
     batch.step()
-    assert batch.expert_actions().tolist() == [[1], [1]]
+    assert batch.scripted_actions().tolist() == [[1], [1]]
     with pytest.raises(ValueError, match="test_engine has no expert"):
-        Batch(WALKER, 1, **how).expert_actions()
+        Batch(WALKER, 1, **how).scripted_actions()
 
 
 # Memory and threads
@@ -485,7 +485,7 @@ def test_arrays_never_move() -> None:
     batch.reset(np.array([True, False, True]))
     batch.restore(snapshot)
     batch.set_state(0, batch.state(1))
-    batch.expert_actions()
+    batch.scripted_actions()
     batch.drain_log()
     for name, array in arrays.items():
         assert getattr(batch, name) is array and array.flags.c_contiguous, name
@@ -586,7 +586,7 @@ MISTAKES = [
     ({"action": Box(-1, 1, (1,), np.float64)}, line(step) + "step: a Box action space is float32"),
     ({"action": Box(-1, 1, (2, 2))}, line(step) + r"step: a Box action space is float32 of shape \[k\]"),
     ({"State": WrongLog}, line(step) + "step: every field of the log is f8"),
-    ({"agents": ("red", "blue")}, line(step) + "step: worlds of more than one agent"),
+    ({"agents": ("red", "blue")}, line(step) + "step: step takes 4 parameters"),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import resource
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator

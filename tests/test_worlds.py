@@ -21,6 +21,7 @@ from gymnasium.vector import AutoresetMode
 
 from rl_lab import compiler, worlds
 from rl_lab.canvas import BACKGROUND, INK, Align, Canvas, Color, Point
+from rl_lab.chance import fill
 from rl_lab.engine import Batch
 from rl_lab.record import PlainRecord
 from rl_lab.world import Array, World
@@ -34,29 +35,30 @@ HORIZON = 40  # short enough that a few hundred steps see many truncations
 
 
 @cache
+def small(name: str) -> World:
+    """The world itself or, of one whose file makes it for any number of agents, the one for a few."""
+    world = worlds.load(name)
+    return sys.modules[world.step.__module__].sized(12) if len(world.agents) > 64 else world
+
+
+@cache
 def short(name: str) -> World:
     """The world with a horizon of at most HORIZON; the same machine code as the world itself."""
-    world = worlds.load(name)
+    world = small(name)
     return replace(world, horizon=min(world.horizon or HORIZON, HORIZON))
 
 
-def random_actions(world: World, steps: int, n: int, seed: int = 0, first: int = 0) -> Array:
-    """Actions [T, N, A, ...]; those of world first + i depend on nothing but it and the seed, as its draws do."""
-    columns = []
-    for i in range(first, first + n):
-        rng = np.random.default_rng((seed, i))
-        shape = (steps, len(world.agents), *world.action_shape)
-        if isinstance(world.action, Discrete):
-            columns.append(rng.integers(world.action.n, size=shape))
-        else:
-            columns.append(rng.uniform(world.action.low, world.action.high, shape))
-    return np.stack(columns, axis=1).astype(world.action_dtype)
+def chances(world: World, steps: int, n: int, seed: int = 0, first: int = 0) -> Array:
+    """Uniform numbers [T, N, A, ...] for random actions; those of world first + i depend on it and the seed alone."""
+    shape = (steps, len(world.agents), *world.action_shape)
+    rows = [np.random.default_rng((seed, i)).random(shape) for i in range(first, first + n)]
+    return np.stack(rows, axis=1)
 
 
 def outputs(batch: Batch) -> dict[str, bytes]:
     """Everything a batch shows after a step, as bytes: NaN equals itself and -0.0 is not 0.0."""
     names = "states observations rewards terminated truncated ended final_observations episode_returns"
-    names += " episode_lengths running_returns log_totals"
+    names += " episode_lengths running_returns log_totals legal active departed"
     return {name: getattr(batch, name).tobytes() for name in names.split()}
 
 
@@ -65,8 +67,8 @@ def digests(name: str, n: int = 6, seed: int = 3, first: int = 0, threads: int =
     world = short(name)
     batch = Batch(world, n, seed=seed, first=first, threads=threads)
     hashes = [hashlib.sha256(row.tobytes()) for row in batch.reset()]
-    for actions in random_actions(world, steps, n, first=first):
-        batch.actions[...] = actions
+    for chance in chances(world, steps, n, first=first):
+        fill(batch, chance)
         batch.step()
         for i, digest in enumerate(hashes):
             digest.update(batch.state(i))
@@ -98,12 +100,12 @@ def test_plain_python_and_compiled_code_agree_bit_for_bit(name: str, mode: Autor
     plain.reset()
     compiled.reset()
     assert outputs(plain) == outputs(compiled)
-    for t, actions in enumerate(random_actions(world, steps, n)):
+    for t, chance in enumerate(chances(world, steps, n)):
         finished = []
         for batch in (plain, compiled):
             if mode == AutoresetMode.DISABLED and t % 5 == 0:
                 batch.reset(batch.ended)
-            batch.actions[...] = actions
+            fill(batch, chance)
             finished.append(batch.step())
         assert finished[0] == finished[1]
         assert outputs(plain) == outputs(compiled), f"at step {t}"
@@ -119,7 +121,7 @@ def test_expert_plays_the_same_in_plain_python(name: str) -> None:
     plain.reset()
     compiled.reset()
     for _ in range(60):
-        assert plain.expert_actions().tobytes() == compiled.expert_actions().tobytes()
+        assert plain.scripted_actions().tobytes() == compiled.scripted_actions().tobytes()
         plain.step()
         compiled.step()
     assert outputs(plain) == outputs(compiled)
@@ -142,9 +144,9 @@ def test_a_seed_plays_the_same_in_every_slot(name: str) -> None:
     batch.seed(seeds)
     batch.reset()
     alone.reset()
-    for actions in random_actions(world, 80, 1):
-        batch.actions[...] = actions
-        alone.actions[...] = actions
+    for chance in chances(world, 80, 1):
+        fill(batch, chance)
+        fill(alone, chance)
         batch.step()
         alone.step()
         assert batch.state(0) == batch.state(3) == alone.state(0) != batch.state(1)
@@ -167,7 +169,7 @@ def test_trajectories_are_the_same_in_another_process(name: str, fresh_process: 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("corners", [False, True], ids=["inside", "corners"])
 def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
-    world, n, steps = worlds.load(name), 32, 600
+    world, n, steps = small(name), 32, 600
     space = world.observation
     batch = Batch(world, n, seed=8, threads=1)
     batch.reset()
@@ -176,14 +178,13 @@ def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
     assert batch.observations.dtype == batch.final_observations.dtype == space.dtype
     assert batch.rewards.shape == shape[:2] and batch.rewards.dtype == np.float32
     assert space.contains(batch.observations[0, 0])
-    actions = random_actions(world, steps, n, seed=1)
-    if corners and not isinstance(world.action, Discrete):
-        middle = (world.action.low + world.action.high) / 2
-        actions = np.where(actions < middle, world.action.low, world.action.high)
+    sequence = chances(world, steps, n, seed=1)
     if corners:  # held for long: drives the world to its ends
-        actions = actions[np.arange(steps) // 60 * 60]
-    for given in actions:
-        batch.actions[...] = given
+        sequence = sequence[np.arange(steps) // 60 * 60]
+    if corners and not isinstance(world.action, Discrete):
+        sequence = np.round(sequence)
+    for chance in sequence:
+        fill(batch, chance)
         batch.step()
         over = batch.terminated | batch.truncated
         for seen in (batch.observations, batch.final_observations[over]):
@@ -192,15 +193,15 @@ def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_params_at_the_ends_of_their_ranges_are_safe(name: str) -> None:
-    world, space = short(name), worlds.load(name).observation
+    world, space = short(name), short(name).observation
     for field, limits in world.Params.ranges.items():
         for end in (limits.low, limits.high):
             if not math.isfinite(end):
                 continue
             batch = Batch(world, 4, world.Params(**{field: end}), seed=2, threads=1)
             batch.reset()
-            for actions in random_actions(world, 2 * HORIZON, 4):
-                batch.actions[...] = actions
+            for chance in chances(world, 2 * HORIZON, 4):
+                fill(batch, chance)
                 batch.step()
                 assert np.all((space.low <= batch.observations) & (batch.observations <= space.high)), field
 
@@ -210,9 +211,9 @@ def test_truncation_comes_at_the_horizon_and_only_there(name: str) -> None:
     world = replace(short(name), horizon=7)
     batch = Batch(world, 20, seed=2, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
-    for t, actions in enumerate(random_actions(world, 7, 20), start=1):
+    for t, chance in enumerate(chances(world, 7, 20), start=1):
         running = ~batch.ended
-        batch.actions[...] = actions
+        fill(batch, chance)
         batch.step()
         assert np.all(batch.truncated[running] == (t == 7))
         assert np.array_equal(batch.ended[running], (batch.terminated | batch.truncated)[running])
@@ -290,7 +291,7 @@ def test_draw_shows_every_state_and_changes_none(name: str) -> None:
         pytest.skip("is not drawn")
     batch = Batch(world, 3, seed=5, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
-    for t, actions in enumerate(random_actions(world, 250, 3)):
+    for t, chance in enumerate(chances(world, 250, 3)):
         if t % 25 == 0 or batch.ended.any():
             before = batch.states.tobytes(), batch.params.tobytes()
             for row in batch.states:
@@ -300,7 +301,7 @@ def test_draw_shows_every_state_and_changes_none(name: str) -> None:
                 assert recorder.views == recorder.clears == 1 and recorder.shapes > 1
             assert (batch.states.tobytes(), batch.params.tobytes()) == before
             batch.reset(batch.ended)
-        batch.actions[...] = actions
+        fill(batch, chance)
         batch.step()
 
 
@@ -310,13 +311,13 @@ def test_a_state_put_elsewhere_goes_on_as_it_would_have(name: str) -> None:
     here, there = Batch(world, 3, seed=6, threads=1), Batch(world, 2, seed=60, threads=1)
     here.reset()
     there.reset()
-    sequence = random_actions(world, 100, 1)
-    for t, actions in enumerate(sequence):
+    sequence = chances(world, 100, 1)
+    for t, chance in enumerate(sequence):
         if t == 33:
             there.set_state(0, here.state(2))
             assert there.observations[0].tobytes() == here.observations[2].tobytes()
-        here.actions[...] = actions
-        there.actions[...] = actions
+        fill(here, chance)
+        fill(there, chance)
         here.step()
         there.step()
         assert (there.state(0) == here.state(2)) == (t >= 33)
@@ -331,9 +332,9 @@ def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: Autoreset
     world = short(name)
     batch = Batch(world, 3, seed=9, threads=1, autoreset=mode)
     batch.reset()
-    sequence = random_actions(world, 2 * HORIZON + 20, 3)
-    for actions in sequence[: HORIZON + 10]:
-        batch.actions[...] = actions
+    sequence = chances(world, 2 * HORIZON + 20, 3)
+    for chance in sequence[: HORIZON + 10]:
+        fill(batch, chance)
         batch.step()
     batch.seed(10)  # pending until the next reset: part of the snapshot too
     snapshot = batch.snapshot()
@@ -343,8 +344,8 @@ def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: Autoreset
     for each in (batch, other, batch):
         each.restore(snapshot)
         history = []
-        for actions in sequence[HORIZON + 10 :]:
-            each.actions[...] = actions
+        for chance in sequence[HORIZON + 10 :]:
+            fill(each, chance)
             each.step()
             # Rows of worlds that have not ended in this step are leftovers.
             each.final_observations[~(each.terminated | each.truncated)] = 0
@@ -357,17 +358,17 @@ def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: Autoreset
 FIRST_USE = """if True:
     import json, time
     from rl_lab import compiler, worlds
+    from rl_lab.chance import fill
     from rl_lab.engine import Batch
 
     world = worlds.load("{name}")
     began = time.perf_counter()
-    batch = Batch(world, 2, threads=1)
-    batch.reset()
-    batch.step()
-    seconds = time.perf_counter() - began
-    batch = Batch(world, 2, threads=2)
-    batch.reset()
-    batch.step()
+    for threads in 1, 2:
+        batch = Batch(world, 2, threads=threads)
+        batch.reset()
+        fill(batch, 0.5 + 0 * batch.actions)
+        batch.step()
+        seconds = time.perf_counter() - began if threads == 1 else seconds
     loops = compiler.loops(world)
     counts = {{}}
     for name in ("step_serial", "reset_masked", "step_parallel"):
@@ -392,5 +393,5 @@ def test_first_use_compiles_quickly_and_the_next_process_compiles_nothing(name: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shorter_horizon_is_not_another_compilation(name: str) -> None:
-    folders = {Path(str(compiler.loops(w).__file__)).parent for w in (worlds.load(name), short(name))}
+    folders = {Path(str(compiler.loops(w).__file__)).parent for w in (small(name), short(name))}
     assert len(folders) == 1
