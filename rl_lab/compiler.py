@@ -69,7 +69,7 @@ def _loops(world: World) -> ModuleType:
 
     source = _template("loops")
     constants = _constants(world)
-    authored = [world.reset, world.step, world.observe, world.legal, world.expert, world.novice]
+    authored: list[Any] = [world.reset, world.step, world.observe, world.legal, world.expert, world.novice]
     authored += [world.turns, world.present]
     name = f"{world.name}-" + kernels.fingerprint(
         numba.__version__,
@@ -189,7 +189,7 @@ def _constants(world: World) -> dict[str, Any]:
         "OBSERVATION_BYTES": bytes_seen,
         "A": len(world.agents),
         "SOLO": len(world.agents) == 1,
-        "REAL": world.observation.dtype.kind == "f",
+        "REAL": world.observation.low.dtype.kind == "f",
         "MASKED": world.masked,
         "MASK_SIZE": world.mask_size,
         "TURNS": bool(world.turns),

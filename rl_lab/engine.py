@@ -42,7 +42,7 @@ class Batch:
     episode_returns     float64 [N, A], episode_lengths int32 [N]: of the last finished episode
     log_totals          float64 [N, 1 + K]: finished episodes, and the K log fields summed over them
     ended               bool [N]: worlds whose episode ended in this step or, where they do not reset, earlier
-    legal               uint8 [N, A, actions]: what each may do next, where the world is `masked`; 0 for who does not act
+    legal               uint8 [N, A, actions]: what each may do next, where the world is `masked`; else 0
     active              bool [N, A]: who acts in the next step; the actions of others are not looked at
     departed            bool [N, A]: who left its episode in this step, while it may go on for others
     fouls               bool [N, A]: whose action was illegal in this step, with `illegal` "forfeit" or "noop"
@@ -319,7 +319,7 @@ class Batch:
 def _check_memory(world: World, n: int) -> None:
     """Raise ValueError where n worlds do not fit into the machine: arrays are zeroed lazily, and fail much later."""
     agents, numbers = len(world.agents), int(np.prod(world.observation.shape))
-    row = 2 * numbers * world.observation.dtype.itemsize + world.mask_size + 8 * int(np.prod(world.action_shape)) + 32
+    row = 2 * numbers * world.observation.low.dtype.itemsize + world.mask_size + 8 * int(np.prod(world.action_shape)) + 32
     needed = n * (world.State.dtype.itemsize + agents * row)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
     0: "record kernel rng trig names layout",
-    1: "world worlds engine loops lanes episode columns compiler canvas",
+    1: "world worlds engine chance loops lanes episode columns compiler canvas",
     2: "batch agent adapters",
     # 3: everything else in rl_lab
     4: "envs agents",
