@@ -34,6 +34,7 @@ class Config:
     activation: str = hyperparameter("relu", "tanh, relu, elu or silu")
     normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
+    agent_indicator: bool = hyperparameter(False, "tell agents that share the policy apart: which one, one-hot")
 
 
 def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
         device=device,
         normalize_observations=config.normalize_observations,
         normalize_rewards=config.normalize_rewards,
+        indicator=config.agent_indicator,
         arguments={
             **{name: getattr(config, name) for name in same},
             "policy_kwargs": _policy_arguments(config, worlds.world),
@@ -77,5 +79,7 @@ def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agen
     from rl_lab.adapters.sb3_policy import build_policy
 
     only_discrete("dqn", world)
-    policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
-    return load_policy(policy, "dqn", saved, normalized=config.normalize_observations)
+    indicator = config.agent_indicator
+    policy = build_policy(MlpPolicy, world, indicator=indicator, **_policy_arguments(config, world)).to(device)
+    agents = len(world.agents) if indicator else 0
+    return load_policy(policy, "dqn", saved, normalized=config.normalize_observations, indicator=agents)

@@ -38,6 +38,7 @@ class Config:
     ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
     normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
+    agent_indicator: bool = hyperparameter(False, "tell agents that share the policy apart: which one, one-hot")
 
 
 def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
@@ -61,10 +62,12 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     at_least_one(config, "n_steps", "batch_size", "n_epochs")
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
-    rows = config.n_steps * worlds.n
+    agents = len(worlds.world.agents)
+    rows = config.n_steps * worlds.n * agents
     if rows % config.batch_size or rows < 2:
         raise ValueError(
             f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {worlds.n} worlds"
+            + f" x {agents} agents" * (agents > 1)
         )
     rate = config.learning_rate
     policy = _policy_arguments(config, worlds.world)
@@ -80,6 +83,7 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
         device=device,
         normalize_observations=config.normalize_observations,
         normalize_rewards=config.normalize_rewards,
+        indicator=config.agent_indicator,
         arguments={
             **{name: getattr(config, name) for name in same},
             "learning_rate": rate
@@ -94,8 +98,11 @@ def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agen
     """Return a trained PPO agent."""
     from stable_baselines3.ppo import MlpPolicy
 
-    from rl_lab.adapters.sb3_agent import load_policy
+    from rl_lab.adapters.sb3_agent import load_policy, maskable
     from rl_lab.adapters.sb3_policy import build_policy
 
-    policy = build_policy(MlpPolicy, world, **_policy_arguments(config, world)).to(device)
-    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations)
+    arguments, indicator = _policy_arguments(config, world), config.agent_indicator
+    kind, arguments = maskable(arguments) if world.masked else (MlpPolicy, arguments)
+    policy = build_policy(kind, world, indicator=indicator, **arguments).to(device)
+    agents = len(world.agents) if indicator else 0
+    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, indicator=agents)

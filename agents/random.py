@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
+from rl_lab.chance import actions_of
 from rl_lab.world import Array
 
 
@@ -21,17 +21,16 @@ class Config:
 
 
 class RandomAgent:
-    """Draws from the action space; a Box's unbounded side is cut at 1, or at a distance of 1 from the other."""
+    """Draws from the action space, or from what is legal; see `chance.actions_of`."""
 
     name = "random"
 
     def __init__(self, world: WorldInfo, seed: int) -> None:
-        self.space, self.seed = world.action, seed
-        self.generator = np.random.default_rng(seed)
+        self.space, self.seed, self.calls = world.action, seed, 0
 
     def attend(self, worlds: Worlds) -> None:
         """Begin its actions anew, so that an evaluation can be repeated."""
-        self.generator = np.random.default_rng(self.seed)
+        self.calls = 0
 
     def act(
         self,
@@ -39,15 +38,14 @@ class RandomAgent:
         *,
         state: Any = None,
         legal: Array | None = None,
+        rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`."""
-        if isinstance(self.space, Discrete):
-            return self.generator.integers(0, self.space.n, len(observations)), None
-        low, high = self.space.low.astype(np.float64), self.space.high.astype(np.float64)
-        low = np.where(np.isfinite(low), low, np.minimum(-1.0, high - 1.0))
-        high = np.where(np.isfinite(high), high, np.maximum(1.0, low + 1.0))
-        return self.generator.uniform(low, high, (len(observations), *low.shape)).astype(np.float32), None
+        # A generator for each call: where this agent stands is one number, and a run that resumes goes on from it.
+        uniform = np.random.default_rng((self.seed, self.calls)).random((len(observations), *(self.space.shape or ())))
+        self.calls += 1
+        return actions_of(uniform, self.space, legal), None
 
 
 def make(config: Config, world: WorldInfo) -> Agent:

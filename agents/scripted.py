@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lab.agent import Agent
+from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
 from rl_lab.engine import Batch
 from rl_lab.world import Array, World
@@ -13,15 +13,18 @@ from rl_lab.world import Array, World
 
 @dataclass(frozen=True)
 class Config:
-    """Nothing to choose."""
+    """How well it plays."""
+
+    strength: str = hyperparameter("expert", "expert, or novice where the world has one")
 
 
 class ScriptedAgent:
-    """Plays the expert kernel on the worlds' states; it sees everything and ignores observations."""
+    """Plays the expert or novice kernel on the worlds' states; it sees everything and ignores observations."""
 
     name = "scripted"
 
-    def __init__(self) -> None:
+    def __init__(self, strength: str) -> None:
+        self.strength = strength
         self.worlds: Batch | None = None
 
     def attend(self, worlds: Worlds) -> None:
@@ -36,16 +39,23 @@ class ScriptedAgent:
         *,
         state: Any = None,
         legal: Array | None = None,
+        rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`; call `attend` first."""
         if self.worlds is None:
             raise ValueError("a scripted agent attends its worlds before it acts")
-        return self.worlds.scripted_actions()[:, 0].copy(), None
+        given = self.worlds.actions.copy()  # others may have written theirs already
+        chosen = self.worlds.scripted_actions(self.strength).reshape(-1, *given.shape[2:])
+        chosen = chosen.copy() if rows is None else chosen[rows]
+        self.worlds.actions[...] = given
+        return chosen, None
 
 
 def make(config: Config, world: WorldInfo) -> Agent:
     """Return the world's expert. Raises ValueError where it has none."""
-    if not isinstance(world, World) or world.expert is None:
-        raise ValueError(f"{world.name} has no expert; use agent=random, ppo or dqn")
-    return ScriptedAgent()
+    if config.strength not in ("expert", "novice"):
+        raise ValueError(f"strength={config.strength!r}: expected expert or novice")
+    if not isinstance(world, World) or getattr(world, config.strength) is None:
+        raise ValueError(f"{world.name} has no {config.strength}; use agent=random, ppo or dqn")
+    return ScriptedAgent(config.strength)

@@ -27,12 +27,14 @@ class Agent(Protocol):
         *,
         state: Any = None,
         legal: Array | None = None,
+        rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """Return actions, int64 [B] or float32 [B, k], for observations [B, *shape], and the agent's next state.
 
         `legal`, uint8 [B, actions], masks actions where a world has illegal ones; `state` is what the last call
-        returned, None at first.
+        returned, None at first. `rows`, int64 [B], says whose observations they are where not everybody is asked:
+        agent a of world i is row i * A + a.
         """
 
 
@@ -47,8 +49,13 @@ class Saved:
 class Learner(Protocol):
     """An algorithm at work on a batch of worlds. Training drives it one iteration at a time."""
 
-    steps: int  # environment steps taken
-    seconds: dict[str, float]  # where the time went so far: env, infer, learn
+    @property
+    def steps(self) -> int:
+        """Environment steps taken, each agent's counted."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Where the time went so far: env, infer, learn."""
 
     def advance(self) -> dict[str, float]:
         """Collect experience and learn from it once; return metrics. Non-finite numbers raise NonFiniteError."""

@@ -32,11 +32,15 @@ class WorldInfo(Protocol):
     @property
     def agents(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
+    def roles(self) -> dict[str, tuple[int, ...]]: ...  # noqa: D102
+    @property
+    def masked(self) -> bool: ...  # noqa: D102
+    @property
     def frames_per_second(self) -> int: ...  # noqa: D102
 
 
 class Worlds(Protocol):
-    """A batch of N worlds; `engine.Batch` documents the arrays and their order of events."""
+    """A batch of N worlds with A agents each; `engine.Batch` documents the arrays and their order of events."""
 
     n: int
     exact: bool  # whether snapshot and restore continue bit for bit
@@ -46,6 +50,9 @@ class Worlds(Protocol):
     terminated: Array
     truncated: Array
     ended: Array
+    legal: Array
+    active: Array
+    departed: Array
     final_observations: Array
     episode_returns: Array
     episode_lengths: Array

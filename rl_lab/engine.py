@@ -46,6 +46,7 @@ class Batch:
     active              bool [N, A]: who acts in the next step; the actions of others are not looked at
     departed            bool [N, A]: who left its episode in this step, while it may go on for others
     fouls               bool [N, A]: whose action was illegal in this step, with `illegal` "forfeit" or "noop"
+    held                bool [N]: worlds of several agents that the next step passes over, written by the caller
 
     `illegal` says what becomes of an illegal action: "refuse" raises before anything moves; "forfeit" ends the episode,
     at the price of the world's `forfeit`; with "noop" nothing happens, in a turn-based world, and the mover has to move
@@ -99,6 +100,7 @@ class Batch:
         self.legal = np.zeros((n, agents, world.mask_size), np.uint8)
         self.active = np.ones((n, agents), np.bool_)
         self.departed, self.fouls = (np.zeros((n, agents), np.bool_) for _ in range(2))
+        self.held = np.zeros(n, np.bool_)
         self.illegal = illegal
         self.threads = os.cpu_count() or 1 if threads is None else threads
         if self.threads < 1:
@@ -116,7 +118,7 @@ class Batch:
         owned: tuple[Array, ...] = (self.states, self.params, self.actions, self.observations)
         owned += (self.rewards, self.terminated, self.truncated, self.ended, self.final_observations)
         owned += (self.running_returns, self.episode_returns, self.episode_lengths, self.log_totals)
-        owned += (self.legal, self.active, self.departed, self.fouls)
+        owned += (self.legal, self.active, self.departed, self.fouls, self.held)
         header = np.zeros(layout.HEADER_SIZE, np.int64)
         header[layout.N], header[layout.CHUNKS] = self.n, self.threads
         header[layout.MODE], header[layout.HORIZON] = MODES[self.autoreset], self.world.horizon
@@ -319,7 +321,9 @@ class Batch:
 def _check_memory(world: World, n: int) -> None:
     """Raise ValueError where n worlds do not fit into the machine: arrays are zeroed lazily, and fail much later."""
     agents, numbers = len(world.agents), int(np.prod(world.observation.shape))
-    row = 2 * numbers * world.observation.low.dtype.itemsize + world.mask_size + 8 * int(np.prod(world.action_shape)) + 32
+    row = (
+        2 * numbers * world.observation.low.dtype.itemsize + world.mask_size + 8 * int(np.prod(world.action_shape)) + 32
+    )
     needed = n * (world.State.dtype.itemsize + agents * row)
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -88,6 +88,7 @@ def _view(header: Any) -> Any:
         carray(address_to_pointer(h[p + 14]), (n, A), np.uint8),
         carray(address_to_pointer(h[p + 15]), (n, A), np.uint8),
         carray(address_to_pointer(h[p + 16]), (n, A), np.uint8),
+        carray(address_to_pointer(h[p + 17]), (n,), np.uint8),
     )
 
 

@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode
 
 from . import batch, stats
 from .agent import Agent
-from .batch import Worlds
 from .engine import SEEDS
+from .player import Player, roles_played
 from .world import Array
 
 TRAINING_SEEDS = range(0, 2**31)
@@ -35,7 +35,11 @@ class EndlessEpisodeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Episode:
-    """One evaluated episode, and the actions that play it again."""
+    """One evaluated episode, and the actions that play it again.
+
+    In a world of several agents `seats` says which ones the agent had, `return_` is their mean, `returns` has
+    everybody's, and actions are [T, A] or [T, A, k].
+    """
 
     index: int
     seed: int
@@ -45,10 +49,13 @@ class Episode:
     truncated: bool
     success: bool | None  # whether the return reached the world's `solved`; None where it has none
     actions: Array = field(compare=False, repr=False)  # int64 [T], or float32 [T, k]
+    seats: tuple[int, ...] = (0,)
+    returns: tuple[float, ...] = ()
 
     def line(self) -> dict[str, Any]:
-        """Return all but the actions, ready for JSON."""
-        return {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self) if f.name != "actions"}
+        """Return all but the actions, ready for JSON; seats and returns where there are several."""
+        left_out = ("actions",) if self.returns else ("actions", "seats", "returns")
+        return {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
 @dataclass(frozen=True)
@@ -70,54 +77,14 @@ class Evaluation:
         replace_file(folder / "summary.json", f"{text}\n".encode())
 
 
-class Player:
-    """An agent at N worlds that do not reset by themselves: its holder says which begin, from which seed.
-
-    An agent whose `act` returns a state has one more method, `begin(state, fresh) -> state`: the state with
-    the rows where fresh, bool [B], as they are before an episode's first step.
-    """
-
-    def __init__(self, agent: Agent, worlds: Worlds, *, deterministic: bool) -> None:
-        self.agent, self.worlds, self.deterministic = agent, worlds, deterministic
-        self._state: Any = None
-        self._attends = False
-
-    def begin(self, fresh: Array, seeds: Array) -> None:
-        """Begin episodes where fresh, bool [N], from their seeds of int64 [N]; everywhere the first time."""
-        self.worlds.seed(seeds)
-        self.worlds.reset(fresh)
-        if not self._attends:
-            self.agent.attend(self.worlds)
-            self._attends = True
-        elif self._state is not None:
-            begin = getattr(self.agent, "begin", None)
-            if begin is None:
-                raise ValueError(f"agent {self.agent.name} returns a state but has no begin(state, fresh)")
-            self._state = begin(self._state, fresh)
-
-    def step(self) -> None:
-        """Let the agent act and step the worlds; ValueError where the actions have another shape or kind."""
-        worlds, taken = self.worlds, self.worlds.actions[:, 0]
-        given, self._state = self.agent.act(
-            worlds.observations[:, 0], state=self._state, deterministic=self.deterministic
-        )
-        actions, kinds = np.asarray(given), "iu" if taken.dtype.kind == "i" else "fiu"
-        # Assigning would spread one action over all worlds, and cut a fractional one, in silence.
-        if actions.shape != taken.shape or actions.dtype.kind not in kinds:
-            raise ValueError(
-                f"agent {self.agent.name} returned actions {actions.dtype} {list(actions.shape)}, "
-                f"{worlds.world.name} takes {taken.dtype} {list(taken.shape)}"
-            )
-        taken[...] = actions
-        worlds.step()
-
-
 def evaluate(
     agent: Agent,
     world: str,
     params: dict[str, Any],
     *,
     episodes: int,
+    opponent: Agent | None = None,
+    role: str = "",
     first_seed: int = EVALUATION_SEED,
     deterministic: bool = True,
     worlds: int | None = None,
@@ -129,6 +96,9 @@ def evaluate(
     would favour short ones. The result does not depend on W unless the agent's actions for one row depend on
     the others (those drawn from one generator do; those of a matrix product may, by a rounding). The global
     generators of numpy, random and torch are left as they were, so evaluating does not change a training.
+
+    In a world of several agents, the agent has all seats; or with an `opponent`, who has the others, those of `role`
+    or, from episode to episode, those of each role in turn.
 
     `world` is a lab world's name or `gym:ID`, `params` its parameters by field, `worlds` W (by default what
     pays off); `progress` is called with (episodes done, E). All seeds must be below 2**32.
@@ -145,8 +115,11 @@ def evaluate(
     with untouched_generators():
         played = batch.make(world, min(worlds or usual, episodes), params, autoreset=AutoresetMode.DISABLED)
         try:
-            player = Player(agent, played, deterministic=deterministic)
-            for episode in _episodes(player, episodes, first_seed):
+            seats = roles_played(played.world, role) if opponent else [tuple(range(len(played.world.agents)))]
+            if opponent and len(played.world.agents) == 1:
+                raise ValueError(f"{world} has one agent: nobody can be its opponent")
+            player = Player([agent, opponent] if opponent else agent, played, deterministic=deterministic)
+            for episode in _episodes(player, episodes, first_seed, seats):
                 done[episode.index] = episode
                 if progress is not None:
                     progress(len(done), episodes)
@@ -158,16 +131,28 @@ def evaluate(
     summary = stats.summary([e.return_ for e in ordered], [e.length for e in ordered], successes)
     summary |= {"ci95": list(summary["ci95"]), "agent": agent.name, "world": world, "params": params}
     summary |= {"deterministic": deterministic, "first_seed": first_seed}
+    if opponent is not None:
+        summary |= {"opponent": opponent.name, "role": role}
     summary["log"] = {name: mean for name, mean in log.items() if name != "episodes"}
     return Evaluation(agent.name, world, params, ordered, summary)
 
 
-def _episodes(player: Player, count: int, first_seed: int) -> Iterator[Episode]:
-    """Yield the episodes as they end."""
+def _episodes(player: Player, count: int, first_seed: int, seats: list[tuple[int, ...]]) -> Iterator[Episode]:
+    """Yield the episodes as they end; the first agent's seats in episode e are seats[e % len(seats)]."""
     worlds, world, n = player.worlds, player.worlds.world, player.worlds.n
     index, lengths, live = np.arange(n), np.zeros(n, np.int64), np.ones(n, np.bool_)
-    actions = np.zeros((n, 64, *worlds.actions.shape[2:]), worlds.actions.dtype)  # [N, T], doubled when full
-    player.begin(live, first_seed + index)
+    several = len(world.agents) > 1
+    taken = worlds.actions if several else worlds.actions[:, 0]
+    actions = np.zeros((n, 64, *taken.shape[1:]), taken.dtype)  # [N, T], doubled when full
+
+    def begin(fresh: Array) -> None:
+        for w in np.flatnonzero(fresh) if len(player.agents) > 1 else ():
+            player.seating[w] = 1
+            player.seating[w, seats[index[w] % len(seats)]] = 0
+        # The others' seeds do not take hold; they need only be valid.
+        player.begin(fresh, first_seed + np.minimum(index, count - 1))
+
+    begin(live)
     while live.any():
         if world.horizon == 0 and lengths.max() == LONGEST:
             where = f"{world.name}: episode {index[lengths.argmax()]}"
@@ -175,11 +160,12 @@ def _episodes(player: Player, count: int, first_seed: int) -> Iterator[Episode]:
         player.step()
         if lengths.max() == actions.shape[1]:
             actions = np.concatenate([actions, np.zeros_like(actions)], axis=1)
-        actions[live, lengths[live]] = worlds.actions[live, 0]
+        actions[live, lengths[live]] = taken[live]
         lengths[live] += 1
         ended = live & worlds.ended
         for w in np.flatnonzero(ended):
-            reached = float(worlds.episode_returns[w, 0])
+            own = seats[index[w] % len(seats)]
+            reached = mean_return(worlds.episode_returns[w], own)
             yield Episode(
                 index=int(index[w]),
                 seed=first_seed + int(index[w]),
@@ -189,13 +175,19 @@ def _episodes(player: Player, count: int, first_seed: int) -> Iterator[Episode]:
                 truncated=bool(worlds.truncated[w]),
                 success=None if world.solved is None else reached >= world.solved,
                 actions=actions[w, : lengths[w]].copy(),
+                seats=own,
+                returns=tuple(worlds.episode_returns[w].tolist()) if several else (),
             )
         index[ended] += n
         lengths[ended] = 0
         live = index < count
         if (fresh := live & ended).any():
-            # The others' seeds do not take hold; they need only be valid.
-            player.begin(fresh, first_seed + np.minimum(index, count - 1))
+            begin(fresh)
+
+
+def mean_return(returns: Array, seats: tuple[int, ...]) -> float:
+    """Return the mean over an agent's seats of an episode's returns, float64 [A]."""
+    return float(np.mean(returns[list(seats)]))
 
 
 def ranked(evaluation: Evaluation) -> dict[str, Episode]:
@@ -218,7 +210,8 @@ def table(summary: dict[str, Any]) -> str:
     rows.append(("mean length", f"{summary['mean_length']:,.1f}", "steps"))
     rows += [(f"mean {name}", f"{value:,.3f}", "") for name, value in summary["log"].items()]
     left, right, count = *(max(len(row[k]) for row in rows) for k in (0, 1)), summary["episodes"]
-    head = f"{summary['world']}  {summary['agent']}  {count:,} episode{'s' * (count != 1)}"
+    against = f" against {summary['opponent']}" if summary.get("opponent") else ""
+    head = f"{summary['world']}  {summary['agent']}{against}  {count:,} episode{'s' * (count != 1)}"
     lines = [f"  {label:<{left}}  {value:>{right}}  {note}".rstrip() for label, value, note in rows]
     return "\n".join([head, *lines])
 

@@ -18,10 +18,19 @@ from .adapters.mp4 import Mp4Writer
 from .adapters.pygame_canvas import tile
 from .adapters.window import has_display
 from .agent import Agent
-from .batch import Worlds
+from .batch import WorldInfo, Worlds
 from .engine import SEEDS
-from .evaluate import EVALUATION_SEED, Episode, Evaluation, Player, ranked, replace_file, untouched_generators
+from .evaluate import (
+    EVALUATION_SEED,
+    Episode,
+    Evaluation,
+    mean_return,
+    ranked,
+    replace_file,
+    untouched_generators,
+)
 from .picture import picture
+from .player import Player, roles_played
 from .world import Array
 
 _FORMAT = "rl_lab.trace 1"
@@ -48,8 +57,15 @@ def _visible(world: str, n: int, params: dict[str, Any]) -> Worlds:
     return batch.make(world, n, params, autoreset=AutoresetMode.DISABLED, render=True)
 
 
-def _score(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
+
+
+def score(world: WorldInfo, returns: Array) -> str:
+    """Return an episode's returns so far, [A], in a few words: the mean of each role."""
+    if len(world.roles) == 1:
+        return f"return {_number(float(np.mean(returns)))}"
+    return "   ".join(f"{role} {_number(float(returns[list(seats)].mean()))}" for role, seats in world.roles.items())
 
 
 def film(
@@ -72,7 +88,8 @@ def film(
     with untouched_generators():
         worlds = _visible(world, 1, params)
         try:
-            if episode.actions.dtype != worlds.actions.dtype or episode.actions.shape[1:] != worlds.actions.shape[2:]:
+            shape = worlds.actions.shape[2:] if len(worlds.world.agents) == 1 else worlds.actions.shape[1:]
+            if episode.actions.dtype != worlds.actions.dtype or episode.actions.shape[1:] != shape:
                 given = f"{episode.actions.dtype} {list(episode.actions.shape)}"
                 raise ValueError(f"actions {given} of episode {episode.index} do not fit {world}")
             fps = worlds.world.frames_per_second * speed
@@ -90,17 +107,18 @@ def _play_again(episode: Episode, worlds: Worlds, writer: Mp4Writer, title: str,
     """Write the picture before the first step and after each, and return the last."""
     worlds.seed(np.array([episode.seed]))
     worlds.reset()
-    steps, reached = 0, 0.0
+    steps, reached, returns = 0, 0.0, np.zeros(len(worlds.world.agents))
     while True:
-        right = f"step {steps}   return {_score(reached)}"
+        right = f"step {steps}   {score(worlds.world, returns)}"
         frame = picture(worlds, 0, left=title, right=right, size=size)
         writer.write(frame)
         if worlds.ended[0] or steps == len(episode.actions):
             break
-        worlds.actions[0, 0] = episode.actions[steps]
+        worlds.actions[0] = episode.actions[steps]
         worlds.step()
         steps += 1
-        reached = float(worlds.episode_returns[0, 0]) if worlds.ended[0] else reached + float(worlds.rewards[0, 0])
+        returns = worlds.episode_returns[0].copy() if worlds.ended[0] else returns + worlds.rewards[0]
+        reached = mean_return(returns, episode.seats)
     if (bool(worlds.ended[0]), steps, reached) != (True, episode.length, episode.return_):
         raise ReplayError(
             f"{worlds.world.name} episode {episode.index} (seed {episode.seed}): evaluated to return "
@@ -126,6 +144,8 @@ def load_trace(path: str | Path) -> Trace:
             raise ValueError(f"its format is not {_FORMAT!r}")
         values = {name: json.loads(text) for name, text in said.items()}
         world, params = values.pop("world"), values.pop("params")
+        for name in {"seats", "returns"} & set(values):
+            values[name] = tuple(values[name])
         episode = Episode(return_=values.pop("return"), actions=actions, **values)
         _check(episode, world, params)
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -149,9 +169,15 @@ def _check(episode: Episode, world: Any, params: Any) -> None:
     actions = episode.actions
     if not isinstance(world, str) or not isinstance(params, dict) or type(episode.success) not in (bool, type(None)):
         raise ValueError(f"world is {world!r}, params {params!r}, success {episode.success!r}")
+    for number in (*episode.seats, *episode.returns):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError(f"seats are {episode.seats}, returns {episode.returns}")
+    if any(type(seat) is not int or not 0 <= seat < max(len(episode.returns), 1) for seat in episode.seats):
+        raise ValueError(f"seats are {episode.seats}")
     if not 0 <= episode.seed < SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
         raise ValueError(f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range")
-    if (actions.dtype, actions.ndim) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
+    several = len(episode.returns) > 1
+    if (actions.dtype, actions.ndim - several) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
         raise ValueError(f"actions are {actions.dtype} {list(actions.shape)}")
     if not np.isfinite(actions).all() or len(actions) != episode.length or episode.length < 1:
         raise ValueError(f"{len(actions)} actions, some perhaps not finite, for {episode.length} steps")
@@ -179,6 +205,8 @@ class Show:
         count: int,
         *,
         seed: int,
+        opponent: Agent | None = None,
+        role: str = "",
         columns: int | None = None,
         deterministic: bool = True,
     ) -> None:
@@ -187,13 +215,11 @@ class Show:
         width = min(max(960 // self.columns, 120), 640)
         self.size = (width, 3 * width // 4)
         self.shown = 0  # episodes whose end has been looked at
-        self._player = Player(agent, self.worlds, deterministic=deterministic)
+        self._player = Player([agent, opponent] if opponent else agent, self.worlds, deterministic=deterministic)
+        self._seats = roles_played(self.worlds.world, role)
         self._first_seed, self._seeds = seed, seed + np.arange(count)
-        self._steps, self._returns, self._held = (
-            np.zeros(count, np.int64),
-            np.zeros(count),
-            np.zeros(count, np.int64),
-        )
+        self._steps, self._held = (np.zeros(count, np.int64) for _ in range(2))
+        self._returns = np.zeros(self.worlds.rewards.shape)
         self._last: dict[int, Array] = {}  # pictures of ended episodes: foreign environments move on unseen
         self.restart()
 
@@ -202,6 +228,10 @@ class Show:
         self._begin(np.ones(self.worlds.n, np.bool_))
 
     def _begin(self, fresh: Array) -> None:
+        if len(self._player.agents) > 1:
+            for i in np.flatnonzero(fresh):
+                self._player.seating[i] = 1
+                self._player.seating[i, self._seats[(self._seeds[i] - self._first_seed) % len(self._seats)]] = 0
         self._player.begin(fresh, self._seeds)
         self._steps[fresh] = self._returns[fresh] = self._held[fresh] = 0
 
@@ -210,9 +240,9 @@ class Show:
         worlds, live = self.worlds, ~self.worlds.ended
         self._player.step()
         self._steps[live] += 1
-        self._returns[live] += worlds.rewards[live, 0]
+        self._returns[live] += worlds.rewards[live]
         ended = live & worlds.ended
-        self._returns[ended] = worlds.episode_returns[ended, 0]
+        self._returns[ended] = worlds.episode_returns[ended]
         for i in np.flatnonzero(ended).tolist():
             self._last[i] = self._picture(i)
         self._held[worlds.ended] += 1
@@ -230,12 +260,12 @@ class Show:
 
     def _picture(self, i: int) -> Array:
         steps = f"step {self._steps[i]}{', end' if self.worlds.ended[i] else ''}"
-        score = _score(self._returns[i])
+        reached = score(self.worlds.world, self._returns[i])
         if self.worlds.n > 1:
-            right = f"return {score}" if self.size[0] >= 200 else score
+            right = reached if self.size[0] >= 200 else reached.removeprefix("return ")
             return picture(self.worlds, i, left=steps, right=right, size=self.size)
         left = f"{self.worlds.world.name}  episode {self._seeds[i] - self._first_seed}"
-        return picture(self.worlds, i, left=left, right=f"{steps}   return {score}", size=self.size)
+        return picture(self.worlds, i, left=left, right=f"{steps}   {reached}", size=self.size)
 
     def close(self) -> None:
         """Close the worlds."""
@@ -252,11 +282,14 @@ def film_grid(
     count: int = 16,
     columns: int | None = None,
     seed: int = EVALUATION_SEED,
+    opponent: Agent | None = None,
+    role: str = "",
     deterministic: bool = True,
 ) -> Path:
     """Film `count` worlds at once, in tiles, for `steps` or else 12 seconds; return the film's path."""
     with untouched_generators():
-        show = Show(agent, world, params, count, seed=seed, columns=columns, deterministic=deterministic)
+        against: dict[str, Any] = {"opponent": opponent, "role": role}
+        show = Show(agent, world, params, count, seed=seed, columns=columns, deterministic=deterministic, **against)
         try:
             height, width = (frame := show.frame()).shape[:2]
             fps = show.worlds.world.frames_per_second

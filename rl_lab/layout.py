@@ -38,3 +38,4 @@ class View(NamedTuple):
     active: Any
     departed: Any
     fouls: Any
+    held: Any

@@ -81,7 +81,7 @@ def _world_fits_several(b: Any, i: Any) -> Any:
     good = True
     for a in range(A):
         good &= b.active[i, a] == 0 or fits(b, i, a)
-    return good
+    return good or b.held[i] != 0
 
 
 world_fits = _world_fits_solo if SOLO else _world_fits_several
@@ -200,6 +200,8 @@ def step_each(low: Any, high: Any, batch: Any) -> Any:
     b = view(batch)
     finished = 0
     for i in range(low, high):
+        if not SOLO and b.held[i]:
+            continue
         if b.ended[i] and b.mode != SAME_STEP:
             for a in range(A):
                 b.rewards[i, a] = 0.0

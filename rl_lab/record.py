@@ -79,6 +79,10 @@ i1, i2, i4, i8 = (_FieldType(code) for code in ("i1", "i2", "i4", "i8"))
 u1, u2, u4, u8 = (_FieldType(code) for code in ("u1", "u2", "u4", "u8"))
 
 
+# Of a Record without fields: rows of no bytes could not be seen as bytes, nor counted again when they come back.
+_NOTHING = np.dtype({"names": [], "formats": [], "itemsize": 8})
+
+
 @dataclass(frozen=True)
 class bounded:  # noqa: N801 - reads as a default with a range: `speed: i4 = bounded(1, low=1, high=9)`
     """A field's default together with the range its values must lie in."""
@@ -121,7 +125,8 @@ class Record:
                 if isinstance(given, bounded):
                     ranges[name], given = given, given.default
                 defaults[name] = given
-        cls.dtype, cls.defaults, cls.ranges = np.dtype(fields, align=True), defaults, ranges
+        cls.dtype = np.dtype(fields, align=True) if fields else _NOTHING
+        cls.defaults, cls.ranges = defaults, ranges
 
     def __new__(cls, **values: Any) -> Any:
         """One record as a structured array of shape [1], `defaults` overridden by `values`."""

@@ -19,6 +19,7 @@ from . import catalogue, worlds
 from .batch import FOREIGN, parameters
 from .names import UsageError, nearest
 
+_WHOLE = ("worlds", "budget", "checkpoint.steps", "evaluation.episodes", "evaluation.selection_episodes")
 PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned` may set for one agent
 _LONGEST = 100_000  # characters of a YAML file
 DEVICES = ("auto", "cpu", "cuda")
@@ -74,6 +75,9 @@ class Scenario:
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     expect: dict[str, Expectation]
+    opponent: dict[str, Any] | None = None  # the agent at the other seats: its name and hyperparameters
+    role: str = ""  # the learner's against an opponent; each in turn if empty
+    policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
 
     def as_config(self) -> dict[str, Any]:
         """Return plain data that, written to YAML, is the same scenario again."""
@@ -97,6 +101,7 @@ class _Schema:
     video: bool = True
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    role: str = ""
 
 
 def folder() -> Path:
@@ -117,12 +122,14 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
     the wrong type or range, malformed YAML.
     """
-    given = _parse(overrides)
+    given = _parse(_whole(line) for line in overrides)
     for override in given:
         _check_grammar(override)
     if several := [o.input_line for o in given if o.is_sweep_override()]:
         raise ScenarioError(f"{several[0]} lists several values; add -m to run each of them")
     recipe = _recipe(target)
+    opponent, given = _opponent(target, recipe.pop("opponent", None), given)
+    policies = _policies(target, recipe.pop("policies", None) or {})
     chosen: dict[str, str] = {}
     for key in ("world", "agent"):
         lines = [o for o in given if o.key_or_group == key]
@@ -153,7 +160,110 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
         recipe[key] = node
     if not chosen["world"]:
         raise ScenarioError(f"{target}: names no world; add world=NAME")
-    return _resolve(target, chosen, recipe, given)
+    scenario = _resolve(target, chosen, recipe, given)
+    return _seated(dataclasses.replace(scenario, opponent=opponent, policies=policies))
+
+
+def _whole(line: str) -> str:
+    """Write a whole number like 1e6 out where one is asked for."""
+    key, _, value = line.partition("=")
+    if key in _WHOLE and re.fullmatch(r"\d+(\.\d+)?e\+?\d{1,2}", value) and float(value).is_integer():
+        return f"{key}={int(float(value))}"
+    return line
+
+
+def _opponent(target: str, node: Any, given: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
+    """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    own = [o for o in given if o.key_or_group.partition(".")[0] == "opponent"]
+    node = {"name": node} if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
+    for override in own:
+        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
+        if not key:
+            node = {"name": str(value)} if value else None
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"{override.input_line}: say which opponent first: opponent=NAME")
+        else:
+            node = {**node, key: value}
+    if node is None:
+        return None, [o for o in given if o not in own]
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise ScenarioError(f"{target}: opponent is {node!r}; expected an agent's name, or a mapping with one")
+    name = node.pop("name")
+    if name not in catalogue.names():
+        raise ScenarioError(f"{target}: opponent: no agent {name!r}; {nearest(name, catalogue.names())}")
+    if catalogue.learns(name):
+        raise ScenarioError(
+            f"{target}: opponent {name} would have to be trained first; take one that needs no training"
+        )
+    config = catalogue.load(name).Config
+    known = [f.name for f in dataclasses.fields(config)]
+    for key in node:
+        if key not in known:
+            raise ScenarioError(f"{target}: unknown key 'opponent.{key}'; {nearest(str(key), known)}")
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config()), node))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ScenarioError(f"{target}: opponent: {_explain(error)}") from None
+    return {"name": name, **cast(dict[str, Any], merged)}, [o for o in given if o not in own]
+
+
+def _policies(target: str, given: Any) -> dict[str, list[str]]:
+    if not isinstance(given, dict) or not all(
+        isinstance(members, list)
+        and members
+        and all(isinstance(m, str) for m in members)
+        and re.fullmatch(r"\w+", str(name))
+        for name, members in given.items()
+    ):
+        raise ScenarioError(f"{target}: policies is a mapping of a policy's name to a list of agents or roles")
+    return {str(name): list(members) for name, members in given.items()}
+
+
+def _seated(scenario: Scenario) -> Scenario:
+    """Check that roles, policies and opponent go with the world."""
+    if not (scenario.role or scenario.policies or scenario.opponent):
+        return scenario
+    if scenario.opponent and scenario.policies:
+        raise ScenarioError("policies and opponent do not go together: policies learn side by side at all seats")
+    if scenario.role and not scenario.opponent:
+        raise ScenarioError(f"role={scenario.role}: say who has the other seats: opponent=NAME")
+    if scenario.world.startswith(FOREIGN):
+        return scenario
+    world = worlds.load(scenario.world)
+    if len(world.agents) == 1:
+        raise ScenarioError(f"{world.name} has one agent: it has no opponent, roles or policies")
+    if scenario.role and scenario.role not in world.roles:
+        raise ScenarioError(f"{world.name} has no role {scenario.role!r}; {nearest(scenario.role, world.roles)}")
+    if scenario.policies:
+        try:
+            seats_of(world, scenario.policies)
+        except ValueError as error:
+            raise ScenarioError(f"policies: {error}") from None
+    return scenario
+
+
+def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
+    """Return each policy's seats; ValueError unless every seat belongs to exactly one."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, members in policies.items():
+        seats: list[int] = []
+        for member in members:
+            if member in world.agents:
+                seats.append(world.agents.index(member))
+            elif member in world.roles:
+                seats += world.roles[member]
+            else:
+                known = [*world.roles, *world.agents]
+                raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, known)}")
+        found[name] = tuple(sorted(seats))
+    taken = sorted(seat for seats in found.values() for seat in seats)
+    if taken != list(range(len(world.agents))):
+        doubtful = [a for k, a in enumerate(world.agents) if taken.count(k) != 1]
+        raise ValueError(f"{doubtful[0]} needs exactly one policy" if doubtful else "seats are wrong")
+    return found
 
 
 def sweep(overrides: Iterable[str]) -> list[list[str]]:
@@ -161,7 +271,7 @@ def sweep(overrides: Iterable[str]) -> list[list[str]]:
     from hydra.errors import HydraException
 
     choices = []
-    for override in _parse(overrides):
+    for override in _parse(_whole(line) for line in overrides):
         _check_grammar(override)
         swept = override.is_sweep_override()
         try:

@@ -17,12 +17,14 @@ from typing import Any
 from . import batch, catalogue, checkpoint
 from . import run as runs
 from .agent import Agent, Learner, Saved
-from .batch import Worlds
+from .batch import WorldInfo, Worlds
 from .evaluate import SELECTION_SEED, Evaluation, evaluate, ranked
 from .names import UsageError
 from .progress import Progress
 from .run import Run
-from .scenario import Scenario
+from .scenario import Scenario, seats_of
+from .seated import learning_view
+from .team import SeatsView, Table, Team, TeamAgent, split
 
 _KEPT = "kept-"  # before the kept agent's members in a whole-state checkpoint
 COST_SHARE = 0.01  # of wall time that checkpoints may take at most
@@ -110,14 +112,20 @@ def make_learner(scenario: Scenario) -> tuple[Learner, Worlds]:
     # The only place where torch's threads are set. The engine sets its own for each batch.
     torch.set_num_threads(scenario.threads)
     try:
+        device = device_of(scenario.device)
         worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
-        learner = factory.learner(
-            scenario.config,
-            worlds,
-            budget=scenario.budget,
-            seed=scenario.seed,
-            device=device_of(scenario.device),
-        )
+        if (rival := opponent_of(scenario, worlds.world)) is not None:
+            worlds = learning_view(worlds, rival, scenario.role, scenario.seed)
+
+        def make(view: Worlds, budget: int, seed: int) -> Learner:
+            learner: Learner = factory.learner(scenario.config, view, budget=budget, seed=seed, device=device)
+            return learner
+
+        if scenario.policies:
+            policies = seats_of(worlds.world, scenario.policies)
+            learner: Learner = Team(worlds, policies, make, budget=scenario.budget, seed=scenario.seed)
+        else:
+            learner = make(worlds, scenario.budget, scenario.seed)
     except MemoryError as error:
         raise UsageError(f"worlds, n_steps or buffer_size are too large for this machine: {error}") from error
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
@@ -171,9 +179,20 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
         raise UsageError(f"{path} holds no agent yet: train it first")
     factory = catalogue.load(scenario.agent)
     worlds = batch.make(scenario.world, 1, scenario.params)
-    saved = Saved(found.tensors, found.state)
+    saved, device = Saved(found.tensors, found.state), device_of(scenario.device)
     with _fitting(found.path):
-        agent: Agent = factory.load(scenario.config, worlds.world, saved, device=device_of(scenario.device))
+        agent: Agent
+        if scenario.policies:
+            policies = seats_of(worlds.world, scenario.policies)
+            agents: dict[str, Agent] = {}
+            for name, part in split(saved, list(policies)).items():
+                view = SeatsView(worlds, policies[name], Table(worlds))
+                agents[name] = factory.load(scenario.config, view.world, part, device=device)
+            agent = TeamAgent(agents, policies)
+        else:
+            rival = opponent_of(scenario, worlds.world)
+            view_of = learning_view(worlds, rival, scenario.role, 0) if rival is not None else worlds
+            agent = factory.load(scenario.config, view_of.world, saved, device=device)
     worlds.close()
     return agent, found.step
 
@@ -192,6 +211,7 @@ class _Training:
     ) -> None:
         self.run, self.scenario, self.learner, self.worlds = run, scenario, learner, worlds
         self.interrupts, self.progress = interrupts, progress
+        self.opponent = opponent_of(scenario, getattr(worlds, "batch", worlds).world)
         self.best = -math.inf
         self.selections = 0
         self.seconds = 0.0  # of the parts before this one
@@ -289,6 +309,8 @@ class _Training:
             self.scenario.world,
             self.scenario.params,
             episodes=config.selection_episodes,
+            opponent=self.opponent,
+            role=self.scenario.role,
             first_seed=SELECTION_SEED,
             deterministic=config.deterministic,
             progress=self.interrupts.check,
@@ -364,6 +386,31 @@ def measure(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None 
         scenario.world,
         scenario.params,
         episodes=scenario.evaluation.episodes,
+        opponent=make_opponent(scenario),
+        role=scenario.role,
         deterministic=scenario.evaluation.deterministic,
         progress=watch,
     )
+
+
+def opponent_of(scenario: Scenario, world: WorldInfo) -> Agent | None:
+    """Return the scenario's opponent, made for this world; None without one. Raises ValueError where it cannot be."""
+    if scenario.opponent is None:
+        return None
+    factory: Any = catalogue.load(scenario.opponent["name"])
+    values = {key: value for key, value in scenario.opponent.items() if key != "name"}
+    opponent: Agent = factory.make(factory.Config(**values), world)
+    return opponent
+
+
+def make_opponent(scenario: Scenario) -> Agent | None:
+    """Return the scenario's opponent, if it has one. Raises UsageError where it cannot play this world."""
+    if scenario.opponent is None:
+        return None
+    worlds = batch.make(scenario.world, 1, scenario.params)
+    try:
+        return opponent_of(scenario, worlds.world)
+    except ValueError as error:
+        raise UsageError(f"opponent: {error}") from None
+    finally:
+        worlds.close()

@@ -31,13 +31,15 @@ def watch(
     window: bool | None = None,
     grid: int | None = None,
     episodes: int | None = None,
+    opponent: Agent | None = None,
+    role: str = "",
     deterministic: bool = True,
 ) -> list[Path]:
     """Show an agent playing, the first episode from `seed`, the next from `seed + 1` and so on.
 
     In a window it plays `episodes`, by default until the user quits, and returns no paths. Without one it
     films `episodes`, by default one, into the folder `out`, and returns the films' paths. With `grid`, that
-    many worlds play side by side; as a film, for twelve seconds.
+    many worlds play side by side; as a film, for twelve seconds. `opponent` and `role` as `evaluate` has them.
 
     `window` is true, false, or None for a window where one can be opened. Raises ValueError for numbers below
     1, WindowError where `window` is true and none can be opened, and as `evaluate` and `film` do.
@@ -45,9 +47,11 @@ def watch(
     for name, value in (("episodes", episodes), ("grid", grid)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    against: dict[str, Any] = {"opponent": opponent, "role": role}
     if window or (window is None and has_display()):
         try:
-            _watch_live(agent, world, params, seed, grid or 1, episodes, deterministic)
+            show = Show(agent, world, params, grid or 1, seed=seed, deterministic=deterministic, **against)
+            _watch_live(agent, show, episodes)
             return []
         except WindowError:  # a display that is named but not there, as on a machine one has left
             if window:
@@ -55,26 +59,17 @@ def watch(
     name = world.replace(":", "-").replace("/", "-")
     if grid is not None:
         path = out / f"{name}-{grid}-worlds-seed{seed}.mp4"
-        return [film_grid(agent, world, params, path, count=grid, seed=seed, deterministic=deterministic)]
+        return [film_grid(agent, world, params, path, count=grid, seed=seed, deterministic=deterministic, **against)]
     played = evaluate(
-        agent, world, params, episodes=episodes or 1, first_seed=seed, deterministic=deterministic, worlds=1
+        agent, world, params, episodes=episodes or 1, first_seed=seed, deterministic=deterministic, worlds=1, **against
     )
     return [film(e, world, params, out / f"{name}-seed{e.seed}.mp4") for e in played.episodes]
 
 
-def _watch_live(
-    agent: Agent,
-    world: str,
-    params: dict[str, Any],
-    seed: int,
-    count: int,
-    episodes: int | None,
-    deterministic: bool,
-) -> None:
-    show = Show(agent, world, params, count, seed=seed, deterministic=deterministic)
+def _watch_live(agent: Agent, show: Show, episodes: int | None) -> None:
     try:
         height, width = show.frame().shape[:2]
-        window = Window(f"{world}  {agent.name}", width, height + _FOOTER)
+        window = Window(f"{show.worlds.world.name}  {agent.name}", width, height + _FOOTER)
         try:
             _play(show, window, PygameCanvas(width, _FOOTER), episodes)
         finally:

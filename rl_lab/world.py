@@ -160,11 +160,7 @@ class World:
     @property
     def roles(self) -> dict[str, tuple[int, ...]]:
         """Agents by their names without a number at the end: predator_0 and predator_1 are predators."""
-        found: dict[str, tuple[int, ...]] = {}
-        for index, agent in enumerate(self.agents):
-            role = re.sub(r"_\d+$", "", agent)
-            found[role] = (*found.get(role, ()), index)
-        return found
+        return roles_of(self.agents)
 
     @property
     def masked(self) -> bool:
@@ -192,6 +188,15 @@ class World:
         """Fields of the State's log record, () without one."""
         names = self.State.dtype.names or ()
         return (self.State.dtype["log"].names or ()) if "log" in names else ()
+
+
+def roles_of(agents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Return agents' positions by what their names are without a number at the end."""
+    found: dict[str, tuple[int, ...]] = {}
+    for index, agent in enumerate(agents):
+        role = re.sub(r"_\d+$", "", agent)
+        found[role] = (*found.get(role, ()), index)
+    return found
 
 
 def _joined(name: str, spaces: tuple[Any, ...], here: str) -> Any:

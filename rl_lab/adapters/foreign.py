@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ..engine import NonFiniteError
-from ..world import Array
+from ..world import Array, roles_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,12 @@ class ForeignWorld:
     solved: float | None
     frames_per_second: int
     agents: tuple[str, ...] = ("agent",)
+    masked: bool = False
+
+    @property
+    def roles(self) -> dict[str, tuple[int, ...]]:
+        """See `World.roles`."""
+        return roles_of(self.agents)
 
 
 def _single(space: Box) -> Box:
@@ -81,6 +87,8 @@ class ForeignBatch:
         self.final_observations = np.zeros_like(self.observations)
         self.rewards = np.zeros((n, 1), np.float32)
         self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
+        self.legal, self.active = np.zeros((n, 1, 1), np.uint8), np.ones((n, 1), np.bool_)
+        self.departed = np.zeros((n, 1), np.bool_)
         self.episode_returns = np.zeros((n, 1))
         self.episode_lengths = np.zeros(n, np.int32)
         self._running, self._t = np.zeros(n), np.zeros(n, np.int32)

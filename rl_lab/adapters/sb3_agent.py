@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Discrete
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -21,20 +23,41 @@ from ..agent import Saved
 from ..batch import WorldInfo, Worlds
 from ..engine import NonFiniteError
 from ..world import Array
-from .sb3 import LabVecEnv
+from .sb3 import LabVecEnv, indicated
+from .sb3_rows import ActingMaskableRollout, ActingReplay, ActingRollout, RowDQN
 
 CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
 
 
 class Sb3Agent:
-    """An SB3 policy together with the observation statistics it was trained under."""
+    """An SB3 policy together with the observation statistics it was trained under.
 
-    def __init__(self, name: str, policy: BasePolicy, normalizer: dict[str, Array] | None, clip: float = 10.0) -> None:
+    `indicator` is the number of agents it was told apart by, 0 where it was not. At the seats of one role it finds
+    observations padded to the longest of all roles, and leaves the padding out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: BasePolicy,
+        normalizer: dict[str, Array] | None,
+        *,
+        indicator: int = 0,
+        clip: float = 10.0,
+    ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
+        self.indicator = indicator
+        self._places = np.arange(max(indicator, 1))  # of each seat, what the indicator shows
+        self._action_shape = policy.action_space.shape or ()
         policy.set_training_mode(False)
 
     def attend(self, worlds: Worlds) -> None:
-        """Observations are all it needs."""
+        """Note how the seats of these worlds are numbered; it needs nothing else of them."""
+        world, self._action_shape = worlds.world, worlds.actions.shape[2:]
+        self._places = np.arange(len(world.agents))
+        if self.indicator and self.indicator != len(world.agents):
+            for seats in world.roles.values():  # it was trained at one role's seats
+                self._places[list(seats)] = np.arange(len(seats)) % self.indicator
 
     def act(
         self,
@@ -42,15 +65,37 @@ class Sb3Agent:
         *,
         state: Any = None,
         legal: Array | None = None,
+        rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`; actions are clipped to the space as in training."""
+        shape = self.policy.observation_space.shape or ()
+        if len(shape) == 1:
+            observations = observations[:, : shape[0] - self.indicator]
+        if self.indicator:
+            numbers = np.arange(len(observations)) if rows is None else rows
+            observations = indicated(observations, self._places[numbers % len(self._places)], self.indicator)
         if self.normalizer is not None:
             mean, var = self.normalizer["mean"], self.normalizer["var"]
             scaled = (observations - mean) / np.sqrt(var + 1e-8)
             observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        actions, _ = self.policy.predict(observations, deterministic=deterministic)
+        actions = self._decide(observations, legal, deterministic)
+        if actions.shape[1:] != self._action_shape:  # others' actions have more numbers than this role's
+            wide = np.zeros((len(actions), *self._action_shape), actions.dtype)
+            wide[:, : actions.shape[1]] = actions
+            actions = wide
         return actions, None
+
+    def _decide(self, observations: Array, legal: Array | None, deterministic: bool) -> Array:
+        policy: Any = self.policy
+        if legal is None or not isinstance(policy.action_space, Discrete):
+            return np.asarray(policy.predict(observations, deterministic=deterministic)[0])
+        allowed = legal[:, : int(policy.action_space.n)] != 0
+        if isinstance(policy, MaskableActorCriticPolicy):
+            return np.asarray(policy.predict(observations, deterministic=deterministic, action_masks=allowed)[0])
+        with torch.no_grad():
+            values = policy.q_net(policy.obs_to_tensor(observations)[0]).cpu().numpy()
+        return np.asarray(np.where(allowed, values, -np.inf).argmax(axis=1))
 
 
 class _TimedVecEnv(LabVecEnv):
@@ -80,12 +125,16 @@ class Sb3Learner:
         normalize_observations: bool,
         normalize_rewards: bool,
         arguments: dict[str, Any],
+        indicator: bool = False,
     ) -> None:
         _without_dynamo()
         self.name, self.budget = name, budget
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
-        self.timed = _TimedVecEnv(worlds)
+        self.indicator = len(worlds.world.agents) if indicator else 0
+        self.timed = _TimedVecEnv(worlds, indicator=indicator)
+        if worlds.world.masked or len(worlds.world.agents) > 1:
+            algorithm, arguments = _for_rows(algorithm, self.timed, dict(arguments))
         env: VecEnv = self.timed
         if normalize_observations or normalize_rewards:
             env = VecNormalize(
@@ -95,6 +144,8 @@ class Sb3Learner:
         self.model = algorithm("MlpPolicy", env, device=device, **arguments)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         self.model.action_space.seed(seed)
+        if isinstance(self.model, RowDQN):
+            self.model.rows = self.timed
         _, self._callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
@@ -117,7 +168,10 @@ class Sb3Learner:
             self._collect(model)
             self._learn(model.train)
         else:
-            target = min((self.steps // CHUNK + 1) * CHUNK, self.budget)
+            # In rounds of all rows: several policies that learn side by side stay in step.
+            rounds = max(CHUNK // self.timed.worlds.n, 1)
+            calls = self.steps // self.timed.num_envs
+            target = min((calls // rounds + 1) * rounds * self.timed.num_envs, self.budget)
             while self.steps < target:
                 self._collect(model)
                 if self.steps > model.learning_starts and model.gradient_steps > 0:
@@ -178,7 +232,7 @@ class Sb3Learner:
 
     def agent(self) -> Sb3Agent:
         """Return the agent as it is now."""
-        return Sb3Agent(self.name, self.model.policy, self._observation_statistics())
+        return Sb3Agent(self.name, self.model.policy, self._observation_statistics(), indicator=self.indicator)
 
     def save_agent(self) -> Saved:
         """Return the policy's parameters and the observation statistics."""
@@ -280,7 +334,7 @@ def at_least_one(config: Any, *names: str) -> None:
         raise ValueError(f"learning_rate={config.learning_rate}: expected at least 0")
 
 
-def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool) -> Sb3Agent:
+def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool, indicator: int = 0) -> Sb3Agent:
     """Return the agent of a policy built anew and the parameters saved; ValueError where they do not fit."""
     try:
         policy.load_state_dict(_torch(saved.tensors["policy"]))
@@ -297,7 +351,29 @@ def load_policy(policy: BasePolicy, name: str, saved: Saved, *, normalized: bool
     shape = policy.observation_space.shape
     if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
         raise ValueError(f"the saved observation statistics do not fit this {name} policy")
-    return Sb3Agent(name, policy, statistics)
+    return Sb3Agent(name, policy, statistics, indicator=indicator)
+
+
+def maskable(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:
+    """Return the policy class whose actions can be masked, and those of the arguments that it takes."""
+    left_out = ("log_std_init", "use_sde")  # of continuous actions
+    return MaskableActorCriticPolicy, {k: v for k, v in policy_arguments.items() if k not in left_out}
+
+
+def _for_rows(
+    algorithm: type[BaseAlgorithm], rows: LabVecEnv, arguments: dict[str, Any]
+) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
+    """Return the algorithm and arguments that learn from rows with illegal actions or absent agents."""
+    if not issubclass(algorithm, OnPolicyAlgorithm):
+        return RowDQN, arguments | {"replay_buffer_class": ActingReplay, "replay_buffer_kwargs": {"rows": rows}}
+    if not rows.worlds.world.masked:
+        return algorithm, arguments | {"rollout_buffer_class": ActingRollout, "rollout_buffer_kwargs": {"rows": rows}}
+    if arguments.pop("use_sde"):
+        raise ValueError("use_sde is for continuous actions")
+    del arguments["sde_sample_freq"]
+    _, arguments["policy_kwargs"] = maskable(arguments["policy_kwargs"])
+    arguments |= {"rollout_buffer_class": ActingMaskableRollout, "rollout_buffer_kwargs": {"rows": rows}}
+    return MaskablePPO, arguments
 
 
 def _without_dynamo() -> None:
@@ -364,17 +440,21 @@ def _restore_normalizer(normalizer: Any, arrays: dict[str, Array], counts: list[
 _REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
+def _kept(buffer: Any) -> tuple[str, ...]:
+    return (*_REPLAY, "next_legal", "acted") if isinstance(buffer, ActingReplay) else _REPLAY
+
+
 def _replay_arrays(model: Any) -> tuple[dict[str, Array], dict[str, Any]]:
     buffer = model.replay_buffer
     assert buffer is not None
     filled = buffer.buffer_size if buffer.full else buffer.pos
-    return {key: getattr(buffer, key)[:filled] for key in _REPLAY}, {"pos": buffer.pos, "full": buffer.full}
+    return {key: getattr(buffer, key)[:filled] for key in _kept(buffer)}, {"pos": buffer.pos, "full": buffer.full}
 
 
 def _restore_replay(model: Any, arrays: dict[str, Array], state: dict[str, Any]) -> None:
     buffer = model.replay_buffer
     assert buffer is not None
-    for key in _REPLAY:
+    for key in _kept(buffer):
         target = getattr(buffer, key)
         filled = len(target) if state["full"] else state["pos"]
         if arrays[key].shape != (filled, *target.shape[1:]):

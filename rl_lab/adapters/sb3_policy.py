@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from ..batch import WorldInfo
+from .sb3 import with_indicator
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 POLICIES = ("mlp", "cnn")
@@ -66,6 +67,9 @@ def policy_arguments(world: WorldInfo, policy: str, net_arch: list[int], activat
     return arguments
 
 
-def build_policy(policy_class: type[BasePolicy], world: WorldInfo, **arguments: Any) -> BasePolicy:
+def build_policy(
+    policy_class: type[BasePolicy], world: WorldInfo, *, indicator: bool = False, **arguments: Any
+) -> BasePolicy:
     """Return a policy of this class for the world's spaces, untrained."""
-    return policy_class(world.observation, world.action, lambda _: 0.0, **arguments)
+    space = with_indicator(world.observation, len(world.agents)) if indicator else world.observation
+    return policy_class(space, world.action, lambda _: 0.0, **arguments)
