@@ -65,13 +65,10 @@ def decide(agent: Agent, worlds: Worlds, rows: Array | None, *, state: Any = Non
     taken = worlds.actions.reshape(-1, *worlds.actions.shape[2:])
     if rows is not None:
         observations, legal = observations[rows], legal[rows]
-    given, state = agent.act(
-        observations,
-        state=state,
-        legal=legal if worlds.world.masked else None,
-        rows=rows,
-        deterministic=deterministic,
-    )
+    asked: dict[str, Any] = {} if rows is None else {"rows": rows}  # an agent for one seat need not know of rows
+    if worlds.world.masked:
+        asked["legal"] = legal
+    given, state = agent.act(observations, state=state, deterministic=deterministic, **asked)
     if rows is not None and state is not None:
         raise ValueError(f"agent {agent.name} keeps a state, which worlds of several agents do not support")
     actions, kinds = np.asarray(given), "iu" if taken.dtype.kind == "i" else "fiu"

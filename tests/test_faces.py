@@ -32,7 +32,7 @@ from rl_lab.adapters.sb3 import LabVecEnv
 from rl_lab.engine import Batch
 from rl_lab.world import Array, World
 
-NAMES = worlds.names()
+NAMES = [name for name in worlds.names() if len(worlds.load(name).agents) == 1]
 DISCRETE = [name for name in NAMES if isinstance(worlds.load(name).action, Discrete)]
 CONTINUOUS = [name for name in NAMES if name not in DISCRETE]
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED]
@@ -131,6 +131,8 @@ ADVICE = (
     "we recommend using a symmetric and normalized space",
     "We recommend you to use a symmetric and normalized Box action space",
     "has an unconventional shape (neither an image, nor a 1D vector)",
+    "is an image but the",  # boards of bytes are no images
+    "The minimal resolution for an image is 36x36",
 )
 
 
@@ -610,7 +612,9 @@ def test_the_contract_of_sb3s_own_vec_env(name: str, horizon: int, monkeypatch: 
         assert truncations == {horizon == 8}
     assert all(array.tobytes() == copy.tobytes() for array, copy in zip(kept, copies, strict=True))
     assert list(ours.seed(21)) and ours.reset().tobytes() == copies[0].tobytes()
-    assert ours.reset().tobytes() != copies[0].tobytes()  # seeds are used once
+    starts = [Batch(short(name, horizon), n, seed=seed).reset().tobytes() for seed in (1, 2)]
+    if starts[0] != starts[1]:  # some games always begin the same
+        assert ours.reset().tobytes() != copies[0].tobytes()  # seeds are used once
 
 
 @pytest.mark.parametrize(

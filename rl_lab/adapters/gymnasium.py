@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from .. import worlds
 from ..batch import parameters
 from ..engine import SEEDS, Batch
-from ..world import Array
+from ..world import Array, World
 
 
 def _seed(seed: int) -> int:
@@ -31,6 +31,16 @@ def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -
     return array
 
 
+def _lone(name: str) -> World:
+    """Return a world of one agent; ValueError for others."""
+    world = worlds.load(name)
+    if len(world.agents) > 1:
+        raise ValueError(
+            f"{name} has {len(world.agents)} agents, Gymnasium's interface one: use rl_lab.adapters.pettingzoo"
+        )
+    return world
+
+
 class LabEnv(gymnasium.Env[Array, Any]):
     """One world as a gymnasium.Env; further keyword arguments are the world's parameters.
 
@@ -42,7 +52,7 @@ class LabEnv(gymnasium.Env[Array, Any]):
     def __init__(self, world: str, render_mode: str | None = None, **params: Any) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode={render_mode!r}: expected one of {self.metadata['render_modes']}")
-        lab_world = worlds.load(world)
+        lab_world = _lone(world)
         self.batch = Batch(lab_world, 1, parameters(lab_world, params), threads=1, autoreset=AutoresetMode.DISABLED)
         self.observation_space, self.action_space = lab_world.observation, lab_world.action
         self.metadata = {**self.metadata, "render_fps": lab_world.frames_per_second}
@@ -118,7 +128,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
-        lab_world = worlds.load(world)
+        lab_world = _lone(world)
         mode = AutoresetMode(autoreset_mode)
         self.batch = Batch(lab_world, num_envs, parameters(lab_world, params), threads=threads, autoreset=mode)
         self.num_envs, self.render_mode = num_envs, render_mode

@@ -73,7 +73,8 @@ def _changed(scenario: Scenario, run: Run) -> bool:
     """Say whether the worlds or the policy's mode are not those of the run: such figures are not the run's own."""
     own = run.scenario()
     same = dataclasses.replace(scenario.evaluation, episodes=own.evaluation.episodes) == own.evaluation
-    return not (same and scenario.world == own.world and scenario.params == own.params)
+    game = (scenario.opponent, scenario.role) == (own.opponent, own.role)
+    return not (same and game and scenario.world == own.world and scenario.params == own.params)
 
 
 def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run | None, int]:
@@ -106,7 +107,8 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     scenario = compose(str(run.path / "config.yaml"), overrides)
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
-    agent, step = load_agent(path if checkpoint else run.agent, scenario)
+    own = dataclasses.replace(run.scenario(), device=scenario.device)  # what it was trained as, whatever it plays now
+    agent, step = load_agent(path if checkpoint else run.agent, own)
     return agent, scenario, run, step
 
 

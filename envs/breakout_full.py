@@ -1,0 +1,29 @@
+"""BreakoutFull: Breakout with all of MinAtar's actions, half of which do nothing.
+
+observation  u1 (10, 10, 4)  paddle, ball, where the ball was, bricks; row 0 on top
+action       0 stay, 1 left, 2 up, 3 right, 4 down, 5 fire; up, down and fire are as stay
+reward       1 a brick
+ends         when the ball reaches the bottom row beside the paddle
+
+Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Breakout-v0
+"""
+
+from dataclasses import replace
+
+from rl_lab.world import Discrete, kernel
+
+from .breakout import ACTIONS, Params, State, play, world
+from .breakout import expert as expert_of_three
+
+
+@kernel
+def step(s: State, action: int, p: Params) -> tuple[float, bool]:
+    return play(s, action, p)
+
+
+@kernel
+def expert(s: State, p: Params) -> int:
+    return ACTIONS[expert_of_three(s, p)]
+
+
+world = replace(world, step=step, expert=expert, action=Discrete(6))

@@ -1,0 +1,149 @@
+"""Freeway: get a chicken across eight lanes of cars, again and again until time is up.
+
+observation  u1 (10, 10, 7)  chicken, cars, where cars came from: a channel for each speed 1 to 5; row 0 on top
+action       0 stay, 1 up, 2 down
+reward       1 a crossing
+ends         at step 2,501 (the paper's 2,500 frames, and the step in which time is up)
+
+The chicken rests for two steps after each of its own. A car of speed k moves a cell every k + 1 steps, and comes in
+again on the other side. A chicken that is hit, and one that has crossed, starts again at the bottom; after a crossing
+all cars get new speeds and directions. Nothing gets harder: no difficulty_ramping. The horizon is never reached.
+
+Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Freeway-v1
+"""
+
+from rl_lab.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, RED, translucent
+from rl_lab.rng import integers
+from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel
+
+from ._minatar import DOWN, HORIZON, SIDE, STAY, UP, GameParams, GameState, board, cells, centre, obeyed
+
+ACTIONS = STAY, UP, DOWN
+LANES, SLOWEST, FRAMES, REST = 8, 5, 2500, 3
+BOTTOM, COLUMN = SIDE - 1, 4  # where the chicken starts
+COLORS = RED, ORANGE, GREEN, BLUE, PURPLE  # by speed
+ROAD, WHITE, LAMP = (92, 97, 106), (252, 250, 246), (255, 236, 150)
+
+
+class State(GameState):
+    row: i4 = bounded(0, low=0, high=BOTTOM)  # the chicken's
+    rest: i4 = bounded(0, low=0, high=REST)  # steps until it can move
+    cars: i1[LANES] = bounded(0, low=0, high=SIDE - 1)  # columns; lane k is row k + 1
+    speeds: i1[LANES] = bounded(1, low=-SLOWEST, high=SLOWEST)  # below 0 to the left; steps between two moves
+    waits: i1[LANES] = bounded(0, low=0, high=SLOWEST)  # steps until the next move
+
+
+Params = GameParams
+
+
+@kernel
+def new_speeds(s: State) -> None:
+    for k in range(LANES):
+        drawn = integers(s, 2 * SLOWEST)
+        s.waits[k] = 1 + drawn % SLOWEST
+        s.speeds[k] = s.waits[k] if drawn < SLOWEST else -s.waits[k]
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    s.row, s.rest = BOTTOM, REST
+    new_speeds(s)
+
+
+@kernel
+def moved(x: int, speed: int) -> int:
+    """Return the column a cell ahead of x, round the edge."""
+    x += 1 if speed > 0 else -1
+    return SIDE - 1 if x < 0 else 0 if x >= SIDE else x
+
+
+@kernel
+def safe(s: State, row: int, steps: int) -> bool:
+    """Say whether no car hits a chicken that is in this row for so many steps from now."""
+    if row < 1 or row > LANES:
+        return True
+    x, wait, speed = s.cars[row - 1], s.waits[row - 1], s.speeds[row - 1]
+    for _ in range(steps):
+        if x == COLUMN:
+            return False
+        if wait == 0:
+            x, wait = moved(x, speed), abs(speed)
+        else:
+            wait -= 1
+    return x != COLUMN
+
+
+@kernel
+def play(s: State, action: int, p: Params) -> tuple[float, bool]:
+    action = obeyed(s, action, p)
+    if s.rest == 0 and action in (UP, DOWN):
+        s.row, s.rest = (max(s.row - 1, 0) if action == UP else min(s.row + 1, BOTTOM)), REST
+    crossed = s.row == 0
+    if crossed:
+        new_speeds(s)
+    if crossed or not safe(s, s.row, 1):
+        s.row = BOTTOM
+    for k in range(LANES):
+        if s.waits[k] > 0:
+            s.waits[k] -= 1
+        else:
+            s.cars[k], s.waits[k] = moved(s.cars[k], s.speeds[k]), abs(s.speeds[k])
+    s.rest = max(s.rest - 1, 0)
+    return (1.0 if crossed else 0.0), s.t > FRAMES
+
+
+@kernel
+def step(s: State, action: int, p: Params) -> tuple[float, bool]:
+    return play(s, ACTIONS[action], p)
+
+
+@kernel
+def observe(s: State, p: Params, out: Array) -> None:
+    out[s.row, COLUMN, 0] = 1
+    for k in range(LANES):
+        out[k + 1, s.cars[k], 1] = 1
+        out[k + 1, moved(s.cars[k], -s.speeds[k]), 1 + abs(s.speeds[k])] = 1
+
+
+@kernel
+def expert(s: State, p: Params) -> int:
+    # Go on if the next lane stays free while the chicken rests; else stay, or step back from a car that comes.
+    return 1 if s.rest == 0 and safe(s, s.row - 1, REST) else 0 if safe(s, s.row, 1) else 2
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    cells(canvas)
+    canvas.rectangle(SIDE / 2, SIDE / 2, SIDE, LANES, ROAD, corner=0.1)
+    for k in range(SIDE * (LANES - 1)):
+        canvas.rectangle(k % SIDE + 0.5, k // SIDE + 2, 0.45, 0.05, translucent(WHITE, 0.5))
+    for lane in range(LANES):
+        (x, y), ahead = centre(lane + 1, s.cars[lane]), 1 if s.speeds[lane] > 0 else -1
+        color, tip = COLORS[max(abs(s.speeds[lane]), 1) - 1], min(max(x - ahead, 0), SIDE)
+        canvas.polygon([(x, y + 0.24), (x, y - 0.24), (tip, y)], translucent(color, 0.4))
+        for k in (-1, 1):
+            canvas.rectangle(x + 0.24 * k, y, 0.2, 0.72, INK, corner=0.06)  # wheels
+            canvas.rectangle(x + 0.42 * ahead, y + 0.2 * k, 0.1, 0.14, LAMP, corner=0.03)
+        canvas.rectangle(x, y, 0.88, 0.6, color, corner=0.16)
+        canvas.rectangle(x + 0.1 * ahead, y, 0.18, 0.46, translucent(INK, 0.75), corner=0.07)
+    x, y = centre(s.row, COLUMN)
+    canvas.polygon([(x, y + 0.1), (x - 0.26, y - 0.42), (x, y - 0.34), (x + 0.26, y - 0.42)], LAMP)  # tail
+    canvas.circle(x, y - 0.04, 0.34, WHITE, LAMP, 0.05)
+    canvas.polygon([(x - 0.1, y + 0.26), (x + 0.1, y + 0.26), (x, y + 0.48)], ORANGE)
+    canvas.circle(x, y + 0.16, 0.19, WHITE, LAMP, 0.04)
+    canvas.rectangle(x, y + 0.12, 0.09, 0.26, RED, corner=0.04)
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    expert=expert,
+    draw=draw,
+    observation=board(7),
+    action=Discrete(len(ACTIONS)),
+    horizon=HORIZON,
+    frames_per_second=20,
+    solved=50,
+)

@@ -1,0 +1,373 @@
+"""Seaquest: torpedo fish and submarines, pick up divers, and come up for air in time.
+
+observation  u1 (10, 10, 10)  bow, stern, torpedo, where swimmers were, shot, fish, submarine, air, aboard, diver
+action       0 stay, 1 left, 2 up, 3 right, 4 down, 5 fire
+reward       1 a fish or submarine hit; 1 a cell of air left, up to 10, for surfacing with 6 divers aboard
+ends         when something hits the bow, the air is used up, or the boat surfaces with no diver aboard
+
+Row 0 is the surface. The air, which lasts 200 steps, and the divers aboard are bars on the bottom row. Surfacing costs
+a diver and, with difficulty_ramping, has enemies come more often and, every other time, swim faster. As in MinAtar,
+surfacing with 6 divers costs 7, and one that is owed is not none: it lets the boat surface. Time runs out at 10,000
+steps, where MinAtar goes on for ever.
+
+Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Seaquest-v0 and v1, whose actions are the same
+"""
+
+import math
+
+from rl_lab.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, RED, Color, translucent
+from rl_lab.rng import integers
+from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel, u2
+
+from ._minatar import DOWN, FIRE, HORIZON, LEFT, RIGHT, SIDE, UP, GameState, RampingParams, board, cells, centre, obeyed
+
+LAST, DEEPEST, ROW = SIDE - 1, SIDE - 2, 2**SIDE - 1
+AIR, CREW = 200, 6
+RELOAD, DIVER_EVERY, DIVER_PACE, SHOT_EVERY = 5, 30, 5, 10  # steps
+SLOWEST_SPAWN, SLOWEST_PACE, FASTEST_PACE = 20, 5, 2
+FISH, SUB, DIVER = range(3)
+X, Y, HEADING, WAIT, AIM = range(5)  # of a swimmer: cell, -1 left or 1 right, steps to its next move, to its next shot
+MANY = 32  # of a kind; one more would not be let in, but so many do not come even at the fastest
+ROUND = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]  # what is drawn
+SUN: Color = (255, 226, 150)
+
+
+class State(GameState):
+    x: i4 = bounded(0, low=0, high=LAST)  # of the bow
+    y: i4 = bounded(0, low=0, high=DEEPEST)
+    heading: i4 = bounded(0, low=-1, high=1)
+    air: i4 = bounded(0, low=-1, high=AIR)
+    aboard: i4 = bounded(0, high=CREW)  # divers; fewer than none are owed
+    surfaced: i4 = bounded(0, low=0, high=1)  # and not dived again since
+    level: i4 = bounded(0, low=0)
+    spawn: i4 = bounded(0, low=0, high=SLOWEST_SPAWN)  # steps from enemy to enemy
+    pace: i4 = bounded(0, low=0, high=SLOWEST_PACE)  # steps that an enemy rests between moves
+    spawn_wait: i4 = bounded(0, low=0, high=SLOWEST_SPAWN)
+    diver_wait: i4 = bounded(0, low=0, high=DIVER_EVERY)
+    fire_wait: i4 = bounded(0, low=0, high=RELOAD)
+    torpedoes: u2[2, SIDE] = bounded(0, low=0, high=ROW)  # flying left and right in each row, a bit a column
+    shots: u2[2, SIDE] = bounded(0, low=0, high=ROW)  # of the enemies' submarines
+    count: i4[3] = bounded(0, low=0, high=MANY)  # of each kind
+    them: i1[3, MANY, 5] = bounded(0, low=-1, high=LAST)  # the swimmers; one range for all: AIM counts down to -1
+
+
+Params = RampingParams
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    s.x, s.heading, s.surfaced, s.air = SIDE // 2, -1, 1, AIR
+    s.spawn = s.spawn_wait = SLOWEST_SPAWN
+    s.diver_wait, s.pace = DIVER_EVERY, SLOWEST_PACE
+
+
+@kernel
+def come(s: State, enemy: bool) -> None:
+    """Let a swimmer in at a side, but no enemy that would swim towards another in its row."""
+    heading = 1 - 2 * integers(s, 2)
+    kind = DIVER if not enemy else SUB if integers(s, 3) == 0 else FISH
+    y = 1 + integers(s, DEEPEST)
+    n = s.count[kind]
+    full = n == MANY
+    for other in range(2 if enemy else 0):
+        for i in range(s.count[other]):
+            full |= s.them[other, i, Y] == y and s.them[other, i, HEADING] != heading
+    if not full:
+        it = s.them[kind, n]
+        it[X], it[Y], it[HEADING], it[AIM] = 0 if heading > 0 else LAST, y, heading, SHOT_EVERY - 1
+        it[WAIT] = s.pace if enemy else DIVER_PACE
+        s.count[kind] = n + 1
+
+
+@kernel
+def leave(s: State, kind: int, i: int) -> None:
+    """Take a swimmer out; the others stay in order."""
+    n = s.count[kind] - 1
+    for k in range(i, n + 1):
+        for field in range(5):
+            s.them[kind, k, field] = s.them[kind, k + 1, field] if k < n else 0
+    s.count[kind] = n
+
+
+@kernel
+def launch(flying: Array, x: int, y: int, heading: int) -> None:
+    side = 1 if heading > 0 else 0
+    flying[side, y] = flying[side, y] | 1 << x
+
+
+@kernel
+def fly(flying: Array) -> None:
+    """Move torpedoes or shots on by a cell."""
+    for y in range(SIDE):
+        flying[0, y] = flying[0, y] >> 1
+        flying[1, y] = flying[1, y] << 1 & ROW
+
+
+@kernel
+def at(flying: Array, x: int, y: int) -> bool:
+    return (flying[0, y] | flying[1, y]) >> x & 1 != 0
+
+
+@kernel
+def struck(s: State, x: int, y: int) -> bool:
+    """Say whether a torpedo is in a cell, and take it away."""
+    hit = x >= 0 and at(s.torpedoes, x, y)  # which it is but in damaged states
+    if hit:
+        for side in range(2):
+            s.torpedoes[side, y] = s.torpedoes[side, y] & ~(1 << x)
+    return hit
+
+
+@kernel
+def move_torpedoes(s: State) -> float:
+    """Move ours and return how many hit: in each cell the fish, or else submarine, that came first."""
+    hits = 0.0
+    fly(s.torpedoes)
+    for kind in range(2):
+        i = 0
+        while i < s.count[kind]:
+            if struck(s, s.them[kind, i, X], s.them[kind, i, Y]):
+                leave(s, kind, i)
+                hits += 1.0
+            else:
+                i += 1
+    return hits
+
+
+@kernel
+def move_swimmers(s: State) -> tuple[float, bool]:
+    """Move divers, submarines, fish; return how many swam into a torpedo and if an enemy touched the bow."""
+    hits, over = 0.0, False
+    for kind in range(DIVER, -1, -1):
+        for i in range(s.count[kind] - 1, -1, -1):  # the last one first: it matters where one more diver fits aboard
+            it = s.them[kind, i]
+            met, moves, room = it[X] == s.x and it[Y] == s.y, it[WAIT] == 0, s.aboard < CREW
+            if kind != DIVER or not met or not room:
+                it[X] += it[HEADING] if moves else 0
+                it[WAIT] = (DIVER_PACE if kind == DIVER else s.pace) if moves else it[WAIT] - 1
+            x, y = it[X], it[Y]
+            meets, gone = x == s.x and y == s.y, x < 0 or x > LAST
+            if kind == DIVER:
+                if meets and room:
+                    s.aboard += 1
+                    gone = True
+            else:
+                over |= met or meets
+                if kind == SUB and not gone:
+                    if it[AIM] < 0:
+                        launch(s.shots, x, y, it[HEADING])
+                    it[AIM] = SHOT_EVERY - 1 if it[AIM] < 0 else it[AIM] - 1
+                if moves and not gone and not meets and struck(s, x, y):
+                    gone = True
+                    hits += 1.0
+            if gone:
+                leave(s, kind, i)
+    return hits, over
+
+
+@kernel
+def gauge(air: int) -> int:
+    """Return how many cells of air are left."""
+    return air * SIDE // AIR
+
+
+@kernel
+def surface(s: State, p: Params) -> float:
+    """Breathe, put ashore a diver or, for a reward, a whole crew; then it gets harder."""
+    reward = 0.0
+    if s.aboard == CREW:
+        reward = 1.0 * gauge(s.air)
+        s.aboard = 0
+    s.aboard -= 1
+    s.air, s.surfaced = AIR, 1
+    if p.difficulty_ramping and (s.spawn > 1 or s.pace > FASTEST_PACE):
+        if s.level % 2 and s.pace > FASTEST_PACE:
+            s.pace -= 1
+        s.spawn = max(s.spawn - 1, 1)
+        s.level += 1
+    return reward
+
+
+@kernel
+def steered(x: int, y: int, heading: int, action: int) -> tuple[int, int, int]:
+    """Return the bow's cell and heading after an action."""
+    if action == LEFT:
+        return max(x - 1, 0), y, -1
+    if action == RIGHT:
+        return min(x + 1, LAST), y, 1
+    return x, max(y - 1, 0) if action == UP else min(y + 1, DEEPEST) if action == DOWN else y, heading
+
+
+@kernel
+def step(s: State, action: int, p: Params) -> tuple[float, bool]:
+    action = obeyed(s, action, p)
+    if s.spawn_wait == 0:
+        come(s, True)
+        s.spawn_wait = s.spawn
+    if s.diver_wait == 0:
+        come(s, False)
+        s.diver_wait = DIVER_EVERY
+    s.x, s.y, s.heading = steered(s.x, s.y, s.heading, action)
+    if action == FIRE and s.fire_wait == 0:
+        launch(s.torpedoes, s.x, s.y, s.heading)
+        s.fire_wait = RELOAD
+    reward = move_torpedoes(s)
+    hits, over = move_swimmers(s)
+    reward += hits
+    over |= at(s.shots, s.x, s.y)
+    fly(s.shots)
+    over |= at(s.shots, s.x, s.y) or s.air <= 0
+    s.spawn_wait, s.diver_wait, s.fire_wait = s.spawn_wait - 1, s.diver_wait - 1, max(s.fire_wait - 1, 0)
+    if s.y > 0:
+        s.air -= 1
+        s.surfaced = 0
+    elif not s.surfaced and s.aboard == 0:
+        over = True
+    elif not s.surfaced:
+        reward += surface(s, p)
+    return reward, over
+
+
+@kernel
+def observe(s: State, p: Params, out: Array) -> None:
+    out[s.y, s.x, 0] = 1
+    out[s.y, min(max(s.x - s.heading, 0), LAST), 1] = 1
+    for kind in range(3):
+        for i in range(s.count[kind]):
+            x, y = s.them[kind, i, X], s.them[kind, i, Y]
+            out[y, x, 9 if kind == DIVER else 5 + kind] = 1
+            behind = x - s.them[kind, i, HEADING]
+            if 0 <= behind <= LAST:
+                out[y, behind, 3] = 1
+    for y in range(LAST):
+        torpedoes, shots = s.torpedoes[0, y] | s.torpedoes[1, y], s.shots[0, y] | s.shots[1, y]
+        for x in range(SIDE if torpedoes | shots else 0):
+            out[y, x, 2] = torpedoes >> x & 1
+            out[y, x, 4] = shots >> x & 1
+    for k in range(gauge(s.air)):
+        out[LAST, k, 7] = 1
+    for k in range(s.aboard):
+        out[LAST, LAST - 1 - k, 8] = 1
+
+
+@kernel
+def danger(s: State, x: int, y: int) -> int:
+    """Return 2 if something may hit a bow in this cell now, 1 if in the step after, 0 if not."""
+    worst = 1 if s.spawn_wait <= 1 and y > 0 and (x == 0 or x == LAST) else 0
+    for kind in range(2):
+        for i in range(s.count[kind]):
+            them = s.them[kind, i]
+            if them[Y] == y:
+                ahead = (x - them[X]) * them[HEADING]  # cells that it has to go
+                shoots = kind == SUB and them[AIM] <= 0 and ahead <= 3
+                if ahead == 0 or (ahead > 0 and ((ahead == 1 and them[WAIT] == 0) or (shoots and ahead < 3))):
+                    worst = 2
+                elif ahead > 0 and ((ahead == 1 and them[WAIT] == 1) or shoots):
+                    worst = max(worst, 1)
+    for away in range(3):
+        if (s.shots[0, y] >> x >> away | s.shots[1, y] << away >> x) & 1:
+            worst = max(worst, 2 if away < 2 else 1)
+    return worst
+
+
+@kernel
+def expert(s: State, p: Params) -> int:
+    # Out of danger first; up for air or with a full crew; to the nearest diver; else to where an enemy can be hit.
+    up = s.aboard == CREW or (s.aboard != 0 and s.air < 3 * s.y + 15)
+    chosen, best = 0, -9999
+    for action in range(6):
+        x, y, heading = steered(s.x, s.y, s.heading, action)
+        score, diver, enemy, hits = -300 * danger(s, x, y), 99, 99, False
+        for kind in range(3):
+            for i in range(s.count[kind]):
+                away, aside = (s.them[kind, i, X] - x) * heading, abs(s.them[kind, i, Y] - y)
+                if kind == DIVER:
+                    diver = min(diver, abs(away) + aside)
+                else:
+                    enemy = min(enemy, 3 * aside + abs(away - 3) + max(6 - 2 * away, 0))
+                    hits |= away > 0 and aside == 0
+        if y == 0 and s.y > 0 and not up:
+            score -= 2000 if s.aboard == 0 else 150
+        if y <= 1 and s.y > 1 and s.aboard == 0:
+            score -= 200  # if this sticks, the next step surfaces
+        if up:
+            score -= 10 * y
+        else:
+            score -= enemy + 4 * (diver if s.aboard < CREW else 0) + abs(2 * y - 9) // 2 + abs(2 * x - 9) // 2
+        if action == FIRE:
+            score += 40 if hits and s.fire_wait == 0 else -1
+        if score > best:
+            chosen, best = action, score
+    return chosen
+
+
+def draw_boat(canvas: Canvas, x: float, y: float, ahead: int, length: float, hull: Color, glass: Color) -> None:
+    tower = x + 0.06 * ahead
+    canvas.line([(tower, y + 0.2), (tower, y + 0.44), (tower + 0.12 * ahead, y + 0.44)], hull, 0.07)
+    canvas.rectangle(tower, y + 0.2, 0.36, 0.22, hull, corner=0.07)
+    canvas.rectangle(x - ahead * (length / 2 + 0.04), y - 0.03, 0.07, 0.36, hull, corner=0.03)
+    canvas.rectangle(x, y - 0.03, length, 0.42, hull, corner=0.21)
+    for k in range(round(3 * length)):
+        canvas.circle(x + 0.27 * (k - round(3 * length) / 2 + 0.5), y - 0.02, 0.07, glass)
+
+
+def draw_swimmer(canvas: Canvas, kind: int, x: float, y: float, ahead: int) -> None:
+    for k in range(4):  # bubbles where it was
+        canvas.circle(x - ahead * (0.6 + 0.17 * k), y + 0.1 * (k % 2), 0.08 - 0.012 * k, (255, 255, 255, 210))
+    if kind == SUB:
+        draw_boat(canvas, x, y, ahead, 0.8, RED, BACKGROUND)
+    elif kind == FISH:
+        canvas.polygon([(x - u * ahead, y + v) for u, v in ((0.1, 0), (0.46, 0.27), (0.38, 0), (0.46, -0.27))], ORANGE)
+        canvas.polygon([(x + (0.08 + 0.34 * u) * ahead, y + 0.22 * v) for u, v in ROUND], ORANGE)
+        canvas.circle(x + 0.23 * ahead, y + 0.06, 0.05, INK)
+    else:
+        canvas.line([(x - u * ahead, y + v) for u, v in ((0.44, -0.2), (0.24, -0.08), (-0.1, 0))], GREEN, 0.14)
+        canvas.line([(x + 0.06 * ahead, y), (x + 0.4 * ahead, y - 0.14)], GREEN, 0.09)
+        canvas.rectangle(x - 0.06 * ahead, y + 0.13, 0.34, 0.13, GOLD, corner=0.06)
+        canvas.circle(x + 0.24 * ahead, y + 0.1, 0.15, GREEN)
+        canvas.circle(x + 0.3 * ahead, y + 0.11, 0.08, BACKGROUND)
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    cells(canvas)
+    for row in range(1, SIDE):  # the water, darker the deeper
+        for size, light in (1.0, 10), (0.94, 0):
+            color = 226 - 10 * row - light, 238 - 6 * row - light, 247 - 3 * row - light
+            for column in range(SIDE):
+                canvas.rectangle(*centre(row, column), size, size, color, corner=0.12 if size < 1 else 0)
+    canvas.line([(k / 16, LAST + 0.06 * math.sin(0.8 * k + 0.4 * s.t)) for k in range(16 * SIDE + 1)], BLUE, 0.08)
+    for kind in range(3):
+        for i in range(s.count[kind]):
+            draw_swimmer(canvas, kind, *centre(s.them[kind, i, Y], s.them[kind, i, X]), s.them[kind, i, HEADING])
+    for flying, color in (s.torpedoes, BLUE), (s.shots, RED):
+        for row, column in (divmod(k, SIDE) for k in range(SIDE * SIDE)):
+            for side, ahead in (0, -1), (1, 1):
+                if flying[side, row] >> column & 1:
+                    x, y = centre(row, column)
+                    canvas.line([(x - 0.5 * ahead, y), (x, y)], translucent(color, 0.3), 0.1)
+                    canvas.line([(x - 0.1 * ahead, y), (x + 0.25 * ahead, y)], color, 0.17)
+    x, y = centre(s.y, s.x)
+    draw_boat(canvas, x - 0.46 * s.heading, y, s.heading, 1.76, BLUE, SUN)
+    air = max(s.air, 0) / AIR * SIDE
+    canvas.rectangle(SIDE / 2, 0.3, SIDE, 0.34, BACKGROUND, corner=0.17)
+    canvas.rectangle(air / 2, 0.3, air, 0.34, RED if s.air < AIR / 4 else BLUE, corner=min(air / 2, 0.17))
+    for k in range(min(abs(s.aboard), CREW)):  # rings are owed
+        color = GREEN if s.aboard > 0 else BACKGROUND
+        canvas.circle(LAST - k - 0.5, 0.74, 0.19, color, GREEN, 0.05)
+        canvas.circle(LAST - k - 0.42, 0.75, 0.09, BACKGROUND)
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    expert=expert,
+    draw=draw,
+    observation=board(10),
+    action=Discrete(6),
+    horizon=HORIZON,
+    frames_per_second=12,
+    solved=30,
+)
