@@ -26,11 +26,11 @@ class RandomAgent:
     name = "random"
 
     def __init__(self, world: WorldInfo, seed: int) -> None:
-        self.space, self.seed, self.calls = world.action, seed, 0
+        self.space, self.seed, self.calls, self.rows = world.action, seed, 0, 0
 
     def attend(self, worlds: Worlds) -> None:
         """Begin its actions anew, so that an evaluation can be repeated."""
-        self.calls = 0
+        self.calls, self.rows = 0, worlds.rewards.size
 
     def act(
         self,
@@ -43,8 +43,12 @@ class RandomAgent:
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`."""
         # A generator for each call: where this agent stands is one number, and a run that resumes goes on from it.
-        uniform = np.random.default_rng((self.seed, self.calls)).random((len(observations), *(self.space.shape or ())))
+        generator, shape = np.random.default_rng((self.seed, self.calls)), self.space.shape or ()
         self.calls += 1
+        # Every row has its own numbers, so two of the same seed at different seats do not move alike.
+        count = len(observations) if rows is None else max(self.rows, int(rows.max()) + 1)
+        uniform = generator.random((count, *shape))
+        uniform = uniform if rows is None else uniform[rows]
         return actions_of(uniform, self.space, legal), None
 
 

@@ -13,7 +13,7 @@ from .engine import Batch
 from .names import nearest
 from .world import Array, World
 
-FOREIGN = "gym:"
+FOREIGN = ("gym:", "pettingzoo:")
 
 
 class WorldInfo(Protocol):
@@ -36,6 +36,12 @@ class WorldInfo(Protocol):
     @property
     def masked(self) -> bool: ...  # noqa: D102
     @property
+    def turns(self) -> str: ...  # noqa: D102
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]: ...  # noqa: D102
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]: ...  # noqa: D102
+    @property
     def frames_per_second(self) -> int: ...  # noqa: D102
 
 
@@ -53,6 +59,8 @@ class Worlds(Protocol):
     legal: Array
     active: Array
     departed: Array
+    held: Array
+    running_returns: Array
     final_observations: Array
     episode_returns: Array
     episode_lengths: Array
@@ -78,15 +86,17 @@ def make(
     threads: int | None = None,
     render: bool = False,
 ) -> Worlds:
-    """Return n worlds of this name, `gym:ID` for a foreign Gymnasium environment; `params` by field.
+    """Return n worlds of this name, `gym:ID` or `pettingzoo:FAMILY/ID` for foreign environments; `params` by field.
 
     `render` asks foreign environments for pictures; the lab's own worlds are drawn from their state whenever wanted.
     Raises ValueError naming the nearest world or field.
     """
     if name.startswith(FOREIGN):
-        from .adapters.foreign import ForeignBatch
-
-        return ForeignBatch(name, n, params or {}, seed=seed, autoreset=autoreset, render=render)
+        if name.startswith("pettingzoo:"):
+            from .adapters.pettingzoo_foreign import ForeignPettingZooBatch as Foreign
+        else:
+            from .adapters.foreign import ForeignBatch as Foreign  # type: ignore[assignment]
+        return Foreign(name, n, params or {}, seed=seed, autoreset=autoreset, render=render)
     world = worlds.load(name)
     return Batch(world, n, parameters(world, params or {}), seed=seed, threads=threads, autoreset=autoreset)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_KERNELS = ("reset", "step", "observe", "legal", "expert", "novice")
 
 
 def cache_folder() -> Path:
@@ -65,50 +66,11 @@ def loops(world: World) -> ModuleType:
 
 @cache
 def _loops(world: World) -> ModuleType:
-    import numba
-
-    source = _template("loops")
-    constants = _constants(world)
-    authored: list[Any] = [world.reset, world.step, world.observe, world.legal, world.expert, world.novice]
-    authored += [world.turns, world.present]
-    name = f"{world.name}-" + kernels.fingerprint(
-        numba.__version__,
-        layout,
-        *(_template(file).read_text() for file in ("episode", "lanes", "loops", "columns", "compiler")),
-        authored,
-        list(constants.items()),
-    )
-    folder = cache_folder() / name
-    _publish(source, folder / "loops.py")
-    os.utime(folder)
-    _prune(folder.parent, world.name)
-
-    done: dict[Any, Any] = {}
-    inlined = partial(numba.njit, forceinline=True, **_OPTIONS)
-    linked = {
-        key: kernels.link(function, inlined, done) if (function := getattr(world, key)) else None
-        for key in ("reset", "step", "observe", "legal", "expert", "novice")
-    }
     put, take = columns.reward_column()
-    namespace = {
-        **constants,
-        **linked,
-        **{key: inlined(function) for key, function in _readers(world).items()},
-        "COMPILED": True,
-        "carray": numba.carray,
-        "prange": numba.prange,
-        "address_to_pointer": _address_to_pointer(),
-        "scratch": columns.scratch(),
-        "put": put,
-        "take": take,
-        "inlined": inlined,
-        "outlined": numba.njit(**_OPTIONS),
-        "jit": numba.njit(cache=True, **_OPTIONS),
-        "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
-    }
+    more = {"scratch": columns.scratch(), "put": put, "take": take}
     plan = columns.plan(world)
     if plan:
-        namespace |= {
+        more |= {
             "gather_states": columns.transposer(plan.state, True),
             "load_state": columns.mover(plan.state, True, False),
             "save_state": columns.mover(plan.written, False, True),
@@ -117,9 +79,60 @@ def _loops(world: World) -> ModuleType:
             "spread_params": columns.mover(plan.params, False, True),
             "load_params": columns.mover(plan.params, True, False),
         }
-    for template in ("episode", "lanes") if plan else ("episode",):
-        namespace = vars(_execute(_template(template), f"rl_lab_{template}.{name}", namespace))
-    return _execute(folder / "loops.py", f"rl_lab_compiled.{name}", namespace)
+    templates = ("episode", "lanes", "loops") if plan else ("episode", "loops")
+    return program(world, world.name, templates, _KERNELS, more)
+
+
+def program(
+    world: World,
+    name: str,
+    templates: tuple[str, ...],
+    keys: tuple[str, ...],
+    more: dict[str, Any],
+    sources: tuple[str, ...] = (),
+) -> ModuleType:
+    """Return the last of these templates, executed over the world's kernels `keys` and what the others define.
+
+    Its functions are compiled or loaded at their first call; `name` begins that of the folder they are kept in. `more`
+    are further globals; `sources` are the modules, besides this one, that these come from.
+    """
+    import numba
+
+    constants = _constants(world)
+    authored: list[Any] = [getattr(world, key) for key in keys]
+    authored += [world.turns, world.present]
+    full_name = f"{name}-" + kernels.fingerprint(
+        numba.__version__,
+        layout,
+        *(_template(file).read_text() for file in (*templates, *sources, "columns", "compiler")),
+        authored,
+        list(constants.items()),
+    )
+    source = _template(templates[-1])
+    folder = cache_folder() / full_name
+    _publish(source, folder / source.name)
+    os.utime(folder)
+    _prune(folder.parent, name)
+
+    done: dict[Any, Any] = {}
+    inlined = partial(numba.njit, forceinline=True, **_OPTIONS)
+    namespace = {
+        **constants,
+        **{key: kernels.link(function, inlined, done) if (function := getattr(world, key)) else None for key in keys},
+        **{key: inlined(function) for key, function in _readers(world).items()},
+        "COMPILED": True,
+        "carray": numba.carray,
+        "prange": numba.prange,
+        "address_to_pointer": _address_to_pointer(),
+        "inlined": inlined,
+        "outlined": numba.njit(**_OPTIONS),
+        "jit": numba.njit(cache=True, **_OPTIONS),
+        "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
+        **more,
+    }
+    for template in templates[:-1]:
+        namespace = vars(_execute(_template(template), f"rl_lab_{template}.{full_name}", namespace))
+    return _execute(folder / source.name, f"rl_lab_compiled.{full_name}", namespace)
 
 
 @cache
@@ -130,7 +143,7 @@ def plain_loops(world: World) -> ModuleType:
         **_constants(world),
         "LANES": 0,
         "COMPILED": False,
-        **{key: getattr(world, key) for key in ("reset", "step", "observe", "legal", "expert", "novice")},
+        **{key: getattr(world, key) for key in _KERNELS},
         **_readers(world),
         "carray": None,
         "prange": range,

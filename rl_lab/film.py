@@ -62,7 +62,11 @@ def _number(value: float) -> str:
 
 
 def score(world: WorldInfo, returns: Array) -> str:
-    """Return an episode's returns so far, [A], in a few words: the mean of each role."""
+    """Return an episode's returns so far, [A], in a few words: the mean of each role, or each player's."""
+    if world.turns and len(world.agents) > 1:
+        return "   ".join(
+            f"{agent} {_number(float(value))}" for agent, value in zip(world.agents, returns, strict=True)
+        )
     if len(world.roles) == 1:
         return f"return {_number(float(np.mean(returns)))}"
     return "   ".join(f"{role} {_number(float(returns[list(seats)].mean()))}" for role, seats in world.roles.items())

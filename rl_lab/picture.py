@@ -8,7 +8,6 @@ from functools import lru_cache
 import numpy as np
 from gymnasium.spaces import Box
 
-from .adapters.foreign import ForeignBatch
 from .adapters.pygame_canvas import PygameCanvas
 from .batch import Worlds
 from .canvas import ACCENTS, BACKGROUND, BLUE, FAINT, INK, MUTED
@@ -48,8 +47,8 @@ def picture(worlds: Worlds, i: int, *, left: str = "", right: str = "", size: tu
         # A copy: whatever a drawing does to its state, the episode goes on as it was evaluated.
         state, params = worlds.states[i].copy(), worlds.params[min(i, len(worlds.params) - 1)].copy()
         worlds.world.draw(PlainRecord(state), PlainRecord(params), canvas)
-    elif isinstance(worlds, ForeignBatch) and worlds.env.render_mode is not None:
-        image = worlds.picture(i)
+    elif getattr(worlds, "renders", False):  # a foreign environment, which draws itself
+        image = worlds.picture(i)  # type: ignore[attr-defined]
     elif worlds.observations.ndim in (4, 5):
         image = _cells(worlds.observations[i, 0], worlds.world.observation)
     else:

@@ -87,8 +87,15 @@ def decide(agent: Agent, worlds: Worlds, rows: Array | None, *, state: Any = Non
 
 
 def roles_played(world: WorldInfo, wanted: str = "") -> list[tuple[int, ...]]:
-    """Return the seats of a role or, in turn from episode to episode, of each; ValueError names the nearest role."""
+    """Return the seats of a role or, in turn from episode to episode, of each: of each agent where all have one role.
+
+    Raises ValueError naming the nearest role, or where a role leaves no seat to anybody else.
+    """
     roles = world.roles
     if wanted and wanted not in roles:
         raise ValueError(f"{world.name} has no role {wanted!r}; {nearest(wanted, roles)}")
+    if wanted and len(roles) == 1:
+        raise ValueError(f"{world.name}: every agent is a {wanted}, none is left for an opponent; leave role= out")
+    if len(roles) == 1:
+        return [(seat,) for seat in next(iter(roles.values()))]
     return [roles[wanted]] if wanted else list(roles.values())

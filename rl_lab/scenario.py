@@ -231,7 +231,7 @@ def _seated(scenario: Scenario) -> Scenario:
     if scenario.role and not scenario.opponent:
         raise ScenarioError(f"role={scenario.role}: say who has the other seats: opponent=NAME")
     if scenario.world.startswith(FOREIGN):
-        return scenario
+        return scenario  # its agents are known once it is made
     world = worlds.load(scenario.world)
     if len(world.agents) == 1:
         raise ScenarioError(f"{world.name} has one agent: it has no opponent, roles or policies")

@@ -11,7 +11,6 @@ from gymnasium.spaces import Box, Discrete
 
 from .agent import Agent
 from .batch import Worlds
-from .engine import Batch
 from .player import decide, roles_played
 from .rng import philox
 from .world import Array, roles_of
@@ -31,6 +30,17 @@ class SeatedWorld:
     agents: tuple[str, ...]
     masked: bool
     frames_per_second: int
+    turns: str = ""  # whoever acts here acts in every step
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """See `World.observation_spaces`."""
+        return (self.observation,) * len(self.agents)
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """See `World.action_spaces`."""
+        return (self.action,) * len(self.agents)
 
     @property
     def roles(self) -> dict[str, tuple[int, ...]]:
@@ -51,7 +61,7 @@ class Seated:
     """
 
     def __init__(
-        self, worlds: Batch, rivals: Sequence[Agent], *, role: str = "", seed: int = 0, deterministic: bool = False
+        self, worlds: Worlds, rivals: Sequence[Agent], *, role: str = "", seed: int = 0, deterministic: bool = False
     ) -> None:
         whole = worlds.world
         if len(whole.agents) == 1:
@@ -75,7 +85,7 @@ class Seated:
         self.observations = np.zeros((n, seats, *space.shape), worlds.observations.dtype)
         self.final_observations = np.zeros_like(self.observations)
         self.rewards = np.zeros((n, seats), np.float32)
-        self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
+        self.terminated, self.truncated, self.ended, self.held = (np.zeros(n, np.bool_) for _ in range(4))
         self.active, self.departed = np.ones((n, seats), np.bool_), np.zeros((n, seats), np.bool_)
         self.legal = np.zeros((n, seats, self._count if whole.masked else 1), np.uint8)
         self.episode_returns, self.episode_lengths = np.zeros((n, seats)), np.zeros(n, np.int32)
@@ -247,6 +257,4 @@ def learning_view(worlds: Worlds, rival: Agent | None, role: str, seed: int) -> 
     """Return what a learner trains in: the worlds themselves, or its own seats where it has a rival."""
     if rival is None:
         return worlds
-    if not isinstance(worlds, Batch):
-        raise ValueError(f"{worlds.world.name}: only the lab's own worlds can be learned against an opponent")
     return Seated(worlds, [rival], role=role, seed=seed)

@@ -28,9 +28,8 @@ class SeatsView:
     exact = True
 
     def __init__(self, worlds: Worlds, seats: tuple[int, ...], table: Table) -> None:
-        whole: Any = worlds.world
-        own = getattr(whole, "observation_spaces", (whole.observation,) * len(whole.agents))
-        actions = getattr(whole, "action_spaces", (whole.action,) * len(whole.agents))
+        whole = worlds.world
+        own, actions = whole.observation_spaces, whole.action_spaces
         if any(own[a] != own[seats[0]] or actions[a] != actions[seats[0]] for a in seats):
             raise ValueError(f"{whole.name}: agents of one policy must have the same spaces")
         space, action = own[seats[0]], actions[seats[0]]
@@ -56,7 +55,7 @@ class SeatsView:
         self.active, self.departed = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
         self.legal = np.zeros((*shape, int(getattr(action, "n", 1)) if whole.masked else 1), np.uint8)
         self.terminated, self.truncated, self.ended = worlds.terminated, worlds.truncated, worlds.ended
-        self.episode_lengths = worlds.episode_lengths
+        self.episode_lengths, self.held = worlds.episode_lengths, worlds.held
 
     def look(self) -> None:
         """Take up what the worlds show these seats now."""
@@ -70,7 +69,7 @@ class SeatsView:
         self.rewards[...], self.active[...] = whole.rewards[:, seats], whole.active[:, seats]
         self.departed[...], self.legal[...] = whole.departed[:, seats], whole.legal[:, seats, :count]
         self.episode_returns[...] = whole.episode_returns[:, seats]
-        self.running_returns[...] = getattr(whole, "running_returns", whole.episode_returns)[:, seats]
+        self.running_returns[...] = whole.running_returns[:, seats]
 
     def submit(self) -> None:
         """Write the actions of these seats."""

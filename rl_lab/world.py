@@ -68,7 +68,8 @@ class World:
     zeros to the longest, and Discrete spaces to the largest.
     `draw(s, p, canvas)` is ordinary Python. `horizon` is the step at which the engine truncates (0: never). A State
     with a field `log`, a Record of f8 fields, has them summed over finished episodes. `zero_sum` promises that rewards
-    add up to 0; `forfeit` is what an illegal action costs where a batch counts it as a loss.
+    add up to 0; `perfect_information` says whether agents may know the whole state (None: search looks whether resets
+    hide anything); `forfeit` is what an illegal action costs where a batch counts it as a loss.
 
     Raises WorldError for a missing or unmarked kernel, wrong parameters, an unsupported space or a missing field.
     """
@@ -90,6 +91,7 @@ class World:
     turns: str = ""
     present: str = ""
     zero_sum: bool = False
+    perfect_information: bool | None = None
     forfeit: float = -1.0
     frames_per_second: int = 30
     solved: float | None = None
@@ -98,11 +100,15 @@ class World:
         several, here = len(self.agents) > 1, where(self.step)
         for name in ("observation", "action"):
             given = getattr(self, name)
+            given = getattr(given, "of_agents", given)  # dataclasses.replace hands back the joined space
             spaces = tuple(given) if isinstance(given, tuple | list) else (given,) * len(self.agents)
             if len(spaces) != len(self.agents):
                 raise WorldError(f"{here}: {name} has {len(spaces)} spaces for {len(self.agents)} agents")
             object.__setattr__(self, f"_{name}_spaces", spaces)
-            object.__setattr__(self, name, _joined(name, spaces, here))
+            joined = _joined(name, spaces, here)
+            if any(space != joined for space in spaces):
+                joined.of_agents = spaces
+            object.__setattr__(self, name, joined)
         discrete = isinstance(self.action, Discrete)
         wanted = {"reset": 2, "step": 3 + several, "observe": 3 + several, "legal": 3 + several, "swap": 2}
         wanted |= dict.fromkeys(("expert", "novice"), (2 if discrete else 3) + several)
@@ -205,7 +211,7 @@ def _joined(name: str, spaces: tuple[Any, ...], here: str) -> Any:
     if name == "action" and all(isinstance(space, Discrete) for space in spaces):
         if any(space.start != 0 for space in spaces):
             raise WorldError(f"{here}: a Discrete action space starts at 0")
-        return max(spaces, key=lambda space: space.n)
+        return Discrete(max(space.n for space in spaces))
     if not all(isinstance(space, Box) and space.dtype == first.dtype for space in spaces):
         raise WorldError(
             f"{here}: {name} must be a Box{' or a Discrete' * (name == 'action')}, of one kind for all agents"

@@ -13,15 +13,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
-    0: "record kernel rng trig names layout",
-    1: "world worlds engine chance loops lanes episode columns compiler canvas",
-    2: "batch agent adapters",
+    0: "record kernel rng trig names layout desk",
+    1: "world worlds engine chance loops lanes episode columns compiler canvas playout uct alphabeta",
+    2: "batch agent adapters search",
     # 3: everything else in rl_lab
     4: "envs agents",
     5: "cli commands __init__",  # __init__ registers the worlds with Gymnasium; nothing imports from it
 }
 # Pictures are made one floor up: a Gymnasium or SB3 user asks an adapter for them, which fetches the artist then.
-UPWARDS = {("adapters.gymnasium", "picture"), ("adapters.sb3", "picture")}
+UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "pettingzoo_face", "sb3")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_policy bench doctor run training",
@@ -33,7 +33,8 @@ OWNERS = {
     "omegaconf": "run scenario",
     "numba": "columns compiler doctor engine",
     "ray": "",
-    "pettingzoo": "",
+    "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env",
+    "mpe2": "adapters.pettingzoo_games",
 }
 FILES = {".".join(p.relative_to(ROOT / "rl_lab").with_suffix("").parts): p for p in (ROOT / "rl_lab").rglob("*.py")}
 FILES |= {f"{d}.{p.stem}": p for d in ("envs", "agents") for p in (ROOT / d).rglob("*.py")}

@@ -362,13 +362,13 @@ FIRST_USE = """if True:
     from rl_lab.engine import Batch
 
     world = worlds.load("{name}")
-    began = time.perf_counter()
+    began = time.process_time()
     for threads in 1, 2:
         batch = Batch(world, 2, threads=threads)
         batch.reset()
         fill(batch, 0.5 + 0 * batch.actions)
         batch.step()
-        seconds = time.perf_counter() - began if threads == 1 else seconds
+        seconds = time.process_time() - began if threads == 1 else seconds
     loops = compiler.loops(world)
     counts = {{}}
     for name in ("step_serial", "reset_masked", "step_parallel"):

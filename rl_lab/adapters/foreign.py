@@ -27,6 +27,17 @@ class ForeignWorld:
     frames_per_second: int
     agents: tuple[str, ...] = ("agent",)
     masked: bool = False
+    turns: str = ""
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """See `World.observation_spaces`."""
+        return (self.observation,) * len(self.agents)
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """See `World.action_spaces`."""
+        return (self.action,) * len(self.agents)
 
     @property
     def roles(self) -> dict[str, tuple[int, ...]]:
@@ -69,7 +80,7 @@ class ForeignBatch:
             hint = "" if known or not ids else f"; did you mean {'gym:' + ids[0]!r}?"
             reason = str(error).partition("\n")[0]
             raise ValueError(f"cannot make world {name!r}: {reason.rstrip('.')}{hint}") from None
-        self.n, self.autoreset = n, autoreset
+        self.n, self.autoreset, self.renders = n, autoreset, render
         space, action = self.env.single_observation_space, self.env.single_action_space
         self._one_hot = int(space.n) if isinstance(space, Discrete) else 0
         self._first_observation = int(space.start) if isinstance(space, Discrete) else 0
@@ -88,10 +99,10 @@ class ForeignBatch:
         self.rewards = np.zeros((n, 1), np.float32)
         self.terminated, self.truncated, self.ended = (np.zeros(n, np.bool_) for _ in range(3))
         self.legal, self.active = np.zeros((n, 1, 1), np.uint8), np.ones((n, 1), np.bool_)
-        self.departed = np.zeros((n, 1), np.bool_)
+        self.departed, self.held = np.zeros((n, 1), np.bool_), np.zeros(n, np.bool_)
         self.episode_returns = np.zeros((n, 1))
         self.episode_lengths = np.zeros(n, np.int32)
-        self._running, self._t = np.zeros(n), np.zeros(n, np.int32)
+        self.running_returns, self._t = np.zeros((n, 1)), np.zeros(n, np.int32)
         self._finished = self._drained = 0
         self.seed(seed)
 
@@ -135,7 +146,7 @@ class ForeignBatch:
         self.rewards[wanted] = 0
         for array in (self.terminated, self.truncated, self.ended):
             array[wanted] = False
-        self._running[wanted], self._t[wanted] = 0.0, 0
+        self.running_returns[wanted], self._t[wanted] = 0.0, 0
         self._check_numbers("observation", self.observations)
         return self.observations
 
@@ -144,9 +155,9 @@ class ForeignBatch:
         self._check_actions()
         live = ~self.ended if self.autoreset == AutoresetMode.DISABLED else np.ones(self.n, np.bool_)
         fresh = self.ended if self.autoreset == AutoresetMode.NEXT_STEP else np.zeros(self.n, np.bool_)
-        self._running[fresh], self._t[fresh] = 0.0, -1
+        self.running_returns[fresh], self._t[fresh] = 0.0, -1
         infos = self._step_all() if live.all() else self._step_some(live)
-        self._running += self.rewards[:, 0]
+        self.running_returns += self.rewards
         self._t[live] += 1
         done = live & (self.terminated | self.truncated)
         self.ended[live] = done[live]
@@ -154,13 +165,13 @@ class ForeignBatch:
         self._check_numbers("observation", self.observations)
         if not done.any():
             return 0
-        self.episode_returns[done, 0], self.episode_lengths[done] = self._running[done], self._t[done]
+        self.episode_returns[done], self.episode_lengths[done] = self.running_returns[done], self._t[done]
         self._finished += int(done.sum())
         if self.autoreset == AutoresetMode.SAME_STEP:
             for i in np.flatnonzero(done):
                 self._keep(self.final_observations[i : i + 1], np.asarray(infos["final_obs"][i])[None], slice(None))
             self._check_numbers("observation", self.final_observations)
-            self._running[done], self._t[done] = 0.0, 0
+            self.running_returns[done], self._t[done] = 0.0, 0
         return int(done.sum())
 
     def _step_all(self) -> dict[str, Any]:

@@ -101,7 +101,6 @@ class LabVecEnv(VecEnv):
 
     def _report(self, rows: Array, infos: list[dict[str, Any]]) -> None:
         worlds, now = self.worlds, round(time.time() - self._begin, 6)
-        running: Any = getattr(worlds, "running_returns", None)
         for row in rows.tolist():
             i, a = divmod(row, self.agents)
             over = bool(worlds.ended[i])
@@ -114,7 +113,7 @@ class LabVecEnv(VecEnv):
                 "terminal_observation": last.copy(),
                 "TimeLimit.truncated": bool(truncated),
                 "episode": {
-                    "r": float(worlds.episode_returns[i, a] if over or running is None else running[i, a]),
+                    "r": float(worlds.episode_returns[i, a] if over else worlds.running_returns[i, a]),
                     "l": int(worlds.episode_lengths[i]) if over else 0,
                     "t": now,
                 },

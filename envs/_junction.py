@@ -1,0 +1,233 @@
+"""What junction.py stands on: cars on their ways through a crossing, scripts that drive them, and the picture."""
+
+import math
+
+from rl_lab.canvas import Canvas, Color, translucent
+from rl_lab.trig import cos, sin
+from rl_lab.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
+
+CARS = 8
+LEFT, AHEAD, RIGHT = range(3)
+ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
+# Metres. The origin is the middle of the crossing; a lane's middle lies LANE to the right of its road's.
+LANE, CROSSING, APPROACH, EXIT, SIGHT = f4(2), f4(8), f4(28), f4(24), f4(30)
+LONG, WIDE = f4(2.2), f4(0.95)  # half a car's length and width
+WIDE_ARC, TIGHT_ARC = CROSSING + LANE, CROSSING - LANE  # radii of a left turn and of a right one
+QUARTER = f4(1.5707964)
+TIME_STEP, BRAKES, ENGINE = f4(0.2), f4(6), f4(3)  # seconds, m/s2
+# Bit (turn * 4 + side) * 3 + other's turn: whether the ways cross or join, the other coming from one's own road, from
+# the left, opposite, from the right (side 0 to 3).
+CONFLICTS = 0x50E587D8
+PAINTS: tuple[Color, ...] = (246, 166, 62), (104, 178, 246), (122, 206, 140)  # by turn
+GRASS, LEAVES, PAVING, ASPHALT, MARKS = (
+    (196, 212, 172),
+    (138, 172, 118),
+    (232, 228, 219),
+    (84, 90, 101),
+    (238, 238, 232),
+)
+ROOF, GLASS, BRAKE, BLINK, FIRE, SOOT = (
+    (196, 118, 92),
+    (42, 50, 62),
+    (255, 58, 48),
+    (255, 196, 40),
+    (255, 214, 92),
+    (58, 56, 58),
+)
+TREES = (
+    (8.6, 9.4, 1.5),
+    (9.2, 15, 1.8),
+    (14.5, 25, 2),
+    (26, 9.6, 1.9),
+    (31, 14, 2.3),
+    (36.5, 10, 1.5),
+    (29, 21, 2.5),
+    (8.8, 22.5, 1.4),
+)
+WRECKED = 14  # steps for which a wreck is shown
+
+
+class Log(Record):
+    arrived: f8
+    crashed: f8
+
+
+class State(WorldState):
+    road: i4[CARS] = bounded(0, low=0, high=3)  # comes from the south, west, north, east
+    turn: i4[CARS] = bounded(0, low=LEFT, high=RIGHT)
+    way: f4[CARS]  # metres driven
+    speed: f4[CARS]
+    pedal: i4[CARS]  # its last action
+    x: f4[CARS]
+    y: f4[CARS]
+    ahead_x: f4[CARS]  # unit vector of its heading
+    ahead_y: f4[CARS]
+    crashed: i4[CARS]  # the step in which it did, 0: never
+    here: u1[CARS]
+    log: Log
+
+
+@kernel
+def inside(turn: int) -> float:
+    """Return the metres of a car's way that lie in the crossing."""
+    return WIDE_ARC * QUARTER if turn == LEFT else TIGHT_ARC * QUARTER if turn == RIGHT else TWO * CROSSING
+
+
+@kernel
+def pose(road: int, turn: int, way: float) -> tuple[float, float, float, float]:
+    """Return where a car is that has come so many metres, and the unit vector of its heading."""
+    u = way - APPROACH
+    x, y, ahead_x, ahead_y = LANE, u - CROSSING, ZERO, ONE  # as if it came from the south
+    if turn != AHEAD and u > ZERO:
+        side, radius = (-ONE, WIDE_ARC) if turn == LEFT else (ONE, TIGHT_ARC)
+        angle, beyond = min(u / radius, QUARTER), max(u - inside(turn), ZERO)
+        ahead_x, ahead_y = side * sin(angle), cos(angle)
+        x = side * (CROSSING - radius * ahead_y + beyond)
+        y = radius * abs(ahead_x) - CROSSING
+    for _ in range(road):  # a quarter turn clockwise
+        x, y, ahead_x, ahead_y = y, -x, ahead_y, -ahead_x
+    return x, y, ahead_x, ahead_y
+
+
+@kernel
+def seen_from(s: State, a: int, b: int) -> tuple[float, float, float, float]:
+    """Return car b in a's frame: metres ahead and to the left, cosine and sine of its heading."""
+    dx, dy, ux, uy = s.x[b] - s.x[a], s.y[b] - s.y[a], s.ahead_x[a], s.ahead_y[a]
+    vx, vy = s.ahead_x[b], s.ahead_y[b]
+    return dx * ux + dy * uy, dy * ux - dx * uy, ux * vx + uy * vy, ux * vy - uy * vx
+
+
+@kernel
+def pokes(ahead: float, left: float, cosine: float, sine: float) -> bool:
+    """Say whether a car at the origin and one at such a place overlap along the axes of the first."""
+    c, k = abs(cosine), abs(sine)
+    return abs(ahead) < LONG + LONG * c + WIDE * k and abs(left) < WIDE + LONG * k + WIDE * c
+
+
+@kernel
+def touch(s: State, a: int, b: int) -> bool:
+    ahead, left, cosine, sine = seen_from(s, a, b)
+    if not pokes(ahead, left, cosine, sine):
+        return False
+    ahead, left, cosine, sine = seen_from(s, b, a)
+    return pokes(ahead, left, cosine, sine)  # no axis of either parts them
+
+
+@kernel
+def gap_ahead(s: State, a: int, b: int) -> float:
+    """Return how far car a may go for car b, which drives ahead of it on the same lane, else SIGHT."""
+    ahead, left, cosine, _ = seen_from(s, a, b)
+    if not s.here[b] or a == b or ahead < ZERO or abs(left) > TWO or cosine < HALF:
+        return SIGHT
+    return ahead - TWO * LONG - ONE + s.speed[b] * s.speed[b] / (TWO * BRAKES)
+
+
+@kernel
+def drive(s: State, a: int, room: float) -> int:
+    """Return the action of a car that must be able to stop within so many metres."""
+    faster = s.speed[a] + TIME_STEP * ENGINE
+    if TIME_STEP * faster + faster * faster / (TWO * BRAKES) < room:
+        return 2
+    return 1 if TIME_STEP * s.speed[a] + s.speed[a] * s.speed[a] / (TWO * BRAKES) < room else 0
+
+
+@kernel
+def expert(s: State, agent: int, p: Record) -> int:
+    # Of two whose ways meet the lower number goes first; the other waits at the line until it is through.
+    room, line = SIGHT, APPROACH - LONG - HALF - s.way[agent]
+    for b in range(CARS):
+        room = min(room, gap_ahead(s, agent, b))
+        meet = (s.turn[agent] * 4 + (s.road[b] - s.road[agent]) % 4) * 3 + s.turn[b]
+        through = s.way[b] > APPROACH + inside(s.turn[b]) - TWO
+        if b < agent and s.here[b] and (CONFLICTS >> meet) & 1 and not through and line > -ONE:
+            room = min(room, line)
+    return drive(s, agent, room)
+
+
+@kernel
+def novice(s: State, agent: int, p: Record) -> int:
+    # Keeps its distance on the road, and hopes for the best at the crossing.
+    room = SIGHT
+    for b in range(CARS):
+        room = min(room, gap_ahead(s, agent, b))
+    return drive(s, agent, room)
+
+
+def draw_ground(canvas: Canvas) -> None:
+    canvas.view(-38, -28.5, 38, 28.5)
+    canvas.clear(GRASS)
+    for width, color in (10.4, PAVING), (8.0, ASPHALT):
+        canvas.rectangle(0, 0, width, 200, color)
+        canvas.rectangle(0, 0, 200, width, color)
+    for x, y in (1, 1), (1, -1), (-1, 1), (-1, -1):
+        canvas.rectangle(6 * x, 6 * y, 4, 4, ASPHALT)
+        canvas.circle(8 * x, 8 * y, 4, PAVING)
+        canvas.rectangle(65.2 * x, 65.2 * y, 120, 120, GRASS, corner=2.8)
+        canvas.rectangle(19.3 * x, 14.6 * y - 0.8, 9.4, 6.4, translucent(SOOT, 0.16), corner=0.3)
+        for side, tiles in (1, ROOF), (-1, (168, 96, 78)):
+            canvas.rectangle(18.8 * x, 14.6 * y + 1.6 * side, 9.4, 3.2, tiles)
+        canvas.rectangle(18.8 * x + 2.2, 14.6 * y + 1.7, 0.9, 0.9, (110, 74, 66))
+        for k, (u, v, r) in enumerate(TREES):
+            u, v = (u * x, v * y) if x * y > 0 else (v * x, u * y)
+            canvas.circle(u + 0.5, v - 0.7, r, translucent(SOOT, 0.16))
+            canvas.circle(u, v, r, LEAVES)
+            canvas.circle(u - 0.2 * r, v + 0.25 * r, 0.6 * r, (150 + 3 * k, 184 + 2 * k, 128))
+    for road in range(4):
+
+        def at(u: float, v: float, road: int = road) -> tuple[float, float]:
+            for _ in range(road):
+                u, v = v, -u
+            return u, v
+
+        for k in range(8):  # a zebra crossing
+            canvas.line([at(k - 3.5, -5.6), at(k - 3.5, -7.2)], MARKS, 0.5)
+        canvas.line([at(0.4, -8.3), at(3.6, -8.3)], MARKS, 0.5)
+        for k in range(12):
+            canvas.line([at(0, -9 - 4 * k), at(0, -11 - 4 * k)], MARKS, 0.2)
+
+
+def draw_car(canvas: Canvas, x: float, y: float, ux: float, uy: float, paint: Color, stops: bool, blinks: int) -> None:
+    angle = math.atan2(uy, ux)
+
+    def at(u: float, v: float) -> tuple[float, float]:
+        return x + u * ux - v * uy, y + u * uy + v * ux
+
+    dark = tuple(int(0.72 * c) for c in paint[:3])
+    canvas.rectangle(x + 0.25, y - 0.35, 4.5, 2.0, translucent((20, 22, 28), 0.35), angle, 0.6)
+    canvas.rectangle(x, y, 4.4, 1.9, dark, angle, 0.6)  # type: ignore[arg-type]
+    canvas.rectangle(*at(0, 0), 4.2, 1.66, paint, angle, 0.5)
+    canvas.rectangle(*at(-0.25, 0), 2.7, 1.5, GLASS, angle, 0.4)
+    canvas.rectangle(*at(-0.4, 0), 1.5, 1.42, paint, angle, 0.25)
+    for side in (-0.6, 0.6):
+        canvas.circle(*at(2.0, side), 0.2, (255, 250, 220))
+        canvas.rectangle(*at(-2.1, side), 0.22, 0.5, BRAKE if stops else (150, 40, 44), angle, 0.1)
+        if stops:
+            canvas.circle(*at(-2.2, side), 0.65, translucent(BRAKE, 0.35))
+    if blinks:
+        for u in (-1.95, 1.85):
+            canvas.circle(*at(u, 0.82 * blinks), 0.26, BLINK)
+            canvas.circle(*at(u, 0.82 * blinks), 0.6, translucent(BLINK, 0.3))
+
+
+def draw(s: State, p: Record, canvas: Canvas) -> None:
+    draw_ground(canvas)
+    for a in range(CARS):
+        if s.here[a]:  # the way before it
+            whole = APPROACH + inside(s.turn[a]) + EXIT
+            ways = [min(s.way[a] + 2.5 + k, whole + 12) for k in range(45)]
+            path = [pose(s.road[a], s.turn[a], f4(way))[:2] for way in ways]
+            canvas.line(path, translucent(PAINTS[s.turn[a]], 0.4), 0.5)
+    for a in range(CARS):
+        age = s.t - s.crashed[a]
+        where = float(s.x[a]), float(s.y[a]), float(s.ahead_x[a]), float(s.ahead_y[a])
+        if s.here[a]:
+            turning = APPROACH - 20 < s.way[a] < APPROACH + inside(s.turn[a]) and s.t % 4 < 2
+            draw_car(canvas, *where, PAINTS[s.turn[a]], s.pedal[a] == 0 and s.t > 0, turning * (1 - s.turn[a]))
+        elif s.crashed[a] and age < WRECKED:
+            draw_car(canvas, *where, SOOT, False, 0)
+            for k in range(9):  # sparks
+                reach, angle = 1.2 + 0.7 * age + k % 3, 0.7 * k + a
+                tip = where[0] + reach * math.cos(angle), where[1] + reach * math.sin(angle)
+                canvas.circle(*tip, max(0.7 - 0.06 * age, 0.0) + 0.1, translucent(FIRE, 1 - age / WRECKED))
+            for radius, color in (3.4, (255, 120, 40)), (2.2, FIRE), (1.1, (255, 250, 226)):
+                canvas.circle(*where[:2], max(radius - 0.12 * age, 0.1), translucent(color, 0.75 * (1 - age / WRECKED)))

@@ -1,0 +1,163 @@
+"""What the multi-agent particle worlds share: discs that their agents push over a plane.
+
+A disc loses a part of its speed in every step, and discs that touch push each other apart. A State has `position`,
+`velocity` and `force`, f8 [A, 2] for A agents, and `trail`, f4 [TRAIL, A, 2]: where they were when step t + 1 began,
+in row t % TRAIL. Positions are double precision: among stiff contacts, single precision drifts too far from mpe2's.
+
+Source: Mordatch and Abbeel 2017 (arXiv 1703.04908); Lowe et al. 2017 (arXiv 1706.02275). Constants are those of the
+mpe2 package, beside which tests/test_oracle_mpe.py steps these worlds.
+"""
+
+import math
+
+import numpy as np
+
+from rl_lab.rng import uniform
+from rl_lab.world import Array, Box, Record, WorldState, bounded, f8, kernel
+
+HORIZON = 25
+TRAIL = 8
+SECONDS = 0.1  # a step
+STIFFNESS = 100.0  # force of a contact by its depth
+SOFTNESS = 1e-3  # about so far before they touch, discs feel each other
+NEGLIGIBLE = 37 * SOFTNESS  # from here on that is less than 1e-17, too little to change a position
+STAY, LEFT, RIGHT, DOWN, UP = range(5)
+
+
+class Motion(Record):
+    damping: f8 = bounded(0.25, low=0.05, high=1)  # the part of its speed that a disc loses in a step
+
+
+def numbers(size: int) -> Box:
+    """Return the space of an observation of so many numbers."""
+    return Box(-np.inf, np.inf, (size,))
+
+
+@kernel
+def scatter(s: WorldState, points: Array, edge: float) -> None:
+    """Put points [n, 2] anywhere in the square from -edge to edge."""
+    for k in range(len(points)):
+        points[k, 0], points[k, 1] = uniform(s, -edge, edge), uniform(s, -edge, edge)
+
+
+@kernel
+def steer(s: WorldState, agent: int, action: int, strength: float) -> None:
+    """Let an agent push itself with a Discrete(5) action."""
+    s.force[agent, 0] = strength if action == RIGHT else -strength if action == LEFT else 0.0
+    s.force[agent, 1] = strength if action == UP else -strength if action == DOWN else 0.0
+
+
+@kernel
+def steer_smoothly(s: WorldState, agent: int, action: Array, strength: float) -> None:
+    """Let an agent push itself with the difference of two opposite directions' shares, f4 [5] from 0 to 1."""
+    s.force[agent, 0] = strength * (action[RIGHT] - action[LEFT])
+    s.force[agent, 1] = strength * (action[UP] - action[DOWN])
+
+
+@kernel
+def contact(x: float, y: float, touching: float) -> float:
+    """Return by what to multiply (x, y), the way to a disc from another one, to get the force on it.
+
+    `touching` is the distance at which they touch.
+    """
+    square = x * x + y * y
+    near = touching + NEGLIGIBLE
+    if square >= near * near or square == 0.0:
+        return 0.0
+    distance = math.sqrt(square)
+    depth = (touching - distance) / SOFTNESS
+    return STIFFNESS / distance * (SOFTNESS * (max(depth, 0.0) + math.log1p(math.exp(-abs(depth)))))
+
+
+@kernel
+def part(s: WorldState, agent: int, other: int, touching: float) -> None:
+    """Add what two agents do to each other to the forces on them."""
+    x, y = s.position[agent, 0] - s.position[other, 0], s.position[agent, 1] - s.position[other, 1]
+    push = contact(x, y, touching)
+    s.force[agent, 0] += push * x
+    s.force[agent, 1] += push * y
+    s.force[other, 0] -= push * x
+    s.force[other, 1] -= push * y
+
+
+@kernel
+def bounce(s: WorldState, agent: int, x: float, y: float, touching: float) -> None:
+    """Add what something at (x, y) that does not move does to an agent."""
+    x, y = s.position[agent, 0] - x, s.position[agent, 1] - y
+    push = contact(x, y, touching)
+    s.force[agent, 0] += push * x
+    s.force[agent, 1] += push * y
+
+
+@kernel
+def move(s: WorldState, agent: int, p: Motion) -> float:
+    """Move an agent, then let the force on it change its velocity; return its speed."""
+    for k in range(2):
+        s.trail[(s.t - 1) % TRAIL, agent, k] = s.position[agent, k]
+        s.position[agent, k] += s.velocity[agent, k] * SECONDS
+        s.velocity[agent, k] = s.velocity[agent, k] * (1 - p.damping) + s.force[agent, k] * SECONDS
+    return length(s.velocity[agent, 0], s.velocity[agent, 1])
+
+
+@kernel
+def slow(s: WorldState, agent: int, speed: float, limit: float) -> None:
+    """Keep an agent's speed to a limit."""
+    if speed > limit:
+        s.velocity[agent, 0] = s.velocity[agent, 0] / speed * limit
+        s.velocity[agent, 1] = s.velocity[agent, 1] / speed * limit
+
+
+@kernel
+def length(x: float, y: float) -> float:
+    """Return the length of (x, y). Compiled and plain math.hypot can differ in the last bit."""
+    return math.sqrt(x * x + y * y)
+
+
+@kernel
+def gap(a: Array, i: int, b: Array, j: int) -> float:
+    """Return the distance between points a[i] and b[j]."""
+    return length(a[i, 0] - b[j, 0], a[i, 1] - b[j, 1])
+
+
+@kernel
+def put(out: Array, at: int, points: Array, k: int) -> int:
+    """Write points[k] into an observation; return where to write on."""
+    out[at], out[at + 1] = points[k, 0], points[k, 1]
+    return at + 2
+
+
+@kernel
+def put_seen(s: WorldState, agent: int, out: Array, at: int, points: Array, skip: int) -> int:
+    """Write where points [n, 2] but for one lie, as seen from an agent; return where to write on."""
+    for k in range(len(points)):
+        if k != skip:
+            out[at], out[at + 1] = points[k, 0] - s.position[agent, 0], points[k, 1] - s.position[agent, 1]
+            at += 2
+    return at
+
+
+@kernel
+def pull(s: WorldState, agent: int, x: float, y: float, strength: float, p: Motion) -> tuple[float, float]:
+    """Return with what shares of its strength, perhaps beyond 1, an agent has to push to come to rest at (x, y)."""
+    coast = SECONDS / p.damping  # left alone, a disc goes as far as with its velocity in so many seconds
+    effect = coast * SECONDS * strength  # how much farther it goes for a step's push
+    right = (x - s.position[agent, 0] - coast * s.velocity[agent, 0]) / effect
+    return right, (y - s.position[agent, 1] - coast * s.velocity[agent, 1]) / effect
+
+
+@kernel
+def as_action(right: float, up: float) -> int:
+    """Return the Discrete(5) action nearest to pushes along both axes."""
+    if max(abs(right), abs(up)) < 0.5:
+        return STAY
+    if abs(right) > abs(up):
+        return RIGHT if right > 0.0 else LEFT
+    return UP if up > 0.0 else DOWN
+
+
+@kernel
+def as_shares(right: float, up: float, action: Array) -> None:
+    """Write pushes along both axes as a Box action, f4 [5]."""
+    action[STAY] = 0.0
+    action[LEFT], action[RIGHT] = min(max(-right, 0.0), 1.0), min(max(right, 0.0), 1.0)
+    action[DOWN], action[UP] = min(max(-up, 0.0), 1.0), min(max(up, 0.0), 1.0)

@@ -1,0 +1,141 @@
+"""Junction: cars meet at a crossing without lights or signs, and must work out among themselves who goes first.
+
+observation  f4 (38,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the four
+                       nearest cars within 30 m: there, metres ahead and to the left, cosine and sine of its heading
+                       relative to one's own, its speed, whether it blinks left, right
+action       0 brake, 1 keep the speed, 2 accelerate
+reward       own: 1 for the whole way, paid by the metre, +1 arrived, -3 crashed, -0.01 a step; what an agent gets is
+             by `share` the mean over the cars that are there, the rest its own
+ends         for a car when it arrives or touches another; for all when the last one left
+"""
+
+from rl_lab.rng import integers, uniform
+from rl_lab.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
+
+from ._junction import (
+    APPROACH,
+    BRAKES,
+    CARS,
+    ENGINE,
+    EXIT,
+    HALF,
+    LEFT,
+    ONE,
+    RIGHT,
+    SIGHT,
+    TIME_STEP,
+    TWO,
+    ZERO,
+    State,
+    draw,
+    expert,
+    inside,
+    novice,
+    pose,
+    seen_from,
+    touch,
+)
+
+NEAR, OWN, EACH = 4, 6, 8
+ARRIVED, CRASHED, HASTE = f4(1), f4(-3), f4(-0.01)
+
+
+class Params(Record):
+    fewest: i4 = bounded(4, low=1, high=CARS)  # cars in an episode
+    most: i4 = bounded(CARS, low=1, high=CARS)
+    limit: f4 = bounded(10, low=2, high=20)  # the highest speed, m/s
+    share: f4 = bounded(0.5, low=0, high=1)  # of the reward that is the team's
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    cars = min(p.fewest, p.most) + integers(s, max(p.most - p.fewest, 0) + 1)
+    for a in range(CARS):
+        s.here[a] = 1 if a < cars else 0
+        s.road[a], s.turn[a] = a % 4, integers(s, 3)
+        s.way[a] = uniform(s, ZERO, f4(4)) + (f4(13) if a < 4 else ZERO)  # the first four ahead of the others
+        s.speed[a] = p.limit * uniform(s, HALF, ONE)
+        other = a - integers(s, a % 4 + 1)
+        s.road[a], s.road[other] = s.road[other], s.road[a]
+    for a in range(CARS):
+        s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.way[a])
+
+
+@kernel
+def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
+    cars, total = 0, ZERO
+    for a in range(CARS):
+        if s.here[a]:
+            s.pedal[a] = actions[a]
+            change = -BRAKES if s.pedal[a] == 0 else ENGINE if s.pedal[a] == 2 else ZERO
+            s.speed[a] = min(max(s.speed[a] + TIME_STEP * change, ZERO), p.limit)
+            s.way[a] += TIME_STEP * s.speed[a]
+            s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.way[a])
+    for a in range(CARS):
+        for b in range(a):
+            if s.here[a] and s.here[b] and touch(s, a, b):
+                s.crashed[a] = s.crashed[b] = s.t
+    for a in range(CARS):
+        if s.here[a]:
+            whole = APPROACH + inside(s.turn[a]) + EXIT
+            own = TIME_STEP * s.speed[a] / whole + HASTE
+            own += CRASHED if s.crashed[a] else ARRIVED if s.way[a] >= whole else ZERO
+            rewards[a] = own
+            total += own
+            cars += 1
+    for a in range(CARS):
+        if s.here[a]:
+            rewards[a] += p.share * (total / f4(max(cars, 1)) - rewards[a])
+            if s.crashed[a]:
+                s.here[a] = 0
+                s.log.crashed += 1.0
+            elif s.way[a] >= APPROACH + inside(s.turn[a]) + EXIT:
+                s.here[a] = 0
+                s.log.arrived += 1.0
+    return False
+
+
+@kernel
+def observe(s: State, agent: int, p: Params, out: Array) -> None:
+    if not s.here[agent]:
+        return
+    out[0] = s.speed[agent] / p.limit
+    out[1] = (APPROACH - s.way[agent]) / SIGHT
+    out[2] = (APPROACH + inside(s.turn[agent]) + EXIT - s.way[agent]) / (APPROACH + TWO * SIGHT)
+    out[3 + s.turn[agent]] = ONE
+    taken = 1 << agent
+    for k in range(NEAR):
+        nearest, b = SIGHT * SIGHT, -1
+        for other in range(CARS):
+            if s.here[other] and not (taken >> other) & 1:
+                dx, dy = s.x[other] - s.x[agent], s.y[other] - s.y[agent]
+                if dx * dx + dy * dy < nearest:
+                    nearest, b = dx * dx + dy * dy, other
+        if b < 0:
+            break
+        taken |= 1 << b
+        ahead, left, cosine, sine = seen_from(s, agent, b)
+        at = OWN + k * EACH
+        out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = ONE, ahead / SIGHT, left / SIGHT, cosine, sine
+        out[at + 5] = s.speed[b] / p.limit
+        out[at + 6], out[at + 7] = ONE if s.turn[b] == LEFT else ZERO, ONE if s.turn[b] == RIGHT else ZERO
+    for k in range(OWN + NEAR * EACH):
+        out[k] = min(max(out[k], -ONE), ONE)  # rounding reaches over the edge
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    expert=expert,
+    novice=novice,
+    draw=draw,
+    observation=Box(-1, 1, (OWN + NEAR * EACH,)),
+    action=Discrete(3),
+    agents=tuple(f"car_{a}" for a in range(CARS)),
+    present="here",
+    horizon=200,
+    frames_per_second=10,
+)

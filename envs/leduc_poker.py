@@ -1,0 +1,180 @@
+"""Leduc poker: six cards, two players, two rounds of bets, and a card for both between them.
+
+observation  f4 (24,)  seat 2, own rank 3, public rank 3 (none in the first round), then the calls and raises of each
+             round in order, 2 rounds x 4 moves x (call, raise), each one-hot
+action       0 fold, where there is a raise to answer; 1 call (or check); 2 raise, twice a round at most
+reward       chips won or lost, on the last step: 1 to 13
+ends         on a fold, or when the second round's bets are even
+
+Each antes 1 and is dealt one of two jacks, queens and kings. A raise adds 2 in the first round and 4 in the second.
+first opens both. Who pairs the public card wins, else the higher rank; equals share. The novice never folds and raises
+with a king or a pair; the expert weighs what it may win against what to pay, and respects raises.
+
+Source: Southey et al. 2005, "Bayes' bluff"; OpenSpiel's leduc_poker, whose information state is what is observed
+"""
+
+from rl_lab.rng import integers
+from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
+
+from ._cards import card, chips, said, seat, table
+from ._games import count
+
+DECK, RANKS, ROUNDS, LONGEST = 6, 3, 2, 4
+FOLD, CALL, RAISE = 0, 1, 2
+ONE = f4(1)
+PUBLIC = 2  # whose card is everybody's
+
+
+class State(WorldState):
+    to_move: i4 = bounded(0, low=0, high=1)
+    round: i4 = bounded(0, low=0, high=ROUNDS - 1)
+    cards: i4[3] = bounded(0, low=0, high=DECK - 1)  # first's, second's and the public one; its half is its rank
+    stakes: i4[2] = bounded(0, low=0, high=13)  # chips paid in
+    moves: i4[ROUNDS] = bounded(0, low=0, high=LONGEST)  # made in each round
+    raises: i4[ROUNDS] = bounded(0, low=0, high=2**LONGEST - 1)  # bit k: move k of the round was a raise
+    folded: i4 = bounded(0, low=0, high=1)
+
+
+class Params(Record):
+    pass
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    for k in range(3):
+        s.cards[k] = integers(s, DECK - k)
+    # The k-th of those that are left: past the cards dealt before it, the lowest first.
+    s.cards[1] += 1 if s.cards[1] >= s.cards[0] else 0
+    low, high = min(s.cards[0], s.cards[1]), max(s.cards[0], s.cards[1])
+    s.cards[2] += 1 if s.cards[2] >= low else 0
+    s.cards[2] += 1 if s.cards[2] >= high else 0
+    s.stakes[0] = s.stakes[1] = 1
+
+
+@kernel
+def strength(card: int, public: int) -> int:
+    return card // 2 + (RANKS if card // 2 == public // 2 else 0)
+
+
+@kernel
+def step(s: State, action: int, p: Params, rewards: Array) -> bool:
+    me, now = s.to_move, s.round
+    other = 1 - me
+    lead = -1
+    if action != FOLD:
+        s.stakes[me] = s.stakes[other] + (2 + 2 * now if action == RAISE else 0)
+        if action == RAISE:
+            s.raises[now] = s.raises[now] | i4(1 << s.moves[now])
+        s.moves[now] += 1
+        s.to_move = other
+        if action == RAISE or s.moves[now] == 1:
+            return False
+        if now == 0:
+            s.round, s.to_move = 1, 0
+            return False
+        lead = strength(s.cards[me], s.cards[PUBLIC]) - strength(s.cards[other], s.cards[PUBLIC])
+    s.folded = 1 if action == FOLD else 0
+    if lead != 0:
+        won = s.stakes[other] if lead > 0 else -s.stakes[me]
+        rewards[me], rewards[other] = won, -won
+    return True
+
+
+@kernel
+def observe(s: State, agent: int, p: Params, out: Array) -> None:
+    out[agent] = out[2 + s.cards[agent] // 2] = ONE
+    if s.round == 1:
+        out[2 + RANKS + s.cards[PUBLIC] // 2] = ONE
+    for turn in range(ROUNDS):
+        for k in range(LONGEST):
+            if k < s.moves[turn]:
+                out[2 + 2 * RANKS + 2 * (LONGEST * turn + k) + (s.raises[turn] >> k & 1)] = ONE
+
+
+@kernel
+def may_raise(s: State) -> bool:
+    raises = s.raises[s.round]
+    return raises & raises - 1 == 0  # fewer than two
+
+
+@kernel
+def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+    mask[FOLD] = 1 if s.stakes[agent] < s.stakes[1 - agent] else 0
+    mask[CALL] = 1
+    mask[RAISE] = 1 if may_raise(s) else 0
+
+
+@kernel
+def outlook(s: State, agent: int) -> tuple[int, int]:
+    """Return the shares of the pot to hope for, and of how many: who raises is more likely to hold a high card."""
+    own, other, hoped, total = s.cards[agent], 1 - agent, 0, 0
+    early, late = count(s.raises[0] & 5 << other), count(s.raises[1] & 5 << other)  # the other's: every second move
+    for theirs in range(DECK):
+        for public in range(DECK):
+            seen = s.round == 0 or public == s.cards[PUBLIC]
+            if seen and own != theirs and own != public and theirs != public:
+                mine, others = strength(own, public), strength(theirs, public)
+                weight = 2
+                for _ in range(early):
+                    weight *= 1 + theirs // 2
+                for _ in range(late):
+                    weight *= 1 + others
+                total += weight
+                hoped += weight if mine > others else weight // 2 if mine == others else 0
+    return hoped, total
+
+
+@kernel
+def expert(s: State, agent: int, p: Params) -> int:
+    hoped, total = outlook(s, agent)
+    price, pot = s.stakes[1 - agent] - s.stakes[agent], s.stakes[0] + s.stakes[1]
+    if 100 * hoped > 60 * total and may_raise(s):
+        return RAISE
+    return CALL if hoped * (pot + price) >= price * total else FOLD
+
+
+@kernel
+def novice(s: State, agent: int, p: Params) -> int:
+    public = s.cards[PUBLIC] if s.round == 1 else DECK
+    good = strength(s.cards[agent], public) >= RANKS - 1
+    return RAISE if good and may_raise(s) else CALL
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    now = s.round if s.moves[s.round] else 0
+    k = s.moves[now] - 1
+    called = k > 0 and s.raises[now] >> k & 1 == 0
+    over = s.folded or (called and now == 1)
+    hands = [strength(each, s.cards[PUBLIC]) for each in s.cards]
+    table(canvas, left=3)
+    shown = s.cards[PUBLIC] if s.round else -1
+    card(canvas, 4, 3, "" if shown < 0 else "JQK"[shown // 2], shown % 2)
+    for agent in (0, 1):
+        held, out = s.cards[agent], s.folded and s.to_move == agent
+        best = s.to_move != agent if s.folded else hands[agent] >= hands[1 - agent]
+        seat(canvas, agent, "JQK"[held // 2], held % 2, not over and s.to_move == agent, over and best, out)
+        chips(canvas, agent, s.stakes[agent], 6)
+    if s.folded:
+        said(canvas, s.to_move, "fold")
+    elif k >= 0:
+        said(canvas, k % 2, "raise" if s.raises[now] >> k & 1 else "call" if s.raises[now] else "check")
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    legal=legal,
+    expert=expert,
+    novice=novice,
+    draw=draw,
+    observation=Box(0, 1, (2 + 2 * RANKS + 2 * ROUNDS * LONGEST,)),
+    action=Discrete(3),
+    horizon=ROUNDS * LONGEST + 1,
+    agents=("first", "second"),
+    turns="to_move",
+    zero_sum=True,
+    frames_per_second=2,
+)

@@ -1,0 +1,216 @@
+"""Othello: enclose the other's discs in lines between yours to turn them over; more discs at the end win.
+
+observation  u1 (8, 8, 2)  own discs, the other's; row 0 on top
+action       0 to 63, the cell to place a disc on: 8 row + column; 64 passes, where no placement turns a disc
+reward       +1 to who has more discs at the end, -1 to the other; 0 for a draw
+ends         when neither can place a disc
+
+black moves first. The novice takes corners and otherwise turns as many discs as it can; the expert values corners, the
+cells beside them, and having more placements to choose from.
+
+Source: OpenSpiel's othello; the World Othello Federation's rules
+"""
+
+import numpy as np
+
+from rl_lab.canvas import INK, ORANGE, translucent
+from rl_lab.rng import bits
+from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel, u8
+
+from ._games import count, dice
+
+SIDE, PASS = 8, 64
+NONE, ONE, EIGHT = np.uint64(0), np.uint64(1), np.uint64(8)
+WAYS = EIGHT, ONE, np.uint64(7), np.uint64(9)  # to the next cell of a line: down, right, diagonals
+INSIDE = np.uint64(0x7E7E7E7E7E7E7E7E)  # no first and last column: lines do not go on from one row to the next
+BLACK, WHITE = np.uint64(1 << 28 | 1 << 35), np.uint64(1 << 27 | 1 << 36)  # at the start
+OPENINGS = np.uint64(1 << 19 | 1 << 26 | 1 << 37 | 1 << 44)
+CORNERS, LEFT = np.uint64(0x8100000000000081), np.uint64(0x0101010101010101)
+INNER = np.uint64(0x007E7E7E7E7E7E00)  # but for the edges
+FELT, EDGE = (46, 132, 92), (34, 104, 72)
+COLORS = ((34, 37, 43), (78, 84, 94)), ((243, 240, 232), (255, 255, 255))  # of discs, and where light falls on them
+
+
+class State(WorldState):
+    to_move: i4 = bounded(0, low=0, high=1)
+    last: i4 = bounded(0, low=0, high=PASS + 1)  # action taken last, from 1
+    discs: u8[2]  # of black and white: bit 8 row + column
+    moves: u8  # where the mover may place a disc
+
+
+class Params(Record):
+    pass
+
+
+@kernel
+def enclosed(mine: int, theirs: int, cell: int) -> int:
+    """Return the discs that one of mine on this cell turns over."""
+    found = NONE
+    for k in range(4):
+        way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
+        up, down = between & cell << way, between & cell >> way
+        for _ in range(5):
+            up, down = up | between & up << way, down | between & down >> way
+        found |= up if up << way & mine else NONE
+        found |= down if down >> way & mine else NONE
+    return found
+
+
+@kernel
+def placements(mine: int, theirs: int) -> int:
+    """Return the empty cells from which one of mine would enclose others."""
+    found = NONE
+    for k in range(4):
+        way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
+        up, down = between & mine << way, between & mine >> way
+        for _ in range(5):
+            up, down = up | between & up << way, down | between & down >> way
+        found |= up << way | down >> way
+    return found & ~(mine | theirs)
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    s.discs[0], s.discs[1], s.moves = BLACK, WHITE, OPENINGS
+    bits(s)  # chance has no part in the rules; scripts roll dice, and not the same ones in every episode
+
+
+@kernel
+def step(s: State, action: int, p: Params, rewards: Array) -> bool:
+    me = s.to_move
+    mine, theirs = np.uint64(s.discs[me]), np.uint64(s.discs[1 - me])
+    if action < PASS:
+        cell = ONE << np.uint64(action)
+        turned = enclosed(mine, theirs, cell)
+        mine, theirs = mine | turned | cell, theirs & ~turned
+    s.discs[me], s.discs[1 - me], s.moves = mine, theirs, placements(theirs, mine)
+    s.last, s.to_move = i4(action + 1), 1 - me
+    if np.uint64(s.moves) != NONE or placements(mine, theirs) != NONE:
+        return False
+    lead = count(mine) - count(theirs)
+    if lead != 0:
+        rewards[me] = 1.0 if lead > 0 else -1.0
+        rewards[1 - me] = -rewards[me]
+    return True
+
+
+@kernel
+def observe(s: State, agent: int, p: Params, out: Array) -> None:
+    mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
+    for row in range(SIDE):
+        for column in range(SIDE):
+            place = np.uint64(SIDE * row + column)
+            out[row, column, 0] = mine >> place & ONE
+            out[row, column, 1] = theirs >> place & ONE
+
+
+@kernel
+def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+    moves = np.uint64(s.moves)
+    for cell in range(PASS):
+        mask[cell] = moves >> np.uint64(cell) & ONE
+    mask[PASS] = 1 if moves == NONE else 0
+
+
+@kernel
+def swap(s: State, p: Params) -> None:
+    s.discs[0], s.discs[1], s.to_move = s.discs[1], s.discs[0], 1 - s.to_move
+
+
+@kernel
+def rated(mine: int, theirs: int) -> int:
+    """Rate a position for the side that has just moved."""
+    answers, mine_next = count(placements(theirs, mine)), count(placements(mine, theirs))
+    if answers + mine_next == 0:
+        return 1000 * (count(mine) - count(theirs))
+    free = CORNERS & ~(mine | theirs)
+    beside = free << EIGHT | free >> EIGHT | (free & LEFT) << ONE | (free & ~LEFT) >> ONE
+    risky = (beside << ONE | beside >> ONE) & INNER
+    value = 80 * (count(mine & CORNERS) - count(theirs & CORNERS)) + 8 * (mine_next - answers)
+    return (
+        value
+        - 40 * (count(mine & risky) - count(theirs & risky))
+        - 15 * (count(mine & beside) - count(theirs & beside))
+    )
+
+
+@kernel
+def expert(s: State, agent: int, p: Params) -> int:
+    mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
+    best, chosen, first = -1000000, PASS, dice(s, PASS)
+    for k in range(PASS):
+        action = (first + k) % PASS  # of equals, any
+        cell = ONE << np.uint64(action)
+        if np.uint64(s.moves) & cell:
+            turned = enclosed(mine, theirs, cell)
+            value = rated(mine | turned | cell, theirs & ~turned)
+            if value > best:
+                best, chosen = value, action
+    return chosen
+
+
+@kernel
+def novice(s: State, agent: int, p: Params) -> int:
+    best, chosen, first = 0, PASS, dice(s, PASS)
+    for k in range(PASS):
+        action = (first + k) % PASS
+        cell = ONE << np.uint64(action)
+        if np.uint64(s.moves) & cell:
+            value = count(enclosed(np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent]), cell))
+            if cell & CORNERS:
+                value = PASS
+            if value > best:
+                best, chosen = value, action
+    return chosen
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    def at(cell: int) -> tuple[float, float]:
+        return cell % SIDE + 0.5, SIDE - 0.5 - cell // SIDE
+
+    canvas.view(-0.75, -0.6, SIDE + 1.65, SIDE + 0.6)
+    canvas.clear((233, 229, 220))
+    canvas.rectangle(4, 3.93, SIDE + 0.75, SIDE + 0.75, translucent(INK, 0.25), corner=0.3)
+    canvas.rectangle(4, 4, SIDE + 0.75, SIDE + 0.75, (84, 58, 42), corner=0.3)
+    canvas.rectangle(4, 4, SIDE + 0.14, SIDE + 0.14, EDGE, corner=0.05)
+    for cell in range(PASS):
+        canvas.rectangle(*at(cell), 0.965, 0.965, FELT)
+    for x, y in (2, 2), (2, 6), (6, 2), (6, 6):
+        canvas.circle(x, y, 0.09, EDGE)
+    for cell in range(PASS):
+        x, y = at(cell)
+        for discs, (face, light) in zip((s.discs[0], s.discs[1]), COLORS, strict=True):
+            if discs >> cell & 1:
+                canvas.circle(x + 0.02, y - 0.06, 0.41, (0, 0, 0, 70))
+                canvas.circle(x, y, 0.41, light)
+                canvas.circle(x, y - 0.03, 0.38, face)
+        if s.last == cell + 1:
+            canvas.circle(x, y, 0.1, ORANGE)
+        if s.moves >> cell & 1:
+            canvas.circle(x, y, 0.13, translucent(COLORS[s.to_move][0], 0.4))
+    # How many discs each has, from both ends of a bar.
+    canvas.rectangle(9.2, 4, 0.34, SIDE, (205, 199, 187), corner=0.17)
+    for discs, end, up in (s.discs[0], 0, 1), (s.discs[1], SIDE, -1):
+        long = max(SIDE * count(discs) / PASS, 0.34)
+        canvas.rectangle(9.2, end + up * long / 2, 0.34, long, COLORS[0 if up > 0 else 1][0], corner=0.17)
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    legal=legal,
+    expert=expert,
+    novice=novice,
+    swap=swap,
+    draw=draw,
+    observation=Box(0, 1, (SIDE, SIDE, 2), np.uint8),
+    action=Discrete(SIDE * SIDE + 1),
+    horizon=2 * SIDE * SIDE,
+    agents=("black", "white"),
+    turns="to_move",
+    zero_sum=True,
+    frames_per_second=4,
+)

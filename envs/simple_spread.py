@@ -1,0 +1,161 @@
+"""SimpleSpread: three agents share out three landmarks without bumping into each other.
+
+observation  f4 (18,)  own velocity 2, position 2; seen from the agent landmarks 6, others 4; 4 zeros
+action       0 nothing, 1 push left, 2 right, 3 down, 4 up
+reward       half: - sum of the landmarks' distances to whoever is nearest; half: -1 for each other touched
+ends         never: truncated after 25 steps
+
+Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
+"""
+
+import math
+
+from rl_lab.canvas import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, translucent
+from rl_lab.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, kernel
+
+from . import _mpe
+from . import _mpe_look as look
+from ._mpe import as_action, gap, move, part, pull, put, put_seen, scatter, steer
+
+AGENTS = 3
+RADIUS, PUSH = 0.15, 5.0
+
+
+class State(WorldState):
+    position: f8[AGENTS, 2]
+    velocity: f8[AGENTS, 2]
+    force: f8[AGENTS, 2]
+    landmark: f8[AGENTS, 2]
+    trail: f4[_mpe.TRAIL, AGENTS, 2]
+
+
+class Params(_mpe.Motion):
+    local_ratio: f8 = bounded(0.5, low=0, high=1)  # how much of the reward is about an agent's own collisions
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    scatter(s, s.position, 1.0)
+    scatter(s, s.landmark, 1.0)
+
+
+@kernel
+def play(s: State, p: Params, rewards: Array) -> bool:
+    """Move everyone under the forces with which they push themselves, and pay them."""
+    for a in range(AGENTS):
+        for b in range(a + 1, AGENTS):
+            part(s, a, b, 2 * RADIUS)
+    for a in range(AGENTS):
+        move(s, a, p)
+    bare = 0.0
+    for k in range(AGENTS):
+        nearest = gap(s.position, 0, s.landmark, k)
+        for a in range(1, AGENTS):
+            nearest = min(nearest, gap(s.position, a, s.landmark, k))
+        bare += nearest
+    for a in range(AGENTS):
+        touched = 0
+        for b in range(AGENTS):
+            if b != a and gap(s.position, a, s.position, b) < 2 * RADIUS:
+                touched += 1
+        rewards[a] = -bare * (1 - p.local_ratio) - touched * p.local_ratio
+    return False
+
+
+@kernel
+def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
+    for a in range(AGENTS):
+        steer(s, a, actions[a], PUSH)
+    return play(s, p, rewards)
+
+
+@kernel
+def observe(s: State, agent: int, p: Params, out: Array) -> None:
+    at = put(out, 0, s.velocity, agent)
+    at = put(out, at, s.position, agent)
+    at = put_seen(s, agent, out, at, s.landmark, -1)
+    put_seen(s, agent, out, at, s.position, agent)
+
+
+@kernel
+def own_landmark(s: State, agent: int) -> int:
+    """Return an agent's landmark in the assignment with the shortest ways."""
+    best, shortest = 0, 1e9
+    for first in range(AGENTS):
+        for turn in range(1, AGENTS):
+            way = 0.0
+            for a in range(AGENTS):
+                way += gap(s.position, a, s.landmark, (first + turn * a) % AGENTS)
+            if way < shortest:
+                best, shortest = (first + turn * agent) % AGENTS, way
+    return best
+
+
+@kernel
+def nearest_landmark(s: State, agent: int) -> int:
+    best = 0
+    for k in range(1, AGENTS):
+        if gap(s.position, agent, s.landmark, k) < gap(s.position, agent, s.landmark, best):
+            best = k
+    return best
+
+
+@kernel
+def wish(s: State, agent: int, p: Params) -> tuple[float, float]:
+    k = own_landmark(s, agent)
+    return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
+
+
+@kernel
+def simple_wish(s: State, agent: int, p: Params) -> tuple[float, float]:
+    k = nearest_landmark(s, agent)  # as if the others were not there
+    return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
+
+
+@kernel
+def expert(s: State, agent: int, p: Params) -> int:
+    right, up = wish(s, agent, p)
+    return as_action(right, up)
+
+
+@kernel
+def novice(s: State, agent: int, p: Params) -> int:
+    right, up = simple_wish(s, agent, p)
+    return as_action(right, up)
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    look.sheet(canvas, s)
+    agents, landmarks = look.places(s.position), look.places(s.landmark)
+    colors = BLUE, PURPLE, ORANGE
+    for a, color in enumerate(colors):
+        look.wake(canvas, s, a, color, 1.2 * RADIUS)
+    for x, y in landmarks:
+        owner = min(agents, key=lambda at: math.dist(at, (x, y)))
+        covered = math.dist(owner, (x, y)) < RADIUS
+        look.ring(canvas, x, y, RADIUS + 0.03, GREEN if covered else MUTED)
+        if not covered:
+            look.dotted(canvas, (x, y), owner, MUTED)  # what the reward counts
+    for a, (x, y) in enumerate(agents):
+        if any(b != a and math.dist((x, y), at) < 2 * RADIUS for b, at in enumerate(agents)):
+            for k in range(4):
+                canvas.circle(x, y, RADIUS + 0.018 * (k + 1), translucent(RED, 0.2))
+    for (x, y), color in zip(agents, colors, strict=True):
+        look.marble(canvas, x, y, RADIUS, color)
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    expert=expert,
+    novice=novice,
+    draw=draw,
+    agents=("agent_0", "agent_1", "agent_2"),
+    observation=_mpe.numbers(18),
+    action=Discrete(5),
+    horizon=_mpe.HORIZON,
+    frames_per_second=10,
+)

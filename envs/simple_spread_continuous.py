@@ -1,0 +1,46 @@
+"""SimpleSpreadContinuous: SimpleSpread with pushes of any strength.
+
+observation  f4 (18,)  own velocity 2, position 2; seen from the agent landmarks 6, others 4; 4 zeros
+action       f4 (5,)   0 to 1: any, push left, right, down, up; opposite ones cancel
+reward       half: - sum of the landmarks' distances to whoever is nearest; half: -1 for each other touched
+ends         never: truncated after 25 steps
+
+Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
+"""
+
+from dataclasses import replace
+
+from rl_lab.world import Array, Box, kernel
+
+from ._mpe import as_shares, steer_smoothly
+from .simple_spread import AGENTS, PUSH, Params, State, play, simple_wish, wish
+from .simple_spread import world as discrete
+
+
+@kernel
+def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
+    for a in range(AGENTS):
+        steer_smoothly(s, a, actions[a], PUSH)
+    return play(s, p, rewards)
+
+
+@kernel
+def expert(s: State, agent: int, p: Params, action: Array) -> None:
+    right, up = wish(s, agent, p)
+    as_shares(right, up, action)
+
+
+@kernel
+def novice(s: State, agent: int, p: Params, action: Array) -> None:
+    right, up = simple_wish(s, agent, p)
+    as_shares(right, up, action)
+
+
+world = replace(
+    discrete,
+    step=step,
+    expert=expert,
+    novice=novice,
+    observation=discrete.observation_spaces,
+    action=Box(0, 1, (5,)),
+)

@@ -1,0 +1,185 @@
+"""Tic-tac-toe: three of your marks in a row, a column or a diagonal of a board of nine cells.
+
+observation  u1 (3, 3, 2)  own marks, the other's; row 0 on top
+action       0 to 8, the empty cell to mark: 3 row + column
+reward       +1 to who has three in a line, -1 to the other; 0 for a draw
+ends         when there are three in a line, or no cell is empty
+
+x moves first. The novice completes and blocks lines; the expert never loses.
+
+Source: PettingZoo's tictactoe_v3 (observations), OpenSpiel's tic_tac_toe (cells); the expert's order of rules is Newell
+and Simon's (1972)
+"""
+
+import math
+
+import numpy as np
+
+from rl_lab.canvas import BLUE, FAINT, GOLD, INK, ORANGE, translucent
+from rl_lab.rng import bits
+from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
+
+from ._games import pick
+
+BOARD, CENTRE, CORNERS = 0b111111111, 0b000010000, 0b101000101
+WAYS = (0b001001001, 1), (0b000000111, 3), (1, 4), (4, 2)  # where lines begin, and the way to their next cell
+LINES = 0o007, 0o070, 0o700, 0o111, 0o222, 0o444, 0o421, 0o124
+
+
+class State(WorldState):
+    to_move: i4 = bounded(0, low=0, high=1)
+    last: i4 = bounded(0, low=0, high=9)  # cell marked last, from 1
+    marks: i4[2] = bounded(0, low=0, high=BOARD)  # of x and o: bit 3 row + column
+
+
+class Params(Record):
+    pass
+
+
+@kernel
+def lines(m: int) -> int:
+    """Return where lines of three begin."""
+    found = 0
+    for first, way in WAYS:
+        found |= m & m >> way & m >> 2 * way & first
+    return found
+
+
+@kernel
+def reset(s: State, p: Params) -> None:
+    bits(s)  # chance has no part in the rules; scripts roll dice, and not the same ones in every episode
+
+
+@kernel
+def step(s: State, action: int, p: Params, rewards: Array) -> bool:
+    me = s.to_move
+    mine = s.marks[me] | 1 << action
+    s.marks[me], s.last, s.to_move = mine, i4(action + 1), 1 - me
+    if lines(mine):
+        rewards[me], rewards[1 - me] = 1.0, -1.0
+        return True
+    return (mine | s.marks[1 - me]) == BOARD
+
+
+@kernel
+def observe(s: State, agent: int, p: Params, out: Array) -> None:
+    mine, theirs = s.marks[agent], s.marks[1 - agent]
+    for row in range(3):
+        for column in range(3):
+            out[row, column, 0] = mine >> (3 * row + column) & 1
+            out[row, column, 1] = theirs >> (3 * row + column) & 1
+
+
+@kernel
+def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+    empty = ~(s.marks[0] | s.marks[1])
+    for cell in range(9):
+        mask[cell] = empty >> cell & 1
+
+
+@kernel
+def swap(s: State, p: Params) -> None:
+    s.marks[0], s.marks[1], s.to_move = s.marks[1], s.marks[0], 1 - s.to_move
+
+
+@kernel
+def completing(mine: int, theirs: int) -> int:
+    """Return the empty cells that would complete a line."""
+    found = 0
+    for first, way in WAYS:
+        a, b, c = mine & first, mine >> way & first, mine >> 2 * way & first
+        found |= b & c | (a & c) << way | (a & b) << 2 * way
+    return found & ~(mine | theirs)
+
+
+@kernel
+def forks(mine: int, theirs: int) -> int:
+    """Return the empty cells that would threaten two lines at once."""
+    found, empty = 0, BOARD & ~(mine | theirs)
+    for cell in range(9):
+        threats = completing(mine | 1 << cell, theirs)
+        found |= 1 << cell if threats & threats - 1 else 0
+    return found & empty
+
+
+@kernel
+def advised(s: State, agent: int) -> int:
+    """Return the cells that the expert chooses from."""
+    mine, theirs = i4(s.marks[agent]), i4(s.marks[1 - agent])
+    empty, safe = BOARD & ~(mine | theirs), 0
+    wins, blocks = completing(mine, theirs), completing(theirs, mine)
+    if wins or blocks:
+        return wins if wins else blocks
+    if empty == BOARD:
+        return CENTRE | CORNERS
+    double = forks(mine, theirs)
+    for cell in range(9):
+        marked = mine | 1 << cell
+        threat = completing(marked, theirs)
+        # A threat has to be answered: only there, or anywhere, may the other not fork.
+        safe |= 1 << cell if forks(theirs, marked) & (threat if threat else BOARD) == 0 else 0
+    safe &= empty
+    return double if double else safe & CENTRE or safe & CORNERS or safe or empty
+
+
+@kernel
+def expert(s: State, agent: int, p: Params) -> int:
+    return pick(s, advised(s, agent))
+
+
+@kernel
+def novice(s: State, agent: int, p: Params) -> int:
+    mine, theirs = i4(s.marks[agent]), i4(s.marks[1 - agent])
+    wins, blocks = completing(mine, theirs), completing(theirs, mine)
+    return pick(s, wins if wins else blocks if blocks else BOARD & ~(mine | theirs))
+
+
+def draw(s: State, p: Params, canvas: Canvas) -> None:
+    def at(cell: int) -> tuple[float, float]:
+        return cell % 3 + 0.5, 2.5 - cell // 3
+
+    canvas.view(-0.3, -0.3, 3.3, 3.3)
+    canvas.clear((236, 232, 224))
+    canvas.rectangle(1.5, 1.45, 3.2, 3.2, translucent(INK, 0.14), corner=0.24)  # the board's shadow
+    canvas.rectangle(1.5, 1.5, 3.2, 3.2, (255, 254, 251), corner=0.24)
+    if s.last:
+        canvas.rectangle(*at(s.last - 1), 0.88, 0.88, translucent(GOLD, 0.17), corner=0.14)
+    for k in (1, 2):
+        canvas.line([(k, 0.1), (k, 2.9)], FAINT, 0.035)
+        canvas.line([(0.1, k), (2.9, k)], FAINT, 0.035)
+    won = [line for line in LINES if line in (line & s.marks[0], line & s.marks[1])]
+    for cell in range(9):
+        (x, y), r = at(cell), 0.25
+        ring = [(x + r * math.cos(k * math.pi / 24), y + r * math.sin(k * math.pi / 24)) for k in range(49)]
+        cross = [[(x - r, y - r), (x + r, y + r)], [(x - r, y + r), (x + r, y - r)]]
+        pale = won and not any(line >> cell & 1 for line in won)
+        for marks, color, strokes in (s.marks[0], BLUE, cross), (s.marks[1], ORANGE, [ring]):
+            for stroke in strokes if marks >> cell & 1 else ():
+                canvas.line(stroke, tuple(255 - (255 - c) // (4 if pale else 1) for c in color), 0.14)
+    for line in won:
+        first, *_, last = (at(cell) for cell in range(9) if line >> cell & 1)
+        ends = [
+            tuple(u + 0.18 * (u - v) for u, v in zip(*pair, strict=True)) for pair in ((first, last), (last, first))
+        ]
+        canvas.line(ends, translucent(INK, 0.85), 0.06)
+
+
+world = World(
+    State,
+    Params,
+    reset,
+    step,
+    observe,
+    legal=legal,
+    expert=expert,
+    novice=novice,
+    swap=swap,
+    draw=draw,
+    observation=Box(0, 1, (3, 3, 2), np.uint8),
+    action=Discrete(9),
+    horizon=10,
+    agents=("x", "o"),
+    turns="to_move",
+    zero_sum=True,
+    frames_per_second=2,
+)

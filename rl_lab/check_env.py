@@ -1,0 +1,320 @@
+"""The suite for a user's own Gymnasium or PettingZoo environment: one seed is one episode, spaces and masks hold."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from .check import Effort, Result, Skip, run
+from .names import UsageError, nearest, one_line
+
+EPISODES = 3
+
+
+def load(target: str) -> Any:
+    """Return what a user named, "module:Name" or "file.py:Name"; it is imported, which runs its code.
+
+    Raises UsageError where there is none.
+    """
+    where, _, name = target.rpartition(":")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -c` would have it
+    try:
+        if where.endswith(".py"):
+            path = Path(where)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None or not path.is_file():
+                raise UsageError(f"no file {where}")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"cannot import {where}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    if not hasattr(module, name):
+        raise UsageError(
+            f"{where} has no {name!r}; {nearest(name, [n for n in vars(module) if not n.startswith('_')])}"
+        )
+    return getattr(module, name)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an environment shows before an action, or at an episode's end, where nobody acts."""
+
+    actors: tuple[str, ...]
+    seen: dict[str, Any]  # by agent, as the environment gave it
+    masks: dict[str, Any]
+    outcome: dict[str, tuple[float, bool, bool]]  # reward, terminated, truncated since the last moment
+
+
+class Driver:
+    """One way to play an environment, whichever interface it has: `begin` and `act` return the next `Moment`."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.env = make, make()
+        import pettingzoo
+
+        self.kind = "gymnasium" if isinstance(self.env, gymnasium.Env) else ""
+        self.kind = "aec" if isinstance(self.env, pettingzoo.AECEnv) else self.kind
+        self.kind = "parallel" if isinstance(self.env, pettingzoo.ParallelEnv) else self.kind
+        if not self.kind:
+            expected = "gymnasium.Env, pettingzoo.AECEnv or ParallelEnv"
+            raise UsageError(f"{type(self.env).__name__} is none of {expected}")
+
+    def spaces(self, agent: str) -> tuple[Any, Any]:
+        """Return an agent's observation and action space."""
+        if self.kind == "gymnasium":
+            return self.env.observation_space, self.env.action_space
+        return self.env.observation_space(agent), self.env.action_space(agent)
+
+    def begin(self, seed: int | None) -> Moment:
+        """Begin an episode."""
+        if self.kind == "aec":
+            self.env.reset(seed=seed)
+            return self._of_turn({})
+        seen, info = self.env.reset(seed=seed)
+        if self.kind == "gymnasium":
+            return self._of_one(seen, info, {}, False)
+        return self._of_all(seen, info, {})
+
+    def act(self, actions: dict[str, Any]) -> Moment:
+        """Take the actions of all who act."""
+        env = self.env
+        if self.kind == "gymnasium":
+            seen, reward, terminated, truncated, info = env.step(actions["agent"])
+            outcome = {"agent": (float(reward), bool(terminated), bool(truncated))}
+            return self._of_one(seen, info, outcome, terminated or truncated)
+        if self.kind == "parallel":
+            seen, rewards, terminated, truncated, infos = env.step(actions)
+            return self._of_all(seen, infos, {a: (float(rewards[a]), terminated[a], truncated[a]) for a in rewards})
+        env.step(next(iter(actions.values())))
+        outcome = {a: (float(env.rewards[a]), env.terminations[a], env.truncations[a]) for a in env.agents}
+        return self._of_turn(outcome)
+
+    def _of_one(self, seen: Any, info: Any, outcome: Any, over: bool) -> Moment:
+        mask = seen.get("action_mask") if isinstance(seen, dict) else None
+        mask = info.get("action_mask") if mask is None else mask
+        if mask is None and hasattr(self.env, "action_masks"):
+            mask = self.env.action_masks()
+        return Moment(() if over else ("agent",), {"agent": seen}, _masks({"agent": mask}), outcome)
+
+    def _of_all(self, seen: Any, infos: Any, outcome: Any) -> Moment:
+        masks = {agent: _mask(observed, infos.get(agent, {})) for agent, observed in seen.items()}
+        return Moment(tuple(self.env.agents), dict(seen), _masks(masks), outcome)
+
+    def _of_turn(self, outcome: Any) -> Moment:
+        env = self.env
+        seen = {agent: env.observe(agent) for agent in env.agents}
+        masks = {agent: _mask(seen[agent], env.infos[agent]) for agent in env.agents}
+        while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
+            env.step(None)
+        return Moment((env.agent_selection,) if env.agents else (), seen, _masks(masks), outcome)
+
+
+def _mask(seen: Any, info: Any) -> Any:
+    return seen["action_mask"] if isinstance(seen, dict) and "action_mask" in seen else info.get("action_mask")
+
+
+def _masks(masks: dict[str, Any]) -> dict[str, Any]:
+    return {agent: np.asarray(mask) for agent, mask in masks.items() if mask is not None}
+
+
+def choose(driver: Driver, moment: Moment, rng: np.random.Generator) -> dict[str, Any]:
+    """Return random actions, legal where there are masks, for all who act."""
+    chosen = {}
+    for agent in moment.actors:
+        space = driver.spaces(agent)[1]
+        mask = moment.masks.get(agent)
+        if mask is not None and isinstance(space, Discrete) and mask.any():
+            chosen[agent] = int(space.start) + int(rng.choice(np.flatnonzero(mask)))
+        else:
+            space.seed(int(rng.integers(2**31)))
+            chosen[agent] = space.sample()
+    return chosen
+
+
+def episode(driver: Driver, seed: int | None, steps: int, choice: int = 0) -> Iterator[tuple[Moment, dict[str, Any]]]:
+    """Yield the moments of one random episode with the actions taken in each, {} in the last."""
+    rng, moment = np.random.default_rng(choice), driver.begin(seed)
+    for _ in range(steps):
+        actions = choose(driver, moment, rng) if moment.actors else {}
+        yield moment, actions
+        if not actions:
+            return
+        moment = driver.act(actions)
+    yield moment, {}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two observations are the same, bit for bit, whatever they are made of."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list):
+        return isinstance(b, tuple | list) and len(a) == len(b) and all(map(same, a, b))
+    x, y = np.asarray(a), np.asarray(b)
+    return x.dtype == y.dtype and x.shape == y.shape and (x.dtype == object or x.tobytes() == y.tobytes())
+
+
+def one_seed_one_episode(make: Callable[[], Any], effort: Effort) -> list[str]:
+    """Play whole episodes in two environments, and again in the first: reset(seed) undoes whatever was before."""
+    one, other = Driver(make), Driver(make)
+    for number in range(EPISODES):
+        first = list(episode(one, 11 + number, effort.steps, number))
+        for what, driver in (("another instance", other), ("the same instance again", one)):
+            again = episode(driver, 11 + number, effort.steps, number)
+            for t, ((a, _), (b, _)) in enumerate(zip(first, again, strict=False)):
+                for name in ("seen", "masks", "outcome", "actors"):
+                    if not same(getattr(a, name), getattr(b, name)):
+                        shown = {"seen": "observations", "actors": "who acts"}.get(name, name)
+                        place = f"seed {11 + number}, step {t}: {what} differs in {shown}"
+                        return [f"{place}; draw only from a generator that reset(seed=...) makes"]
+    return []
+
+
+def another_seed_another_episode(make: Callable[[], Any], effort: Effort) -> list[str]:
+    """Play the same choices from several seeds and, where these show the same, without one."""
+    driver = Driver(make)
+    played = [[m.seen for m, _ in episode(driver, seed, effort.steps)] for seed in (1, 2, 3)]
+    if not all(same(other, played[0]) for other in played[1:]):
+        return []
+    unseeded = [[m.seen for m, _ in episode(driver, None, effort.steps)] for _ in range(3)]
+    if all(same(other, unseeded[0]) for other in unseeded[1:]):
+        raise Skip("chance has no part in it")
+    return ["three seeds show the same, and resets without a seed differ: reset must make its generator from the seed"]
+
+
+def spaces_hold_what_is_seen(make: Callable[[], Any], effort: Effort) -> list[str]:
+    """Look at every agent's observation in every step."""
+    driver, findings = Driver(make), set()
+    for number in range(EPISODES):
+        for t, (moment, _) in enumerate(episode(driver, number, effort.steps, number)):
+            for agent, seen in moment.seen.items():
+                space = driver.spaces(agent)[0]
+                if not space.contains(seen):
+                    findings.add(f"{agent} at step {t} of seed {number}: {_outside(space, seen)}")
+            if any(not np.isfinite(outcome[0]) for outcome in moment.outcome.values()):
+                findings.add(f"step {t} of seed {number}: a reward is not finite")
+            if findings:
+                return sorted(findings)
+    return []
+
+
+def _outside(space: Any, seen: Any) -> str:
+    if isinstance(space, gymnasium.spaces.Dict) and isinstance(seen, dict):
+        for key, part in space.spaces.items():
+            if key not in seen or not part.contains(seen[key]):
+                return f"[{key!r}] " + (_outside(part, seen[key]) if key in seen else "is missing")
+        return f"unknown keys {sorted(set(seen) - set(space.spaces))}"
+    if not isinstance(space, Box) or not isinstance(seen, np.ndarray):
+        return f"{one_line(seen)[:60]} is not in {one_line(space)[:60]}"
+    if seen.shape != space.shape or (space.dtype is not None and not np.can_cast(seen.dtype, space.dtype)):
+        return f"{seen.dtype} {list(seen.shape)}, where the space says {space.dtype} {list(space.shape)}"
+    bad = np.argwhere(~((seen >= space.low) & (seen <= space.high)))[0]
+    at = tuple(int(k) for k in bad)
+    return f"{seen[at]:g} at {list(at)} is outside {space.low[at]:g} to {space.high[at]:g}"
+
+
+def masks_tell_the_truth(make: Callable[[], Any], effort: Effort) -> list[str]:
+    """Replay episodes to a state and try an action: legal ones are taken, illegal ones raise, end it or do nothing."""
+    driver = Driver(make)
+    moments: list[tuple[Moment, dict[str, Any]]] = []
+    try:
+        for moment in episode(driver, 5, effort.steps, 5):
+            moments.append(moment)
+    except Exception as error:
+        if not moments or not moments[-1][0].masks:
+            raise
+        shown = f"{moments[-1][1]} at step {len(moments) - 1}"
+        return [f"{shown}: the masks say legal, but it raised {type(error).__name__}: {error}"]
+    if not any(moment.masks for moment, _ in moments):
+        raise Skip("it shows no masks")
+    findings = []
+    for t in np.unique(np.linspace(0, len(moments) - 1, effort.states).astype(int)).tolist():
+        moment, chosen = moments[t]
+        for agent in moment.actors if chosen else ():
+            mask, space = moment.masks.get(agent), driver.spaces(agent)[1]
+            if mask is None or not isinstance(space, Discrete):
+                continue
+            if mask.shape != (space.n,) or not np.isin(mask, (0, 1)).all():
+                findings.append(f"{agent} at step {t}: the mask must be {int(space.n)} numbers, 0 or 1")
+            elif not mask.any():
+                findings.append(f"{agent} has to act at step {t} and has no legal action")
+            else:
+                findings += _tried(driver, moments[:t], moment, {**chosen}, agent, int(space.start))
+    return findings
+
+
+def _tried(driver: Driver, before: Any, moment: Moment, chosen: Any, agent: str, start: int) -> list[str]:
+    mask = moment.masks[agent]
+    picked = [kind[:: max(len(kind) // 4, 1)][:4] for kind in (np.flatnonzero(mask), np.flatnonzero(mask == 0))]
+    findings, t = [], len(before)
+    for k in np.concatenate(picked).tolist():
+        driver.begin(5)
+        for _, actions in before:
+            driver.act(actions)
+        what = f"{agent}, action {start + k} at step {t}"
+        try:
+            after: Moment | None = driver.act({**chosen, agent: start + k})
+        except Exception as error:
+            after = None
+            if mask[k]:
+                findings.append(f"{what}: the mask says legal, but it raised {type(error).__name__}: {error}")
+        if mask[k] or after is None or not after.actors:
+            continue
+        if len(moment.actors) == 1 and not same(after.seen, moment.seen):
+            findings.append(f"{what}: the mask says illegal, but it was taken; raise, end the episode, or do nothing")
+    return findings
+
+
+def own_checker(make: Callable[[], Any], effort: Effort) -> list[str]:
+    """Run what its framework offers: Gymnasium's check_env, or PettingZoo's tests."""
+    driver = Driver(make)
+    with warnings.catch_warnings(record=True), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("always")
+        if driver.kind == "gymnasium":
+            from gymnasium.utils.env_checker import check_env
+
+            check_env(driver.env, skip_render_check=True)
+            return []
+        from pettingzoo.test import api_test, parallel_api_test
+
+        (api_test if driver.kind == "aec" else parallel_api_test)(driver.env, num_cycles=min(effort.steps, 200))
+    return []
+
+
+PROPERTIES: dict[str, Callable[[Callable[[], Any], Effort], list[str]]] = {
+    "its framework's own checker passes": own_checker,
+    "same seed, same episodes": one_seed_one_episode,
+    "another seed, another episode": another_seed_another_episode,
+    "observations lie in their spaces": spaces_hold_what_is_seen,
+    "masks tell the truth": masks_tell_the_truth,
+}
+
+
+def check_env(make: Callable[[], Any], effort: Effort) -> Iterator[Result]:
+    """Yield what comes of every property of the environment that `make()` returns."""
+    if not callable(make):
+        raise UsageError(f"{one_line(make)[:60]} is no class or function that makes an environment")
+    files = {str(getattr(sys.modules.get(make.__module__), "__file__", ""))}
+    result = run("it can be made", lambda: [] if Driver(make) else [], files)
+    yield result
+    if result.status != "pass":
+        return
+    for name, test in PROPERTIES.items():
+        yield run(name, partial(test, make, effort), files)

@@ -1,0 +1,313 @@
+"""Learning in worlds of several agents: the learner's own view, rows with masks and absences, policies side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_seats import NIM, RACE, NimParams
+
+from rl_lab import catalogue, worlds
+from rl_lab.adapters.sb3 import LabVecEnv
+from rl_lab.agent import Agent
+from rl_lab.cli import main
+from rl_lab.engine import Batch
+from rl_lab.evaluate import evaluate
+from rl_lab.seated import Seated
+from rl_lab.team import Table
+from rl_lab.world import Array, World
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Takes:
+    """Takes as many as it always does, or as the legal actions allow."""
+
+    name = "takes"
+
+    def __init__(self, count: int = 1) -> None:
+        self.count, self.asked = count, []
+
+    def attend(self, worlds: Any) -> None:
+        self.asked: list[Array] = []
+
+    def act(self, observations: Array, *, legal: Any = None, rows: Any = None, **_: Any) -> tuple[Array, Any]:
+        self.asked.append(observations.copy())
+        return np.minimum(self.count, legal.sum(axis=1)) - 1, None
+
+
+def random_agent(world: Any, seed: int = 0) -> Agent:
+    module = catalogue.load("random")
+    agent: Agent = module.make(module.Config(seed=seed), world)
+    return agent
+
+
+def seated(n: int = 4, heap: int = 7, **how: Any) -> tuple[Seated, Takes]:
+    rival = Takes()
+    return Seated(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [rival], **how), rival
+
+
+# The learner's view
+
+
+def test_a_step_lasts_until_the_learner_moves_again() -> None:
+    game, rival = seated(n=32)
+    game.reset()
+    for _ in range(40):
+        # The learner always finds itself at the move, and sees whose it is.
+        assert (game.observations[:, 0, 1] == 1).all() and game.active.all()
+        before = game.observations[:, 0, 0].copy()
+        game.actions[:, 0] = 0
+        game.step()
+        going = ~game.ended
+        assert (game.observations[going, 0, 0] == before[going] - 2).all()  # its own and the rival's
+    assert all((asked[:, 1] == 1).all() for asked in rival.asked), "the rival sees its own observations"
+
+
+def test_the_learner_is_paid_whoever_moved_last() -> None:
+    game, _ = seated(n=64, heap=2)
+    game.reset()
+    lost = np.zeros(64, np.bool_)
+    opened = game.observations[:, 0, 0] == 2  # the learner opens; otherwise the rival took one already
+    game.actions[:, 0] = 0
+    game.step()
+    lost = game.ended & (game.rewards[:, 0] == -1)
+    assert (lost == opened).all() and opened.any() and not opened.all()
+    won = game.ended & (game.rewards[:, 0] == 1)
+    assert (won == ~opened).all()
+    assert (game.episode_returns[game.ended, 0] == game.rewards[game.ended, 0]).all()
+    assert (game.final_observations[:, 0, 0] == 0).all() and game.terminated.all() and not game.truncated.any()
+    assert (game.rewards[:, 0] != 0).all()
+
+
+def test_roles_are_drawn_from_the_seed_alone() -> None:
+    def first_seats(n: int, first: int, seed: int = 5) -> list[int]:
+        game, _ = seated(n=n, seed=seed)
+        game.seed(seed, first)
+        game.reset()
+        return list(game.seats[:, 0])
+
+    whole = first_seats(200, 0)
+    assert first_seats(50, 0) + first_seats(150, 50) == whole != first_seats(200, 0, seed=6)
+    assert 60 < sum(whole) < 140
+    fixed, _ = seated(n=50, role="second")
+    fixed.reset()
+    assert (fixed.seats == 1).all()
+
+
+def test_a_snapshot_goes_on_as_it_would_have() -> None:
+    world = World(**NIM)
+
+    def play(game: Seated, steps: int) -> list[bytes]:
+        seen = []
+        for _ in range(steps):
+            game.actions[:, 0] = 0
+            game.step()
+            seen.append(b"".join(a.tobytes() for a in game.snapshot().values()))
+        return seen
+
+    game = Seated(Batch(world, 5, seed=1), [random_agent(world)], seed=1)
+    game.reset()
+    play(game, 7)
+    kept = game.snapshot()
+    expected = play(game, 9)
+    other = Seated(Batch(world, 5, seed=2), [random_agent(world)], seed=1)
+    other.reset()
+    other.restore(kept)
+    assert play(other, 9) == expected
+    with pytest.raises(ValueError, match="seats are nobody's"):
+        other.restore({**kept, "seated_seats": kept["seated_seats"] + 2})
+    with pytest.raises(ValueError, match="does not fit"):
+        other.restore({**kept, "seated_episodes": kept["seated_episodes"][:2]})
+
+
+def test_an_opponent_needs_seats() -> None:
+    with pytest.raises(ValueError, match="nobody can be its opponent"):
+        Seated(Batch(worlds.load("catch"), 1), [Takes()])
+    with pytest.raises(ValueError, match="no role 'third'"):
+        seated(role="third")
+    with pytest.raises(ValueError, match="different numbers of agents"):
+        Seated(Batch(World(**RACE), 1), [Takes()])
+
+
+# Rows
+
+
+def test_rows_say_who_acted_and_who_is_done() -> None:
+    race = Batch(World(**RACE), 2)
+    rows = LabVecEnv(race, indicator=True)
+    first = rows.reset()
+    assert first.shape == (6, 5) and (first[:, 2:] == np.tile(np.eye(3), (2, 1))).all()
+    seen = []
+    for _ in range(3):
+        rows.step_async(np.tile([[1.0], [2.0], [1.5]], (2, 1)).astype(np.float32))
+        observations, rewards, dones, infos = rows.step_wait()
+        seen.append((rows.acted[:3].tolist(), rewards[:3].tolist(), dones[:3].tolist()))
+    assert seen[1] == ([True, True, True], [-1, -1, -1], [False, True, True])  # the hares arrive
+    assert seen[2] == ([True, False, False], [-1, 0, 0], [True, True, True])
+    assert infos[0]["episode"]["r"] == -3 and infos[0]["terminal_observation"].tolist() == [3, 3, 1, 0, 0]
+    assert infos[1] == infos[2] == {}, "who left before has been told already"
+    assert not infos[0]["TimeLimit.truncated"]
+
+
+def learner(name: str, views: Any, budget: int = 100_000, **values: Any) -> Any:
+    module = catalogue.load(name)
+    return module.learner(module.Config(**values), views, budget=budget, seed=0, device="cpu")
+
+
+SMALL = {
+    "ppo": {"n_steps": 8, "batch_size": 48, "n_epochs": 2},
+    "dqn": {"buffer_size": 400, "learning_starts": 20, "train_freq": 2},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_learner_never_acts_illegally_nor_learns_from_the_absent(name: str) -> None:
+    taught = learner(name, Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL[name])
+    for _ in range(4):
+        taught.advance()  # the batch refuses illegal actions
+    model = taught.model
+    buffer = model.rollout_buffer if name == "ppo" else model.replay_buffer
+    acted = buffer.acted[: buffer.pos if not buffer.full else None]
+    assert 0.3 < acted.mean() < 0.7
+    if name == "ppo":
+        model.collect_rollouts(model.env, taught._callback, buffer, 8)
+        expected = int(buffer.acted.sum())
+        assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
+        moving = torch.cat([part.observations[:, 1] for part in buffer.get(10)])
+    else:
+        moving = buffer.sample(500).observations[:, 1]
+    assert (moving == 1).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nim_is_learned_against_an_opponent(name: str) -> None:
+    """Heap 7 against one who takes one at a time: a good player wins from both seats."""
+    rival = Takes()
+    game = Seated(Batch(World(**NIM), 16, seed=1), [rival], seed=1)
+    settings: dict[str, Any] = (
+        {"n_steps": 16, "batch_size": 64, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 1.0}
+        if name == "ppo"
+        else {"learning_rate": 3e-3, "learning_starts": 200, "train_freq": 1, "target_update_interval": 100}
+    )
+    budget = 12_000 if name == "ppo" else 5000
+    taught = learner(name, game, budget, **settings)
+    while taught.steps < budget:
+        taught.advance()
+    agent, test = taught.agent(), Seated(Batch(World(**NIM), 100, seed=77), [Takes()], seed=9)
+    test.reset()
+    returns = np.full(100, np.nan)
+    while np.isnan(returns).any():
+        test.actions[:, 0], _ = agent.act(test.observations[:, 0], legal=test.legal[:, 0])
+        test.step()
+        fresh = test.ended & np.isnan(returns)
+        returns[fresh] = test.episode_returns[fresh, 0]
+    assert returns.mean() > 0.95
+
+
+# Policies side by side, through the commands
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> None:
+    assert main(list(words)) == 0
+
+
+TAG = "world: tic_tac_toe\nbudget: 1500\nworlds: 4\nthreads: 1\nvideo: false\n"
+TAG += "policies: {cross: [x], nought: [o]}\nevaluation: {episodes: 8, selections: 2, selection_episodes: 4}\n"
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
+    agent: str, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "n_steps: 16, batch_size: 32" if agent == "ppo" else "learning_starts: 50, buffer_size: 500"
+    (inside / "both.yaml").write_text(TAG + f"agent: {{name: {agent}, {own}}}\ncheckpoint: {{steps: 400}}\n")
+    run("train", "both.yaml", "run_dir=whole")
+    run("train", "both.yaml", "run_dir=part")
+    for later in sorted((inside / "part/checkpoints").iterdir())[1:]:
+        for file in later.iterdir():
+            file.unlink()
+        later.rmdir()
+    for path in ("part/evaluations", "part/agent"):
+        for file in sorted((inside / path).rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+    run("resume", "part")
+    whole, part = (sorted((inside / name / "checkpoints").iterdir())[-1] for name in ("whole", "part"))
+    assert whole.name == part.name
+    tensors = [p for p in whole.glob("*.safetensors") if "policy" in p.name or "optimizer" in p.name]
+    assert len(tensors) >= 4
+    for file in tensors:
+        assert file.read_bytes() == (part / file.name).read_bytes(), file.name
+    lines = [json.loads(line) for line in (inside / "whole/metrics.jsonl").read_text().splitlines()]
+    assert {key.split("/")[0] for key in lines[-1] if "/loss" in key or "/train/loss" in key} >= {"cross", "nought"}
+
+
+def test_a_view_alone_cannot_step() -> None:
+    table = Table(Batch(World(**NIM), 1))
+    with pytest.raises(RuntimeError, match="together with the others"):
+        table.wait()
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("world=tic_tac_toe opponent=nobody", "opponent: no agent 'nobody'"),
+        ("world=tic_tac_toe opponent=ppo", "would have to be trained first"),
+        ("world=tic_tac_toe opponent=random opponent.sed=1", "unknown key 'opponent.sed'; did you mean 'seed'"),
+        ("world=tic_tac_toe opponent=random role=z", "tic_tac_toe has no role 'z'"),
+        ("world=connect_four role=red", "say who has the other seats"),
+        ("world=catch opponent=random", "catch has one agent"),
+    ],
+)
+def test_a_wrong_opponent_is_one_line(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "random", *line.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+
+
+# Evaluation
+
+
+def test_random_players_of_tic_tac_toe_meet_as_they_should() -> None:
+    """X wins 737/1260 of random games, O 121/420 (exact): an agent that has each seat in turn gets their difference."""
+    world = worlds.load("tic_tac_toe")
+    played = evaluate(random_agent(world, 1), "tic_tac_toe", {}, episodes=4000, opponent=random_agent(world, 2))
+    as_x = [e.return_ for e in played.episodes if e.seats == (0,)]
+    as_o = [e.return_ for e in played.episodes if e.seats == (1,)]
+    assert len(as_x) == len(as_o) == 2000
+    expected, error = 737 / 1260 - 121 / 420, np.sqrt(1 / 2000)
+    assert abs(np.mean(as_x) - expected) < 5 * error and abs(np.mean(as_o) + expected) < 5 * error
+    assert all(sum(e.returns) == 0 and e.actions.shape == (e.length, 2) for e in played.episodes)
+
+
+def test_an_episode_of_a_game_is_filmed_again(inside: Path) -> None:
+    from rl_lab.film import film, load_trace
+
+    world = worlds.load("tic_tac_toe")
+    played = evaluate(random_agent(world), "tic_tac_toe", {}, episodes=2, opponent=random_agent(world, 1))
+    path = film(played.episodes[1], "tic_tac_toe", {}, inside / "one.mp4")
+    again = load_trace(path.with_suffix(".safetensors"))
+    assert again.episode == played.episodes[1] and again.episode.seats == (1,)
+    assert film(*again, inside / "two.mp4").read_bytes() == path.read_bytes()
+
+
+def test_watch_shows_agents_in_a_world(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("watch", "tic_tac_toe", "--agents", "scripted,random", "--file", "--out", "films")
+    assert Path(capsys.readouterr().out.strip()).stat().st_size > 1000
