@@ -31,7 +31,7 @@ demo: install
 	@echo "first: source $(BIN)/activate"
 
 test:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 slow:
 	$(BIN)/python -m pytest -m slow --timeout 7200

@@ -12,14 +12,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import batch, catalogue
+from . import batch, bench_games, catalogue
+from . import worlds as by_name
+from .engine import Batch
 from .names import UsageError, nearest
 
-PEERS = {"env": ("gymnasium", "envpool"), "rollout": ("sb3",), "train": ("sb3",)}
+PEERS = {"env": ("gymnasium", "envpool", "minatar", "mpe2", "pettingzoo"), "rollout": ("sb3",), "train": ("sb3",)}
 # World -> its original's id, for peers that have the original only.
 ORIGINALS = {
     "acrobot": "Acrobot-v1",
@@ -33,7 +36,7 @@ _ACTIONS = 64  # prepared random actions that contenders take in turn
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work; `run()` does some and returns the environment steps it took."""
+    """One way to do the work; `run()` does some and returns the steps it took, of every agent that acted."""
 
     what: str
     kind: str
@@ -58,10 +61,14 @@ def bench(
         module = {"sb3": "stable_baselines3"}.get(peer, peer)
         if importlib.util.find_spec(module) is None:
             raise UsageError(f"{peer} is not installed: pip install 'rl-lab[bench]'")
-        if world not in ORIGINALS:
-            raise UsageError(f"{peer} has no {world}; {nearest(world, ORIGINALS)}")
+        known = bench_games.PEERS.get(peer, ORIGINALS)
+        if world not in known:
+            raise UsageError(f"{peer} has no {world}; {nearest(world, known)}")
+    if kind != "env" and len(by_name.load(world).agents) > 1:
+        raise UsageError(f"{world} has several agents: bench {kind} measures worlds of one, bench env all")
     if kind == "env":
-        makers = [_engine, _lab_vector, *(_ENV_PEERS[peer] for peer in against)]
+        several = len(by_name.load(world).agents) > 1
+        makers = [_engine, bench_games.face if several else _lab_vector, *(_ENV_PEERS[peer] for peer in against)]
         contenders = [maker(world, worlds) for maker in makers]
     else:
         contenders = [_sb3_on_lab(kind, world, worlds)]
@@ -75,7 +82,7 @@ def bench(
     # Peers compare with the lab through the same interface, which is the last of the lab's own contenders.
     own = len(contenders) - len(against) - 1
     return [
-        _row(c, seen, rates[own] if k > own else None)
+        _row(c, seen, rates[own] if k > own else None, rates[0] if own else None)
         for k, (c, seen) in enumerate(zip(contenders, rates, strict=True))
     ]
 
@@ -89,7 +96,9 @@ def _rate(contender: Contender, seconds: float) -> float:
             return steps / spent
 
 
-def _row(contender: Contender, rates: list[float], own: list[float] | None) -> dict[str, Any]:
+def _row(
+    contender: Contender, rates: list[float], own: list[float] | None, engine: list[float] | None
+) -> dict[str, Any]:
     row = {
         "what": contender.what,
         "kind": contender.kind,
@@ -99,6 +108,8 @@ def _row(contender: Contender, rates: list[float], own: list[float] | None) -> d
     }
     if own is not None:
         row["ratio"] = _spread([mine / theirs for mine, theirs in zip(own, rates, strict=True)])
+        if engine is not None:
+            row["engine_ratio"] = _spread([mine / theirs for mine, theirs in zip(engine, rates, strict=True)])
     return row
 
 
@@ -127,6 +138,8 @@ def _engine(world: str, worlds: int) -> Contender:
     generator = np.random.default_rng(0)
     space: Any = stepped.world.action
     shape = stepped.actions.shape
+    if isinstance(stepped, Batch) and (stepped.world.masked or len(stepped.world.agents) > 1):
+        return _engine_of_several(stepped, begin)
     if hasattr(space, "n"):
         actions: list[Any] = [generator.integers(0, space.n, shape) for _ in range(_ACTIONS)]
     else:
@@ -139,6 +152,24 @@ def _engine(world: str, worlds: int) -> Contender:
     step(actions[0])
     cold = time.perf_counter() - begin
     return Contender("rl_lab engine", "env", f"{worlds} worlds, Batch.step", _stepper(step, actions, worlds), cold)
+
+
+def _engine_of_several(stepped: Batch, begin: float) -> Contender:
+    """What is legal is known only when it is to be done: random actions are drawn in compiled code, and cost time."""
+    in_turns = bool(stepped.world.turns)
+
+    def run() -> int:
+        acted = 0
+        for _ in range(_ACTIONS):
+            stepped.random_actions()
+            acted += stepped.n if in_turns else int(np.count_nonzero(stepped.active))
+            stepped.step()
+        return acted
+
+    run()
+    agents, cold = len(stepped.world.agents), time.perf_counter() - begin
+    conditions = f"{stepped.n} worlds x {agents} agents, Batch.step, random legal actions drawn for it, agents' steps"
+    return Contender("rl_lab engine", "env", conditions, run, cold)
 
 
 def _lab_vector(world: str, worlds: int) -> Contender:
@@ -193,7 +224,15 @@ def _envpool(world: str, worlds: int) -> Contender:
     return Contender("envpool", "env", conditions, _stepper(env.step, actions, worlds), cold)
 
 
-_ENV_PEERS: dict[str, Callable[[str, int], Contender]] = {"gymnasium": _gymnasium, "envpool": _envpool}
+def _reference(peer: str, world: str, worlds: int) -> Contender:
+    return bench_games.reference(peer, world)
+
+
+_ENV_PEERS: dict[str, Callable[[str, int], Contender]] = {
+    "gymnasium": _gymnasium,
+    "envpool": _envpool,
+    **{name: partial(_reference, name) for name in bench_games.PEERS},
+}
 
 
 def _sb3_on_lab(kind: str, world: str, worlds: int) -> Contender:

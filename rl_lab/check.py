@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def explained(error: BaseException, files: set[str] | None) -> str:
         return str(error)  # it has them
     place, text = place_of(error, files), f"{type(error).__name__}: {error}"
     if type(error).__module__.startswith("numba"):
-        return _of_compiler(str(error))
+        return _of_compiler(str(error), files)
     advice = ""
     if isinstance(error, OutOfRangeError):
         text, advice = str(error), "; compiled code would not notice: check the index, or give its field bounded(...)"
@@ -142,12 +143,14 @@ def explained(error: BaseException, files: set[str] | None) -> str:
     return f"{place}{text}{advice}"
 
 
-def _of_compiler(text: str) -> str:
-    """Return numba's message as one line: the last place it names, and what it cannot do there."""
-    places = re.findall(r'File "([^"]+)", line (\d+)', text)
-    said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("Failed in", "File"))]
-    where = f"{places[-1][0]}:{places[-1][1]} " if places else ""
-    return f"{where}does not compile: {(said or [text])[0][:200]}; what kernels may do is in CONTRIBUTING.md"
+def _of_compiler(text: str, files: set[str] | None) -> str:
+    """Return numba's message as one line: the author's line it is about, and what cannot be done there."""
+    pattern = r'File "([^"]+)", line (\d+)|Raised from (\S+) \((\d+)\)'
+    places = [(str(Path(a or c).resolve()), b or d) for a, b, c, d in re.findall(pattern, text)]  # relative, they are
+    place = next((f"{path}:{line} " for path, line in places if files is None or path in files), "")
+    lines = [re.sub(pattern, "", line).strip() for line in text.splitlines() if not line.startswith("Failed in")]
+    said = " ".join([line for line in lines if line.strip(":.") and not line.startswith(("def ", "<source"))][:2])
+    return f"{place}does not compile: {said[:240]}; what kernels may do is in CONTRIBUTING.md"
 
 
 def properties() -> dict[str, Property]:

@@ -17,6 +17,8 @@ import numpy as np
 from .chance import fill
 from .check import Skip, Subject
 from .engine import Batch
+from .guard import authored_files, place_of
+from .kernel import where
 from .world import Array, World
 
 _SHOWN = "observations rewards terminated truncated legal active departed"
@@ -32,7 +34,12 @@ def indices_stay_in_range(subject: Subject) -> list[str]:
             chosen = batch.actions.copy()
             batch.scripted_actions("novice")
             batch.actions[...] = chosen
-        batch.step()
+        try:
+            batch.step()
+        except TypeError as error:
+            if "unpack" in str(error) and not place_of(error, authored_files(world)):
+                return [f"{where(world.step)}: returns something else than (reward, terminated) on some way out"]
+            raise
     return []
 
 

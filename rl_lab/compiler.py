@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from . import columns, layout, record
+from . import columns, layout, record, rng
 from . import kernel as kernels
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def loops(world: World) -> ModuleType:
 def _loops(world: World) -> ModuleType:
     put, take = columns.reward_column()
     more = {"scratch": columns.scratch(), "put": put, "take": take}
+    more["philox"] = kernels.link(rng.philox, partial(_njit(), forceinline=True, **_OPTIONS))
     plan = columns.plan(world)
     if plan:
         more |= {
@@ -80,7 +81,7 @@ def _loops(world: World) -> ModuleType:
             "load_params": columns.mover(plan.params, True, False),
         }
     templates = ("episode", "lanes", "loops") if plan else ("episode", "loops")
-    return program(world, world.name, templates, _KERNELS, more)
+    return program(world, world.name, templates, _KERNELS, more, ("rng",))
 
 
 def program(
@@ -145,6 +146,7 @@ def plain_loops(world: World) -> ModuleType:
         "COMPILED": False,
         **{key: getattr(world, key) for key in _KERNELS},
         **_readers(world),
+        "philox": rng.philox,
         "carray": None,
         "prange": range,
         "address_to_pointer": None,
@@ -155,6 +157,12 @@ def plain_loops(world: World) -> ModuleType:
     }
     namespace = vars(_execute(_template("episode"), f"rl_lab_plain_episode.{world.name}", namespace))
     return _execute(_template("loops"), f"rl_lab_plain.{world.name}", namespace)
+
+
+def _njit() -> Any:
+    import numba
+
+    return numba.njit
 
 
 def _readers(world: World) -> dict[str, Callable[..., Any]]:

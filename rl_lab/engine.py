@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 
 from . import columns, compiler, layout
+from .pace import Pace
 from .rng import STREAM_SHIFT
 from .world import Array, World
 
@@ -23,8 +24,6 @@ ILLEGAL = {"refuse": layout.REFUSE, "forfeit": layout.FORFEIT, "noop": layout.NO
 STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
 SEEDS = 2**32  # a seed is the generator's 32-bit key; evaluate.py says who uses which
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
-_TRIAL_STEPS = 24
-_WORTH_THREADS = 12e-6  # seconds a step: below it, waking threads costs more than they save
 
 
 class NonFiniteError(ArithmeticError):
@@ -106,9 +105,9 @@ class Batch:
         if self.threads < 1:
             raise ValueError(f"threads={threads}: expected at least 1")
         self._lay_out()
-        self._trial: list[float] | None = [] if threads is None and self.threads > 1 and not plain else None
+        self._pace = Pace() if threads is None and self.threads > 1 and not plain else None
         self._threaded = threads is not None and threads > 1 and not plain
-        self._broken, self._broken_world = "", 0
+        self._broken, self._broken_world, self._calls = "", 0, 0
         self._all = np.ones(n, np.uint8)
         self._pending_keys, self._pending_counters = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
         self._reseed = np.zeros(n, np.bool_)
@@ -185,8 +184,8 @@ class Batch:
         elif self.plain:
             with np.errstate(all="ignore"):
                 outcome = self._loops.step_serial(self._handle)
-        elif self._trial is not None:
-            outcome = self._step_on_trial()
+        elif self._pace is not None:
+            outcome = self._step_at_pace(self._pace)
         else:
             outcome = self._loops.step_serial(self._address)
         if outcome < 0:
@@ -201,16 +200,14 @@ class Batch:
             numba.set_num_threads(wanted)
         return int(self._loops.step_parallel(self._address, self._outcomes))
 
-    def _step_on_trial(self) -> int:
+    def _step_at_pace(self, pace: Pace) -> int:
         begin = time.perf_counter()
-        outcome = self._loops.step_serial(self._address)
-        trial = self._trial or []
-        trial.append(time.perf_counter() - begin)
-        self._trial = trial
-        if len(trial) == _TRIAL_STEPS:
-            # The first calls load machine code and warm caches; the median does not see them.
-            self._threaded, self._trial = bool(np.median(trial) > _WORTH_THREADS), None
-        return int(outcome)
+        outcome = self._step_threaded() if pace.threaded else int(self._loops.step_serial(self._address))
+        now = time.perf_counter()
+        pace.tell(now, now - begin)
+        if pace.settled:
+            self._pace = None
+        return outcome
 
     def _fail(self, outcome: int) -> None:
         world, fault = divmod(-outcome - 1, layout.FAULTS)
@@ -248,6 +245,15 @@ class Batch:
         if getattr(self.world, strength) is None:
             raise ValueError(f"{self.world.name} has no {strength}")
         getattr(self._loops, f"{strength}_actions")(self._handle)
+        return self.actions
+
+    def random_actions(self, seed: int = 0) -> Array:
+        """Write uniformly random legal actions into `actions` for everyone who acts, and return `actions`.
+
+        Each call draws anew; the numbers depend on the seed, the calls made before and the row, not on the worlds'.
+        """
+        self._loops.random_actions(self._handle, np.uint64(seed), np.uint64(self._calls << 36))
+        self._calls += 1
         return self.actions
 
     def state(self, i: int) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rl_lab.layout import (
     BAD_ACTION,
     BAD_OBSERVATION,
@@ -25,6 +27,8 @@ from rl_lab.layout import (
 
 if TYPE_CHECKING:
     from numba import prange
+
+    from rl_lab.rng import philox
 
     from .compiler import inlined, jit, outlined, parallel_jit
     from .episode import look, present, restart, settle, to_move, view
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     COUNTS: Any  # of actions, int64 [A]
     LANES: int  # worlds stepped at a time, or 0
     GRAIN: int  # chunks for threads are multiples of this many worlds
+
+LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @inlined
@@ -303,6 +309,47 @@ def _script_rows(script: Any, b: Any, i: Any) -> None:
 
 
 run_script = (_script_scalar if DISCRETE else _script_row) if SOLO else _script_scalars if DISCRETE else _script_rows
+
+
+@inlined
+def _draw_choice(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    b.actions[i, a] = ((philox(key, counter + np.uint64(i * A + a)) & LOW_BITS) * np.uint64(COUNTS[a])) >> HALF
+
+
+@inlined
+def _draw_legal(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    count = 0
+    for k in range(COUNTS[a]):
+        count += b.legal[i, a, k] != 0
+    drawn = philox(key, counter + np.uint64(i * A + a)) & LOW_BITS
+    rank = np.int64((drawn * np.uint64(count)) >> HALF)
+    for k in range(COUNTS[a]):
+        if b.legal[i, a, k]:
+            if rank == 0:
+                b.actions[i, a] = k
+            rank -= 1
+
+
+@inlined
+def _draw_numbers(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    for k in range(LOWEST.shape[1]):
+        place = np.uint64((i * A + a) * LOWEST.shape[1] + k)
+        share = np.float32((philox(key, counter + place) & LOW_BITS) >> np.uint64(8)) * np.float32(2.0**-24)
+        low, high = max(LOWEST[a, k], np.float32(-1e6)), min(HIGHEST[a, k], np.float32(1e6))
+        b.actions[i, a, k] = min(low + (high - low) * share, high)
+
+
+draw_action = _draw_legal if MASKED else _draw_choice if DISCRETE else _draw_numbers
+
+
+@jit
+def random_actions(batch: Any, key: Any, counter: Any) -> None:
+    """Write uniformly random legal actions for everyone who acts; uint64 key and counter say which."""
+    b = view(batch)
+    for i in range(len(b.states)):
+        for a in range(A):
+            if SOLO or b.active[i, a]:
+                draw_action(b, i, a, key, counter)
 
 
 @jit

@@ -16,7 +16,7 @@ import pytest
 import rl_lab.envs
 from gymnasium.vector import AutoresetMode
 
-from rl_lab import compiler, engine, worlds
+from rl_lab import compiler, engine, pace, worlds
 from rl_lab.engine import Batch, NonFiniteError
 from rl_lab.rng import integers
 from rl_lab.world import Array, Box, Discrete, Record, World, WorldError, WorldState, bounded, f4, f8, i4, kernel
@@ -494,12 +494,14 @@ def test_arrays_never_move() -> None:
 def test_threads_found_by_trial_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     serial = Batch(COUNTER, 50, threads=1)
     monkeypatch.setattr(engine.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(engine, "_WORTH_THREADS", 0.0)
-    chosen = Batch(COUNTER, 50)
+    monkeypatch.setattr(pace, "WORTH", 0.0)
+    chosen, used = Batch(COUNTER, 50), []
     for batch in (serial, chosen):
         batch.reset()
-        play(batch, *[0, 1, 1, 0] * 15)
-    assert chosen._threaded and not serial._threaded
+        for _ in range(60):
+            used.append(batch._pace is not None and batch._pace.threaded)
+            play(batch, 0, 1)
+    assert any(used) and not all(used[60:]) and not any(used[:60])
     assert chosen.states.tobytes() == serial.states.tobytes()
     assert chosen.log_totals.tobytes() == serial.log_totals.tobytes()
 

@@ -110,7 +110,7 @@ def always(action: int) -> Any:
     return lambda layer: np.eye(layer.legal.shape[1])[np.full(len(layer.states), action)]
 
 
-# Source of the next three: Kuhn 1950; OpenSpiel's tests of exploitability and of its sequence-form solver; Lanctot 2017.
+# Source of the rest: Kuhn 1950; Lanctot 2017; OpenSpiel's tests of exploitability and of its sequence-form solver.
 
 
 @pytest.mark.parametrize("policy, value", [(nash, -1 / 18), (uniform, 1 / 8), (always(1), 0.0), (always(0), 0.0)])

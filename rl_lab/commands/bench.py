@@ -21,7 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("world", metavar="WORLD")
     parser.add_argument("--worlds", type=int, metavar="N", help="in the batch; 4096 for env, 1024 otherwise")
-    parser.add_argument("--vs", default="", metavar="PEER,...", help="gymnasium, envpool (env); sb3 (rollout, train)")
+    parser.add_argument(
+        "--vs",
+        default="",
+        metavar="PEER,...",
+        help="gymnasium, envpool, minatar, mpe2, pettingzoo (env); sb3 (rollout, train)",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
 
@@ -55,6 +60,8 @@ def _line(row: dict[str, Any]) -> str:
     if "ratio" in row:
         ratio = row["ratio"]
         line += f"  rl_lab is {ratio['median']:.1f}x  ({ratio['low']:.1f} to {ratio['high']:.1f})"
+    if "engine_ratio" in row:
+        line += f", its engine {row['engine_ratio']['median']:,.1f}x"
     return f"{line}\n    {row['conditions']}; first step after {row['cold_seconds']:.2f} s"
 
 

@@ -1,0 +1,207 @@
+"""What arena.py stands on: who stands where behind which walls, who sees and hits whom, who carries how many rounds."""
+
+import math
+
+from rl_lab.trig import cos, sin
+from rl_lab.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
+
+SEATS, BOXES, CRATES = 4, 8, 2
+WAIT, FORWARD, BACK, LEFT, RIGHT, TURN_LEFT, TURN_RIGHT, SHOOT, RELOAD = range(9)
+X, Y, UX, UY, OLD_X, OLD_Y, GHOST_X, GHOST_Y, SHOT_X, SHOT_Y, BODY = range(11)
+HEADING, HEALTH, ROUNDS, SPARE, RELOADING, COOLING, HURT, SEEN, FRESH, KIT = range(10)
+HEADINGS, COOLDOWN, RELOAD_TIME, MEMORY = 16, 5, 10, 60  # the last three in steps
+ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
+WIDTH, HEIGHT, RADIUS, PACE = f4(8), f4(6), f4(0.3), f4(0.3)  # half the field's sides; a fighter's size and step
+SECTOR = f4(math.pi / 8)
+VIEW, AIM = (
+    f4(math.cos(math.pi / 3)),
+    f4(math.cos(math.pi / 12)),
+)  # cosines of half the angle in which it sees, and hits
+TINY = f4(1e-6)
+
+
+class Log(Record):
+    shots: f8
+    hits: f8
+    fallen: f8
+
+
+class State(WorldState):
+    body: f4[SEATS, BODY]  # X, Y: the middle of the field is 0, 0; UX, UY: its heading; GHOST: where it was last seen
+    kit: i4[SEATS, KIT] = bounded(0, low=0, high=255)
+    alive: u1[SEATS]
+    walls: f4[BOXES, 4]  # middle and half the sides; box k + 4 is box k turned by half a turn, and so are the crates
+    crate: f4[CRATES, 2]
+    away: i4[CRATES]  # steps until the crate is there again
+    log: Log
+
+
+@kernel
+def free(s: State, x: float, y: float) -> bool:
+    """Say whether walls leave room for a fighter."""
+    if abs(x) > WIDTH - RADIUS or abs(y) > HEIGHT - RADIUS:
+        return False
+    for k in range(BOXES):
+        if abs(x - s.walls[k, 0]) < s.walls[k, 2] + RADIUS and abs(y - s.walls[k, 1]) < s.walls[k, 3] + RADIUS:
+            return False
+    return True
+
+
+@kernel
+def clear(s: State, ax: float, ay: float, bx: float, by: float) -> bool:
+    """Say whether no wall lies between two points; the same bits from a to b as from b to a."""
+    mx, my, dx, dy = HALF * (ax + bx), HALF * (ay + by), HALF * (bx - ax), HALF * (by - ay)
+    for k in range(BOXES):
+        cx, cy, w, h = mx - s.walls[k, 0], my - s.walls[k, 1], s.walls[k, 2], s.walls[k, 3]
+        if abs(cx) <= w + abs(dx) and abs(cy) <= h + abs(dy) and abs(cx * dy - cy * dx) <= w * abs(dy) + h * abs(dx):
+            return False
+    return True
+
+
+@kernel
+def reach(s: State, x: float, y: float, ux: float, uy: float, margin: float) -> tuple[float, float]:
+    """Return the distances to the first wall in a direction and in the opposite one, walls thicker by a margin."""
+    ix = ONE / (ux if abs(ux) > TINY else TINY)
+    iy = ONE / (uy if abs(uy) > TINY else TINY)
+    w, h = abs(ix) * (WIDTH - margin), abs(iy) * (HEIGHT - margin)
+    ahead, behind = min(w - ix * x, h - iy * y), min(w + ix * x, h + iy * y)
+    for k in range(BOXES):
+        cx, cy = ix * (s.walls[k, 0] - x), iy * (s.walls[k, 1] - y)
+        w, h = abs(ix) * (s.walls[k, 2] + margin), abs(iy) * (s.walls[k, 3] + margin)
+        near, far = max(cx - w, cy - h), min(cx + w, cy + h)
+        if near < far:
+            ahead = min(ahead, max(near, ZERO)) if far > ZERO else ahead
+            behind = min(behind, max(-far, ZERO)) if near < ZERO else behind
+    return ahead, behind
+
+
+@kernel
+def from_seat(s: State, a: int, x: float, y: float) -> tuple[float, float]:
+    """Return a point in a fighter's frame: metres ahead and to the left."""
+    ux, uy, dx, dy = s.body[a, UX], s.body[a, UY], x - s.body[a, X], y - s.body[a, Y]
+    return dx * ux + dy * uy, dy * ux - dx * uy
+
+
+@kernel
+def turn(s: State, a: int, by: int) -> None:
+    s.kit[a, HEADING] = (s.kit[a, HEADING] + by) % HEADINGS
+    angle = SECTOR * f4(s.kit[a, HEADING])
+    s.body[a, UX], s.body[a, UY] = cos(angle), sin(angle)
+
+
+@kernel
+def sees(s: State, a: int, b: int, sight: float) -> bool:
+    """Say whether b is alive, near enough, before a and not behind a wall."""
+    if not (s.alive[a] and s.alive[b]):
+        return False
+    ahead, left = from_seat(s, a, s.body[b, X], s.body[b, Y])
+    square = ahead * ahead + left * left
+    if square > sight * sight or ahead < ZERO or ahead * ahead < VIEW * VIEW * square:
+        return False
+    return clear(s, s.body[a, X], s.body[a, Y], s.body[b, X], s.body[b, Y])
+
+
+@kernel
+def look(s: State, sight: float) -> None:
+    """Note who sees whom (bit k of SEEN: the k-th seat after one's own) and where opponents were seen last."""
+    for a in range(SEATS):
+        s.kit[a, SEEN] = 0
+        s.kit[a, FRESH] = max(s.kit[a, FRESH] - 1, 0) * s.alive[a]
+    for a in range(SEATS):
+        for k in range(1, SEATS, 2):
+            b = (a + k) % SEATS
+            if sees(s, a, b, sight):
+                s.kit[a, SEEN] |= 1 << k
+                s.kit[b, FRESH] = MEMORY
+                s.body[b, GHOST_X], s.body[b, GHOST_Y] = s.body[b, X], s.body[b, Y]
+
+
+@kernel
+def aims(s: State, a: int, k: int) -> bool:
+    """Say whether a shot would hit the k-th seat after one's own."""
+    b = (a + k) % SEATS
+    if not (s.kit[a, SEEN] >> k) & 1 or not s.alive[b]:
+        return False
+    ahead, left = from_seat(s, a, s.body[b, X], s.body[b, Y])
+    return ahead > ZERO and ahead * ahead > AIM * AIM * (ahead * ahead + left * left)
+
+
+@kernel
+def stride(s: State, a: int, action: int) -> tuple[float, float]:
+    """Return where a step would lead."""
+    ux, uy = PACE * s.body[a, UX], PACE * s.body[a, UY]
+    dx, dy = (ux, uy) if action in (FORWARD, BACK) else (-uy, ux)
+    if action in (BACK, RIGHT):
+        dx, dy = -dx, -dy
+    return s.body[a, X] + dx, s.body[a, Y] + dy
+
+
+@kernel
+def may_shoot(s: State, a: int) -> bool:
+    """Say whether a round is ready and an opponent in sight: nobody shoots at nothing."""
+    if s.kit[a, ROUNDS] == 0 or s.kit[a, RELOADING] > 0 or s.kit[a, COOLING] > 0:
+        return False
+    left, right = (a + 1) % SEATS, (a + 3) % SEATS
+    return ((s.kit[a, SEEN] >> 1) & s.alive[left]) + ((s.kit[a, SEEN] >> 3) & s.alive[right]) > 0
+
+
+@kernel
+def may_reload(s: State, a: int, magazine: int) -> bool:
+    return s.kit[a, RELOADING] == 0 and s.kit[a, SPARE] > 0 and s.kit[a, ROUNDS] < magazine
+
+
+@kernel
+def move(s: State, a: int, action: int) -> None:
+    """Take a step, unless it would end closer to somebody than fighters can stand."""
+    x, y = stride(s, a, action)
+    for b in range(SEATS):
+        if b != a and s.alive[b]:
+            dx, dy = s.body[b, OLD_X] - x, s.body[b, OLD_Y] - y
+            ex, ey = s.body[b, OLD_X] - s.body[a, X], s.body[b, OLD_Y] - s.body[a, Y]
+            if dx * dx + dy * dy < min(f4(4) * RADIUS * RADIUS, ex * ex + ey * ey):
+                return
+    s.body[a, X], s.body[a, Y] = x, y
+
+
+@kernel
+def shoot(s: State, a: int) -> None:
+    """Hit the nearest opponent in the line of fire, or a wall."""
+    s.kit[a, COOLING] = COOLDOWN
+    s.kit[a, ROUNDS] -= 1
+    s.log.shots += 1.0
+    ux, uy, nearest, hit = s.body[a, UX], s.body[a, UY], f4(1e6), -1
+    far, _ = reach(s, s.body[a, X], s.body[a, Y], ux, uy, ZERO)
+    s.body[a, SHOT_X], s.body[a, SHOT_Y] = s.body[a, X] + far * ux, s.body[a, Y] + far * uy
+    for k in range(1, SEATS, 2):
+        b = (a + k) % SEATS
+        dx, dy = s.body[b, X] - s.body[a, X], s.body[b, Y] - s.body[a, Y]
+        if aims(s, a, k) and dx * dx + dy * dy < nearest:
+            nearest, hit = dx * dx + dy * dy, b
+    if hit >= 0:
+        s.kit[hit, HURT] += 1
+        s.log.hits += 1.0
+        s.body[a, SHOT_X], s.body[a, SHOT_Y] = s.body[hit, X], s.body[hit, Y]
+        s.kit[a, FRESH] = MEMORY  # whoever is hit knows where it came from
+        s.body[a, GHOST_X], s.body[a, GHOST_Y] = s.body[a, X], s.body[a, Y]
+
+
+@kernel
+def stock_up(s: State, p: Record) -> None:
+    """Finish reloading, and take what lies in crates; all who reach one in the same step find their rounds in it."""
+    for k in range(CRATES):
+        if s.away[k] > 0:
+            s.away[k] -= 1
+            continue
+        for a in range(SEATS):
+            dx, dy = s.body[a, X] - s.crate[k, 0], s.body[a, Y] - s.crate[k, 1]
+            if s.alive[a] and dx * dx + dy * dy < HALF * HALF and s.kit[a, SPARE] < 2 * p.magazine:
+                s.kit[a, SPARE] = min(s.kit[a, SPARE] + p.magazine, 2 * p.magazine)
+                s.away[k] = p.refill
+    for a in range(SEATS):
+        s.kit[a, COOLING] = max(s.kit[a, COOLING] - 1, 0)
+        if s.kit[a, RELOADING] > 0:
+            s.kit[a, RELOADING] -= 1
+            if s.kit[a, RELOADING] == 0:
+                fill = min(p.magazine - s.kit[a, ROUNDS], s.kit[a, SPARE])
+                s.kit[a, ROUNDS] += fill
+                s.kit[a, SPARE] -= fill

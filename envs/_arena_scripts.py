@@ -1,0 +1,122 @@
+"""Scripted players of arena.py."""
+
+import math
+
+from rl_lab.trig import cos, sin
+from rl_lab.world import Record, f4, kernel
+
+from ._arena import (
+    BACK,
+    FORWARD,
+    FRESH,
+    GHOST_X,
+    GHOST_Y,
+    HALF,
+    HEADING,
+    HEADINGS,
+    LEFT,
+    MEMORY,
+    ONE,
+    PACE,
+    RELOAD,
+    RELOADING,
+    RIGHT,
+    ROUNDS,
+    SEATS,
+    SECTOR,
+    SEEN,
+    SHOOT,
+    SPARE,
+    TURN_LEFT,
+    TURN_RIGHT,
+    WAIT,
+    ZERO,
+    State,
+    X,
+    Y,
+    aims,
+    free,
+    from_seat,
+    may_reload,
+    may_shoot,
+    reach,
+    stride,
+)
+
+SLIM = f4(0.25)
+
+
+@kernel
+def walk(s: State, a: int, x: float, y: float) -> int:
+    """Return the action that leads to a point: the open direction that is nearest to the straight one."""
+    ahead, left = from_seat(s, a, x, y)
+    square = ahead * ahead + left * left
+    needed = f4(math.sqrt(square)) if square < ONE else ONE
+    best, sectors = f4(-99), 0
+    for k in range(HEADINGS):
+        angle, offset = SECTOR * f4(s.kit[a, HEADING] + k), SECTOR * f4(k)
+        ux, uy, closer = cos(angle), sin(angle), ahead * cos(offset) + left * sin(offset)
+        x, y = s.body[a, X], s.body[a, Y]
+        way, _ = reach(s, x, y, ux, uy, SLIM)
+        if closer > best and free(s, x + PACE * ux, y + PACE * uy) and way >= needed:
+            best, sectors = closer, k
+    if sectors == 0:
+        next_x, next_y = stride(s, a, FORWARD)
+        return FORWARD if free(s, next_x, next_y) else TURN_LEFT
+    return TURN_LEFT if sectors <= HEADINGS // 2 else TURN_RIGHT
+
+
+@kernel
+def dodge(s: State, a: int, first: int) -> int:
+    """Return a step that there is room for: the first choice, or to the left, to the right, back."""
+    for k in range(4):
+        action = first if k == 0 else LEFT if k == 1 else RIGHT if k == 2 else BACK
+        x, y = stride(s, a, action)
+        if free(s, x, y):
+            return action
+    return WAIT
+
+
+@kernel
+def expert(s: State, agent: int, p: Record) -> int:
+    # Knows what its team knows: shoots what it can, turns to what it sees, hunts what was seen, looks for the others.
+    target, nearest, sidestep = 1, f4(1e6), LEFT if s.t // 6 % 2 else RIGHT
+    for k in range(1, SEATS, 2):
+        b = (agent + k) % SEATS
+        ahead, left = from_seat(s, agent, s.body[b, GHOST_X], s.body[b, GHOST_Y])
+        late = ZERO if (s.kit[agent, SEEN] >> k) & 1 else f4(400 + 10 * (MEMORY - s.kit[b, FRESH]))
+        if s.alive[b] and ahead * ahead + left * left + late < nearest:
+            target, nearest = k, ahead * ahead + left * left + late
+        if may_shoot(s, agent) and aims(s, agent, k):
+            return SHOOT
+    b = (agent + target) % SEATS
+    x, y, fresh = s.body[b, GHOST_X], s.body[b, GHOST_Y], s.kit[b, FRESH]
+    rounds, in_sight = s.kit[agent, ROUNDS], (s.kit[agent, SEEN] >> target) & 1
+    if may_reload(s, agent, p.magazine) and (rounds == 0 or (fresh < MEMORY - 6 and 3 * rounds < 2 * p.magazine)):
+        return RELOAD
+    if in_sight and (rounds == 0 or s.kit[agent, RELOADING] > 0):
+        return dodge(s, agent, BACK)
+    if in_sight and aims(s, agent, target):
+        return dodge(s, agent, sidestep)
+    ahead, left = from_seat(s, agent, x, y)
+    if in_sight:
+        return TURN_LEFT if left > ZERO else TURN_RIGHT
+    if rounds + s.kit[agent, SPARE] <= p.magazine // 2 or (fresh == 0 and s.t // 40 % 2):
+        k = s.t // 80 % 2  # a crate lies in the middle, where one meets the others, too
+        x, y = s.crate[k, 0], s.crate[k, 1]
+        ahead, left = from_seat(s, agent, x, y)
+    return walk(s, agent, x, y) if ahead * ahead + left * left > HALF * HALF else TURN_LEFT
+
+
+@kernel
+def novice(s: State, agent: int, p: Record) -> int:
+    # Shoots what it can, turns to what it sees, and wanders about.
+    for k in range(1, SEATS, 2):
+        b = (agent + k) % SEATS
+        if aims(s, agent, k):
+            return SHOOT if may_shoot(s, agent) else RELOAD if may_reload(s, agent, 1) else WAIT
+        if (s.kit[agent, SEEN] >> k) & 1:
+            _, left = from_seat(s, agent, s.body[b, X], s.body[b, Y])
+            return TURN_LEFT if left > ZERO else TURN_RIGHT
+    x, y = stride(s, agent, FORWARD)
+    return FORWARD if free(s, x, y) else TURN_LEFT

@@ -1,0 +1,17 @@
+"""Spreads the tests over processes so that each world is compiled by one of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl_lab import worlds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let all tests of a world run in one process: two would compile the same kernels at the same time."""
+    names = set(worlds.names())
+    for item in items:
+        values = getattr(item, "callspec", None)
+        about = next((v for v in values.params.values() if isinstance(v, str) and v in names), None) if values else None
+        item.add_marker(pytest.mark.xdist_group(about or item.nodeid.partition("::")[0]))
