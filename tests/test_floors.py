@@ -25,7 +25,8 @@ UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "pettingzoo
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows bench doctor run training",
-    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows agents.dqn agents.ppo bench",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows agents.dqn agents.ppo "
+    "bench",
     "sb3_contrib": "adapters.sb3_agent adapters.sb3_rows",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",

@@ -1,9 +1,13 @@
-"""List worlds, agents, scenarios or runs."""
+"""List worlds, agents, scenarios or runs.
+
+The speed of worlds is what was measured on this machine, in one thread; --measure does that for those not measured yet.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from ..names import one_line
@@ -15,10 +19,13 @@ KINDS = ("worlds", "agents", "scenarios", "runs")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--measure", action="store_true", help="measure worlds' speeds: compiles them, seconds each")
 
 
 def run(given: argparse.Namespace) -> int:
     """Print the table."""
+    if given.measure:
+        _measure()
     items = {"worlds": _worlds, "agents": _agents, "scenarios": _scenarios, "runs": _runs}[given.kind]()
     if given.json:
         print(json.dumps({"items": items}))
@@ -40,19 +47,42 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else one_line(value)
 
 
-def _worlds() -> list[dict[str, Any]]:
-    from .. import worlds
+def _measure() -> None:
+    from .. import speeds, worlds
 
+    for name in worlds.names():
+        if name not in speeds.known():
+            print(f"{name}: {speeds.measure(name) / 1e6:,.1f} M steps/s", file=sys.stderr, flush=True)
+
+
+def _spaces(joined: Any, each: tuple[Any, ...], text: Any) -> str:
+    return " or ".join(dict.fromkeys(text(space) for space in each)) if len(set(map(str, each))) > 1 else text(joined)
+
+
+def _observed(space: Any) -> str:
+    return f"{space.dtype} {'x'.join(map(str, space.shape))}"
+
+
+def _taken(space: Any) -> str:
+    return f"{space.n} choices" if hasattr(space, "n") else f"{space.shape[0]} numbers"
+
+
+def _worlds() -> list[dict[str, Any]]:
+    from .. import speeds, worlds
+
+    known = speeds.known()
     loaded = [worlds.load(name) for name in worlds.names()]
     return [
         {
             "name": w.name,
             "agents": len(w.agents),
-            "observation": f"{w.observation.dtype} {'x'.join(map(str, w.observation.shape))}",
-            "action": f"{w.action.n} choices" if hasattr(w.action, "n") else f"{w.action.shape[0]} numbers",
+            "moves": "in turn" if w.turns else "together" if len(w.agents) > 1 else None,
+            "observation": _spaces(w.observation, w.observation_spaces, _observed),
+            "action": _spaces(w.action, w.action_spaces, _taken),
             "horizon": w.horizon or None,
             "solved": w.solved,
             "expert": "yes" if w.expert else "no",
+            "steps/s": f"{known[w.name] / 1e6:,.1f} M" if w.name in known else None,
             "what": w.doc.partition("\n")[0].partition(": ")[2].rstrip("."),
         }
         for w in loaded
