@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 from . import checkpoint
 from .names import UsageError, nearest
-from .scenario import Scenario, ScenarioError, compose
+from .recipe import ScenarioError
+from .scenario import Scenario, compose
 
 RUNS = Path("runs")
 _PACKAGES = "rl-lab numpy numba gymnasium stable-baselines3 torch hydra-core".split()

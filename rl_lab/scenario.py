@@ -12,21 +12,17 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from . import catalogue, worlds
 from .batch import FOREIGN, parameters
-from .names import UsageError, nearest
+from .casting import opponent_node, policies_node, seated
+from .names import nearest
+from .recipe import ScenarioError, explain, first_line, recipe_of
 
 _WHOLE = ("worlds", "budget", "checkpoint.steps", "evaluation.episodes", "evaluation.selection_episodes")
 PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned` may set for one agent
-_LONGEST = 100_000  # characters of a YAML file
 DEVICES = ("auto", "cpu", "cuda")
-
-
-class ScenarioError(UsageError):
-    """The scenario or an override is wrong; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +100,6 @@ class _Schema:
     role: str = ""
 
 
-def folder() -> Path:
-    """Return the folder of the scenarios that come with the lab."""
-    import importlib.resources
-
-    return Path(str(importlib.resources.files("rl_lab.scenarios")))
-
-
-def names() -> list[str]:
-    """Return every scenario's name, sorted."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
-
-
 def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
 
@@ -127,9 +111,9 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
         _check_grammar(override)
     if several := [o.input_line for o in given if o.is_sweep_override()]:
         raise ScenarioError(f"{several[0]} lists several values; add -m to run each of them")
-    recipe = _recipe(target)
-    opponent, given = _opponent(target, recipe.pop("opponent", None), given)
-    policies = _policies(target, recipe.pop("policies", None) or {})
+    recipe = recipe_of(target)
+    opponent, given = opponent_node(target, recipe.pop("opponent", None), given)
+    policies, given = policies_node(target, recipe.pop("policies", None) or {}, given)
     chosen: dict[str, str] = {}
     for key in ("world", "agent"):
         lines = [o for o in given if o.key_or_group == key]
@@ -161,7 +145,7 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     if not chosen["world"]:
         raise ScenarioError(f"{target}: names no world; add world=NAME")
     scenario = _resolve(target, chosen, recipe, given)
-    return _seated(dataclasses.replace(scenario, opponent=opponent, policies=policies))
+    return seated(dataclasses.replace(scenario, opponent=opponent, policies=policies))
 
 
 def _whole(line: str) -> str:
@@ -170,100 +154,6 @@ def _whole(line: str) -> str:
     if key in _WHOLE and re.fullmatch(r"\d+(\.\d+)?e\+?\d{1,2}", value) and float(value).is_integer():
         return f"{key}={int(float(value))}"
     return line
-
-
-def _opponent(target: str, node: Any, given: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
-    """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    own = [o for o in given if o.key_or_group.partition(".")[0] == "opponent"]
-    node = {"name": node} if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
-    for override in own:
-        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
-        if not key:
-            node = {"name": str(value)} if value else None
-        elif not isinstance(node, dict):
-            raise ScenarioError(f"{override.input_line}: say which opponent first: opponent=NAME")
-        else:
-            node = {**node, key: value}
-    if node is None:
-        return None, [o for o in given if o not in own]
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        raise ScenarioError(f"{target}: opponent is {node!r}; expected an agent's name, or a mapping with one")
-    name = node.pop("name")
-    if name not in catalogue.names():
-        raise ScenarioError(f"{target}: opponent: no agent {name!r}; {nearest(name, catalogue.names())}")
-    if catalogue.learns(name):
-        raise ScenarioError(
-            f"{target}: opponent {name} would have to be trained first; take one that needs no training"
-        )
-    config = catalogue.load(name).Config
-    known = [f.name for f in dataclasses.fields(config)]
-    for key in node:
-        if key not in known:
-            raise ScenarioError(f"{target}: unknown key 'opponent.{key}'; {nearest(str(key), known)}")
-    try:
-        merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config()), node))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ScenarioError(f"{target}: opponent: {_explain(error)}") from None
-    return {"name": name, **cast(dict[str, Any], merged)}, [o for o in given if o not in own]
-
-
-def _policies(target: str, given: Any) -> dict[str, list[str]]:
-    if not isinstance(given, dict) or not all(
-        isinstance(members, list)
-        and members
-        and all(isinstance(m, str) for m in members)
-        and re.fullmatch(r"\w+", str(name))
-        for name, members in given.items()
-    ):
-        raise ScenarioError(f"{target}: policies is a mapping of a policy's name to a list of agents or roles")
-    return {str(name): list(members) for name, members in given.items()}
-
-
-def _seated(scenario: Scenario) -> Scenario:
-    """Check that roles, policies and opponent go with the world."""
-    if not (scenario.role or scenario.policies or scenario.opponent):
-        return scenario
-    if scenario.opponent and scenario.policies:
-        raise ScenarioError("policies and opponent do not go together: policies learn side by side at all seats")
-    if scenario.role and not scenario.opponent:
-        raise ScenarioError(f"role={scenario.role}: say who has the other seats: opponent=NAME")
-    if scenario.world.startswith(FOREIGN):
-        return scenario  # its agents are known once it is made
-    world = worlds.load(scenario.world)
-    if len(world.agents) == 1:
-        raise ScenarioError(f"{world.name} has one agent: it has no opponent, roles or policies")
-    if scenario.role and scenario.role not in world.roles:
-        raise ScenarioError(f"{world.name} has no role {scenario.role!r}; {nearest(scenario.role, world.roles)}")
-    if scenario.policies:
-        try:
-            seats_of(world, scenario.policies)
-        except ValueError as error:
-            raise ScenarioError(f"policies: {error}") from None
-    return scenario
-
-
-def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
-    """Return each policy's seats; ValueError unless every seat belongs to exactly one."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, members in policies.items():
-        seats: list[int] = []
-        for member in members:
-            if member in world.agents:
-                seats.append(world.agents.index(member))
-            elif member in world.roles:
-                seats += world.roles[member]
-            else:
-                known = [*world.roles, *world.agents]
-                raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, known)}")
-        found[name] = tuple(sorted(seats))
-    taken = sorted(seat for seats in found.values() for seat in seats)
-    if taken != list(range(len(world.agents))):
-        doubtful = [a for k, a in enumerate(world.agents) if taken.count(k) != 1]
-        raise ValueError(f"{doubtful[0]} needs exactly one policy" if doubtful else "seats are wrong")
-    return found
 
 
 def sweep(overrides: Iterable[str]) -> list[list[str]]:
@@ -281,7 +171,7 @@ def sweep(overrides: Iterable[str]) -> list[list[str]]:
                 else [override.input_line]
             )
         except HydraException as error:
-            raise ScenarioError(f"cannot sweep {override.input_line!r}: {_first_line(error)}") from None
+            raise ScenarioError(f"cannot sweep {override.input_line!r}: {first_line(error)}") from None
     return [list(combination) for combination in itertools.product(*choices)]
 
 
@@ -296,84 +186,8 @@ def _parse(overrides: Iterable[str]) -> list[Any]:
         try:
             parsed.extend(OverridesParser.create().parse_overrides([line]))
         except (HydraException, ValueError, RecursionError) as error:
-            raise ScenarioError(f"cannot read override {line!r}: {_first_line(error)}") from None
+            raise ScenarioError(f"cannot read override {line!r}: {first_line(error)}") from None
     return parsed
-
-
-def _recipe(target: str) -> dict[str, Any]:
-    path = Path(target)
-    if path.suffix in (".yaml", ".yml"):
-        name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-.") or "scenario"
-        return {"name": name, **_read(path)}
-    if target in names():
-        return {"name": target, **_read(folder() / f"{target}.yaml")}
-    if target in worlds.names() or target.startswith(FOREIGN):
-        return {"name": re.sub(r"[^\w.-]+", "-", target).strip("-."), "world": target}
-    raise ScenarioError(f"no scenario {target!r}; {nearest(target, {*names(), *worlds.names()})}")
-
-
-def _read(path: Path, depth: int = 0) -> dict[str, Any]:
-    """Return a file's keys over those of the scenarios its `defaults` name: shipped ones, or files beside it."""
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        if not path.is_file():
-            raise ScenarioError(f"no scenario file {path}")
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _LONGEST or re.search(r"^[^#\n]*(^|[\s:\[{,-])[&*]\w", text, re.MULTILINE):
-            raise ScenarioError(f"{path}: YAML of over {_LONGEST:,} characters, and anchors, are refused")
-        _check_data(path, yaml.load(text, yaml.BaseLoader))
-        node = OmegaConf.create(text)
-        recipe = OmegaConf.to_container(node) if text.strip() else {}
-    except (
-        OmegaConfBaseException,
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        AssertionError,
-        RecursionError,
-        OSError,
-    ) as error:
-        if isinstance(error, ScenarioError):
-            raise
-        raise ScenarioError(f"{path}: {_first_line(error) or type(error).__name__}") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise ScenarioError(f"{path}: expected a mapping of keys to values")
-    own = {str(key): value for key, value in recipe.items()}
-    parents = own.pop("defaults", None)
-    if parents is None:
-        return own
-    if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents) or depth > 8:
-        raise ScenarioError(f"{path}: defaults is a list of scenarios' names, and of _self_, without circles")
-    merged: Any = {}
-    for parent in parents if "_self_" in parents else [*parents, "_self_"]:
-        merged = OmegaConf.merge(merged, own if parent == "_self_" else _read(_parent(path, parent), depth + 1))
-    return {str(key): value for key, value in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
-
-
-def _parent(path: Path, name: str) -> Path:
-    beside = path.parent / f"{name}.yaml"
-    if re.fullmatch(r"\w[\w.-]*", name) and beside != path and beside.is_file():
-        return beside
-    if name not in names():
-        raise ScenarioError(f"{path}: defaults: no scenario {name!r}; {nearest(name, names())}")
-    return folder() / f"{name}.yaml"
-
-
-def _check_data(path: Path, node: Any) -> None:
-    """Refuse what could make Hydra or OmegaConf do more than hold values."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key in ("_target_", "hydra") or (isinstance(key, str) and key.startswith(("hydra/", "hydra:"))):
-                raise ScenarioError(f"{path}: {key} is refused: config is data")
-            _check_data(path, value)
-    elif isinstance(node, list):
-        for value in node:
-            _check_data(path, value)
-    elif isinstance(node, str) and "${" in node:
-        raise ScenarioError(f"{path}: {node} is refused: config is data, and interpolation can read more than it")
 
 
 def _check_grammar(override: Any) -> None:
@@ -426,7 +240,7 @@ def _resolve(target: str, chosen: dict[str, str], recipe: dict[str, Any], given:
             composed = hydra_compose("resolved", overrides=[override.input_line for override in given])
         values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ScenarioError(f"{target}: {_explain(error)}") from None
+        raise ScenarioError(f"{target}: {explain(error)}") from None
     return _build(chosen, {**values, "expect": expect}, agent_config)
 
 
@@ -506,14 +320,3 @@ def _check_override(override: Any, base: dict[str, Any], *, free: bool) -> None:
         node = node[part]
     if isinstance(node, dict):
         raise ScenarioError(f"{key} has keys of its own: {', '.join(f'{key}.{k}' for k in node)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _explain(error: BaseException) -> str:
-    cause = error.__cause__ if error.__cause__ is not None else error
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    keys = [line.split(":", 1)[1].strip() for line in lines if line.strip().startswith("full_key:")]
-    return f"{keys[0]}: {lines[0]}" if keys and keys[0] else lines[0]

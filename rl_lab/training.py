@@ -18,11 +18,12 @@ from . import batch, catalogue, checkpoint
 from . import run as runs
 from .agent import Agent, Learner, Saved
 from .batch import WorldInfo, Worlds
+from .casting import seats_of
 from .evaluate import SELECTION_SEED, Evaluation, evaluate, ranked
 from .names import UsageError
 from .progress import Progress
 from .run import Run
-from .scenario import Scenario, seats_of
+from .scenario import Scenario
 from .seated import learning_view
 from .team import SeatsView, Table, Team, TeamAgent, split
 

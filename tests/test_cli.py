@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_lab import catalogue, checkpoint, scenario, stats, worlds
+from rl_lab import catalogue, checkpoint, recipe, stats, worlds
 from rl_lab.cli import main
 
 TINY = (
@@ -289,7 +289,7 @@ def test_list_json_is_what_the_table_shows(kind: str, call: Call, trained: Path)
     names = {
         "worlds": worlds.names,
         "agents": catalogue.names,
-        "scenarios": scenario.names,
+        "scenarios": recipe.names,
         "runs": lambda: ["runs/mine"],
     }[kind]()
     assert sorted({item["name"] for item in items}) == names

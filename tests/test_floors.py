@@ -33,7 +33,7 @@ OWNERS = {
     "moviepy": "adapters.mp4",
     "tensorboard": "",  # through torch.utils.tensorboard, in run
     "hydra": "scenario",
-    "omegaconf": "run scenario",
+    "omegaconf": "casting recipe run scenario",
     "numba": "columns compiler doctor engine",
     "ray": "",
     "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env",

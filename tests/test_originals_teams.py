@@ -5,33 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
+from rl_lab.envs import _arena as field
+from rl_lab.envs import _junction as roads
 
 from rl_lab import worlds
 from rl_lab.chance import fill
 from rl_lab.engine import Batch
-from rl_lab.envs import _arena as field
-from rl_lab.envs import _junction as roads
 from rl_lab.record import PlainRecord, f4
 from rl_lab.world import Array
 
-ARENA, JUNCTION = worlds.load("arena"), worlds.load("junction")
 RED = np.array([True, False, True, False])
 
 
-def played(name: str, strength: str, n: int = 40, seed: int = 3, **params: float) -> Batch:
+def played(name: str, n: int, **params: float) -> Batch:
     """A batch whose worlds stop where their first episode ends."""
     world = worlds.load(name)
-    batch = Batch(world, n, world.Params(**params), seed=seed, threads=1, autoreset=AutoresetMode.DISABLED)
+    batch = Batch(world, n, world.Params(**params), seed=3, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
-    batch.strength, batch.chance = strength, np.random.default_rng(seed)  # type: ignore[attr-defined]
     return batch
 
 
-def advance(batch: Batch) -> None:
-    if batch.strength == "chance":  # type: ignore[attr-defined]
-        fill(batch, batch.chance.random(batch.actions.shape))  # type: ignore[attr-defined]
+def advance(batch: Batch, strength: str) -> None:
+    if strength == "chance":
+        fill(batch, np.random.default_rng(int(batch.states["t"].sum())).random(batch.actions.shape))
     else:
-        batch.scripted_actions(batch.strength)  # type: ignore[attr-defined]
+        batch.scripted_actions(strength)
     batch.step()
 
 
@@ -45,7 +43,7 @@ def crosses(walls: Array, a: Array, b: Array, margin: float) -> bool:
 
 
 def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> None:
-    batch, rng, blocked = played("arena", "chance", 30), np.random.default_rng(0), 0
+    batch, rng, blocked = played("arena", 30), np.random.default_rng(0), 0
     for row in batch.states:
         walls, s = row["walls"].astype(np.float64), PlainRecord(row)
         assert np.array_equal(walls[:4, :2], -walls[4:, :2]) and np.array_equal(walls[:4, 2:], walls[4:, 2:])
@@ -61,9 +59,9 @@ def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> No
 
 
 def test_nobody_starts_in_a_wall_or_walks_into_one() -> None:
-    batch = played("arena", "chance", 60)
+    batch = played("arena", 60)
     for _ in range(60):
-        advance(batch)
+        advance(batch, "chance")
         at, walls = batch.states["body"][:, :, None, :2], batch.states["walls"][:, None]
         gap = (abs(at - walls[..., :2]) - walls[..., 2:]).max(axis=-1)
         assert gap.min() >= field.RADIUS - 1e-5
@@ -72,12 +70,11 @@ def test_nobody_starts_in_a_wall_or_walks_into_one() -> None:
 
 @pytest.mark.parametrize("strength", ["chance", "expert"])
 def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> None:
-    batch, hits, shots = played("arena", strength, 60), 0, 0
+    batch, hits, shots = played("arena", 60), 0, 0
     for _ in range(120):
         before = {name: batch.states[name].copy() for name in ("kit", "alive")}
         ended, active = batch.ended.copy(), batch.active.copy()
-        rewards = np.zeros((60, 4))
-        advance(batch)
+        advance(batch, strength)
         s = batch.states
         shooting = active & (batch.actions == field.SHOOT)
         spent = before["kit"][..., field.ROUNDS] - s["kit"][..., field.ROUNDS]
@@ -114,10 +111,10 @@ def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> Non
 
 def test_rounds_come_from_somewhere() -> None:
     """A fighter never owns more rounds than before but beside a crate, and reloading gives what it takes."""
-    batch, crates = played("arena", "expert", 60), 0
+    batch, crates = played("arena", 60), 0
     for _ in range(100):
         before, away = batch.states["kit"].copy(), batch.states["away"].copy()
-        advance(batch)
+        advance(batch, "expert")
         kit = batch.states["kit"]
         owned = kit[..., [field.ROUNDS, field.SPARE]].sum(-1) - before[..., [field.ROUNDS, field.SPARE]].sum(-1)
         opened = (away == 0) & (batch.states["away"] > 0)
@@ -129,9 +126,9 @@ def test_rounds_come_from_somewhere() -> None:
 
 def test_fog_hides_what_the_team_does_not_see() -> None:
     """Moving an opponent nobody sees changes nothing that is observed."""
-    batch, hidden = played("arena", "expert", 60), 0
+    batch, hidden = played("arena", 60), 0
     for _ in range(40):
-        advance(batch)
+        advance(batch, "expert")
         for i in np.flatnonzero(~batch.ended):
             seen = batch.states["kit"][i, :, field.SEEN]
             for b in range(4):
@@ -174,24 +171,24 @@ def poses(row: Array) -> Array:
 
 def test_as_many_cars_as_asked_for_start_apart_and_none_comes_later() -> None:
     for fewest, most in (4, 8), (1, 3), (8, 8), (1, 1):
-        batch = played("junction", "chance", 200, fewest=fewest, most=most)
+        batch = played("junction", 200, fewest=fewest, most=most)
         cars = batch.states["here"].sum(axis=1)
         assert set(cars) == set(range(fewest, most + 1))
         assert np.array_equal(batch.active, batch.states["here"] == 1)
         for _ in range(30):
             before = batch.states["here"].copy()
-            advance(batch)
+            advance(batch, "chance")
             assert (batch.states["here"] <= before).all()
-    for row in played("junction", "chance", 100).states:
+    for row in played("junction", 100).states:
         s = PlainRecord(row)
         assert not any(roads.touch(s, a, b) for a in range(8) for b in range(a) if row["here"][[a, b]].all())
 
 
 def test_cars_crash_where_they_overlap() -> None:
-    batch, crashed = played("junction", "novice", 60), 0
+    batch, crashed = played("junction", 60), 0
     for _ in range(40):
         here = batch.states["here"].copy()
-        advance(batch)
+        advance(batch, "novice")
         for i in np.flatnonzero(~batch.ended | batch.terminated):
             row, at = batch.states[i], poses(batch.states[i])
             pairs = [(a, b) for a in range(8) for b in range(a) if here[i, a] and here[i, b]]
@@ -204,14 +201,14 @@ def test_cars_crash_where_they_overlap() -> None:
 
 
 def test_who_arrives_or_crashes_leaves_and_is_counted() -> None:
-    batch = played("junction", "novice", 60, share=0.0)
+    batch = played("junction", 60, share=0.0)
     paid = np.zeros((60, 8))
     began = batch.states["here"].copy()
     length = np.array([28 + 5 * np.pi + 24, 28 + 16 + 24, 28 + 3 * np.pi + 24])[batch.states["turn"]]
     start = batch.states["way"].copy()
     while not batch.ended.all():
         here, ended = batch.states["here"].copy(), batch.ended.copy()
-        advance(batch)
+        advance(batch, "novice")
         s = batch.states
         left = (s["crashed"] > 0) | (s["way"] >= length - 1e-4)
         assert np.array_equal(s["here"], here & ~left)
@@ -229,11 +226,11 @@ def test_who_arrives_or_crashes_leaves_and_is_counted() -> None:
 
 
 def test_the_team_is_paid_the_same_however_it_shares() -> None:
-    alone, shared = (played("junction", "novice", 40, share=share) for share in (0.0, 1.0))
+    alone, shared = (played("junction", 40, share=share) for share in (0.0, 1.0))
     for _ in range(40):
         here = alone.states["here"] == 1
-        advance(alone)
-        advance(shared)
+        advance(alone, "novice")
+        advance(shared, "novice")
         assert np.allclose(alone.rewards.sum(1), shared.rewards.sum(1), atol=1e-5)
         means = np.broadcast_to(alone.rewards.sum(1, keepdims=True) / here.sum(1, keepdims=True).clip(1), here.shape)
         assert np.allclose(shared.rewards[here], means[here], atol=1e-5) and (shared.rewards[~here] == 0).all()
@@ -257,7 +254,7 @@ def test_the_table_of_conflicts_is_what_the_ways_say() -> None:
 
 
 def test_careful_drivers_do_not_crash() -> None:
-    batch = played("junction", "expert", 300, fewest=8)
+    batch = played("junction", 300, fewest=8)
     while not batch.ended.all():
-        advance(batch)
+        advance(batch, "expert")
     assert batch.drain_log() == {"episodes": 300.0, "arrived": 8.0, "crashed": 0.0}

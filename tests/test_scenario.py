@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rl_lab import catalogue, scenario, worlds
-from rl_lab.scenario import Scenario, ScenarioError, compose, sweep
+from rl_lab import catalogue, recipe, worlds
+from rl_lab.recipe import ScenarioError
+from rl_lab.scenario import Scenario, compose, sweep
 
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-EXPECTED = [(name, agent) for name in scenario.names() for agent in compose(name).expect]
+EXPECTED = [(name, agent) for name in recipe.names() for agent in compose(name).expect]
 
 
 def refusal(target: Any, *overrides: str) -> str:
@@ -40,7 +41,7 @@ def written(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:
 # What is shipped
 
 
-@pytest.mark.parametrize("name", scenario.names())
+@pytest.mark.parametrize("name", recipe.names())
 def test_a_shipped_scenario_is_whole(name: str) -> None:
     composed = compose(name)
     assert composed.name == name
@@ -52,10 +53,10 @@ def test_a_shipped_scenario_is_whole(name: str) -> None:
         assert len(expected.source) > 10, "where is the figure from?"
 
 
-@pytest.mark.parametrize("name", scenario.names())
+@pytest.mark.parametrize("name", recipe.names())
 def test_a_shipped_scenario_tunes_only_what_there_is(name: str) -> None:
-    recipe = yaml.safe_load((scenario.folder() / f"{name}.yaml").read_text())
-    for agent, tuned in recipe.get("tuned", {}).items():
+    written = yaml.safe_load((recipe.folder() / f"{name}.yaml").read_text())
+    for agent, tuned in written.get("tuned", {}).items():
         composed = compose(name, [f"agent={agent}"])
         for key, value in tuned.items():
             given = getattr(composed.config if hasattr(composed.config, key) else composed, key)
@@ -194,7 +195,7 @@ def test_any_name_of_a_folder_will_do(folder: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", worlds.names())
 def test_a_world_needs_no_scenario(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenario, "names", lambda: [])
+    monkeypatch.setattr(recipe, "names", lambda: [])
     composed = compose(name)
     assert (composed.name, composed.world, composed.agent) == (name, name, "ppo")
     assert composed.params == dict(worlds.load(name).Params.defaults)

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from rl_lab import scenario
+from rl_lab import recipe, scenario
 from rl_lab.stats import across_seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 SEEDS, MUST_REACH, AT_ONCE = 5, 4, 2
-EXPECTED = [(name, agent) for name in scenario.names() for agent in sorted(scenario.compose(name).expect)]
+EXPECTED = [(name, agent) for name in recipe.names() for agent in sorted(scenario.compose(name).expect)]
 FLAT_MIB = 24  # how much the resident memory may grow from a fifth of a million steps to the last
 FIRST_STEP, HELP, IMPORT = 3.0, 0.5, 0.3  # seconds, on a quiet machine
 

@@ -106,10 +106,10 @@ def _agents() -> list[dict[str, Any]]:
 
 
 def _scenarios() -> list[dict[str, Any]]:
-    from .. import scenario
+    from .. import recipe, scenario
 
     items = []
-    for name in scenario.names():
+    for name in recipe.names():
         loaded = scenario.compose(name)
         for agent, expected in loaded.expect.items():
             own = scenario.compose(name, [f"agent={agent}"])
