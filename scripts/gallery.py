@@ -1,4 +1,4 @@
-"""Draw docs/gallery.png, the README's picture: a frame of every world, played by its expert."""
+"""Draw docs/gallery.png, the README's picture: frames of the lab's worlds, played by their experts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_lab import batch, worlds
+from rl_lab import batch
 from rl_lab.adapters.pygame_canvas import tile
 from rl_lab.picture import picture
 
-STEPS = {"cartpole": 60, "catch": 5, "grotto": 150, "acrobot": 55, "mountain_car": 85, "pendulum": 30}
+# World -> steps until the picture is taken, at a moment that shows what it is about.
+STEPS = {
+    "arena": 44,
+    "junction": 60,
+    "pursuit": 45,
+    "swarm": 60,
+    "whale": 150,
+    "seaquest": 60,
+    "space_invaders": 44,
+    "breakout": 60,
+    "othello": 29,
+    "connect_four": 13,
+    "leduc_poker": 3,
+    "simple_tag": 20,
+    "acrobot": 55,
+    "freeway": 44,
+    "cartpole": 60,
+    "catch": 5,
+}
+COLUMNS = 4
 OUT = Path(__file__).parents[1] / "docs" / "gallery.png"
 
 
@@ -18,7 +37,7 @@ def frame(name: str) -> np.ndarray:
     """Return world `name` some steps into its expert's first episode, uint8 [240, 320, 3]."""
     played = batch.make(name, 1, seed=1)
     played.reset()
-    for _ in range(STEPS.get(name, 40)):
+    for _ in range(STEPS[name]):
         played.scripted_actions()  # type: ignore[attr-defined]
         played.step()
     return picture(played, 0, left=name, size=(320, 240))
@@ -28,8 +47,7 @@ def main() -> None:
     """Write the picture."""
     import pygame
 
-    names = [name for name in worlds.names() if worlds.load(name).draw and name != "mountain_car_continuous"]
-    image = tile([frame(name) for name in names], 3)
+    image = tile([frame(name) for name in STEPS], COLUMNS)
     OUT.parent.mkdir(exist_ok=True)
     pygame.image.save(pygame.image.frombuffer(image.tobytes(), image.shape[1::-1], "RGB"), str(OUT))
     print(OUT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from test_seats import NIM, RACE, Nim, NimParams, Race, RaceParams, nim_step, ra
 
 from rl_lab import check, worlds
 from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv
-from rl_lab.check import QUICK, Effort, check_world, properties
+from rl_lab.check import QUICK, Effort, check_world, manageable, properties
 from rl_lab.check_env import PROPERTIES, check_env
 from rl_lab.check_world import digests
 from rl_lab.cli import main
@@ -34,8 +33,7 @@ ELSEWHERE = ("the same on two threads", "the same in another process")
 
 @pytest.mark.parametrize("name", worlds.names())
 def test_every_world_passes(name: str) -> None:
-    world = worlds.load(name)
-    world = sys.modules[world.step.__module__].sized(12) if len(world.agents) > 64 else world
+    world = manageable(worlds.load(name))
     results = list(check_world(world, QUICK, without=ELSEWHERE))
     assert [result for result in results if result.status == "fail"] == []
     assert len(results) == len(properties()) - len(ELSEWHERE)
@@ -382,8 +380,7 @@ def test_a_mask_that_lies_is_caught(world: World, said: str) -> None:
 
 def replace_expert(world: World) -> World:
     """The world without its expert, who would play what the broken mask calls illegal."""
-    own: Any = {"observation": world.observation_spaces, "action": world.action_spaces}
-    return replace(world, expert=None, **own)
+    return replace(world, expert=None)
 
 
 @kernel

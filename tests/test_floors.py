@@ -36,7 +36,7 @@ OWNERS = {
     "omegaconf": "casting recipe run scenario",
     "numba": "columns compiler doctor engine",
     "ray": "",
-    "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env",
+    "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env driver",
     "mpe2": "adapters.pettingzoo_games",
 }
 FILES = {".".join(p.relative_to(ROOT / "rl_lab").with_suffix("").parts): p for p in (ROOT / "rl_lab").rglob("*.py")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from rl_lab import worlds
 from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv, env, parallel_env, raw_env
 from rl_lab.adapters.window import Window
 from rl_lab.chance import fill
+from rl_lab.check import manageable
 from rl_lab.engine import Batch
 from rl_lab.world import World
 
@@ -39,10 +39,7 @@ NAMES = [*SEATS, *worlds.names()]
 
 @cache
 def small(name: str) -> World:
-    if name in SEATS:
-        return SEATS[name]
-    world = worlds.load(name)
-    return sys.modules[world.step.__module__].sized(12) if len(world.agents) > 64 else world
+    return SEATS[name] if name in SEATS else manageable(worlds.load(name))
 
 
 # What PettingZoo's tests advise against, and the originals of these worlds do too; all else they say is an error.

@@ -1,0 +1,241 @@
+"""Swarm: a thousand starlings keep together, out of each other's way and away from a hawk that hunts loners.
+
+observation  f4 (13,)  in one's own frame, ahead and left: number of neighbours; the way to their middle 2; their
+                       heading 2; push away from those too near 2; the nearest one's distance, up to 0.6 m; and of a
+                       hawk within 4 m: 1 for there is one; the way to it 2; its heading 2
+action       0 hard right, 1 right, 2 straight on, 3 left, 4 hard left
+reward       0.01 by how far its neighbours, six or more, head its own way; -0.02 a step in touch with another;
+             -0.5 a step in the hawk's claws
+ends         at the horizon
+
+Source of the rules that the expert plays by: Reynolds 1987, "Flocks, herds, and schools: a distributed behavioral
+model"; the density is constant, so that a world of more birds is a larger one: see `sized`.
+"""
+
+import cmath
+import math
+
+import numpy as np
+
+from rl_lab.rng import uniform
+from rl_lab.trig import cos, sin
+from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, f8, i4, kernel
+
+from ._swarm import NEAR, SIGHT, grid, look_around, sides
+from ._torus import inside, polygon, way
+
+ZERO, ONE, TWO, HALF, FAR, TINY, TAU = f4(0), f4(1), f4(2), f4(0.5), f4(1e9), f4(1e-6), f4(math.tau)
+TOUCH, FEAR, CLAWS = f4(0.2), f4(4), f4(0.4)  # metres: to bump into others, to see the hawk, to be struck by it
+COMPANY = f4(6)  # neighbours are enough
+
+SKY, RED = (20, 20, 38), (255, 84, 70)
+TURN, SHADES = [0, 24, 48, 72, 96], [(72, 255, 250, 150, 72), (202, 206, 120, 118, 202), (190, 96, 104, 236, 190)]
+HUES = [tuple(int(np.interp(k, TURN, shade)) for shade in SHADES) for k in range(96)]  # of a bird, by its heading
+BIRD = [0.3, -0.2 + 0.17j, -0.1, -0.2 - 0.17j]
+HAWK = [0.6, 0.35 + 0.1j, 0.25 + 0.3j, -0.1 + 0.95j, -0.12 + 0.4j, -0.3 + 0.1j, -0.65 + 0.22j, -0.6]
+HAWK += [z.conjugate() for z in HAWK[-2:0:-1]]
+
+
+class Log(Record):
+    order: f8  # mean over the episode of the length of the mean heading: 1 when all fly one way
+    touches: f8  # steps in touch with another, a bird
+    struck: f8  # steps in the claws, a bird
+
+
+class Params(Record):
+    speed: f4 = bounded(0.15, low=0.02, high=0.3)  # metres a step
+    turn: f4 = bounded(0.2, low=0.02, high=0.6)  # radians, of a hard turn; others are half as much
+    hawk_speed: f4 = bounded(0.22, low=0, high=0.4)
+    hawk_turn: f4 = bounded(0.1, low=0.01, high=0.6)
+
+
+@kernel
+def wrapped(angle: float) -> float:
+    if angle >= TAU:
+        return angle - TAU
+    return angle + TAU if angle < ZERO else angle
+
+
+@kernel
+def reset(s: WorldState, p: Params) -> None:
+    width, height = sides(s)
+    for a in range(len(s.x)):
+        s.x[a], s.y[a] = uniform(s, ZERO, width), uniform(s, ZERO, height)
+        s.angle[a] = uniform(s, ZERO, TAU)
+        s.ux[a], s.uy[a] = cos(s.angle[a]), sin(s.angle[a])
+    s.hawk_x, s.hawk_y, s.hawk_angle = uniform(s, ZERO, width), uniform(s, ZERO, height), uniform(s, ZERO, TAU)
+    s.hawk_ux, s.hawk_uy = cos(s.hawk_angle), sin(s.hawk_angle)
+    look_around(s)
+
+
+@kernel
+def hunt(s: WorldState, p: Params) -> None:
+    """Turn the hawk towards the bird that is near and alone."""
+    width, height = sides(s)
+    ahead, left, least = ZERO, ZERO, FAR
+    for a in range(len(s.x)):
+        dx, dy = way(s.x[a], s.hawk_x, width), way(s.y[a], s.hawk_y, height)
+        value = dx * dx + dy * dy + s.number[a]
+        if value < least:
+            least = value
+            ahead, left = dx * s.hawk_ux + dy * s.hawk_uy, dy * s.hawk_ux - dx * s.hawk_uy
+    if abs(left) > f4(0.1) * ahead:
+        s.hawk_angle = wrapped(s.hawk_angle + (p.hawk_turn if left > ZERO else -p.hawk_turn))
+    s.hawk_ux, s.hawk_uy = cos(s.hawk_angle), sin(s.hawk_angle)
+    s.hawk_x = inside(s.hawk_x + p.hawk_speed * s.hawk_ux, width)
+    s.hawk_y = inside(s.hawk_y + p.hawk_speed * s.hawk_uy, height)
+
+
+@kernel
+def step(s: WorldState, actions: Array, p: Params, rewards: Array) -> bool:
+    width, height = sides(s)
+    number, all_x, all_y, touches, struck = len(s.x), ZERO, ZERO, 0, 0
+    for a in range(number):
+        s.angle[a] = wrapped(s.angle[a] + HALF * p.turn * f4(actions[a] - 2))
+        s.ux[a], s.uy[a] = cos(s.angle[a]), sin(s.angle[a])
+        s.x[a] = inside(s.x[a] + p.speed * s.ux[a], width)
+        s.y[a] = inside(s.y[a] + p.speed * s.uy[a], height)
+        all_x += s.ux[a]
+        all_y += s.uy[a]
+    hunt(s, p)
+    look_around(s)
+    for a in range(number):
+        agreement = s.heading_x[a] * s.ux[a] + s.heading_y[a] * s.uy[a]
+        rewards[a] = f4(0.01) * agreement / max(s.number[a], COMPANY)
+        if s.nearest[a] < TOUCH:
+            rewards[a] -= f4(0.02)
+            touches += 1
+        dx, dy = way(s.hawk_x, s.x[a], width), way(s.hawk_y, s.y[a], height)
+        if dx * dx + dy * dy < CLAWS * CLAWS:
+            rewards[a] -= HALF
+            struck += 1
+    order = f4(math.sqrt(all_x * all_x + all_y * all_y)) / number
+    s.log.order += (order - s.log.order) / s.t
+    s.log.touches += touches / number
+    s.log.struck += struck / number
+    return False
+
+
+@kernel
+def observe(s: WorldState, agent: int, p: Params, out: Array) -> None:
+    width, height = sides(s)
+    ux, uy = s.ux[agent], s.uy[agent]
+    share = ONE / max(s.number[agent], ONE)
+    out[0] = s.number[agent] / (TWO * COMPANY)
+    x, y = share * s.middle_x[agent] / SIGHT, share * s.middle_y[agent] / SIGHT
+    out[1], out[2] = x * ux + y * uy, y * ux - x * uy
+    x, y = share * s.heading_x[agent], share * s.heading_y[agent]
+    out[3], out[4] = x * ux + y * uy, y * ux - x * uy
+    x, y = s.push_x[agent], s.push_y[agent]
+    out[5], out[6] = x * ux + y * uy, y * ux - x * uy
+    out[7] = s.nearest[agent] / NEAR
+    x, y = way(s.hawk_x, s.x[agent], width) / FEAR, way(s.hawk_y, s.y[agent], height) / FEAR
+    if x * x + y * y < ONE:
+        out[8] = ONE
+        out[9], out[10] = x * ux + y * uy, y * ux - x * uy
+        out[11], out[12] = s.hawk_ux * ux + s.hawk_uy * uy, s.hawk_uy * ux - s.hawk_ux * uy
+    for k in range(13):
+        out[k] = min(max(out[k], -ONE), ONE)
+
+
+@kernel
+def steered(s: WorldState, a: int, x: float, y: float) -> int:
+    """Return the action that turns a bird most towards this way."""
+    ahead, left = x * s.ux[a] + y * s.uy[a], y * s.ux[a] - x * s.uy[a]
+    if ahead < ZERO or abs(left) > f4(0.2) * ahead:
+        return 4 if left > ZERO else 0
+    if abs(left) > f4(0.05) * ahead:
+        return 3 if left > ZERO else 1
+    return 2
+
+
+@kernel
+def novice(s: WorldState, agent: int, p: Params) -> int:
+    return steered(s, agent, s.heading_x[agent], s.heading_y[agent])
+
+
+@kernel
+def expert(s: WorldState, agent: int, p: Params) -> int:
+    # On as it goes, as the others go, towards their middle, away from who is too near, and from the hawk's way.
+    width, height = sides(s)
+    share = ONE / max(s.number[agent], ONE)
+    x = s.ux[agent] + share * (s.heading_x[agent] + HALF * s.middle_x[agent]) + f4(3) * s.push_x[agent]
+    y = s.uy[agent] + share * (s.heading_y[agent] + HALF * s.middle_y[agent]) + f4(3) * s.push_y[agent]
+    dx = way(s.x[agent], s.hawk_x + s.hawk_ux, width)
+    dy = way(s.y[agent], s.hawk_y + s.hawk_uy, height)
+    far = f4(math.sqrt(dx * dx + dy * dy)) + TINY
+    if far < TWO:
+        x += TWO * (TWO - far) * dx / far
+        y += TWO * (TWO - far) * dy / far
+    return steered(s, agent, x, y)
+
+
+def draw(s: WorldState, p: Params, canvas: Canvas) -> None:
+    width, height = map(float, sides(s))
+    canvas.view(0, 0, width, height)
+    canvas.clear(SKY)
+    hawk, ahead = complex(s.hawk_x, s.hawk_y), complex(s.hawk_ux, s.hawk_uy)
+    for radius, opacity in (1, 16), (0.7, 18), (0.4, 22):
+        around = [hawk + cmath.rect(radius * float(FEAR), math.tau * k / 72) for k in range(72)]
+        polygon(canvas, around, (*RED, opacity), width, height)
+    x, y, angle = np.asarray(s.x), np.asarray(s.y), np.asarray(s.angle)
+    places = x + 1j * y
+    outlines = places[:, None] + np.exp(1j * angle)[:, None] * np.array(BIRD)
+    for place, outline, hue in zip(places, outlines, (angle * (96 / math.tau)).astype(int) % 96, strict=True):
+        color = HUES[hue]
+        if 0.4 < place.real < width - 0.4 and 0.4 < place.imag < height - 0.4:
+            canvas.polygon([(z.real, z.imag) for z in outline], color)
+        else:
+            polygon(canvas, outline.tolist(), color, width, height)
+    polygon(canvas, [hawk + ahead * z for z in HAWK], RED, width, height)
+
+
+def sized(agents: int) -> World:
+    """Return the world for so many birds."""
+    width, height, rows, columns = grid(agents)
+
+    class State(WorldState):
+        x: f4[agents] = bounded(0, low=0, high=f4(width))
+        y: f4[agents] = bounded(0, low=0, high=f4(height))
+        angle: f4[agents] = bounded(0, low=0, high=7)
+        ux: f4[agents] = bounded(0, low=-2, high=2)  # its cosine and sine
+        uy: f4[agents] = bounded(0, low=-2, high=2)
+        hawk_x: f4 = bounded(0, low=0, high=f4(width))
+        hawk_y: f4 = bounded(0, low=0, high=f4(height))
+        hawk_angle: f4 = bounded(0, low=0, high=7)
+        hawk_ux: f4 = bounded(0, low=-2, high=2)
+        hawk_uy: f4 = bounded(0, low=-2, high=2)
+        row: i4[agents] = bounded(0, low=0, high=rows - 1)  # of its cell
+        column: i4[agents] = bounded(0, low=0, high=columns - 1)
+        order: i4[agents] = bounded(0, low=0, high=agents - 1)  # the birds by cells
+        first: i4[rows, columns] = bounded(0, low=0, high=agents)  # where in this order a cell's begin
+        count: i4[rows, columns] = bounded(0, low=0, high=agents)  # how many they are
+        pairs: i4  # of birds compared in this step
+        number: f4[agents]  # of neighbours; the rest are sums over them
+        nearest: f4[agents]  # metres, at most NEAR
+        middle_x: f4[agents]
+        middle_y: f4[agents]
+        heading_x: f4[agents]
+        heading_y: f4[agents]
+        push_x: f4[agents]
+        push_y: f4[agents]
+        log: Log
+
+    return World(
+        State,
+        Params,
+        reset,
+        step,
+        observe,
+        draw=draw,
+        expert=expert,
+        novice=novice,
+        observation=Box(-1, 1, (13,)),
+        action=Discrete(5),
+        horizon=600,
+        agents=tuple(f"bird_{k}" for k in range(agents)),
+        frames_per_second=30,
+    )
+
+
+world = sized(1024)
