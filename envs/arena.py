@@ -1,6 +1,6 @@
 """Arena: two against two among walls, each seeing only what is before it, with few rounds in the magazine.
 
-observation  f4 (42,)  own health, rounds, spare rounds, time to reload and to shoot again, hits just taken; then, in
+observation  f4 (48,)  own health, rounds, spare rounds, time to reload and to shoot again, hits just taken; then, in
                        the fighter's own frame, ahead and to the left: the middle of the field; both ammunition crates
                        (there, where); walls in eight directions; the mate (alive, where, health); both opponents: how
                        lately the team saw it, whether the fighter sees it and would hit it, where it was seen, and,
@@ -10,6 +10,8 @@ reward       +0.1 to each of a team for each hit it lands and +0.5 for each oppo
              from each of the other team
 ends         for who is out of health; for all when a team is out
 """
+
+import math
 
 from rl_lab.rng import integers, uniform
 from rl_lab.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
@@ -42,6 +44,7 @@ from ._arena import (
     SEEN,
     SHOOT,
     SPARE,
+    TINY,
     TURN_LEFT,
     TURN_RIGHT,
     TWO,
@@ -68,8 +71,8 @@ from ._arena import (
 from ._arena_picture import draw
 from ._arena_scripts import expert, novice
 
-RAYS, OWN, CRATE, MATE, FOE = 8, 6, 3, 4, 8
-SIZE = OWN + 2 + CRATES * CRATE + RAYS + MATE + 2 * FOE
+RAYS, OWN, PLACE, CRATE, MATE, FOE = 8, 6, 3, 4, 5, 9
+SIZE = OWN + PLACE + CRATES * CRATE + RAYS + MATE + 2 * FOE
 FIELD, LOOK, DIAGONAL, HIT, OUT = f4(16), f4(8), f4(0.70710678), f4(0.1), f4(0.5)
 
 
@@ -146,8 +149,10 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
 
 @kernel
 def point(s: State, a: int, x: float, y: float, out: Array, at: int) -> None:
+    """Write the cosine and sine of a place's bearing, and its distance."""
     ahead, left = from_seat(s, a, x, y)
-    out[at], out[at + 1] = ahead / FIELD, left / FIELD
+    distance = f4(math.sqrt(ahead * ahead + left * left)) + TINY
+    out[at], out[at + 1], out[at + 2] = ahead / distance, left / distance, distance / FIELD
 
 
 @kernel
@@ -161,7 +166,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     out[4] = f4(s.kit[agent, COOLING]) / f4(COOLDOWN)
     out[5] = HALF * f4(min(s.kit[agent, HURT], 2))
     point(s, agent, ZERO, ZERO, out, OWN)
-    at = OWN + 2
+    at = OWN + PLACE
     for k in range(CRATES):
         out[at] = ONE if s.away[k] == 0 else ZERO
         point(s, agent, s.crate[k, 0], s.crate[k, 1], out, at + 1)
@@ -176,7 +181,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     if s.alive[mate]:
         out[at] = ONE
         point(s, agent, s.body[mate, X], s.body[mate, Y], out, at + 1)
-        out[at + 3] = f4(s.kit[mate, HEALTH]) / f4(p.health)
+        out[at + 1 + PLACE] = f4(s.kit[mate, HEALTH]) / f4(p.health)
     at += MATE
     for k in range(1, SEATS, 2):
         b = (agent + k) % SEATS
@@ -186,11 +191,11 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
             if (s.kit[agent, SEEN] >> k) & 1:
                 ux, uy, vx, vy = s.body[agent, UX], s.body[agent, UY], s.body[b, UX], s.body[b, UY]
                 out[at + 1], out[at + 2] = ONE, ONE if aims(s, agent, k) else ZERO
-                out[at + 5], out[at + 6] = ux * vx + uy * vy, ux * vy - uy * vx
-                out[at + 7] = f4(s.kit[b, HEALTH]) / f4(p.health)
+                out[at + 6], out[at + 7] = ux * vx + uy * vy, ux * vy - uy * vx
+                out[at + 8] = f4(s.kit[b, HEALTH]) / f4(p.health)
         at += FOE
     for k in range(SIZE):
-        out[k] = min(max(out[k], -ONE), ONE)  # from corner to corner is further than FIELD
+        out[k] = min(max(out[k], -ONE), ONE)  # rounding, and the longest diagonal, reach over the edge
 
 
 @kernel

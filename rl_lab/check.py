@@ -7,6 +7,8 @@ for a while, which drives it to its ends.
 from __future__ import annotations
 
 import re
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +48,8 @@ QUICK, FULL = Effort(3, 60, 10, 4), Effort(8, 400, 100, 30)
 INDICES = "indices stay in range"
 MOST = 5  # findings of a property: one mistake shows at every step
 _HOLD = 16  # steps
+_PATIENCE = 20.0  # seconds of plain Python a property, which is thousands of times slower
+_CROWD, _FEW = 64, 12  # agents: of a world for any number, one for a few is tested
 
 
 class Skip(Exception):
@@ -66,9 +70,7 @@ class Subject:
         """The world with a horizon so short that several episodes fit in; the same machine code."""
         horizon = max(self.effort.steps // 3, 1)
         horizon = min(self.world.horizon or horizon, horizon)
-        # By name: `replace` would take the padded spaces for everybody's own.
-        own: Any = {"observation": self.world.observation_spaces, "action": self.world.action_spaces}
-        return replace(self.world, horizon=horizon, **own)
+        return replace(self.world, horizon=horizon)
 
     def batch(
         self, n: int = 0, *, world: World | None = None, disabled: bool = False, guarded: bool = False, **arguments: Any
@@ -91,7 +93,10 @@ class Subject:
         shape = (len(world.agents), *world.action_shape)
         chance = np.stack([_chances(steps, shape, first + i) for i in range(batch.n)], axis=1)
         scripted = np.flatnonzero([(first + i) % 2 and world.expert is not None for i in range(batch.n)])
+        began = time.monotonic()
         for t in range(steps):
+            if batch.plain and time.monotonic() - began > _PATIENCE:
+                return
             if batch.autoreset == AutoresetMode.DISABLED and batch.ended.any():
                 batch.reset(batch.ended.copy())
             if len(scripted):
@@ -175,6 +180,13 @@ def properties() -> dict[str, Property]:
         "seats can be swapped": check_rules.seats_can_be_swapped,
         "all interfaces agree": check_faces.all_interfaces_agree,
     }
+
+
+def manageable(world: World) -> World:
+    """Return the world or, of one whose module makes it for any number of agents with `sized(n)`, one for a few."""
+    sized = getattr(sys.modules[world.step.__module__], "sized", None)
+    few = sized(_FEW) if sized is not None and len(world.agents) > _CROWD else world
+    return few if isinstance(few, World) else world
 
 
 def check_world(

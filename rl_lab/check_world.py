@@ -49,7 +49,7 @@ def compiled_equals_plain(subject: Subject) -> list[str]:
         raise Skip("plain Python only")
     plain, compiled = (subject.batch(2, plain=plain) for plain in (True, False))
     steps = subject.effort.plain_steps
-    for t, _ in zip(subject.acts(plain, steps), subject.acts(compiled, steps), strict=True):
+    for t, _ in zip(subject.acts(plain, steps), subject.acts(compiled, steps), strict=False):
         if differing := _differences(plain, compiled):
             advice = "an f4 on one branch and a float on the other rounds differently: give both the same type"
             return [f"step {t}: {differing[0]}; {advice}"]

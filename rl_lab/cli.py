@@ -83,8 +83,9 @@ def _failures() -> Any:
     from .engine import NonFiniteError
     from .evaluate import EndlessEpisodeError
     from .film import ReplayError
+    from .world import WorldError
 
-    return NonFiniteError | CheckpointError | EndlessEpisodeError | ReplayError | WindowError
+    return NonFiniteError | CheckpointError | EndlessEpisodeError | ReplayError | WindowError | WorldError
 
 
 if __name__ == "__main__":

@@ -72,10 +72,9 @@ def place_of(error: BaseException, files: set[str] | None) -> str:
 
     None: in any file but the lab's and Python's own.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    if files is None:
-        ours = str(Path(__file__).parent)
-        frames = [f for f in frames if not f.filename.startswith("<") and str(Path(f.filename).parent) != ours]
-    else:
-        frames = [f for f in frames if f.filename in files]
+    ours, frames = Path(__file__).parent, []
+    for frame in traceback.extract_tb(error.__traceback__):
+        elsewhere = not frame.filename.startswith("<") and Path(frame.filename).parent != ours
+        if elsewhere if files is None else frame.filename in files:
+            frames.append(frame)
     return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].name}: " if frames else ""

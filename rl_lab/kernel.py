@@ -101,6 +101,7 @@ def fingerprint(*parts: Any) -> str:
         elif is_kernel(value):
             if value not in seen:
                 seen.add(value)
+                digest.update(value.__module__.encode())  # machine code on disk names the modules it was made from
                 code(value.__code__)
                 add(value.__defaults__)
                 for name, used in sorted(globals_used(value).items()):

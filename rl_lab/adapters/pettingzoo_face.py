@@ -192,8 +192,7 @@ def _again(kind: Any, arguments: tuple[Any, ...], snapshot: dict[str, Array], ac
 def _shortened(world: World, horizon: int) -> World:
     if not isinstance(horizon, int | np.integer) or horizon < 1:
         raise ValueError(f"max_cycles={horizon!r}: expected an integer of at least 1")
-    own: Any = {"observation": world.observation_spaces, "action": world.action_spaces}
-    return replace(world, horizon=int(horizon), **own)
+    return replace(world, horizon=int(horizon))
 
 
 def _with_mask(seen: Box, action: Any) -> Dict:

@@ -51,7 +51,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _results(target: str, quick: bool) -> Iterator[Result]:
     from .. import worlds
-    from ..check import FULL, QUICK, check_world, run
+    from ..check import FULL, QUICK, check_world, manageable, run
     from ..check_env import check_env, load
     from ..names import UsageError, nearest
     from ..world import World
@@ -68,4 +68,5 @@ def _results(target: str, quick: bool) -> Iterator[Result]:
     result = run("it loads", loads)
     yield result
     if result.status == "pass":
-        yield from check_world(found[0], effort) if isinstance(found[0], World) else check_env(found[0], effort)
+        (it,) = found
+        yield from check_world(manageable(it), effort) if isinstance(it, World) else check_env(it, effort)
