@@ -66,23 +66,24 @@ def draw_fighter(canvas: Canvas, s: State, a: int, p: Record) -> None:
     def at(u: float, v: float) -> tuple[float, float]:
         return x + u * ux - v * uy, y + u * uy + v * ux
 
-    canvas.circle(x + 0.06, y - 0.1, 0.36, translucent(INK, 0.5))
-    canvas.rectangle(*at(0.4, -0.1), 0.56, 0.15, GUN, angle, 0.05)
+    red, green, blue = (int(0.7 * c) for c in color[:3])
+    canvas.circle(x + 0.07, y - 0.12, 0.42, translucent(INK, 0.5))
+    canvas.rectangle(*at(0.46, -0.11), 0.64, 0.17, GUN, angle, 0.05)
     for side in (-1, 1):  # hands
-        canvas.circle(*at(0.26, 0.16 * side - 0.06), 0.1, SKIN)
-    canvas.rectangle(*at(-0.02, 0), 0.42, 0.66, tuple(int(0.7 * c) for c in color), angle, 0.2)
-    canvas.circle(x, y, 0.24, WHITE if s.kit[a, HURT] else color, INK, 0.04)
-    canvas.circle(*at(0.06, 0.06), 0.08, translucent(WHITE, 0.5))
+        canvas.circle(*at(0.3, 0.18 * side - 0.06), 0.11, SKIN)
+    canvas.rectangle(*at(-0.02, 0), 0.48, 0.76, (red, green, blue), angle, 0.22)
+    canvas.circle(x, y, 0.28, WHITE if s.kit[a, HURT] else color, INK, 0.045)
+    canvas.circle(*at(0.07, 0.07), 0.09, translucent(WHITE, 0.5))
     if s.kit[a, HURT]:
-        canvas.circle(x, y, 0.55, translucent((255, 240, 200), 0.4))
+        canvas.circle(x, y, 0.6, translucent((255, 240, 200), 0.4))
     bar, share = 0.9, s.kit[a, HEALTH] / p.health
-    canvas.rectangle(x, y + 0.62, bar + 0.08, 0.2, translucent((10, 12, 16), 0.85), corner=0.08)
-    canvas.rectangle(x - bar * (1 - share) / 2, y + 0.62, bar * share, 0.12, LIFE[min(int(3 * share), 2)], corner=0.05)
+    canvas.rectangle(x, y + 0.68, bar + 0.08, 0.2, translucent((10, 12, 16), 0.85), corner=0.08)
+    canvas.rectangle(x - bar * (1 - share) / 2, y + 0.68, bar * share, 0.12, LIFE[min(int(3 * share), 2)], corner=0.05)
     rounds = max(int(p.magazine), 1)
     for k in range(rounds):  # in the magazine, or on their way into it
         full = k < (rounds * (1 - s.kit[a, RELOADING] / RELOAD_TIME) if s.kit[a, RELOADING] else s.kit[a, ROUNDS])
         shade = (GOLD if not s.kit[a, RELOADING] else WHITE) if full else (74, 82, 96)
-        canvas.rectangle(x + bar * ((k + 0.5) / rounds - 0.5), y + 0.45, 0.7 * bar / rounds, 0.09, shade)
+        canvas.rectangle(x + bar * ((k + 0.5) / rounds - 0.5), y + 0.51, 0.7 * bar / rounds, 0.09, shade)
 
 
 def draw(s: State, p: Record, canvas: Canvas) -> None:
@@ -126,7 +127,7 @@ def draw(s: State, p: Record, canvas: Canvas) -> None:
     for a in range(SEATS):
         if s.kit[a, COOLING] == COOLDOWN:  # has just shot
             x, y, u, v = (float(s.body[a, k]) for k in (X, Y, UX, UY))
-            muzzle, end = (x + 0.6 * u + 0.1 * v, y + 0.6 * v - 0.1 * u), (s.body[a, SHOT_X], s.body[a, SHOT_Y])
+            muzzle, end = (x + 0.75 * u + 0.11 * v, y + 0.75 * v - 0.11 * u), (s.body[a, SHOT_X], s.body[a, SHOT_Y])
             for width, color in (0.22, translucent(GOLD, 0.25)), (0.1, translucent(GOLD, 0.7)), (0.04, WHITE):
                 canvas.line([muzzle, end], color, width)
             for point, size in (muzzle, 0.22), (end, 0.3):

@@ -19,21 +19,10 @@ TIME_STEP, BRAKES, ENGINE = f4(0.2), f4(6), f4(3)  # seconds, m/s2
 # the left, opposite, from the right (side 0 to 3).
 CONFLICTS = 0x50E587D8
 PAINTS: tuple[Color, ...] = (246, 166, 62), (104, 178, 246), (122, 206, 140)  # by turn
-GRASS, LEAVES, PAVING, ASPHALT, MARKS = (
-    (196, 212, 172),
-    (138, 172, 118),
-    (232, 228, 219),
-    (84, 90, 101),
-    (238, 238, 232),
-)
-ROOF, GLASS, BRAKE, BLINK, FIRE, SOOT = (
-    (196, 118, 92),
-    (42, 50, 62),
-    (255, 58, 48),
-    (255, 196, 40),
-    (255, 214, 92),
-    (58, 56, 58),
-)
+GRASS, LEAVES, PAVING = (196, 212, 172), (138, 172, 118), (232, 228, 219)
+ASPHALT, MARKS, GLASS, SOOT = (84, 90, 101), (238, 238, 232), (42, 50, 62), (58, 56, 58)
+BRAKE, BLINK, FIRE = (255, 58, 48), (255, 196, 40), (255, 214, 92)
+ROOFS = (196, 118, 92), (178, 132, 96), (150, 128, 130), (188, 104, 92)
 TREES = (
     (8.6, 9.4, 1.5),
     (9.2, 15, 1.8),
@@ -114,6 +103,13 @@ def touch(s: State, a: int, b: int) -> bool:
 
 
 @kernel
+def meets(s: State, a: int, b: int) -> bool:
+    """Say whether car b has yet to cross or to join the way of car a, from another road."""
+    relation = (s.turn[a] * 4 + (s.road[b] - s.road[a]) % 4) * 3 + s.turn[b]
+    return (CONFLICTS >> relation) & 1 == 1 and s.way[b] <= APPROACH + inside(s.turn[b]) - TWO
+
+
+@kernel
 def gap_ahead(s: State, a: int, b: int) -> float:
     """Return how far car a may go for car b, which drives ahead of it on the same lane, else SIGHT."""
     ahead, left, cosine, _ = seen_from(s, a, b)
@@ -137,9 +133,7 @@ def expert(s: State, agent: int, p: Record) -> int:
     room, line = SIGHT, APPROACH - LONG - HALF - s.way[agent]
     for b in range(CARS):
         room = min(room, gap_ahead(s, agent, b))
-        meet = (s.turn[agent] * 4 + (s.road[b] - s.road[agent]) % 4) * 3 + s.turn[b]
-        through = s.way[b] > APPROACH + inside(s.turn[b]) - TWO
-        if b < agent and s.here[b] and (CONFLICTS >> meet) & 1 and not through and line > -ONE:
+        if b < agent and s.here[b] and meets(s, agent, b) and line > -ONE:
             room = min(room, line)
     return drive(s, agent, room)
 
@@ -164,9 +158,10 @@ def draw_ground(canvas: Canvas) -> None:
         canvas.circle(8 * x, 8 * y, 4, PAVING)
         canvas.rectangle(65.2 * x, 65.2 * y, 120, 120, GRASS, corner=2.8)
         canvas.rectangle(19.3 * x, 14.6 * y - 0.8, 9.4, 6.4, translucent(SOOT, 0.16), corner=0.3)
-        for side, tiles in (1, ROOF), (-1, (168, 96, 78)):
-            canvas.rectangle(18.8 * x, 14.6 * y + 1.6 * side, 9.4, 3.2, tiles)
-        canvas.rectangle(18.8 * x + 2.2, 14.6 * y + 1.7, 0.9, 0.9, (110, 74, 66))
+        red, green, blue = ROOFS[(1 + x) + (1 + y) // 2]
+        canvas.rectangle(18.8 * x, 14.6 * y + 1.6, 9.4, 3.2, (red, green, blue))
+        canvas.rectangle(18.8 * x, 14.6 * y - 1.6, 9.4, 3.2, (red - 30, green - 24, blue - 18))
+        canvas.rectangle(18.8 * x + 2.2, 14.6 * y + 1.7, 0.9, 0.9, (red - 80, green - 50, blue - 30))
         for k, (u, v, r) in enumerate(TREES):
             u, v = (u * x, v * y) if x * y > 0 else (v * x, u * y)
             canvas.circle(u + 0.5, v - 0.7, r, translucent(SOOT, 0.16))

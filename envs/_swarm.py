@@ -32,7 +32,7 @@ def sort(s: WorldState) -> None:
     for row in range(rows):
         for column in range(columns):
             s.count[row, column] = 0
-    for a in range(len(s.x)):
+    for a in range(s.birds):
         s.row[a] = min(i4(s.y[a] / height * f4(rows)), rows - 1)
         s.column[a] = min(i4(s.x[a] / width * f4(columns)), columns - 1)
         s.count[s.row[a], s.column[a]] += 1
@@ -41,7 +41,7 @@ def sort(s: WorldState) -> None:
         for column in range(columns):
             end += s.count[row, column]
             s.first[row, column] = end
-    for a in range(len(s.x) - 1, -1, -1):
+    for a in range(s.birds - 1, -1, -1):
         s.first[s.row[a], s.column[a]] -= 1
         s.order[s.first[s.row[a], s.column[a]]] = a
 
@@ -86,5 +86,5 @@ def look(s: WorldState, a: int) -> None:
 def look_around(s: WorldState) -> None:
     sort(s)
     s.pairs = 0
-    for a in range(len(s.x)):
+    for a in range(s.birds):
         look(s, a)

@@ -1,8 +1,9 @@
 """Junction: cars meet at a crossing without lights or signs, and must work out among themselves who goes first.
 
-observation  f4 (38,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the four
+observation  f4 (56,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the five
                        nearest cars within 30 m: there, metres ahead and to the left, cosine and sine of its heading
-                       relative to one's own, its speed, whether it blinks left, right
+                       relative to one's own, its speed, whether it blinks left, right, whether its way has yet to
+                       meet one's own, its metres to the crossing
 action       0 brake, 1 keep the speed, 2 accelerate
 reward       own: 1 for the whole way, paid by the metre, +1 arrived, -3 crashed, -0.01 a step; what an agent gets is
              by `share` the mean over the cars that are there, the rest its own
@@ -30,13 +31,14 @@ from ._junction import (
     draw,
     expert,
     inside,
+    meets,
     novice,
     pose,
     seen_from,
     touch,
 )
 
-NEAR, OWN, EACH = 4, 6, 8
+NEAR, OWN, EACH = 5, 6, 10
 ARRIVED, CRASHED, HASTE = f4(1), f4(-3), f4(-0.01)
 
 
@@ -119,6 +121,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
         out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = ONE, ahead / SIGHT, left / SIGHT, cosine, sine
         out[at + 5] = s.speed[b] / p.limit
         out[at + 6], out[at + 7] = ONE if s.turn[b] == LEFT else ZERO, ONE if s.turn[b] == RIGHT else ZERO
+        out[at + 8], out[at + 9] = ONE if meets(s, agent, b) else ZERO, (APPROACH - s.way[b]) / SIGHT
     for k in range(OWN + NEAR * EACH):
         out[k] = min(max(out[k], -ONE), ONE)  # rounding reaches over the edge
 

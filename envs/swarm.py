@@ -59,7 +59,8 @@ def wrapped(angle: float) -> float:
 @kernel
 def reset(s: WorldState, p: Params) -> None:
     width, height = sides(s)
-    for a in range(len(s.x)):
+    s.birds = len(s.x)
+    for a in range(s.birds):
         s.x[a], s.y[a] = uniform(s, ZERO, width), uniform(s, ZERO, height)
         s.angle[a] = uniform(s, ZERO, TAU)
         s.ux[a], s.uy[a] = cos(s.angle[a]), sin(s.angle[a])
@@ -73,7 +74,7 @@ def hunt(s: WorldState, p: Params) -> None:
     """Turn the hawk towards the bird that is near and alone."""
     width, height = sides(s)
     ahead, left, least = ZERO, ZERO, FAR
-    for a in range(len(s.x)):
+    for a in range(s.birds):
         dx, dy = way(s.x[a], s.hawk_x, width), way(s.y[a], s.hawk_y, height)
         value = dx * dx + dy * dy + s.number[a]
         if value < least:
@@ -90,7 +91,7 @@ def hunt(s: WorldState, p: Params) -> None:
 def step(s: WorldState, actions: Array, p: Params, rewards: Array) -> bool:
     width, height = sides(s)
     number, all_x, all_y, touches, struck = len(s.x), ZERO, ZERO, 0, 0
-    for a in range(number):
+    for a in range(s.birds):
         s.angle[a] = wrapped(s.angle[a] + HALF * p.turn * f4(actions[a] - 2))
         s.ux[a], s.uy[a] = cos(s.angle[a]), sin(s.angle[a])
         s.x[a] = inside(s.x[a] + p.speed * s.ux[a], width)
@@ -99,7 +100,7 @@ def step(s: WorldState, actions: Array, p: Params, rewards: Array) -> bool:
         all_y += s.uy[a]
     hunt(s, p)
     look_around(s)
-    for a in range(number):
+    for a in range(s.birds):
         agreement = s.heading_x[a] * s.ux[a] + s.heading_y[a] * s.uy[a]
         rewards[a] = f4(0.01) * agreement / max(s.number[a], COMPANY)
         if s.nearest[a] < TOUCH:
@@ -195,6 +196,7 @@ def sized(agents: int) -> World:
     width, height, rows, columns = grid(agents)
 
     class State(WorldState):
+        birds: i4 = bounded(agents, low=0, high=agents)  # all: LLVM unrolls loops over a number it knows, for minutes
         x: f4[agents] = bounded(0, low=0, high=f4(width))
         y: f4[agents] = bounded(0, low=0, high=f4(height))
         angle: f4[agents] = bounded(0, low=0, high=7)

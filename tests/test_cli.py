@@ -646,7 +646,7 @@ def test_a_reader_that_has_seen_enough(here: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("verb", ["", "train", "evaluate", "watch", "resume", "list", "bench", "doctor"])
+@pytest.mark.parametrize("verb", ["", "train", "evaluate", "watch", "resume", "list", "bench", "check", "doctor"])
 def test_every_verb_explains_itself(verb: str, call: Call) -> None:
     outcome = call(*filter(None, [verb]), "--help")
     assert outcome.status == 0 and outcome.err == ""
