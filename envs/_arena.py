@@ -13,10 +13,8 @@ HEADINGS, COOLDOWN, RELOAD_TIME, MEMORY = 16, 5, 10, 60  # the last three in ste
 ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
 WIDTH, HEIGHT, RADIUS, PACE = f4(8), f4(6), f4(0.3), f4(0.3)  # half the field's sides; a fighter's size and step
 SECTOR = f4(math.pi / 8)
-VIEW, AIM = (
-    f4(math.cos(math.pi / 3)),
-    f4(math.cos(math.pi / 12)),
-)  # cosines of half the angle in which it sees, and hits
+# Cosines of how far to either side a fighter sees, and hits.
+VIEW, AIM = f4(math.cos(math.pi / 3)), f4(math.cos(math.pi / 12))
 TINY = f4(1e-6)
 
 

@@ -13,7 +13,7 @@ ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
 LANE, CROSSING, APPROACH, EXIT, SIGHT = f4(2), f4(8), f4(28), f4(24), f4(30)
 LONG, WIDE = f4(2.2), f4(0.95)  # half a car's length and width
 WIDE_ARC, TIGHT_ARC = CROSSING + LANE, CROSSING - LANE  # radii of a left turn and of a right one
-QUARTER = f4(1.5707964)
+QUARTER = f4(math.pi / 2)
 TIME_STEP, BRAKES, ENGINE = f4(0.2), f4(6), f4(3)  # seconds, m/s2
 # Bit (turn * 4 + side) * 3 + other's turn: whether the ways cross or join, the other coming from one's own road, from
 # the left, opposite, from the right (side 0 to 3).

@@ -1,12 +1,14 @@
 """Arena: two against two among walls, each seeing only what is before it, with few rounds in the magazine.
 
-observation  f4 (48,)  own health, rounds, spare rounds, time to reload and to shoot again, hits just taken; then, in
-                       the fighter's own frame, ahead and to the left: the middle of the field; both ammunition crates
-                       (there, where); walls in eight directions; the mate (alive, where, health); both opponents: how
-                       lately the team saw it, whether the fighter sees it and would hit it, where it was seen, and,
-                       while the fighter sees it, cosine and sine of its heading to one's own, and its health
-action       0 wait, 1 ahead, 2 back, 3 left, 4 right, 5 turn left, 6 turn right, 7 shoot, 8 reload
-reward       +0.1 to each of a team for each hit it lands and +0.5 for each opponent it takes out; the same is taken
+observation  f4 (48,)  own health, rounds, spare rounds, time to reload and to shoot again, hits just taken; then, each
+                       place as cosine and sine of its bearing and distance: the middle of the field; two ammunition
+                       crates (there, place); walls in eight directions; the mate (alive, place, health); both
+                       opponents: how lately the team saw it, whether the fighter itself sees it, and would hit it,
+                       the place where it was seen, and, while the fighter sees it, cosine and sine of its
+                       heading to one's own, its health
+action       0 wait, 1 ahead, 2 back, 3 left, 4 right (where no wall is), 5 turn left, 6 turn right, 7 shoot (with a
+             round ready and an opponent in sight), 8 reload (with spare rounds, and room for them)
+reward       +0.1 to each of a team for each hit it lands and +0.5 for each opponent it takes out; as much is taken
              from each of the other team
 ends         for who is out of health; for all when a team is out
 """

@@ -6,10 +6,10 @@ from rl_lab.pace import WORTH, Pace
 
 
 class Clock:
-    """A machine on which a serial and a threaded step take so long."""
+    """A machine on which a serial and a threaded step take so long, and other work between steps as long as `rest`."""
 
-    def __init__(self, serial: float, threaded: float) -> None:
-        self.serial, self.threaded, self.now, self.pace = serial, threaded, 0.0, Pace()
+    def __init__(self, serial: float, threaded: float, rest: float = 0.0) -> None:
+        self.serial, self.threaded, self.rest, self.now, self.pace = serial, threaded, rest, 100.0, Pace()
 
     def steps(self, count: int) -> float:
         """Take steps; return the share that was threaded."""
@@ -17,7 +17,7 @@ class Clock:
         for _ in range(count):
             seconds = self.threaded if self.pace.threaded else self.serial
             threaded += self.pace.threaded
-            self.now += seconds
+            self.now += self.rest + seconds
             if not self.pace.settled:
                 self.pace.tell(self.now, seconds)
         return threaded / count
@@ -38,7 +38,7 @@ def test_threads_are_left_where_they_are_slower_and_seldom_tried_again() -> None
     clock = Clock(1e-4, 2e-2)
     assert clock.steps(200) < 0.05
     assert clock.steps(1_000_000) < 0.001
-    assert clock.now < 1.1 * 1_000_200 * 1e-4
+    assert clock.now < 100 + 1.1 * 1_000_200 * 1e-4
 
 
 def test_threads_are_left_when_the_machine_gets_busy_and_taken_up_when_it_is_free() -> None:
@@ -61,4 +61,20 @@ def test_a_few_slow_steps_are_forgiven() -> None:
         clock.steps(1)
         clock.threaded = 0.6e-3
         clock.steps(9)
+    assert clock.pace.threaded
+
+
+def test_threads_are_left_alone_where_steps_are_a_small_part_of_the_work() -> None:
+    training = Clock(1e-4, 0.6e-4, rest=5e-3)
+    assert training.steps(100_000) == 0.0
+
+
+def test_threads_follow_the_work() -> None:
+    clock = Clock(1e-3, 0.6e-3)
+    clock.steps(1000)
+    clock.rest = 2e-2  # an agent begins to learn between steps
+    clock.steps(1000)
+    assert not clock.pace.threaded
+    clock.rest = 0.0
+    clock.steps(100_000)
     assert clock.pace.threaded
