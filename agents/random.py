@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
@@ -26,7 +27,7 @@ class RandomAgent:
     name = "random"
 
     def __init__(self, world: WorldInfo, seed: int) -> None:
-        self.space, self.seed, self.calls, self.rows = world.action, seed, 0, 0
+        self.space, self.spaces, self.seed, self.calls, self.rows = world.action, world.action_spaces, seed, 0, 0
 
     def attend(self, worlds: Worlds) -> None:
         """Begin its actions anew, so that an evaluation can be repeated."""
@@ -49,7 +50,17 @@ class RandomAgent:
         count = len(observations) if rows is None else max(self.rows, int(rows.max()) + 1)
         uniform = generator.random((count, *shape))
         uniform = uniform if rows is None else uniform[rows]
-        return actions_of(uniform, self.space, legal), None
+        if len(set(map(str, self.spaces))) == 1:
+            return actions_of(uniform, self.space, legal), None
+        numbers = np.arange(len(uniform)) if rows is None else rows
+        actions = actions_of(uniform, self.space, legal)
+        for seat, space in enumerate(self.spaces):
+            own = numbers % len(self.spaces) == seat
+            if isinstance(space, Box):
+                size = space.shape[0]
+                actions[own, :size] = actions_of(uniform[own, :size], space)
+                actions[own, size:] = 0.0
+        return actions, None
 
 
 def make(config: Config, world: WorldInfo) -> Agent:

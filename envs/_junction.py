@@ -10,7 +10,7 @@ CARS = 8
 LEFT, AHEAD, RIGHT = range(3)
 ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
 # Metres. The origin is the middle of the crossing; a lane's middle lies LANE to the right of its road's.
-LANE, CROSSING, APPROACH, EXIT, SIGHT = f4(2), f4(8), f4(28), f4(24), f4(30)
+LANE, CROSSING, APPROACH, EXIT, SIGHT = f4(2), f4(8), f4(34), f4(24), f4(36)
 LONG, WIDE = f4(2.2), f4(0.95)  # half a car's length and width
 WIDE_ARC, TIGHT_ARC = CROSSING + LANE, CROSSING - LANE  # radii of a left turn and of a right one
 QUARTER = f4(math.pi / 2)

@@ -1,9 +1,9 @@
 """Junction: cars meet at a crossing without lights or signs, and must work out among themselves who goes first.
 
-observation  f4 (56,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the five
-                       nearest cars within 30 m: there, metres ahead and to the left, cosine and sine of its heading
+observation  f4 (61,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the five
+                       nearest cars within 36 m: there, metres ahead and to the left, cosine and sine of its heading
                        relative to one's own, its speed, whether it blinks left, right, whether its way has yet to
-                       meet one's own, its metres to the crossing
+                       meet one's own, its metres to the crossing, whether its number is the lower one
 action       0 brake, 1 keep the speed, 2 accelerate
 reward       own: 1 for the whole way, paid by the metre, +1 arrived, -3 crashed, -0.01 a step; what an agent gets is
              by `share` the mean over the cars that are there, the rest its own
@@ -19,7 +19,6 @@ from ._junction import (
     CARS,
     ENGINE,
     EXIT,
-    HALF,
     LEFT,
     ONE,
     RIGHT,
@@ -38,7 +37,7 @@ from ._junction import (
     touch,
 )
 
-NEAR, OWN, EACH = 5, 6, 10
+NEAR, OWN, EACH = 5, 6, 11
 ARRIVED, CRASHED, HASTE = f4(1), f4(-3), f4(-0.01)
 
 
@@ -56,7 +55,7 @@ def reset(s: State, p: Params) -> None:
         s.here[a] = 1 if a < cars else 0
         s.road[a], s.turn[a] = a % 4, integers(s, 3)
         s.way[a] = uniform(s, ZERO, f4(4)) + (f4(13) if a < 4 else ZERO)  # the first four ahead of the others
-        s.speed[a] = p.limit * uniform(s, HALF, ONE)
+        s.speed[a] = p.limit * uniform(s, f4(0.4), f4(0.8))
         other = a - integers(s, a % 4 + 1)
         s.road[a], s.road[other] = s.road[other], s.road[a]
     for a in range(CARS):
@@ -122,6 +121,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
         out[at + 5] = s.speed[b] / p.limit
         out[at + 6], out[at + 7] = ONE if s.turn[b] == LEFT else ZERO, ONE if s.turn[b] == RIGHT else ZERO
         out[at + 8], out[at + 9] = ONE if meets(s, agent, b) else ZERO, (APPROACH - s.way[b]) / SIGHT
+        out[at + 10] = ONE if b < agent else ZERO
     for k in range(OWN + NEAR * EACH):
         out[k] = min(max(out[k], -ONE), ONE)  # rounding reaches over the edge
 

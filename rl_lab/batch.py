@@ -36,6 +36,8 @@ class WorldInfo(Protocol):
     @property
     def masked(self) -> bool: ...  # noqa: D102
     @property
+    def waiting(self) -> bool: ...  # noqa: D102
+    @property
     def turns(self) -> str: ...  # noqa: D102
     @property
     def observation_spaces(self) -> tuple[Box, ...]: ...  # noqa: D102

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -195,6 +197,7 @@ class Batch:
     def _step_threaded(self) -> int:
         import numba
 
+        _wake_threads()
         wanted = min(self.threads, numba.config.NUMBA_NUM_THREADS)
         if numba.get_num_threads() != wanted:  # asking is quicker than setting
             numba.set_num_threads(wanted)
@@ -322,6 +325,18 @@ class Batch:
 
     def close(self) -> None:
         """Nothing is held open; here because other batches have it."""
+
+
+@cache
+def _wake_threads() -> None:
+    """Let numba make its threads, once, without telling torch's: both ask the same OpenMP how many there shall be."""
+    import numba
+
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    numba.get_num_threads()
+    if torch:
+        torch.set_num_threads(before)
 
 
 def _check_memory(world: World, n: int) -> None:

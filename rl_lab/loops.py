@@ -96,8 +96,8 @@ world_fits = _world_fits_solo if SOLO else _world_fits_several
 @inlined
 def check_actions(b: Any) -> Any:
     """Return 0, or the outcome of the first action outside its space; NaN is outside every space."""
-    if b.illegal != REFUSE:
-        return 0
+    if MASKED and b.illegal != REFUSE:
+        return 0  # each world sees to its own
     good = True
     for i in range(len(b.actions)):
         good &= world_fits(b, i)  # and no way out: such a loop takes many actions at a time

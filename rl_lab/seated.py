@@ -30,7 +30,8 @@ class SeatedWorld:
     agents: tuple[str, ...]
     masked: bool
     frames_per_second: int
-    turns: str = ""  # whoever acts here acts in every step
+    waiting: bool
+    turns: str = ""
 
     @property
     def observation_spaces(self) -> tuple[Box, ...]:
@@ -75,7 +76,15 @@ class Seated:
         space = whole.observation_spaces[self.roles[0, 0]] if role else whole.observation
         action = whole.action_spaces[self.roles[0, 0]] if role else whole.action
         self.world = SeatedWorld(
-            whole.name, space, action, whole.horizon, whole.solved, own, whole.masked, whole.frames_per_second
+            whole.name,
+            space,
+            action,
+            whole.horizon,
+            whole.solved,
+            own,
+            whole.masked,
+            whole.frames_per_second,
+            waiting=not whole.turns or seats > 1,  # of one seat, a step lasts until it acts
         )
         self.n, self.exact, self.seed_value, self.first = n, worlds.exact, seed, 0
         self._width = space.shape[0] if len(space.shape) == 1 else None
@@ -110,6 +119,11 @@ class Seated:
             for rival in self.rivals:
                 rival.attend(self.batch)
             self._attend = False
+        self._open(wanted)
+        return self.observations
+
+    def _open(self, wanted: Array) -> None:
+        """Let these worlds' new episodes come to the learner's first move."""
         self._begin(wanted)
         self.ended[wanted] = False
         self._let_rivals_move(wanted)
@@ -117,7 +131,6 @@ class Seated:
         for array in (self.terminated, self.truncated, self.ended, self.rewards, self.departed):
             array[wanted] = 0
         self._look()
-        return self.observations
 
     def step(self) -> int:
         """Take the learner's actions and go on to where it acts again; return how many episodes ended.
@@ -224,7 +237,7 @@ class Seated:
             raise ValueError("snapshot of another game: its seats are nobody's")
         if len(rival) and not 0 <= rival.min() <= rival.max() < len(self.rivals):
             raise ValueError("snapshot of another game: its rivals are not here")
-        self.batch.restore(snapshot)
+        self.batch.restore({name: array for name, array in snapshot.items() if not name.startswith("seated_")})
         for name, array in self._persistent().items():
             array[...] = snapshot[f"seated_{name}"]
         for each, count in zip(self.rivals, calls.tolist(), strict=True):
@@ -232,6 +245,8 @@ class Seated:
             if hasattr(each, "calls"):
                 each.calls = count
         self._attend = False
+        if not self.exact:  # foreign worlds are in new episodes
+            self._open(np.ones(self.n, np.bool_))
 
     def _persistent(self) -> dict[str, Array]:
         names = "observations final_observations rewards terminated truncated ended active departed legal"

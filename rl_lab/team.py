@@ -42,6 +42,8 @@ class SeatsView:
             tuple(whole.agents[a] for a in seats),
             whole.masked,
             whole.frames_per_second,
+            waiting=True,
+            turns=whole.turns,
         )
         self.n, self.worlds, self.seats, self.table = worlds.n, worlds, list(seats), table
         shape = (self.n, len(seats))
@@ -166,9 +168,11 @@ class Team:
         self.table = Table(worlds)
         agents = len(worlds.world.agents)
         self.views = {name: SeatsView(worlds, seats, self.table) for name, seats in policies.items()}
-        # Each seed sets the global generators; the last one's stand.
+        # Seeds of their own, or all would begin with the same weights and explore alike. Each sets the global
+        # generators; the last one's stand.
         self.learners = {
-            name: make(view, -(-budget * len(view.seats) // agents), seed) for name, view in self.views.items()
+            name: make(view, -(-budget * len(view.seats) // agents), seed + k)
+            for k, (name, view) in enumerate(self.views.items())
         }
 
     @property
@@ -247,6 +251,9 @@ class TeamAgent:
         self._shape, self._dtype = worlds.actions.shape[2:], worlds.actions.dtype
         for member in self._members:
             member.agent.attend(worlds)
+            places: Any = getattr(member.agent, "places", None)
+            if places is not None:  # a policy that tells agents apart knows those it was trained with
+                places[list(member.seats)] = np.arange(len(member.seats))
 
     def act(
         self,

@@ -21,6 +21,7 @@ from .batch import WorldInfo, Worlds
 from .casting import seats_of
 from .evaluate import SELECTION_SEED, Evaluation, evaluate, ranked
 from .names import UsageError
+from .player import roles_played
 from .progress import Progress
 from .run import Run
 from .scenario import Scenario
@@ -213,6 +214,11 @@ class _Training:
         self.run, self.scenario, self.learner, self.worlds = run, scenario, learner, worlds
         self.interrupts, self.progress = interrupts, progress
         self.opponent = opponent_of(scenario, getattr(worlds, "batch", worlds).world)
+        world = worlds.world
+        # One's gain is another's loss: a mean over all says nothing of how good they are, and the newest are kept.
+        self.opposed = self.opponent is None and (
+            bool(getattr(world, "zero_sum", False)) or (bool(scenario.policies) and len(world.roles) > 1)
+        )
         self.best = -math.inf
         self.selections = 0
         self.seconds = 0.0  # of the parts before this one
@@ -318,8 +324,8 @@ class _Training:
         )
         self.selections, self.unsaved = passed, True
         score = float(measured.summary["mean_return"])
-        self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}")
-        if score >= self.best:
+        self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}{' (not compared)' * self.opposed}")
+        if self.opposed or score >= self.best:
             self.best = score
             saved = self.learner.save_agent()
             state = {**saved.state, "selection_return": score}
@@ -410,6 +416,9 @@ def make_opponent(scenario: Scenario) -> Agent | None:
         return None
     worlds = batch.make(scenario.world, 1, scenario.params)
     try:
+        if len(worlds.world.agents) == 1:
+            raise ValueError(f"{worlds.world.name} has one agent: nobody can be its opponent")
+        roles_played(worlds.world, scenario.role)
         return opponent_of(scenario, worlds.world)
     except ValueError as error:
         raise UsageError(f"opponent: {error}") from None

@@ -169,6 +169,11 @@ class World:
         return roles_of(self.agents)
 
     @property
+    def waiting(self) -> bool:
+        """Whether agents can be there without acting: others move, or they have left."""
+        return len(self.agents) > 1
+
+    @property
     def masked(self) -> bool:
         """Whether actions can be illegal: where the author says so, or where agents have different numbers of them."""
         counts = {space.n for space in self.action_spaces if isinstance(space, Discrete)}

@@ -69,6 +69,10 @@ class Seat:
     action: Discrete[Any] | Box
     name: str = "seat"
 
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        return (self.action,)
+
 
 def config(agent: str, **settings: Any) -> Any:
     return catalogue.load(agent).Config(**settings)

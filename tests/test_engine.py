@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -495,6 +496,7 @@ def test_threads_found_by_trial_change_no_number(monkeypatch: pytest.MonkeyPatch
     serial = Batch(COUNTER, 50, threads=1)
     monkeypatch.setattr(engine.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(pace, "WORTH", 0.0)
+    monkeypatch.setattr(pace, "SHARE", 0.0)
     chosen, used = Batch(COUNTER, 50), []
     for batch in (serial, chosen):
         batch.reset()
@@ -504,6 +506,12 @@ def test_threads_found_by_trial_change_no_number(monkeypatch: pytest.MonkeyPatch
     assert any(used) and not all(used[60:]) and not any(used[:60])
     assert chosen.states.tobytes() == serial.states.tobytes()
     assert chosen.log_totals.tobytes() == serial.log_totals.tobytes()
+
+
+def test_threads_of_the_engine_leave_torchs_alone() -> None:
+    program = "import torch; torch.set_num_threads(1); from rl_lab import batch; b = batch.make('catch', 8, threads=2)"
+    program += "; b.reset(); b.step(); assert torch.get_num_threads() == 1"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_more_threads_than_worlds() -> None:

@@ -172,23 +172,69 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_learner_never_acts_illegally_nor_learns_from_the_absent(name: str) -> None:
-    taught = learner(name, Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL[name])
+def test_ppo_never_acts_illegally_nor_learns_from_who_waits() -> None:
+    taught = learner("ppo", Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL["ppo"])
     for _ in range(4):
         taught.advance()  # the batch refuses illegal actions
-    model = taught.model
-    buffer = model.rollout_buffer if name == "ppo" else model.replay_buffer
-    acted = buffer.acted[: buffer.pos if not buffer.full else None]
-    assert 0.3 < acted.mean() < 0.7
-    if name == "ppo":
-        model.collect_rollouts(model.env, taught._callback, buffer, 8)
-        expected = int(buffer.acted.sum())
-        assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
-        moving = torch.cat([part.observations[:, 1] for part in buffer.get(10)])
-    else:
-        moving = buffer.sample(500).observations[:, 1]
-    assert (moving == 1).all()
+    model, buffer = taught.model, taught.model.rollout_buffer
+    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    expected = int(buffer.acted.sum())
+    assert 0.3 < buffer.acted.mean() < 0.7
+    assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
+    assert all((part.observations[:, 1] == 1).all() for part in buffer.get(10)), "whose move it was not is in"
+
+
+def test_advantages_are_those_of_each_players_own_turns() -> None:
+    """Against GAE written out for one player: its turns in order, and all it was paid until the next of them."""
+    taught = learner("ppo", Batch(World(**NIM), 8, seed=3), budget=9999, **SMALL["ppo"] | {"batch_size": 128})
+    taught.advance()
+    model, buffer = taught.model, taught.model.rollout_buffer
+    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    gamma, decay, compared = buffer.gamma, buffer.gamma * buffer.gae_lambda, 0
+    for row in range(16):
+        ends = [t for t in range(1, 8) if buffer.episode_starts[t, row]]
+        for first, last in zip([0, *ends], ends, strict=False):  # whole or begun before, but ended in the rollout
+            turns = [t for t in range(first, last) if buffer.acted[t, row]]
+            following = 0.0
+            for k in reversed(range(len(turns))):
+                until = turns[k + 1] if k + 1 < len(turns) else last
+                paid = float(buffer.rewards[turns[k] : until, row].sum())
+                after = float(buffer.values[until, row]) if k + 1 < len(turns) else 0.0
+                following = paid + gamma * after - float(buffer.values[turns[k], row]) + decay * following
+                assert buffer.advantages[turns[k], row] == pytest.approx(following, abs=1e-5)
+                compared += 1
+    assert compared > 20 and (buffer.rewards == -1).any()
+
+
+def test_dqn_samples_only_rows_that_acted() -> None:
+    taught = learner("dqn", Batch(worlds.load("junction"), 4, seed=0), budget=4000, **SMALL["dqn"])
+    for _ in range(3):
+        taught.advance()
+    buffer = taught.model.replay_buffer
+    assert 0.05 < buffer.acted.mean() < 0.95
+    buffer.rewards[~buffer.acted] = 777.0
+    assert buffer.sample(2000).rewards.max() < 700
+
+
+def test_dqn_says_that_it_needs_an_opponent_for_a_game_of_turns() -> None:
+    with pytest.raises(ValueError, match="only against an opponent"):
+        learner("dqn", Batch(World(**NIM), 2), **SMALL["dqn"])
+
+
+def test_a_view_of_one_seat_knows_who_waits_and_who_has_left() -> None:
+    world = worlds.load("junction")
+    game = Seated(Batch(world, 32, seed=2), [random_agent(world)], seed=2)
+    rows = LabVecEnv(game)
+    rows.reset()
+    left = 0
+    for _ in range(200):
+        game_actions = np.ones(32, np.int64)
+        rows.step_async(game_actions)
+        _, _, dones, infos = rows.step_wait()
+        gone = game.departed[:, 0] & ~game.ended
+        left += int(gone.sum())
+        assert dones[gone].all() and all("terminal_observation" in infos[i] for i in np.flatnonzero(gone))
+    assert left > 0 and not rows.acted.all()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -229,16 +275,21 @@ def run(*words: str) -> None:
     assert main(list(words)) == 0
 
 
-TAG = "world: tic_tac_toe\nbudget: 1500\nworlds: 4\nthreads: 1\nvideo: false\n"
-TAG += "policies: {cross: [x], nought: [o]}\nevaluation: {episodes: 8, selections: 2, selection_episodes: 4}\n"
+BOTH = "budget: 2400\nworlds: 4\nthreads: 1\nvideo: false\n"
+BOTH += "evaluation: {episodes: 8, selections: 2, selection_episodes: 4}\n"
+GAMES = {
+    "ppo": "world: tic_tac_toe\npolicies: {cross: [x], nought: [o]}\n",
+    "dqn": "world: simple_tag\npolicies: {cross: [adversary], nought: [agent]}\n",
+}
 
 
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
     agent: str, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = "n_steps: 16, batch_size: 32" if agent == "ppo" else "learning_starts: 50, buffer_size: 500"
-    (inside / "both.yaml").write_text(TAG + f"agent: {{name: {agent}, {own}}}\ncheckpoint: {{steps: 400}}\n")
+    own = "n_steps: 16, batch_size: 32" if agent == "ppo" else "learning_starts: 50, buffer_size: 1200"
+    text = f"agent: {{name: {agent}, {own}}}\ncheckpoint: {{steps: 400}}\n"
+    (inside / "both.yaml").write_text(BOTH + GAMES[agent] + text)
     run("train", "both.yaml", "run_dir=whole")
     run("train", "both.yaml", "run_dir=part")
     for later in sorted((inside / "part/checkpoints").iterdir())[1:]:

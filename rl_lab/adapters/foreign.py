@@ -40,6 +40,11 @@ class ForeignWorld:
         return (self.action,) * len(self.agents)
 
     @property
+    def waiting(self) -> bool:
+        """See `World.waiting`."""
+        return len(self.agents) > 1
+
+    @property
     def roles(self) -> dict[str, tuple[int, ...]]:
         """See `World.roles`."""
         return roles_of(self.agents)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,15 @@ class LabVecEnv(VecEnv):
                 worlds.legal,
             )
         )
+        self._waiting, self._in_turns = worlds.world.waiting, bool(worlds.world.turns)
         self._seats = np.tile(np.arange(self.agents), worlds.n) if indicator else None
         self.acted = np.ones(rows, np.bool_)
         self._empty: dict[str, Any] = {}
         self._begin = time.time()
         space = worlds.world.observation
-        super().__init__(rows, with_indicator(space, self.agents) if indicator else space, worlds.world.action)
+        # A copy: a space has a random generator, and the world's own is everybody's.
+        action = deepcopy(worlds.world.action)
+        super().__init__(rows, with_indicator(space, self.agents) if indicator else space, action)
 
     def _shown(self, observations: Array) -> Array:
         return observations.copy() if self._seats is None else indicated(observations, self._seats, self.agents)
@@ -86,7 +90,7 @@ class LabVecEnv(VecEnv):
         """Step; observations, rewards and dones are copies, because SB3 keeps them over the next step."""
         worlds = self.worlds
         infos = [self._empty] * self.num_envs
-        if self.agents == 1:
+        if not self._waiting:
             ended = worlds.ended if worlds.step() else None
             if ended is not None:
                 self._report(np.flatnonzero(ended), infos)
@@ -96,7 +100,8 @@ class LabVecEnv(VecEnv):
         over = np.repeat(worlds.ended, self.agents)
         dones = over | self._departed
         if finished or self._departed.any():
-            self._report(np.flatnonzero(dones & self.acted), infos)
+            # Who left before has been told already; who waited for its turn has not.
+            self._report(np.flatnonzero(dones if self._in_turns else dones & self.acted), infos)
         return self._shown(self._observations), self._rewards.copy(), dones, infos
 
     def _report(self, rows: Array, infos: list[dict[str, Any]]) -> None:

@@ -47,17 +47,17 @@ class Sb3Agent:
     ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
         self.indicator = indicator
-        self._places = np.arange(max(indicator, 1))  # of each seat, what the indicator shows
+        self.places = np.arange(max(indicator, 1))  # of each seat, what the indicator shows
         self._action_shape = policy.action_space.shape or ()
         policy.set_training_mode(False)
 
     def attend(self, worlds: Worlds) -> None:
         """Note how the seats of these worlds are numbered; it needs nothing else of them."""
         world, self._action_shape = worlds.world, worlds.actions.shape[2:]
-        self._places = np.arange(len(world.agents))
+        self.places = np.arange(len(world.agents))
         if self.indicator and self.indicator != len(world.agents):
             for seats in world.roles.values():  # it was trained at one role's seats
-                self._places[list(seats)] = np.arange(len(seats)) % self.indicator
+                self.places[list(seats)] = np.arange(len(seats)) % self.indicator
 
     def act(
         self,
@@ -74,7 +74,7 @@ class Sb3Agent:
             observations = observations[:, : shape[0] - self.indicator]
         if self.indicator:
             numbers = np.arange(len(observations)) if rows is None else rows
-            observations = indicated(observations, self._places[numbers % len(self._places)], self.indicator)
+            observations = indicated(observations, self.places[numbers % len(self.places)], self.indicator)
         if self.normalizer is not None:
             mean, var = self.normalizer["mean"], self.normalizer["var"]
             scaled = (observations - mean) / np.sqrt(var + 1e-8)
@@ -133,7 +133,7 @@ class Sb3Learner:
         set_random_seed(seed)
         self.indicator = len(worlds.world.agents) if indicator else 0
         self.timed = _TimedVecEnv(worlds, indicator=indicator)
-        if worlds.world.masked or len(worlds.world.agents) > 1:
+        if worlds.world.masked or worlds.world.waiting:
             algorithm, arguments = _for_rows(algorithm, self.timed, dict(arguments))
         env: VecEnv = self.timed
         if normalize_observations or normalize_rewards:
@@ -166,7 +166,9 @@ class Sb3Learner:
         model.logger.name_to_value.clear()
         if self.on_policy:
             self._collect(model)
-            self._learn(model.train)
+            acted = getattr(model.rollout_buffer, "acted", None)
+            if acted is None or acted.sum() > 1:  # of a single row there is no standard deviation
+                self._learn(model.train)
         else:
             # In rounds of all rows: several policies that learn side by side stay in step.
             rounds = max(CHUNK // self.timed.worlds.n, 1)
@@ -185,7 +187,8 @@ class Sb3Learner:
         metrics = {key: value for key, value in metrics.items() if np.isfinite(value)}
         if episodes:
             metrics["rollout/return"] = float(np.mean([e["r"] for e in episodes]))
-            metrics["rollout/length"] = float(np.mean([e["l"] for e in episodes]))
+        if lengths := [e["l"] for e in episodes if e["l"]]:  # of agents that left early it is not known
+            metrics["rollout/length"] = float(np.mean(lengths))
         return metrics
 
     def _collect(self, model: Any) -> None:
@@ -365,6 +368,8 @@ def _for_rows(
 ) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
     """Return the algorithm and arguments that learn from rows with illegal actions or absent agents."""
     if not issubclass(algorithm, OnPolicyAlgorithm):
+        if rows.worlds.world.turns:
+            raise ValueError("dqn learns a game of turns only against an opponent: add opponent=NAME, or use ppo")
         return RowDQN, arguments | {"replay_buffer_class": ActingReplay, "replay_buffer_kwargs": {"rows": rows}}
     if not rows.worlds.world.masked:
         return algorithm, arguments | {"rollout_buffer_class": ActingRollout, "rollout_buffer_kwargs": {"rows": rows}}

@@ -39,6 +39,21 @@ class _ActingRows(RolloutBuffer):
         self.acted[self.pos] = self.rows.acted
         super().add(*arguments, **named)
 
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: Array) -> None:
+        """GAE over the steps in which a row acted: what it is paid until it acts again belongs to its last act."""
+        after = last_values.clone().cpu().numpy().flatten()
+        alive, gained, owed = 1.0 - dones.astype(np.float32), np.zeros_like(after), np.zeros_like(after)
+        for t in reversed(range(self.buffer_size)):
+            acted, reward = self.acted[t], self.rewards[t] + owed
+            error = reward + self.gamma * after * alive - self.values[t]
+            self.advantages[t] = error + self.gamma * self.gae_lambda * alive * gained
+            gained = np.where(acted, self.advantages[t], gained)
+            after = np.where(acted, self.values[t], after)
+            begun = self.episode_starts[t] != 0
+            alive = np.where(begun, 0.0, np.where(acted, 1.0, alive))
+            owed = np.where(begun | acted, 0.0, reward)
+        self.returns = self.advantages + self.values
+
     def get(self, batch_size: int | None = None) -> Iterator[Any]:  # type: ignore[override]
         if not self.generator_ready:
             for name in self.names:

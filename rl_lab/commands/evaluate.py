@@ -108,6 +108,10 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
     own = dataclasses.replace(run.scenario(), device=scenario.device)  # what it was trained as, whatever it plays now
+    if own.role and scenario.role != own.role:
+        raise UsageError(f"{target} was trained as {own.role}; role= cannot be changed")
+    if scenario.policies != own.policies:
+        raise UsageError(f"{target} has its own policies; policies= cannot be changed")
     agent, step = load_agent(path if checkpoint else run.agent, own)
     return agent, scenario, run, step
 
