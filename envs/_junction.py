@@ -209,7 +209,7 @@ def draw(s: State, p: Record, canvas: Canvas) -> None:
     for a in range(CARS):
         if s.here[a]:  # the way before it
             whole = APPROACH + inside(s.turn[a]) + EXIT
-            ways = [min(s.way[a] + 2.5 + k, whole + 12) for k in range(45)]
+            ways = [min(s.way[a] + 2.5 + 1.5 * k, whole + 12) for k in range(54)]
             path = [pose(s.road[a], s.turn[a], f4(way))[:2] for way in ways]
             canvas.line(path, translucent(PAINTS[s.turn[a]], 0.4), 0.5)
     for a in range(CARS):

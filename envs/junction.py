@@ -5,7 +5,7 @@ observation  f4 (61,)  own speed, metres to the crossing and to the end, turn (l
                        relative to one's own, its speed, whether it blinks left, right, whether its way has yet to
                        meet one's own, its metres to the crossing, whether its number is the lower one
 action       0 brake, 1 keep the speed, 2 accelerate
-reward       own: 1 for the whole way, paid by the metre, +1 arrived, -3 crashed, -0.01 a step; what an agent gets is
+reward       own: 1 for the whole way, paid by the metre, +1 arrived, -6 crashed, -0.01 a step; what an agent gets is
              by `share` the mean over the cars that are there, the rest its own
 ends         for a car when it arrives or touches another; for all when the last one left
 """
@@ -38,7 +38,7 @@ from ._junction import (
 )
 
 NEAR, OWN, EACH = 5, 6, 11
-ARRIVED, CRASHED, HASTE = f4(1), f4(-3), f4(-0.01)
+ARRIVED, CRASHED, HASTE = f4(1), f4(-6), f4(-0.01)
 
 
 class Params(Record):
@@ -141,4 +141,5 @@ world = World(
     present="here",
     horizon=200,
     frames_per_second=10,
+    solved=0.9,  # of eight seats, six taken: nobody crashes, and nobody waits for long
 )

@@ -76,9 +76,11 @@ def _alone(game: Any) -> Callable[[], int]:
 
 
 def _together(env: Any) -> Callable[[], int]:
-    env.reset(seed=0)
+    seen, _ = env.reset(seed=0)
     for agent in env.possible_agents:
         env.action_space(agent).seed(0)
+    if isinstance(next(iter(seen.values())), dict):
+        return _together_masked(env, seen)
     choices = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(_STEPS)]
 
     def run() -> int:
@@ -88,6 +90,27 @@ def _together(env: Any) -> Callable[[], int]:
                 env.reset()
             acted += len(env.agents)
             env.step({agent: actions[agent] for agent in env.agents})
+        return acted
+
+    return run
+
+
+def _together_masked(env: Any, seen: dict[str, Any]) -> Callable[[], int]:
+    chance = np.random.default_rng(0)
+
+    def choose(mask: Any, share: float) -> int:
+        legal = np.flatnonzero(mask)
+        return int(legal[int(share * len(legal))])
+
+    def run() -> int:
+        nonlocal seen
+        acted = 0
+        for shares in chance.random((_STEPS, len(env.possible_agents))).tolist():
+            if not env.agents:
+                seen, _ = env.reset()
+            acted += len(env.agents)
+            actions = {a: choose(seen[a]["action_mask"], share) for a, share in zip(env.agents, shares, strict=False)}
+            seen = env.step(actions)[0]
         return acted
 
     return run

@@ -204,7 +204,7 @@ def test_who_arrives_or_crashes_leaves_and_is_counted() -> None:
     batch = played("junction", 60, share=0.0)
     paid = np.zeros((60, 8))
     began = batch.states["here"].copy()
-    length = np.array([28 + 5 * np.pi + 24, 28 + 16 + 24, 28 + 3 * np.pi + 24])[batch.states["turn"]]
+    length = (34 + 24 + np.array([5 * np.pi, 16, 3 * np.pi]))[batch.states["turn"]]
     start = batch.states["way"].copy()
     while not batch.ended.all():
         here, ended = batch.states["here"].copy(), batch.ended.copy()
@@ -221,7 +221,7 @@ def test_who_arrives_or_crashes_leaves_and_is_counted() -> None:
         "arrived": ((began == 1) & ~wrecked).sum() / 60,
         "crashed": wrecked.sum() / 60,
     }
-    expected = (s["way"] - start) / length + np.where(wrecked, -3.0, 1.0)
+    expected = (s["way"] - start) / length + np.where(wrecked, -6.0, 1.0)
     assert np.allclose(paid[began == 1], expected[began == 1], atol=1e-3)
 
 
@@ -238,7 +238,7 @@ def test_the_team_is_paid_the_same_however_it_shares() -> None:
 
 def test_the_table_of_conflicts_is_what_the_ways_say() -> None:
     def path(road: int, turn: int) -> list[Array]:
-        ways = np.arange(28 - 2, 28 + float(roads.inside(turn)) + 2.2, 0.8)
+        ways = np.arange(34 - 2, 34 + float(roads.inside(turn)) + 2.2, 0.8)
         return [np.array(roads.pose(road, turn, f4(way)), float) for way in ways]
 
     for turn in range(3):
