@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,15 +167,30 @@ def _njit() -> Any:
 
 def _readers(world: World) -> dict[str, Callable[..., Any]]:
     """Return functions that read the State fields a world names, and what is legal where only the counts say it."""
-    code = f"def to_move(s): return s.{world.turns or 't'}\n"
-    code += f"def present(s, agent): return {f's.{world.present}[agent]' if world.present else 1}\n"
-    names = ["to_move", "present"]
-    made: dict[str, Any] = {}
+
+    def field(s: Any) -> Any:
+        return getattr(s, FIELD)  # type: ignore[name-defined]  # noqa: F821
+
+    def element(s: Any, agent: Any) -> Any:
+        return getattr(s, FIELD)[agent]  # type: ignore[name-defined]  # noqa: F821
+
+    def everybody(s: Any, agent: Any) -> Any:
+        return 1
+
+    def counted(s: Any, agent: Any, p: Any, mask: Any) -> None:
+        for k in range(COUNTS[agent]):  # type: ignore[name-defined]  # noqa: F821
+            mask[k] = 1
+
+    def over(function: Any, **names: Any) -> Any:
+        return FunctionType(function.__code__, {"__name__": __name__, "__builtins__": __builtins__, **names})
+
+    found = {
+        "to_move": over(field, FIELD=world.turns or "t"),
+        "present": over(element, FIELD=world.present) if world.present else everybody,
+    }
     if world.masked and not world.legal:
-        code += "def legal(s, agent, p, mask):\n    for k in range(COUNTS[agent]): mask[k] = 1\n"
-        made, names = {"COUNTS": _limits(world)["COUNTS"]}, [*names, "legal"]
-    exec(code, made)  # World has seen to it that these are fields
-    return {key: made[key] for key in names}
+        found["legal"] = over(counted, COUNTS=_limits(world)["COUNTS"])
+    return found
 
 
 def _template(name: str) -> Path:

@@ -181,9 +181,10 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
         raise UsageError(f"{path} holds no agent yet: train it first")
     factory = catalogue.load(scenario.agent)
     worlds = batch.make(scenario.world, 1, scenario.params)
-    saved, device = Saved(found.tensors, found.state), device_of(scenario.device)
+    saved = Saved(found.tensors, found.state)
     with _fitting(found.path):
         agent: Agent
+        device = device_of(scenario.device)
         if scenario.policies:
             policies = seats_of(worlds.world, scenario.policies)
             agents: dict[str, Agent] = {}

@@ -8,8 +8,10 @@ from rl_lab import worlds
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let all tests of a world run in one process: two would compile the same kernels at the same time."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     names = set(worlds.names())
     for item in items:
         values = getattr(item, "callspec", None)

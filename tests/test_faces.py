@@ -115,7 +115,7 @@ def test_the_module_prefix_is_all_that_a_new_process_needs(tmp_path: Path) -> No
 def test_the_declared_entry_point_registers_every_world(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [p for p in importlib.metadata.entry_points(group="gymnasium.envs") if p.name == "rl_lab"]
     assert len({point.value for point in found}) == 1
-    expected = {f"rl_lab/{name}-v0" for name in NAMES}
+    expected = {f"rl_lab/{name}-v0" for name in worlds.names()}
     registry = gym.envs.registration.registry
     for identity in expected:
         monkeypatch.delitem(registry, identity)
@@ -136,7 +136,7 @@ ADVICE = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", worlds.names())
 def test_both_checkers_pass(name: str, screen: None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

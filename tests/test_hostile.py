@@ -23,7 +23,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from rl_lab import checkpoint
+from rl_lab import batch, checkpoint
 from rl_lab.cli import main
 from rl_lab.film import film, load_trace
 
@@ -659,6 +659,9 @@ def test_a_whole_cycle_unpickles_and_evaluates_nothing_of_a_users(
     from rl_lab.compiler import cache_folder
 
     monkeypatch.chdir(tmp_path)
+    compiled = batch.make("cartpole", 64, threads=1)  # so that the cache holds what the cycle will read
+    compiled.reset()
+    compiled.step()
     Path("canary.yaml").write_text(
         "defaults: [cartpole, _self_]\nname: canary\nagent: {name: AGENT}\n".replace("AGENT", agent)
     )

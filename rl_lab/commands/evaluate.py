@@ -107,12 +107,14 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     scenario = compose(str(run.path / "config.yaml"), overrides)
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
-    own = dataclasses.replace(run.scenario(), device=scenario.device)  # what it was trained as, whatever it plays now
+    own = run.scenario()
     if own.role and scenario.role != own.role:
         raise UsageError(f"{target} was trained as {own.role}; role= cannot be changed")
     if scenario.policies != own.policies:
         raise UsageError(f"{target} has its own policies; policies= cannot be changed")
-    agent, step = load_agent(path if checkpoint else run.agent, own)
+    # Whoever it meets now, it sits where it was trained to sit.
+    trained = dataclasses.replace(scenario, opponent=own.opponent, role=own.role, policies=own.policies)
+    agent, step = load_agent(path if checkpoint else run.agent, trained)
     return agent, scenario, run, step
 
 
