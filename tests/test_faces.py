@@ -136,7 +136,7 @@ ADVICE = (
 )
 
 
-@pytest.mark.parametrize("name", worlds.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_both_checkers_pass(name: str, screen: None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
