@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
 
 from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
-from rl_lab.chance import actions_of
+from rl_lab.chance import actions_at
 from rl_lab.world import Array
 
 
@@ -22,7 +21,7 @@ class Config:
 
 
 class RandomAgent:
-    """Draws from the action space, or from what is legal; see `chance.actions_of`."""
+    """Draws from the action space, or from what is legal; see `chance.actions_at`."""
 
     name = "random"
 
@@ -50,17 +49,8 @@ class RandomAgent:
         count = len(observations) if rows is None else max(self.rows, int(rows.max()) + 1)
         uniform = generator.random((count, *shape))
         uniform = uniform if rows is None else uniform[rows]
-        if len(set(map(str, self.spaces))) == 1:
-            return actions_of(uniform, self.space, legal), None
         numbers = np.arange(len(uniform)) if rows is None else rows
-        actions = actions_of(uniform, self.space, legal)
-        for seat, space in enumerate(self.spaces):
-            own = numbers % len(self.spaces) == seat
-            if isinstance(space, Box):
-                size = space.shape[0]
-                actions[own, :size] = actions_of(uniform[own, :size], space)
-                actions[own, size:] = 0.0
-        return actions, None
+        return actions_at(uniform, self.spaces, numbers % len(self.spaces), legal), None
 
 
 def make(config: Config, world: WorldInfo) -> Agent:

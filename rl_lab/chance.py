@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from .world import Array
+
+if TYPE_CHECKING:
+    from .engine import Batch
 
 
 def actions_of(uniform: Array, space: Discrete[Any] | Box, legal: Array | None = None) -> Array:
@@ -33,12 +37,30 @@ def actions_of(uniform: Array, space: Discrete[Any] | Box, legal: Array | None =
     return inside
 
 
-def fill(batch: Any, uniform: Array) -> None:
-    """Write random actions for every agent of an `engine.Batch` into its `actions`; uniform [N, A] or [N, A, k]."""
-    world = batch.world
-    for a, space in enumerate(world.action_spaces):
+def actions_at(
+    uniform: Array, spaces: Sequence[Discrete[Any] | Box], seats: Array, legal: Array | None = None
+) -> Array:
+    """Return random actions, int64 [B] or float32 [B, k], of agents at `seats`, int64 [B], each from its own space.
+
+    `uniform` is [B] or [B, k], `legal` uint8 [B, actions]; numbers behind a shorter Box are 0.
+    """
+    if all(space is spaces[0] for space in spaces):
+        return actions_of(uniform, spaces[0], legal)
+    actions = np.zeros(uniform.shape, np.float32 if isinstance(spaces[0], Box) else np.int64)
+    for seat, space in enumerate(spaces):
+        own = np.flatnonzero(seats == seat)
         if isinstance(space, Box):
             size = space.shape[0]
-            batch.actions[:, a, :size] = actions_of(uniform[:, a, :size], space)
+            actions[own, :size] = actions_of(uniform[own, :size], space)
         else:
-            batch.actions[:, a] = actions_of(uniform[:, a], space, batch.legal[:, a] if world.masked else None)
+            actions[own] = actions_of(uniform[own], space, None if legal is None else legal[own])
+    return actions
+
+
+def fill(batch: Batch, uniform: Array) -> None:
+    """Write random actions for every agent of a batch into its `actions`; uniform [N, A] or [N, A, k]."""
+    world, rows = batch.world, batch.active.size
+    legal = batch.legal.reshape(rows, -1) if world.masked else None
+    seats = np.tile(np.arange(len(world.agents)), batch.n)
+    actions = actions_at(uniform.reshape(rows, *uniform.shape[2:]), world.action_spaces, seats, legal)
+    batch.actions[...] = actions.reshape(batch.actions.shape)

@@ -182,10 +182,10 @@ def properties() -> dict[str, Property]:
     }
 
 
-def manageable(world: World) -> World:
-    """Return the world or, of one whose module makes it for any number of agents with `sized(n)`, one for a few."""
+def manageable(world: World, agents: int = _FEW) -> World:
+    """Return the world or, of a crowd whose module makes it for any number of agents with `sized(n)`, one for these."""
     sized = getattr(sys.modules[world.step.__module__], "sized", None)
-    few = sized(_FEW) if sized is not None and len(world.agents) > _CROWD else world
+    few = sized(agents) if sized is not None and len(world.agents) > _CROWD else world
     return few if isinstance(few, World) else world
 
 

@@ -66,9 +66,11 @@ def loops(world: World) -> ModuleType:
 
 @cache
 def _loops(world: World) -> ModuleType:
+    import numba
+
     put, take = columns.reward_column()
     more = {"scratch": columns.scratch(), "put": put, "take": take}
-    more["philox"] = kernels.link(rng.philox, partial(_njit(), forceinline=True, **_OPTIONS))
+    more["philox"] = kernels.link(rng.philox, partial(numba.njit, forceinline=True, **_OPTIONS))
     plan = columns.plan(world)
     if plan:
         more |= {
@@ -157,12 +159,6 @@ def plain_loops(world: World) -> ModuleType:
     }
     namespace = vars(_execute(_template("episode"), f"rl_lab_plain_episode.{world.name}", namespace))
     return _execute(_template("loops"), f"rl_lab_plain.{world.name}", namespace)
-
-
-def _njit() -> Any:
-    import numba
-
-    return numba.njit
 
 
 def _readers(world: World) -> dict[str, Callable[..., Any]]:

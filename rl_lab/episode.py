@@ -195,8 +195,6 @@ def settle(i: Any, event: Any, batch: Any) -> Any:
                 b.final_observations[i, a, k] = b.flat[i, a, k]
     elif b.mode == NEXT_STEP:
         b.terminated[i] = b.truncated[i] = b.ended[i] = 0
-        for a in range(A):
-            b.departed[i, a] = 0
     else:
         return finished
     restart(i, b)

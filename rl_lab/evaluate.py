@@ -146,9 +146,8 @@ def _episodes(player: Player, count: int, first_seed: int, seats: list[tuple[int
     actions = np.zeros((n, 64, *taken.shape[1:]), taken.dtype)  # [N, T], doubled when full
 
     def begin(fresh: Array) -> None:
-        for w in np.flatnonzero(fresh) if len(player.agents) > 1 else ():
-            player.seating[w] = 1
-            player.seating[w, seats[index[w] % len(seats)]] = 0
+        for w in np.flatnonzero(fresh).tolist():
+            player.sit(w, seats[index[w] % len(seats)])
         # The others' seeds do not take hold; they need only be valid.
         player.begin(fresh, first_seed + np.minimum(index, count - 1))
 

@@ -229,13 +229,12 @@ class Show:
 
     def restart(self) -> None:
         """Begin every world's episode again, from the same seed."""
+        self._player.attend()
         self._begin(np.ones(self.worlds.n, np.bool_))
 
     def _begin(self, fresh: Array) -> None:
-        if len(self._player.agents) > 1:
-            for i in np.flatnonzero(fresh):
-                self._player.seating[i] = 1
-                self._player.seating[i, self._seats[(self._seeds[i] - self._first_seed) % len(self._seats)]] = 0
+        for i in np.flatnonzero(fresh).tolist():
+            self._player.sit(i, self._seats[(self._seeds[i] - self._first_seed) % len(self._seats)])
         self._player.begin(fresh, self._seeds)
         self._steps[fresh] = self._returns[fresh] = self._held[fresh] = 0
 

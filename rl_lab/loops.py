@@ -211,6 +211,7 @@ def step_each(low: Any, high: Any, batch: Any) -> Any:
         if b.ended[i] and b.mode != SAME_STEP:
             for a in range(A):
                 b.rewards[i, a] = 0.0
+                b.departed[i, a] = b.fouls[i, a] = 0
             event = FROZEN
         else:
             over, paid = play(i, b)

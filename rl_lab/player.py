@@ -16,8 +16,8 @@ from .world import Array
 class Player:
     """Agents at N worlds that do not reset by themselves: their holder says which begin, from which seed.
 
-    `seating`, int64 [N, A], says which of the agents has which seat; the first has all of them unless the holder writes
-    another there before an episode begins. An agent whose `act` returns a state has one more method,
+    `seating`, int64 [N, A], says which of the agents has which seat: the first has all of them until `sit` gives it
+    some and the second the others. An agent whose `act` returns a state has one more method,
     `begin(state, fresh) -> state`: the state with the rows where fresh, bool [B], as they are before an episode's
     first step. Where there are several seats, agents must do without.
     """
@@ -29,14 +29,23 @@ class Player:
         self._state: Any = None
         self._attends = False
 
+    def sit(self, world: int, seats: tuple[int, ...]) -> None:
+        """Give the first agent these seats of a world and the second, if there is one, the rest."""
+        self.seating[world] = len(self.agents) - 1
+        self.seating[world, seats] = 0
+
+    def attend(self) -> None:
+        """Let the agents take their seats, as they do before the first episode: those that draw begin anew."""
+        for agent in self.agents:
+            agent.attend(self.worlds)
+        self._attends = True
+
     def begin(self, fresh: Array, seeds: Array) -> None:
         """Begin episodes where fresh, bool [N], from their seeds of int64 [N]; everywhere the first time."""
         self.worlds.seed(seeds)
         self.worlds.reset(fresh)
         if not self._attends:
-            for agent in self.agents:
-                agent.attend(self.worlds)
-            self._attends = True
+            self.attend()
         elif self._state is not None:
             begin = getattr(self.agents[0], "begin", None)
             if begin is None:

@@ -71,7 +71,7 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
         raise ScenarioError(f"{path}: {first_line(error) or type(error).__name__}") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise ScenarioError(f"{path}: expected a mapping of keys to values")
-    own = {str(key): value for key, value in recipe.items()}
+    own = {str(key): _whole(value) if key in ("worlds", "budget") else value for key, value in recipe.items()}
     parents = own.pop("defaults", None)
     if parents is None:
         return own
@@ -81,6 +81,11 @@ def _read(path: Path, depth: int = 0) -> dict[str, Any]:
     for parent in parents if "_self_" in parents else [*parents, "_self_"]:
         merged = OmegaConf.merge(merged, own if parent == "_self_" else _read(_parent(path, parent), depth + 1))
     return {str(key): value for key, value in OmegaConf.to_container(merged).items()}  # type: ignore[union-attr]
+
+
+def _whole(value: Any) -> Any:
+    """Return 1e6, which YAML reads as a float, as the integer it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _parent(path: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from .agent import Agent
-from .batch import Worlds
+from .batch import WorldInfo, Worlds
 from .player import decide, roles_played
 from .rng import philox
 from .world import Array, roles_of
@@ -31,7 +31,22 @@ class SeatedWorld:
     masked: bool
     frames_per_second: int
     waiting: bool
-    turns: str = ""
+    turns: str
+
+    @classmethod
+    def of(
+        cls,
+        whole: WorldInfo,
+        agents: tuple[str, ...],
+        observation: Box,
+        action: Discrete[Any] | Box,
+        *,
+        waiting: bool,
+        turns: str = "",
+    ) -> SeatedWorld:
+        """Return what is known of the whole world at these agents' seats."""
+        facts = whole.name, observation, action, whole.horizon, whole.solved, agents, whole.masked
+        return cls(*facts, whole.frames_per_second, waiting, turns)
 
     @property
     def observation_spaces(self) -> tuple[Box, ...]:
@@ -75,17 +90,8 @@ class Seated:
         # Of several roles, the spaces that hold all of theirs: the engine pads rows to them.
         space = whole.observation_spaces[self.roles[0, 0]] if role else whole.observation
         action = whole.action_spaces[self.roles[0, 0]] if role else whole.action
-        self.world = SeatedWorld(
-            whole.name,
-            space,
-            action,
-            whole.horizon,
-            whole.solved,
-            own,
-            whole.masked,
-            whole.frames_per_second,
-            waiting=not whole.turns or seats > 1,  # of one seat, a step lasts until it acts
-        )
+        # Of one seat in a world of turns, a step lasts until it acts.
+        self.world = SeatedWorld.of(whole, own, space, action, waiting=not whole.turns or seats > 1)
         self.n, self.exact, self.seed_value, self.first = n, worlds.exact, seed, 0
         self._width = space.shape[0] if len(space.shape) == 1 else None
         self._count = int(action.n) if isinstance(action, Discrete) else 0
@@ -266,10 +272,3 @@ def _of_one_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...
     if len({len(seats) for seats in roles}) > 1:
         raise ValueError(f"{name}: its roles have different numbers of agents; choose one with role=")
     return roles
-
-
-def learning_view(worlds: Worlds, rival: Agent | None, role: str, seed: int) -> Worlds:
-    """Return what a learner trains in: the worlds themselves, or its own seats where it has a rival."""
-    if rival is None:
-        return worlds
-    return Seated(worlds, [rival], role=role, seed=seed)

@@ -33,18 +33,8 @@ class SeatsView:
         if any(own[a] != own[seats[0]] or actions[a] != actions[seats[0]] for a in seats):
             raise ValueError(f"{whole.name}: agents of one policy must have the same spaces")
         space, action = own[seats[0]], actions[seats[0]]
-        self.world = SeatedWorld(
-            whole.name,
-            space,
-            action,
-            whole.horizon,
-            whole.solved,
-            tuple(whole.agents[a] for a in seats),
-            whole.masked,
-            whole.frames_per_second,
-            waiting=True,
-            turns=whole.turns,
-        )
+        names = tuple(whole.agents[a] for a in seats)
+        self.world = SeatedWorld.of(whole, names, space, action, waiting=True, turns=whole.turns)
         self.n, self.worlds, self.seats, self.table = worlds.n, worlds, list(seats), table
         shape = (self.n, len(seats))
         self._width = space.shape[0] if len(space.shape) == 1 else None

@@ -25,7 +25,7 @@ from .player import roles_played
 from .progress import Progress
 from .run import Run
 from .scenario import Scenario
-from .seated import learning_view
+from .seated import Seated
 from .team import SeatsView, Table, Team, TeamAgent, split
 
 _KEPT = "kept-"  # before the kept agent's members in a whole-state checkpoint
@@ -117,7 +117,7 @@ def make_learner(scenario: Scenario) -> tuple[Learner, Worlds]:
         device = device_of(scenario.device)
         worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
         if (rival := opponent_of(scenario, worlds.world)) is not None:
-            worlds = learning_view(worlds, rival, scenario.role, scenario.seed)
+            worlds = Seated(worlds, [rival], role=scenario.role, seed=scenario.seed)
 
         def make(view: Worlds, budget: int, seed: int) -> Learner:
             learner: Learner = factory.learner(scenario.config, view, budget=budget, seed=seed, device=device)
@@ -194,8 +194,8 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
             agent = TeamAgent(agents, policies)
         else:
             rival = opponent_of(scenario, worlds.world)
-            view_of = learning_view(worlds, rival, scenario.role, 0) if rival is not None else worlds
-            agent = factory.load(scenario.config, view_of.world, saved, device=device)
+            seat = Seated(worlds, [rival], role=scenario.role) if rival is not None else worlds
+            agent = factory.load(scenario.config, seat.world, saved, device=device)
     worlds.close()
     return agent, found.step
 

@@ -74,8 +74,8 @@ class Script:
     def rand(self, *arguments: int) -> Any:
         return self.answer("rand", arguments)
 
-    def randint(self, *arguments: int) -> Any:
-        return self.answer("randint", arguments)
+    def randint(self, *arguments: int, **named: int) -> Any:  # one game names its low and high
+        return self.answer("randint", (*arguments, *named.values()))
 
     def answer(self, method: str, arguments: tuple[int, ...]) -> Any:
         assert self.calls and self.calls[0][:2] == (method, arguments), (method, arguments, self.calls)
@@ -151,7 +151,7 @@ class Pair:
         return {"steps": np.ones(len(running), np.bool_)} | self.game.visits(before[running], after, rewards, over)
 
 
-def played_beside(game: Game, name: str) -> Counter[str]:
+def played_beside(game: Game, name: str, rounds: int = ROUNDS) -> Counter[str]:
     """Play both; fail where they differ; return how often each branch was taken, "steps" among them.
 
     Half of the worlds are played by the expert and by chance, half are put all over the space every few steps.
@@ -175,7 +175,7 @@ def played_beside(game: Game, name: str) -> Counter[str]:
     codes = np.array(range(6) if name.endswith("_full") else game.codes)
     half, visits = N // 2, Counter[str]()
     chance = np.r_[np.linspace(0, 1, half) ** 2, np.full(N - half, 0.7)]  # of a random action instead of the expert's
-    for t in range(ROUNDS):
+    for t in range(rounds):
         if t % STAYS == 0:
             pair.put(rng, slice(half, None))
         batch.scripted_actions()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
 import pytest
 
 from rl_lab import worlds
 from rl_lab.chance import fill
+from rl_lab.check import manageable
 from rl_lab.engine import Batch
 from rl_lab.world import Array, World
 
@@ -23,8 +23,7 @@ CERTAIN = 5.0
 
 
 def small(name: str) -> World:
-    world = worlds.load(name)
-    return sys.modules[world.step.__module__].sized(32) if len(world.agents) > 64 else world
+    return manageable(worlds.load(name), 32)
 
 
 def play(world: World, strengths: list[str]) -> Array:

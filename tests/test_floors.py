@@ -21,7 +21,7 @@ FLOORS: dict[int, str] = {
     5: "cli commands __init__",  # __init__ registers the worlds with Gymnasium; nothing imports from it
 }
 # Pictures are made one floor up: a Gymnasium or SB3 user asks an adapter for them, which fetches the artist then.
-UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "pettingzoo_face", "sb3")}
+UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "shown")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows bench doctor run training",

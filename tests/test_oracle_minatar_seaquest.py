@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import minatar_beside
 import numpy as np
-import pytest
-from minatar_beside import Call, Fields, Game, Script, chosen, on_side, played_beside
+from minatar_beside import Call, Fields, Game, chosen, on_side, played_beside
 from numpy.typing import NDArray
 from rl_lab.envs.seaquest import (
     AIM,
@@ -86,13 +84,6 @@ def side_of(drawn: int) -> Call:
 
 def row_of(drawn: int) -> Call:
     return "randint", (1, SIDE - 1), 1 + chosen(drawn, SIDE - 2)
-
-
-class Named(Script):
-    """This game names the arguments."""
-
-    def randint(self, *, low: int, high: int) -> Any:
-        return self.answer("randint", (low, high))
 
 
 def bits_of(flights: list[list[Any]]) -> NDArray[np.uint16]:
@@ -177,8 +168,6 @@ class Seaquest(Game):
         }
 
 
-def test_every_step_is_the_originals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minatar_beside, "ROUNDS", 480)  # there is but one action set to play
-    monkeypatch.setattr(minatar_beside, "Script", Named)
-    visits = played_beside(Seaquest(), "seaquest")
+def test_every_step_is_the_originals() -> None:
+    visits = played_beside(Seaquest(), "seaquest", rounds=480)  # there is but one action set to play
     assert visits["steps"] > 100_000 and min(visits.values()) >= 20, visits

@@ -1,8 +1,10 @@
-"""What every file in envs/ must keep, whatever it simulates: a new world is tested without editing this file."""
+"""What every file in envs/ must keep, whatever it simulates: a new world is tested without editing this file.
+
+The properties of `rl-lab check` (determinism, masks, spaces, symmetry, interfaces) are tested in test_check.py.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -22,6 +24,7 @@ from gymnasium.vector import AutoresetMode
 from rl_lab import compiler, worlds
 from rl_lab.canvas import BACKGROUND, INK, Align, Canvas, Color, Point
 from rl_lab.chance import fill
+from rl_lab.check import manageable
 from rl_lab.engine import Batch
 from rl_lab.record import PlainRecord
 from rl_lab.world import Array, World
@@ -37,8 +40,7 @@ HORIZON = 40  # short enough that a few hundred steps see many truncations
 @cache
 def small(name: str) -> World:
     """The world itself or, of one whose file makes it for any number of agents, the one for a few."""
-    world = worlds.load(name)
-    return sys.modules[world.step.__module__].sized(12) if len(world.agents) > 64 else world
+    return manageable(worlds.load(name))
 
 
 @cache
@@ -60,21 +62,6 @@ def outputs(batch: Batch) -> dict[str, bytes]:
     names = "states observations rewards terminated truncated ended final_observations episode_returns"
     names += " episode_lengths running_returns log_totals legal active departed"
     return {name: getattr(batch, name).tobytes() for name in names.split()}
-
-
-def digests(name: str, n: int = 6, seed: int = 3, first: int = 0, threads: int = 1, steps: int = 120) -> list[str]:
-    """One hash a world over its whole trajectory: states, observations, rewards and ends."""
-    world = short(name)
-    batch = Batch(world, n, seed=seed, first=first, threads=threads)
-    hashes = [hashlib.sha256(row.tobytes()) for row in batch.reset()]
-    for chance in chances(world, steps, n, first=first):
-        fill(batch, chance)
-        batch.step()
-        for i, digest in enumerate(hashes):
-            digest.update(batch.state(i))
-            for array in (batch.observations, batch.rewards, batch.terminated, batch.truncated):
-                digest.update(array[i].tobytes())
-    return [digest.hexdigest() for digest in hashes]
 
 
 def python(program: str, **environment: str) -> Any:
@@ -125,38 +112,6 @@ def test_expert_plays_the_same_in_plain_python(name: str) -> None:
         plain.step()
         compiled.step()
     assert outputs(plain) == outputs(compiled)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_trajectories_do_not_depend_on_threads_or_on_the_split_into_batches(name: str) -> None:
-    whole = digests(name, n=6)
-    assert digests(name, n=6, threads=2) == whole
-    assert digests(name, n=6, threads=5) == whole
-    assert digests(name, n=1) + digests(name, n=2, first=1) + digests(name, n=3, first=3) == whole
-    assert len(set(whole)) == 6
-    assert not set(digests(name, n=6, seed=4)) & set(whole)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_seed_plays_the_same_in_every_slot(name: str) -> None:
-    world, seeds = short(name), np.array([7, 2**32 - 1, 0, 7])
-    batch, alone = Batch(world, 4, threads=1), Batch(world, 1, seed=7, threads=1)
-    batch.seed(seeds)
-    batch.reset()
-    alone.reset()
-    for chance in chances(world, 80, 1):
-        fill(batch, chance)
-        fill(alone, chance)
-        batch.step()
-        alone.step()
-        assert batch.state(0) == batch.state(3) == alone.state(0) != batch.state(1)
-        for array, one in ((batch.observations, alone.observations), (batch.rewards, alone.rewards)):
-            assert array[0].tobytes() == array[3].tobytes() == one[0].tobytes()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_trajectories_are_the_same_in_another_process(name: str) -> None:
-    assert python(f"import json, test_worlds as t; print(json.dumps(t.digests({name!r})))") == digests(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -296,27 +251,6 @@ def test_draw_shows_every_state_and_changes_none(name: str) -> None:
             batch.reset(batch.ended)
         fill(batch, chance)
         batch.step()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_state_put_elsewhere_goes_on_as_it_would_have(name: str) -> None:
-    world = short(name)
-    here, there = Batch(world, 3, seed=6, threads=1), Batch(world, 2, seed=60, threads=1)
-    here.reset()
-    there.reset()
-    sequence = chances(world, 100, 1)
-    for t, chance in enumerate(sequence):
-        if t == 33:
-            there.set_state(0, here.state(2))
-            assert there.observations[0].tobytes() == here.observations[2].tobytes()
-        fill(here, chance)
-        fill(there, chance)
-        here.step()
-        there.step()
-        assert (there.state(0) == here.state(2)) == (t >= 33)
-        if t >= 33:
-            for a, b in ((there.observations, here.observations), (there.rewards, here.rewards)):
-                assert a[0].tobytes() == b[2].tobytes()
 
 
 @pytest.mark.parametrize("name", NAMES)

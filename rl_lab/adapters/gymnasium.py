@@ -14,13 +14,7 @@ from .. import worlds
 from ..batch import parameters
 from ..engine import SEEDS, Batch
 from ..world import Array, World
-
-
-def _seed(seed: int) -> int:
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed={seed!r}: expected an integer of at least 0")
-    # The engine's seeds are 32 bits; larger ones are hashed down so that they stay distinct in practice.
-    return int(seed) if seed < SEEDS else int(np.random.SeedSequence(int(seed)).generate_state(1)[0])
+from .shown import RENDER_MODES, Shown, check_render_mode, engine_seed
 
 
 def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
@@ -41,31 +35,29 @@ def _lone(name: str) -> World:
     return world
 
 
-class LabEnv(gymnasium.Env[Array, Any]):
+class LabEnv(Shown, gymnasium.Env[Array, Any]):
     """One world as a gymnasium.Env; further keyword arguments are the world's parameters.
 
     Raises ValueError for an unknown world or parameter and for an action outside the space.
     """
 
-    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 30}
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 30}
 
     def __init__(self, world: str, render_mode: str | None = None, **params: Any) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode={render_mode!r}: expected one of {self.metadata['render_modes']}")
+        check_render_mode(render_mode)
         lab_world = _lone(world)
         self.batch = Batch(lab_world, 1, parameters(lab_world, params), threads=1, autoreset=AutoresetMode.DISABLED)
         self.observation_space, self.action_space = lab_world.observation, lab_world.action
         self.metadata = {**self.metadata, "render_fps": lab_world.frames_per_second}
         self.render_mode = render_mode
         self._discrete = isinstance(lab_world.action, Discrete)
-        self._window: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode; a seed makes it, and the ones after it, reproducible."""
         fresh = self._np_random is None
         super().reset(seed=seed)
         if seed is not None or fresh:
-            self.batch.seed(_seed(seed) if seed is not None else int(self.np_random.integers(SEEDS)))
+            self.batch.seed(engine_seed(seed) if seed is not None else int(self.np_random.integers(SEEDS)))
         self.batch.reset()
         if self.render_mode == "human":
             self.render()
@@ -85,29 +77,6 @@ class LabEnv(gymnasium.Env[Array, Any]):
             bool(b.truncated[0]),
             {},
         )
-
-    def render(self) -> Any:
-        """Return the picture, uint8 [height, width, 3], or show it in a window in "human" mode."""
-        from ..picture import picture
-
-        if self.render_mode is None:
-            return None
-        frame = picture(self.batch, 0)
-        if self.render_mode == "rgb_array":
-            return frame
-        if self._window is None:
-            from .window import Window
-
-            self._window = Window(self.batch.world.name, frame.shape[1], frame.shape[0])
-        self._window.show(frame)
-        self._window.wait(1.0 / self.metadata["render_fps"])
-        return None
-
-    def close(self) -> None:
-        """Close the window, if one is open."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
 
 
 class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
@@ -164,7 +133,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             raise ValueError(f"{len(given)} seeds for {self.num_envs} worlds")
         # Worlds without a seed go on with their own stream, as Gymnasium's do; the first time they draw one.
         fresh = np.random.SeedSequence().generate_state(self.num_envs)
-        seeds = [int(f) if s is None else _seed(s) for s, f in zip(given, fresh, strict=True)]
+        seeds = [int(f) if s is None else engine_seed(s) for s, f in zip(given, fresh, strict=True)]
         wanted = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask)
         reseeded = wanted & (np.array([s is not None for s in given]) | ~self._seeded)
         self.batch.seed(np.array(seeds, np.int64), mask=reseeded)

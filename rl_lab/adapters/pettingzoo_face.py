@@ -16,9 +16,8 @@ from .. import worlds
 from ..batch import parameters
 from ..engine import Batch
 from ..world import Array, World
-from .gymnasium import _seed
+from .shown import RENDER_MODES, Shown, check_render_mode, engine_seed
 
-MODES = ["rgb_array", "human"]
 # What an episode is beside the batch's snapshot: a copy of an environment goes on with the same.
 _EPISODE = "agents agent_selection rewards terminations truncations infos _cumulative_rewards _skip_agent_selection"
 _EPISODE += " _seats _turn _fresh"
@@ -26,7 +25,7 @@ _EPISODE += " _seats _turn _fresh"
 Seat = tuple[str, int, Any, Any]
 
 
-class Face:
+class Face(Shown):
     """What both faces are: a batch of one world, its agents by name, and every agent's own spaces.
 
     Args: `world` by name or as it is; further keyword arguments are its parameters. `max_cycles`: its horizon, counted
@@ -46,8 +45,7 @@ class Face:
         illegal: str = "refuse",
         **params: Any,
     ) -> None:
-        if render_mode not in (None, *MODES):
-            raise ValueError(f"render_mode={render_mode!r}: expected one of {MODES}")
+        check_render_mode(render_mode)
         self._arguments = (world, render_mode, max_cycles, illegal, params)
         made = worlds.load(world) if isinstance(world, str) else world
         made = made if max_cycles is None else _shortened(made, max_cycles)
@@ -60,8 +58,7 @@ class Face:
             illegal=illegal,
         )
         self.batch, self.render_mode = b, render_mode
-        self._window: Any = None
-        self.metadata: dict[str, Any] = {"render_modes": MODES, "render_fps": made.frames_per_second}
+        self.metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": made.frames_per_second}
         self.metadata |= {"name": f"{made.name}_v0", "is_parallelizable": not made.turns}
         self.possible_agents, self.agents = list(made.agents), list[str]()
         self._index = {agent: a for a, agent in enumerate(made.agents)}
@@ -102,32 +99,10 @@ class Face:
         together: Array = np.concatenate([self._observations[own].ravel() for _, _, own, _ in self._places.values()])
         return together
 
-    def render(self) -> Any:
-        """Return the picture, uint8 [height, width, 3], or show it in a window in "human" mode."""
-        from ..picture import picture
-
-        if self.render_mode is None:
-            return None
-        frame = picture(self.batch, 0)
-        if self.render_mode == "rgb_array":
-            return frame
-        if self._window is None:
-            from .window import Window
-
-            self._window = Window(self.batch.world.name, frame.shape[1], frame.shape[0])
-        self._window.show(frame)
-        self._window.wait(1.0 / self.metadata["render_fps"])
-        return None
-
-    def close(self) -> None:
-        """Close the window, if one is open."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-
     def _begin(self, seed: int | None) -> None:
         if seed is not None or self._fresh:
-            self.batch.seed(_seed(seed) if seed is not None else int(np.random.SeedSequence().generate_state(1)[0]))
+            fresh = int(np.random.SeedSequence().generate_state(1)[0])
+            self.batch.seed(fresh if seed is None else engine_seed(seed))
         self._fresh = False
         self.batch.reset()
         self._seats = list(self._places.values())

@@ -42,7 +42,7 @@ class LabVecEnv(VecEnv):
     def __init__(self, worlds: Worlds, *, indicator: bool = False) -> None:
         self.worlds, self.agents = worlds, len(worlds.world.agents)
         rows = worlds.n * self.agents
-        self._actions, self._rewards, self._observations, self._final, self._active, self._departed, self.legal = (
+        self._actions, self._rewards, self._observations, self._final, self.active, self._departed, self.legal = (
             array.reshape(rows, *array.shape[2:])
             for array in (
                 worlds.actions,
@@ -95,7 +95,7 @@ class LabVecEnv(VecEnv):
             if ended is not None:
                 self._report(np.flatnonzero(ended), infos)
             return self._shown(self._observations), self._rewards.copy(), worlds.ended.copy(), infos
-        self.acted[...] = self._active
+        self.acted[...] = self.active
         finished = worlds.step()
         over = np.repeat(worlds.ended, self.agents)
         dones = over | self._departed

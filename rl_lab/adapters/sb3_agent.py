@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ..batch import WorldInfo, Worlds
 from ..engine import NonFiniteError
 from ..world import Array
 from .sb3 import LabVecEnv, indicated
-from .sb3_rows import ActingMaskableRollout, ActingReplay, ActingRollout, RowDQN
+from .sb3_rows import ActingMaskableRollout, ActingMeanStd, ActingReplay, ActingRollout, RowDQN
 
 CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
 
@@ -140,6 +140,11 @@ class Sb3Learner:
             env = VecNormalize(
                 env, norm_obs=normalize_observations, norm_reward=normalize_rewards, gamma=arguments["gamma"]
             )
+            if worlds.world.waiting:
+                env.ret_rms = ActingMeanStd(self.timed, "acted", env.ret_rms)
+                if normalize_observations:
+                    statistics: Any = ActingMeanStd(self.timed, "active", cast(Any, env.obs_rms))
+                    env.obs_rms = statistics
         # No seed for SB3: the batch seeds its worlds as independent streams, SB3 would give them seed + i.
         self.model = algorithm("MlpPolicy", env, device=device, **arguments)
         self.model.set_logger(Logger(folder=None, output_formats=[]))

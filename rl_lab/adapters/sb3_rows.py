@@ -14,6 +14,7 @@ import torch
 from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 
 from ..chance import actions_of
 from ..world import Array
@@ -73,6 +74,19 @@ class ActingMaskableRollout(_ActingRows, MaskableRolloutBuffer):  # type: ignore
     """For MaskablePPO."""
 
     names = (*_ActingRows.names, "action_masks")
+
+
+class ActingMeanStd(RunningMeanStd):
+    """Running statistics of the rows that `which` marks, "active" or "acted" of a LabVecEnv: of VecNormalize's."""
+
+    def __init__(self, rows: LabVecEnv, which: str, like: RunningMeanStd) -> None:
+        super().__init__(shape=like.mean.shape)
+        self.rows, self.which = rows, which
+
+    def update(self, arr: Array) -> None:
+        """Take up [B, ...], but not of who has left or waits."""
+        if (marked := getattr(self.rows, self.which)).any():
+            super().update(arr[marked])
 
 
 class Transitions(NamedTuple):
