@@ -172,7 +172,8 @@ def searchable(agent: str, world: WorldInfo, params: Array | None = None) -> Wor
         raise ValueError(f"agent {agent} cannot look ahead in {world.name}: its step draws random numbers")
     perfect = world.perfect_information  # what the author says, if anything
     if perfect is None and deals(world, np.asarray(world.Params()) if params is None else params):
-        raise ValueError(f"agent {agent} must not look into {world.name}: what its reset draws may be hidden")
+        promise = "World(..., perfect_information=True) says that it is not"
+        raise ValueError(f"agent {agent} must not look into {world.name}: what reset draws may be hidden; {promise}")
     if perfect is False:
         raise ValueError(f"agent {agent} must not look into {world.name}: it has hidden information")
     return world

@@ -382,7 +382,7 @@ REFUSED = {
     "no turns": (lambda: World(**NIM | {"turns": "", "legal": None}), "is for two agents who take turns"),
     "not zero-sum": (lambda: replace(nim(), zero_sum=False), "is for zero-sum worlds, and .* does not promise"),
     "dice": (lambda: World(**NIM | {"step": dice_step}), "its step draws random numbers"),
-    "cards": (lambda: World(**NIM | {"reset": dealt_reset}), "what its reset draws may be hidden"),
+    "cards": (lambda: World(**NIM | {"reset": dealt_reset}), "what reset draws may be hidden"),
     "hidden": (lambda: World(perfect_information=False, **NIM), "it has hidden information"),
     "foreign": (lambda: batch.make("gym:CartPole-v1", 1).world, "plays only the lab's own worlds, not gym:CartPole-v1"),
 }
