@@ -39,6 +39,7 @@ class Config:
     normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
     agent_indicator: bool = hyperparameter(False, "tell agents that share the policy apart: which one, one-hot")
+    compiled: bool = hyperparameter(True, "roll out and learn in compiled code, where it knows the network")
 
 
 def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     from stable_baselines3 import PPO
 
     from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one
+    from rl_lab.adapters.sb3_fast import FastPPO
 
     at_least_one(config, "n_steps", "batch_size", "n_epochs")
     if config.learning_rate_schedule not in ("constant", "linear"):
@@ -76,7 +78,7 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
     return Sb3Learner(
         "ppo",
-        PPO,
+        FastPPO if config.compiled else PPO,
         worlds,
         budget=budget,
         seed=seed,

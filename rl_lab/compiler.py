@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     jit: Any
     outlined: Any
     parallel_jit: Any
+    quick: Any
     put: Any
     scratch: Any
     take: Any
 
 KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
+_KEPT: list[Any] = []  # functions whose addresses are in use
 _KERNELS = ("reset", "step", "observe", "legal", "expert", "novice")
 
 
@@ -70,7 +73,7 @@ def _loops(world: World) -> ModuleType:
 
     put, take = columns.reward_column()
     more = {"scratch": columns.scratch(), "put": put, "take": take}
-    more["philox"] = kernels.link(rng.philox, partial(numba.njit, forceinline=True, **_OPTIONS))
+    more["philox"] = kernels.link(rng.philox, inlining())
     plan = columns.plan(world)
     if plan:
         more |= {
@@ -99,43 +102,72 @@ def program(
     Its functions are compiled or loaded at their first call; `name` begins that of the folder they are kept in. `more`
     are further globals; `sources` are the modules, besides this one, that these come from.
     """
-    import numba
-
     constants = _constants(world)
     authored: list[Any] = [getattr(world, key) for key in keys]
     authored += [world.turns, world.present]
-    full_name = f"{name}-" + kernels.fingerprint(
-        numba.__version__,
-        layout,
-        *(_template(file).read_text() for file in (*templates, *sources, "columns", "compiler")),
-        authored,
-        list(constants.items()),
-    )
-    source = _template(templates[-1])
+    done: dict[Any, Any] = {}
+    namespace = {
+        **constants,
+        **{
+            key: kernels.link(function, inlining(), done) if (function := getattr(world, key)) else None for key in keys
+        },
+        **{key: inlining()(function) for key, function in _readers(world).items()},
+        "COMPILED": True,
+        **more,
+    }
+    parts = [*(_template(file).read_text() for file in (*sources, "columns")), authored, list(constants.items())]
+    return assemble(name, tuple(map(_template, templates)), namespace, layout, *parts)
+
+
+@cache
+def step_address(world: World) -> int:
+    """Return the address of the world's `step_some`, int64 f(int64 low, int64 high, int64 batch)."""
+    import numba
+    from numba import types
+
+    signature = types.intp(types.intp, types.intp, types.intp)
+    made = numba.cfunc(signature, cache=True, error_model="numpy")(loops(world).step_some)
+    _KEPT.append(made)
+    return int(made.address)
+
+
+def assemble(name: str, templates: tuple[Path, ...], namespace: dict[str, Any], *parts: Any) -> ModuleType:
+    """Return the last of these files, executed over this namespace, numba's words and what the other files define.
+
+    Its `jit` functions are compiled or loaded at their first call, from a folder whose name begins with `name` and goes
+    on with the fingerprint of the files and of `parts`, which are whatever else the machine code depends on.
+    """
+    import numba
+
+    texts = [template.read_text() for template in (*templates, _template("compiler"))]
+    full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts)
+    source = templates[-1]
     folder = cache_folder() / full_name
     _publish(source, folder / source.name)
     os.utime(folder)
     _prune(folder.parent, name)
 
-    done: dict[Any, Any] = {}
-    inlined = partial(numba.njit, forceinline=True, **_OPTIONS)
     namespace = {
-        **constants,
-        **{key: kernels.link(function, inlined, done) if (function := getattr(world, key)) else None for key in keys},
-        **{key: inlined(function) for key, function in _readers(world).items()},
-        "COMPILED": True,
         "carray": numba.carray,
         "prange": numba.prange,
         "address_to_pointer": _address_to_pointer(),
-        "inlined": inlined,
+        "inlined": inlining(),
         "outlined": numba.njit(**_OPTIONS),
+        "quick": numba.njit(fastmath=_QUICK, **_OPTIONS),
         "jit": numba.njit(cache=True, **_OPTIONS),
         "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
-        **more,
+        **namespace,
     }
     for template in templates[:-1]:
-        namespace = vars(_execute(_template(template), f"rl_lab_{template}.{full_name}", namespace))
+        namespace = vars(_execute(template, f"rl_lab_{template.stem}.{full_name}", namespace))
     return _execute(folder / source.name, f"rl_lab_compiled.{full_name}", namespace)
+
+
+def inlining() -> Any:
+    """Return the decorator that compiles a function into whoever calls it."""
+    import numba
+
+    return partial(numba.njit, forceinline=True, **_OPTIONS)
 
 
 @cache

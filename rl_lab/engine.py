@@ -172,7 +172,7 @@ class Batch:
         with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
             outcome = self._loops.reset_masked(self._handle, mask)
         if outcome < 0:
-            self._fail(outcome)
+            self.fail(outcome)
 
     def step(self) -> int:
         """Step every world with the actions in `actions`; return how many episodes ended.
@@ -191,7 +191,7 @@ class Batch:
         else:
             outcome = self._loops.step_serial(self._address)
         if outcome < 0:
-            self._fail(outcome)
+            self.fail(outcome)
         return int(outcome)
 
     def _step_threaded(self) -> int:
@@ -212,7 +212,19 @@ class Batch:
             self._pace = None
         return outcome
 
-    def _fail(self, outcome: int) -> None:
+    def entrance(self) -> tuple[int, int]:
+        """Return the address of `int64 step(low, high, batch)` and the batch to give it, for compiled callers.
+
+        It steps worlds low..high-1 on the calling thread; a negative result is for `fail` to explain.
+        """
+        if self.plain:
+            raise ValueError("plain loops have no address")
+        if self._broken:
+            raise NonFiniteError(f"{self._broken}; call reset() first")
+        return compiler.step_address(self.world), self._address
+
+    def fail(self, outcome: int) -> None:
+        """Raise what a negative outcome of a step means: ValueError or NonFiniteError."""
         world, fault = divmod(-outcome - 1, layout.FAULTS)
         t = self.states["t"][world]
         if fault == layout.BAD_ACTION:

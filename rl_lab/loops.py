@@ -242,6 +242,13 @@ def _step_many(low: Any, high: Any, batch: Any) -> Any:
 step_range = _step_many if LANES else step_each
 
 
+def step_some(low: Any, high: Any, batch: Any) -> Any:
+    """Step worlds low..high-1, for a caller that is compiled itself: see `compiler.step_address`."""
+    b = view(batch)
+    outcome = check_actions(b)
+    return step_range(low, high, batch) if outcome == 0 else outcome
+
+
 @jit
 def step_serial(batch: Any) -> Any:
     """Step every world on the calling thread; nothing moves if any action is outside its space."""

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
     0: "record kernel rng trig names layout desk",
-    1: "world worlds engine pace chance loops lanes episode columns compiler canvas playout uct alphabeta",
+    1: "world worlds engine pace chance loops lanes episode columns compiler canvas playout uct alphabeta fast",
     2: "batch agent adapters search",
     # 3: everything else in rl_lab
     4: "envs agents",
@@ -24,17 +24,17 @@ FLOORS: dict[int, str] = {
 UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "shown")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
-    "torch": "adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows bench doctor run training",
-    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_policy adapters.sb3_rows agents.dqn agents.ppo "
-    "bench",
-    "sb3_contrib": "adapters.sb3_agent adapters.sb3_rows",
+    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows bench doctor run training",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_policy "
+    "adapters.sb3_rows agents.dqn agents.ppo bench",
+    "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",
     "moviepy": "adapters.mp4",
     "tensorboard": "",  # through torch.utils.tensorboard, in run
     "hydra": "scenario",
     "omegaconf": "casting recipe run scenario",
-    "numba": "columns compiler doctor engine",
+    "numba": "columns compiler doctor engine fast.vectors",
     "ray": "",
     "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env driver",
     "mpe2": "adapters.pettingzoo_games",

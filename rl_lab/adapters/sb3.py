@@ -55,6 +55,7 @@ class LabVecEnv(VecEnv):
             )
         )
         self._waiting, self._in_turns = worlds.world.waiting, bool(worlds.world.turns)
+        self.indicated = indicator
         self._seats = np.tile(np.arange(self.agents), worlds.n) if indicator else None
         self.acted = np.ones(rows, np.bool_)
         self._empty: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from ..batch import WorldInfo, Worlds
 from ..engine import NonFiniteError
 from ..world import Array
 from .sb3 import LabVecEnv, indicated
+from .sb3_fast import FastMaskablePPO, FastPPO
 from .sb3_rows import ActingMaskableRollout, ActingMeanStd, ActingReplay, ActingRollout, RowDQN
 
 CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
@@ -151,6 +152,8 @@ class Sb3Learner:
         self.model.action_space.seed(seed)
         if isinstance(self.model, RowDQN):
             self.model.rows = self.timed
+        ready = getattr(self.model, "ready", None)
+        self.how = str(self.model.learner) if ready is not None and ready() is not None else "stock"  # type: ignore[attr-defined]
         _, self._callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
@@ -210,9 +213,11 @@ class Sb3Learner:
                 log_interval=None,
             )
         model._update_current_progress_remaining(self.steps, self.budget)
-        env = self.timed.seconds - before
+        env, spent = self.timed.seconds - before, time.perf_counter() - begin
+        if getattr(model, "stepping", None) is not None:
+            env = model.stepping * spent
         self._spent["env"] += env
-        self._spent["infer"] += time.perf_counter() - begin - env
+        self._spent["infer"] += spent - env
 
     def _learn(self, update: Any) -> None:
         begin = time.perf_counter()
@@ -383,7 +388,7 @@ def _for_rows(
     del arguments["sde_sample_freq"]
     _, arguments["policy_kwargs"] = maskable(arguments["policy_kwargs"])
     arguments |= {"rollout_buffer_class": ActingMaskableRollout, "rollout_buffer_kwargs": {"rows": rows}}
-    return MaskablePPO, arguments
+    return FastMaskablePPO if issubclass(algorithm, FastPPO) else MaskablePPO, arguments
 
 
 def _without_dynamo() -> None:

@@ -1,0 +1,328 @@
+"""Small networks run forwards and backwards over tiles of rows.
+
+Not imported as it stands: `kernels` executes it with compiled building blocks as its globals. A network is a table of
+layers (see `plan.py`), its parameters one float32 array, its activations rows in a workspace. Each layer reads one
+buffer of the workspace and writes another. Parameters lie as the product of the forward pass (inputs x outputs) or of
+the backward pass (outputs x inputs) needs them, whichever wastes less room; `turned` holds them the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rl_lab.fast.plan import (
+    ACTIVATION,
+    ADDS,
+    BIAS,
+    CONVOLUTION,
+    DEPTH,
+    INPUTS,
+    KIND,
+    OUTPUTS,
+    OUTWARD,
+    RELU,
+    SIDE,
+    SOURCE,
+    TANH,
+    TARGET,
+    TURNED,
+    WEIGHT,
+)
+
+if TYPE_CHECKING:
+    from rl_lab.compiler import outlined, quick
+
+    block_1_wide: Any
+    block_2_wide: Any
+    block_4_wide: Any
+    block_6_wide: Any
+    block_1_pad: Any
+    block_6_pad: Any
+    row_wide: Any
+    row_pad: Any
+    transpose: Any
+    WIDE: int
+    PAD: int
+
+DEEP = 128  # of the inner dimension at a time: that much of the right factor stays in the nearest cache
+ONE = np.float32(1.0)
+
+
+@outlined
+def multiply(
+    m: Any, n: Any, k: Any, c: Any, ldc: Any, init: Any, ldi: Any, a: Any, row: Any, step: Any, b: Any, ldb: Any
+) -> None:
+    """C[m, n] = init + A[m, k] B[k, n] at addresses, n a multiple of PAD; see `vectors.blocks`."""
+    for low in range(0, max(k, 1), DEEP):
+        deep = min(DEEP, k - low)
+        begin, ld = (init, ldi) if low == 0 else (c, ldc)
+        column = 0
+        while column < n:
+            to, origin = c + 4 * column, begin + 4 * column
+            left, right, rows = a + 4 * low * step, b + 4 * (low * ldb + column), m
+            if column + WIDE <= n:
+                while rows >= 6:
+                    block_6_wide(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                    to, origin, left, rows = to + 24 * ldc, origin + 24 * ld, left + 24 * row, rows - 6
+                if rows >= 4:
+                    block_4_wide(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                    to, origin, left, rows = to + 16 * ldc, origin + 16 * ld, left + 16 * row, rows - 4
+                if rows >= 2:
+                    block_2_wide(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                    to, origin, left, rows = to + 8 * ldc, origin + 8 * ld, left + 8 * row, rows - 2
+                if rows:
+                    block_1_wide(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                column += WIDE
+            else:
+                while rows >= 6:
+                    block_6_pad(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                    to, origin, left, rows = to + 24 * ldc, origin + 24 * ld, left + 24 * row, rows - 6
+                while rows:
+                    block_1_pad(to, ldc, origin, ld, left, row, step, right, ldb, deep)
+                    to, origin, left, rows = to + 4 * ldc, origin + 4 * ld, left + 4 * row, rows - 1
+                column += PAD
+
+
+@outlined
+def add_multiple(n: Any, c: Any, value: Any, b: Any) -> None:
+    """C[n] += value[0] * B[n] at addresses, n a multiple of PAD."""
+    column = 0
+    while column + WIDE <= n:
+        block_1_wide(c + 4 * column, 0, c + 4 * column, 0, value, 0, 0, b + 4 * column, 0, 1)
+        column += WIDE
+    while column < n:
+        block_1_pad(c + 4 * column, 0, c + 4 * column, 0, value, 0, 0, b + 4 * column, 0, 1)
+        column += PAD
+
+
+@outlined
+def gather(n: Any, c: Any, init: Any, values: Any, places: Any, b: Any, k: Any) -> None:
+    """C[n] = init[n] + the sum of k rows of B, rows n apart, each times its value."""
+    column = 0
+    while column + WIDE <= n:
+        row_wide(c + 4 * column, init + 4 * column, values, places, b + 4 * column, n, k)
+        column += WIDE
+    while column < n:
+        row_pad(c + 4 * column, init + 4 * column, values, places, b + 4 * column, n, k)
+        column += PAD
+
+
+@quick
+def bend_tanh(y: Any) -> None:
+    """Set y to tanh(y), by a quotient of polynomials fitted to it on -9..9: within 4e-7 of it."""
+    for j in range(len(y)):
+        x = min(max(y[j], np.float32(-9.0)), np.float32(9.0))
+        u = x * x
+        p = np.float32(1.335465871221686e-08) * u + np.float32(2.0609082639566623e-05)
+        p = (p * u + np.float32(0.003495588432997465)) * u + np.float32(0.13381026685237885)
+        q = np.float32(7.776557708893961e-07) * u + np.float32(0.0003285635029897094)
+        q = (q * u + np.float32(0.025876984000205994)) * u + np.float32(0.4671434164047241)
+        bent = x * (p * u + ONE) / (q * u + ONE)
+        y[j] = min(max(bent, -ONE), ONE) if y[j] == y[j] else y[j]
+
+
+@quick
+def bend_relu(y: Any) -> None:
+    """Set y to max(y, 0); NaN stays."""
+    for j in range(len(y)):
+        y[j] = np.float32(0.0) if y[j] < 0 else y[j]
+
+
+@quick
+def unbend_tanh(slope: Any, y: Any, bias: Any) -> None:
+    """Turn the gradient by outputs y [R, n] into that by sums, and add its columns to bias [n]."""
+    for r in range(len(y)):
+        for j in range(len(bias)):
+            slope[r, j] *= ONE - y[r, j] * y[r, j]
+            bias[j] += slope[r, j]
+
+
+@quick
+def unbend_relu(slope: Any, y: Any, bias: Any) -> None:
+    """See `unbend_tanh`."""
+    for r in range(len(y)):
+        for j in range(len(bias)):
+            slope[r, j] = slope[r, j] if y[r, j] > 0 else np.float32(0.0)
+            bias[j] += slope[r, j]
+
+
+@quick
+def add_columns(slope: Any, bias: Any) -> None:
+    """Add the columns of slope [R, n] to bias [n]."""
+    for r in range(len(slope)):
+        for j in range(len(bias)):
+            bias[j] += slope[r, j]
+
+
+@outlined
+def turn(layers: Any, weights: Any, turned: Any) -> None:
+    """Refresh the copies that lie the other way round; both ways, rows and columns are padded."""
+    for layer in layers:
+        if layer[TURNED] < 0:
+            continue
+        n, k = -(-layer[OUTPUTS] // PAD) * PAD, -(-layer[INPUTS] // PAD) * PAD
+        lines, columns = (n, k) if layer[OUTWARD] else (k, n)
+        w, t = weights.ctypes.data + 4 * layer[WEIGHT], turned.ctypes.data + 4 * layer[TURNED]
+        for i in range(0, lines, PAD):
+            for j in range(0, columns, PAD):
+                transpose(t + 4 * (j * lines + i), lines, w + 4 * (i * columns + j), columns)
+
+
+@outlined
+def convolve(layer: Any, weights: Any, y: Any, values: Any, places: Any, count: Any) -> None:
+    """One row: y [positions * 16] = bias + what each input that is not zero adds to the 9 positions that see it."""
+    side, depth, w, bias = layer[SIDE], layer[DEPTH], layer[WEIGHT], layer[BIAS]
+    rows = layer[INPUTS] // (side * depth)
+    across, down = side - 2, rows - 2
+    for position in range(across * down):
+        for j in range(16):
+            y[16 * position + j] = weights[bias + j]
+    base, target = weights.ctypes.data, y.ctypes.data
+    for i in range(count):
+        place = np.int64(places[i])
+        channel, column, row = place % depth, place // depth % side, place // (depth * side)
+        for dy in range(max(0, row - down + 1), min(3, row + 1)):
+            for dx in range(max(0, column - across + 1), min(3, column + 1)):
+                position = (row - dy) * across + column - dx
+                kernel = w + ((dy * 3 + dx) * depth + channel) * 16
+                add_multiple(16, target + 64 * position, values.ctypes.data + 4 * i, base + 4 * kernel)
+
+
+@outlined
+def convolve_back(layer: Any, slopes: Any, slope: Any, values: Any, places: Any, count: Any) -> None:
+    """One row: add to `slopes`, the gradient by the weights, that of each input that is not zero."""
+    side, depth, w = layer[SIDE], layer[DEPTH], layer[WEIGHT]
+    rows = layer[INPUTS] // (side * depth)
+    across, down = side - 2, rows - 2
+    base, source = slopes.ctypes.data, slope.ctypes.data
+    for i in range(count):
+        place = np.int64(places[i])
+        channel, column, row = place % depth, place // depth % side, place // (depth * side)
+        for dy in range(max(0, row - down + 1), min(3, row + 1)):
+            for dx in range(max(0, column - across + 1), min(3, column + 1)):
+                position = (row - dy) * across + column - dx
+                kernel = w + ((dy * 3 + dx) * depth + channel) * 16
+                add_multiple(16, base + 4 * kernel, values.ctypes.data + 4 * i, source + 64 * position)
+
+
+@outlined
+def forward(
+    rows: Any,
+    layers: Any,
+    buffers: Any,
+    weights: Any,
+    turned: Any,
+    work: Any,
+    sparse: Any,
+    starts: Any,
+    places: Any,
+    values: Any,
+) -> None:
+    """Fill the workspace for a tile whose inputs are in buffer 0 or, if `sparse`, given by what is not zero.
+
+    Row r of the tile has `values[starts[r, 0]:starts[r, 1]]` at `places`.
+    """
+    w, t, base = weights.ctypes.data, turned.ctypes.data, work.ctypes.data
+    for layer in layers:
+        n, k = layer[OUTPUTS], layer[INPUTS]
+        wide = -(-n // PAD) * PAD
+        first, ld = buffers[layer[TARGET], 0], buffers[layer[TARGET], 1]
+        y = base + 4 * first
+        x, ldx = base + 4 * buffers[layer[SOURCE], 0], buffers[layer[SOURCE], 1]
+        if layer[KIND] == CONVOLUTION:
+            for r in range(rows):
+                low, high = starts[r, 0], starts[r, 1]
+                convolve(
+                    layer, weights, work[first + r * ld : first + (r + 1) * ld], values[low:], places[low:], high - low
+                )
+        elif sparse and layer[SOURCE] == 0:
+            for r in range(rows):
+                low, high = starts[r, 0], starts[r, 1]
+                gather(
+                    wide,
+                    y + 4 * r * ld,
+                    w + 4 * layer[BIAS],
+                    values.ctypes.data + 4 * low,
+                    places.ctypes.data + 4 * low,
+                    w + 4 * layer[WEIGHT],
+                    high - low,
+                )
+        else:
+            matrix = t + 4 * layer[TURNED] if layer[OUTWARD] else w + 4 * layer[WEIGHT]
+            multiply(rows, wide, k, y, ld, w + 4 * layer[BIAS], 0, x, ldx, 1, matrix, wide)
+        if layer[ACTIVATION] == TANH:
+            bend_tanh(work[first : first + rows * ld])
+        elif layer[ACTIVATION] == RELU:
+            bend_relu(work[first : first + rows * ld])
+
+
+@outlined
+def backward(
+    rows: Any,
+    layers: Any,
+    buffers: Any,
+    weights: Any,
+    turned: Any,
+    work: Any,
+    slope: Any,
+    slopes: Any,
+    sparse: Any,
+    starts: Any,
+    places: Any,
+    values: Any,
+) -> None:
+    """Add to `slopes` the gradient by the weights, from that by the outputs in `slope`, which lies as `work` does."""
+    w, t, base, sbase, g = (
+        weights.ctypes.data,
+        turned.ctypes.data,
+        work.ctypes.data,
+        slope.ctypes.data,
+        slopes.ctypes.data,
+    )
+    for index in range(len(layers) - 1, -1, -1):
+        layer = layers[index]
+        n, k = layer[OUTPUTS], layer[INPUTS]
+        wide, long = -(-n // PAD) * PAD, -(-k // PAD) * PAD
+        first, ld = buffers[layer[TARGET], 0], buffers[layer[TARGET], 1]
+        begin, ldx = buffers[layer[SOURCE], 0], buffers[layer[SOURCE], 1]
+        y, dy = work[first : first + rows * ld], slope[first : first + rows * ld]
+        bias = slopes[layer[BIAS] : layer[BIAS] + wide]
+        if layer[KIND] == CONVOLUTION:
+            y, dy, across = y.reshape(-1, 16), dy.reshape(-1, 16), 16
+        else:
+            y, dy, across = y.reshape(rows, ld), dy.reshape(rows, ld), wide
+        if layer[ACTIVATION] == TANH:
+            unbend_tanh(dy, y, bias[:across])
+        elif layer[ACTIVATION] == RELU:
+            unbend_relu(dy, y, bias[:across])
+        else:
+            add_columns(dy, bias[:across])
+        d = sbase + 4 * first
+        if layer[KIND] == CONVOLUTION:
+            for r in range(rows):
+                low, high = starts[r, 0], starts[r, 1]
+                convolve_back(
+                    layer, slopes, slope[first + r * ld : first + (r + 1) * ld], values[low:], places[low:], high - low
+                )
+            continue
+        target = g + 4 * layer[WEIGHT]
+        if sparse and layer[SOURCE] == 0:
+            for r in range(rows):
+                for i in range(starts[r, 0], starts[r, 1]):
+                    add_multiple(
+                        wide, target + 4 * wide * np.int64(places[i]), values.ctypes.data + 4 * i, d + 4 * r * ld
+                    )
+        elif layer[OUTWARD]:
+            multiply(n, long, rows, target, long, target, long, d, 1, ld, base + 4 * begin, ldx)
+        else:
+            multiply(k, wide, rows, target, wide, target, wide, base + 4 * begin, 1, ldx, d, ld)
+        if layer[SOURCE] > 0:
+            matrix = w + 4 * layer[WEIGHT] if layer[OUTWARD] else t + 4 * layer[TURNED]
+            into = sbase + 4 * begin
+            if layer[ADDS]:
+                multiply(rows, long, n, into, ldx, into, ldx, d, ld, 1, matrix, long)
+            else:
+                zeros = g + 4 * (len(slopes) - long)
+                multiply(rows, long, n, into, ldx, zeros, 0, d, ld, 1, matrix, long)

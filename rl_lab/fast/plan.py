@@ -1,0 +1,126 @@
+"""What a network looks like to the compiled code: a table of layers, and where each parameter lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..world import Array
+from .vectors import PAD
+
+# Columns of the table.
+KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TURNED, OUTWARD, ACTIVATION, ADDS, SIDE, DEPTH = range(13)
+DENSE, CONVOLUTION = 0, 1
+LINEAR, TANH, RELU = 0, 1, 2
+# Settings that both learners share, the last being how many steps Adam has taken; PPO's; and what its update reports.
+RATE, NORM, BETA_1, BETA_2, EPSILON, TAKEN = range(6)
+CLIP, ENTROPY, VALUE, KL, NORMALIZE = range(TAKEN + 1, TAKEN + 6)
+POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIPPED, APPROX_KL, LOSS, STEPS, EPOCHS, FAILED = range(9)
+TILE = 64  # rows that go through the network together
+FILTERS = 16  # of a convolution: one vector
+
+
+def padded(n: int) -> int:
+    """Return n rounded up to a multiple of PAD."""
+    return -(-n // PAD) * PAD
+
+
+@dataclass
+class Plan:
+    """A network under construction: buffer 0 is the input, each layer's output another.
+
+    `parameters` says for each tensor, in the order of the framework's own list, where its elements lie: int64, flat.
+    """
+
+    inputs: int
+    layers: list[list[int]] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    parameters: list[Array] = field(default_factory=list)
+    size: int = 0  # floats that the parameters take, padding included
+    turned_size: int = 0
+
+    def __post_init__(self) -> None:
+        self.widths.append(padded(self.inputs))
+
+    def dense(self, source: int, n: int, activation: int, order: Array | None = None) -> int:
+        """Add a dense layer; return its buffer. `order`, int [inputs], says which input each column of weights is for.
+
+        Its parameters are weight [n, inputs] and bias [n].
+        """
+        k = self.inputs if source == 0 else self._outputs(source)
+        outward = int(n < PAD and source > 0)
+        weight = self._take(padded(k) * padded(n))
+        bias = self._take(padded(n))
+        back = source > 0 or outward
+        turned = self.turned_size if back else -1
+        self.turned_size += padded(k) * padded(n) if back else 0
+        column = np.arange(k) if order is None else order
+        lines = np.arange(n)[:, None]
+        places = lines * padded(k) + column if outward else column * padded(n) + lines
+        self.parameters += [weight + places.ravel(), bias + np.arange(n)]
+        return self._add([DENSE, source, 0, k, n, weight, bias, turned, outward, activation, 0, 0, 0], padded(n))
+
+    def convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
+        """Add 16 filters of 3 x 3 over boards [rows, side, depth]; return the buffer and the order of its outputs.
+
+        Its parameters are weight [16, depth, 3, 3] and bias [16]. A framework flattens its outputs from
+        [16, rows - 2, side - 2]; here the filters lie side by side, and the order says where each has gone.
+        """
+        weight, bias = self._take(9 * depth * FILTERS), self._take(FILTERS)
+        f, c, dy, dx = np.indices((FILTERS, depth, 3, 3)).reshape(4, -1)
+        self.parameters += [weight + ((dy * 3 + dx) * depth + c) * FILTERS + f, bias + np.arange(FILTERS)]
+        positions = (rows - 2) * (side - 2)
+        f, position = np.indices((FILTERS, positions)).reshape(2, -1)
+        layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side, depth]
+        return self._add(layer, FILTERS * positions), position * FILTERS + f
+
+    def vector(self, n: int) -> int:
+        """Add a parameter of its own, [n]; return where it lies."""
+        place = self._take(padded(n))
+        self.parameters.append(place + np.arange(n))
+        return place
+
+    def _take(self, floats: int) -> int:
+        place = self.size
+        self.size += floats
+        return place
+
+    def _outputs(self, buffer: int) -> int:
+        return next(layer[OUTPUTS] for layer in self.layers if layer[TARGET] == buffer)
+
+    def _add(self, layer: list[int], width: int) -> int:
+        layer[TARGET] = len(self.widths)
+        self.layers.append(layer)
+        self.widths.append(width)
+        return layer[TARGET]
+
+    @property
+    def convolves(self) -> bool:
+        """Say whether the first layer is a convolution, which knows only what is not zero."""
+        return self.layers[0][KIND] == CONVOLUTION
+
+
+class Network:
+    """A plan with memory: parameters, their copies the other way round, gradient, and a workspace for one tile."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.layers = np.array(plan.layers, np.int64)
+        for index, layer in enumerate(self.layers):  # backwards, the last reader of a buffer is the first to write
+            layer[ADDS] = layer[SOURCE] in self.layers[index + 1 :, SOURCE]
+        offsets = np.concatenate([[0], np.cumsum([TILE * w for w in plan.widths])])
+        self.buffers = np.stack([offsets[:-1], np.array(plan.widths)], axis=1).astype(np.int64)
+        self.weights, self.turned = aligned(plan.size), aligned(plan.turned_size)
+        self.slopes = aligned(plan.size + max(plan.widths))  # behind the gradient are zeros
+        self.work, self.slope = aligned(int(offsets[-1])), aligned(int(offsets[-1]))
+        # Of the framework's parameters, one after the other.
+        self.places = np.concatenate(plan.parameters).astype(np.int64)
+        self.bounds = np.cumsum([0, *(len(p) for p in plan.parameters)]).astype(np.int64)
+
+
+def aligned(floats: int) -> Array:
+    """Return float32 zeros [floats] that begin at a cache line."""
+    raw = np.zeros(floats + 16, np.float32)
+    skip = (-raw.ctypes.data % 64) // 4
+    return raw[skip : skip + floats]

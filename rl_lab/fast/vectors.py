@@ -1,0 +1,231 @@
+"""Building blocks that numba has no words for, as vector instructions: products of small matrices, calls by address.
+
+A matrix product holds a block of its result in registers while it runs along the inner dimension; which block fits
+depends on the processor. Each element of the result is summed in the order of that dimension, whatever the block: the
+same numbers come out of every blocking, and of every split of the rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+PAD = 16  # floats: rows of weights and activations are as long as a multiple of it
+FLOAT = 4  # bytes
+
+
+@cache
+def _shape() -> tuple[int, int]:
+    """Return how many floats a vector register holds, and how many of them the widest block spans."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16, 4  # 6 x 4 of 32 registers accumulate
+    if features.get("avx"):
+        return 8, 2  # 6 x 2 of 16
+    return 4, 4  # 6 x 4 of NEON's 32; of SSE's 16, some spill
+
+
+@cache
+def blocks() -> dict[str, Any]:
+    """Return the intrinsics `block_R_wide` and `block_R_pad` for R rows, and their widths in floats.
+
+    `block(c, ldc, init, ldi, a, row, step, b, ldb, k)` sets C[R, width] = init[R, width] + A[R, k] B[k, width], all
+    float32 at these addresses: C, init and B with rows `ld*` floats apart, A with rows `row` and columns `step` apart.
+    `init` may be C itself; with ldi = 0 it is one row for all.
+    """
+    width, vectors = _shape()
+    made: dict[str, Any] = {f"block_{rows}_wide": _block(rows, vectors, width) for rows in (1, 2, 4, 6)}
+    made |= {f"block_{rows}_pad": _block(rows, PAD // width, width) for rows in (1, 6)}
+    made["row_wide"], made["row_pad"] = _gathering(vectors, width), _gathering(PAD // width, width)
+    made["transpose"] = _transpose()
+    return made | {"WIDE": vectors * width, "PAD": PAD}
+
+
+def _block(rows: int, vectors: int, width: int) -> Any:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    word = ir.IntType(64)
+    kit = _Kit(width)
+
+    @intrinsic
+    def block(
+        context: Any, c: Any, ldc: Any, init: Any, ldi: Any, a: Any, row: Any, step: Any, b: Any, ldb: Any, k: Any
+    ) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            c, ldc, init, ldi, a, row, step, b, ldb, k = arguments
+            size = word(FLOAT)
+            ldc, ldi, row, step, ldb = (builder.mul(n, size) for n in (ldc, ldi, row, step, ldb))
+            sums = [[cgutils.alloca_once(builder, kit.vector) for _ in range(vectors)] for _ in range(rows)]
+            for m, line in enumerate(sums):
+                begin = builder.add(init, builder.mul(ldi, word(m)))
+                for v, total in enumerate(line):
+                    builder.store(kit.load(builder, begin, v), total)
+            lefts = [builder.add(a, builder.mul(row, word(m))) for m in range(rows)]
+            with cgutils.for_range(builder, k) as loop:
+                right = builder.add(b, builder.mul(loop.index, ldb))
+                factors = [kit.load(builder, right, v) for v in range(vectors)]
+                along = builder.mul(loop.index, step)
+                for left, line in zip(lefts, sums, strict=True):
+                    same = kit.spread(builder, builder.add(left, along))
+                    for factor, total in zip(factors, line, strict=True):
+                        builder.store(kit.multiply_add(builder, same, factor, builder.load(total)), total)
+            for m, line in enumerate(sums):
+                begin = builder.add(c, builder.mul(ldc, word(m)))
+                for v, total in enumerate(line):
+                    kit.store(builder, builder.load(total), begin, v)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 10), code
+
+    return block
+
+
+def _gathering(vectors: int, width: int) -> Any:
+    """Return `row(c, init, values, places, b, ldb, k)`: one row, of which only k columns of A are not zero.
+
+    C = init + sum of values[i] * B[places[i]]; float32 values and int32 places.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    word, place = ir.IntType(64), ir.IntType(32)
+    kit = _Kit(width)
+
+    @intrinsic
+    def row(context: Any, c: Any, init: Any, values: Any, places: Any, b: Any, ldb: Any, k: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            c, init, values, places, b, ldb, k = arguments
+            size = word(FLOAT)
+            ldb = builder.mul(ldb, size)
+            sums = [cgutils.alloca_once(builder, kit.vector) for _ in range(vectors)]
+            for v, total in enumerate(sums):
+                builder.store(kit.load(builder, init, v), total)
+            with cgutils.for_range(builder, k) as loop:
+                along = builder.mul(loop.index, size)
+                at = builder.inttoptr(builder.add(places, along), place.as_pointer())
+                right = builder.add(b, builder.mul(builder.sext(builder.load(at), word), ldb))
+                same = kit.spread(builder, builder.add(values, along))
+                for v, total in enumerate(sums):
+                    factor = kit.load(builder, right, v)
+                    builder.store(kit.multiply_add(builder, same, factor, builder.load(total)), total)
+            for v, total in enumerate(sums):
+                kit.store(builder, builder.load(total), c, v)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 7), code
+
+    return row
+
+
+def _transpose() -> Any:
+    """Return `transpose(target, ldt, source, lds)`: a block of PAD x PAD."""
+    from numba import types
+    from numba.extending import intrinsic
+
+    kit = _Kit(PAD)
+    half = PAD // 2
+    masks = [[kit.lane(PAD * (k % 2) + k // 2 + low) for k in range(PAD)] for low in (0, half)]
+
+    @intrinsic
+    def transpose(context: Any, target: Any, ldt: Any, source: Any, lds: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            target, ldt, source, lds = arguments
+            size = kit.word(FLOAT)
+            ldt, lds = builder.mul(ldt, size), builder.mul(lds, size)
+            rows = [kit.load(builder, builder.add(source, builder.mul(lds, kit.word(i))), 0) for i in range(PAD)]
+            for _ in range(PAD.bit_length() - 1):  # a perfect shuffle of all elements, log2 PAD times over
+                rows = [kit.shuffle(builder, rows[i // 2], rows[i // 2 + half], masks[i % 2]) for i in range(PAD)]
+            for i, row in enumerate(rows):
+                kit.store(builder, row, builder.add(target, builder.mul(ldt, kit.word(i))), 0)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), code
+
+    return transpose
+
+
+class _Kit:
+    """Vector instructions at addresses."""
+
+    def __init__(self, width: int) -> None:
+        from llvmlite import ir
+
+        self.width, self.number = width, ir.FloatType()
+        self.vector = ir.VectorType(self.number, width)
+        self.word, self.lane = ir.IntType(64), ir.IntType(32)
+        self.undefined = ir.Constant(self.vector, ir.Undefined)
+        self.first = ir.Constant(ir.VectorType(self.lane, width), [0] * width)
+        self.triple = ir.FunctionType(self.vector, [self.vector] * 3)
+
+    def _at(self, builder: Any, address: Any, v: int) -> Any:
+        return builder.inttoptr(builder.add(address, self.word(v * self.width * FLOAT)), self.vector.as_pointer())
+
+    def load(self, builder: Any, address: Any, v: int) -> Any:
+        return builder.load(self._at(builder, address, v), align=FLOAT)
+
+    def store(self, builder: Any, value: Any, address: Any, v: int) -> None:
+        builder.store(value, self._at(builder, address, v), align=FLOAT)
+
+    def spread(self, builder: Any, address: Any) -> Any:
+        number = builder.load(builder.inttoptr(address, self.number.as_pointer()), align=FLOAT)
+        one = builder.insert_element(self.undefined, number, self.lane(0))
+        return builder.shuffle_vector(one, self.undefined, self.first)
+
+    def shuffle(self, builder: Any, a: Any, b: Any, lanes: list[Any]) -> Any:
+        from llvmlite import ir
+
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(self.lane, len(lanes)), lanes))
+
+    def multiply_add(self, builder: Any, a: Any, b: Any, c: Any) -> Any:
+        from numba.core import cgutils
+
+        name = f"llvm.fma.v{self.width}f32"
+        return builder.call(cgutils.get_or_insert_function(builder.module, self.triple, name), [a, b, c])
+
+
+@cache
+def caller() -> Any:
+    """Return the intrinsic `call(function, low, high, batch)`: calls int64 f(int64, int64, int64) at an address."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word] * 3).as_pointer()
+
+    @intrinsic
+    def call(context: Any, function: Any, low: Any, high: Any, batch: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            function, low, high, batch = arguments
+            return builder.call(builder.inttoptr(function, kind), [low, high, batch])
+
+        return types.intp(*[types.intp] * 4), code
+
+    return call
+
+
+@cache
+def clock() -> Any:
+    """Return the intrinsic `cycles()`: the processor's time stamp, int64."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    kind = ir.FunctionType(ir.IntType(64), [])
+
+    @intrinsic
+    def cycles(context: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
+
+        return types.intp(), code
+
+    return cycles
