@@ -29,12 +29,20 @@ class Config:
     exploration_initial_eps: float = hyperparameter(1.0, "probability of a random action at first")
     exploration_final_eps: float = hyperparameter(0.05, "probability of a random action in the end")
     max_grad_norm: float = hyperparameter(10.0, "gradients are clipped to this norm")
+    double_q: bool = hyperparameter(False, "the network chooses the next action, the target network values it")
+    n_steps: int = hyperparameter(1, "rewards summed before the next state's value is asked for", "steps")
+    priority_exponent: float = hyperparameter(0.0, "of prioritised replay; 0: sample uniformly")
+    importance_exponent: float = hyperparameter(0.4, "of the correction for priorities at first; 1 in the end")
     policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
     net_arch: list[int] = hyperparameter([64, 64], "hidden layers of the Q-network", "units")
     activation: str = hyperparameter("relu", "tanh, relu, elu or silu")
     normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
     agent_indicator: bool = hyperparameter(False, "tell agents that share the policy apart: which one, one-hot")
+    compiled: bool = hyperparameter(True, "act and learn in compiled code, where it knows the network")
+
+
+_COMPILED_ONLY = ("double_q", "n_steps", "priority_exponent", "importance_exponent")
 
 
 def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
@@ -48,15 +56,23 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     from stable_baselines3 import DQN
 
     from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one, only_discrete
+    from rl_lab.adapters.sb3_fast_dqn import FastDQN
 
     only_discrete("dqn", worlds.world)
-    at_least_one(config, "buffer_size", "batch_size", "train_freq", "gradient_steps", "target_update_interval")
+    at_least_one(
+        config, "buffer_size", "batch_size", "train_freq", "gradient_steps", "target_update_interval", "n_steps"
+    )
     same = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps".split()
     same += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
     same += ["max_grad_norm"]
+    more = {name: getattr(config, name) for name in _COMPILED_ONLY}
+    if not config.compiled and more != {name: getattr(Config, name) for name in _COMPILED_ONLY}:
+        raise ValueError(f"{', '.join(_COMPILED_ONLY)} need the compiled learner: leave compiled=false out")
+    if not 0 <= config.priority_exponent <= 1 or not 0 <= config.importance_exponent <= 1:
+        raise ValueError("priority_exponent and importance_exponent are from 0 to 1")
     return Sb3Learner(
         "dqn",
-        DQN,
+        FastDQN if config.compiled else DQN,
         worlds,
         budget=budget,
         seed=seed,
@@ -66,6 +82,7 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
         indicator=config.agent_indicator,
         arguments={
             **{name: getattr(config, name) for name in same},
+            **(more if config.compiled else {}),
             "policy_kwargs": _policy_arguments(config, worlds.world),
         },
     )

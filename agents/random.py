@@ -9,7 +9,7 @@ import numpy as np
 
 from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
-from rl_lab.chance import actions_at
+from rl_lab.chance import actions_at, uniforms
 from rl_lab.world import Array
 
 
@@ -27,10 +27,17 @@ class RandomAgent:
 
     def __init__(self, world: WorldInfo, seed: int) -> None:
         self.space, self.spaces, self.seed, self.calls, self.rows = world.action, world.action_spaces, seed, 0, 0
+        self._keys: Array | None = None
+        self._clock: Array | None = None
 
     def attend(self, worlds: Worlds) -> None:
         """Begin its actions anew, so that an evaluation can be repeated."""
         self.calls, self.rows = 0, worlds.rewards.size
+        self._keys = self._clock = None
+
+    def follow(self, keys: Array, clock: Array) -> None:
+        """See `agent.Agent`."""
+        self._keys, self._clock = keys, clock
 
     def act(
         self,
@@ -42,6 +49,11 @@ class RandomAgent:
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`."""
+        if self._keys is not None and self._clock is not None:
+            numbers = np.arange(len(observations)) if rows is None else rows
+            keys, clock = self._keys[numbers] ^ np.uint64(self.seed % 2**64), self._clock[numbers // len(self.spaces)]
+            uniform = uniforms(keys, clock, self.space.shape or ())
+            return actions_at(uniform, self.spaces, numbers % len(self.spaces), legal), None
         # A generator for each call: where this agent stands is one number, and a run that resumes goes on from it.
         generator, shape = np.random.default_rng((self.seed, self.calls)), self.space.shape or ()
         self.calls += 1

@@ -14,6 +14,10 @@ class Agent(Protocol):
 
     One whose `act` returns a state has one more method, `begin(state, fresh) -> state`: the state with the rows where
     fresh, bool [B], as they are before an episode's first step.
+
+    One that draws may have `follow(keys, clock)`, called after `attend`: what it draws for row r from then on is to
+    depend on its own seed, keys[r], uint64 [B], and the step clock[r // A], int64 [N], alone. Both arrays are kept up
+    to date in place. So an episode is the same in whatever batch it is played.
     """
 
     name: str

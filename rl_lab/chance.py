@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from .rng import philox
 from .world import Array
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ def actions_at(
         else:
             actions[own] = actions_of(uniform[own], space, None if legal is None else legal[own])
     return actions
+
+
+def uniforms(keys: Array, steps: Array, shape: tuple[int, ...] = ()) -> Array:
+    """Return numbers in [0, 1), float64 [B, *shape], that depend on each row's key, uint64 [B], and step, int64 [B]."""
+    count = int(np.prod(shape))
+    places = steps.astype(np.uint64)[:, None] * np.uint64(count) + np.arange(count, dtype=np.uint64)
+    low, high = (keys & np.uint64(2**32 - 1))[:, None], (keys >> np.uint64(32) << np.uint64(32))[:, None]
+    drawn = philox(low, high + places) >> np.uint64(11)
+    numbers: Array = (drawn * 2.0**-53).reshape(len(keys), *shape)
+    return numbers
 
 
 def fill(batch: Batch, uniform: Array) -> None:

@@ -12,7 +12,8 @@ _EVERY_TERMINAL, _EVERY_FILE = 0.2, 5.0  # seconds between lines
 class Progress:
     """Writes to stderr: rewriting one line on a terminal, a new line every few seconds elsewhere."""
 
-    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False, unit: str = "steps") -> None:
+        self.unit = unit
         self.stream = sys.stderr if stream is None else stream
         self.quiet, self.live = quiet, self.stream.isatty()
         self._drawn = 0
@@ -37,9 +38,8 @@ class Progress:
         total = sum(spent.values()) or 1.0
         shares = "  ".join(f"{name} {100 * seconds / total:.0f}%" for name, seconds in spent.items())
         score = "-" if mean_return is None else f"{mean_return:.1f}"
-        self._draw(
-            f"{steps:>11,} / {self._budget:,} steps  {rate:>8,.0f}/s  {_clock(left)} left  return {score}  [{shares}]"
-        )
+        trained = f"  return {score}  [{shares}]" if spent else ""
+        self._draw(f"{steps:>11,} / {self._budget:,} {self.unit}  {rate:>8,.0f}/s  {_clock(left)} left{trained}")
 
     def note(self, text: str) -> None:
         """Write a line that stays."""

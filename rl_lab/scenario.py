@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from . import catalogue, worlds
 from .batch import FOREIGN, parameters
-from .casting import opponent_node, policies_node, seated
+from .casting import league_node, opponent_node, policies_node, seated
+from .league.config import LeagueConfig
 from .names import nearest
 from .recipe import ScenarioError, explain, first_line, recipe_of
 
@@ -74,6 +75,7 @@ class Scenario:
     opponent: dict[str, Any] | None = None  # the agent at the other seats: its name and hyperparameters
     role: str = ""  # the learner's against an opponent; each in turn if empty
     policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
+    league: LeagueConfig | None = None  # the learners who play each other and their past
 
     def as_config(self) -> dict[str, Any]:
         """Return plain data that, written to YAML, is the same scenario again."""
@@ -114,6 +116,7 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     recipe = recipe_of(target)
     opponent, given = opponent_node(target, recipe.pop("opponent", None), given)
     policies, given = policies_node(target, recipe.pop("policies", None) or {}, given)
+    league, given = league_node(target, recipe.pop("league", None), given)
     chosen: dict[str, str] = {}
     for key in ("world", "agent"):
         lines = [o for o in given if o.key_or_group == key]
@@ -145,7 +148,7 @@ def compose(target: str, overrides: Iterable[str] = ()) -> Scenario:
     if not chosen["world"]:
         raise ScenarioError(f"{target}: names no world; add world=NAME")
     scenario = _resolve(target, chosen, recipe, given)
-    return seated(dataclasses.replace(scenario, opponent=opponent, policies=policies))
+    return seated(dataclasses.replace(scenario, opponent=opponent, policies=policies, league=league))
 
 
 def _whole(line: str) -> str:

@@ -3,65 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 
 from .agent import Agent
-from .batch import WorldInfo, Worlds
-from .player import decide, roles_played
+from .batch import Worlds
+from .player import roles_played
+from .rivals import Rivals
 from .rng import philox
-from .world import Array, roles_of
+from .seats import SeatedWorld
+from .world import Array
 
+_THEIRS = "seated_rivals_"  # before what the rivals have to say in a snapshot
 _SEATS, _RIVALS = np.uint64(0x5EA7), np.uint64(0x21BA15)  # keys: what is drawn is apart from the worlds' own streams
-
-
-@dataclass(frozen=True)
-class SeatedWorld:
-    """What is known of a world from one role's seats."""
-
-    name: str
-    observation: Box
-    action: Discrete[Any] | Box
-    horizon: int
-    solved: float | None
-    agents: tuple[str, ...]
-    masked: bool
-    frames_per_second: int
-    waiting: bool
-    turns: str
-
-    @classmethod
-    def of(
-        cls,
-        whole: WorldInfo,
-        agents: tuple[str, ...],
-        observation: Box,
-        action: Discrete[Any] | Box,
-        *,
-        waiting: bool,
-        turns: str = "",
-    ) -> SeatedWorld:
-        """Return what is known of the whole world at these agents' seats."""
-        facts = whole.name, observation, action, whole.horizon, whole.solved, agents, whole.masked
-        return cls(*facts, whole.frames_per_second, waiting, turns)
-
-    @property
-    def observation_spaces(self) -> tuple[Box, ...]:
-        """See `World.observation_spaces`."""
-        return (self.observation,) * len(self.agents)
-
-    @property
-    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
-        """See `World.action_spaces`."""
-        return (self.action,) * len(self.agents)
-
-    @property
-    def roles(self) -> dict[str, tuple[int, ...]]:
-        """See `World.roles`."""
-        return roles_of(self.agents)
 
 
 class Seated:
@@ -71,19 +26,28 @@ class Seated:
     rivals' moves happen inside, what they bring the learner is part of its reward, and their observations appear
     nowhere. Each episode draws the role it plays (all have K seats) and its rival, both from the seed, so they depend
     neither on N nor on who else plays. An episode that ends before the learner has acted is no experience, and passes.
+    How the others ended is in `results`.
 
-    Args: `rivals` play as they do in evaluation, except that `deterministic` may let them draw; `role` fixes the
-    learner's. Raises ValueError for a world of one agent, an unknown role or roles of different sizes.
+    Args: `rivals` play as they do in evaluation, except that `deterministic` may let them draw; whoever passes a
+    `Rivals` can change who is met, and add to them, between two steps. `role` fixes the learner's. Raises ValueError
+    for a world of one agent, an unknown role or roles of different sizes.
     """
 
     def __init__(
-        self, worlds: Worlds, rivals: Sequence[Agent], *, role: str = "", seed: int = 0, deterministic: bool = False
+        self,
+        worlds: Worlds,
+        rivals: Sequence[Agent] | Rivals,
+        *,
+        role: str = "",
+        seed: int = 0,
+        deterministic: bool = False,
     ) -> None:
         whole = worlds.world
         if len(whole.agents) == 1:
             raise ValueError(f"{whole.name} has one agent: nobody can be its opponent")
         self.roles = np.array(_of_one_size(whole.name, roles_played(whole, role)), np.int64)  # [R, K]
-        self.batch, self.rivals, self.deterministic = worlds, list(rivals), deterministic
+        self.batch, self.deterministic = worlds, deterministic
+        self.rivals = rivals if isinstance(rivals, Rivals) else Rivals(rivals)
         n, seats = worlds.n, self.roles.shape[1]
         named = role or "seat"
         own = tuple(whole.agents[a] for a in self.roles[0]) if role else tuple(f"{named}_{k}" for k in range(seats))
@@ -108,22 +72,26 @@ class Seated:
         self.episodes = np.zeros(n, np.int64)  # begun in each world
         self.seats = np.zeros((n, seats), np.int64)  # the learner's
         self.rival = np.zeros(n, np.int64)  # which of the rivals has the others
+        self._met, self._seen = np.zeros(n, np.int64), np.zeros((n, seats), np.int64)  # rival, seats: of what ended
+        self._verdict = np.zeros(n, np.int64)
+        self._results = np.zeros((0, len(self.roles), 3), np.int64)
         self._worlds = np.arange(n)[:, None]
         self._attend = True
+        self.rivals.seed(seed, 0, worlds)
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
         """As `Batch.seed`, for the worlds and for who sits where."""
         self.batch.seed(seed, first)
         self.seed_value, self.first = int(np.asarray(seed).ravel()[0]), first
         self.episodes[:] = 0
+        self.rivals.seed(self.seed_value, first, self.batch)
 
     def reset(self, mask: Array | None = None) -> Array:
         """Begin a new episode in every world, or where mask bool [N] says so; returns `observations`."""
         wanted = np.ones(self.n, np.bool_) if mask is None else np.asarray(mask, np.bool_)
         self.batch.reset(wanted)
         if self._attend:
-            for rival in self.rivals:
-                rival.attend(self.batch)
+            self.rivals.attend(self.batch)
             self._attend = False
         self._open(wanted)
         return self.observations
@@ -157,7 +125,24 @@ class Seated:
         self._advance(everywhere)
         self._let_rivals_move(everywhere)
         self._look()
+        self._count_results()
         return int(self.ended.sum())
+
+    def _count_results(self) -> None:
+        over = np.flatnonzero(self.ended)
+        if len(over):
+            self._results = _grown(self._results, len(self.rivals))
+            role = (self._seen[over, None] == self.roles[None]).all(axis=2).argmax(axis=1)
+            np.add.at(self._results, (self._met[over], role, self._verdict[over]), 1)
+
+    def results(self) -> Array:
+        """Return how episodes ended since the last call, int64 [rivals, roles, 3]: lost, drawn, won by the learner.
+
+        It has won whose mean return over the learner's seats is above that over the others'.
+        """
+        counted = _grown(self._results, len(self.rivals))
+        self._results = np.zeros_like(counted)
+        return counted
 
     def _advance(self, where: Array) -> None:
         """Step these worlds, and note what it brings the learner; of an episode that begins now, nothing yet."""
@@ -171,14 +156,21 @@ class Seated:
         gained = b.rewards[self._worlds, self.seats]
         self.rewards[first] += gained[first]
         self.departed[first] |= b.departed[self._worlds, self.seats][first]
-        over = first & b.ended
+        if not (fresh := where & b.ended).any():
+            return
+        over = first & fresh
         self.terminated[over], self.truncated[over] = b.terminated[over], b.truncated[over]
         self.ended[over] = True
         final = b.final_observations[self._worlds, self.seats]
         self.final_observations[over] = self._cut(final)[over]
         self.episode_returns[over] = b.episode_returns[self._worlds, self.seats][over]
         self.episode_lengths[over] = b.episode_lengths[over]
-        self._begin(where & b.ended)
+        if over.any():
+            own, seats = self.episode_returns[over].sum(axis=1), self.seats.shape[1]
+            others = (b.episode_returns[over].sum(axis=1) - own) / (b.rewards.shape[1] - seats)
+            self._verdict[over] = 1 + np.sign(own / seats - others)
+            self._met[over], self._seen[over] = self.rival[over], self.seats[over]
+        self._begin(fresh)
 
     def _begin(self, fresh: Array) -> None:
         """Draw role and rival of the episodes that begin."""
@@ -193,7 +185,8 @@ class Seated:
             for key in (_SEATS, _RIVALS)
         ]
         self.seats[place] = self.roles[drawn[0] % len(self.roles)]
-        self.rival[place] = drawn[1] % max(len(self.rivals), 1)
+        if len(self.rivals):
+            self.rival[place] = self.rivals.draw(drawn[1] * 2.0**-24)
 
     def _let_rivals_move(self, where: Array) -> None:
         """In a world of turns, step these worlds until each is at the learner's turn."""
@@ -207,10 +200,10 @@ class Seated:
     def _ask_rivals(self, where: Array) -> None:
         theirs = self.batch.active & where[:, None]
         theirs[self._worlds, self.seats] = False
-        for index, rival in enumerate(self.rivals):
-            rows = np.flatnonzero(theirs & (self.rival == index)[:, None])
-            if len(rows):
-                decide(rival, self.batch, rows, deterministic=self.deterministic)
+        rows = np.flatnonzero(theirs)
+        if len(rows):
+            who = self.rival[rows // theirs.shape[1]]
+            self.rivals.decide(self.batch, rows, who, deterministic=self.deterministic)
 
     def _cut(self, rows: Array) -> Array:
         return rows if self._width is None else rows[..., : self._width]
@@ -226,14 +219,11 @@ class Seated:
     def snapshot(self) -> dict[str, Array]:
         """As `Batch.snapshot`, with who sits where and how often a rival that draws has drawn."""
         own = {f"seated_{name}": np.array(array) for name, array in self._persistent().items()}
-        calls = np.array([getattr(rival, "calls", 0) for rival in self.rivals], np.int64)
-        return {**self.batch.snapshot(), **own, "seated_calls": calls}
+        theirs = {f"{_THEIRS}{name}": np.array(array) for name, array in self.rivals.snapshot().items()}
+        return {**self.batch.snapshot(), **own, **theirs}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Go on from a `snapshot`. ValueError names what does not fit."""
-        calls = snapshot.get("seated_calls")
-        if calls is None or calls.shape != (len(self.rivals),) or calls.dtype != np.int64:
-            raise ValueError(f"snapshot of another game: it is not of {len(self.rivals)} rivals")
         for name, array in self._persistent().items():
             given = snapshot.get(f"seated_{name}")
             if given is None or given.dtype != array.dtype or given.shape != array.shape:
@@ -246,10 +236,8 @@ class Seated:
         self.batch.restore({name: array for name, array in snapshot.items() if not name.startswith("seated_")})
         for name, array in self._persistent().items():
             array[...] = snapshot[f"seated_{name}"]
-        for each, count in zip(self.rivals, calls.tolist(), strict=True):
-            each.attend(self.batch)
-            if hasattr(each, "calls"):
-                each.calls = count
+        self.rivals.attend(self.batch)
+        self.rivals.restore({k.removeprefix(_THEIRS): v for k, v in snapshot.items() if k.startswith(_THEIRS)})
         self._attend = False
         if not self.exact:  # foreign worlds are in new episodes
             self._open(np.ones(self.n, np.bool_))
@@ -266,6 +254,11 @@ class Seated:
     def close(self) -> None:
         """Close the worlds."""
         self.batch.close()
+
+
+def _grown(results: Array, count: int) -> Array:
+    """Return results, int64 [rivals, roles, 3], with a row for each of `count` rivals."""
+    return np.concatenate([results, np.zeros((count - len(results), *results.shape[1:]), np.int64)])
 
 
 def _of_one_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 
 from .agent import Agent, Learner, Saved
 from .batch import Worlds
-from .seated import SeatedWorld
+from .seats import SeatedWorld
 from .world import Array
 
 _MARK = "."  # between a policy's name and a member of its state; no name has it
@@ -190,11 +190,11 @@ class Team:
 
     def save_agent(self) -> Saved:
         """Return what `split` takes apart again."""
-        return _joined({name: learner.save_agent() for name, learner in self.learners.items()})
+        return joined({name: learner.save_agent() for name, learner in self.learners.items()})
 
     def save(self) -> Saved:
         """Return every learner's state."""
-        return _joined({name: learner.save() for name, learner in self.learners.items()})
+        return joined({name: learner.save() for name, learner in self.learners.items()})
 
     def restore(self, saved: Saved) -> None:
         """Go on from `save`; the worlds have been restored already."""
@@ -204,7 +204,8 @@ class Team:
             self.learners[name].restore(part)
 
 
-def _joined(parts: dict[str, Saved]) -> Saved:
+def joined(parts: dict[str, Saved]) -> Saved:
+    """Return what several learners saved as one; `split` takes it apart again."""
     tensors = {f"{name}{_MARK}{key}": value for name, part in parts.items() for key, value in part.tensors.items()}
     return Saved(tensors, {name: part.state for name, part in parts.items()})
 

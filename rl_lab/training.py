@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from . import batch, catalogue, checkpoint
+import numpy as np
+
+from . import checkpoint
 from . import run as runs
 from .agent import Agent, Learner, Saved
-from .batch import WorldInfo, Worlds
-from .casting import seats_of
-from .evaluate import SELECTION_SEED, Evaluation, evaluate, ranked
-from .names import UsageError
-from .player import roles_played
+from .assembly import Ground, fitting, judges_of, load_agent, make_learner, measure
+from .evaluate import SELECTION_SEED, evaluate, ranked
+from .interrupts import Interrupted, Interrupts
+from .league.league import League
 from .progress import Progress
 from .run import Run
 from .scenario import Scenario
-from .seated import Seated
-from .team import SeatsView, Table, Team, TeamAgent, split
 
+__all__ = ["Interrupted", "Result", "load_agent", "make_learner", "measure", "resume", "train"]
 _KEPT = "kept-"  # before the kept agent's members in a whole-state checkpoint
 COST_SHARE = 0.01  # of wall time that checkpoints may take at most
-
-
-class Interrupted(Exception):
-    """Ctrl-C or SIGTERM; `code` is the exit status, 130 or 143, `run` what can be resumed."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-        self.run: Run | None = None
 
 
 @dataclass
@@ -67,79 +53,12 @@ class Result:
         }
 
 
-class Interrupts:
-    """Turns SIGINT and SIGTERM into a flag that is looked at between iterations; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.code = 0
-
-    def __enter__(self) -> Interrupts:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.code:
-            os._exit(128 + number)
-        self.code = 128 + number
-
-    def check(self, *_: Any) -> None:
-        """Raise Interrupted once a signal has come; takes any arguments so that it can serve as a progress callback."""
-        if self.code:
-            raise Interrupted(self.code)
-
-
-def device_of(name: str) -> str:
-    """Return "cpu" or "cuda" for a scenario's device; ValueError for cuda where there is none."""
-    if name == "cpu":
-        return "cpu"
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda: this machine has no CUDA device; use device=auto or device=cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def make_learner(scenario: Scenario) -> tuple[Learner, Worlds]:
-    """Return the scenario's learner over its worlds, at its start. Raises UsageError where they do not go together."""
-    factory = catalogue.load(scenario.agent)
-    if not hasattr(factory, "learner"):
-        measure = f"rl-lab evaluate {scenario.agent} world={scenario.world}"
-        raise UsageError(f"agent {scenario.agent} does not learn; measure it with: {measure}")
-    import torch
-
-    # The only place where torch's threads are set. The engine sets its own for each batch.
-    torch.set_num_threads(scenario.threads)
-    try:
-        device = device_of(scenario.device)
-        worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
-        if (rival := opponent_of(scenario, worlds.world)) is not None:
-            worlds = Seated(worlds, [rival], role=scenario.role, seed=scenario.seed)
-
-        def make(view: Worlds, budget: int, seed: int) -> Learner:
-            learner: Learner = factory.learner(scenario.config, view, budget=budget, seed=seed, device=device)
-            return learner
-
-        if scenario.policies:
-            policies = seats_of(worlds.world, scenario.policies)
-            learner: Learner = Team(worlds, policies, make, budget=scenario.budget, seed=scenario.seed)
-        else:
-            learner = make(worlds, scenario.budget, scenario.seed)
-    except MemoryError as error:
-        raise UsageError(f"worlds, n_steps or buffer_size are too large for this machine: {error}") from error
-    except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
-        raise UsageError(str(error).partition("\n")[0]) from error
-    return learner, worlds
-
-
 def train(scenario: Scenario, command: list[str], progress: Progress) -> Result:
     """Train from the start. Nothing is written before the scenario has proven sound."""
     with Interrupts() as interrupts:
         learner, worlds = make_learner(scenario)
         run = runs.create(scenario, command)
+        _settle(learner, run)
         progress.note(f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}")
         return _Training(run, scenario, learner, worlds, interrupts, progress).go()
 
@@ -149,55 +68,18 @@ def resume(run: Run, progress: Progress) -> Result:
     with Interrupts() as interrupts:
         scenario = run.scenario()
         learner, worlds = make_learner(scenario)
+        _settle(learner, run)
         training = _Training(run, scenario, learner, worlds, interrupts, progress)
         found = runs.load_latest(run)
         if found is not None:
-            with _fitting(found.path):
+            with fitting(found.path):
                 training.restore(found)
         return training.go()
 
 
-@contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a checkpoint's content is taken up into one line: its hashes may all be right."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise UsageError(f"{path}: does not fit this scenario and this version: {reason}") from error
-
-
-def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
-    """Return the agent kept in a checkpoint folder and its step. Raises UsageError where nothing valid is there."""
-    found: checkpoint.Checkpoint | None
-    refused: list[str] = []
-    if (path / "manifest.json").exists():
-        found = checkpoint.load(path)
-    else:
-        found, refused = checkpoint.latest(path)
-    if refused and found is None:
-        raise checkpoint.CheckpointError("; ".join(refused))
-    if found is None:
-        raise UsageError(f"{path} holds no agent yet: train it first")
-    factory = catalogue.load(scenario.agent)
-    worlds = batch.make(scenario.world, 1, scenario.params)
-    saved = Saved(found.tensors, found.state)
-    with _fitting(found.path):
-        agent: Agent
-        device = device_of(scenario.device)
-        if scenario.policies:
-            policies = seats_of(worlds.world, scenario.policies)
-            agents: dict[str, Agent] = {}
-            for name, part in split(saved, list(policies)).items():
-                view = SeatsView(worlds, policies[name], Table(worlds))
-                agents[name] = factory.load(scenario.config, view.world, part, device=device)
-            agent = TeamAgent(agents, policies)
-        else:
-            rival = opponent_of(scenario, worlds.world)
-            seat = Seated(worlds, [rival], role=scenario.role) if rival is not None else worlds
-            agent = factory.load(scenario.config, seat.world, saved, device=device)
-    worlds.close()
-    return agent, found.step
+def _settle(learner: Learner, run: Run) -> None:
+    if isinstance(learner, League):
+        learner.settle(run.path)
 
 
 class _Training:
@@ -208,18 +90,17 @@ class _Training:
         run: Run,
         scenario: Scenario,
         learner: Learner,
-        worlds: Worlds,
+        worlds: Ground,
         interrupts: Interrupts,
         progress: Progress,
     ) -> None:
         self.run, self.scenario, self.learner, self.worlds = run, scenario, learner, worlds
         self.interrupts, self.progress = interrupts, progress
-        self.opponent = opponent_of(scenario, getattr(worlds, "batch", worlds).world)
         world = worlds.world
+        self.judges: list[Agent | None] = [*judges_of(scenario, getattr(worlds, "batch", worlds).world)]
         # One's gain is another's loss: a mean over all says nothing of how good they are, and the newest are kept.
-        self.opposed = self.opponent is None and (
-            bool(getattr(world, "zero_sum", False)) or (bool(scenario.policies) and len(world.roles) > 1)
-        )
+        several = scenario.league is not None or (bool(scenario.policies) and len(world.roles) > 1)
+        self.opposed = not self.judges and (bool(getattr(world, "zero_sum", False)) or several)
         self.best = -math.inf
         self.selections = 0
         self.seconds = 0.0  # of the parts before this one
@@ -241,6 +122,8 @@ class _Training:
             raise ValueError("its clock or its best return is no number")
         if state["kept"] and not isinstance(state["kept"]["state"], dict):
             raise ValueError("its kept agent has no state")
+        if isinstance(self.learner, League):
+            self.learner.recall(found.state["learner"])
         self.worlds.restore(found.tensors["world"])
         self.best = -math.inf if state["best"] is None else state["best"]
         self.selections, self.metrics_size = state["selections"], state["metrics_size"]
@@ -312,19 +195,23 @@ class _Training:
         passed = steps * config.selections // budget
         if passed <= self.selections and not (steps == budget and self.best == -math.inf):
             return
-        measured = evaluate(
-            self.learner.agent(),
-            self.scenario.world,
-            self.scenario.params,
-            episodes=config.selection_episodes,
-            opponent=self.opponent,
-            role=self.scenario.role,
-            first_seed=SELECTION_SEED,
-            deterministic=config.deterministic,
-            progress=self.interrupts.check,
-        )
+        agent = self.learner.agent()
+        measured = [
+            evaluate(
+                agent,
+                self.scenario.world,
+                self.scenario.params,
+                episodes=config.selection_episodes,
+                opponent=judge,
+                role=self.scenario.role,
+                first_seed=SELECTION_SEED,
+                deterministic=config.deterministic,
+                progress=self.interrupts.check,
+            )
+            for judge in self.judges or [None]
+        ]
         self.selections, self.unsaved = passed, True
-        score = float(measured.summary["mean_return"])
+        score = float(np.mean([each.summary["mean_return"] for each in measured]))
         self.progress.note(f"selection at {steps:,} steps: mean return {score:.2f}{' (not compared)' * self.opposed}")
         if self.opposed or score >= self.best:
             self.best = score
@@ -385,43 +272,3 @@ class _Training:
                 film(episode, self.scenario.world, self.scenario.params, path)
                 result.videos[name] = path
         return result
-
-
-def measure(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
-    """Evaluate an agent as a scenario says: its episodes, on the evaluation seeds."""
-    return evaluate(
-        agent,
-        scenario.world,
-        scenario.params,
-        episodes=scenario.evaluation.episodes,
-        opponent=make_opponent(scenario),
-        role=scenario.role,
-        deterministic=scenario.evaluation.deterministic,
-        progress=watch,
-    )
-
-
-def opponent_of(scenario: Scenario, world: WorldInfo) -> Agent | None:
-    """Return the scenario's opponent, made for this world; None without one. Raises ValueError where it cannot be."""
-    if scenario.opponent is None:
-        return None
-    factory: Any = catalogue.load(scenario.opponent["name"])
-    values = {key: value for key, value in scenario.opponent.items() if key != "name"}
-    opponent: Agent = factory.make(factory.Config(**values), world)
-    return opponent
-
-
-def make_opponent(scenario: Scenario) -> Agent | None:
-    """Return the scenario's opponent, if it has one. Raises UsageError where it cannot play this world."""
-    if scenario.opponent is None:
-        return None
-    worlds = batch.make(scenario.world, 1, scenario.params)
-    try:
-        if len(worlds.world.agents) == 1:
-            raise ValueError(f"{worlds.world.name} has one agent: nobody can be its opponent")
-        roles_played(worlds.world, scenario.role)
-        return opponent_of(scenario, worlds.world)
-    except ValueError as error:
-        raise UsageError(f"opponent: {error}") from None
-    finally:
-        worlds.close()

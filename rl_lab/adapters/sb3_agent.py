@@ -25,6 +25,7 @@ from ..engine import NonFiniteError
 from ..world import Array
 from .sb3 import LabVecEnv, indicated
 from .sb3_fast import FastMaskablePPO, FastPPO
+from .sb3_fast_dqn import FastDQN, FastRowDQN
 from .sb3_rows import ActingMaskableRollout, ActingMeanStd, ActingReplay, ActingRollout, RowDQN
 
 CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
@@ -182,6 +183,13 @@ class Sb3Learner:
             rounds = max(CHUNK // self.timed.worlds.n, 1)
             calls = self.steps // self.timed.num_envs
             target = min((calls // rounds + 1) * rounds * self.timed.num_envs, self.budget)
+            engine = model.engine() if isinstance(model, FastDQN | FastRowDQN) else None
+            if engine is not None:
+                begin = time.perf_counter()
+                shares = model.advance(engine, target)
+                took = time.perf_counter() - begin
+                for part, share in {**shares, "infer": 1 - shares["env"] - shares["learn"]}.items():
+                    self._spent[part] += share * took
             while self.steps < target:
                 self._collect(model)
                 if self.steps > model.learning_starts and model.gradient_steps > 0:
@@ -289,6 +297,8 @@ class Sb3Learner:
             "python": _python_state(),
             "action_space": model.action_space.np_random.bit_generator.state,
         }
+        if self.how == "compiled":
+            state["key"] = int(model.key)
         if (normalizer := self._normalizer()) is not None:
             tensors["normalizer"] = _normalizer_arrays(normalizer)
             state["normalizer_counts"] = [float(normalizer.obs_rms.count) if normalizer.norm_obs else 0.0]
@@ -297,6 +307,8 @@ class Sb3Learner:
                 tensors["last"]["original_observations"] = np.asarray(model._last_original_obs)
         if not self.on_policy:
             tensors["replay"], state["replay"] = _replay_arrays(model)
+            if isinstance(model, FastDQN | FastRowDQN):
+                tensors["replay"] |= model.priorities()
             state["calls"] = getattr(model, "_n_calls", 0)
             state["exploration_rate"] = getattr(model, "exploration_rate", 0.0)
         return Saved(tensors, state)
@@ -331,7 +343,11 @@ class Sb3Learner:
                 model._last_original_obs = tensors["last"].get("original_observations")
             if not self.on_policy:
                 _restore_replay(model, tensors["replay"], state["replay"])
+                if isinstance(model, FastDQN | FastRowDQN):
+                    model.restore_priorities(tensors["replay"])
                 model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]
+            if self.how == "compiled":
+                model.key = np.uint64(state["key"] & 0xFFFFFFFF)
             model.action_space.np_random.bit_generator.state = state["action_space"]
             _restore_generators(tensors["generators"], state)
         except (KeyError, RuntimeError, TypeError) as error:
@@ -380,7 +396,9 @@ def _for_rows(
     if not issubclass(algorithm, OnPolicyAlgorithm):
         if rows.worlds.world.turns:
             raise ValueError("dqn learns a game of turns only against an opponent: add opponent=NAME, or use ppo")
-        return RowDQN, arguments | {"replay_buffer_class": ActingReplay, "replay_buffer_kwargs": {"rows": rows}}
+        fast = issubclass(algorithm, FastDQN)
+        algorithm = FastRowDQN if fast else RowDQN
+        return algorithm, arguments | {"replay_buffer_class": ActingReplay, "replay_buffer_kwargs": {"rows": rows}}
     if not rows.worlds.world.masked:
         return algorithm, arguments | {"rollout_buffer_class": ActingRollout, "rollout_buffer_kwargs": {"rows": rows}}
     if arguments.pop("use_sde"):

@@ -51,7 +51,7 @@ class _Compiled:
                 return False
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = kernels.ppo()
-            self._key = np.uint64((torch.initial_seed() ^ _APART) & 0xFFFFFFFF)
+            self.key = np.uint64((torch.initial_seed() ^ _APART) & 0xFFFFFFFF)
             space = model.action_space
             self._discrete = isinstance(space, Discrete)
             self._count = int(space.n if self._discrete else space.shape[0])
@@ -60,7 +60,7 @@ class _Compiled:
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner stepping _shared _outputs _kernels _betas _epsilon _key _discrete _count _bounds".split()
+        own = "learner stepping _shared _outputs _kernels _betas _epsilon key _discrete _count _bounds".split()
         return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
 
     # ---------------------------------------------------------------------------------------------------- rollouts
@@ -78,7 +78,7 @@ class _Compiled:
         self._shared.read()
         rows, worlds = _rows(env), None
         if rows is not None and _idle(callback) and n_rollout_steps == rollout_buffer.buffer_size:
-            worlds = _engine(rows)
+            worlds = engine_below(rows)
         callback.on_rollout_start()
         if worlds is None or rows is None:
             if not self._step_by_step(env, rows, callback, rollout_buffer, n_rollout_steps):
@@ -141,7 +141,7 @@ class _Compiled:
             paid,
             running,
             model.gamma,
-            self._key,
+            self.key,
             self._counter(),
             *self._network(),
             self._outputs,
@@ -221,7 +221,7 @@ class _Compiled:
         values, log_probs = np.zeros((2, rows), np.float32)
         legal = np.zeros((rows, 0), np.bool_) if masks is None else np.ascontiguousarray(masks, np.bool_)
         seen = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
-        given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self._key, self._counter())
+        given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self.key, self._counter())
         self._kernels.act(*given, *self._network(), self._outputs, self._sparse(seen))
         return made, values, log_probs
 
@@ -302,15 +302,8 @@ class _Compiled:
 
     def _fail(self, update: int) -> None:
         model: Any = self
-        network, shared = self._shared.network, self._shared
-        names = {id(tensor): name for name, tensor in model.policy.named_parameters()}
-        for tensor, low, high in zip(shared.tensors, network.bounds, network.bounds[1:], strict=False):
-            if not np.isfinite(network.slopes[network.places[low:high]]).all():
-                field = names[id(tensor)]
-                break
-        else:
-            field = "all parameters together: its norm"
-        shared.forget()
+        field = self._shared.unsound()
+        self._shared.forget()
         raise NonFiniteError(
             f"ppo: non-finite gradient of {field} in update {update} at step {model.num_timesteps}; "
             "no parameter was changed by it"
@@ -349,8 +342,8 @@ def _rows(env: VecEnv) -> LabVecEnv | None:
     return inner if isinstance(inner, LabVecEnv) else None
 
 
-def _engine(rows: LabVecEnv) -> Batch | None:
-    """Return the batch below, if a rollout can run over it without Python."""
+def engine_below(rows: LabVecEnv) -> Batch | None:
+    """Return the batch below, if compiled code can act in it without Python."""
     worlds = rows.worlds
     if not isinstance(worlds, Batch) or worlds.plain or rows.indicated:
         return None

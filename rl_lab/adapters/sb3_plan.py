@@ -31,9 +31,12 @@ class Shared:
     They are read before compiled code works on its copies, unless no tensor has changed, and written back after.
     """
 
-    def __init__(self, network: Network, tensors: list[torch.Tensor], optimizer: torch.optim.Optimizer | None) -> None:
-        self.network, self.tensors, self.optimizer = network, tensors, optimizer
-        for tensor in tensors:
+    def __init__(
+        self, network: Network, tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        self.network, self.names, self.optimizer = network, list(tensors), optimizer
+        self.tensors = list(tensors.values())
+        for tensor in self.tensors:
             if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
                 raise StockError("its parameters are not contiguous float32 on the CPU")
         self.moments = [np.zeros_like(network.weights) for _ in range(2)]
@@ -79,10 +82,23 @@ class Shared:
         """Steps that Adam has taken."""
         return int(self._states()[0]["step"])
 
-    def write(self, taken: int) -> None:
-        """Give the tensors what compiled code has made of them, after so many steps of Adam in all."""
+    def push(self) -> None:
+        """Give the tensors what compiled code has made of them."""
         network = self.network
         kernels.tensors().exchange(self._addresses(self.tensors), network.bounds, network.places, network.weights, True)
+
+    def unsound(self) -> str:
+        """Return the name of the first tensor whose gradient is not finite, if it is one."""
+        network = self.network
+        for name, low, high in zip(self.names, network.bounds, network.bounds[1:], strict=False):
+            if not np.isfinite(network.slopes[network.places[low:high]]).all():
+                return name
+        return "the loss"
+
+    def write(self, taken: int) -> None:
+        """Give the tensors and their moments what compiled code has made of them, after so many steps of Adam."""
+        self.push()
+        network = self.network
         states = self._states()
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
             kernels.tensors().exchange(
@@ -102,7 +118,7 @@ def adam_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return dict(group)
 
 
-def actor_critic(policy: Any) -> tuple[Network, list[torch.Tensor], Array]:
+def actor_critic(policy: Any) -> tuple[Network, dict[str, torch.Tensor], Array]:
     """Return the network, its tensors, and where its outputs are: buffers of logits and values, place of log_std or -1.
 
     Raises StockError where the policy is not one of those that compiled code knows.
@@ -138,7 +154,7 @@ def actor_critic(policy: Any) -> tuple[Network, list[torch.Tensor], Array]:
     return network, tensors, np.array([*heads, spread if hasattr(policy, "log_std") else -1], np.int64)
 
 
-def q_network(network: Any) -> tuple[Network, list[torch.Tensor], int]:
+def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
     """Return a QNetwork's, and the buffer of its values. Raises StockError as `actor_critic` does."""
     plan = Plan(int(np.prod(network.observation_space.shape)))
     names: list[str] = []
@@ -148,14 +164,14 @@ def q_network(network: Any) -> tuple[Network, list[torch.Tensor], int]:
     return made, tensors, values
 
 
-def _assembled(plan: Plan, names: list[str], module: nn.Module) -> tuple[Network, list[torch.Tensor]]:
+def _assembled(plan: Plan, names: list[str], module: nn.Module) -> tuple[Network, dict[str, torch.Tensor]]:
     own = dict(module.named_parameters())
     if sorted(own) != sorted(names):
         raise StockError("its network has parameters of its own")
     for name, places in zip(names, plan.parameters, strict=True):
         if own[name].numel() != len(places):
             raise StockError(f"its {name} has another size")
-    return Network(plan), [own[name] for name in names]
+    return Network(plan), {name: own[name] for name in names}
 
 
 def _features(plan: Plan, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:

@@ -32,9 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Evaluate."""
+    from ..assembly import measure
     from ..evaluate import table
     from ..film import film_ranked
-    from ..training import measure
 
     agent, scenario, run, step = find_agent(given.target, given.overrides)
     evaluation = measure(agent, scenario, None if given.json else _progress)
@@ -83,10 +83,10 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     Raises UsageError for a target that is none of the three.
     """
     from .. import batch, catalogue
+    from ..assembly import load_agent
     from ..names import UsageError, nearest
     from ..run import Run, every, find
     from ..scenario import compose
-    from ..training import load_agent
 
     path = Path(target)
     if target in catalogue.names():
@@ -101,9 +101,11 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
         known = {*catalogue.names(), *(str(r.path) for r in every())}
         raise UsageError(f"no run or agent {target!r}; {nearest(target, known)}")
     checkpoint = (path / "manifest.json").is_file()
-    run = Run(path.parent.parent) if checkpoint else find(target)
-    if checkpoint and not (run.path / "config.yaml").is_file():
+    # agent/step-..., checkpoints/step-... or league/main/step-...
+    above = [p for p in path.parents[1:3] if (p / "config.yaml").is_file()] if checkpoint else []
+    if checkpoint and not above:
         raise UsageError(f"{target} is not inside a run: its config.yaml is missing")
+    run = Run(above[0]) if checkpoint else find(target)
     scenario = compose(str(run.path / "config.yaml"), overrides)
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")

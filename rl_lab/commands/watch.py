@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Show or render."""
+    from ..assembly import make_opponent
     from ..names import UsageError
-    from ..training import make_opponent
     from ..watch import watch
     from .evaluate import find_agent
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from .. import compiler, kernel, rng
 from . import plan, vectors
@@ -29,7 +28,7 @@ def tensors() -> ModuleType:
     return _library("tensors", ())
 
 
-def _library(name: str, below: tuple[str, ...] = ("network", "parameters")) -> ModuleType:
+def _library(name: str, below: tuple[str, ...] = ("network", "parameters", "rows")) -> ModuleType:
     here = Path(__file__).parent
     words = {**vectors.blocks(), "call": vectors.caller(), "cycles": vectors.clock()}
     words["philox"] = kernel.link(rng.philox, compiler.inlining())

@@ -17,6 +17,13 @@ LINEAR, TANH, RELU = 0, 1, 2
 RATE, NORM, BETA_1, BETA_2, EPSILON, TAKEN = range(6)
 CLIP, ENTROPY, VALUE, KL, NORMALIZE = range(TAKEN + 1, TAKEN + 6)
 POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIPPED, APPROX_KL, LOSS, STEPS, EPOCHS, FAILED = range(9)
+# DQN's settings, its counters and what its steps report.
+(
+    MINIBATCH, DISCOUNT, NSTEP, DOUBLE, PRIORITY, CORRECTION, STARTS, EVERY, GRADIENTS, FRESHEN, TAU,
+    EXPLORE_FIRST, EXPLORE_LAST, EXPLORE_SHARE, TOTAL,
+) = range(TAKEN + 1, TAKEN + 16)  # fmt: skip
+POSITION, FILLED, SEEN, CALLS, UPDATES = range(5)
+LOSSES, WORST = range(2)
 TILE = 64  # rows that go through the network together
 FILTERS = 16  # of a convolution: one vector
 

@@ -1,0 +1,1 @@
+"""Learners that play each other and their own past, which is kept."""

@@ -1,0 +1,170 @@
+"""What learning against others must reach, by exact calculation over whole games; and what self-play may cost."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from game_tree import Layer, best_response, expected, grow, start, uniform
+from test_league import outcome
+from test_oracle_cards import dealt
+from test_seated import random_agent
+
+from rl_lab import batch, catalogue, worlds
+from rl_lab.assembly import make_learner
+from rl_lab.league.actors import Actors, layers_of
+from rl_lab.league.league import League
+from rl_lab.scenario import compose
+from rl_lab.seated import Seated
+from rl_lab.world import Array
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# The exact values are of Bellman's equation over the whole game, by uniform random play in the other seat.
+BEST = [(0, 191 / 192, 0.01), (1, 874 / 945, 0.02)]
+PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 2048, "n_epochs": 4, "gamma": 1.0, "gae_lambda": 1.0}
+PPO |= {"learning_rate": 3e-3, "learning_rate_schedule": "linear", "ent_coef": 0.03}
+PPO |= {"net_arch": [128, 128], "activation": "relu"}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) -> None:
+    world, module = worlds.load("tic_tac_toe"), catalogue.load("ppo")
+    tree = grow(world, start(world), same=("marks", "to_move"))
+    seats = Seated(batch.make("tic_tac_toe", 256, seed=seed), [random_agent(world, seed)], seed=seed)
+    learner = module.learner(module.Config(**PPO), seats, budget=2_000_000, seed=seed, device="cpu")
+    while learner.steps < 2_000_000:
+        learner.advance()
+    agent = learner.agent()
+    for seat, best, within in BEST:
+
+        def policy(layer: Layer, seat: int = seat) -> Array:
+            if layer.mover[0] != seat:
+                return uniform(layer)
+            rows = np.arange(len(layer.states)) * 2 + seat
+            chosen, _ = agent.act(layer.observations[:, seat], legal=layer.legal, rows=rows)
+            return np.eye(9)[chosen]
+
+        worth = expected(tree, policy)[0, seat]
+        assert best - within <= worth <= best + 1e-9, (seat, worth)
+
+
+def averaged(tree: list[Layer], policies: list[Callable[[Layer], Array]]) -> Callable[[Layer], Array]:
+    """Return the policy that plays as one of these, drawn before the game and alike: the mean, weighted by reach."""
+    reach = np.ones((len(policies), len(tree[0].states), 2))  # by a player's own moves
+    found: dict[int, Array] = {}
+    for layer in tree:
+        chances = np.stack([policy(layer) for policy in policies])
+        own = reach[:, np.arange(len(layer.states)), layer.mover]
+        found[id(layer)] = (own[..., None] * chances).sum(axis=0) / own.sum(axis=0)[:, None]
+        moved = reach[:, layer.parent].copy()
+        moved[:, np.arange(len(layer.parent)), layer.mover[layer.parent]] *= chances[:, layer.parent, layer.action]
+        going = layer.child >= 0
+        reach = np.zeros((len(policies), int(going.sum()), 2))
+        reach[:, layer.child[going]] = moved[:, going]
+    return lambda layer: found[id(layer)]
+
+
+def test_kuhn_pokers_averaged_play_is_hardly_exploitable() -> None:
+    """Half against itself, half against the uniform mixture of all it has been, which is fictitious play."""
+    settings = "worlds=64 budget=800_000 agent.n_steps=16 agent.batch_size=256 agent.n_epochs=8 agent.gamma=1"
+    settings += " agent.learning_rate=3e-3 agent.ent_coef=0.1"
+    league = "league={selection: uniform, self_play: 0.5, forgotten: 0, freeze_every: 1024, active: 16}"
+    learner, _ = make_learner(compose("kuhn_poker", [*settings.split(), league]))
+    assert isinstance(learner, League)
+    while learner.steps < 800_000:
+        learner.advance()
+    world, states = dealt("kuhn_poker")
+    tree, view = grow(world, states), learner.players[0].view.world
+
+    def policy(saved: Any) -> Callable[[Layer], Array]:
+        actor, layers = Actors("tanh"), layers_of(saved.tensors, learner.settings, view)
+        assert layers is not None
+        actor.put(0, layers)
+
+        def chances(layer: Layer) -> Array:
+            rows = np.arange(len(layer.states))
+            return actor.probabilities(layer.observations[rows, layer.mover], np.zeros(len(rows), int), layer.legal)
+
+        return chances
+
+    def nash_conv(of: Callable[[Layer], Array]) -> float:
+        return best_response(tree, 0, of) + best_response(tree, 1, of)
+
+    members = [policy(member.saved) for member in learner.pool.members]
+    assert nash_conv(averaged(tree, members[:1])) == pytest.approx(nash_conv(members[0]), abs=1e-12)
+    assert nash_conv(members[0]) > 0.3, "it has something to learn"
+    average = averaged(tree, members)
+    assert nash_conv(average) < 0.1
+    assert expected(tree, average).mean(axis=0)[0] == pytest.approx(-1 / 18, abs=0.05)
+
+
+def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    text = "world: tic_tac_toe\nbudget: 24_000\nworlds: 8\nvideo: false\ncheckpoint: {steps: 500}\n"
+    text += "agent: {name: ppo, n_steps: 8, batch_size: 32, n_epochs: 2}\n"
+    text += "evaluation: {episodes: 4, selections: 9, selection_episodes: 4}\n"
+    text += "league: {freeze_every: 700, active: 2, reset: 0.5, anchors: [random],"
+    text += " members: {main: 1, main_exploiter: 1, league_exploiter: 1}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+
+    def command(*words: str) -> list[str]:
+        return [sys.executable, "-m", "rl_lab.cli", *words]
+
+    whole, part, kills, chance = tmp_path / "whole", tmp_path / "part", 0, random.Random(5)
+    subprocess.run(command("train", str(tmp_path / "mine.yaml"), f"run_dir={whole}"), check=True, capture_output=True)
+    words = command("train", str(tmp_path / "mine.yaml"), f"run_dir={part}")
+    for _ in range(30):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while kills == 0 and not (part / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.01)
+        try:
+            _, errors = process.communicate(timeout=chance.uniform(0, 1) if kills == 0 else 3 + 2 * kills)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills, words = kills + 1, command("resume", str(part))
+            continue
+        assert process.returncode == 0, errors
+        break
+    assert kills > 0
+    newest = sorted((whole / "checkpoints").iterdir())[-1].name
+    kept = [
+        {name: data for name, data in outcome(folder).items() if "checkpoints" not in name or newest in name}
+        for folder in (whole, part)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_self_play_costs_little_more_than_one_fixed_opponent() -> None:
+    """Per step of training, processor time; against the same kind of agent, frozen, that the league is full of."""
+    settings = "worlds=64 budget=10_000_000 agent.n_steps=64 agent.batch_size=512 agent.n_epochs=4".split()
+    common = "forgotten: 0, active: 4, selection: uniform"
+    alone, many = f"self_play: 1, freeze_every: 10_000_000, {common}", f"self_play: 0.35, freeze_every: 4096, {common}"
+    learners = [make_learner(compose("connect_four", [*settings, f"league={{{words}}}"]))[0] for words in (alone, many)]
+    times: list[list[float]] = [[], []]
+    for rounds in range(40):
+        for learner, spent in zip(learners, times, strict=True):
+            begin, before = time.process_time(), learner.steps
+            learner.advance()
+            if rounds >= 10:
+                spent.append((time.process_time() - begin) / (learner.steps - before))
+    one, several = map(statistics.median, times)
+    assert several <= 1.3 * one, f"{1e6 * several:.1f} us a step, {1e6 * one:.1f} against one"

@@ -1,0 +1,61 @@
+"""`rl-lab validate`: every value is computed or says what measures it; passes, failures and what a user sees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rl_lab.cli import main
+from rl_lab.rating import reference
+
+
+def test_everything_that_is_published_comes_out(capsys: pytest.CaptureFixture[str]) -> None:
+    begin = time.process_time()
+    assert main(["validate", "--json"]) == 0
+    assert time.process_time() - begin < 60  # measured: 3
+    *_, last = capsys.readouterr().out.splitlines()
+    values = json.loads(last)["values"]
+    assert json.loads(last)["ok"] is True and len(values) == len(reference.entries())
+    assert {value["status"] for value in values} == {"pass", "elsewhere"}
+    for value in values:
+        assert value["source"] and (value["status"] == "pass" or value["note"].startswith("measured by: "))
+        assert (value["obtained"] is None) == (value["status"] == "elsewhere")
+
+
+def test_names_are_unique_and_what_is_measured_elsewhere_is_what_takes_long() -> None:
+    entries = reference.entries()
+    assert len({entry["name"] for entry in entries}) == len(entries)
+    long = ("single_agent_reference_returns", "minatar_returns", "connect_four.perfect_play")
+    assert all(("measured_by" in entry) == entry["name"].startswith(long) for entry in entries)
+    assert all(("tolerance" in entry) != ("measured_by" in entry) for entry in entries)
+
+
+def test_a_value_that_is_off_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [entry for entry in reference.entries() if entry["name"].startswith("elo")]
+    wrong = [entries[0] | {"expected": 0.76}, entries[0] | {"name": "elo_expected_score.much"}, *entries]
+    monkeypatch.setattr(reference, "entries", lambda: wrong)
+    assert main(["validate"]) == 1
+    shown = capsys.readouterr().out
+    fails = [line for line in shown.splitlines() if line.startswith("fail")]
+    assert len(fails) == 2 and "expected 0.76  obtained 0.7597" in fails[0] and "ValueError" in fails[1]
+    assert f"source: {entries[0]['source']}" in shown and f"{len(entries)} passed, 2 failed" in shown
+    assert main(["validate", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["ok"] is False
+
+
+def test_some_are_chosen_by_how_their_names_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "sprt", "nash_averaging.transitive", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert {value["name"].partition(".")[0] for value in values} == {"sprt", "nash_averaging"} and len(values) == 6
+    assert main(["validate", "kuhn_pokr"]) == 2
+    assert "did you mean 'kuhn_poker'?" in capsys.readouterr().err
+
+
+def test_asking_for_help_loads_no_statistics() -> None:
+    program = "import rl_lab.cli as c; c.parser().format_help(); import sys; print('scipy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "False"
