@@ -54,6 +54,10 @@ class Learner(Protocol):
     """An algorithm at work on a batch of worlds. Training drives it one iteration at a time."""
 
     @property
+    def how(self) -> str:
+        """How it computes: "compiled", or "stock" and why."""
+
+    @property
     def steps(self) -> int:
         """Environment steps taken, each agent's counted."""
 

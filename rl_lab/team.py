@@ -166,6 +166,11 @@ class Team:
         }
 
     @property
+    def how(self) -> str:
+        """See `Learner.how`."""
+        return "; ".join(dict.fromkeys(learner.how for learner in self.learners.values()))
+
+    @property
     def steps(self) -> int:
         """Steps of all agents together."""
         return sum(learner.steps for learner in self.learners.values())

@@ -59,7 +59,8 @@ def train(scenario: Scenario, command: list[str], progress: Progress) -> Result:
         learner, worlds = make_learner(scenario)
         run = runs.create(scenario, command)
         _settle(learner, run)
-        progress.note(f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}")
+        what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}"
+        progress.note(f"{what}, learner: {learner.how}")
         return _Training(run, scenario, learner, worlds, interrupts, progress).go()
 
 

@@ -24,9 +24,10 @@ FLOORS: dict[int, str] = {
 UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "shown")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
-    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows assembly bench doctor run",
-    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan adapters.sb3_policy "
-    "adapters.sb3_rows agents.dqn agents.ppo bench",
+    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan adapters.sb3_policy "
+    "adapters.sb3_rows assembly bench doctor run",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan "
+    "adapters.sb3_policy adapters.sb3_rows agents.dqn agents.ppo bench",
     "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",

@@ -153,8 +153,10 @@ class Sb3Learner:
         self.model.action_space.seed(seed)
         if isinstance(self.model, RowDQN):
             self.model.rows = self.timed
-        ready = getattr(self.model, "ready", None)
-        self.how = str(self.model.learner) if ready is not None and ready() is not None else "stock"  # type: ignore[attr-defined]
+        self.how = "stock, as asked"
+        if isinstance(self.model, FastPPO | FastMaskablePPO | FastDQN | FastRowDQN):
+            self.model.ready()
+            self.how = self.model.learner
         _, self._callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}

@@ -97,6 +97,11 @@ class League:
         self.pool.run = run
 
     @property
+    def how(self) -> str:
+        """See `Learner.how`."""
+        return "; ".join(dict.fromkeys(player.learner.how for player in self.players))
+
+    @property
     def steps(self) -> int:
         """Steps of all learners together, in all generations."""
         return sum(player.steps for player in self.players)
