@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # pip and setuptools say a lot that is of interest only when something fails.
 quietly = $(BIN)/python -m pip install $(1) >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
 
-.PHONY: install demo test slow lint types bench clean
+.PHONY: install demo tournament test slow lint types bench clean
 
 install: $(VENV)/installed
 test slow lint types: $(VENV)/installed-dev
@@ -29,6 +29,16 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: install
 	@$(BIN)/rl-lab train cartpole
 	@echo "first: source $(BIN)/activate"
+
+# Three learners of a league against five that need no training. The league's folder has the exploiters it has frozen.
+BUDGET ?= 2_000_000
+tournament: install
+	@stamp=$$(date +%Y%m%d-%H%M%S); league=runs/league-$$stamp; out=runs/tournaments/league-$$stamp; \
+	$(BIN)/rl-lab train connect_four_league budget=$(BUDGET) video=false run_dir=$$league && \
+	$(BIN)/rl-lab tournament connect_four main=$$league $$league/league/main_exploiter $$league/league/league_exploiter \
+		random scripted minimax:depth=1 minimax:depth=4 mcts:simulations=200 \
+		--pairs 200 --opening 2 --anchor random --dir $$out && \
+	$(BIN)/rl-lab tournament report $$out --anchor random
 
 test:
 	$(BIN)/python -m pytest -n auto --dist loadgroup

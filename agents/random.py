@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from rl_lab.agent import Agent, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
@@ -38,6 +39,12 @@ class RandomAgent:
     def follow(self, keys: Array, clock: Array) -> None:
         """See `agent.Agent`."""
         self._keys, self._clock = keys, clock
+
+    def probabilities(self, observations: Array, legal: Array | None = None, *, rows: Array | None = None) -> Array:
+        """Return how likely each action is, float64 [B, actions]: all that are legal, alike."""
+        assert isinstance(self.space, Discrete)
+        allowed = np.ones((len(observations), int(self.space.n))) if legal is None else legal.astype(np.float64)
+        return np.asarray(allowed / allowed.sum(axis=1, keepdims=True))
 
     def act(
         self,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from gymnasium.spaces import Discrete
 
-from . import batch, catalogue, checkpoint
+from . import batch, catalogue
 from .agent import Agent, Learner, Saved
 from .batch import WorldInfo, Worlds
 from .casting import seats_of
@@ -19,9 +17,11 @@ from .league.roster import Roster
 from .league.stage import Stage
 from .names import UsageError
 from .player import roles_played
+from .rivals import Rivals
 from .scenario import Scenario
 from .seated import Seated
-from .team import SeatsView, Table, Team, TeamAgent, split
+from .team import Team
+from .trained import device_of, frozen
 from .world import Array
 
 _APART = 2**20  # between the numbers of the first worlds of a league's learners
@@ -36,17 +36,6 @@ class Ground(Protocol):
     def restore(self, snapshot: dict[str, Array]) -> None: ...  # noqa: D102
     def drain_log(self) -> dict[str, float]: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-def device_of(name: str) -> str:
-    """Return "cpu" or "cuda" for a scenario's device; ValueError for cuda where there is none."""
-    if name == "cpu":
-        return "cpu"
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda: this machine has no CUDA device; use device=auto or device=cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make_learner(scenario: Scenario) -> tuple[Learner, Ground]:
@@ -69,8 +58,9 @@ def make_learner(scenario: Scenario) -> tuple[Learner, Ground]:
         if scenario.league is not None:
             return _make_league(scenario, make, device)
         worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
-        if (rival := opponent_of(scenario, worlds.world)) is not None:
-            worlds = Seated(worlds, [rival], role=scenario.role, seed=scenario.seed)
+        if scenario.opponent is not None:
+            rivals = _rivals(scenario.opponent, worlds.world)
+            worlds = Seated(worlds, rivals, role=scenario.role, seed=scenario.seed)
         if scenario.policies:
             policies = seats_of(worlds.world, scenario.policies)
             return Team(worlds, policies, make, budget=scenario.budget, seed=scenario.seed), worlds
@@ -93,7 +83,8 @@ def _make_league(
     views: dict[str, Seated] = {}
 
     def seat(index: int, roster: Roster) -> Seated:
-        worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
+        # Some of them move at a time, and threads would be in each other's way.
+        worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed, threads=1)
         view = views[names[index]] = Seated(worlds, roster, seed=scenario.seed)
         view.seed(scenario.seed, index * _APART)  # no two learners' worlds draw alike
         return view
@@ -107,49 +98,6 @@ def _make_league(
 
     named: dict[str, Any] = {"settings": scenario.config, "budget": scenario.budget, "seed": scenario.seed}
     return League(config, make, load, seat, anchors, **named), Stage(views)
-
-
-@contextmanager
-def fitting(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while a checkpoint's content is taken up into one line: its hashes may all be right."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
-        raise UsageError(f"{path}: does not fit this scenario and this version: {reason}") from error
-
-
-def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
-    """Return the agent kept in a checkpoint folder and its step. Raises UsageError where nothing valid is there."""
-    found: checkpoint.Checkpoint | None
-    refused: list[str] = []
-    if (path / "manifest.json").exists():
-        found = checkpoint.load(path)
-    else:
-        found, refused = checkpoint.latest(path)
-    if refused and found is None:
-        raise checkpoint.CheckpointError("; ".join(refused))
-    if found is None:
-        raise UsageError(f"{path} holds no agent yet: train it first")
-    factory = catalogue.load(scenario.agent)
-    worlds = batch.make(scenario.world, 1, scenario.params)
-    saved = Saved(found.tensors, found.state)
-    with fitting(found.path):
-        agent: Agent
-        device = device_of(scenario.device)
-        if scenario.policies:
-            policies = seats_of(worlds.world, scenario.policies)
-            agents: dict[str, Agent] = {}
-            for name, part in split(saved, list(policies)).items():
-                view = SeatsView(worlds, policies[name], Table(worlds))
-                agents[name] = factory.load(scenario.config, view.world, part, device=device)
-            agent = TeamAgent(agents, policies)
-        else:
-            alone = scenario.opponent is None and scenario.league is None
-            seat = worlds if alone else Seated(worlds, [], role=scenario.role)
-            agent = factory.load(scenario.config, seat.world, saved, device=device)
-    worlds.close()
-    return agent, found.step
 
 
 def measure(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
@@ -182,7 +130,14 @@ def judges_of(scenario: Scenario, world: WorldInfo) -> list[Agent]:
     return [_made(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
 
 
+def _rivals(node: dict[str, Any], world: WorldInfo) -> Rivals:
+    """Return whom a learner meets where this is its opponent."""
+    return frozen(node).rivals(world) if "path" in node else Rivals([_made(node, world)])
+
+
 def _made(node: dict[str, Any], world: WorldInfo) -> Agent:
+    if "path" in node:
+        return frozen(node).agent(world)
     factory: Any = catalogue.load(node["name"])
     agent: Agent = factory.make(factory.Config(**{key: v for key, v in node.items() if key != "name"}), world)
     return agent

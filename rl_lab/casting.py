@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import catalogue, worlds
 from .batch import FOREIGN
+from .checkpoint import CheckpointError
 from .league.config import MOST, RANGES, ROLES, LeagueConfig
 from .league.selection import SELECTIONS
-from .names import nearest
+from .names import UsageError, nearest
 from .recipe import ScenarioError, explain
 
 if TYPE_CHECKING:
@@ -20,17 +22,38 @@ if TYPE_CHECKING:
 def opponent_node(target: str, node: Any, given: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
     """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
     own = [o for o in given if o.key_or_group.partition(".")[0] == "opponent"]
-    node = {"name": node} if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
+    node = _somebody(node) if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
     for override in own:
         value, (_, _, key) = override.value(), override.key_or_group.partition(".")
         if not key:
-            node = {"name": str(value)} if value else None
+            node = dict(value) if isinstance(value, dict) else _somebody(str(value)) if value else None
         elif not isinstance(node, dict):
             raise ScenarioError(f"{override.input_line}: say which opponent first: opponent=NAME")
         else:
-            node = {**node, key: value}
+            # Whoever changes whom a path means wants that one as it is now.
+            node = {k: v for k, v in node.items() if k != "sha256"} | {key: value}
     others = [o for o in given if o not in own]
+    if isinstance(node, dict) and "path" in node:
+        return _trained(target, node), others
     return (None if node is None else _untrained(target, "opponent", node)), others
+
+
+def _somebody(text: str) -> dict[str, Any]:
+    """Return an opponent by name, or by the path of a run, a checkpoint or, with `:average=true`, a league's run."""
+    path, average, _ = text.partition(":average=true")
+    known = text in catalogue.names() or not ("/" in path or average or Path(path).is_dir())
+    return {"name": text} if known else {"path": path, "average": bool(average)}
+
+
+def _trained(target: str, node: dict[str, Any]) -> dict[str, Any]:
+    """Return a trained opponent, with the hash of its content: that which the recipe gives, or what it is now."""
+    from .trained import Frozen  # which reads runs, and so recipes
+
+    found = Frozen(**_typed(target, "opponent", Frozen, node))
+    try:
+        return dataclasses.asdict(found if found.sha256 else found.seen())
+    except (UsageError, CheckpointError) as error:
+        raise ScenarioError(f"{target}: opponent: {error}") from None
 
 
 def _untrained(target: str, key: str, node: Any) -> dict[str, Any]:
@@ -56,7 +79,7 @@ def _typed(target: str, key: str, config: type, node: dict[str, Any]) -> dict[st
         if field not in known:
             raise ScenarioError(f"{target}: unknown key '{key}.{field}'; {nearest(str(field), known)}")
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config()), node)))
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config), node)))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise ScenarioError(f"{target}: {key}: {explain(error)}") from None
 

@@ -58,6 +58,13 @@ def actions_at(
     return actions
 
 
+def choices(chances: Array, uniform: Array) -> Array:
+    """Return choices, int64 [B], with these chances, float64 [B, actions], for numbers in [0, 1), float64 [B]."""
+    # The last bound is 1 but for rounding; what is drawn stays below all that is left of it.
+    bounds = np.cumsum(chances, axis=1)
+    return np.asarray((bounds > (uniform * bounds[:, -1])[:, None]).argmax(axis=1))
+
+
 def uniforms(keys: Array, steps: Array, shape: tuple[int, ...] = ()) -> Array:
     """Return numbers in [0, 1), float64 [B, *shape], that depend on each row's key, uint64 [B], and step, int64 [B]."""
     count = int(np.prod(shape))

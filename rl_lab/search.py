@@ -5,6 +5,7 @@ They see the whole state and know its rules, so they are for two agents who take
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
@@ -24,6 +25,7 @@ SEEDS = 2**63
 TRIALS = 64  # resets, to see whether they differ
 LONGEST_LINE = 512  # plies looked ahead at most
 MOST_NODES = 2**22  # rows of a tree: beyond it leaves stay leaves
+WORTH_THREADS = 2e-3  # seconds that searches take in all, below which to begin a thread costs more than it saves
 
 
 class SearchAgent:
@@ -49,6 +51,7 @@ class SearchAgent:
         assert isinstance(worlds, Batch)
         self.worlds, self._search = worlds, program(world, self.template).search
         self._seats = [(self._desk(worlds), self.room(world)) for _ in range(worlds.threads)]
+        self._cost = 0.0  # seconds that one search took lately
 
     def _desk(self, worlds: Batch) -> Desk:
         world, count = worlds.world, self.states_needed(worlds.world)
@@ -85,7 +88,8 @@ class SearchAgent:
 
     def answers(self, which: Array, *, deterministic: bool = True) -> Array:
         """Return records ANSWER [R] for the movers of worlds `which`, int64 [R], that are under way."""
-        answers, seats = np.zeros(len(which), ANSWER), self._seats[: len(which)]
+        answers, begin = np.zeros(len(which), ANSWER), time.perf_counter()
+        seats = self._seats[: len(which) if self._cost * len(which) > WORTH_THREADS else 1]
 
         def search(k: int) -> None:
             desk, room = seats[k]
@@ -99,6 +103,7 @@ class SearchAgent:
             # Compiled code lets go of the interpreter's lock. numba's own threads would compile the search once more.
             with ThreadPoolExecutor(len(seats)) as pool:
                 list(pool.map(search, range(len(seats))))
+        self._cost = (time.perf_counter() - begin) * len(seats) / max(len(which), 1)
         return answers
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from . import checkpoint
 from . import run as runs
 from .agent import Agent, Learner, Saved
-from .assembly import Ground, fitting, judges_of, load_agent, make_learner, measure
+from .assembly import Ground, judges_of, make_learner, measure
 from .evaluate import SELECTION_SEED, evaluate, ranked
 from .interrupts import Interrupted, Interrupts
 from .league.league import League
 from .progress import Progress
 from .run import Run
 from .scenario import Scenario
+from .trained import fitting, load_agent
 
 __all__ = ["Interrupted", "Result", "load_agent", "make_learner", "measure", "resume", "train"]
 _KEPT = "kept-"  # before the kept agent's members in a whole-state checkpoint

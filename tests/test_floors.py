@@ -27,8 +27,8 @@ OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan adapters.sb3_policy "
     "adapters.sb3_rows assembly bench doctor run",
     "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan "
-    "adapters.sb3_policy adapters.sb3_rows agents.dqn agents.ppo bench",
-    "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows",
+    "adapters.sb3_policy adapters.sb3_rows adapters.sb3_zip agents.dqn agents.ppo bench",
+    "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows adapters.sb3_zip",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",
     "moviepy": "adapters.mp4",

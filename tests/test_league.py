@@ -16,7 +16,7 @@ from test_seats import NIM, NimParams
 
 from rl_lab import batch, catalogue, checkpoint, worlds
 from rl_lab.agent import Saved
-from rl_lab.assembly import load_agent, make_learner
+from rl_lab.assembly import make_learner
 from rl_lab.cli import main
 from rl_lab.engine import Batch
 from rl_lab.league.actors import Actors, layers_of
@@ -30,6 +30,7 @@ from rl_lab.rivals import Rivals
 from rl_lab.run import Run
 from rl_lab.scenario import compose
 from rl_lab.seated import Seated
+from rl_lab.trained import load_agent
 from rl_lab.world import Array, World
 
 LEAGUE = "league: {freeze_every: 128, timeout: 200, active: 2, reset: 0.5, anchors: [random]"

@@ -15,7 +15,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -71,6 +71,49 @@ class Sb3Agent:
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `agent.Agent.act`; actions are clipped to the space as in training."""
+        actions = self._decide(self._seen(observations, rows), legal, deterministic)
+        if actions.shape[1:] != self._action_shape:  # others' actions have more numbers than this role's
+            wide = np.zeros((len(actions), *self._action_shape), actions.dtype)
+            wide[:, : actions.shape[1]] = actions
+            actions = wide
+        return actions, None
+
+    def probabilities(self, observations: Array, legal: Array | None = None, *, rows: Array | None = None) -> Array:
+        """Return how likely each action is where it draws, float64 [B, actions]; a DQN always takes the best.
+
+        `legal` and `rows` are as in `act`. Raises ValueError where actions are not discrete, and where the policy is
+        told whose observation it has, and `rows` do not say it.
+        """
+        policy: Any = self.policy
+        if self.indicator > 1 and rows is None:
+            raise ValueError(f"{self.name} has agent_indicator: its probabilities depend on the seat")
+        if not isinstance(policy.action_space, Discrete):
+            raise ValueError(f"{self.name} takes actions of {policy.action_space}, which have no probabilities")
+        scores = self._scores(self._seen(observations, rows))
+        if legal is not None:
+            scores = np.where(legal[:, : scores.shape[1]] != 0, scores, -np.inf)
+        if isinstance(policy, ActorCriticPolicy):
+            chances = np.exp(scores - scores.max(axis=1, keepdims=True))
+            chances /= chances.sum(axis=1, keepdims=True)
+        else:
+            chances = np.eye(scores.shape[1])[scores.argmax(axis=1)]
+        beyond = 0 if legal is None else legal.shape[1] - scores.shape[1]  # others' actions are more than this role's
+        return np.pad(chances, ((0, 0), (0, beyond)))
+
+    def _scores(self, observations: Array) -> Array:
+        """Return a PPO's logits or a DQN's values, float64 [B, actions]."""
+        policy: Any = self.policy
+        with torch.no_grad():
+            shown = policy.obs_to_tensor(observations)[0]
+            if isinstance(policy, ActorCriticPolicy):
+                features: Any = policy.extract_features(shown, policy.pi_features_extractor)
+                scores = policy.action_net(policy.mlp_extractor.forward_actor(features))
+            else:
+                scores = policy.q_net(shown)
+        return np.asarray(scores.cpu().numpy(), np.float64)
+
+    def _seen(self, observations: Array, rows: Array | None) -> Array:
+        """Return the observations, [B, ...], as the policy was shown them in training."""
         shape = self.policy.observation_space.shape or ()
         if len(shape) == 1:
             observations = observations[:, : shape[0] - self.indicator]
@@ -81,12 +124,7 @@ class Sb3Agent:
             mean, var = self.normalizer["mean"], self.normalizer["var"]
             scaled = (observations - mean) / np.sqrt(var + 1e-8)
             observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        actions = self._decide(observations, legal, deterministic)
-        if actions.shape[1:] != self._action_shape:  # others' actions have more numbers than this role's
-            wide = np.zeros((len(actions), *self._action_shape), actions.dtype)
-            wide[:, : actions.shape[1]] = actions
-            actions = wide
-        return actions, None
+        return observations
 
     def _decide(self, observations: Array, legal: Array | None, deterministic: bool) -> Array:
         policy: Any = self.policy
@@ -95,9 +133,7 @@ class Sb3Agent:
         allowed = legal[:, : int(policy.action_space.n)] != 0
         if isinstance(policy, MaskableActorCriticPolicy):
             return np.asarray(policy.predict(observations, deterministic=deterministic, action_masks=allowed)[0])
-        with torch.no_grad():
-            values = policy.q_net(policy.obs_to_tensor(observations)[0]).cpu().numpy()
-        return np.asarray(np.where(allowed, values, -np.inf).argmax(axis=1))
+        return np.asarray(np.where(allowed, self._scores(observations), -np.inf).argmax(axis=1))
 
 
 class _TimedVecEnv(LabVecEnv):

@@ -77,7 +77,7 @@ class _Compiled:
         model.policy.set_training_mode(False)
         self._shared.read()
         rows, worlds = _rows(env), None
-        if rows is not None and _idle(callback) and n_rollout_steps == rollout_buffer.buffer_size:
+        if rows is not None and _idle(callback) and _usual(env) and n_rollout_steps == rollout_buffer.buffer_size:
             worlds = engine_below(rows)
         callback.on_rollout_start()
         if worlds is None or rows is None:
@@ -354,6 +354,13 @@ def _idle(callback: BaseCallback) -> bool:
     if isinstance(callback, CallbackList):
         return all(map(_idle, callback.callbacks))
     return isinstance(callback, ConvertCallback) and callback.callback is None
+
+
+def _usual(env: VecEnv) -> bool:
+    """Say whether compiled code scales as this VecNormalize does, if it is one: with the defaults, and learning."""
+    if not isinstance(env, VecNormalize):
+        return True
+    return env.training and (env.clip_obs, env.clip_reward, env.epsilon) == (10.0, 10.0, 1e-8)
 
 
 def _statistics(normalizer: Any, rows: int) -> tuple[Array, Array, Array]:

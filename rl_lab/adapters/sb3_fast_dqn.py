@@ -83,6 +83,9 @@ class _Compiled:
             raise StockError("its observations or rewards are normalised")
         if model.observation_space.dtype not in (np.float32, np.uint8):
             raise StockError(f"its observations are of {model.observation_space.dtype}")
+        rows = model.env
+        if self.priority_exponent and (not isinstance(rows, LabVecEnv) or engine_below(rows) is None):
+            raise StockError("priorities are kept only where worlds step without Python in between")
         group = adam_of(model.policy.optimizer)
         network, tensors, self._output = q_network(model.q_net)
         self._shared = Shared(network, tensors, model.policy.optimizer)
@@ -195,8 +198,6 @@ class _Compiled:
             super().train(gradient_steps, batch_size)  # type: ignore[misc]
             return
         self._take_up()
-        if self.priority_exponent and not self._tree[1]:
-            raise ValueError("priority_exponent needs worlds of the lab's own engine")
         sound = self._kernels.improve(
             gradient_steps,
             self._counters,

@@ -1,9 +1,12 @@
-"""Measure steps per second, alone or beside installed peers on the same work.
+"""Measure steps per second, alone or beside installed peers on the same work; or how soon a scenario is solved.
 
 KIND is env (worlds only, random actions), rollout (with the policy's inference) or train (end to end).
   rl-lab bench env cartpole --worlds 4096 --vs gymnasium,envpool
-  rl-lab bench env cartpole --worlds 8 --vs gymnasium
-  rl-lab bench train cartpole --worlds 1024 --vs sb3
+  rl-lab bench train cartpole --setting small --vs sb3,sbx,stock
+  rl-lab bench train cartpole --setting small --vs sb3 --starts    # cold and warm, to the first update
+KIND solve trains a scenario until it is measured to be solved, seed by seed; key=value as for train.
+  rl-lab bench solve cartpole --seeds 10
+  rl-lab bench solve cartpole --command                            # all of rl-lab train, from typing to exit
 """
 
 from __future__ import annotations
@@ -13,48 +16,125 @@ import json
 from typing import Any
 
 NAME = "bench"
-KINDS = ("env", "rollout", "train")
+KINDS = ("env", "rollout", "train", "solve")
+_TITLES = {"env": "env-only", "rollout": "rollout", "train": "end-to-end training"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("world", metavar="WORLD")
+    parser.add_argument("target", metavar="WORLD", help="a scenario for solve")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the scenario (solve)")
     parser.add_argument("--worlds", type=int, metavar="N", help="in the batch; 4096 for env, 1024 otherwise")
+    parser.add_argument(
+        "--setting", default="", metavar="NAME", help="the same sizes for all: small, jax, wide, wide1, cnn, flat, dqn"
+    )
     parser.add_argument(
         "--vs",
         default="",
         metavar="PEER,...",
-        help="gymnasium, envpool, minatar, mpe2, pettingzoo (env); sb3 (rollout, train)",
+        help="gymnasium, envpool, minatar, mpe2, pettingzoo (env); sb3, sbx, stock (rollout, train)",
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch in peers; otherwise what is faster for each")
+    parser.add_argument("--starts", action="store_true", help="seconds to the first update, cold and warm (train)")
+    parser.add_argument("--seeds", type=int, default=10, help="of solve")
+    parser.add_argument("--command", action="store_true", help="time the whole train command (solve)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
 
 
 def run(given: argparse.Namespace) -> int:
     """Measure and print."""
-    from .. import worlds as by_name
-    from ..bench import bench
-    from ..names import UsageError, nearest
+    from ..names import UsageError
 
-    if given.world not in by_name.names():
-        raise UsageError(f"no world {given.world!r}; {nearest(given.world, by_name.names())}")
-    worlds = given.worlds if given.worlds is not None else 4096 if given.kind == "env" else 1024
-    if not 1 <= worlds < 2**24 or given.rounds < 1 or not 0 < given.seconds < 3600:
-        raise UsageError("--worlds is 1 to 16777215, --rounds at least 1, --seconds more than 0")
-    against = tuple(name for name in given.vs.split(",") if name)
-    rows = bench(given.kind, given.world, worlds=worlds, against=against, rounds=given.rounds, seconds=given.seconds)
+    if given.rounds < 1 or not 0 < given.seconds < 3600 or not 1 <= given.seeds <= 1000:
+        raise UsageError("--rounds is at least 1, --seconds more than 0, --seeds 1 to 1000")
+    if given.threads is not None and not 1 <= given.threads <= 1024:
+        raise UsageError("--threads is 1 to 1024")
+    for word, wanted, asked in (
+        ("--starts", "train", given.starts),
+        ("--command", "solve", given.command),
+        (" ".join(given.overrides), "solve", given.overrides),
+    ):
+        if asked and given.kind != wanted:
+            raise UsageError(f"{word} is for bench {wanted}")
+    rows = _solve(given) if given.kind == "solve" else _compare(given)
     if given.json:
         print(json.dumps({"rows": rows}))
-        return 0
-    kind = {"env": "env-only", "rollout": "rollout", "train": "end-to-end training"}[given.kind]
-    print(f"{given.world}, {kind}, steps per second (median of {given.rounds} rounds, lowest to highest)")
-    for row in rows:
-        print(_line(row))
     return 0
 
 
+def _compare(given: argparse.Namespace) -> list[dict[str, Any]]:
+    from .. import worlds as by_name
+    from ..bench.compare import bench
+    from ..bench.settings import SETTINGS
+    from ..bench.starts import starts
+    from ..names import UsageError, nearest
+
+    if given.target not in by_name.names():
+        raise UsageError(f"no world {given.target!r}; {nearest(given.target, by_name.names())}")
+    if given.setting and (given.kind == "env" or given.worlds is not None):
+        raise UsageError("--setting is for bench rollout and train, and says how many worlds: leave --worlds out")
+    if given.setting and given.setting not in SETTINGS:
+        raise UsageError(f"no setting {given.setting!r}; {nearest(given.setting, SETTINGS)}")
+    worlds = given.worlds if given.worlds is not None else 4096 if given.kind == "env" else 1024
+    if not 1 <= worlds < 2**24:
+        raise UsageError("--worlds is 1 to 16777215")
+    against = tuple(name for name in given.vs.split(",") if name)
+    if given.starts:
+        if not given.setting:
+            raise UsageError(f"--starts needs --setting, one of {', '.join(SETTINGS)}")
+        rows = starts(given.target, given.setting, against=against, rounds=given.rounds)
+        title = "seconds to the first update"
+    else:
+        sizes = {"worlds": worlds, "setting": given.setting, "threads": given.threads}
+        named = {"against": against, "rounds": given.rounds, "seconds": given.seconds, **sizes}
+        rows = bench(given.kind, given.target, **named)
+        title = f"{_TITLES[given.kind]}, steps per second"
+    if not given.json:
+        print(f"{given.target}, {title} (median of {given.rounds} rounds, lowest to highest)")
+        for row in rows:
+            print(_line(row))
+    return rows
+
+
+def _solve(given: argparse.Namespace) -> list[dict[str, Any]]:
+    from ..bench.solve import command, score_of, solve
+    from ..scenario import compose
+
+    scenario = compose(given.target, given.overrides)
+    if given.command:
+        rows = command(given.target, given.overrides, rounds=given.rounds)
+        if not given.json:
+            print(_line(rows[0]))
+        return rows
+    if given.json:
+        return solve(scenario, seeds=given.seeds)
+    print(f"{scenario.name}, {scenario.agent}: until {score_of(scenario):g} is reached, in seconds of training alone")
+    rows = solve(scenario, seeds=given.seeds, tell=lambda outcome: print(_seed(outcome), flush=True))
+    whole = rows[-1]
+    print(f"  {whole['solved']} of {whole['seeds']} seeds; median, and its 95% interval over seeds:")
+    for name, shown in (("training_seconds", "s of training"), ("seconds", "s with evaluation"), ("steps", "steps")):
+        print(f"    {_times(whole[name], ',.0f' if name == 'steps' else '.2f')} {shown}")
+    print(f"    {whole['conditions']}")
+    return rows
+
+
+def _seed(outcome: Any) -> str:
+    reached = "" if outcome.solved else f"   NOT solved: {outcome.score:g} in the end"
+    took = f"{outcome.training_seconds:7.2f} s  ({outcome.seconds:.2f} s with evaluation)"
+    return f"  seed {outcome.seed:<3} {outcome.steps:>11,} steps  {took}{reached}"
+
+
+def _times(figure: dict[str, Any], form: str) -> str:
+    median, low, high = ("never" if figure[k] is None else f"{figure[k]:{form}}" for k in ("median", "low", "high"))
+    return f"{median}  ({low} to {high})"
+
+
 def _line(row: dict[str, Any]) -> str:
+    if "seconds" in row:
+        what = f"{row['what']}, {row['start']}" if "start" in row else row["what"]
+        return f"  {what:<24} {_times(row['seconds'], '.2f')} s\n    {row['conditions']}"
     rate = row["steps_per_second"]
     line = f"  {row['what']:<18} {_short(rate['median']):>8}/s  {_short(rate['low'])} to {_short(rate['high'])}"
     if "ratio" in row:

@@ -83,10 +83,10 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     Raises UsageError for a target that is none of the three.
     """
     from .. import batch, catalogue
-    from ..assembly import load_agent
     from ..names import UsageError, nearest
-    from ..run import Run, every, find
+    from ..run import every
     from ..scenario import compose
+    from ..trained import load_agent, locate
 
     path = Path(target)
     if target in catalogue.names():
@@ -100,12 +100,7 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     if not path.exists() and not any(r.path.name.startswith(target) for r in every()):
         known = {*catalogue.names(), *(str(r.path) for r in every())}
         raise UsageError(f"no run or agent {target!r}; {nearest(target, known)}")
-    checkpoint = (path / "manifest.json").is_file()
-    # agent/step-..., checkpoints/step-... or league/main/step-...
-    above = [p for p in path.parents[1:3] if (p / "config.yaml").is_file()] if checkpoint else []
-    if checkpoint and not above:
-        raise UsageError(f"{target} is not inside a run: its config.yaml is missing")
-    run = Run(above[0]) if checkpoint else find(target)
+    run, folder = locate(target)
     scenario = compose(str(run.path / "config.yaml"), overrides)
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
@@ -116,7 +111,7 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
         raise UsageError(f"{target} has its own policies; policies= cannot be changed")
     # Whoever it meets now, it sits where it was trained to sit.
     trained = dataclasses.replace(scenario, opponent=own.opponent, role=own.role, policies=own.policies)
-    agent, step = load_agent(path if checkpoint else run.agent, trained)
+    agent, step = load_agent(folder, trained)
     return agent, scenario, run, step
 
 

@@ -6,7 +6,7 @@ Shapes: R rows, M policies, P of them that are asked, D numbers observed, C choi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..world import Array
 _ONE_THREAD = (
     2**18
 )  # multiplications, up to which OpenBLAS takes one thread: more would wait for each other, and for us
+_ROWS = 128  # of which a policy is asked at a time
 Layers = list[tuple[Array, Array]]  # weights float32 [in, out] and biases float32 [out] of each layer
 
 
@@ -102,6 +103,39 @@ class Actors:
             logits = np.where(legal[:, : logits.shape[1]] != 0, logits, -np.inf)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def together(activation: str, policies: Sequence[Layers]) -> Actors:
+    """Return policies as actors, numbered as they come."""
+    made = Actors(activation)
+    made.put(0, policies[0])
+    made._weights = [np.stack([layers[k][0] for layers in policies]) for k in range(len(policies[0]))]
+    made._biases = [np.stack([layers[k][1] for layers in policies])[:, None] for k in range(len(policies[0]))]
+    return made
+
+
+class Asked:
+    """M policies of any kind, in the terms of `Actors`: each is asked for its probabilities, always of as many rows.
+
+    A matrix product rounds differently in batches of different sizes, and what is drawn is to depend on its row alone.
+    """
+
+    def __init__(self, agents: Sequence[Any]) -> None:
+        self.agents = list(agents)
+
+    def probabilities(self, observations: Array, who: Array, legal: Array | None) -> Array:
+        """See `Actors.probabilities`."""
+        parts, order = [], np.argsort(who, kind="stable")
+        for number in np.unique(who).tolist():
+            own = np.flatnonzero(who == number)
+            for first in range(0, len(own), _ROWS):
+                rows = own[np.minimum(np.arange(first, first + _ROWS), len(own) - 1)]
+                told = self.agents[number].probabilities(observations[rows], None if legal is None else legal[rows])
+                parts.append(told[: len(own) - first])
+        found = np.concatenate(parts)
+        chances = np.empty_like(found)
+        chances[order] = found
+        return chances
 
 
 class Dice:

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..agent import Agent
 from ..batch import Worlds
+from ..chance import choices
 from ..rivals import Rivals
 from ..world import Array
-from .actors import Actors, Dice
+from .actors import Actors, Asked, Dice
 
 
 class Roster(Rivals):
@@ -20,7 +21,7 @@ class Roster(Rivals):
     Of `agents`, None is an actor: the k-th of them is actor k. As long as there are no actors, they move at random.
     """
 
-    actors: Actors | None = None
+    actors: Actors | Asked | None = None
     _worlds: Worlds | None = None
     _dice: Dice
 
@@ -64,19 +65,14 @@ class Roster(Rivals):
         if acting.any():
             own = rows[acting]
             legal = worlds.legal.reshape(worlds.active.size, -1)[own] if worlds.world.masked else None
-            observations = worlds.observations.reshape(worlds.active.size, -1)[own]
+            observations = worlds.observations.reshape(worlds.active.size, *worlds.observations.shape[2:])[own]
             if self.actors is not None:
                 chances = self.actors.probabilities(observations, self._actor[who[acting]], legal)
             else:
                 count = int(worlds.world.action.n)  # type: ignore[union-attr]  # a league's actions are discrete
                 allowed = np.ones((len(own), count)) if legal is None else legal.astype(np.float64)
                 chances = allowed / allowed.sum(axis=1, keepdims=True)
-            if deterministic:
-                chosen = chances.argmax(axis=1)
-            else:
-                # The last bound is 1 but for rounding; what is thrown stays below all that is left of it.
-                bounds = np.cumsum(chances, axis=1)
-                chosen = (bounds > (self._dice.throw(own) * bounds[:, -1])[:, None]).argmax(axis=1)
+            chosen = chances.argmax(axis=1) if deterministic else choices(chances, self._dice.throw(own))
             worlds.actions.reshape(worlds.active.size)[own] = chosen
         if not acting.all():
             super().decide(worlds, rows[~acting], who[~acting], deterministic=deterministic)

@@ -1,8 +1,9 @@
 """Policies: what takes which action how likely, as tables, functions and agents, in a game that is walked exactly.
 
 A policy is a function `(observations [B, *shape], legal [B, S]) -> probabilities [B, S]` of what the mover observes,
-or an Agent. An agent with a method `probabilities` of that form is asked by it; any other is asked how it acts in
-every position, deterministically, or, with `samples`, that often with fresh random numbers, and counted.
+or an Agent. An agent with a method `probabilities` of that form, with `rows` as in `act`, is asked by it; any other is
+asked how it acts in every position, deterministically, or, with `samples`, that often with fresh random numbers, and
+counted.
 
 Shapes: P positions of a layer, S actions.
 """
@@ -111,7 +112,9 @@ def _ask(world: World, layer: Layer, rows: Array, policy: Any, samples: int) -> 
     if told is None:
         found = _watched(world, layer, rows, policy, samples)
     else:
-        found = np.asarray(told(layer.observations[info], layer.legal[info]), np.float64)
+        # Row a of the first world is agent a's.
+        asked = {"rows": np.full(len(info), layer.mover[rows[0]])} if hasattr(policy, "act") else {}
+        found = np.asarray(told(layer.observations[info], layer.legal[info], **asked), np.float64)
         if found.shape != (len(info), legal.shape[1]):
             raise ValueError(f"a policy returned probabilities of shape {found.shape} for {len(info)} rows")
         found = found[which.reshape(-1)]

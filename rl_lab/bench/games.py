@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from . import worlds
-
-if TYPE_CHECKING:
-    from .bench import Contender
+from .. import worlds
+from .rounds import Contender
 
 # Peer -> world -> what the peer calls it.
 PEERS: dict[str, dict[str, str]] = {
@@ -30,8 +28,7 @@ _STEPS = 256  # between looks at the clock
 
 def face(world: str, count: int) -> Contender:
     """Return the lab's PettingZoo face of a world: Parallel, or AEC where agents move in turn."""
-    from .adapters import pettingzoo
-    from .bench import Contender
+    from ..adapters import pettingzoo
 
     begin = time.perf_counter()
     in_turns = bool(worlds.load(world).turns)
@@ -44,8 +41,6 @@ def face(world: str, count: int) -> Contender:
 def reference(peer: str, world: str) -> Contender:
     """Return a peer's own implementation of a world, looped in Python."""
     import importlib
-
-    from .bench import Contender
 
     begin, name = time.perf_counter(), PEERS[peer][world]
     if peer == "minatar":

@@ -1,0 +1,1 @@
+"""Tournaments: who meets whom, matches that come out the same wherever they are played, and the ledger of them all."""

@@ -1,0 +1,69 @@
+"""An agent written as the library's own zip acts there as it does here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.vec_env import VecNormalize
+
+from rl_lab import batch
+from rl_lab.adapters.sb3 import LabVecEnv
+from rl_lab.cli import main
+from rl_lab.commands.evaluate import find_agent
+
+RUNS: dict[str, tuple[Any, list[str]]] = {
+    "ppo": (PPO, ["catch", "budget=2000", "agent.policy=cnn"]),
+    "numbers": (PPO, ["pendulum", "budget=2000", "agent.normalize_observations=true"]),
+    "masked": (MaskablePPO, ["tic_tac_toe", "budget=2000"]),
+    "dqn": (DQN, ["cartpole", "agent=dqn", "budget=2000"]),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_an_exported_agent_acts_the_same(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind, words = RUNS[case]
+    quick = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
+    assert main(["train", *words, *quick]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "agent.zip"), "--json"]) == 0
+    written = json.loads(capsys.readouterr().out.splitlines()[-1])
+    agent, scenario, *_ = find_agent(str(tmp_path / "run"), [])
+    worlds = batch.make(scenario.world, 32, seed=5)
+    worlds.reset()
+    stock = kind.load(written["agent"])
+    assert type(stock) is kind
+    for _ in range(20):
+        seen = worlds.observations[:, 0]
+        legal = worlds.legal[:, 0] if worlds.world.masked else None
+        own, _ = agent.act(seen, legal=legal)
+        given = (
+            VecNormalize.load(written["normalizer"], LabVecEnv(worlds)).normalize_obs(seen)
+            if case == "numbers"
+            else seen
+        )
+        more = {"action_masks": legal} if legal is not None else {}
+        assert np.allclose(own, stock.predict(given, deterministic=True, **more)[0], atol=1e-6)
+        worlds.random_actions()  # type: ignore[attr-defined]
+        worlds.step()
+
+
+def test_the_zip_needs_nothing_of_the_lab(tmp_path: Path) -> None:
+    quick = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
+    assert main(["train", "cartpole", "budget=1000", *quick]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "agent.zip")]) == 0
+    lines = "import sys\nfrom stable_baselines3 import PPO\n"
+    lines += f"PPO.load({str(tmp_path / 'agent.zip')!r})\nassert not any(m.startswith('rl_lab') for m in sys.modules)"
+    subprocess.run([sys.executable, "-c", lines], check=True, cwd=tmp_path)
+
+
+def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["nowhere", "a.zip"], ["nowhere", "a.bin"], ["nowhere", str(tmp_path / "no" / "a.zip")]):
+        assert main(["export", *words]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
