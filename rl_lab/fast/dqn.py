@@ -298,7 +298,7 @@ def learn(
     output: Any,
     sparse: Any,
 ) -> Any:
-    """Act, step, keep and learn until so many steps are taken; return 0, a failed step's outcome, or 1: see `improve`."""
+    """Act, step, keep and learn until so many steps are taken; return 0, a failed step's outcome, or 1 as `improve`."""
     start = cycles()
     rows, slots = len(rewards), len(earned)
     everyone = np.arange(rows)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     block_4_wide: Any
     block_6_wide: Any
     block_1_pad: Any
+    block_1_three: Any
     block_6_pad: Any
     row_wide: Any
     row_pad: Any
@@ -183,11 +184,16 @@ def convolve(layer: Any, weights: Any, y: Any, values: Any, places: Any, count: 
     for i in range(count):
         place = np.int64(places[i])
         channel, column, row = place % depth, place // depth % side, place // (depth * side)
+        value = values.ctypes.data + 4 * i
+        left, right = max(0, column - across + 1), min(3, column + 1)
         for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            for dx in range(max(0, column - across + 1), min(3, column + 1)):
-                position = (row - dy) * across + column - dx
-                kernel = w + ((dy * 3 + dx) * depth + channel) * 16
-                add_multiple(16, target + 64 * position, values.ctypes.data + 4 * i, base + 4 * kernel)
+            to = target + 64 * ((row - dy) * across + column - right + 1)
+            kernel = base + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
+            if right - left == 3:
+                block_1_three(to, 0, to, 0, value, 0, 0, kernel, 0, 1)
+                continue
+            for j in range(right - left):
+                block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, kernel + 64 * j, 0, 1)
 
 
 @outlined
@@ -200,11 +206,16 @@ def convolve_back(layer: Any, slopes: Any, slope: Any, values: Any, places: Any,
     for i in range(count):
         place = np.int64(places[i])
         channel, column, row = place % depth, place // depth % side, place // (depth * side)
+        value = values.ctypes.data + 4 * i
+        left, right = max(0, column - across + 1), min(3, column + 1)
         for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            for dx in range(max(0, column - across + 1), min(3, column + 1)):
-                position = (row - dy) * across + column - dx
-                kernel = w + ((dy * 3 + dx) * depth + channel) * 16
-                add_multiple(16, base + 4 * kernel, values.ctypes.data + 4 * i, source + 64 * position)
+            by = source + 64 * ((row - dy) * across + column - right + 1)
+            to = base + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
+            if right - left == 3:
+                block_1_three(to, 0, to, 0, value, 0, 0, by, 0, 1)
+                continue
+            for j in range(right - left):
+                block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, by + 64 * j, 0, 1)
 
 
 @outlined

@@ -33,6 +33,11 @@ def padded(n: int) -> int:
     return -(-n // PAD) * PAD
 
 
+def spaced(width: int) -> int:
+    """Return how far apart rows of this width lie: by a power of two, a column would fill one set of the cache."""
+    return width + PAD if width >= 256 else width
+
+
 @dataclass
 class Plan:
     """A network under construction: buffer 0 is the input, each layer's output another.
@@ -48,7 +53,7 @@ class Plan:
     turned_size: int = 0
 
     def __post_init__(self) -> None:
-        self.widths.append(padded(self.inputs))
+        self.widths.append(spaced(padded(self.inputs)))
 
     def dense(self, source: int, n: int, activation: int, order: Array | None = None) -> int:
         """Add a dense layer; return its buffer. `order`, int [inputs], says which input each column of weights is for.
@@ -76,7 +81,8 @@ class Plan:
         """
         weight, bias = self._take(9 * depth * FILTERS), self._take(FILTERS)
         f, c, dy, dx = np.indices((FILTERS, depth, 3, 3)).reshape(4, -1)
-        self.parameters += [weight + ((dy * 3 + dx) * depth + c) * FILTERS + f, bias + np.arange(FILTERS)]
+        # Towards the left, as the positions that see an input lie: three of them are one stretch of memory.
+        self.parameters += [weight + ((c * 3 + dy) * 3 + 2 - dx) * FILTERS + f, bias + np.arange(FILTERS)]
         positions = (rows - 2) * (side - 2)
         f, position = np.indices((FILTERS, positions)).reshape(2, -1)
         layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side, depth]
@@ -99,7 +105,7 @@ class Plan:
     def _add(self, layer: list[int], width: int) -> int:
         layer[TARGET] = len(self.widths)
         self.layers.append(layer)
-        self.widths.append(width)
+        self.widths.append(spaced(width))
         return layer[TARGET]
 
     @property

@@ -29,7 +29,7 @@ def _shape() -> tuple[int, int]:
 
 @cache
 def blocks() -> dict[str, Any]:
-    """Return the intrinsics `block_R_wide` and `block_R_pad` for R rows, and their widths in floats.
+    """Return the intrinsics `block_R_wide`, `_pad` and `_three` (pads) for R rows, and two widths in floats.
 
     `block(c, ldc, init, ldi, a, row, step, b, ldb, k)` sets C[R, width] = init[R, width] + A[R, k] B[k, width], all
     float32 at these addresses: C, init and B with rows `ld*` floats apart, A with rows `row` and columns `step` apart.
@@ -38,6 +38,7 @@ def blocks() -> dict[str, Any]:
     width, vectors = _shape()
     made: dict[str, Any] = {f"block_{rows}_wide": _block(rows, vectors, width) for rows in (1, 2, 4, 6)}
     made |= {f"block_{rows}_pad": _block(rows, PAD // width, width) for rows in (1, 6)}
+    made["block_1_three"] = _block(1, 3 * PAD // width, width)  # what three neighbours see
     made["row_wide"], made["row_pad"] = _gathering(vectors, width), _gathering(PAD // width, width)
     made["transpose"] = _transpose()
     return made | {"WIDE": vectors * width, "PAD": PAD}
