@@ -70,15 +70,17 @@ def test_gradient_steps_are_those_of_stable_baselines3(world: str, arguments: An
         return buffer._get_samples(drawn.pop(0), env=env)
 
     assert fast.ready()
-    for _ in range(5):
+    for update in range(5):
         fast.train(1, 32)
         picked = fast._picked.copy()
         rows = iter([picked[:, 1]])
         stock.replay_buffer = _Given(buffer, picked[:, 0], rows)
         stock.train(1, 32)
         assert picked[:, 0].min() >= 0 and picked[:, 0].max() < slots and set(picked[:, 1]) <= set(range(4))
-    for (name, own), (_, other) in zip(fast.q_net.named_parameters(), stock.q_net.named_parameters(), strict=True):
-        assert float((own - other).detach().norm() / other.detach().norm().clamp(min=1e-2)) < 1e-5, name
+        # Adam's denominator is next to nothing where gradients are: what one update rounds, the next one magnifies.
+        near = 1e-5 if update == 0 else 5e-5
+        for (name, own), (_, other) in zip(fast.q_net.named_parameters(), stock.q_net.named_parameters(), strict=True):
+            assert float((own - other).detach().norm() / other.detach().norm().clamp(min=1e-2)) < near, name
     for key in ("train/loss", "train/n_updates"):
         assert fast.logger.name_to_value[key] == pytest.approx(stock.logger.name_to_value[key], rel=1e-4)
 
@@ -168,7 +170,7 @@ def test_double_q_and_n_step_targets(double: bool, steps: int) -> None:
     own = made.q_net
     made._take_up()
     kernels.dqn().improve(
-        1, made._counters, made._settings, made._report, *made._replay(), False, made.key,
+        1, made._counters, made._settings, made._report, *made._replay(), made.key,
         *made._networks(np.asarray(made._last_obs)),
     )  # fmt: skip
     picked = made._picked
@@ -204,7 +206,7 @@ def test_priorities_are_sampled_in_proportion_and_corrected() -> None:
         made._tree[:] = tree
         made._counters[plan.UPDATES] += 1
         kernels.dqn().improve(
-            1, made._counters, made._settings, made._report, *made._replay(), False, made.key,
+            1, made._counters, made._settings, made._report, *made._replay(), made.key,
             *made._networks(np.asarray(made._last_obs)),
         )  # fmt: skip
         np.add.at(counts, made._picked[:, 0] * 4 + made._picked[:, 1], 1)
@@ -232,3 +234,42 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     with pytest.raises(NonFiniteError, match="dqn: non-finite gradient of .* at step 208; no parameter was changed"):
         made.train(1, 32)
     assert all(torch.equal(a, b) for a, b in zip(before, made.policy.parameters(), strict=True))
+
+
+def test_a_target_that_the_library_moves_is_the_target_that_is_learned_from() -> None:
+    made = model(FastDQN, "cartpole", 1, learning_starts=10, target_update_interval=50, train_freq=1)
+    made.learn(400)  # through the library's own loop, whose target moves in ways that no tensor counts
+    shared = made._target
+    flat = np.concatenate([p.detach().numpy().ravel() for p in made.q_net_target.parameters()])
+    made._take_up()
+    assert np.array_equal(shared.network.weights[shared.network.places], flat)
+
+
+def test_a_normaliser_anywhere_below_is_seen() -> None:
+    from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+    env = VecMonitor(VecNormalize(LabVecEnv(batch.make("cartpole", 2))))
+    made = FastDQN("MlpPolicy", env, device="cpu", buffer_size=100)
+    assert not made.ready() and "normalised" in made.learner
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("actions", 2), ("actions", -1), ("pos", 10**8), ("pos", -1), ("full", 1), ("priorities", -1.0)]
+)
+def test_a_crafted_replay_buffer_never_reaches_compiled_code(name: str, value: Any) -> None:
+    dqn = catalogue.load("dqn")
+    config = dqn.Config(buffer_size=400, learning_starts=10, priority_exponent=0.5)
+
+    def learner() -> Any:
+        return dqn.learner(config, batch.make("cartpole", 4, seed=0), budget=10_000, seed=0, device="cpu")
+
+    one, other = learner(), learner()
+    one.advance()
+    saved = one.save()
+    if name in saved.state["replay"]:
+        saved.state["replay"][name] = value
+    else:
+        saved.tensors["replay"][name] = saved.tensors["replay"][name].copy()
+        saved.tensors["replay"][name].flat[3] = value
+    with pytest.raises(ValueError):
+        other.restore(saved)

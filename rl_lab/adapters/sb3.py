@@ -39,6 +39,8 @@ class LabVecEnv(VecEnv):
     each may do next; `action_masks` is what sb3-contrib asks for. `indicator` adds to vectors which agent they are of.
     """
 
+    whole = True  # a class that says so itself steps as this one does: compiled code may step the batch in its place
+
     def __init__(self, worlds: Worlds, *, indicator: bool = False) -> None:
         self.worlds, self.agents = worlds, len(worlds.world.agents)
         rows = worlds.n * self.agents

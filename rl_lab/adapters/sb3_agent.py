@@ -28,6 +28,7 @@ from .sb3_fast import FastMaskablePPO, FastPPO
 from .sb3_fast_dqn import FastDQN, FastRowDQN
 from .sb3_rows import ActingMaskableRollout, ActingMeanStd, ActingReplay, ActingRollout, RowDQN
 
+_ACTORS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # one is no kind of the other
 CHUNK = 1024  # environment steps an off-policy learner takes between looks at the clock
 
 
@@ -92,7 +93,7 @@ class Sb3Agent:
         scores = self._scores(self._seen(observations, rows))
         if legal is not None:
             scores = np.where(legal[:, : scores.shape[1]] != 0, scores, -np.inf)
-        if isinstance(policy, ActorCriticPolicy):
+        if isinstance(policy, _ACTORS):
             chances = np.exp(scores - scores.max(axis=1, keepdims=True))
             chances /= chances.sum(axis=1, keepdims=True)
         else:
@@ -105,7 +106,7 @@ class Sb3Agent:
         policy: Any = self.policy
         with torch.no_grad():
             shown = policy.obs_to_tensor(observations)[0]
-            if isinstance(policy, ActorCriticPolicy):
+            if isinstance(policy, _ACTORS):
                 features: Any = policy.extract_features(shown, policy.pi_features_extractor)
                 scores = policy.action_net(policy.mlp_extractor.forward_actor(features))
             else:
@@ -139,6 +140,7 @@ class Sb3Agent:
 class _TimedVecEnv(LabVecEnv):
     """Counts the seconds spent in the worlds."""
 
+    whole = True
     seconds = 0.0
 
     def step_wait(self) -> Any:
@@ -336,7 +338,7 @@ class Sb3Learner:
             "action_space": model.action_space.np_random.bit_generator.state,
         }
         if self.how == "compiled":
-            state["key"] = int(model.key)
+            state["key"], state["drawn"] = int(model.key), int(model.drawn)
         if (normalizer := self._normalizer()) is not None:
             tensors["normalizer"] = _normalizer_arrays(normalizer)
             state["normalizer_counts"] = [float(normalizer.obs_rms.count) if normalizer.norm_obs else 0.0]
@@ -369,6 +371,8 @@ class Sb3Learner:
             _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
             if tensors["last"]["observations"].shape != np.shape(model._last_obs):
                 raise ValueError(f"the checkpoint is of {len(tensors['last']['observations'])} worlds")
+            if tensors["last"]["episode_starts"].shape != np.shape(model._last_episode_starts):
+                raise ValueError("the checkpoint's episode starts are of another number of worlds")
             model._last_obs = tensors["last"]["observations"]
             model._last_episode_starts = tensors["last"]["episode_starts"]
             model.num_timesteps, model._n_updates = state["steps"], state["updates"]
@@ -385,7 +389,7 @@ class Sb3Learner:
                     model.restore_priorities(tensors["replay"])
                 model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]
             if self.how == "compiled":
-                model.key = np.uint64(state["key"] & 0xFFFFFFFF)
+                model.key, model.drawn = np.uint64(state["key"] & 0xFFFFFFFF), state["drawn"] & (2**40 - 1)
             model.action_space.np_random.bit_generator.state = state["action_space"]
             _restore_generators(tensors["generators"], state)
         except (KeyError, RuntimeError, TypeError) as error:
@@ -525,6 +529,12 @@ def _replay_arrays(model: Any) -> tuple[dict[str, Array], dict[str, Any]]:
 def _restore_replay(model: Any, arrays: dict[str, Array], state: dict[str, Any]) -> None:
     buffer = model.replay_buffer
     assert buffer is not None
+    if type(state["full"]) is not bool or type(state["pos"]) is not int or not 0 <= state["pos"] < buffer.buffer_size:
+        raise ValueError("replay buffer: it is filled to no place of its own")
+    if isinstance(model.action_space, Discrete) and arrays["actions"].size:
+        lowest, highest = arrays["actions"].min(), arrays["actions"].max()
+        if arrays["actions"].dtype.kind not in "iu" or lowest < 0 or highest >= model.action_space.n:
+            raise ValueError(f"replay buffer: actions {lowest} to {highest} are not of {model.action_space}")
     for key in _kept(buffer):
         target = getattr(buffer, key)
         filled = len(target) if state["full"] else state["pos"]

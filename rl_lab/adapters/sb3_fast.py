@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -21,9 +23,10 @@ from ..fast import kernels, plan
 from ..world import Array
 from .sb3 import LabVecEnv
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
+from .sb3_rows import ActingMaskableRollout, ActingRollout
 
 SPARSE_FROM, DENSE_FROM = 64, 0.25  # numbers of an observation; share of them that is not zero
-_APART = 0xAC70  # keys: what is drawn here is apart from the worlds' own streams
+_BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRollout, ActingMaskableRollout)
 _NO_STATISTICS = np.zeros((3, 0))
 
 
@@ -31,6 +34,7 @@ class _Compiled:
     """What both PPOs have in common. `learner` says how they learn: "compiled" or "stock, because ..."."""
 
     learner = ""
+    drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
     _shared: Shared
 
@@ -39,6 +43,8 @@ class _Compiled:
         if not self.learner:
             model: Any = self
             try:
+                if type(model.rollout_buffer) not in _BUFFERS:
+                    raise StockError(f"its rollout buffer is a {type(model.rollout_buffer).__name__}")
                 if model.clip_range_vf is not None:
                     raise StockError("it clips its value function")
                 if model.observation_space.dtype not in (np.float32, np.uint8):
@@ -51,7 +57,7 @@ class _Compiled:
                 return False
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = kernels.ppo()
-            self.key = np.uint64((torch.initial_seed() ^ _APART) & 0xFFFFFFFF)
+            self.key = key_of_its_own()
             space = model.action_space
             self._discrete = isinstance(space, Discrete)
             self._count = int(space.n if self._discrete else space.shape[0])
@@ -60,7 +66,7 @@ class _Compiled:
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner stepping _shared _outputs _kernels _betas _epsilon key _discrete _count _bounds".split()
+        own = "learner drawn stepping _shared _outputs _kernels _betas _epsilon key _discrete _count _bounds".split()
         return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
 
     # ---------------------------------------------------------------------------------------------------- rollouts
@@ -93,9 +99,11 @@ class _Compiled:
         network = self._shared.network
         return network.layers, network.buffers, network.weights, network.turned, network.work
 
-    def _counter(self) -> np.uint64:
-        model: Any = self
-        return np.uint64(model.num_timesteps << 4)  # a step of a row draws up to 16 numbers
+    def _draw(self, rows: int) -> tuple[np.uint64, np.uint64]:
+        """Return where so many rows' random numbers begin, and how many bits count the numbers of one row."""
+        bits = max(self._count - 1, 0).bit_length()
+        begin, self.drawn = self.drawn << bits, self.drawn + rows
+        return np.uint64(begin), np.uint64(bits)
 
     def _at_once(self, env: VecEnv, worlds: Batch, buffer: Any) -> None:
         model: Any = self
@@ -141,8 +149,9 @@ class _Compiled:
             paid,
             running,
             model.gamma,
+            model.gamma if normalizer is None else normalizer.gamma,
             self.key,
-            self._counter(),
+            *self._draw(horizon * rows),
             *self._network(),
             self._outputs,
             self._sparse(seen.reshape(rows, -1)),
@@ -184,20 +193,22 @@ class _Compiled:
         model.ep_info_buffer.extend({"r": float(finished[t, b, 0]), "l": int(finished[t, b, 1])} for t, b in ended)
 
     def _step_by_step(
-        self, env: VecEnv, rows: LabVecEnv | None, callback: BaseCallback, buffer: Any, horizon: int
+        self, env: VecEnv, rows: LabVecEnv | None, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
     ) -> bool:
+        """Roll out with a Python loop; its variables have the library's names, because callbacks may read them."""
         model: Any = self
-        buffer.reset()
-        masked = hasattr(buffer, "action_masks")
+        rollout_buffer.reset()
+        masked = hasattr(rollout_buffer, "action_masks")
         dones = np.zeros(env.num_envs, np.bool_)
-        for _ in range(horizon):
+        for n_steps in range(n_rollout_steps):  # noqa: B007 - for callbacks
             more: dict[str, Any] = {}
             if masked:
                 own = rows.action_masks() if rows is not None else np.stack(env.env_method("action_masks"))
                 more["action_masks"] = own
+            obs_tensor = torch.as_tensor(model._last_obs)
             actions, values, log_probs = self._act(model._last_obs, more.get("action_masks"))
-            taken = actions[:, 0] if self._discrete else np.clip(actions, *self._bounds)
-            observations, rewards, dones, infos = env.step(taken)
+            clipped_actions = actions[:, 0] if self._discrete else np.clip(actions, *self._bounds)
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             model.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -208,10 +219,10 @@ class _Compiled:
                 final = np.stack([infos[k]["terminal_observation"] for k in late])
                 rewards[late] += np.float32(model.gamma) * self._act(final, None)[1]
             given = (torch.from_numpy(values), torch.from_numpy(log_probs))
-            buffer.add(model._last_obs, actions, rewards, model._last_episode_starts, *given, **more)
-            model._last_obs, model._last_episode_starts = observations, dones
+            rollout_buffer.add(model._last_obs, actions, rewards, model._last_episode_starts, *given, **more)
+            model._last_obs, model._last_episode_starts = new_obs, dones
         last = self._act(model._last_obs, None)[1]
-        buffer.compute_returns_and_advantage(last_values=torch.from_numpy(last), dones=dones)
+        rollout_buffer.compute_returns_and_advantage(last_values=torch.from_numpy(last), dones=dones)
         return True
 
     def _act(self, observations: Array, masks: Array | None) -> tuple[Array, Array, Array]:
@@ -221,7 +232,7 @@ class _Compiled:
         values, log_probs = np.zeros((2, rows), np.float32)
         legal = np.zeros((rows, 0), np.bool_) if masks is None else np.ascontiguousarray(masks, np.bool_)
         seen = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
-        given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self.key, self._counter())
+        given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self.key, *self._draw(rows))
         self._kernels.act(*given, *self._network(), self._outputs, self._sparse(seen))
         return made, values, log_probs
 
@@ -263,6 +274,8 @@ class _Compiled:
             masks,
             *(getattr(buffer, name).reshape(-1) for name in ("log_probs", "advantages", "returns")),
             order,
+            # Of rows that did not all act, a last minibatch of one is left out: see `sb3_rows`.
+            len(some) if acted is None else max(len(some) - 1, 1),
             model.batch_size,
             *self._network(),
             network.slope,
@@ -286,7 +299,8 @@ class _Compiled:
         settings[plan.BETA_1], settings[plan.BETA_2] = self._betas
         settings[plan.TAKEN], settings[plan.CLIP] = taken, clip
         settings[plan.ENTROPY], settings[plan.VALUE] = model.ent_coef, model.vf_coef
-        settings[plan.KL], settings[plan.NORMALIZE] = model.target_kl or 0.0, model.normalize_advantage
+        settings[plan.KL] = np.inf if model.target_kl is None else model.target_kl
+        settings[plan.NORMALIZE] = model.normalize_advantage
         return settings
 
     def _nonzero(self, observations: Array) -> tuple[Array, Array, Array]:
@@ -337,6 +351,11 @@ class FastMaskablePPO(_Compiled, MaskablePPO):
     """`sb3_contrib.MaskablePPO`, compiled where that is possible."""
 
 
+def key_of_its_own() -> np.uint64:
+    """Return a key for random numbers, drawn from the global generator: seeded by it, and no two alike."""
+    return np.uint64(int(torch.randint(2**32, (1,))))
+
+
 def _rows(env: VecEnv) -> LabVecEnv | None:
     inner = env.venv if type(env) is VecNormalize else env
     return inner if isinstance(inner, LabVecEnv) else None
@@ -345,7 +364,7 @@ def _rows(env: VecEnv) -> LabVecEnv | None:
 def engine_below(rows: LabVecEnv) -> Batch | None:
     """Return the batch below, if compiled code can act in it without Python."""
     worlds = rows.worlds
-    if not isinstance(worlds, Batch) or worlds.plain or rows.indicated:
+    if not isinstance(worlds, Batch) or worlds.plain or rows.indicated or not vars(type(rows)).get("whole"):
         return None
     return None if worlds.world.turns or worlds.world.present else worlds
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.spaces import Discrete
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from ..engine import Batch, NonFiniteError
 from ..fast import kernels, plan
 from ..world import Array
 from .sb3 import LabVecEnv
-from .sb3_fast import DENSE_FROM, SPARSE_FROM, engine_below
+from .sb3_fast import DENSE_FROM, SPARSE_FROM, engine_below, key_of_its_own
 from .sb3_plan import Shared, StockError, adam_of, q_network
 from .sb3_rows import ActingReplay, RowDQN
-
-_APART = 0xD09  # keys: what is drawn here is apart from the worlds' own streams
-_EPISODES = 100  # that the mean return is taken of
 
 
 class _Compiled:
@@ -37,6 +33,8 @@ class _Compiled:
 
     learner = ""
     _tree = np.zeros(0)  # sums of priorities
+
+    drawn = 0  # its random numbers are counted by steps and updates
 
     def __init__(
         self,
@@ -79,7 +77,9 @@ class _Compiled:
             raise StockError(f"its policy is a {type(model.policy).__name__}")
         if type(buffer) not in (ReplayBuffer, ActingReplay) or buffer.optimize_memory_usage:
             raise StockError(f"its replay buffer is a {type(buffer).__name__}")
-        if isinstance(model.env, VecNormalize):
+        if not buffer.handle_timeout_termination:
+            raise StockError("its replay buffer takes the end of time for a true end")
+        if model.get_vec_normalize_env() is not None:
             raise StockError("its observations or rewards are normalised")
         if model.observation_space.dtype not in (np.float32, np.uint8):
             raise StockError(f"its observations are of {model.observation_space.dtype}")
@@ -92,9 +92,10 @@ class _Compiled:
         target, tensors, _ = q_network(model.q_net_target)
         self._target = Shared(target, tensors, None)
         self._kernels = kernels.dqn()
-        self.key = np.uint64((torch.initial_seed() ^ _APART) & 0xFFFFFFFF)
+        self.key = key_of_its_own()
         self._counters, self._report = np.zeros(5, np.int64), np.zeros(2)
-        self._picked = np.zeros((model.batch_size, 2), np.int64)
+        self._report[plan.WORST] = 1.0  # what is new comes first
+        self._picked = np.zeros((0, 2), np.int64)
         leaves = 1 << (buffer.rewards.size - 1).bit_length() if self.priority_exponent else 0
         self._tree = np.zeros(2 * leaves)
         self._settings = np.zeros(plan.TOTAL + 1)
@@ -135,6 +136,10 @@ class _Compiled:
         leaves = len(self._tree) // 2
         if saved["priorities"].shape != (leaves,) or saved["highest"].shape != (1,):
             raise ValueError("the checkpoint's priorities are of another size")
+        model: Any = self
+        outside = saved["priorities"][model.replay_buffer.rewards.size :]
+        if not np.isfinite(saved["priorities"]).all() or (saved["priorities"] < 0).any() or outside.any():
+            raise ValueError("the checkpoint's priorities are no priorities")
         self._tree[leaves:], self._report[plan.WORST :] = saved["priorities"], saved["highest"]
         for node in range(leaves - 1, 0, -1):
             self._tree[node] = self._tree[2 * node] + self._tree[2 * node + 1]
@@ -150,6 +155,12 @@ class _Compiled:
         filled = buffer.buffer_size if buffer.full else buffer.pos
         self._counters[:] = buffer.pos, filled, model.num_timesteps, model._n_calls, model._n_updates
         self._report[plan.LOSSES] = 0.0
+        self._draw_at_once(model.batch_size)
+
+    def _draw_at_once(self, size: int) -> None:
+        self._settings[plan.MINIBATCH] = size
+        if len(self._picked) != size:
+            self._picked = np.zeros((size, 2), np.int64)
 
     def _give_back(self, gradients: int) -> None:
         model: Any = self
@@ -197,14 +208,16 @@ class _Compiled:
         if not self.ready():
             super().train(gradient_steps, batch_size)  # type: ignore[misc]
             return
+        if self.priority_exponent:
+            raise ValueError("priority_exponent is for training in the lab: SB3's own loop tells nobody what is new")
         self._take_up()
+        self._draw_at_once(batch_size)
         sound = self._kernels.improve(
             gradient_steps,
             self._counters,
             self._settings,
             self._report,
             *self._replay(),
-            False,
             self.key,
             *self._networks(np.asarray(model._last_obs)),
         )
@@ -216,7 +229,8 @@ class _Compiled:
         """Return the batch below, if acting and learning can go on without Python in between."""
         model: Any = self
         env = model.env
-        return engine_below(env) if self.ready() and isinstance(env, LabVecEnv) else None
+        usual = model.train_freq.unit == TrainFrequencyUnit.STEP and model.gradient_steps >= 0
+        return engine_below(env) if self.ready() and usual and isinstance(env, LabVecEnv) else None
 
     def advance(self, worlds: Batch, until: int) -> dict[str, float]:
         """Act and learn until all rows together have taken so many steps; return shares of the time: env, learn."""
@@ -230,7 +244,8 @@ class _Compiled:
         acted = getattr(model.replay_buffer, "acted", None)
         if acted is not None:
             acted[:] = True  # everybody does, where the engine is asked directly
-        finished, episodes, spent = np.zeros((_EPISODES, 2)), np.zeros(1, np.int64), np.zeros(3, np.int64)
+        most = model.ep_info_buffer.maxlen
+        finished, episodes, spent = np.zeros((most, 2)), np.zeros(1, np.int64), np.zeros(3, np.int64)
         outcome = self._kernels.learn(
             until,
             *worlds.entrance(),
@@ -267,25 +282,23 @@ class _Compiled:
         model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
         model.logger.record("rollout/exploration_rate", model.exploration_rate)
         model._last_obs, model._last_episode_starts = seen.copy(), np.repeat(worlds.ended, rows // worlds.n)
-        first = max(int(episodes[0]) - _EPISODES, 0)
-        for k in range(first, int(episodes[0])):
-            model.ep_info_buffer.append({"r": float(finished[k % _EPISODES, 0]), "l": int(finished[k % _EPISODES, 1])})
+        for k in range(max(int(episodes[0]) - most, 0), int(episodes[0])):
+            model.ep_info_buffer.append({"r": float(finished[k % most, 0]), "l": int(finished[k % most, 1])})
         model._episode_num += int(episodes[0])
         total = max(float(spent[2]), 1.0)
         return {"env": spent[0] / total, "learn": spent[1] / total}
 
     def _fail(self) -> None:
-        model: Any = self
         name = self._shared.unsound()
         self._shared.forget()
         raise NonFiniteError(
             f"dqn: non-finite gradient of {name} in update {int(self._counters[plan.UPDATES]) + 1} "
-            f"at step {model.num_timesteps}; no parameter was changed by it"
+            f"at step {int(self._counters[plan.SEEN])}; no parameter was changed by it"
         )
 
 
 class FastDQN(_Compiled, DQN):
-    """`stable_baselines3.DQN`, compiled where that is possible; each row then explores by itself."""
+    """`stable_baselines3.DQN`, compiled where that is possible; trained by the lab, each row explores by itself."""
 
 
 class FastRowDQN(_Compiled, RowDQN):

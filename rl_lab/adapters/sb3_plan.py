@@ -9,6 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
@@ -39,6 +40,8 @@ class Shared:
         for tensor in self.tensors:
             if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
                 raise StockError("its parameters are not contiguous float32 on the CPU")
+            if optimizer is not None and not tensor.requires_grad:
+                raise StockError("some of its parameters are frozen")
         self.moments = [np.zeros_like(network.weights) for _ in range(2)]
         self._known: list[tuple[torch.Tensor, int]] = []
 
@@ -58,8 +61,11 @@ class Shared:
         """Take up what the tensors hold, if anybody has changed them."""
         states = self._states() if self.optimizer is not None else []
         now = [*self.tensors, *(s[key] for s in states for key in ("exp_avg", "exp_avg_sq"))]
-        if len(now) == len(self._known) and all(
-            a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True)
+        # A target network is written to by ways that no tensor counts.
+        if (
+            self.optimizer is not None
+            and len(now) == len(self._known)
+            and all(a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True))
         ):
             return
         network = self.network
@@ -133,6 +139,7 @@ def actor_critic(policy: Any) -> tuple[Network, dict[str, torch.Tensor], Array]:
         raise StockError(f"its actions have the shape {policy.action_space.shape}")
     if policy.features_extractor is not policy.vf_features_extractor:
         raise StockError("its policy and its values see through different extractors")
+    _whole(policy)
     plan = Plan(int(np.prod(policy.observation_space.shape)))
     names: list[str] = []
     if hasattr(policy, "log_std"):
@@ -156,12 +163,18 @@ def actor_critic(policy: Any) -> tuple[Network, dict[str, torch.Tensor], Array]:
 
 def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
     """Return a QNetwork's, and the buffer of its values. Raises StockError as `actor_critic` does."""
+    _whole(network)
     plan = Plan(int(np.prod(network.observation_space.shape)))
     names: list[str] = []
     features, order = _features(plan, network.features_extractor, "features_extractor", names)
     values = _layers(plan, network.q_net, "q_net", features, order, names)
     made, tensors = _assembled(plan, names, network)
     return made, tensors, values
+
+
+def _whole(policy: Any) -> None:
+    if policy.normalize_images and is_image_space(policy.observation_space):
+        raise StockError("its observations are images, which the library scales")
 
 
 def _assembled(plan: Plan, names: list[str], module: nn.Module) -> tuple[Network, dict[str, torch.Tensor]]:

@@ -33,7 +33,7 @@ def export(agent: Sb3Agent, worlds: Worlds, path: Path) -> dict[str, Path]:
     kind = _KINDS.get(type(policy))
     if kind is None:
         raise ValueError(f"{type(policy).__name__} is none of Stable-Baselines3's policies")
-    named = ["net_arch", "activation_fn", "features_extractor_class"]
+    named = ["net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs"]
     named += ["log_std_init"] if kind is PPO else []
     more: dict[str, Any] = {"buffer_size": 1} if kind is DQN else {"n_steps": 2, "batch_size": 2}
     if kind is PPO:
@@ -46,7 +46,9 @@ def export(agent: Sb3Agent, worlds: Worlds, path: Path) -> dict[str, Path]:
     model.save(path)
     written = {"agent": path}
     if agent.normalizer is not None:
-        normalizer = VecNormalize(LabVecEnv(worlds), norm_reward=False, training=False, clip_obs=agent.clip)
+        normalizer = VecNormalize(
+            LabVecEnv(worlds, indicator=agent.indicator > 0), norm_reward=False, training=False, clip_obs=agent.clip
+        )
         statistics: Any = normalizer.obs_rms
         statistics.mean, statistics.var = agent.normalizer["mean"], agent.normalizer["var"]
         written["normalizer"] = path.with_suffix(".normalizer.pkl")

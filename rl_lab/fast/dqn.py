@@ -139,8 +139,7 @@ def improve(
     acted: Any,
     next_legal: Any,
     tree: Any,
-    picked: Any,  # int64 [M, 2]: slots and rows, if they are given; else what was drawn
-    given: Any,
+    picked: Any,  # int64 [M, 2]: slots and rows that are drawn
     key: Any,
     count: Any,
     layers: Any,
@@ -180,18 +179,17 @@ def improve(
         turn(layers, weights, turned)
         heaviest = 0.0
         for i in range(size):
-            if not given:
-                for attempt in range(1000):  # a row that did not act is no experience
-                    one = place + np.uint64(2 * (i + size * attempt))
-                    if use_tree:
-                        u = float((philox(key, one) & LOW_BITS) >> SHORT) * UNIT
-                        leaf = by_priority(tree, (i + u) / size)
-                        picked[i, 0], picked[i, 1] = leaf // rows, leaf % rows
-                    else:
-                        picked[i, 0] = below(filled, key, one)
-                        picked[i, 1] = below(rows, key, one + np.uint64(1))
-                    if acted.shape[1] == 0 or acted[picked[i, 0], picked[i, 1]]:
-                        break
+            for attempt in range(1000):  # a row that did not act is no experience
+                one = place + np.uint64(2 * (i + size * attempt))
+                if use_tree:
+                    u = float((philox(key, one) & LOW_BITS) >> SHORT) * UNIT
+                    leaf = by_priority(tree, (i + u) / size)
+                    picked[i, 0], picked[i, 1] = leaf // rows, leaf % rows
+                else:
+                    picked[i, 0] = below(filled, key, one)
+                    picked[i, 1] = below(rows, key, one + np.uint64(1))
+                if acted.shape[1] == 0 or acted[picked[i, 0], picked[i, 1]]:
+                    break
             slot, row = picked[i, 0], picked[i, 1]
             here[i] = slot * rows + row
             sums[i], last, discounts[i] = follow(slot, row, steps, gamma, position, filled, earned, over, late)
@@ -390,7 +388,6 @@ def learn(
                 next_legal,
                 tree,
                 picked,
-                False,
                 key,
                 count,
                 layers,

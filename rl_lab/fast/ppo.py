@@ -165,8 +165,10 @@ def collect(
     paid: Any,
     running: Any,  # float64 [B], discounted returns so far
     gamma: Any,
+    fading: Any,  # the discount of `running`
     key: Any,
     counter: Any,
+    bits: Any,  # of the counter that count the numbers of one row
     layers: Any,
     buffers: Any,
     weights: Any,
@@ -206,7 +208,7 @@ def collect(
                 if legal.shape[1]:
                     masks[t, row] = legal[row]
                     own = masks[t, row]
-                place = counter + (np.uint64(t * rows + row) << np.uint64(4))
+                place = counter + (np.uint64(t * rows + row) << bits)
                 log_probs[t, row] = choose(
                     logits[r], own, weights, outputs, count, key, place, chosen[t, row], numbered[t, row]
                 )
@@ -228,7 +230,7 @@ def collect(
         per = rows // len(ended)
         if paid.shape[1]:
             for row in range(rows):
-                running[row] = running[row] * gamma + rewards[row]
+                running[row] = running[row] * fading + rewards[row]
             note(running.reshape(rows, 1), paid)
         waiting = 0
         for row in range(rows):
@@ -270,6 +272,7 @@ def act(
     count: Any,
     key: Any,
     counter: Any,
+    bits: Any,
     layers: Any,
     buffers: Any,
     weights: Any,
@@ -296,7 +299,7 @@ def act(
             row = low + r
             worth[row] = value[r, 0]
             own = legal[row] if legal.shape[1] else free
-            place = counter + (np.uint64(row) << np.uint64(4))
+            place = counter + (np.uint64(row) << bits)
             log_probs[row] = choose(logits[r], own, weights, outputs, count, key, place, choices[row], numbers[row])
 
 
@@ -418,6 +421,7 @@ def update(
     gains: Any,
     returns: Any,
     order: Any,  # int64 [epochs, rows]
+    until: Any,  # no minibatch begins at this row or later
     size: Any,
     layers: Any,
     buffers: Any,
@@ -448,7 +452,7 @@ def update(
     for epoch in range(len(order)):
         kl, in_epoch = 0.0, 0  # the divergence is reported for the last epoch alone
         rows = order.shape[1]
-        for begin in range(0, max(rows - 1, 1), size):
+        for begin in range(0, until, size):
             m = min(size, rows - begin)
             share = ONE / np.float32(m)
             center, deviation = 0.0, 1.0
@@ -509,7 +513,7 @@ def update(
             report[LOSS] = loss
             report[APPROX_KL] = kl / in_epoch
             report[EPOCHS] = epoch + 1
-            if settings[KL] > 0 and batch[APPROX_KL] > 1.5 * settings[KL]:
+            if batch[APPROX_KL] > 1.5 * settings[KL]:
                 finish(report, minibatches)
                 return
             taken = settings[TAKEN] + report[STEPS] + 1
