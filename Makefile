@@ -53,9 +53,9 @@ lint:
 types:
 	$(BIN)/mypy
 
-# The table of the README: run it on a quiet machine.
+# The figures of docs/benchmarks.md and the README: half an hour, on a quiet machine.
 bench: $(VENV)/installed
-	@$(call quietly,--constraint requirements.lock --editable '.[bench]')
+	@$(call quietly,--constraint requirements.lock --editable '.[bench,sbx]')
 	$(BIN)/python scripts/bench.py
 
 clean:

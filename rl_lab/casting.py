@@ -39,10 +39,9 @@ def opponent_node(target: str, node: Any, given: list[Any]) -> tuple[dict[str, A
 
 
 def _somebody(text: str) -> dict[str, Any]:
-    """Return an opponent by name, or by the path of a run, a checkpoint or, with `:average=true`, a league's run."""
-    path, average, _ = text.partition(":average=true")
-    known = text in catalogue.names() or not ("/" in path or average or Path(path).is_dir())
-    return {"name": text} if known else {"path": path, "average": bool(average)}
+    """Return an opponent by its name, or by the path of a run or a checkpoint."""
+    known = text in catalogue.names() or not ("/" in text or Path(text).is_dir())
+    return {"name" if known else "path": text}
 
 
 def _trained(target: str, node: dict[str, Any]) -> dict[str, Any]:

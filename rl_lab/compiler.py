@@ -69,7 +69,6 @@ def loops(world: World) -> ModuleType:
 
 @cache
 def _loops(world: World) -> ModuleType:
-    import numba
 
     put, take = columns.reward_column()
     more = {"scratch": columns.scratch(), "put": put, "take": take}

@@ -101,7 +101,8 @@ def locate(path: str) -> tuple[Run, Path]:
         if not above:
             raise UsageError(f"{path} is not inside a run: its config.yaml is missing")
         inside = folder.absolute().relative_to(above[0])
-        return Run(Path(*folder.parts[: len(folder.parts) - len(inside.parts)])), folder
+        named = len(folder.parts) - len(inside.parts)
+        return Run(Path(*folder.parts[:named]) if named >= 0 else above[0]), folder
     run = runs.find(path)
     return run, run.agent
 

@@ -15,7 +15,7 @@ from . import checkpoint
 from . import run as runs
 from .agent import Agent, Learner, Saved
 from .assembly import Ground, judges_of, make_learner, measure
-from .evaluate import SELECTION_SEED, evaluate, ranked
+from .evaluate import SELECTION_SEED, evaluate, ranked, replace_file
 from .interrupts import Interrupted, Interrupts
 from .league.league import League
 from .progress import Progress
@@ -267,10 +267,14 @@ class _Training:
         if self.scenario.video:
             from .film import film
 
+            filmed: dict[int, Path] = {}  # by episode: where all are equally good, the best is the worst as well
             for name, episode in ranked(evaluation).items():
                 self.interrupts.check()
+                path = result.videos[name] = self.run.videos / f"{name}.mp4"
+                if (same := filmed.get(episode.index)) is not None:
+                    for suffix in (".mp4", ".safetensors"):
+                        replace_file(path.with_suffix(suffix), same.with_suffix(suffix).read_bytes())
+                    continue
                 self.progress.note(f"filming the {name} episode: return {episode.return_:.2f}")
-                path = self.run.videos / f"{name}.mp4"
-                film(episode, self.scenario.world, self.scenario.params, path)
-                result.videos[name] = path
+                filmed[episode.index] = film(episode, self.scenario.world, self.scenario.params, path)
         return result

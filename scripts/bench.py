@@ -1,35 +1,150 @@
-"""Run every benchmark of the README and print its table in Markdown. Use a quiet machine."""
+"""Run the benchmarks of the README and of docs/benchmarks.md, keep their figures, and write them into that page.
+
+python scripts/bench.py            all of them, on a quiet machine: about half an hour
+python scripts/bench.py train ...  those of some groups (env, rollout, train, starts, solve); figures of others stay
+
+Figures are kept in docs/benchmarks.json; the rows for the README are printed, ready to paste.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import platform
 import subprocess
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
-RUNS = [
-    ["env", "cartpole", "--worlds", "4096", "--vs", "gymnasium,envpool"],
-    ["env", "cartpole", "--worlds", "8", "--vs", "gymnasium"],
-    ["rollout", "cartpole", "--worlds", "1024", "--vs", "sb3"],
-    ["train", "cartpole", "--worlds", "1024", "--vs", "sb3"],
-    ["train", "cartpole", "--worlds", "8", "--vs", "sb3"],
-]
-KINDS = {"env": "env-only", "rollout": "rollout", "train": "training"}
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, FIGURES = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
+BEGIN, END = "<!-- figures: written by scripts/bench.py -->", "<!-- end of figures -->"
+LEARNERS = "sb3,sbx,stock" if importlib.util.find_spec("sbx") else "sb3,stock"
+RUNS = {
+    "env": [
+        "env cartpole --worlds 4096 --vs gymnasium,envpool",
+        "env cartpole --worlds 8 --vs gymnasium",
+        "env breakout --vs minatar --rounds 3",
+        "env asterix --vs minatar --rounds 3",
+        "env seaquest --vs minatar --rounds 3",
+        "env simple_tag --vs mpe2 --rounds 3",
+        "env connect_four --vs pettingzoo --rounds 3",
+    ],
+    "rollout": [f"rollout cartpole --setting {name} --vs {LEARNERS}" for name in ("small", "wide")],
+    "train": [
+        *(f"train cartpole --setting {name} --vs {LEARNERS} --seconds 2" for name in ("small", "jax", "wide", "wide1")),
+        "train breakout --setting cnn --vs sb3,stock --seconds 2",
+        f"train breakout --setting flat --vs {LEARNERS} --seconds 2",
+        f"train cartpole --setting dqn --vs {LEARNERS} --seconds 2",
+    ],
+    "starts": [f"train cartpole --setting {name} --vs {LEARNERS} --starts" for name in ("small", "dqn")],
+    "solve": ["solve cartpole", "solve cartpole --command", "solve cartpole agent=dqn"],
+}
+TITLES = {
+    "env": "Worlds alone",
+    "rollout": "Rollouts",
+    "train": "Training, the same work for all",
+    "starts": "From starting a process to the end of its first update",
+    "solve": "Until CartPole is solved",
+}
+BUSY = 0.3  # processes a core that want to run before a benchmark begins: above it, figures are not to be quoted
 
 
-def main() -> None:
-    """Print the table."""
-    print("| what | kind | conditions | steps/s | rl_lab is |")
-    print("|---|---|---|---|---|")
-    for words in RUNS:
-        command = [sys.executable, "-m", "rl_lab.cli", "bench", *words, "--json"]
-        # A process each, so that no benchmark inherits another's threads or memory.
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        for row in json.loads(output.splitlines()[-1])["rows"]:
-            rate, ratio = row["steps_per_second"], row.get("ratio")
-            times = f"{ratio['median']:.1f}x ({ratio['low']:.1f} to {ratio['high']:.1f})" if ratio else ""
-            shown = f"{rate['median']:,.0f} ({rate['low']:,.0f} to {rate['high']:,.0f})"
-            print(f"| {row['what']} | {KINDS[row['kind']]} | {row['conditions']} | {shown} | {times} |", flush=True)
+def main(groups: list[str]) -> None:
+    """Run the groups' benchmarks, a process each: none inherits another's threads or memory."""
+    if unknown := set(groups) - set(RUNS):
+        sys.exit(f"no group {', '.join(sorted(unknown))}; expected some of {', '.join(RUNS)}")
+    kept: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for group in groups or RUNS:
+        wanted = [f"rl-lab bench {line}" for line in RUNS[group]]
+        found = {entry["command"]: entry for entry in kept.get(group, ()) if entry["command"] in wanted}
+        for command, line in zip(wanted, RUNS[group], strict=True):
+            print(command, file=sys.stderr, flush=True)
+            load = os.getloadavg()[0] / (os.cpu_count() or 1)
+            words = [sys.executable, "-m", "rl_lab.cli", "bench", *line.split(), "--json"]
+            output = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+            rows = json.loads(output.splitlines()[-1])["rows"]
+            where = {"date": time.strftime("%Y-%m-%d"), "load": round(load, 2), "machine": machine()}
+            found[command] = {"command": command, **where, "rows": rows}
+            kept[group] = [found[each] for each in wanted if each in found]
+            FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
+    write_page(kept)
+    print("\n".join(for_readme(kept)))
+
+
+def machine() -> str:
+    """Return what the figures were measured on, as far as the system says."""
+    try:
+        said = Path("/proc/cpuinfo").read_text()
+        model = next(line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores, {model}"
+
+
+def write_page(kept: dict[str, Any]) -> None:
+    """Put the tables between the page's two marks; whatever somebody wrote around them stays."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    tables = []
+    for group in (g for g in RUNS if g in kept):
+        tables += [f"### {TITLES[group]}", ""]
+        for entry in kept[group]:
+            busy = entry["load"] > BUSY
+            warning = f" **BUSY MACHINE (load {entry['load']:.1f} a core): measure again.**" if busy else ""
+            tables += [f"`{entry['command']}`, {entry['date']}, {entry['machine']}.{warning}", ""]
+            tables += [*table(entry["rows"]), ""]
+    PAGE.write_text("\n".join([before + BEGIN, "", *tables, END]) + after)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return rows of one benchmark as a Markdown table."""
+    if rows[0]["kind"] in ("start", "command"):
+        head = ["| what | start | conditions | seconds |", "|---|---|---|---|"]
+        return head + [
+            f"| {r['what']} | {r.get('start', 'warm')} | {r['conditions']} | {figure(r['seconds'], '.2f')} |"
+            for r in rows
+        ]
+    if rows[0]["kind"] == "solve":
+        head = ["| what | solved | s of training | s with evaluation | steps |", "|---|---|---|---|---|"]
+        return head + [solved(row) for row in rows]
+    head = ["| what | conditions | steps/s | rl_lab is | first step after |", "|---|---|---|---|---|"]
+    lines = []
+    for row in rows:
+        times = f"**{figure(row['ratio'], '.1f', 'x')}**" if "ratio" in row else ""
+        rate, cold = figure(row["steps_per_second"], ",.0f"), f"{row['cold_seconds']:.2f} s"
+        lines.append(f"| {row['what']} | {row['conditions']} | {rate} | {times} | {cold} |")
+    return head + lines
+
+
+def solved(row: dict[str, Any]) -> str:
+    """Return one seed's row of a table, or that of all."""
+    if "seeds" in row:
+        reached = f"{row['solved']} of {row['seeds']}"
+        figures = [figure(row[k], f) for k, f in (("training_seconds", ".2f"), ("seconds", ".2f"), ("steps", ",.0f"))]
+        return f"| **{row['what']}, median** | {reached} | {' | '.join(figures)} |"
+    reached = "yes" if row["solved"] else f"no: {row['score']:g}"
+    return f"| {row['what']} | {reached} | {row['training_seconds']:.2f} | {row['seconds']:.2f} | {row['steps']:,} |"
+
+
+def figure(found: dict[str, float | None], form: str, unit: str = "") -> str:
+    """Return a median and between which values it lies; what never came is said."""
+    median, low, high = ("never" if found[k] is None else f"{found[k]:{form}}" for k in ("median", "low", "high"))
+    return f"{median}{unit} ({low} to {high})"
+
+
+def for_readme(kept: dict[str, Any]) -> list[str]:
+    """Return the README's rows: the rates, a line a contender."""
+    lines = ["| what | kind | conditions | steps/s | rl_lab is |", "|---|---|---|---|---|"]
+    for group in ("env", "rollout", "train"):
+        for row in (row for entry in kept.get(group, ()) for row in entry["rows"]):
+            times = figure(row["ratio"], ".1f", "x") if "ratio" in row else ""
+            rate = figure(row["steps_per_second"], ",.0f")
+            lines.append(f"| {row['what']} | {row['kind']} | {row['conditions']} | {rate} | {times} |")
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

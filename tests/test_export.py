@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 from rl_lab import batch
 from rl_lab.adapters.sb3 import LabVecEnv
+from rl_lab.assembly import make_learner
 from rl_lab.cli import main
 from rl_lab.commands.evaluate import find_agent
+from rl_lab.scenario import compose
 
 RUNS: dict[str, tuple[Any, list[str]]] = {
     "ppo": (PPO, ["catch", "budget=2000", "agent.policy=cnn"]),
-    "numbers": (PPO, ["pendulum", "budget=2000", "agent.normalize_observations=true"]),
+    "numbers": (PPO, ["pendulum", "budget=2000", "agent.use_sde=false", "agent.normalize_observations=true"]),
     "masked": (MaskablePPO, ["tic_tac_toe", "budget=2000"]),
     "dqn": (DQN, ["cartpole", "agent=dqn", "budget=2000"]),
 }
@@ -67,3 +70,30 @@ def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pyt
     for words in (["nowhere", "a.zip"], ["nowhere", "a.bin"], ["nowhere", str(tmp_path / "no" / "a.zip")]):
         assert main(["export", *words]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_compiled_decisions_are_the_policys_own(case: str) -> None:
+    """On weights that no training gives, over observations as random play finds them."""
+    kind, (world, *words) = RUNS[case]
+    scenario = compose(world, words)
+    learner, _ = make_learner(scenario)
+    agent: Any = learner.agent()
+    with torch.no_grad():
+        for parameter in agent.policy.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    worlds = batch.make(world, 64, seed=1)
+    worlds.reset()
+    for _ in range(30):
+        seen, legal = worlds.observations[:, 0], worlds.legal[:, 0] if worlds.world.masked else None
+        assert agent._greedy is not None
+        own = agent._decide(seen, legal, True)
+        alone = np.concatenate(
+            [agent._decide(seen[k : k + 1], None if legal is None else legal[k : k + 1], True) for k in range(9)]
+        )
+        assert alone.tobytes() == own[:9].tobytes()
+        quick, agent._greedy = agent._greedy, None
+        assert np.allclose(agent._decide(seen, legal, True), own, atol=1e-5)
+        agent._greedy = quick
+        worlds.random_actions()  # type: ignore[attr-defined]
+        worlds.step()

@@ -24,10 +24,10 @@ FLOORS: dict[int, str] = {
 UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "shown")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
-    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan adapters.sb3_policy "
-    "adapters.sb3_rows assembly bench doctor run",
-    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_plan "
-    "adapters.sb3_policy adapters.sb3_rows adapters.sb3_zip agents.dqn agents.ppo bench",
+    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_policy "
+    "adapters.sb3_rows assembly bench.learning doctor exploit run trained",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_greedy "
+    "adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows adapters.sb3_zip agents.dqn agents.ppo bench.learning",
     "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows adapters.sb3_zip",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",
@@ -36,6 +36,8 @@ OWNERS = {
     "hydra": "scenario",
     "omegaconf": "casting recipe run scenario",
     "numba": "columns compiler doctor engine fast.vectors",
+    "sbx": "bench.learning",
+    "flax": "bench.learning",
     "ray": "",
     "pettingzoo": "adapters.pettingzoo adapters.pettingzoo_games adapters.registration check_env driver",
     "mpe2": "adapters.pettingzoo_games",

@@ -390,7 +390,7 @@ def test_a_league_resumes_bit_for_bit_and_its_members_can_be_met(text: str, insi
         ("league.anchors=[ppo]", "would have to be trained first"),
         ("league.freeze_every=often", "freeze_every"),
         ("league.active=0", "league.active=0: expected 1 to 1024"),
-        ("league.self_play=0.9", "shares of the games"),
+        ("league.self_play=0.95", "shares of the games"),
         ("league=3", "league is 3"),
         ("policies={a:[red],b:[yellow]}", "goes with neither policies nor role"),
         ("world=cartpole", "cartpole has one agent"),

@@ -7,22 +7,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from game_tree import Layer, best_response, expected, grow, start, uniform
+from game_tree import Layer, expected, grow, start, uniform
 from test_league import outcome
-from test_oracle_cards import dealt
 from test_seated import random_agent
 
 from rl_lab import batch, catalogue, worlds
 from rl_lab.assembly import make_learner
-from rl_lab.league.actors import Actors, layers_of
+from rl_lab.league.actors import layers_of, together
+from rl_lab.league.averaged import AveragedAgent
 from rl_lab.league.league import League
+from rl_lab.rating.exact import nash_conv, values
+from rl_lab.rating.policies import average
 from rl_lab.scenario import compose
 from rl_lab.seated import Seated
 from rl_lab.world import Array
@@ -67,54 +69,19 @@ def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) ->
         assert best - within <= worth <= best + 1e-9, (seat, worth)
 
 
-def averaged(tree: list[Layer], policies: list[Callable[[Layer], Array]]) -> Callable[[Layer], Array]:
-    """Return the policy that plays as one of these, drawn before the game and alike: the mean, weighted by reach."""
-    reach = np.ones((len(policies), len(tree[0].states), 2))  # by a player's own moves
-    found: dict[int, Array] = {}
-    for layer in tree:
-        chances = np.stack([policy(layer) for policy in policies])
-        own = reach[:, np.arange(len(layer.states)), layer.mover]
-        found[id(layer)] = (own[..., None] * chances).sum(axis=0) / own.sum(axis=0)[:, None]
-        moved = reach[:, layer.parent].copy()
-        moved[:, np.arange(len(layer.parent)), layer.mover[layer.parent]] *= chances[:, layer.parent, layer.action]
-        going = layer.child >= 0
-        reach = np.zeros((len(policies), int(going.sum()), 2))
-        reach[:, layer.child[going]] = moved[:, going]
-    return lambda layer: found[id(layer)]
-
-
 def test_kuhn_pokers_averaged_play_is_hardly_exploitable() -> None:
     """Half against itself, half against the uniform mixture of all it has been, which is fictitious play."""
-    settings = "worlds=64 budget=800_000 agent.n_steps=16 agent.batch_size=256 agent.n_epochs=8 agent.gamma=1"
-    settings += " agent.learning_rate=3e-3 agent.ent_coef=0.1"
-    league = "league={selection: uniform, self_play: 0.5, forgotten: 0, freeze_every: 1024, active: 16}"
-    learner, _ = make_learner(compose("kuhn_poker", [*settings.split(), league]))
+    learner, _ = make_learner(compose("kuhn_poker_league"))
     assert isinstance(learner, League)
     while learner.steps < 800_000:
         learner.advance()
-    world, states = dealt("kuhn_poker")
-    tree, view = grow(world, states), learner.players[0].view.world
-
-    def policy(saved: Any) -> Callable[[Layer], Array]:
-        actor, layers = Actors("tanh"), layers_of(saved.tensors, learner.settings, view)
-        assert layers is not None
-        actor.put(0, layers)
-
-        def chances(layer: Layer) -> Array:
-            rows = np.arange(len(layer.states))
-            return actor.probabilities(layer.observations[rows, layer.mover], np.zeros(len(rows), int), layer.legal)
-
-        return chances
-
-    def nash_conv(of: Callable[[Layer], Array]) -> float:
-        return best_response(tree, 0, of) + best_response(tree, 1, of)
-
-    members = [policy(member.saved) for member in learner.pool.members]
-    assert nash_conv(averaged(tree, members[:1])) == pytest.approx(nash_conv(members[0]), abs=1e-12)
-    assert nash_conv(members[0]) > 0.3, "it has something to learn"
-    average = averaged(tree, members)
-    assert nash_conv(average) < 0.1
-    assert expected(tree, average).mean(axis=0)[0] == pytest.approx(-1 / 18, abs=0.05)
+    view = learner.players[0].view.world
+    layers = [layers_of(member.saved.tensors, learner.settings, view) for member in learner.pool.members]
+    members = AveragedAgent("average", together("tanh", [each for each in layers if each]), len(layers)).policies()
+    assert nash_conv(members[0], "kuhn_poker") > 0.3, "it has something to learn"
+    mean = average(members, "kuhn_poker")
+    assert nash_conv(mean, "kuhn_poker") < 0.1
+    assert values(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.05)
 
 
 def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: Path) -> None:

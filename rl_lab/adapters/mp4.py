@@ -1,7 +1,9 @@
 """Films as .mp4 files, streamed frame by frame to ffmpeg through moviepy."""
 
+import fcntl
 import signal
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 # Untagged, a film's colours shift: players guess from its size how to turn it back into RGB. So say how.
 _COLORS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
+_PIPE = 2**20  # bytes on their way to ffmpeg: as many as a system usually lets anybody have
 
 
 class Mp4Writer:
@@ -66,6 +69,9 @@ class Mp4Writer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._process = self._writer.proc
+        if hasattr(fcntl, "F_SETPIPE_SZ"):  # on Linux: drawing a frame need not wait for the last one's encoding
+            with suppress(OSError):
+                fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
         return self
 
     def write(self, frame: NDArray[np.uint8]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,8 @@ from ..world import Array
 from .sb3 import LabVecEnv, indicated
 from .sb3_fast import FastMaskablePPO, FastPPO
 from .sb3_fast_dqn import FastDQN, FastRowDQN
+from .sb3_greedy import Greedy
+from .sb3_plan import StockError
 from .sb3_rows import ActingMaskableRollout, ActingMeanStd, ActingReplay, ActingRollout, RowDQN
 
 _ACTORS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # one is no kind of the other
@@ -52,6 +55,9 @@ class Sb3Agent:
         self.indicator = indicator
         self.places = np.arange(max(indicator, 1))  # of each seat, what the indicator shows
         self._action_shape = policy.action_space.shape or ()
+        self._greedy: Greedy | None = None
+        with suppress(StockError):
+            self._greedy = Greedy(policy)
         policy.set_training_mode(False)
 
     def attend(self, worlds: Worlds) -> None:
@@ -129,6 +135,8 @@ class Sb3Agent:
 
     def _decide(self, observations: Array, legal: Array | None, deterministic: bool) -> Array:
         policy: Any = self.policy
+        if deterministic and self._greedy is not None:
+            return self._greedy.act(observations, legal)
         if legal is None or not isinstance(policy.action_space, Discrete):
             return np.asarray(policy.predict(observations, deterministic=deterministic)[0])
         allowed = legal[:, : int(policy.action_space.n)] != 0

@@ -77,6 +77,10 @@ def _in_the_lab(kind: str, world: str, setting: Setting, *, compiled: bool) -> C
         raise UsageError(f"{world}: {str(error).partition(chr(10))[0]}") from None
     if compiled and learner.how != "compiled":
         raise UsageError(f"{world}: the learner is {learner.how}")
+    return _stepping(learner, kind)
+
+
+def _stepping(learner: Any, kind: str) -> Callable[[], int]:
     if kind == "rollout":
         return _collecting(learner.model)
 

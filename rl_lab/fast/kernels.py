@@ -23,6 +23,12 @@ def dqn() -> ModuleType:
 
 
 @cache
+def greedy() -> ModuleType:
+    """Return the functions of `greedy.py`."""
+    return _library("greedy", ("network", "rows"))
+
+
+@cache
 def tensors() -> ModuleType:
     """Return the functions of `tensors.py`."""
     return _library("tensors", ())
