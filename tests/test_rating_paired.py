@@ -57,7 +57,7 @@ def test_single_games_without_draws_have_wilsons_interval_nearly(n: int, data: A
     if wins in (0, n):
         assert (found.low, found.high) == pytest.approx(wilson)
     elif n > 30:
-        assert (found.low, found.high) == pytest.approx(wilson, abs=0.01)
+        assert (found.low, found.high) == pytest.approx(wilson, abs=0.4 / n)  # the worst is 0.356 / n, of one win
 
 
 @pytest.mark.parametrize("observed", [[], [1, 2], [1, -1, 3], [0, 0, 0], [0] * 5])

@@ -153,6 +153,8 @@ def test_keep_last_and_the_cadence_by_steps(tmp_path: Path, monkeypatch: pytest.
 class _Learner:
     """Learns nothing, in no time of its own but on the test's clock."""
 
+    how = "not at all"
+
     def __init__(self, clock: _Clock) -> None:
         self.steps, self.seconds, self.clock = 0, {"env": 0.0, "infer": 0.0, "learn": 0.0}, clock
 
