@@ -121,11 +121,15 @@ def program(
 @cache
 def step_address(world: World) -> int:
     """Return the address of the world's `step_some`, int64 f(int64 low, int64 high, int64 batch)."""
+    return address(loops(world).step_some)
+
+
+def address(function: Any) -> int:
+    """Return where the machine code of a function of an assembled module is: int64 f(int64, int64, int64)."""
     import numba
     from numba import types
 
-    signature = types.intp(types.intp, types.intp, types.intp)
-    made = numba.cfunc(signature, cache=True, error_model="numpy")(loops(world).step_some)
+    made = numba.cfunc(types.intp(types.intp, types.intp, types.intp), cache=True, error_model="numpy")(function)
     _KEPT.append(made)
     return int(made.address)
 

@@ -223,6 +223,12 @@ class Batch:
             raise NonFiniteError(f"{self._broken}; call reset() first")
         return compiler.step_address(self.world), self._address
 
+    def shares(self, parts: int) -> Array:
+        """Return where each of so many threads begins, int64 [parts + 1]: what is stepped together stays together."""
+        grain = columns.LANES if columns.plan(self.world) else 1
+        blocks = -(-self.n // grain)
+        return np.minimum(np.arange(parts + 1) * blocks // parts * grain, self.n)
+
     def fail(self, outcome: int) -> None:
         """Raise what a negative outcome of a step means: ValueError or NonFiniteError."""
         world, fault = divmod(-outcome - 1, layout.FAULTS)

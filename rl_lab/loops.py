@@ -94,15 +94,15 @@ world_fits = _world_fits_solo if SOLO else _world_fits_several
 
 
 @inlined
-def check_actions(b: Any) -> Any:
-    """Return 0, or the outcome of the first action outside its space; NaN is outside every space."""
+def check_actions(b: Any, low: Any, high: Any) -> Any:
+    """Return 0, or the outcome of the first action in worlds low..high-1 outside its space, as NaN always is."""
     if MASKED and b.illegal != REFUSE:
         return 0  # each world sees to its own
     good = True
-    for i in range(len(b.actions)):
+    for i in range(low, high):
         good &= world_fits(b, i)  # and no way out: such a loop takes many actions at a time
     if not good:
-        for i in range(len(b.actions)):
+        for i in range(low, high):
             if not world_fits(b, i):
                 return -(1 + FAULTS * i + BAD_ACTION)
     return 0
@@ -244,8 +244,7 @@ step_range = _step_many if LANES else step_each
 
 def step_some(low: Any, high: Any, batch: Any) -> Any:
     """Step worlds low..high-1, for a caller that is compiled itself: see `compiler.step_address`."""
-    b = view(batch)
-    outcome = check_actions(b)
+    outcome = check_actions(view(batch), low, high)
     return step_range(low, high, batch) if outcome == 0 else outcome
 
 
@@ -253,7 +252,7 @@ def step_some(low: Any, high: Any, batch: Any) -> Any:
 def step_serial(batch: Any) -> Any:
     """Step every world on the calling thread; nothing moves if any action is outside its space."""
     b = view(batch)
-    outcome = check_actions(b)
+    outcome = check_actions(b, 0, len(b.actions))
     return step_range(0, len(b.actions), batch) if outcome == 0 else outcome
 
 
@@ -261,7 +260,7 @@ def step_serial(batch: Any) -> Any:
 def step_parallel(batch: Any, outcomes: Any) -> Any:
     """Do what `step_serial` does, one chunk of whole blocks a thread; outcomes int64 [CHUNKS] is scratch."""
     b = view(batch)
-    outcome = check_actions(b)
+    outcome = check_actions(b, 0, len(b.actions))
     if outcome < 0:
         return outcome
     chunks, n = len(outcomes), len(b.actions)

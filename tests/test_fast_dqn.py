@@ -184,7 +184,7 @@ def test_double_q_and_n_step_targets(double: bool, steps: int) -> None:
     for k, p in enumerate(own.parameters()):
         low, high = network.bounds[k : k + 2]
         assert p.grad is not None
-        np.testing.assert_allclose(network.slopes[network.places[low:high]], p.grad.ravel(), rtol=2e-3, atol=2e-5)
+        np.testing.assert_allclose(network.slopes[0, network.places[low:high]], p.grad.ravel(), rtol=2e-3, atol=2e-5)
         assert torch.equal(p.detach(), slopes_before[k])  # the tensors get it with `write`
 
 

@@ -132,6 +132,28 @@ def test_rollouts_and_updates_are_those_of_stable_baselines3(case: str) -> None:
         stock.policy.__dict__.pop("forward")
 
 
+@pytest.mark.parametrize("case", ["wide", "scaled", "cnn", "several"])
+def test_threads_change_no_bit(case: str) -> None:
+    """The minibatch of 240 rows has four shards; one to four threads take them."""
+    world, worlds, given = CASES[case]
+    arguments = {**given, "n_steps": 1200 // worlds, "batch_size": 240, "n_epochs": 2}
+    reached = []
+    for threads in (1, 2, 3, 4):
+        made = model(FastPPO, world, worlds, **arguments)
+        made.threads = threads
+        for update in range(2):
+            collect(made)
+            np.random.seed(update)
+            made.train()
+        buffer = made.rollout_buffer
+        reached.append([*(getattr(buffer, name).tobytes() for name in ARRAYS), *map(_bytes, made.policy.parameters())])
+    assert all(one == reached[0] for one in reached)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().numpy().tobytes()
+
+
 def test_illegal_actions_are_never_drawn_and_never_learned_from() -> None:
     ppo = catalogue.load("ppo")
     from rl_lab.agents import random as random_agent
@@ -190,7 +212,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
     buffer.log_probs += generator.normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
     made.train()
     shared = made._shared
-    slopes = shared.network.slopes[shared.network.places]
+    slopes = shared.network.slopes[0, shared.network.places]
 
     policy = made.policy.double()
     observations = torch.as_tensor(buffer.observations.reshape(size, *buffer.obs_shape)).double()

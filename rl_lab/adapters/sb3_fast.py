@@ -20,12 +20,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from ..engine import Batch, NonFiniteError
 from ..fast import kernels, plan
+from ..fast.threads import Team, available
 from ..world import Array
 from .sb3 import LabVecEnv
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
 from .sb3_rows import ActingMaskableRollout, ActingRollout
 
 SPARSE_FROM, DENSE_FROM = 64, 0.25  # numbers of an observation; share of them that is not zero
+WORTH_SHARING = 1_000  # steps of a rollout: below it, waking threads costs more than they save
 _BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRollout, ActingMaskableRollout)
 _NO_STATISTICS = np.zeros((3, 0))
 
@@ -36,7 +38,9 @@ class _Compiled:
     learner = ""
     drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
+    threads: int | None = None  # that share the work, as many as there are cores if None; they change no result
     _shared: Shared
+    _team: Team
 
     def ready(self) -> bool:
         """Say whether compiled code takes over, and prepare for it the first time."""
@@ -50,7 +54,8 @@ class _Compiled:
                 if model.observation_space.dtype not in (np.float32, np.uint8):
                     raise StockError(f"its observations are of {model.observation_space.dtype}")
                 group = adam_of(model.policy.optimizer)
-                network, tensors, self._outputs = actor_critic(model.policy)
+                self._team = Team(self.threads or available())
+                network, tensors, self._outputs = actor_critic(model.policy, self._team.threads)
                 self._shared = Shared(network, tensors, model.policy.optimizer)
             except StockError as error:
                 self.learner = f"stock, because {error}"
@@ -61,13 +66,13 @@ class _Compiled:
             space = model.action_space
             self._discrete = isinstance(space, Discrete)
             self._count = int(space.n if self._discrete else space.shape[0])
-            self._bounds = np.zeros((2, 0), np.float32) if self._discrete else np.stack([space.low, space.high])
+            self._limits = np.zeros((2, 0), np.float32) if self._discrete else np.stack([space.low, space.high])
             self.learner = "compiled"
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner drawn stepping _shared _outputs _kernels _betas _epsilon key _discrete _count _bounds".split()
-        return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
+        own = "learner drawn stepping threads _shared _team _outputs _kernels _betas _epsilon key _discrete _count"
+        return [*super()._excluded_save_params(), *own.split(), "_limits"]  # type: ignore[misc]
 
     # ---------------------------------------------------------------------------------------------------- rollouts
 
@@ -95,10 +100,6 @@ class _Compiled:
         callback.on_rollout_end()
         return True
 
-    def _network(self) -> tuple[Any, ...]:
-        network = self._shared.network
-        return network.layers, network.buffers, network.weights, network.turned, network.work
-
     def _draw(self, rows: int) -> tuple[np.uint64, np.uint64]:
         """Return where so many rows' random numbers begin, and how many bits count the numbers of one row."""
         bits = max(self._count - 1, 0).bit_length()
@@ -121,7 +122,11 @@ class _Compiled:
         last, spent = np.zeros(rows, np.float32), np.zeros(2, np.int64)
         masks = getattr(buffer, "action_masks", None)
         kept = buffer.observations
-        outcome = self._kernels.collect(
+        ranks = min(self._team.threads, worlds.n) if horizon * rows >= WORTH_SHARING else 1
+        outcomes = self._team.run(
+            ranks,
+            self._kernels.collect,
+            worlds.shares(ranks),
             *worlds.entrance(),
             *(a.ctypes.data for a in (seen, worlds.final_observations, kept)),
             *(a.dtype == np.uint8 for a in (seen, kept)),
@@ -144,7 +149,7 @@ class _Compiled:
             starts,
             last,
             self._count,
-            self._bounds,
+            self._limits,
             statistics,
             paid,
             running,
@@ -152,13 +157,14 @@ class _Compiled:
             model.gamma if normalizer is None else normalizer.gamma,
             self.key,
             *self._draw(horizon * rows),
-            *self._network(),
+            self._shared.network.tables,
             self._outputs,
             self._sparse(seen.reshape(rows, -1)),
             spent,
         )
-        if outcome < 0:
-            worlds.fail(outcome)
+        for outcome in outcomes:
+            if outcome < 0:
+                worlds.fail(outcome)
         self.stepping = float(spent[0]) / max(float(spent[1]), 1.0)
         self._kernels.advantages(
             buffer.rewards,
@@ -207,7 +213,7 @@ class _Compiled:
                 more["action_masks"] = own
             obs_tensor = torch.as_tensor(model._last_obs)
             actions, values, log_probs = self._act(model._last_obs, more.get("action_masks"))
-            clipped_actions = actions[:, 0] if self._discrete else np.clip(actions, *self._bounds)
+            clipped_actions = actions[:, 0] if self._discrete else np.clip(actions, *self._limits)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             model.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -233,7 +239,7 @@ class _Compiled:
         legal = np.zeros((rows, 0), np.bool_) if masks is None else np.ascontiguousarray(masks, np.bool_)
         seen = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
         given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self.key, *self._draw(rows))
-        self._kernels.act(*given, *self._network(), self._outputs, self._sparse(seen))
+        self._kernels.act(*given, self._shared.network.tables, self._outputs, self._sparse(seen))
         return made, values, log_probs
 
     def _sparse(self, seen: Array) -> bool:
@@ -264,7 +270,10 @@ class _Compiled:
         masks = np.zeros((1, 0), np.float32) if masks is None else masks.reshape(horizon * rows, -1)
         report, taken = np.zeros(9), shared.taken
         clip = float(model.clip_range(model._current_progress_remaining))
-        self._kernels.update(
+        size = min(model.batch_size, order.shape[1])
+        self._team.run(
+            min(self._team.threads, max(size // plan.SHARD, 1)),
+            self._kernels.update,
             self._settings(clip, taken),
             observations.ctypes.data,
             observations.dtype == np.uint8,
@@ -277,12 +286,14 @@ class _Compiled:
             # Of rows that did not all act, a last minibatch of one is left out: see `sb3_rows`.
             len(some) if acted is None else max(len(some) - 1, 1),
             model.batch_size,
-            *self._network(),
-            network.slope,
+            network.tables,
+            network.weights,
             network.slopes,
             *shared.moments,
             self._outputs,
             self._count,
+            np.zeros((plan.SHARDS, len(report))),
+            np.zeros(plan.SHARDS),
             report,
         )
         if report[plan.FAILED]:

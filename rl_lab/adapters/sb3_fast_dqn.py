@@ -50,7 +50,7 @@ class _Compiled:
         super().__init__(*arguments, **named)
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner _shared _target _output _kernels _settings _counters _report key _tree _picked"
+        own = "learner _shared _target _output _kernels _settings _counters _report _norms key _tree _picked"
         return [*super()._excluded_save_params(), *own.split()]  # type: ignore[misc]
 
     def ready(self) -> bool:
@@ -93,7 +93,7 @@ class _Compiled:
         self._target = Shared(target, tensors, None)
         self._kernels = kernels.dqn()
         self.key = key_of_its_own()
-        self._counters, self._report = np.zeros(5, np.int64), np.zeros(2)
+        self._counters, self._report, self._norms = np.zeros(5, np.int64), np.zeros(2), np.zeros(plan.SHARDS)
         self._report[plan.WORST] = 1.0  # what is new comes first
         self._picked = np.zeros((0, 2), np.int64)
         leaves = 1 << (buffer.rewards.size - 1).bit_length() if self.priority_exponent else 0
@@ -196,9 +196,9 @@ class _Compiled:
         own, target = self._shared.network, self._target.network
         flat = seen.reshape(len(seen), -1)
         thin = flat.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(flat) < DENSE_FROM * flat.size)
-        network = (own.layers, own.buffers, own.weights, own.turned, target.weights, target.turned)
-        memory = (own.work, own.slope, own.slopes, *self._shared.moments)
-        return (int(model.action_space.n), *network, *memory, self._output, own.plan.convolves or thin)
+        network = (own.tables, target.tables, own.weights, target.weights, own.slopes)
+        memory = (*self._shared.moments, self._norms, self._output)
+        return (int(model.action_space.n), *network, *memory, own.plan.convolves or thin)
 
     # ------------------------------------------------------------------------------------------------------- learning
 

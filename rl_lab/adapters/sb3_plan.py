@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from ..fast import kernels
-from ..fast.plan import LINEAR, RELU, TANH, Network, Plan
+from ..fast.plan import LINEAR, RELU, SHARDS, TANH, Network, Plan
 from ..world import Array
 from .sb3_policy import BoardCnn
 
@@ -97,7 +97,7 @@ class Shared:
         """Return the name of the first tensor whose gradient is not finite, if it is one."""
         network = self.network
         for name, low, high in zip(self.names, network.bounds, network.bounds[1:], strict=False):
-            if not np.isfinite(network.slopes[network.places[low:high]]).all():
+            if not np.isfinite(network.slopes[0, network.places[low:high]]).all():
                 return name
         return "the loss"
 
@@ -124,8 +124,10 @@ def adam_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return dict(group)
 
 
-def actor_critic(policy: Any) -> tuple[Network, dict[str, torch.Tensor], Array]:
+def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torch.Tensor], Array]:
     """Return the network, its tensors, and where its outputs are: buffers of logits and values, place of log_std or -1.
+
+    `threads` may work on it at once, and learn from parts of a minibatch.
 
     Raises StockError where the policy is not one of those that compiled code knows.
     """
@@ -157,7 +159,7 @@ def actor_critic(policy: Any) -> tuple[Network, dict[str, torch.Tensor], Array]:
         _linear(plan, head, key, end, order if end == features else None, LINEAR, names)
         for key, head, end in (("action_net", policy.action_net, ends[0]), ("value_net", policy.value_net, ends[1]))
     ]
-    network, tensors = _assembled(plan, names, policy)
+    network, tensors = _assembled(plan, names, policy, threads, SHARDS)
     return network, tensors, np.array([*heads, spread if hasattr(policy, "log_std") else -1], np.int64)
 
 
@@ -177,14 +179,16 @@ def _whole(policy: Any) -> None:
         raise StockError("its observations are images, which the library scales")
 
 
-def _assembled(plan: Plan, names: list[str], module: nn.Module) -> tuple[Network, dict[str, torch.Tensor]]:
+def _assembled(
+    plan: Plan, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
+) -> tuple[Network, dict[str, torch.Tensor]]:
     own = dict(module.named_parameters())
     if sorted(own) != sorted(names):
         raise StockError("its network has parameters of its own")
     for name, places in zip(names, plan.parameters, strict=True):
         if own[name].numel() != len(places):
             raise StockError(f"its {name} has another size")
-    return Network(plan), {name: own[name] for name in names}
+    return Network(plan, kernels.network(), threads, shards), {name: own[name] for name in names}
 
 
 def _features(plan: Plan, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:

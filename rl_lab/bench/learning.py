@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from .. import batch, catalogue
+from ..fast.threads import available
 from ..names import UsageError
 from .games import PEERS as GAMES
 from .rounds import Contender
@@ -43,7 +44,8 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
         run = _alone(_sb3(world, setting) if name == "sb3" else _sbx(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
-    computing = {"lab": "one thread", "sbx": "JAX's own threads"}.get(name, "")
+    own = f"{available() if setting.agent == 'ppo' else 1} threads"
+    computing = {"lab": own.replace("1 threads", "one thread"), "sbx": "JAX's own threads"}.get(name, "")
     if not computing:
         count = threads or _fastest(run)
         run, computing = partial(_with_threads, run, count), f"torch threads {count}"

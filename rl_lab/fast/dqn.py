@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.fast.plan import (
+    AT_BACKWARD,
     CALLS,
     CORRECTION,
     DISCOUNT,
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
     from rl_lab.compiler import jit, outlined
     from rl_lab.rng import philox
 
-    from .network import backward, forward, turn
     from .parameters import descend
-    from .rows import find, keep, show, tile_of
+    from .rows import forward, keep, show, slope_of, tile_of, turn
 
     call: Any
     cycles: Any
@@ -142,30 +142,22 @@ def improve(
     picked: Any,  # int64 [M, 2]: slots and rows that are drawn
     key: Any,
     count: Any,
-    layers: Any,
-    buffers: Any,
+    nets: Any,  # int64 [1, ADDRESSES], of the network and of its target
+    targets: Any,
     weights: Any,
-    turned: Any,
     target: Any,
-    target_turned: Any,
-    work: Any,
-    slope: Any,
     slopes: Any,
     first: Any,
     second: Any,
+    norms: Any,  # float64 [SHARDS], for `descend`
     output: Any,
     sparse: Any,
 ) -> Any:
     """Take gradient steps on the Huber loss; return False where a gradient was not finite and nothing changed."""
     size, gamma, steps = int(settings[MINIBATCH]), settings[DISCOUNT], int(settings[NSTEP])
     rows, filled, position = earned.shape[1], counters[FILLED], counters[POSITION]
-    inputs, values, by_values = (
-        tile_of(work, buffers, 0),
-        tile_of(work, buffers, output),
-        tile_of(slope, buffers, output),
-    )
-    cells = TILE * d if sparse else 0
-    at, places, numbers = np.zeros((TILE, 2), np.int64), np.zeros(cells + 1, np.int32), np.zeros(cells + 1, np.float32)
+    net, backward = nets.ctypes.data, nets[0, AT_BACKWARD]
+    inputs, values, by_values = tile_of(net, 0), tile_of(net, output), slope_of(net, output)
     none = np.zeros((3, 0))
     free = np.ones(values.shape[1], np.uint8)
     here, there, wanted = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size)
@@ -173,10 +165,10 @@ def improve(
     greedy = np.zeros(size, np.int64)
     use_tree = len(tree) > 0
     correction = settings[CORRECTION] + (1.0 - settings[CORRECTION]) * min(counters[SEEN] / settings[TOTAL], 1.0)
-    turn(layers, target, target_turned)
+    turn(targets.ctypes.data)
     for _ in range(gradients):
         place = np.uint64(counters[UPDATES]) << np.uint64(24)
-        turn(layers, weights, turned)
+        turn(net)
         heaviest = 0.0
         for i in range(size):
             for attempt in range(1000):  # a row that did not act is no experience
@@ -201,30 +193,27 @@ def improve(
                 share[i] = (filled * rows * chance) ** -correction
                 heaviest = max(heaviest, share[i])
         for stage in range(0 if settings[DOUBLE] else 1, 2):  # who chooses the next action, and what it is worth
-            w, t = (weights, turned) if stage == 0 else (target, target_turned)
+            judge = net if stage == 0 else targets.ctypes.data
+            asked, answers = tile_of(judge, 0), tile_of(judge, output)
             for low in range(0, size, TILE):
                 high = min(low + TILE, size)
-                show(after, octet, d, low, high, there, none, inputs)
-                if sparse:
-                    find(inputs[: high - low, :d], at, places, numbers)
-                forward(high - low, layers, buffers, w, t, work, sparse, at, places, numbers)
+                show(after, octet, d, low, high, there, none, asked)
+                forward(high - low, d, sparse, judge)
                 for r in range(high - low):
                     i = low + r
                     own = next_legal[there[i] // rows, there[i] % rows] if next_legal.shape[2] else free
                     if stage == 0 or not settings[DOUBLE]:
-                        greedy[i] = best(values[r], own, count)
+                        greedy[i] = best(answers[r], own, count)
                     if stage == 1:
                         wanted[i] = sums[i]
                         if discounts[i] > 0 and greedy[i] >= 0:
-                            wanted[i] += discounts[i] * values[r, greedy[i]]
-        slopes[: len(weights)] = np.float32(0.0)
+                            wanted[i] += discounts[i] * answers[r, greedy[i]]
+        slopes[0] = np.float32(0.0)
         loss = 0.0
         for low in range(0, size, TILE):
             high = min(low + TILE, size)
             show(before, octet, d, low, high, here, none, inputs)
-            if sparse:
-                find(inputs[: high - low, :d], at, places, numbers)
-            forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, numbers)
+            forward(high - low, d, sparse, net)
             for r in range(high - low):
                 i = low + r
                 action = chosen[here[i] // rows, here[i] % rows, 0]
@@ -238,8 +227,9 @@ def improve(
                     priority = (abs(np.float64(error)) + LEAST) ** settings[PRIORITY]
                     report[WORST] = max(report[WORST], priority)
                     set_priority(tree, here[i], priority)
-            backward(high - low, layers, buffers, weights, turned, work, slope, slopes, sparse, at, places, numbers)
-        if not math.isfinite(loss) or not descend(weights, slopes, first, second, settings, settings[TAKEN] + 1):
+            call(backward, high - low, np.int64(sparse), net)
+        taken = settings[TAKEN] + 1
+        if not math.isfinite(loss) or not descend(0, 1, 0, weights, slopes, first, second, settings, taken, norms):
             return False
         settings[TAKEN] += 1
         counters[UPDATES] += 1
@@ -282,17 +272,14 @@ def learn(
     picked: Any,
     key: Any,
     count: Any,
-    layers: Any,
-    buffers: Any,
+    nets: Any,  # int64 [1, ADDRESSES], of the network and of its target
+    targets: Any,
     weights: Any,
-    turned: Any,
     target: Any,
-    target_turned: Any,
-    work: Any,
-    slope: Any,
     slopes: Any,
     first: Any,
     second: Any,
+    norms: Any,  # float64 [SHARDS], for `descend`
     output: Any,
     sparse: Any,
 ) -> Any:
@@ -300,15 +287,14 @@ def learn(
     start = cycles()
     rows, slots = len(rewards), len(earned)
     everyone = np.arange(rows)
-    inputs, values = tile_of(work, buffers, 0), tile_of(work, buffers, output)
-    cells = TILE * d if sparse else 0
-    at, places, numbers = np.zeros((TILE, 2), np.int64), np.zeros(cells + 1, np.int32), np.zeros(cells + 1, np.float32)
+    net = nets.ctypes.data
+    inputs, values = tile_of(net, 0), tile_of(net, output)
     none = np.zeros((3, 0))
     free = np.ones(values.shape[1], np.uint8)
     each = 1 if octet else 4
     per = rows // len(ended)
     while counters[SEEN] < until:
-        turn(layers, weights, turned)
+        turn(net)
         for _ in range(int(settings[EVERY])):
             slot = counters[POSITION]
             chance = 1.0 if counters[SEEN] < settings[STARTS] else explore(settings, counters)
@@ -317,9 +303,7 @@ def learn(
                 show(seen, octet, d, low, high, everyone, none, inputs)
                 keep(before + slot * rows * d * each, octet, d, low, high, inputs)
                 if chance < 1:
-                    if sparse:
-                        find(inputs[: high - low, :d], at, places, numbers)
-                    forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, numbers)
+                    forward(high - low, d, sparse, net)
                 for r in range(high - low):
                     row = low + r
                     own = legal[row] if legal.shape[1] else free
@@ -390,17 +374,14 @@ def learn(
                 picked,
                 key,
                 count,
-                layers,
-                buffers,
+                nets,
+                targets,
                 weights,
-                turned,
                 target,
-                target_turned,
-                work,
-                slope,
                 slopes,
                 first,
                 second,
+                norms,
                 output,
                 sparse,
             )

@@ -25,7 +25,7 @@ def dqn() -> ModuleType:
 @cache
 def greedy() -> ModuleType:
     """Return the functions of `greedy.py`."""
-    return _library("greedy", ("network", "rows"))
+    return _library("greedy", ("rows",))
 
 
 @cache
@@ -34,9 +34,16 @@ def tensors() -> ModuleType:
     return _library("tensors", ())
 
 
-def _library(name: str, below: tuple[str, ...] = ("network", "parameters", "rows")) -> ModuleType:
+@cache
+def network() -> tuple[int, int, int]:
+    """Return the addresses of `forward`, `backward` and `turn` of `network.py`."""
+    made = _library("network", ("rows",))
+    return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.turn)
+
+
+def _library(name: str, below: tuple[str, ...] = ("rows", "team", "parameters")) -> ModuleType:
     here = Path(__file__).parent
-    words = {**vectors.blocks(), "call": vectors.caller(), "cycles": vectors.clock()}
+    words = {**vectors.blocks(), **vectors.atomics(), "call": vectors.caller(), "cycles": vectors.clock()}
     words["philox"] = kernel.link(rng.philox, compiler.inlining())
     widths = [(key, value) for key, value in words.items() if isinstance(value, int)]
     sources = [Path(str(module.__file__)).read_text() for module in (plan, vectors, rng)]

@@ -1,9 +1,10 @@
 """Small networks run forwards and backwards over tiles of rows.
 
-Not imported as it stands: `kernels` executes it with compiled building blocks as its globals. A network is a table of
+Not imported as it stands: `kernels` executes it with compiled building blocks as its globals. `turn`, `forward` and
+`backward` are called by address: they are the largest part of every learner, and compiled once. A network is a table of
 layers (see `plan.py`), its parameters one float32 array, its activations rows in a workspace. Each layer reads one
 buffer of the workspace and writes another. Parameters lie as the product of the forward pass (inputs x outputs) or of
-the backward pass (outputs x inputs) needs them, whichever wastes less room; `turned` holds them the other way round.
+the backward pass (outputs x inputs) needs them, whichever wastes less room; copies lie the other way round.
 """
 
 from __future__ import annotations
@@ -14,8 +15,22 @@ import numpy as np
 
 from rl_lab.fast.plan import (
     ACTIVATION,
+    ADDRESSES,
     ADDS,
+    AT_BUFFERS,
+    AT_COUNT,
+    AT_LAYERS,
+    AT_PLACES,
+    AT_SLOPE,
+    AT_SLOPES,
+    AT_STARTS,
+    AT_TURNED,
+    AT_VALUES,
+    AT_WEIGHTS,
+    AT_WORK,
+    AT_ZEROS,
     BIAS,
+    COLUMNS,
     CONVOLUTION,
     DEPTH,
     INPUTS,
@@ -27,12 +42,15 @@ from rl_lab.fast.plan import (
     SOURCE,
     TANH,
     TARGET,
+    TILE,
     TURNED,
     WEIGHT,
 )
 
 if TYPE_CHECKING:
     from rl_lab.compiler import outlined, quick
+
+    from .rows import floats, place_of, shorts, words
 
     block_1_wide: Any
     block_2_wide: Any
@@ -157,38 +175,40 @@ def add_columns(slope: Any, bias: Any) -> None:
             bias[j] += slope[r, j]
 
 
-@outlined
-def turn(layers: Any, weights: Any, turned: Any) -> None:
-    """Refresh the copies that lie the other way round; both ways, rows and columns are padded."""
+def turn(_: Any, __: Any, net: Any) -> Any:
+    """Refresh the copies of parameters that lie the other way round; both ways, rows and columns are padded."""
+    at = words(net, ADDRESSES)
+    layers = words(at[AT_LAYERS], at[AT_COUNT] * COLUMNS).reshape(at[AT_COUNT], COLUMNS)
     for layer in layers:
         if layer[TURNED] < 0:
             continue
         n, k = -(-layer[OUTPUTS] // PAD) * PAD, -(-layer[INPUTS] // PAD) * PAD
         lines, columns = (n, k) if layer[OUTWARD] else (k, n)
-        w, t = weights.ctypes.data + 4 * layer[WEIGHT], turned.ctypes.data + 4 * layer[TURNED]
+        w, t = at[AT_WEIGHTS] + 4 * layer[WEIGHT], at[AT_TURNED] + 4 * layer[TURNED]
         for i in range(0, lines, PAD):
             for j in range(0, columns, PAD):
                 transpose(t + 4 * (j * lines + i), lines, w + 4 * (i * columns + j), columns)
+    return 0
 
 
 @outlined
 def convolve(layer: Any, weights: Any, y: Any, values: Any, places: Any, count: Any) -> None:
     """One row: y [positions * 16] = bias + what each input that is not zero adds to the 9 positions that see it."""
-    side, depth, w, bias = layer[SIDE], layer[DEPTH], layer[WEIGHT], layer[BIAS]
+    side, depth, w = layer[SIDE], layer[DEPTH], layer[WEIGHT]
     rows = layer[INPUTS] // (side * depth)
     across, down = side - 2, rows - 2
+    board, bias = floats(y, 16 * across * down), floats(weights + 4 * layer[BIAS], 16)
     for position in range(across * down):
         for j in range(16):
-            y[16 * position + j] = weights[bias + j]
-    base, target = weights.ctypes.data, y.ctypes.data
+            board[16 * position + j] = bias[j]
     for i in range(count):
         place = np.int64(places[i])
         channel, column, row = place % depth, place // depth % side, place // (depth * side)
-        value = values.ctypes.data + 4 * i
+        value = values + 4 * i
         left, right = max(0, column - across + 1), min(3, column + 1)
         for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            to = target + 64 * ((row - dy) * across + column - right + 1)
-            kernel = base + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
+            to = y + 64 * ((row - dy) * across + column - right + 1)
+            kernel = weights + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
             if right - left == 3:
                 block_1_three(to, 0, to, 0, value, 0, 0, kernel, 0, 1)
                 continue
@@ -202,15 +222,14 @@ def convolve_back(layer: Any, slopes: Any, slope: Any, values: Any, places: Any,
     side, depth, w = layer[SIDE], layer[DEPTH], layer[WEIGHT]
     rows = layer[INPUTS] // (side * depth)
     across, down = side - 2, rows - 2
-    base, source = slopes.ctypes.data, slope.ctypes.data
     for i in range(count):
         place = np.int64(places[i])
         channel, column, row = place % depth, place // depth % side, place // (depth * side)
-        value = values.ctypes.data + 4 * i
+        value = values + 4 * i
         left, right = max(0, column - across + 1), min(3, column + 1)
         for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            by = source + 64 * ((row - dy) * across + column - right + 1)
-            to = base + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
+            by = slope + 64 * ((row - dy) * across + column - right + 1)
+            to = slopes + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
             if right - left == 3:
                 block_1_three(to, 0, to, 0, value, 0, 0, by, 0, 1)
                 continue
@@ -218,122 +237,78 @@ def convolve_back(layer: Any, slopes: Any, slope: Any, values: Any, places: Any,
                 block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, by + 64 * j, 0, 1)
 
 
-@outlined
-def forward(
-    rows: Any,
-    layers: Any,
-    buffers: Any,
-    weights: Any,
-    turned: Any,
-    work: Any,
-    sparse: Any,
-    starts: Any,
-    places: Any,
-    values: Any,
-) -> None:
+def forward(rows: Any, sparse: Any, net: Any) -> Any:
     """Fill the workspace for a tile whose inputs are in buffer 0 or, if `sparse`, given by what is not zero.
 
     Row r of the tile has `values[starts[r, 0]:starts[r, 1]]` at `places`.
     """
-    w, t, base = weights.ctypes.data, turned.ctypes.data, work.ctypes.data
+    at = words(net, ADDRESSES)
+    layers = words(at[AT_LAYERS], at[AT_COUNT] * COLUMNS).reshape(at[AT_COUNT], COLUMNS)
+    starts = words(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
+    w, t = at[AT_WEIGHTS], at[AT_TURNED]
     for layer in layers:
         n, k = layer[OUTPUTS], layer[INPUTS]
         wide = -(-n // PAD) * PAD
-        first, ld = buffers[layer[TARGET], 0], buffers[layer[TARGET], 1]
-        y = base + 4 * first
-        x, ldx = base + 4 * buffers[layer[SOURCE], 0], buffers[layer[SOURCE], 1]
-        if layer[KIND] == CONVOLUTION:
+        y, ld = place_of(at[AT_WORK], at[AT_BUFFERS], layer[TARGET])
+        x, ldx = place_of(at[AT_WORK], at[AT_BUFFERS], layer[SOURCE])
+        if sparse and layer[SOURCE] == 0:
             for r in range(rows):
-                low, high = starts[r, 0], starts[r, 1]
-                convolve(
-                    layer, weights, work[first + r * ld : first + (r + 1) * ld], values[low:], places[low:], high - low
-                )
-        elif sparse and layer[SOURCE] == 0:
-            for r in range(rows):
-                low, high = starts[r, 0], starts[r, 1]
-                gather(
-                    wide,
-                    y + 4 * r * ld,
-                    w + 4 * layer[BIAS],
-                    values.ctypes.data + 4 * low,
-                    places.ctypes.data + 4 * low,
-                    w + 4 * layer[WEIGHT],
-                    high - low,
-                )
+                low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
+                values, places, to = at[AT_VALUES] + 4 * low, at[AT_PLACES] + 4 * low, y + 4 * r * ld
+                if layer[KIND] == CONVOLUTION:
+                    convolve(layer, w, to, values, shorts(places, count), count)
+                else:
+                    gather(wide, to, w + 4 * layer[BIAS], values, places, w + 4 * layer[WEIGHT], count)
         else:
             matrix = t + 4 * layer[TURNED] if layer[OUTWARD] else w + 4 * layer[WEIGHT]
             multiply(rows, wide, k, y, ld, w + 4 * layer[BIAS], 0, x, ldx, 1, matrix, wide)
         if layer[ACTIVATION] == TANH:
-            bend_tanh(work[first : first + rows * ld])
+            bend_tanh(floats(y, rows * ld))
         elif layer[ACTIVATION] == RELU:
-            bend_relu(work[first : first + rows * ld])
+            bend_relu(floats(y, rows * ld))
+    return 0
 
 
-@outlined
-def backward(
-    rows: Any,
-    layers: Any,
-    buffers: Any,
-    weights: Any,
-    turned: Any,
-    work: Any,
-    slope: Any,
-    slopes: Any,
-    sparse: Any,
-    starts: Any,
-    places: Any,
-    values: Any,
-) -> None:
-    """Add to `slopes` the gradient by the weights, from that by the outputs in `slope`, which lies as `work` does."""
-    w, t, base, sbase, g = (
-        weights.ctypes.data,
-        turned.ctypes.data,
-        work.ctypes.data,
-        slope.ctypes.data,
-        slopes.ctypes.data,
-    )
+def backward(rows: Any, sparse: Any, net: Any) -> Any:
+    """Add to the gradient by the weights, from that by the outputs in the workspace of slopes."""
+    at = words(net, ADDRESSES)
+    layers = words(at[AT_LAYERS], at[AT_COUNT] * COLUMNS).reshape(at[AT_COUNT], COLUMNS)
+    starts = words(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
     for index in range(len(layers) - 1, -1, -1):
         layer = layers[index]
         n, k = layer[OUTPUTS], layer[INPUTS]
         wide, long = -(-n // PAD) * PAD, -(-k // PAD) * PAD
-        first, ld = buffers[layer[TARGET], 0], buffers[layer[TARGET], 1]
-        begin, ldx = buffers[layer[SOURCE], 0], buffers[layer[SOURCE], 1]
-        y, dy = work[first : first + rows * ld], slope[first : first + rows * ld]
-        bias = slopes[layer[BIAS] : layer[BIAS] + wide]
+        y, ld = place_of(at[AT_WORK], at[AT_BUFFERS], layer[TARGET])
+        x, ldx = place_of(at[AT_WORK], at[AT_BUFFERS], layer[SOURCE])
+        d, _ = place_of(at[AT_SLOPE], at[AT_BUFFERS], layer[TARGET])
+        into, _ = place_of(at[AT_SLOPE], at[AT_BUFFERS], layer[SOURCE])
+        lines, far, across = rows, ld, wide
         if layer[KIND] == CONVOLUTION:
-            y, dy, across = y.reshape(-1, 16), dy.reshape(-1, 16), 16
-        else:
-            y, dy, across = y.reshape(rows, ld), dy.reshape(rows, ld), wide
+            lines, far, across = rows * ld // 16, 16, 16
+        out, by_sum = floats(y, lines * far).reshape(lines, far), floats(d, lines * far).reshape(lines, far)
+        bias = floats(at[AT_SLOPES] + 4 * layer[BIAS], across)
         if layer[ACTIVATION] == TANH:
-            unbend_tanh(dy, y, bias[:across])
+            unbend_tanh(by_sum, out, bias)
         elif layer[ACTIVATION] == RELU:
-            unbend_relu(dy, y, bias[:across])
+            unbend_relu(by_sum, out, bias)
         else:
-            add_columns(dy, bias[:across])
-        d = sbase + 4 * first
-        if layer[KIND] == CONVOLUTION:
-            for r in range(rows):
-                low, high = starts[r, 0], starts[r, 1]
-                convolve_back(
-                    layer, slopes, slope[first + r * ld : first + (r + 1) * ld], values[low:], places[low:], high - low
-                )
-            continue
-        target = g + 4 * layer[WEIGHT]
+            add_columns(by_sum, bias)
+        target = at[AT_SLOPES] + 4 * layer[WEIGHT]
         if sparse and layer[SOURCE] == 0:
             for r in range(rows):
-                for i in range(starts[r, 0], starts[r, 1]):
-                    add_multiple(
-                        wide, target + 4 * wide * np.int64(places[i]), values.ctypes.data + 4 * i, d + 4 * r * ld
-                    )
+                low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
+                values, places = at[AT_VALUES] + 4 * low, shorts(at[AT_PLACES] + 4 * low, count)
+                if layer[KIND] == CONVOLUTION:
+                    convolve_back(layer, at[AT_SLOPES], d + 4 * r * ld, values, places, count)
+                    continue
+                for i in range(count):
+                    add_multiple(wide, target + 4 * wide * np.int64(places[i]), values + 4 * i, d + 4 * r * ld)
         elif layer[OUTWARD]:
-            multiply(n, long, rows, target, long, target, long, d, 1, ld, base + 4 * begin, ldx)
+            multiply(n, long, rows, target, long, target, long, d, 1, ld, x, ldx)
         else:
-            multiply(k, wide, rows, target, wide, target, wide, base + 4 * begin, 1, ldx, d, ld)
+            multiply(k, wide, rows, target, wide, target, wide, x, 1, ldx, d, ld)
         if layer[SOURCE] > 0:
-            matrix = w + 4 * layer[WEIGHT] if layer[OUTWARD] else t + 4 * layer[TURNED]
-            into = sbase + 4 * begin
-            if layer[ADDS]:
-                multiply(rows, long, n, into, ldx, into, ldx, d, ld, 1, matrix, long)
-            else:
-                zeros = g + 4 * (len(slopes) - long)
-                multiply(rows, long, n, into, ldx, zeros, 0, d, ld, 1, matrix, long)
+            w = at[AT_WEIGHTS] + 4 * layer[WEIGHT] if layer[OUTWARD] else at[AT_TURNED] + 4 * layer[TURNED]
+            init, ldi = (into, ldx) if layer[ADDS] else (at[AT_ZEROS], 0)
+            multiply(rows, long, n, into, ldx, init, ldi, d, ld, 1, w, long)
+    return 0

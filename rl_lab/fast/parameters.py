@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_lab.fast.plan import BETA_1, BETA_2, EPSILON, NORM, RATE
+from rl_lab.fast.plan import BETA_1, BETA_2, EPSILON, NORM, RATE, SHARDS
+from rl_lab.fast.vectors import PAD
 
 if TYPE_CHECKING:
     from rl_lab.compiler import outlined, quick
+
+    from .team import meet
 
 
 @quick
@@ -47,19 +50,66 @@ def adam(
         weights[j] -= size * first[j] / (np.float32(math.sqrt(second[j])) / root + epsilon)
 
 
+@quick
+def add(total: Any, more: Any) -> None:
+    """Add more [n] to total [n]."""
+    for j in range(len(total)):
+        total[j] += more[j]
+
+
 @outlined
-def descend(weights: Any, slopes: Any, first: Any, second: Any, settings: Any, taken: Any) -> Any:
+def fold(rank: Any, ranks: Any, slopes: Any) -> Any:
+    """Add a thread's own parts of the gradient [parts, n] to each other; return how many are left of all threads'.
+
+    However many threads there are, four parts are summed as (0 + 2) + (1 + 3): two threads have these pairs to
+    themselves, and one fetches the fewest numbers from the other's core.
+    """
+    if ranks > 2:
+        return len(slopes)
+    for part in range(rank + 2, len(slopes), ranks):
+        add(slopes[part - 2], slopes[part])
+    return min(len(slopes), 2)
+
+
+@outlined
+def descend(
+    rank: Any,
+    ranks: Any,
+    team: Any,
+    weights: Any,
+    slopes: Any,
+    first: Any,
+    second: Any,
+    settings: Any,
+    taken: Any,
+    norms: Any,
+) -> Any:
     """Clip the gradient's norm and take Adam's step number `taken`; return False, and change nothing, if not finite.
+
+    The gradient is the sum of slopes [parts, n], as `fold` leaves them, and stands in the first of them afterwards.
+    Each thread does its share of the parameters; `norms` float64 [SHARDS] is for what they tell each other.
 
     Source: Kingma and Ba 2015
     """
-    n = len(weights)
-    norm = math.sqrt(squares(slopes[:n]))
+    lines = -(-len(weights) // PAD)
+    for share in range(rank, SHARDS, ranks):
+        low, high = share * lines // SHARDS * PAD, min((share + 1) * lines // SHARDS * PAD, len(weights))
+        for part in range(2, len(slopes)):
+            add(slopes[part - 2, low:high], slopes[part, low:high])
+        if len(slopes) > 1:
+            add(slopes[0, low:high], slopes[1, low:high])
+        norms[share] = squares(slopes[0, low:high])
+    if not meet(ranks, team):
+        return False
+    norm = math.sqrt(norms.sum())
     if not math.isfinite(norm):
         return False
     scale = min(settings[NORM] / (norm + 1e-6), 1.0)
     beta_1, beta_2 = settings[BETA_1], settings[BETA_2]
     size, root = settings[RATE] / (1.0 - beta_1**taken), math.sqrt(1.0 - beta_2**taken)
     numbers = np.array([scale, beta_1, beta_2, size, root, settings[EPSILON]]).astype(np.float32)
-    adam(weights, slopes[:n], first, second, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
-    return True
+    for share in range(rank, SHARDS, ranks):
+        low, high = share * lines // SHARDS * PAD, min((share + 1) * lines // SHARDS * PAD, len(weights))
+        w, g, m, v = weights[low:high], slopes[0, low:high], first[low:high], second[low:high]
+        adam(w, g, m, v, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+    return meet(ranks, team)

@@ -11,8 +11,17 @@ from .vectors import PAD
 
 # Columns of the table.
 KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TURNED, OUTWARD, ACTIVATION, ADDS, SIDE, DEPTH = range(13)
+COLUMNS = DEPTH + 1
 DENSE, CONVOLUTION = 0, 1
 LINEAR, TANH, RELU = 0, 1, 2
+# A network as compiled code is given it: addresses of its functions and memory, and how many layers it has.
+(
+    AT_FORWARD, AT_BACKWARD, AT_TURN, AT_LAYERS, AT_COUNT, AT_BUFFERS, AT_WEIGHTS, AT_TURNED, AT_WORK, AT_SLOPE,
+    AT_SLOPES, AT_ZEROS, AT_STARTS, AT_PLACES, AT_VALUES,
+) = range(15)  # fmt: skip
+ADDRESSES = AT_VALUES + 1
+# Counters of a team of threads: bytes from its address, a cache line apart.
+ARRIVED, ROUND, CALLED_OFF = 0, 64, 128
 # Settings that both learners share, the last being how many steps Adam has taken; PPO's; and what its update reports.
 RATE, NORM, BETA_1, BETA_2, EPSILON, TAKEN = range(6)
 CLIP, ENTROPY, VALUE, KL, NORMALIZE = range(TAKEN + 1, TAKEN + 6)
@@ -25,6 +34,8 @@ POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIPPED, APPROX_KL, LOSS, STEPS, EPOCHS, 
 POSITION, FILLED, SEEN, CALLS, UPDATES = range(5)
 LOSSES, WORST = range(2)
 TILE = 64  # rows that go through the network together
+SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
+SHARD = 32  # rows, at least, of such a part
 FILTERS = 16  # of a convolution: one vector
 
 
@@ -115,25 +126,42 @@ class Plan:
 
 
 class Network:
-    """A plan with memory: parameters, their copies the other way round, gradient, and a workspace for one tile."""
+    """A plan with memory: parameters and, for each thread, their copies the other way round and room for one tile.
 
-    def __init__(self, plan: Plan) -> None:
+    `tables` int64 [threads, ADDRESSES] says where all of it is. The gradient has `shards` parts, whose sum it is.
+    """
+
+    def __init__(self, plan: Plan, functions: tuple[int, int, int], threads: int = 1, shards: int = 1) -> None:
         self.plan = plan
         self.layers = np.array(plan.layers, np.int64)
         for index, layer in enumerate(self.layers):  # backwards, the last reader of a buffer is the first to write
             layer[ADDS] = layer[SOURCE] in self.layers[index + 1 :, SOURCE]
         offsets = np.concatenate([[0], np.cumsum([TILE * w for w in plan.widths])])
         self.buffers = np.stack([offsets[:-1], np.array(plan.widths)], axis=1).astype(np.int64)
-        self.weights, self.turned = aligned(plan.size), aligned(plan.turned_size)
-        self.slopes = aligned(plan.size + max(plan.widths))  # behind the gradient are zeros
-        self.work, self.slope = aligned(int(offsets[-1])), aligned(int(offsets[-1]))
+        self.weights, self.slopes = aligned(plan.size), aligned(plan.size, shards)
+        self._turned, self._zeros = aligned(plan.turned_size, threads), aligned(max(plan.widths))
+        self._work, self._slope = (aligned(int(offsets[-1]), threads) for _ in range(2))
+        cells = TILE * plan.inputs + 1
+        self._starts = np.zeros((threads, TILE, 2), np.int64)
+        self._places, self._values = np.zeros((threads, cells), np.int32), aligned(cells, threads)
+        shared = (self.layers, self.buffers, self.weights, self.slopes, self._zeros)
+        # To turn all parameters is quicker than to fetch from another core what it has turned.
+        own = (self._turned, self._work, self._slope, self._starts, self._places, self._values)
+        self.tables = np.zeros((threads, ADDRESSES), np.int64)
+        for rank, table in enumerate(self.tables):
+            table[[AT_FORWARD, AT_BACKWARD, AT_TURN]], table[AT_COUNT] = functions, len(self.layers)
+            table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_SLOPES, AT_ZEROS]] = [a.ctypes.data for a in shared]
+            mine = [AT_TURNED, AT_WORK, AT_SLOPE, AT_STARTS, AT_PLACES, AT_VALUES]
+            table[mine] = [a[rank].ctypes.data for a in own]
         # Of the framework's parameters, one after the other.
         self.places = np.concatenate(plan.parameters).astype(np.int64)
         self.bounds = np.cumsum([0, *(len(p) for p in plan.parameters)]).astype(np.int64)
 
 
-def aligned(floats: int) -> Array:
-    """Return float32 zeros [floats] that begin at a cache line."""
-    raw = np.zeros(floats + 16, np.float32)
+def aligned(floats: int, rows: int | None = None) -> Array:
+    """Return float32 zeros [floats] or [rows, floats], each row at the beginning of a cache line."""
+    long = padded(floats)
+    raw = np.zeros(long * (rows or 1) + 16, np.float32)
     skip = (-raw.ctypes.data % 64) // 4
-    return raw[skip : skip + floats]
+    made = raw[skip : skip + long * (rows or 1)]
+    return made[:floats] if rows is None else made.reshape(rows, long)[:, :floats]

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.fast.plan import (
+    ADDRESSES,
     APPROX_KL,
+    AT_BACKWARD,
+    AT_FORWARD,
+    AT_PLACES,
+    AT_SLOPES,
+    AT_STARTS,
+    AT_VALUES,
+    AT_WEIGHTS,
     CLIP,
     CLIPPED,
     ENTROPY,
@@ -26,6 +34,7 @@ from rl_lab.fast.plan import (
     LOSS,
     NORMALIZE,
     POLICY_LOSS,
+    SHARD,
     STEPS,
     TAKEN,
     TILE,
@@ -37,9 +46,9 @@ if TYPE_CHECKING:
     from rl_lab.compiler import jit, outlined
     from rl_lab.rng import philox
 
-    from .network import backward, forward, turn
-    from .parameters import descend
-    from .rows import find, floats, keep, list_nonzero, octets, show, tile_of
+    from .parameters import descend, fold
+    from .rows import copy, floats, forward, keep, list_nonzero, octets, show, slope_of, tile_of, turn, words
+    from .team import meet
 
     call: Any
     cycles: Any
@@ -100,12 +109,13 @@ def choose_continuous(mean: Any, log_std: Any, key: Any, counter: Any, taken: An
 
 @outlined
 def choose(
-    logits: Any, legal: Any, weights: Any, outputs: Any, count: Any, key: Any, counter: Any, choice: Any, numbers: Any
+    logits: Any, legal: Any, net: Any, outputs: Any, count: Any, key: Any, counter: Any, choice: Any, numbers: Any
 ) -> Any:
     """Draw an action of either kind; return its log probability. `count` is n or k."""
     if len(choice):
         return choose_discrete(logits[:count], legal, philox(key, counter), choice)
-    return choose_continuous(logits, weights[outputs[2] : outputs[2] + count], key, counter, numbers)
+    log_std = floats(words(net, ADDRESSES)[AT_WEIGHTS] + 4 * outputs[2], count)
+    return choose_continuous(logits, log_std, key, counter, numbers)
 
 
 @outlined
@@ -132,6 +142,10 @@ def note(rows: Any, statistics: Any) -> None:
 
 @jit
 def collect(
+    rank: Any,
+    ranks: Any,
+    team: Any,
+    bounds: Any,  # int64 [ranks + 1]: which worlds are whose
     step: Any,  # address of the world's step, and of its batch
     batch: Any,
     seen: Any,  # addresses of the batch's observations and final ones, and of the rollout's [T, B, d]
@@ -159,8 +173,8 @@ def collect(
     finished: Any,  # float64 [T, B, 2]: return and length of episodes that ended
     starts: Any,  # bool [B]: whose episode begins with what is seen now
     last: Any,  # float32 [B]: what is seen at the end is worth
-    count: Any,  # n or k, and the bounds of continuous actions, float32 [2, k]
-    bounds: Any,
+    count: Any,  # n or k, and the limits of continuous actions, float32 [2, k]
+    limits: Any,
     statistics: Any,  # of observations, float64 [3, d], and of discounted returns, [3, 1]; or [3, 0]
     paid: Any,
     running: Any,  # float64 [B], discounted returns so far
@@ -169,35 +183,33 @@ def collect(
     key: Any,
     counter: Any,
     bits: Any,  # of the counter that count the numbers of one row
-    layers: Any,
-    buffers: Any,
-    weights: Any,
-    turned: Any,
-    work: Any,
+    nets: Any,  # int64 [ranks, ADDRESSES]
     outputs: Any,  # which buffers hold logits and values, and where log_std lies
     sparse: Any,
     spent: Any,  # int64 [2]: cycles in the worlds' steps, and in all
 ) -> Any:
-    """Act and step for T steps; return 0, or the outcome of the step that failed."""
-    start = cycles()
+    """Act and step for T steps; return 0, or the outcome of the step that failed.
+
+    Each thread has worlds of its own, and what they do depends on no other, but for running statistics.
+    """
+    start, stepping = cycles(), 0
     horizon, rows = earned.shape
-    everyone, late = np.arange(rows), np.zeros(rows, np.int64)
-    cells = TILE * d if sparse else 0
-    at, places, values = np.zeros((TILE, 2), np.int64), np.zeros(cells + 1, np.int32), np.zeros(cells + 1, np.float32)
-    inputs, logits = tile_of(work, buffers, 0), tile_of(work, buffers, outputs[0])
-    value = tile_of(work, buffers, outputs[1])
+    per = rows // len(ended)
+    lowest, highest = bounds[rank] * per, bounds[rank + 1] * per
+    everyone, late = np.arange(rows), np.zeros(highest - lowest, np.int64)
+    net = nets[rank].ctypes.data
+    inputs, logits, value = tile_of(net, 0), tile_of(net, outputs[0]), tile_of(net, outputs[1])
     free = np.ones(logits.shape[1], masks.dtype)
     bytes_each = 1 if kept_octet else 4
-    turn(layers, weights, turned)
+    scaled = statistics.shape[1] + paid.shape[1] > 0
+    turn(net)
     for t in range(horizon + 1):
-        for low in range(0, rows, TILE):
-            high = min(low + TILE, rows)
+        for low in range(lowest, highest, TILE):
+            high = min(low + TILE, highest)
             show(seen, octet, d, low, high, everyone, statistics, inputs)
             if t < horizon:
                 keep(kept + t * rows * d * bytes_each, kept_octet, d, low, high, inputs)
-            if sparse:
-                find(inputs[: high - low, :d], at, places, values)
-            forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, values)
+            forward(high - low, d, sparse, net)
             for r in range(high - low):
                 row = low + r
                 if t == horizon:
@@ -206,39 +218,44 @@ def collect(
                 worth[t, row] = value[r, 0]
                 own = free
                 if legal.shape[1]:
-                    masks[t, row] = legal[row]
+                    copy(masks[t, row], legal[row])
                     own = masks[t, row]
                 place = counter + (np.uint64(t * rows + row) << bits)
                 log_probs[t, row] = choose(
-                    logits[r], own, weights, outputs, count, key, place, chosen[t, row], numbered[t, row]
+                    logits[r], own, net, outputs, count, key, place, chosen[t, row], numbered[t, row]
                 )
-                choices[row] = chosen[t, row]
+                copy(choices[row], chosen[t, row])
                 for j in range(numbers.shape[1]):
-                    numbers[row, j] = min(max(numbered[t, row, j], bounds[0, j]), bounds[1, j])
+                    numbers[row, j] = min(max(numbered[t, row, j], limits[0, j]), limits[1, j])
         if t == horizon:
             break
         entered = cycles()
-        outcome = call(step, 0, len(ended), batch)
-        spent[0] += cycles() - entered
+        outcome = call(step, bounds[rank], bounds[rank + 1], batch)
+        stepping += cycles() - entered
         if outcome < 0:
             return outcome
-        if statistics.shape[1]:
-            if octet:
-                note(octets(seen, rows * d).reshape(rows, d), statistics)
-            else:
-                note(floats(seen, rows * d).reshape(rows, d), statistics)
-        per = rows // len(ended)
         if paid.shape[1]:
-            for row in range(rows):
+            for row in range(lowest, highest):
                 running[row] = running[row] * fading + rewards[row]
-            note(running.reshape(rows, 1), paid)
+        if scaled:  # one thread counts for all, while they wait
+            if not meet(ranks, team):
+                return 0
+            if rank == 0 and statistics.shape[1]:
+                if octet:
+                    note(octets(seen, rows * d).reshape(rows, d), statistics)
+                else:
+                    note(floats(seen, rows * d).reshape(rows, d), statistics)
+            if rank == 0 and paid.shape[1]:
+                note(running.reshape(rows, 1), paid)
+            if not meet(ranks, team):
+                return 0
         waiting = 0
-        for row in range(rows):
+        for row in range(lowest, highest):
             world = row // per
             reward = rewards[row]
             if paid.shape[1]:
-                scaled = reward / math.sqrt(paid[1, 0] + 1e-8)
-                reward = np.float32(min(max(scaled, -10.0), 10.0))
+                fair = reward / math.sqrt(paid[1, 0] + 1e-8)
+                reward = np.float32(min(max(fair, -10.0), 10.0))
             earned[t, row] = reward
             begun[t, row] = starts[row]
             starts[row] = ended[world]
@@ -252,12 +269,11 @@ def collect(
         for low in range(0, waiting, TILE):
             high = min(low + TILE, waiting)
             show(final, octet, d, low, high, late, statistics, inputs)
-            if sparse:
-                find(inputs[: high - low, :d], at, places, values)
-            forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, values)
+            forward(high - low, d, sparse, net)
             for r in range(high - low):
                 earned[t, late[low + r]] += np.float32(gamma) * value[r, 0]
-    spent[1] = cycles() - start
+    if rank == 0:
+        spent[0], spent[1] = stepping, cycles() - start
     return 0
 
 
@@ -273,34 +289,27 @@ def act(
     key: Any,
     counter: Any,
     bits: Any,
-    layers: Any,
-    buffers: Any,
-    weights: Any,
-    turned: Any,
-    work: Any,
+    nets: Any,
     outputs: Any,
     sparse: Any,
 ) -> None:
     """Act once for rows whose world steps elsewhere: actions, values and log probabilities, as `collect` does."""
     rows, d = seen.shape
-    cells = TILE * d if sparse else 0
-    at, places, values = np.zeros((TILE, 2), np.int64), np.zeros(cells + 1, np.int32), np.zeros(cells + 1, np.float32)
-    inputs, logits = tile_of(work, buffers, 0), tile_of(work, buffers, outputs[0])
-    value = tile_of(work, buffers, outputs[1])
+    net = nets.ctypes.data
+    inputs, logits, value = tile_of(net, 0), tile_of(net, outputs[0]), tile_of(net, outputs[1])
     free = np.ones(logits.shape[1], legal.dtype)
-    turn(layers, weights, turned)
+    turn(net)
     for low in range(0, rows, TILE):
         high = min(low + TILE, rows)
-        inputs[: high - low, :d] = seen[low:high]
-        if sparse:
-            find(inputs[: high - low, :d], at, places, values)
-        forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, values)
+        for r in range(high - low):
+            copy(inputs[r, :d], seen[low + r])
+        forward(high - low, d, sparse, net)
         for r in range(high - low):
             row = low + r
             worth[row] = value[r, 0]
             own = legal[row] if legal.shape[1] else free
             place = counter + (np.uint64(row) << bits)
-            log_probs[row] = choose(logits[r], own, weights, outputs, count, key, place, choices[row], numbers[row])
+            log_probs[row] = choose(logits[r], own, net, outputs, count, key, place, choices[row], numbers[row])
 
 
 @jit
@@ -405,8 +414,80 @@ def weigh(ratio_log: Any, gain: Any, clip: Any, share: Any, report: Any) -> Any:
     return -share * gain * ratio if free <= held else ZERO
 
 
+@outlined
+def standardise(gains: Any, which: Any) -> Any:
+    """Return the mean of gains[which], and their deviation."""
+    m = len(which)
+    center, spread = 0.0, 0.0
+    for i in which:
+        center += gains[i]
+    center /= m
+    for i in which:
+        spread += (gains[i] - center) ** 2
+    return center, math.sqrt(spread / (m - 1)) + 1e-8
+
+
+@outlined
+def learn_from(
+    which: Any,  # int64 [M]: rows of the rollout; the others as for `update`
+    settings: Any,
+    center: Any,
+    deviation: Any,
+    share: Any,
+    seen: Any,
+    octet: Any,
+    d: Any,
+    starts: Any,
+    chosen: Any,
+    numbered: Any,
+    masks: Any,
+    old: Any,
+    gains: Any,
+    returns: Any,
+    net: Any,
+    outputs: Any,
+    count: Any,
+    report: Any,
+) -> None:
+    """Add to the gradient, and to the report, what some rows of a minibatch say."""
+    at = words(net, ADDRESSES)
+    inputs, logits, value = tile_of(net, 0), tile_of(net, outputs[0]), tile_of(net, outputs[1])
+    by_logits, by_value = slope_of(net, outputs[0]), slope_of(net, outputs[1])
+    found = words(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
+    sparse, nothing, free = len(starts) > 0, np.zeros((3, 0)), np.ones(logits.shape[1], masks.dtype)
+    spread, by_spread = floats(at[AT_WEIGHTS] + 4 * outputs[2], count), floats(at[AT_SLOPES] + 4 * outputs[2], count)
+    clip, entropy = np.float32(settings[CLIP]), np.float32(settings[ENTROPY])
+    value_weight = np.float32(2.0 * settings[VALUE])
+    for low in range(0, len(which), TILE):
+        high = min(low + TILE, len(which))
+        if sparse:
+            for r in range(high - low):
+                row = which[low + r]
+                found[r, 0], found[r, 1] = starts[row], starts[row + 1]
+        else:
+            show(seen, octet, d, low, high, which, nothing, inputs)
+        call(at[AT_FORWARD], high - low, np.int64(sparse), net)
+        for r in range(high - low):
+            row = which[low + r]
+            gain = np.float32((gains[row] - center) / deviation)
+            if chosen.shape[1]:
+                own = masks[row] if masks.shape[1] else free
+                policy, slope = logits[r, :count], by_logits[r, :count]
+                lose_discrete(policy, slope, own, chosen[row, 0], old[row], gain, clip, entropy, share, report)
+            else:
+                mean, slope, action = logits[r], by_logits[r], numbered[row]
+                lose_continuous(mean, slope, spread, by_spread, action, old[row], gain, clip, entropy, share, report)
+            error = value[r, 0] - returns[row]
+            report[VALUE_LOSS] += np.float64(error) * np.float64(error)
+            by_value[r, 0] = value_weight * share * error
+        call(at[AT_BACKWARD], high - low, np.int64(sparse), net)
+
+
 @jit
 def update(
+    rank: Any,
+    ranks: Any,
+    team: Any,
     settings: Any,
     seen: Any,  # address of the rollout's observations [R, d], and whether they are bytes
     octet: Any,
@@ -423,109 +504,95 @@ def update(
     order: Any,  # int64 [epochs, rows]
     until: Any,  # no minibatch begins at this row or later
     size: Any,
-    layers: Any,
-    buffers: Any,
+    nets: Any,  # int64 [ranks, ADDRESSES]
     weights: Any,
-    turned: Any,
-    work: Any,
-    slope: Any,
-    slopes: Any,
+    slopes: Any,  # float32 [shards, n]
     first: Any,
     second: Any,
     outputs: Any,
     count: Any,  # n or k
+    parts: Any,  # float64 [shards, 9] and [SHARDS]: what threads tell each other
+    norms: Any,
     report: Any,  # float64 [9]
 ) -> None:
-    """Epochs over minibatches of `size` rows in this order; what becomes of them is in the report."""
-    sparse = len(starts) > 0
-    nothing = np.zeros((3, 0))
-    inputs, logits = tile_of(work, buffers, 0), tile_of(work, buffers, outputs[0])
-    value = tile_of(work, buffers, outputs[1])
-    by_logits, by_value = tile_of(slope, buffers, outputs[0]), tile_of(slope, buffers, outputs[1])
-    at = np.zeros((TILE, 2), np.int64)
-    free = np.ones(logits.shape[1], masks.dtype)
-    clip, entropy_weight = np.float32(settings[CLIP]), np.float32(settings[ENTROPY])
-    value_weight = np.float32(2.0 * settings[VALUE])
-    batch = np.zeros(9)
-    report[:] = 0.0
-    minibatches = 0
+    """Epochs over minibatches of `size` rows in this order; what becomes of them is in the report.
+
+    All threads are in step, and come to the same decisions from what they tell each other. A minibatch is cut into
+    shards, however many threads there are to share them: their number changes no result.
+    """
+    mine = nets[rank].copy()  # a table that has the rollout's lists of what is not zero, and the shard's gradient
+    net = mine.ctypes.data
+    mine[AT_PLACES], mine[AT_VALUES] = places.ctypes.data, values.ctypes.data
+    total, batch, taken = np.zeros(9), np.zeros(9), settings[TAKEN]
+    minibatches, rows = 0, order.shape[1]
     for epoch in range(len(order)):
         kl, in_epoch = 0.0, 0  # the divergence is reported for the last epoch alone
-        rows = order.shape[1]
         for begin in range(0, until, size):
             m = min(size, rows - begin)
-            share = ONE / np.float32(m)
+            which = order[epoch, begin : begin + m]
             center, deviation = 0.0, 1.0
             if settings[NORMALIZE] and m > 1:
-                for i in range(begin, begin + m):
-                    center += gains[order[epoch, i]]
-                center /= m
-                deviation = 0.0
-                for i in range(begin, begin + m):
-                    deviation += (gains[order[epoch, i]] - center) ** 2
-                deviation = math.sqrt(deviation / (m - 1)) + 1e-8
-            batch[:] = 0.0
-            slopes[: len(weights)] = ZERO
-            turn(layers, weights, turned)
-            for low in range(begin, begin + m, TILE):
-                high = min(low + TILE, begin + m)
-                if sparse:
-                    for r in range(high - low):
-                        row = order[epoch, low + r]
-                        at[r, 0], at[r, 1] = starts[row], starts[row + 1]
-                else:
-                    show(seen, octet, d, low, high, order[epoch], nothing, inputs)
-                forward(high - low, layers, buffers, weights, turned, work, sparse, at, places, values)
-                for r in range(high - low):
-                    row = order[epoch, low + r]
-                    gain = np.float32((gains[row] - center) / deviation)
-                    if chosen.shape[1]:
-                        own = masks[row] if masks.shape[1] else free
-                        policy, slopes_here = logits[r, :count], by_logits[r, :count]
-                        lose_discrete(
-                            policy, slopes_here, own, chosen[row, 0], old[row], gain, clip, entropy_weight, share, batch
-                        )
-                    else:
-                        spread, by_spread = weights[outputs[2] :][:count], slopes[outputs[2] :][:count]
-                        lose_continuous(
-                            logits[r],
-                            by_logits[r],
-                            spread,
-                            by_spread,
-                            numbered[row],
-                            old[row],
-                            gain,
-                            clip,
-                            entropy_weight,
-                            share,
-                            batch,
-                        )
-                    error = value[r, 0] - returns[row]
-                    batch[VALUE_LOSS] += np.float64(error) * np.float64(error)
-                    by_value[r, 0] = value_weight * share * error
-                backward(high - low, layers, buffers, weights, turned, work, slope, slopes, sparse, at, places, values)
+                center, deviation = standardise(gains, which)
+            turn(net)
+            shards = min(len(slopes), max(m // SHARD, 1))
+            long = -(-m // shards)
+            for shard in range(rank, shards, ranks):
+                slopes[shard] = ZERO
+                parts[shard] = 0.0
+                mine[AT_SLOPES] = slopes[shard].ctypes.data
+                learn_from(
+                    which[shard * long : min((shard + 1) * long, m)],
+                    settings,
+                    center,
+                    deviation,
+                    ONE / np.float32(m),
+                    seen,
+                    octet,
+                    d,
+                    starts,
+                    chosen,
+                    numbered,
+                    masks,
+                    old,
+                    gains,
+                    returns,
+                    net,
+                    outputs,
+                    count,
+                    parts[shard],
+                )
+            used = fold(rank, ranks, slopes[:shards])
+            if not meet(ranks, team):
+                return
             minibatches += 1
+            batch[:] = 0.0
             for k in range(APPROX_KL + 1):
+                for shard in range(shards):
+                    batch[k] += parts[shard, k]
                 batch[k] /= m
-                report[k] += batch[k]
+                total[k] += batch[k]
             kl, in_epoch = kl + batch[APPROX_KL], in_epoch + 1
-            loss = batch[POLICY_LOSS] + settings[ENTROPY] * batch[ENTROPY_LOSS] + settings[VALUE] * batch[VALUE_LOSS]
-            report[LOSS] = loss
-            report[APPROX_KL] = kl / in_epoch
-            report[EPOCHS] = epoch + 1
+            total[LOSS] = batch[POLICY_LOSS] + settings[ENTROPY] * batch[ENTROPY_LOSS]
+            total[LOSS] += settings[VALUE] * batch[VALUE_LOSS]
+            total[APPROX_KL] = kl / in_epoch
+            total[EPOCHS] = epoch + 1
             if batch[APPROX_KL] > 1.5 * settings[KL]:
-                finish(report, minibatches)
+                finish(rank, total, minibatches, report)
                 return
-            taken = settings[TAKEN] + report[STEPS] + 1
-            if not descend(weights, slopes, first, second, settings, taken):
-                report[FAILED] = minibatches
+            if not descend(
+                rank, ranks, team, weights, slopes[:used], first, second, settings, taken + total[STEPS] + 1, norms
+            ):
+                total[FAILED] = minibatches
+                finish(rank, total, minibatches, report)
                 return
-            report[STEPS] += 1
-    finish(report, minibatches)
+            total[STEPS] += 1
+    finish(rank, total, minibatches, report)
 
 
 @outlined
-def finish(report: Any, minibatches: Any) -> None:
-    """Turn sums over minibatches into means."""
-    for k in range(CLIPPED + 1):
-        report[k] /= minibatches
+def finish(rank: Any, total: Any, minibatches: Any, report: Any) -> None:
+    """Report means of what was summed over minibatches."""
+    if rank == 0:
+        copy(report, total)
+        for k in range(CLIPPED + 1):
+            report[k] /= minibatches

@@ -1,7 +1,7 @@
-"""Rows on their way into a network: observations at addresses, as numbers or by what is not zero in them.
+"""Networks and observations at addresses: of each type of array, numba would compile all of this anew.
 
-Not imported as it stands: see `kernels.py`. Observations are float32 or bytes, at addresses: of each type of array,
-numba would compile all of this anew.
+Not imported as it stands: see `kernels.py`. Observations are float32 or bytes, and enter a network as numbers or by
+what is not zero in them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,102 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_lab.fast.plan import TILE
+from rl_lab.fast.plan import (
+    ADDRESSES,
+    AT_BUFFERS,
+    AT_FORWARD,
+    AT_PLACES,
+    AT_SLOPE,
+    AT_STARTS,
+    AT_TURN,
+    AT_VALUES,
+    AT_WORK,
+    TILE,
+)
 
 if TYPE_CHECKING:
     from numba import carray
 
     from rl_lab.compiler import address_to_pointer, outlined
 
+    call: Any
+
 
 @outlined
-def find(inputs: Any, starts: Any, places: Any, values: Any) -> None:
-    """Note what is not zero in each row of inputs [R, d]."""
+def floats(address: Any, n: Any) -> Any:
+    """Return float32 [n] at an address."""
+    return carray(address_to_pointer(address), (n,), np.float32)
+
+
+@outlined
+def octets(address: Any, n: Any) -> Any:
+    """Return uint8 [n] at an address."""
+    return carray(address_to_pointer(address), (n,), np.uint8)
+
+
+@outlined
+def shorts(address: Any, n: Any) -> Any:
+    """Return int32 [n] at an address."""
+    return carray(address_to_pointer(address), (n,), np.int32)
+
+
+@outlined
+def words(address: Any, n: Any) -> Any:
+    """Return int64 [n] at an address."""
+    return carray(address_to_pointer(address), (n,), np.int64)
+
+
+@outlined
+def copy(target: Any, source: Any) -> None:
+    """Copy numbers [n]; assigned at once, arrays would cost seconds of compilation for a message that nobody sees."""
+    for j in range(len(target)):
+        target[j] = source[j]
+
+
+@outlined
+def place_of(memory: Any, buffers: Any, index: Any) -> Any:
+    """Return where a buffer of the memory at this address begins, and how many floats its rows lie apart."""
+    buffer = words(buffers + 16 * index, 2)
+    return memory + 4 * buffer[0], buffer[1]
+
+
+@outlined
+def tile_of(net: Any, index: Any) -> Any:
+    """Return a buffer of a network's workspace as rows, [TILE, ld]."""
+    at = words(net, ADDRESSES)
+    address, ld = place_of(at[AT_WORK], at[AT_BUFFERS], index)
+    return floats(address, TILE * ld).reshape(TILE, ld)
+
+
+@outlined
+def slope_of(net: Any, index: Any) -> Any:
+    """Return the gradient by a buffer of a network's workspace, [TILE, ld]."""
+    at = words(net, ADDRESSES)
+    address, ld = place_of(at[AT_SLOPE], at[AT_BUFFERS], index)
+    return floats(address, TILE * ld).reshape(TILE, ld)
+
+
+@outlined
+def turn(net: Any) -> None:
+    """See `network.turn`."""
+    call(words(net, ADDRESSES)[AT_TURN], 0, 0, net)
+
+
+@outlined
+def forward(rows: Any, d: Any, sparse: Any, net: Any) -> None:
+    """Run a network over inputs [rows, d] that lie in its buffer 0."""
+    at = words(net, ADDRESSES)
+    if sparse:
+        find(tile_of(net, 0)[:rows, :d], net)
+    call(at[AT_FORWARD], rows, np.int64(sparse), net)
+
+
+@outlined
+def find(inputs: Any, net: Any) -> None:
+    """Note what is not zero in each row of inputs [R, d] where the network looks for it."""
+    at = words(net, ADDRESSES)
+    starts = words(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
+    places, values = shorts(at[AT_PLACES], inputs.size + 1), floats(at[AT_VALUES], inputs.size + 1)
     n = 0
     for r in range(len(inputs)):
         starts[r, 0] = n
@@ -42,25 +127,6 @@ def list_nonzero(row: Any, n: Any, places: Any, values: Any) -> Any:
 
 
 @outlined
-def tile_of(work: Any, buffers: Any, index: Any) -> Any:
-    """Return a buffer of the workspace as rows, [TILE, ld]."""
-    first, ld = buffers[index, 0], buffers[index, 1]
-    return work[first : first + TILE * ld].reshape(TILE, ld)
-
-
-@outlined
-def floats(address: Any, n: Any) -> Any:
-    """Return float32 [n] at an address."""
-    return carray(address_to_pointer(address), (n,), np.float32)
-
-
-@outlined
-def octets(address: Any, n: Any) -> Any:
-    """Return uint8 [n] at an address."""
-    return carray(address_to_pointer(address), (n,), np.uint8)
-
-
-@outlined
 def show(seen: Any, octet: Any, d: Any, low: Any, high: Any, which: Any, statistics: Any, inputs: Any) -> None:
     """Put observations which[low:high] of [B, d] at an address into inputs [., ld], scaled if there are statistics."""
     for r in range(high - low):
@@ -70,7 +136,7 @@ def show(seen: Any, octet: Any, d: Any, low: Any, high: Any, which: Any, statist
             for j in range(d):
                 inputs[r, j] = small[j]
         else:
-            inputs[r, :d] = floats(seen + 4 * row * d, d)
+            copy(inputs[r, :d], floats(seen + 4 * row * d, d))
         if statistics.shape[1]:
             for j in range(d):
                 scaled = (inputs[r, j] - statistics[0, j]) / math.sqrt(statistics[1, j] + 1e-8)
@@ -86,4 +152,4 @@ def keep(kept: Any, octet: Any, d: Any, low: Any, high: Any, inputs: Any) -> Non
             for j in range(d):
                 small[j] = np.uint8(inputs[r, j])
         else:
-            floats(kept + 4 * (low + r) * d, d)[:] = inputs[r, :d]
+            copy(floats(kept + 4 * (low + r) * d, d), inputs[r, :d])

@@ -1,4 +1,4 @@
-"""Building blocks that numba has no words for, as vector instructions: products of small matrices, calls by address.
+"""Building blocks that numba has no words for: products of matrices, calls by address, counters of threads.
 
 A matrix product holds a block of its result in registers while it runs along the inner dimension; which block fits
 depends on the processor. Each element of the result is summed in the order of that dimension, whatever the block: the
@@ -230,3 +230,42 @@ def clock() -> Any:
         return types.intp(), code
 
     return cycles
+
+
+@cache
+def atomics() -> dict[str, Any]:
+    """Return the intrinsics `add_at(address, n)`, `read_at(address)`, of an int64 that threads share, and `give_way()`.
+
+    `add_at` returns what was there before; `give_way` lets the system run another thread on this core.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    word = ir.IntType(64)
+
+    @intrinsic
+    def add_at(context: Any, address: Any, n: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.atomic_rmw("add", builder.inttoptr(arguments[0], word.as_pointer()), arguments[1], "seq_cst")
+
+        return types.intp(types.intp, types.intp), code
+
+    @intrinsic
+    def read_at(context: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.load_atomic(builder.inttoptr(arguments[0], word.as_pointer()), "seq_cst", 8)
+
+        return types.intp(types.intp), code
+
+    @intrinsic
+    def give_way(context: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+            return context.get_dummy_value()
+
+        return types.void(), code
+
+    return {"add_at": add_at, "read_at": read_at, "give_way": give_way}
