@@ -104,9 +104,9 @@ def _solve(given: argparse.Namespace) -> list[dict[str, Any]]:
 
     scenario = compose(given.target, given.overrides)
     if given.command:
-        rows = command(given.target, given.overrides, rounds=given.rounds)
+        rows = command(scenario, [given.target, *given.overrides], seeds=given.seeds)
         if not given.json:
-            print(_line(rows[0]))
+            print("\n".join(map(_line, rows)))
         return rows
     if given.json:
         return solve(scenario, seeds=given.seeds)
