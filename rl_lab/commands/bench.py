@@ -142,7 +142,9 @@ def _line(row: dict[str, Any]) -> str:
         line += f"  rl_lab is {ratio['median']:.1f}x  ({ratio['low']:.1f} to {ratio['high']:.1f})"
     if "engine_ratio" in row:
         line += f", its engine {row['engine_ratio']['median']:,.1f}x"
-    return f"{line}\n    {row['conditions']}; first step after {row['cold_seconds']:.2f} s"
+    return (
+        f"{line}\n    {row['conditions']}; {row['cores']:.1f} cores busy, first step after {row['cold_seconds']:.2f} s"
+    )
 
 
 def _short(rate: float) -> str:
