@@ -47,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a move, 0 for no limit (60)")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="processor seconds a move, 0: any (60)"
+    )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="a new folder; runs/tournaments/... by default")
     parser.add_argument("--code", action="store_true", help="resume, replay, report: run entrants that are functions")
     parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="whose rating is given (0)")

@@ -46,7 +46,7 @@ class Tournament:
     rounds: int
     seed: int
     opening: int
-    timeout: float  # seconds a move, 0: none
+    timeout: float  # seconds of processor time a move, 0: none
     test: dict[str, float] | None = None  # that ends it, where it is a comparison: _TEST, see `compare`
 
     @property
