@@ -84,6 +84,33 @@ def _paired(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) -> Any:
     return 1
 
 
+@inlined
+def _key(red: Any, full: Any, discs: Any) -> Any:
+    """Return a number that no other position has, but early ones' mirror images."""
+    key = full + red + FLOOR
+    if discs >= MIRRORED:
+        return key
+    other = FLOOR
+    for column in range(COLUMNS):
+        other += ((full >> HIGH * column & COLUMN) + (red >> HIGH * column & COLUMN)) << HIGH * (6 - column)
+    return min(key, other)
+
+
+@inlined
+def _store(table: Any, place: Any, key: Any, spent: Any, answer: Any) -> None:
+    """Keep an answer in one of two entries: the first has what took longest, the other what came last."""
+    level = 0
+    while spent > 1:
+        spent >>= 1
+        level += 1
+    entry = key << KEY | level << 1 | answer
+    if level >= table[place] >> 1 & LEVELS:
+        table[place + 1] = table[place]
+        table[place] = entry
+    else:
+        table[place + 1] = entry
+
+
 @outlined  # not `jit`: a function that calls itself is not found again in numba's cache on disk
 def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: Any) -> Any:
     """Return 1 if red, who moves where `turn` is 0, wins from a position without four in a line, else 0.
@@ -111,12 +138,7 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
     answer = _paired(red, yellow, turn, cells, empty)
     if answer != UNKNOWN:
         return answer
-    key = full + red + FLOOR
-    if discs < MIRRORED:
-        other = FLOOR
-        for column in range(COLUMNS):
-            other += ((full >> HIGH * column & COLUMN) + (red >> HIGH * column & COLUMN)) << HIGH * (6 - column)
-        key = min(key, other)
+    key = _key(red, full, discs)
     place = (key * MIX >> SHIFT) & len(table) - 2
     for entry in (table[place], table[place + 1]):
         if entry >> KEY == key:
@@ -129,14 +151,5 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
             answer = red_wins(red | cell, yellow, 1, discs + 1, table, nodes)
         else:
             answer = red_wins(red, yellow | cell, 0, discs + 1, table, nodes)
-    spent, level = nodes[0] - before, 0
-    while spent > 1:
-        spent >>= 1
-        level += 1
-    entry = key << KEY | level << 1 | answer
-    if level >= table[place] >> 1 & LEVELS:  # the first of two keeps what took longest
-        table[place + 1] = table[place]
-        table[place] = entry
-    else:
-        table[place + 1] = entry
+    _store(table, place, key, nodes[0] - before, answer)
     return answer
