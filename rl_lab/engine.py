@@ -170,7 +170,11 @@ class Batch:
 
     def _run_reset(self, mask: Array) -> None:
         with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
-            outcome = self._loops.reset_masked(self._handle, mask)
+            try:
+                outcome = self._loops.reset_masked(self._handle, mask)
+            except Exception as error:
+                self._explain(error)
+                raise
         if outcome < 0:
             self.fail(outcome)
 
@@ -181,18 +185,36 @@ class Batch:
         """
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
-        if self._threaded:
-            outcome = self._step_threaded()
-        elif self.plain:
-            with np.errstate(all="ignore"):
-                outcome = self._loops.step_serial(self._handle)
-        elif self._pace is not None:
-            outcome = self._step_at_pace(self._pace)
-        else:
-            outcome = self._loops.step_serial(self._address)
+        try:
+            if self._threaded:
+                outcome = self._step_threaded()
+            elif self.plain:
+                with np.errstate(all="ignore"):
+                    outcome = self._loops.step_serial(self._handle)
+            elif self._pace is not None:
+                outcome = self._step_at_pace(self._pace)
+            else:
+                outcome = self._loops.step_serial(self._address)
+        except Exception as error:
+            self._explain(error)
+            raise
         if outcome < 0:
             self.fail(outcome)
         return int(outcome)
+
+    def _explain(self, error: Exception) -> None:
+        """Raise WorldError instead of what numba says of a kernel that it cannot compile."""
+        from . import mistakes
+
+        def play() -> None:
+            batch = Batch(self.world, 1, plain=True, autoreset=self.autoreset)
+            batch.reset()
+            batch.random_actions()
+            batch.step()
+
+        mistake = None if self.plain else mistakes.of_compiling(self.world, error, play)
+        if mistake is not None:
+            raise mistake from error
 
     def step_anew(self) -> int:
         """Do what `step` does, with `observations` in new memory: who has the old array keeps it, nothing is copied.
