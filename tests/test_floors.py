@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
     0: "record kernel rng trig names layout desk",
-    1: "world worlds engine pace chance loops lanes episode columns compiler canvas playout uct alphabeta fast",
+    1: "world worlds mistakes engine pace chance loops lanes episode columns compiler canvas playout uct "
+    "alphabeta fast",
     2: "batch agent adapters search",
     # 3: everything else in rl_lab
     4: "envs agents",
