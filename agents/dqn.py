@@ -55,8 +55,9 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     """Return DQN at its start. Raises ValueError for continuous actions."""
     from stable_baselines3 import DQN
 
-    from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one, only_discrete
+    from rl_lab.adapters.sb3_agent import only_discrete
     from rl_lab.adapters.sb3_fast_dqn import FastDQN
+    from rl_lab.adapters.sb3_learner import Sb3Learner, at_least_one
 
     only_discrete("dqn", worlds.world)
     at_least_one(

@@ -58,8 +58,8 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     """Return PPO at its start. Raises ValueError for hyperparameters that do not go together."""
     from stable_baselines3 import PPO
 
-    from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one
     from rl_lab.adapters.sb3_fast import FastPPO
+    from rl_lab.adapters.sb3_learner import Sb3Learner, at_least_one
 
     at_least_one(config, "n_steps", "batch_size", "n_epochs")
     if config.learning_rate_schedule not in ("constant", "linear"):
