@@ -200,15 +200,6 @@ class Sb3Learner:
         restore(self.model, self.name, saved, compiled=self.how == "compiled")
 
 
-def at_least_one(config: Any, *names: str) -> None:
-    """Raise ValueError for the first of these hyperparameters that is below 1."""
-    for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}: expected at least 1")
-    if config.learning_rate < 0:
-        raise ValueError(f"learning_rate={config.learning_rate}: expected at least 0")
-
-
 def _for_rows(
     algorithm: type[BaseAlgorithm], rows: LabVecEnv, arguments: dict[str, Any]
 ) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
