@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lab.agent import Agent, Learner, Saved, hyperparameter
+from rl_lab.agent import Agent, Learner, Saved, check_bounds, hyperparameter
 from rl_lab.batch import WorldInfo, Worlds
 
 
@@ -16,19 +16,19 @@ from rl_lab.batch import WorldInfo, Worlds
 class Config:
     """Hyperparameters; defaults and names are Stable-Baselines3's."""
 
-    learning_rate: float = hyperparameter(3e-4, "of Adam")
+    learning_rate: float = hyperparameter(3e-4, "of Adam", low=0)
     learning_rate_schedule: str = hyperparameter("constant", "constant, or linear to zero at the budget's end")
-    n_steps: int = hyperparameter(2048, "rollout length in each world", "steps")
-    batch_size: int = hyperparameter(64, "minibatch", "rows")
-    n_epochs: int = hyperparameter(10, "passes over a rollout")
-    gamma: float = hyperparameter(0.99, "discount")
-    gae_lambda: float = hyperparameter(0.95, "of generalised advantage estimation")
-    clip_range: float = hyperparameter(0.2, "how far the probability ratio may move from 1")
+    n_steps: int = hyperparameter(2048, "rollout length in each world", "steps", low=1)
+    batch_size: int = hyperparameter(64, "minibatch", "rows", low=1)
+    n_epochs: int = hyperparameter(10, "passes over a rollout", low=1)
+    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    gae_lambda: float = hyperparameter(0.95, "of generalised advantage estimation", low=0, high=1)
+    clip_range: float = hyperparameter(0.2, "how far the probability ratio may move from 1", low=0)
     normalize_advantage: bool = hyperparameter(True, "standardise advantages in each minibatch")
     ent_coef: float = hyperparameter(0.0, "weight of the entropy bonus")
     vf_coef: float = hyperparameter(0.5, "weight of the value loss")
-    max_grad_norm: float = hyperparameter(0.5, "gradients are clipped to this norm")
-    target_kl: float | None = hyperparameter(None, "stop an update's epochs beyond 1.5 times this divergence")
+    max_grad_norm: float = hyperparameter(0.5, "gradients are clipped to this norm", low=0)
+    target_kl: float | None = hyperparameter(None, "stop an update's epochs beyond 1.5 times this divergence", low=0)
     use_sde: bool = hyperparameter(False, "state-dependent exploration, for continuous actions")
     sde_sample_freq: int = hyperparameter(-1, "steps between new exploration matrices; -1: once a rollout", "steps")
     policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
@@ -58,10 +58,10 @@ def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: s
     """Return PPO at its start. Raises ValueError for hyperparameters that do not go together."""
     from stable_baselines3 import PPO
 
-    from rl_lab.adapters.sb3_agent import Sb3Learner, at_least_one
     from rl_lab.adapters.sb3_fast import FastPPO
+    from rl_lab.adapters.sb3_learner import Sb3Learner
 
-    at_least_one(config, "n_steps", "batch_size", "n_epochs")
+    check_bounds(config)
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
     agents = len(worlds.world.agents)

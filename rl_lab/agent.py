@@ -99,9 +99,22 @@ class Factory(Protocol):
         """Return the agent that `save_agent` saved. Raises ValueError where the state does not fit."""
 
 
-def hyperparameter(default: Any, meaning: str, unit: str = "") -> Any:
-    """Declare one field of a Config: its default, one line of meaning and, if it has one, its unit."""
-    metadata = {"meaning": meaning, "unit": unit}
+def hyperparameter(
+    default: Any, meaning: str, unit: str = "", *, low: float | None = None, high: float | None = None
+) -> Any:
+    """Declare one field of a Config: its default, one line of meaning and, if it has them, its unit and its bounds."""
+    metadata = {"meaning": meaning, "unit": unit, "low": low, "high": high}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_bounds(config: Any) -> None:
+    """Raise ValueError for the first hyperparameter of a Config that is outside its bounds; None has none."""
+    for field in dataclasses.fields(config):
+        value, low, high = getattr(config, field.name), field.metadata["low"], field.metadata["high"]
+        if value is None or low is None:
+            continue
+        if not low <= value or (high is not None and not value <= high):
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
+            raise ValueError(f"{field.name}={value}: expected {expected}")

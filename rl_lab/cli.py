@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,8 +17,12 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error does."""
 
     def error(self, message: str) -> NoReturn:
-        from .names import one_line
+        from .names import nearest, one_line
 
+        message = message.removesuffix(", key=value")  # of which there may be none
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong is not None:
+            message = f"{message[: wrong.start()]}no {wrong[1]!r}; {nearest(wrong[1], re.findall('[a-z]+', wrong[2]))}"
         if message.endswith("COMMAND"):
             message += f" ({', '.join(module.name for module in pkgutil.iter_modules(commands.__path__))})"
         self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")

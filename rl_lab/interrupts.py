@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .run import Run
+
+
+GRACE = 2.5  # seconds that an iteration has to end in after a signal: all must be over within 5
 
 
 class Interrupted(Exception):
@@ -17,6 +24,7 @@ class Interrupted(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+        self.given_up = False  # in the middle of an iteration, which is done again after the checkpoint before it
         self.run: Run | None = None
 
 
@@ -25,19 +33,52 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.code = 0
+        self._giving_up = self._inside = False
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Interrupts:
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._giving_up:
+            self._giving_up = False
+            if self._inside:
+                raise KeyboardInterrupt  # an Exception would be taken for a failed compilation by numba
+            return
         if self.code:
             os._exit(128 + number)
         self.code = 128 + number
+        self._timer = threading.Timer(GRACE, self._give_up)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _give_up(self) -> None:
+        self._giving_up = True
+        _thread.interrupt_main(signal.SIGINT)
+
+    @contextmanager
+    def iteration(self) -> Iterator[None]:
+        """Give up what runs inside, with Interrupted, where it goes on for `GRACE` seconds after a signal.
+
+        A first iteration compiles for longer than that, and the library's own learner can take longer too. What it
+        worked on is half done then, and not to be saved.
+        """
+        self._inside = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            stop = Interrupted(self.code)
+            stop.given_up = True
+            raise stop from None
+        finally:
+            self._inside = False
 
     def check(self, *_: Any) -> None:
         """Raise Interrupted once a signal has come; takes any arguments so that it can serve as a progress callback."""

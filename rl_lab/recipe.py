@@ -112,7 +112,10 @@ def _check_data(path: Path, node: Any) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of what an error says; of YAML that cannot be read, where and why."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is not None and problem:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
     return str(error).strip().partition("\n")[0]
 
 

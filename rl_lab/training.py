@@ -157,6 +157,7 @@ class _Training:
         try:
             if self.learner.steps:
                 self._select()  # the run may have been stopped in the middle of it
+            self.interrupts.check()
             while self.learner.steps < self.scenario.budget:
                 self._iterate()
             self._save()
@@ -169,7 +170,8 @@ class _Training:
         return result
 
     def _iterate(self) -> None:
-        values = self.learner.advance()
+        with self.interrupts.iteration():
+            values = self.learner.advance()
         self.unsaved = True
         begin = time.perf_counter()
         steps, elapsed = self.learner.steps, self._elapsed()

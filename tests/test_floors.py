@@ -25,12 +25,13 @@ FLOORS: dict[int, str] = {
 UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "shown")}
 # Who imports what is slow to import or drags much along: at the top of a file only in adapters/.
 OWNERS = {
-    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_policy "
-    "adapters.sb3_rows assembly bench.learning doctor exploit run trained",
+    "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy "
+    "adapters.sb3_rows adapters.sb3_state assembly bench.learning doctor exploit run trained",
     "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_ahead adapters.sb3_fast adapters.sb3_fast_dqn "
-    "adapters.sb3_greedy adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows adapters.sb3_zip agents.dqn "
-    "agents.ppo bench.learning",
-    "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_plan adapters.sb3_rows adapters.sb3_zip",
+    "adapters.sb3_greedy adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows adapters.sb3_state "
+    "adapters.sb3_zip agents.dqn agents.ppo bench.learning",
+    "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_rows "
+    "adapters.sb3_zip",
     "greenlet": "team",
     "pygame": "adapters.pygame_canvas adapters.window",
     "moviepy": "adapters.mp4",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -135,6 +136,28 @@ def test_signals_leave_a_checkpoint_within_5_seconds(
     assert process.returncode == status
     assert f"rl-lab resume {folder}" in errors
     assert checkpoint.latest(folder / "checkpoints")[0] is not None
+    subprocess.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
+    assert outcome(folder) == uninterrupted["ppo"]
+
+
+def test_a_signal_while_compiling_is_obeyed_within_5_seconds(tmp_path: Path, uninterrupted: dict) -> None:
+    """A first start compiles for half a minute within one iteration, which is given up then."""
+    folder = tmp_path / "run"
+    cold = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        train("ppo", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=cold
+    )
+    while not (folder / "metrics.jsonl").exists():  # opened just before the first iteration
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    took = time.monotonic() - begin
+    assert process.returncode == 130
+    assert f"stopped before its next checkpoint; go on with: rl-lab resume {folder}" in errors
+    assert took < 5
     subprocess.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
     assert outcome(folder) == uninterrupted["ppo"]
 

@@ -84,6 +84,8 @@ class ForeignBatch:
             known = identity in gymnasium.registry
             hint = "" if known or not ids else f"; did you mean {'gym:' + ids[0]!r}?"
             reason = str(error).partition("\n")[0]
+            if hint:
+                reason = reason.partition(" Did you mean")[0]  # Gymnasium's guess lacks what the command needs
             raise ValueError(f"cannot make world {name!r}: {reason.rstrip('.')}{hint}") from None
         self.n, self.autoreset, self.renders = n, autoreset, render
         space, action = self.env.single_observation_space, self.env.single_action_space

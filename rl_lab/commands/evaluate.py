@@ -121,7 +121,7 @@ def _of_agent(name: str, overrides: list[str], compose: Any) -> Any:
 
     worlds = [o.partition("=")[2] for o in overrides if o.startswith("world=")]
     if not worlds:
-        raise UsageError(f"say which world {name} is for: rl-lab evaluate {name} world=NAME")
+        raise UsageError(f"say which world {name} is for: add world=NAME")
     if catalogue.learns(name):
         raise UsageError(f"{name} must be trained first: rl-lab train {worlds[-1]} agent={name}")
     return compose(worlds[-1], [*overrides, f"agent={name}"])

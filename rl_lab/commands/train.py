@@ -66,10 +66,8 @@ def _train(scenario: Scenario, quiet: bool) -> Result:
 def interrupted(stop: Any) -> int:
     """Print how to go on after Ctrl-C or SIGTERM; return the exit status."""
     if stop.run is not None:
-        print(
-            f"\nstopped at a checkpoint; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}",
-            file=sys.stderr,
-        )
+        where = "before its next checkpoint" if stop.given_up else "at a checkpoint"
+        print(f"\nstopped {where}; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}", file=sys.stderr)
     return int(stop.code)
 
 
