@@ -74,4 +74,5 @@ def of_compiling(world: World, error: Exception, play: Callable[[], object]) -> 
     except Exception as plain:
         if place := place_of(plain, files):
             return WorldError(one_line(f"{place}{advised(plain)}"))
-    return WorldError(one_line(f"{world.name}: {of_compiler(str(error), files)}; see rl-lab check {world.name}"))
+    said = of_compiler(str(error), files)
+    return WorldError(one_line(said if said.startswith("/") else f"{world.name} {said}; see rl-lab check {world.name}"))
