@@ -38,8 +38,7 @@ def board(channels: int) -> Box:
 @kernel
 def obeyed(s: GameState, action: int, p: GameParams) -> int:
     """Return the action of this step: the one given or, by chance, the last one again. Makes one draw."""
-    if uniform(s, ZERO, ONE) >= p.sticky_action_prob:
-        s.action = action
+    s.action = action if uniform(s, ZERO, ONE) >= p.sticky_action_prob else s.action  # no branch to be guessed wrong
     return s.action
 
 

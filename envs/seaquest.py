@@ -17,38 +17,44 @@ import math
 
 from rl_lab.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, RED, Color, translucent
 from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel, u2
+from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i2, i8, kernel
 
 from ._minatar import DOWN, FIRE, HORIZON, LEFT, RIGHT, SIDE, UP, GameState, RampingParams, board, cells, centre, obeyed
 
-LAST, DEEPEST, ROW = SIDE - 1, SIDE - 2, 2**SIDE - 1
+LAST, DEEPEST = SIDE - 1, SIDE - 2
+HALF = SIDE * SIDE // 2  # cells: a board of bits is two words, the upper five rows and the lower
+FIRST = sum(1 << SIDE * row for row in range(SIDE // 2))  # the first column's bits in a word
+ALL = 2**HALF - 1
+BUT_FIRST, BUT_LAST = ALL - FIRST, ALL - (FIRST << LAST)
 AIR, CREW = 200, 6
 RELOAD, DIVER_EVERY, DIVER_PACE, SHOT_EVERY = 5, 30, 5, 10  # steps
 SLOWEST_SPAWN, SLOWEST_PACE, FASTEST_PACE = 20, 5, 2
-FISH, SUB, DIVER = range(3)
-X, Y, HEADING, WAIT, AIM = range(5)  # of a swimmer: cell, -1 left or 1 right, steps to its next move, to its next shot
-MANY = 32  # of a kind; one more would not be let in, but so many do not come even at the fastest
+FISH, SUB, DIVER = 5, 6, 9  # kinds of swimmer, by their channels
+X, Y, HEADING, WAIT, AIM, KIND = range(6)  # cell, -1 left or 1 right, steps to its next move, to a next shot
+AWAY = -1  # column of a swimmer that is to be taken out
+MANY = 36  # one more would not be let in, but so many do not come even at the fastest
 ROUND = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]  # what is drawn
 SUN: Color = (255, 226, 150)
 
 
 class State(GameState):
-    x: i4 = bounded(0, low=0, high=LAST)  # of the bow
-    y: i4 = bounded(0, low=0, high=DEEPEST)
-    heading: i4 = bounded(0, low=-1, high=1)
-    air: i4 = bounded(0, low=-1, high=AIR)
-    aboard: i4 = bounded(0, high=CREW)  # divers; fewer than none are owed
-    surfaced: i4 = bounded(0, low=0, high=1)  # and not dived again since
-    level: i4 = bounded(0, low=0)
-    spawn: i4 = bounded(0, low=0, high=SLOWEST_SPAWN)  # steps from enemy to enemy
-    pace: i4 = bounded(0, low=0, high=SLOWEST_PACE)  # steps that an enemy rests between moves
-    spawn_wait: i4 = bounded(0, low=0, high=SLOWEST_SPAWN)
-    diver_wait: i4 = bounded(0, low=0, high=DIVER_EVERY)
-    fire_wait: i4 = bounded(0, low=0, high=RELOAD)
-    torpedoes: u2[2, SIDE] = bounded(0, low=0, high=ROW)  # flying left and right in each row, a bit a column
-    shots: u2[2, SIDE] = bounded(0, low=0, high=ROW)  # of the enemies' submarines
-    count: i4[3] = bounded(0, low=0, high=MANY)  # of each kind
-    them: i1[3, MANY, 5] = bounded(0, low=-1, high=LAST)  # the swimmers; one range for all: AIM counts down to -1
+    # Small and in the order of use: a step reads two or three lines of the processor's cache instead of eight.
+    x: i1 = bounded(0, low=0, high=LAST)  # of the bow
+    y: i1 = bounded(0, low=0, high=DEEPEST)
+    heading: i1 = bounded(0, low=-1, high=1)
+    surfaced: i1 = bounded(0, low=0, high=1)  # and not dived again since
+    air: i2 = bounded(0, low=-1, high=AIR)
+    aboard: i2 = bounded(0, high=CREW)  # divers; fewer than none are owed
+    level: i2 = bounded(0, low=0)
+    spawn: i1 = bounded(0, low=0, high=SLOWEST_SPAWN)  # steps from enemy to enemy
+    pace: i1 = bounded(0, low=0, high=SLOWEST_PACE)  # steps that an enemy rests between moves
+    spawn_wait: i1 = bounded(0, low=0, high=SLOWEST_SPAWN)
+    diver_wait: i1 = bounded(0, low=0, high=DIVER_EVERY)
+    fire_wait: i1 = bounded(0, low=0, high=RELOAD)
+    count: i1 = bounded(0, low=0, high=MANY)  # of swimmers
+    torpedoes: i8[2, 2] = bounded(0, low=0, high=ALL)  # flying left and right; a bit a cell, see HALF
+    shots: i8[2, 2] = bounded(0, low=0, high=ALL)  # of the enemies' submarines
+    them: i1[MANY, 6] = bounded(0, low=-1, high=LAST)  # swimmers as they came; one range for all: AIM goes down to -1
 
 
 Params = RampingParams
@@ -67,101 +73,121 @@ def come(s: State, enemy: bool) -> None:
     heading = 1 - 2 * integers(s, 2)
     kind = DIVER if not enemy else SUB if integers(s, 3) == 0 else FISH
     y = 1 + integers(s, DEEPEST)
-    n = s.count[kind]
+    n = s.count
     full = n == MANY
-    for other in range(2 if enemy else 0):
-        for i in range(s.count[other]):
-            full |= s.them[other, i, Y] == y and s.them[other, i, HEADING] != heading
+    for i in range(n if enemy else 0):
+        full |= s.them[i, KIND] != DIVER and s.them[i, Y] == y and s.them[i, HEADING] != heading
     if not full:
-        it = s.them[kind, n]
-        it[X], it[Y], it[HEADING], it[AIM] = 0 if heading > 0 else LAST, y, heading, SHOT_EVERY - 1
-        it[WAIT] = s.pace if enemy else DIVER_PACE
-        s.count[kind] = n + 1
-
-
-@kernel
-def leave(s: State, kind: int, i: int) -> None:
-    """Take a swimmer out; the others stay in order."""
-    n = s.count[kind] - 1
-    for k in range(i, n + 1):
-        for field in range(5):
-            s.them[kind, k, field] = s.them[kind, k + 1, field] if k < n else 0
-    s.count[kind] = n
+        it = s.them[n]
+        it[X], it[Y], it[HEADING], it[KIND] = 0 if heading > 0 else LAST, y, heading, kind
+        it[WAIT], it[AIM] = s.pace if enemy else DIVER_PACE, SHOT_EVERY - 1
+        s.count = n + 1
 
 
 @kernel
 def launch(flying: Array, x: int, y: int, heading: int) -> None:
-    side = 1 if heading > 0 else 0
-    flying[side, y] = flying[side, y] | 1 << x
+    side, half = 1 if heading > 0 else 0, 1 if y >= SIDE // 2 else 0
+    flying[side, half] |= 1 << SIDE * y + x - HALF * half
 
 
 @kernel
 def fly(flying: Array) -> None:
     """Move torpedoes or shots on by a cell."""
-    for y in range(SIDE):
-        flying[0, y] = flying[0, y] >> 1
-        flying[1, y] = flying[1, y] << 1 & ROW
+    for half in range(2):
+        flying[0, half] = (flying[0, half] & BUT_FIRST) >> 1
+        flying[1, half] = (flying[1, half] & BUT_LAST) << 1
 
 
 @kernel
 def at(flying: Array, x: int, y: int) -> bool:
-    return (flying[0, y] | flying[1, y]) >> x & 1 != 0
+    half = 1 if y >= SIDE // 2 else 0
+    return (flying[0, half] | flying[1, half]) >> SIDE * y + x - HALF * half & 1 != 0
 
 
 @kernel
-def struck(s: State, x: int, y: int) -> bool:
-    """Say whether a torpedo is in a cell, and take it away."""
-    hit = x >= 0 and at(s.torpedoes, x, y)  # which it is but in damaged states
+def row(flying: Array, side: int, y: int) -> int:
+    """Return what flies to a side in a row, a bit a column."""
+    half = 1 if y >= SIDE // 2 else 0
+    return flying[side, half] >> SIDE * y - HALF * half & 2**SIDE - 1
+
+
+@kernel
+def struck(s: State, i: int) -> bool:
+    """Say whether a torpedo is in a swimmer's cell; if so it is gone, and the swimmer is to be."""
+    x, y = s.them[i, X], s.them[i, Y]
+    hit = 0 <= x <= LAST and at(s.torpedoes, x, y)
     if hit:
+        half = 1 if y >= SIDE // 2 else 0
         for side in range(2):
-            s.torpedoes[side, y] = s.torpedoes[side, y] & ~(1 << x)
+            s.torpedoes[side, half] &= ~(1 << SIDE * y + x - HALF * half)
+        s.them[i, X] = AWAY
     return hit
+
+
+@kernel
+def part(s: State) -> None:
+    """Take out who has swum or been taken away; the others stay in order."""
+    n = 0
+    for i in range(s.count):
+        if 0 <= s.them[i, X] <= LAST:
+            for field in range(6):
+                s.them[n, field] = s.them[i, field]
+            n += 1
+    for i in range(n, s.count):
+        for field in range(6):
+            s.them[i, field] = 0
+    s.count = n
 
 
 @kernel
 def move_torpedoes(s: State) -> float:
     """Move ours and return how many hit: in each cell the fish, or else submarine, that came first."""
-    hits = 0.0
     fly(s.torpedoes)
-    for kind in range(2):
-        i = 0
-        while i < s.count[kind]:
-            if struck(s, s.them[kind, i, X], s.them[kind, i, Y]):
-                leave(s, kind, i)
-                hits += 1.0
-            else:
-                i += 1
+    near = False
+    for i in range(s.count):
+        near |= (s.them[i, KIND] != DIVER) & at(s.torpedoes, s.them[i, X], s.them[i, Y])
+    hits = 0.0
+    if near:
+        for kind in range(FISH, SUB + 1):
+            for i in range(s.count):
+                if s.them[i, KIND] == kind and struck(s, i):
+                    hits += 1.0
+        part(s)
     return hits
 
 
 @kernel
 def move_swimmers(s: State) -> tuple[float, bool]:
-    """Move divers, submarines, fish; return how many swam into a torpedo and if an enemy touched the bow."""
-    hits, over = 0.0, False
-    for kind in range(DIVER, -1, -1):
-        for i in range(s.count[kind] - 1, -1, -1):  # the last one first: it matters where one more diver fits aboard
-            it = s.them[kind, i]
-            met, moves, room = it[X] == s.x and it[Y] == s.y, it[WAIT] == 0, s.aboard < CREW
-            if kind != DIVER or not met or not room:
-                it[X] += it[HEADING] if moves else 0
-                it[WAIT] = (DIVER_PACE if kind == DIVER else s.pace) if moves else it[WAIT] - 1
-            x, y = it[X], it[Y]
-            meets, gone = x == s.x and y == s.y, x < 0 or x > LAST
-            if kind == DIVER:
-                if meets and room:
-                    s.aboard += 1
-                    gone = True
-            else:
-                over |= met or meets
-                if kind == SUB and not gone:
-                    if it[AIM] < 0:
-                        launch(s.shots, x, y, it[HEADING])
-                    it[AIM] = SHOT_EVERY - 1 if it[AIM] < 0 else it[AIM] - 1
-                if moves and not gone and not meets and struck(s, x, y):
-                    gone = True
+    """Move them; return how many swam into a torpedo and if an enemy touched the bow.
+
+    The last one first: it matters where one more diver fits aboard. Of enemies in a torpedo's cell, submarines do.
+    """
+    over, near = False, False
+    for i in range(s.count - 1, -1, -1):
+        it = s.them[i]
+        x, y, kind, wait, aim = it[X], it[Y], it[KIND], it[WAIT], it[AIM]
+        diver, moves, met = kind == DIVER, wait == 0, (x == s.x) & (y == s.y)
+        x += it[HEADING] if moves else 0
+        meets = met | ((x == s.x) & (y == s.y))
+        boards = meets & diver & (s.aboard < CREW)
+        s.aboard += 1 if boards else 0
+        over |= meets & (not diver)
+        x = AWAY if boards else x
+        it[X], it[WAIT] = x, (DIVER_PACE if diver else s.pace) if moves else wait - 1
+        gone = (x < 0) | (x > LAST)
+        if kind == SUB and aim < 0 and not gone:
+            launch(s.shots, x, y, it[HEADING])
+        it[AIM] = SHOT_EVERY - 1 if aim < 0 else aim - 1
+        near |= gone | at(s.torpedoes, max(x, 0), y)
+    hits = 0.0
+    if near:
+        # Who was in a torpedo's cell already has been hit by it: it is those that have moved.
+        for kind in range(SUB, FISH - 1, -1):
+            for i in range(s.count - 1, -1, -1):
+                touches = s.them[i, X] == s.x and s.them[i, Y] == s.y
+                if s.them[i, KIND] == kind and not touches and struck(s, i):
                     hits += 1.0
-            if gone:
-                leave(s, kind, i)
+        part(s)
     return hits, over
 
 
@@ -190,12 +216,9 @@ def surface(s: State, p: Params) -> float:
 
 @kernel
 def steered(x: int, y: int, heading: int, action: int) -> tuple[int, int, int]:
-    """Return the bow's cell and heading after an action."""
-    if action == LEFT:
-        return max(x - 1, 0), y, -1
-    if action == RIGHT:
-        return min(x + 1, LAST), y, 1
-    return x, max(y - 1, 0) if action == UP else min(y + 1, DEEPEST) if action == DOWN else y, heading
+    """Return the bow's cell and heading after an action. No branches: chance decides, so none could be foreseen."""
+    dx, dy = (action == RIGHT) - (action == LEFT), (action == DOWN) - (action == UP)
+    return min(max(x + dx, 0), LAST), min(max(y + dy, 0), DEEPEST), dx if dx != 0 else heading
 
 
 @kernel
@@ -229,43 +252,49 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
 
 
 @kernel
+def show(flying: Array, channel: int, out: Array) -> None:
+    for half in range(2):
+        bits, y = flying[0, half] | flying[1, half], SIDE // 2 * half
+        while bits != 0:
+            for x in range(SIDE if bits & 2**SIDE - 1 else 0):
+                out[y, x, channel] = bits >> x & 1
+            bits, y = bits >> SIDE, y + 1
+
+
+@kernel
 def observe(s: State, p: Params, out: Array) -> None:
     out[s.y, s.x, 0] = 1
     out[s.y, min(max(s.x - s.heading, 0), LAST), 1] = 1
-    for kind in range(3):
-        for i in range(s.count[kind]):
-            x, y = s.them[kind, i, X], s.them[kind, i, Y]
-            out[y, x, 9 if kind == DIVER else 5 + kind] = 1
-            behind = x - s.them[kind, i, HEADING]
-            if 0 <= behind <= LAST:
-                out[y, behind, 3] = 1
-    for y in range(LAST):
-        torpedoes, shots = s.torpedoes[0, y] | s.torpedoes[1, y], s.shots[0, y] | s.shots[1, y]
-        for x in range(SIDE if torpedoes | shots else 0):
-            out[y, x, 2] = torpedoes >> x & 1
-            out[y, x, 4] = shots >> x & 1
-    for k in range(gauge(s.air)):
-        out[LAST, k, 7] = 1
-    for k in range(s.aboard):
-        out[LAST, LAST - 1 - k, 8] = 1
+    for i in range(s.count):
+        it = s.them[i]
+        x, y = it[X], it[Y]
+        out[y, x, it[KIND]] = 1
+        behind = x - it[HEADING]
+        if 0 <= behind <= LAST:
+            out[y, behind, 3] = 1
+    show(s.torpedoes, 2, out)
+    show(s.shots, 4, out)
+    for k in range(SIDE):
+        out[LAST, k, 7] = s.air >= AIR // SIDE * (k + 1)
+    for k in range(CREW):
+        out[LAST, LAST - 1 - k, 8] = k < s.aboard
 
 
 @kernel
 def danger(s: State, x: int, y: int) -> int:
     """Return 2 if something may hit a bow in this cell now, 1 if in the step after, 0 if not."""
     worst = 1 if s.spawn_wait <= 1 and y > 0 and (x == 0 or x == LAST) else 0
-    for kind in range(2):
-        for i in range(s.count[kind]):
-            them = s.them[kind, i]
-            if them[Y] == y:
-                ahead = (x - them[X]) * them[HEADING]  # cells that it has to go
-                shoots = kind == SUB and them[AIM] <= 0 and ahead <= 3
-                if ahead == 0 or (ahead > 0 and ((ahead == 1 and them[WAIT] == 0) or (shoots and ahead < 3))):
-                    worst = 2
-                elif ahead > 0 and ((ahead == 1 and them[WAIT] == 1) or shoots):
-                    worst = max(worst, 1)
+    for i in range(s.count):
+        it = s.them[i]
+        if it[Y] == y and it[KIND] != DIVER:
+            ahead = (x - it[X]) * it[HEADING]  # cells that it has to go
+            shoots = it[KIND] == SUB and it[AIM] <= 0 and ahead <= 3
+            if ahead == 0 or (ahead > 0 and ((ahead == 1 and it[WAIT] == 0) or (shoots and ahead < 3))):
+                worst = 2
+            elif ahead > 0 and ((ahead == 1 and it[WAIT] == 1) or shoots):
+                worst = max(worst, 1)
     for away in range(3):
-        if (s.shots[0, y] >> x >> away | s.shots[1, y] << away >> x) & 1:
+        if (row(s.shots, 0, y) >> x >> away | row(s.shots, 1, y) << away >> x) & 1:
             worst = max(worst, 2 if away < 2 else 1)
     return worst
 
@@ -278,14 +307,13 @@ def expert(s: State, p: Params) -> int:
     for action in range(6):
         x, y, heading = steered(s.x, s.y, s.heading, action)
         score, diver, enemy, hits = -300 * danger(s, x, y), 99, 99, False
-        for kind in range(3):
-            for i in range(s.count[kind]):
-                away, aside = (s.them[kind, i, X] - x) * heading, abs(s.them[kind, i, Y] - y)
-                if kind == DIVER:
-                    diver = min(diver, abs(away) + aside)
-                else:
-                    enemy = min(enemy, 3 * aside + abs(away - 3) + max(6 - 2 * away, 0))
-                    hits |= away > 0 and aside == 0
+        for i in range(s.count):
+            away, aside = (s.them[i, X] - x) * heading, abs(s.them[i, Y] - y)
+            if s.them[i, KIND] == DIVER:
+                diver = min(diver, abs(away) + aside)
+            else:
+                enemy = min(enemy, 3 * aside + abs(away - 3) + max(6 - 2 * away, 0))
+                hits |= away > 0 and aside == 0
         if y == 0 and s.y > 0 and not up:
             score -= 2000 if s.aboard == 0 else 150
         if y <= 1 and s.y > 1 and s.aboard == 0:
@@ -330,20 +358,20 @@ def draw_swimmer(canvas: Canvas, kind: int, x: float, y: float, ahead: int) -> N
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
     cells(canvas)
-    for row in range(1, SIDE):  # the water, darker the deeper
+    for deep in range(1, SIDE):  # the water, darker the deeper
         for size, light in (1.0, 10), (0.94, 0):
-            color = 226 - 10 * row - light, 238 - 6 * row - light, 247 - 3 * row - light
+            color = 226 - 10 * deep - light, 238 - 6 * deep - light, 247 - 3 * deep - light
             for column in range(SIDE):
-                canvas.rectangle(*centre(row, column), size, size, color, corner=0.12 if size < 1 else 0)
+                canvas.rectangle(*centre(deep, column), size, size, color, corner=0.12 if size < 1 else 0)
     canvas.line([(k / 16, LAST + 0.06 * math.sin(0.8 * k + 0.4 * s.t)) for k in range(16 * SIDE + 1)], BLUE, 0.08)
-    for kind in range(3):
-        for i in range(s.count[kind]):
-            draw_swimmer(canvas, kind, *centre(s.them[kind, i, Y], s.them[kind, i, X]), s.them[kind, i, HEADING])
+    for i in range(s.count):
+        it = s.them[i]
+        draw_swimmer(canvas, it[KIND], *centre(it[Y], it[X]), it[HEADING])
     for flying, color in (s.torpedoes, BLUE), (s.shots, RED):
-        for row, column in (divmod(k, SIDE) for k in range(SIDE * SIDE)):
+        for deep, column in (divmod(k, SIDE) for k in range(SIDE * SIDE)):
             for side, ahead in (0, -1), (1, 1):
-                if flying[side, row] >> column & 1:
-                    x, y = centre(row, column)
+                if row(flying, side, deep) >> column & 1:
+                    x, y = centre(deep, column)
                     canvas.line([(x - 0.5 * ahead, y), (x, y)], translucent(color, 0.3), 0.1)
                     canvas.line([(x - 0.1 * ahead, y), (x + 0.25 * ahead, y)], color, 0.17)
     x, y = centre(s.y, s.x)

@@ -85,7 +85,7 @@ def _make_league(
     def seat(index: int, roster: Roster) -> Seated:
         # Some of them move at a time, and threads would be in each other's way.
         worlds = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed, threads=1)
-        view = views[names[index]] = Seated(worlds, roster, seed=scenario.seed)
+        view = views[names[index]] = Seated(worlds, roster, seed=scenario.seed, opening=config.opening)
         view.seed(scenario.seed, index * _APART)  # no two learners' worlds draw alike
         return view
 

@@ -12,6 +12,7 @@ from .rng import philox
 from .world import Array
 
 if TYPE_CHECKING:
+    from .batch import Worlds
     from .engine import Batch
 
 
@@ -73,6 +74,14 @@ def uniforms(keys: Array, steps: Array, shape: tuple[int, ...] = ()) -> Array:
     drawn = philox(low, high + places) >> np.uint64(11)
     numbers: Array = (drawn * 2.0**-53).reshape(len(keys), *shape)
     return numbers
+
+
+def move_at_random(worlds: Worlds, rows: Array, keys: Array, steps: Array) -> None:
+    """Let chance move for these rows, int64 [R]; what it draws depends on their keys and steps, [R], alone."""
+    taken, seats = worlds.actions.reshape(-1, *worlds.actions.shape[2:]), rows % worlds.actions.shape[1]
+    legal = worlds.legal.reshape(len(taken), -1)[rows] if worlds.world.masked else None
+    uniform = uniforms(keys, steps, taken.shape[1:])
+    taken[rows] = actions_at(uniform, worlds.world.action_spaces, seats, legal)
 
 
 def fill(batch: Batch, uniform: Array) -> None:

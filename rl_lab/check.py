@@ -6,13 +6,11 @@ for a while, which drives it to its ends.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,8 @@ from gymnasium.vector import AutoresetMode
 
 from .chance import fill
 from .engine import Batch
-from .guard import OutOfRangeError, authored_files, guard, place_of
+from .guard import OutOfRangeError, guard
+from .mistakes import advised, authored_files, of_compiler, place_of
 from .names import UsageError, one_line
 from .world import Array, World, WorldError
 
@@ -135,9 +134,9 @@ def explained(error: BaseException, files: set[str] | None) -> str:
     """Return an error as a finding: file, line, what happened, and what to do about it where that is known."""
     if isinstance(error, WorldError):
         return str(error)  # it has them
-    place, text = place_of(error, files), f"{type(error).__name__}: {error}"
+    place, text = place_of(error, files), advised(error)
     if type(error).__module__.startswith("numba"):
-        return _of_compiler(str(error), files)
+        return of_compiler(str(error), files)
     advice = ""
     if isinstance(error, OutOfRangeError):
         text, advice = str(error), "; compiled code would not notice: check the index, or give its field bounded(...)"
@@ -146,16 +145,6 @@ def explained(error: BaseException, files: set[str] | None) -> str:
     elif isinstance(error, ZeroDivisionError):
         advice = "; compiled code would go on with infinity or NaN: exclude 0 first"
     return f"{place}{text}{advice}"
-
-
-def _of_compiler(text: str, files: set[str] | None) -> str:
-    """Return numba's message as one line: the author's line it is about, and what cannot be done there."""
-    pattern = r'File "([^"]+)", line (\d+)|Raised from (\S+) \((\d+)\)'
-    places = [(str(Path(a or c).resolve()), b or d) for a, b, c, d in re.findall(pattern, text)]  # relative, they are
-    place = next((f"{path}:{line} " for path, line in places if files is None or path in files), "")
-    lines = [re.sub(pattern, "", line).strip() for line in text.splitlines() if not line.startswith("Failed in")]
-    said = " ".join([line for line in lines if line.strip(":.") and not line.startswith(("def ", "<source"))][:2])
-    return f"{place}does not compile: {said[:240]}; what kernels may do is in CONTRIBUTING.md"
 
 
 def properties() -> dict[str, Property]:

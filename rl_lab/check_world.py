@@ -17,8 +17,8 @@ import numpy as np
 from .chance import fill
 from .check import Skip, Subject
 from .engine import Batch
-from .guard import authored_files, place_of
 from .kernel import where
+from .mistakes import authored_files, place_of
 from .world import Array, World
 
 _SHOWN = "observations rewards terminated truncated legal active departed"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code alone
 _QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
 _KEPT: list[Any] = []  # functions whose addresses are in use
 _KERNELS = ("reset", "step", "observe", "legal", "expert", "novice")
@@ -155,9 +156,9 @@ def assemble(name: str, templates: tuple[Path, ...], namespace: dict[str, Any], 
         "prange": numba.prange,
         "address_to_pointer": _address_to_pointer(),
         "inlined": inlining(),
-        "outlined": numba.njit(**_OPTIONS),
-        "quick": numba.njit(fastmath=_QUICK, **_OPTIONS),
-        "jit": numba.njit(cache=True, **_OPTIONS),
+        "outlined": numba.njit(**_INNER),
+        "quick": numba.njit(fastmath=_QUICK, **_INNER),
+        "jit": numba.njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS),
         "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
         **namespace,
     }
@@ -170,7 +171,7 @@ def inlining() -> Any:
     """Return the decorator that compiles a function into whoever calls it."""
     import numba
 
-    return partial(numba.njit, forceinline=True, **_OPTIONS)
+    return partial(numba.njit, forceinline=True, **_INNER)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The engine: N copies of a world stepped by compiled loops over arrays that never move."""
+"""The engine: N copies of a world stepped by compiled loops over arrays that do not move."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Batch:
-    """N worlds x A agents, owned as contiguous arrays that never move.
+    """N worlds x A agents, owned as contiguous arrays that never move (but `observations`, where `step_anew` is used).
 
     actions             int64 [N, A], or float32 [N, A, k]     written by the caller
     observations        [N, A, *shape] of the space's dtype    valid after reset and step
@@ -85,7 +85,7 @@ class Batch:
         self.world, self.n, self.plain, self.autoreset = world, n, plain, autoreset
         agents, shape = len(world.agents), world.observation.shape
         # Loops that step a block of worlds at a time step all of the last one: there is room for it.
-        room = columns.room(world, n)
+        self._room = room = columns.room(world, n)
         self.states = world.State.zeros(room)[:n]
         self.params = world.Params.zeros(1 if len(params) == 1 else room)[: len(params)]
         self.params[...] = params
@@ -170,7 +170,11 @@ class Batch:
 
     def _run_reset(self, mask: Array) -> None:
         with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
-            outcome = self._loops.reset_masked(self._handle, mask)
+            try:
+                outcome = self._loops.reset_masked(self._handle, mask)
+            except Exception as error:
+                self._explain(error)
+                raise
         if outcome < 0:
             self.fail(outcome)
 
@@ -181,18 +185,62 @@ class Batch:
         """
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
-        if self._threaded:
-            outcome = self._step_threaded()
-        elif self.plain:
-            with np.errstate(all="ignore"):
-                outcome = self._loops.step_serial(self._handle)
-        elif self._pace is not None:
-            outcome = self._step_at_pace(self._pace)
-        else:
-            outcome = self._loops.step_serial(self._address)
+        try:
+            if self._threaded:
+                outcome = self._step_threaded()
+            elif self.plain:
+                with np.errstate(all="ignore"):
+                    outcome = self._loops.step_serial(self._handle)
+            elif self._pace is not None:
+                outcome = self._step_at_pace(self._pace)
+            else:
+                outcome = self._loops.step_serial(self._address)
+        except Exception as error:
+            self._explain(error)
+            raise
         if outcome < 0:
             self.fail(outcome)
         return int(outcome)
+
+    def _explain(self, error: Exception) -> None:
+        """Raise WorldError instead of what numba says of a kernel that it cannot compile."""
+        from . import mistakes
+
+        def play() -> None:
+            batch = Batch(self.world, 1, plain=True, autoreset=self.autoreset)
+            batch.reset()
+            batch.random_actions()
+            batch.step()
+
+        mistake = None if self.plain else mistakes.of_compiling(self.world, error, play)
+        if mistake is not None:
+            raise mistake from error
+
+    def step_anew(self) -> int:
+        """Do what `step` does, with `observations` in new memory: who has the old array keeps it, nothing is copied.
+
+        Raises as `step` does, and ValueError where worlds stay ended: their rows would not be written again.
+        """
+        if self.autoreset == AutoresetMode.DISABLED:
+            raise ValueError("step_anew: this batch does not reset by itself")
+        before = self.observations
+        self.renew()
+        try:
+            return self.step()
+        except (ValueError, NonFiniteError):  # nothing has moved, or worlds must be reset
+            self._show_in(before)
+            raise
+
+    def renew(self) -> None:
+        """Give `observations` new memory, which a step, a reset or `observe` is to fill."""
+        shape, dtype = self.observations.shape[1:], self.observations.dtype
+        self._show_in(np.empty((self._room, *shape), dtype)[: self.n])
+
+    def _show_in(self, observations: Array) -> None:
+        if self.plain:
+            raise ValueError("plain loops hold on to their arrays")
+        self.observations = observations
+        self._header[layout.FIRST_POINTER + 3] = observations.__array_interface__["data"][0]
 
     def _step_threaded(self) -> int:
         import numba

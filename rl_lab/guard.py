@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .engine import Batch
-from .kernel import reached
 from .layout import View
 from .record import PlainArray, PlainRecord, _plain
-from .world import World
 
 
 class OutOfRangeError(IndexError):
@@ -58,23 +54,3 @@ class _Array(PlainArray):
                 wraps = " (it would count from the end)" if -size <= i < 0 else ""
                 place = f"axis {axis} of an array {list(self._array.shape)}"
                 raise OutOfRangeError(f"index {i} is not in 0 to {size - 1}, {place}{wraps}")
-
-
-def authored_files(world: World) -> set[str]:
-    """Return the files that a world's kernels are written in; the lab's own kernels are not among them."""
-    kernels = [world.reset, world.step, world.observe, world.legal, world.expert, world.novice, world.swap]
-    functions = {function for kernel in kernels if kernel for function in reached(kernel)}
-    return {f.__code__.co_filename for f in functions if f.__module__ not in ("rl_lab.rng", "rl_lab.trig")}
-
-
-def place_of(error: BaseException, files: set[str] | None) -> str:
-    """Return "file:line function: " of the last line in one of these files that led to the error, "" where none did.
-
-    None: in any file but the lab's and Python's own.
-    """
-    ours, frames = Path(__file__).parent, []
-    for frame in traceback.extract_tb(error.__traceback__):
-        elsewhere = not frame.filename.startswith("<") and Path(frame.filename).parent != ours
-        if elsewhere if files is None else frame.filename in files:
-            frames.append(frame)
-    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].name}: " if frames else ""

@@ -9,6 +9,7 @@ from gymnasium.spaces import Discrete
 
 from .agent import Agent
 from .batch import Worlds
+from .chance import move_at_random
 from .player import roles_played
 from .rivals import Rivals
 from .rng import philox
@@ -16,7 +17,8 @@ from .seats import SeatedWorld
 from .world import Array
 
 _THEIRS = "seated_rivals_"  # before what the rivals have to say in a snapshot
-_SEATS, _RIVALS = np.uint64(0x5EA7), np.uint64(0x21BA15)  # keys: what is drawn is apart from the worlds' own streams
+# Keys: what is drawn is apart from the worlds' own streams.
+_SEATS, _RIVALS, _OPENING = np.uint64(0x5EA7), np.uint64(0x21BA15), np.uint64(0x09E2)
 
 
 class Seated:
@@ -26,7 +28,8 @@ class Seated:
     rivals' moves happen inside, what they bring the learner is part of its reward, and their observations appear
     nowhere. Each episode draws the role it plays (all have K seats) and its rival, both from the seed, so they depend
     neither on N nor on who else plays. An episode that ends before the learner has acted is no experience, and passes.
-    How the others ended is in `results`.
+    How the others ended is in `results`. In a world of turns an episode may begin with up to `opening` random moves of
+    everybody's, as many as the seed says, which are no experience either: so that more positions are met.
 
     Args: `rivals` play as they do in evaluation, except that `deterministic` may let them draw; whoever passes a
     `Rivals` can change who is met, and add to them, between two steps. `role` fixes the learner's. Raises ValueError
@@ -41,10 +44,13 @@ class Seated:
         role: str = "",
         seed: int = 0,
         deterministic: bool = False,
+        opening: int = 0,
     ) -> None:
         whole = worlds.world
         if len(whole.agents) == 1:
             raise ValueError(f"{whole.name} has one agent: nobody can be its opponent")
+        if opening and not whole.turns:
+            raise ValueError(f"{whole.name}: only a world of turns has an opening")
         self.roles = np.array(_of_one_size(whole.name, roles_played(whole, role)), np.int64)  # [R, K]
         self.batch, self.deterministic = worlds, deterministic
         self.rivals = rivals if isinstance(rivals, Rivals) else Rivals(rivals)
@@ -74,6 +80,8 @@ class Seated:
         self.rival = np.zeros(n, np.int64)  # which of the rivals has the others
         self._met, self._seen = np.zeros(n, np.int64), np.zeros((n, seats), np.int64)  # rival, seats: of what ended
         self._verdict = np.zeros(n, np.int64)
+        # Random moves that are left, 0 whenever the learner is asked, and what they are drawn from.
+        self._opening, self._left, self._keys = opening, np.zeros(n, np.int64), np.zeros(n, np.uint64)
         self._results = np.zeros((0, len(self.roles), 3), np.int64)
         self._worlds = np.arange(n)[:, None]
         self._attend = True
@@ -184,6 +192,9 @@ class Seated:
             )
             for key in (_SEATS, _RIVALS)
         ]
+        if self._opening:
+            self._keys[place] = philox(np.uint64(self.seed_value) ^ _OPENING, counter)
+            self._left[place] = (self._keys[place] % np.uint64(self._opening + 1)).astype(np.int64)
         self.seats[place] = self.roles[drawn[0] % len(self.roles)]
         if len(self.rivals):
             self.rival[place] = self.rivals.draw(drawn[1] * 2.0**-24)
@@ -191,10 +202,16 @@ class Seated:
     def _let_rivals_move(self, where: Array) -> None:
         """In a world of turns, step these worlds until each is at the learner's turn."""
         while self.batch.world.turns:
-            waiting = where & ~self.batch.active[self._worlds, self.seats].any(axis=1)
+            opening = where & (self._left > 0)
+            waiting = opening | where & ~self.batch.active[self._worlds, self.seats].any(axis=1)
             if not waiting.any():
                 return
-            self._ask_rivals(waiting)
+            if opening.any():
+                rows = np.flatnonzero(self.batch.active & opening[:, None])
+                worlds = rows // self.batch.active.shape[1]
+                move_at_random(self.batch, rows, self._keys[worlds], self._left[worlds])
+                self._left[opening] -= 1
+            self._ask_rivals(waiting & ~opening)
             self._advance(waiting)
 
     def _ask_rivals(self, where: Array) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .names import nearest
@@ -26,7 +27,13 @@ def load(name: str) -> World:
 
     if name not in names():
         raise ValueError(f"no world {name!r}; {nearest(name, names())}")
-    module = importlib.import_module(f"rl_lab.envs.{name}")
+    try:
+        module = importlib.import_module(f"rl_lab.envs.{name}")
+    except Exception as error:
+        from . import mistakes
+
+        files = [f for folder in importlib.import_module("rl_lab.envs").__path__ for f in Path(folder).glob("*.py")]
+        raise mistakes.of_import(error, set(map(str, files))) from error
     world = getattr(module, "world", None)
     if not isinstance(world, World):
         raise WorldError(f"{module.__file__}: ends without `world = World(...)`")

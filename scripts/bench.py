@@ -124,12 +124,13 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     if rows[0]["kind"] == "solve":
         head = ["| what | solved | s of training | s with evaluation | steps |", "|---|---|---|---|---|"]
         return head + [solved(row) for row in rows]
-    head = ["| what | conditions | steps/s | rl_lab is | first step after |", "|---|---|---|---|---|"]
+    head = ["| what | conditions | steps/s | rl_lab is | cores busy | first step after |", "|---|---|---|---|---|---|"]
     lines = []
     for row in rows:
         times = f"**{figure(row['ratio'], '.1f', 'x')}**" if "ratio" in row else ""
         rate, cold = figure(row["steps_per_second"], ",.0f"), f"{row['cold_seconds']:.2f} s"
-        lines.append(f"| {row['what']} | {row['conditions']} | {rate} | {times} | {cold} |")
+        cores = f"{row['cores']:.1f}" if "cores" in row else ""
+        lines.append(f"| {row['what']} | {row['conditions']} | {rate} | {times} | {cores} | {cold} |")
     return head + lines
 
 

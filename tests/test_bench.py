@@ -13,7 +13,7 @@ import gymnasium
 import pytest
 
 from rl_lab import worlds
-from rl_lab.bench import compare, games, learning, rounds, solve, starts, stepping
+from rl_lab.bench import compare, games, jitted, learning, rounds, solve, starts, stepping
 from rl_lab.bench.compare import PEERS, bench
 from rl_lab.bench.rounds import Contender
 from rl_lab.bench.settings import SETTINGS, Setting, named
@@ -25,7 +25,7 @@ SPREAD = {"median", "low", "high"}
 
 
 def test_originals_are_of_worlds_that_exist() -> None:
-    assert set(ORIGINALS) <= set(worlds.names())
+    assert set(ORIGINALS) | set(jitted.IDS) <= set(worlds.names())
     for name, identity in ORIGINALS.items():
         original = gymnasium.make(identity)
         world = worlds.load(name)
@@ -49,6 +49,9 @@ class _Clock:
 
     def perf_counter(self) -> float:
         return self.now
+
+    def process_time(self) -> float:
+        return 1.5 * self.now
 
     def contender(self, what: str, rates: list[float]) -> Contender:
         """One that steps 1000 worlds a call, at the next of these rates in each of its turns."""
@@ -98,7 +101,8 @@ def test_the_warm_turn_does_not_count_and_the_median_does(rows: Any) -> None:
 
 def test_ratios_are_of_the_same_round_and_the_same_interface(rows: Any) -> None:
     found, _ = rows
-    assert [set(row) for row in found[:2]] == [{"what", "kind", "conditions", "cold_seconds", "steps_per_second"}] * 2
+    whole = {"what", "kind", "conditions", "cold_seconds", "steps_per_second", "cores"}
+    assert [set(row) for row in found[:2]] == [whole] * 2 and found[0]["cores"] == 1.5
     ratios = [100e3 / 10e3, 300e3 / 20e3, 200e3 / 100e3]  # of the lab's own vector face, not of its engine
     ratio = found[2]["ratio"]
     assert set(ratio) == SPREAD
@@ -138,6 +142,13 @@ def test_every_original_can_be_measured(world: str) -> None:
     check(found, "env")
     assert found[-1]["ratio"]["median"] > 0
     assert ORIGINALS[world] in found[-1]["conditions"]
+
+
+def test_gymnax_is_asked_only_for_what_it_has() -> None:
+    gymnax = pytest.importorskip("gymnax")
+    assert set(jitted.IDS.values()) <= set(gymnax.registered_envs)
+    row = bench("env", "breakout", worlds=4, against=("gymnax",), rounds=1, seconds=0.002)[-1]
+    assert row["what"] == "gymnax" and row["ratio"]["median"] > 0 and "lax.scan" in row["conditions"]
 
 
 def test_gymnasiums_own_vectorised_version_is_taken_where_it_pays() -> None:

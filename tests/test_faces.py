@@ -27,6 +27,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 from rl_lab import worlds
+from rl_lab.adapters import gymnasium as gymnasium_faces
 from rl_lab.adapters.gymnasium import LabEnv, LabVectorEnv
 from rl_lab.adapters.sb3 import LabVecEnv
 from rl_lab.engine import Batch
@@ -225,9 +226,17 @@ def assert_same_step(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> None:
     assert_same_infos(ours[4], theirs[4])
 
 
+@pytest.fixture(params=[False, True], ids=["copied", "anew"])
+def anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to return observations: a copy, or new memory in each step, as large ones are."""
+    if request.param:
+        monkeypatch.setattr(gymnasium_faces, "_MOVED", 0)
+
+
+@pytest.mark.usefixtures("anew", "short_episodes")
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("name", NAMES)
-def test_worlds_do_what_gymnasiums_own_vector_env_does(name: str, mode: AutoresetMode, short_episodes: None) -> None:
+def test_worlds_do_what_gymnasiums_own_vector_env_does(name: str, mode: AutoresetMode) -> None:
     n, ends = 4, np.zeros(4, np.int64)
     ours, theirs = pair(name, n, mode)
     assert ours.num_envs == n and ours.metadata["autoreset_mode"] == mode
@@ -319,9 +328,10 @@ def test_wrong_masks_are_refused(mask: Array) -> None:
         env.reset(options={"reset_mask": mask})
 
 
+@pytest.mark.usefixtures("anew", "short_episodes")
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_returned_is_the_callers(name: str, mode: AutoresetMode, short_episodes: None) -> None:
+def test_what_was_returned_is_the_callers(name: str, mode: AutoresetMode) -> None:
     n, kept = 3, []
     env, spoiled = (vector_face(name, n, autoreset_mode=mode) for _ in range(2))
     kept.append(env.reset(seed=2)[0])
@@ -344,6 +354,23 @@ def test_what_was_returned_is_the_callers(name: str, mode: AutoresetMode, short_
             array[...] = 1
     assert all(array.tobytes() == copy.tobytes() for array, copy in zip(kept, copies, strict=True))
     assert len({array.__array_interface__["data"][0] for array in kept}) == len(kept)
+
+
+def test_refused_actions_and_partial_resets_leave_observations_right(anew: None) -> None:
+    env = vector_face("catch", 3)
+    env.reset(seed=1)
+    seen = env.step(np.ones(3, np.int64))[0]
+    before = seen.copy()
+    with pytest.raises(ValueError, match="outside"):
+        env.step(np.full(3, 9))
+    assert env.unwrapped.batch.observations[:, 0].tobytes() == before.tobytes()  # type: ignore[attr-defined]
+    seen[...] = 7  # the caller may
+    mask = np.array([True, False, False])
+    after = env.reset(seed=[5, None, None], options={"reset_mask": mask})[0]
+    expected = vector_face("catch", 3).reset(seed=[5, 0, 0])[0]
+    assert np.array_equal(after[0], expected[0])
+    if env.unwrapped._anew:  # type: ignore[attr-defined]
+        assert np.array_equal(after[1:], before[1:])
 
 
 @pytest.mark.parametrize("name", NAMES)

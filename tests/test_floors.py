@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
     0: "record kernel rng trig names layout desk",
-    1: "world worlds engine pace chance loops lanes episode columns compiler canvas playout uct alphabeta fast",
+    1: "world worlds mistakes engine pace chance loops lanes episode columns compiler canvas playout uct "
+    "alphabeta fast",
     2: "batch agent adapters search",
     # 3: everything else in rl_lab
     4: "envs agents",
@@ -26,9 +27,9 @@ UPWARDS = {(f"adapters.{name}", "picture") for name in ("gymnasium", "sb3", "sho
 OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy "
     "adapters.sb3_rows adapters.sb3_state assembly bench.learning doctor exploit run trained",
-    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_fast adapters.sb3_fast_dqn adapters.sb3_greedy "
-    "adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows adapters.sb3_state adapters.sb3_zip "
-    "agents.dqn agents.ppo bench.learning",
+    "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_ahead adapters.sb3_fast adapters.sb3_fast_dqn "
+    "adapters.sb3_greedy adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows "
+    "adapters.sb3_state adapters.sb3_zip agents.dqn agents.ppo bench.learning",
     "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_rows "
     "adapters.sb3_zip",
     "greenlet": "team",

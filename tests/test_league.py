@@ -33,7 +33,7 @@ from rl_lab.seated import Seated
 from rl_lab.trained import load_agent
 from rl_lab.world import Array, World
 
-LEAGUE = "league: {freeze_every: 128, timeout: 200, active: 2, reset: 0.5, anchors: [random]"
+LEAGUE = "league: {freeze_every: 128, timeout: 200, active: 2, opening: 2, reset: 0.5, anchors: [random]"
 THREE = LEAGUE + ", members: {main: 1, main_exploiter: 1, league_exploiter: 1}}\n"
 SMALL = "worlds: 8\nvideo: false\nthreads: 1\nevaluation: {episodes: 4, selections: 2, selection_episodes: 4}\n"
 PPO = "agent: {name: ppo, n_steps: 8, batch_size: 32, n_epochs: 2}\n"
@@ -390,6 +390,7 @@ def test_a_league_resumes_bit_for_bit_and_its_members_can_be_met(text: str, insi
         ("league.anchors=[ppo]", "would have to be trained first"),
         ("league.freeze_every=often", "freeze_every"),
         ("league.active=0", "league.active=0: expected 1 to 1024"),
+        ("league.opening=-1", "league.opening=-1: expected 0 to 1000"),
         ("league.self_play=0.95", "shares of the games"),
         ("league=3", "league is 3"),
         ("policies={a:[red],b:[yellow]}", "goes with neither policies nor role"),

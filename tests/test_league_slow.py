@@ -88,7 +88,7 @@ def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: 
     text = "world: tic_tac_toe\nbudget: 24_000\nworlds: 8\nvideo: false\ncheckpoint: {steps: 500}\n"
     text += "agent: {name: ppo, n_steps: 8, batch_size: 32, n_epochs: 2}\n"
     text += "evaluation: {episodes: 4, selections: 9, selection_episodes: 4}\n"
-    text += "league: {freeze_every: 700, active: 2, reset: 0.5, anchors: [random],"
+    text += "league: {freeze_every: 700, active: 2, opening: 2, reset: 0.5, anchors: [random],"
     text += " members: {main: 1, main_exploiter: 1, league_exploiter: 1}}\n"
     (tmp_path / "mine.yaml").write_text(text)
 

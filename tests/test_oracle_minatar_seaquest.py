@@ -11,8 +11,12 @@ from rl_lab.envs.seaquest import (
     AIM,
     AIR,
     CREW,
+    DIVER,
     FASTEST_PACE,
+    FISH,
+    HALF,
     HEADING,
+    KIND,
     SIDE,
     SLOWEST_PACE,
     SLOWEST_SPAWN,
@@ -36,7 +40,7 @@ NAMES = {
     "d_spawn_timer": "diver_wait",
     "shot_timer": "fire_wait",
 }
-LISTS = "e_fish", "e_subs", "divers"
+LISTS = {"e_fish": FISH, "e_subs": SUB, "divers": DIVER}
 
 
 def scatter(rng: np.random.Generator, state: np.void) -> None:
@@ -52,30 +56,44 @@ def scatter(rng: np.random.Generator, state: np.void) -> None:
     state["spawn_wait"] = rng.integers(0, SLOWEST_SPAWN) * rng.integers(0, 2)
     state["diver_wait"] = rng.integers(0, 30) * rng.integers(0, 2)
     state["fire_wait"] = rng.integers(0, 5)
-    for flying in (state["torpedoes"], state["shots"]):
-        flying[...] = rng.integers(0, 1024, (2, SIDE)) & rng.integers(0, 1024, (2, SIDE)) & rng.integers(0, 1024)
-        flying[:, [0, 9]] = 0
-        flying *= rng.random((2, SIDE)) < 0.3
+    boards = (
+        rng.integers(0, 1024, (2, 2, SIDE)) & rng.integers(0, 1024, (2, 2, SIDE)) & rng.integers(0, 1024, (2, 1, 1))
+    )
+    boards[..., [0, 9]] = 0
+    boards *= rng.random(boards.shape) < 0.3
     # Torpedoes are ahead of where they came from: the boat, no faster, never gets to one, nor they to each other.
-    state["torpedoes"][0] &= (1 << x) - 1
-    state["torpedoes"][1] &= 1024 - (2 << x)
-    rows = [y, y + 1, *np.flatnonzero(state["torpedoes"].any(axis=0)), *rng.integers(1, SIDE, 2)]
-    state["them"] = 0
-    for kind, (most, pace) in enumerate(((5, state["pace"]), (3, state["pace"]), (2, 5))):
-        state["count"][kind] = n = rng.integers(0, most + 1)
-        them = state["them"][kind]
-        them[:n, X] = rng.integers(0, SIDE, n)
-        them[:n, Y] = np.clip(rng.choice(rows, n), 1, SIDE - 2)
+    boards[0, 0] &= (1 << x) - 1
+    boards[0, 1] &= 1024 - (2 << x)
+    state["torpedoes"], state["shots"] = words_of(boards)
+    rows = [y, y + 1, *np.flatnonzero(boards[0].any(axis=0)), *rng.integers(1, SIDE, 2)]
+    swimmers: list[list[int]] = []
+    for kind, (most, pace) in zip(LISTS.values(), ((5, state["pace"]), (3, state["pace"]), (2, 5)), strict=True):
+        n = rng.integers(0, most + 1)
+        them = np.zeros((n, 6), np.int64)
+        them[:, X] = rng.integers(0, SIDE, n)
+        them[:, Y] = np.clip(rng.choice(rows, n), 1, SIDE - 2)
         if n > 1 and rng.random() < 0.3:
             them[1] = them[0]  # two in a cell
-        them[:n, HEADING] = rng.choice([-1, 1], n)
-        them[:n, WAIT] = rng.integers(0, pace + 1, n) * rng.integers(0, 2, n)
-        them[:n, AIM] = rng.integers(-1, SIDE, n) * rng.integers(0, 2, n)
+        them[:, HEADING] = rng.choice([-1, 1], n)
+        them[:, WAIT] = rng.integers(0, pace + 1, n) * rng.integers(0, 2, n)
+        them[:, AIM] = rng.integers(-1, SIDE, n) * rng.integers(0, 2, n)
+        them[:, KIND] = kind
+        swimmers += them.tolist()
+    rng.shuffle(swimmers)  # kinds come in any order
+    state["count"], state["them"] = len(swimmers), 0
+    state["them"][: len(swimmers)] = np.reshape(swimmers, (-1, 6))
+
+
+def words_of(rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the words that boards [..., 2, rows] of 10-bit numbers are kept in, [..., 2, 2]."""
+    halves = rows.reshape(*rows.shape[:-1], 2, SIDE // 2).astype(np.int64)
+    return np.bitwise_or.reduce(halves << SIDE * np.arange(SIDE // 2), axis=-1)
 
 
 def flights(flying: np.ndarray[Any, Any]) -> list[list[Any]]:
     """Return what our bits stand for as MinAtar keeps it: column, row, whether to the right."""
-    return [[int(x), int(y), bool(side)] for side, y, x in np.argwhere(flying[:, :, None] >> np.arange(SIDE) & 1)]
+    bits = (flying[:, :, None] >> np.arange(HALF) & 1).reshape(2, SIDE, SIDE)
+    return [[int(x), int(y), bool(side)] for side, y, x in np.argwhere(bits)]
 
 
 def side_of(drawn: int) -> Call:
@@ -86,11 +104,11 @@ def row_of(drawn: int) -> Call:
     return "randint", (1, SIDE - 1), 1 + chosen(drawn, SIDE - 2)
 
 
-def bits_of(flights: list[list[Any]]) -> NDArray[np.uint16]:
-    rows = np.zeros((2, SIDE), np.uint16)
+def bits_of(flights: list[list[Any]]) -> NDArray[np.int64]:
+    rows = np.zeros((2, SIDE), np.int64)
     for x, y, right in flights:
-        rows[int(right), y] |= np.uint16(1 << x)
-    return rows
+        rows[int(right), y] |= 1 << x
+    return words_of(rows)
 
 
 class Seaquest(Game):
@@ -100,18 +118,21 @@ class Seaquest(Game):
         for theirs, ours in NAMES.items():
             setattr(g, theirs, int(s[ours]))
         g.sub_or, g.surface = bool(s["heading"] > 0), bool(s["surfaced"])
-        for kind, (theirs, n) in enumerate(zip(LISTS, s["count"].tolist(), strict=True)):
-            rows = [[x, y, heading > 0, wait, aim + 1] for x, y, heading, wait, aim in s["them"][kind, :n].tolist()]
+        for theirs, kind in LISTS.items():
+            them = [row for row in s["them"][: s["count"]].tolist() if row[KIND] == kind]
+            rows = [[x, y, heading > 0, wait, aim + 1] for x, y, heading, wait, aim, _ in them]
             setattr(g, theirs, rows if kind == SUB else [row[:AIM] for row in rows])
         g.f_bullets, g.e_bullets = flights(s["torpedoes"]), flights(s["shots"])
 
     def read(self, g: Any, s: np.void) -> Fields:
-        them, count = np.zeros_like(s["them"]), [0, 0, 0]
-        for kind, theirs in enumerate(LISTS):
-            for i, (x, y, right, wait, *shot) in enumerate(getattr(g, theirs)):
-                aim = shot[0] - 1 if kind == SUB else s["them"][kind, i, AIM]
-                them[kind, i] = x, y, 2 * right - 1, wait, aim
-                count[kind] = i + 1
+        # Theirs is a list a kind, ours one of all: each of ours must be the next of its kind's list.
+        lists = {kind: list(getattr(g, theirs)) for theirs, kind in LISTS.items()}
+        them = np.zeros_like(s["them"])
+        for i, ours in enumerate(s["them"][: s["count"]]):
+            if lists[ours[KIND]]:
+                x, y, right, wait, *shot = lists[ours[KIND]].pop(0)
+                them[i] = x, y, 2 * right - 1, wait, shot[0] - 1 if shot else ours[AIM], ours[KIND]
+        count = s["count"] + sum(map(len, lists.values()))  # those that are left over are not among ours
         fields = {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
         fields |= {"heading": 2 * g.sub_or - 1, "count": count, "them": them}
         return fields | {"torpedoes": bits_of(g.f_bullets), "shots": bits_of(g.e_bullets)}
@@ -140,17 +161,16 @@ class Seaquest(Game):
     def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
         surfaced = before["surfaced"] < after["surfaced"]
         alive = before["air"] > 0
-        at_bow = (after["them"][..., X] == after["x"][:, None, None]) & (
-            after["them"][..., Y] == after["y"][:, None, None]
-        )
-        at_bow &= np.arange(at_bow.shape[2]) < after["count"][..., None]
-        met = at_bow.any(axis=2)
-        came = (before["count"] < after["count"])[:, :2].any(axis=1)
+        kinds = after["them"][..., KIND]  # 0 where nobody is
+        at_bow = (after["them"][..., X] == after["x"][:, None]) & (after["them"][..., Y] == after["y"][:, None])
+        fish, submarine, diver = ((at_bow & (kinds == kind)).any(axis=1) for kind in LISTS.values())
+        enemies = [((state["them"][..., KIND] % DIVER) > 0).sum(axis=1) for state in (before, after)]
+        came = enemies[0] < enemies[1]
         return {
             "over": over,
-            "met a fish": over & alive & met[:, 0] & ~met[:, 1],
-            "met a submarine": over & alive & met[:, 1] & ~met[:, 0],
-            "met a shot or swam apart": over & alive & ~met[:, :2].any(axis=1) & (after["y"] > 0),
+            "met a fish": over & alive & fish & ~submarine,
+            "met a submarine": over & alive & submarine & ~fish,
+            "met a shot or swam apart": over & alive & ~fish & ~submarine & (after["y"] > 0),
             "out of air": over & ~alive,
             "hit": (rewards == 1) & ~surfaced,
             "two hits in a step": (rewards == 2) & ~surfaced,
@@ -161,7 +181,7 @@ class Seaquest(Game):
             "faster": before["pace"] > after["pace"],
             "no harder": surfaced & (before["level"] == after["level"]),
             "took in a diver": before["aboard"] < after["aboard"],
-            "had no room": met[:, 2] & (before["aboard"] == CREW),
+            "had no room": diver & (before["aboard"] == CREW),
             "an enemy came": (before["spawn_wait"] == 0) & came,
             "an enemy did not": (before["spawn_wait"] == 0) & (rewards == 0) & ~came,
             "long lives": after["t"] > 150,

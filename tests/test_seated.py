@@ -132,6 +132,42 @@ def test_a_snapshot_goes_on_as_it_would_have() -> None:
         other.restore({**kept, "seated_episodes": kept["seated_episodes"][:2]})
 
 
+def test_random_moves_that_open_an_episode_are_no_experience() -> None:
+    def opened(n: int, first: int) -> list[int]:
+        game, rival = seated(n=n, heap=20, opening=4, seed=3)
+        game.seed(3, first)
+        game.reset()
+        assert (game.observations[:, 0, 1] == 1).all(), "the learner is at the move"
+        assert all((asked[:, 1] == 1).all() for asked in rival.asked)
+        return [int(heap) for heap in game.observations[:, 0, 0]]
+
+    heaps = opened(400, 0)
+    assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of everybody's, each of 1 to 3"
+    assert opened(100, 0) + opened(300, 100) == heaps
+    game, _ = seated(n=64, heap=4, opening=4, seed=3)  # many an episode is over before it is anybody's experience
+    game.reset()
+    over, kept = 0, {}
+    for step in range(60):
+        if step == 30:
+            kept = game.snapshot()
+        game.actions[:, 0] = 0
+        game.step()
+        over += int(game.ended.sum())
+        # What the opening brought is in nobody's reward.
+        assert (game.episode_returns[game.ended] == game.rewards[game.ended]).all()
+        assert (game.rewards[~game.ended] == 0).all() and (game.observations[:, 0, 1] == 1).all()
+    assert game.results().sum() == over > 0
+    other, _ = seated(n=64, heap=4, opening=4, seed=3)
+    other.reset()
+    other.restore(kept)
+    for _ in range(30):
+        other.actions[:, 0] = 0
+        other.step()
+    assert (other.observations == game.observations).all() and (other.episodes == game.episodes).all()
+    with pytest.raises(ValueError, match="only a world of turns"):
+        Seated(Batch(worlds.load("pursuit"), 1), [Takes()], opening=1)
+
+
 def test_an_opponent_needs_seats() -> None:
     with pytest.raises(ValueError, match="nobody can be its opponent"):
         Seated(Batch(worlds.load("catch"), 1), [Takes()])

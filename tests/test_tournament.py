@@ -47,6 +47,15 @@ def nan(observation, legal):
 def many(observation, legal):
     return [0, 1]
 
+def paused(observation, legal):
+    if observation.sum() == 0:
+        time.sleep(0.05)  # as when others have the processor
+    return first(observation, legal)
+
+def busy(observation, legal):
+    while True:
+        pass
+
 def slow(observation, legal):
     while True:
         try:
@@ -196,14 +205,15 @@ FAULTS = {
     "nan": ("nonfinite", "returned [nan]"),
     "many": ("illegal", "returned int64 [1, 2]"),
     "slow": ("timeout", "a move took longer than 0.02 s"),
+    "busy": ("timeout", "a move took longer than 0.02 s"),
     "Whole": ("crash", "ValueError: five are too many"),
 }
 
 
 def test_whoever_fails_loses_its_own_matches_and_nobody_elses() -> None:
-    good = ("random", "scripted", "bots:first")
+    good = ("random", "scripted", "bots:paused")
     matches = play("tic_tac_toe", *good, *(f"bots:{name}" for name in FAULTS), pairs=2, timeout=0.02)
-    assert len(matches) == 11 * 10 // 2 * 2 * 2
+    assert len(matches) == 12 * 11 // 2 * 2 * 2
     expected = {match.id: match for match in play("tic_tac_toe", *good, pairs=2)}
     assert {match.id: match for match in matches if set(match.pairing) <= set(good)} == expected
     seen: set[str] = set()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rl_lab.cli import main
+from rl_lab.interrupts import Interrupted, Interrupts
 from rl_lab.names import UsageError
 from rl_lab.rating import tables
 from rl_lab.tournament.compare import Hypotheses, Tally, facts, text
@@ -116,6 +117,35 @@ def test_compare_is_a_gate(capsys: Shown) -> None:
     assert len(read("few/matches.jsonl")) == 12
     assert main(["tournament", "rate", "up", "--json"]) == 0  # its schedule ends where the test did
     assert json.loads(capsys.readouterr().out)["complete"]
+
+
+def test_a_comparison_that_was_stopped_goes_on_to_the_same_end(capsys: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["tournament", "compare", "tic_tac_toe", "random", "b=random:seed=1", "--elo1", "60", "--pairs", "20"]
+    status = main([*words, "--json", "--dir", "whole"])
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["trials"] >= 60, "it takes several looks"
+    looks = 0
+
+    def check(self: Interrupts, *_: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 15:
+            raise Interrupted(130)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupts, "check", check)
+        assert main([*words, "--dir", "part"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "stopped; go on with: rl-lab tournament resume part"
+    assert 0 < len(read("part/matches.jsonl")) < len(read("whole/matches.jsonl"))
+    for _ in range(2):  # the second time nothing is left to play
+        assert main(["tournament", "resume", "part", "--json"]) == status
+        assert json.loads(capsys.readouterr().out) == {**whole, "dir": "part"}
+        assert read("part/matches.jsonl") == read("whole/matches.jsonl")
+    facts = json.loads(Path("part/tournament.json").read_text())
+    for test in ([], {"elo0": 0}, {**facts["test"], "batch": 0}, {**facts["test"], "elo1": "nan"}):
+        Path("part/tournament.json").write_text(json.dumps({**facts, "test": test}))
+        assert main(["tournament", "resume", "part"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_tournament_is_compared_without_playing(capsys: Shown) -> None:

@@ -16,6 +16,8 @@ from ..engine import SEEDS, Batch
 from ..world import Array, World
 from .shown import RENDER_MODES, Shown, check_render_mode, engine_seed
 
+_MOVED = 2**17  # bytes of observations: so many are written to new memory in each step, fewer are sooner copied
+
 
 def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
     """Return actions as an array the engine can take; ValueError for another shape or kind of number."""
@@ -110,13 +112,10 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             "render_fps": lab_world.frames_per_second,
         }
         b = self.batch
-        self._actions, self._observations, self._rewards = (
-            b.actions[:, 0],
-            b.observations[:, 0],
-            b.rewards[:, 0],
-        )
+        self._actions, self._rewards = b.actions[:, 0], b.rewards[:, 0]
         self._discrete = isinstance(lab_world.action, Discrete)
         self._same_step = mode == AutoresetMode.SAME_STEP
+        self._anew = b.observations.nbytes >= _MOVED and mode != AutoresetMode.DISABLED
         self._seeded = np.zeros(num_envs, np.bool_)
 
     def reset(
@@ -138,16 +137,20 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         reseeded = wanted & (np.array([s is not None for s in given]) | ~self._seeded)
         self.batch.seed(np.array(seeds, np.int64), mask=reseeded)
         self._seeded |= reseeded
+        if self._anew:
+            self.batch.renew()  # what the last step returned is the caller's
         self.batch.reset(mask)
-        return self._observations.copy(), {}
+        seen = self.batch.observe() if self._anew else self.batch.observations
+        return seen[:, 0].copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take one action in each world; ValueError for actions outside the space."""
         b = self.batch
         self._actions[...] = _checked(actions, self._actions.shape, self._discrete, self.action_space)
-        ended = b.step()
+        ended = b.step_anew() if self._anew else b.step()
         infos = self._final_infos() if ended and self._same_step else {}
-        return self._observations.copy(), self._rewards.copy(), b.terminated.copy(), b.truncated.copy(), infos
+        seen = b.observations[:, 0] if self._anew else b.observations[:, 0].copy()
+        return seen, self._rewards.copy(), b.terminated.copy(), b.truncated.copy(), infos
 
     def _final_infos(self) -> dict[str, Any]:
         ended = self.batch.ended.copy()

@@ -23,6 +23,7 @@ from ..fast import kernels, plan
 from ..fast.threads import Team, available
 from ..world import Array
 from .sb3 import LabVecEnv
+from .sb3_ahead import Ahead, needed
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
 from .sb3_rows import ActingMaskableRollout, ActingRollout
 
@@ -39,8 +40,10 @@ class _Compiled:
     drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
     threads: int | None = None  # that share the work, as many as there are cores if None; they change no result
+    ahead: Any = Ahead  # what compiles in another process, or None
     _shared: Shared
     _team: Team
+    _ahead: Ahead | None = None
 
     def ready(self) -> bool:
         """Say whether compiled code takes over, and prepare for it the first time."""
@@ -60,6 +63,8 @@ class _Compiled:
             except StockError as error:
                 self.learner = f"stock, because {error}"
                 return False
+            if self.ahead is not None and needed():
+                self._ahead = self.ahead()
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = kernels.ppo()
             self.key = key_of_its_own()
@@ -71,7 +76,9 @@ class _Compiled:
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner drawn stepping threads _shared _team _outputs _kernels _betas _epsilon key _discrete _count"
+        own = (
+            "learner drawn stepping threads _shared _team _ahead _outputs _kernels _betas _epsilon key _discrete _count"
+        )
         return [*super()._excluded_save_params(), *own.split(), "_limits"]  # type: ignore[misc]
 
     # ---------------------------------------------------------------------------------------------------- rollouts
@@ -99,6 +106,12 @@ class _Compiled:
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def tables(self) -> Array:
+        """Return the network as compiled code wants it."""
+        if self._ahead is not None:
+            self._ahead.wait("network")
+        return self._shared.tables()
 
     def _draw(self, rows: int) -> tuple[np.uint64, np.uint64]:
         """Return where so many rows' random numbers begin, and how many bits count the numbers of one row."""
@@ -157,7 +170,7 @@ class _Compiled:
             model.gamma if normalizer is None else normalizer.gamma,
             self.key,
             *self._draw(horizon * rows),
-            self._shared.network.tables,
+            self.tables(),
             self._outputs,
             self._sparse(seen.reshape(rows, -1)),
             spent,
@@ -239,7 +252,7 @@ class _Compiled:
         legal = np.zeros((rows, 0), np.bool_) if masks is None else np.ascontiguousarray(masks, np.bool_)
         seen = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
         given = (seen, legal, *self._two_kinds(made), values, log_probs, self._count, self.key, *self._draw(rows))
-        self._kernels.act(*given, self._shared.network.tables, self._outputs, self._sparse(seen))
+        self._kernels.act(*given, self.tables(), self._outputs, self._sparse(seen))
         return made, values, log_probs
 
     def _sparse(self, seen: Array) -> bool:
@@ -271,6 +284,9 @@ class _Compiled:
         report, taken = np.zeros(9), shared.taken
         clip = float(model.clip_range(model._current_progress_remaining))
         size = min(model.batch_size, order.shape[1])
+        if self._ahead is not None:
+            self._ahead.wait("update")
+            self._ahead = None
         self._team.run(
             min(self._team.threads, max(size // plan.SHARD, 1)),
             self._kernels.update,
@@ -286,7 +302,7 @@ class _Compiled:
             # Of rows that did not all act, a last minibatch of one is left out: see `sb3_rows`.
             len(some) if acted is None else max(len(some) - 1, 1),
             model.batch_size,
-            network.tables,
+            self.tables(),
             network.weights,
             network.slopes,
             *shared.moments,

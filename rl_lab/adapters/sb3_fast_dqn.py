@@ -196,7 +196,7 @@ class _Compiled:
         own, target = self._shared.network, self._target.network
         flat = seen.reshape(len(seen), -1)
         thin = flat.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(flat) < DENSE_FROM * flat.size)
-        network = (own.tables, target.tables, own.weights, target.weights, own.slopes)
+        network = (self._shared.tables(), self._target.tables(), own.weights, target.weights, own.slopes)
         memory = (*self._shared.moments, self._norms, self._output)
         return (int(model.action_space.n), *network, *memory, own.plan.convolves or thin)
 

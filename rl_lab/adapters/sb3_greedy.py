@@ -41,5 +41,5 @@ class Greedy:
         masks = np.zeros((rows, 0), np.uint8) if legal is None else np.ascontiguousarray(legal, np.uint8)
         thin = seen.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(seen) < DENSE_FROM * seen.size)
         sparse = network.plan.convolves or thin
-        self._kernels.decide(seen, masks, choices, numbers, count, network.tables, self._output, sparse)
+        self._kernels.decide(seen, masks, choices, numbers, count, self._shared.tables(), self._output, sparse)
         return choices if discrete else np.clip(numbers, self._space.low, self._space.high)

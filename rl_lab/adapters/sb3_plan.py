@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from ..fast import kernels
-from ..fast.plan import LINEAR, RELU, SHARDS, TANH, Network, Plan
+from ..fast.plan import AT_BACKWARD, AT_FORWARD, AT_TURN, LINEAR, RELU, SHARDS, TANH, Network, Plan
 from ..world import Array
 from .sb3_policy import BoardCnn
 
@@ -56,6 +56,13 @@ class Shared:
                 state["step"] = torch.tensor(0.0)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
         return [self.optimizer.state[tensor] for tensor in self.tensors]
+
+    def tables(self) -> Array:
+        """Return the network's tables, with the addresses of functions that are compiled when somebody asks."""
+        tables = self.network.tables
+        if not tables[0, AT_FORWARD]:
+            tables[:, [AT_FORWARD, AT_BACKWARD, AT_TURN]] = kernels.network()
+        return tables
 
     def read(self) -> None:
         """Take up what the tensors hold, if anybody has changed them."""
@@ -188,7 +195,7 @@ def _assembled(
     for name, places in zip(names, plan.parameters, strict=True):
         if own[name].numel() != len(places):
             raise StockError(f"its {name} has another size")
-    return Network(plan, kernels.network(), threads, shards), {name: own[name] for name in names}
+    return Network(plan, threads, shards), {name: own[name] for name in names}
 
 
 def _features(plan: Plan, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import worlds as by_name
 from ..names import UsageError, nearest
-from . import games, learning, stepping
+from . import games, jitted, learning, stepping
 from .rounds import alternate
 from .settings import MANY, SETTINGS, Setting, named
 
@@ -72,9 +72,10 @@ def check(kind: str, world: str, against: Collection[str]) -> None:
         if peer not in PEERS[kind]:
             raise UsageError(f"bench {kind} has no peer {peer!r}; {nearest(peer, PEERS[kind])}")
         if importlib.util.find_spec(learning.MODULES.get(peer, peer)) is None:
-            raise UsageError(f"{peer} is not installed: pip install 'rl-lab[{'sbx' if peer == 'sbx' else 'bench'}]'")
+            extra = {"sbx": "sbx", "gymnax": "gymnax"}.get(peer, "bench")
+            raise UsageError(f"{peer} is not installed: pip install 'rl-lab[{extra}]'")
         if kind == "env":
-            known = games.PEERS.get(peer, stepping.ORIGINALS)
+            known = jitted.IDS if peer == "gymnax" else games.PEERS.get(peer, stepping.ORIGINALS)
             if world not in known:
                 raise UsageError(f"{peer} has no {world}; {nearest(world, known)}")
         elif not learning.known(peer, world):

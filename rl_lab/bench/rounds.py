@@ -28,33 +28,41 @@ class Contender:
 
 
 def alternate(contenders: list[Contender], own: int, *, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Return a row a contender: its rate and, of those after number `own`, how many times as fast number `own` is.
+    """Return a row a contender: its rate, the cores it kept busy and, after number `own`, how many times as fast it is.
 
     If `own` is not the first, a second ratio, `engine_ratio`, compares with the first.
     """
     rates: list[list[float]] = [[] for _ in contenders]
+    cores: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:
         _rate(contender, seconds / 4)  # warm
     for _ in range(rounds):
-        for contender, seen in zip(contenders, rates, strict=True):
-            seen.append(_rate(contender, seconds))
+        for contender, seen, busy in zip(contenders, rates, cores, strict=True):
+            rate, used = _rate(contender, seconds)
+            seen.append(rate)
+            busy.append(used)
     return [
-        _row(c, seen, rates[own] if k > own else None, rates[0] if own else None)
-        for k, (c, seen) in enumerate(zip(contenders, rates, strict=True))
+        _row(c, seen, busy, rates[own] if k > own else None, rates[0] if own else None)
+        for k, (c, seen, busy) in enumerate(zip(contenders, rates, cores, strict=True))
     ]
 
 
-def _rate(contender: Contender, seconds: float) -> float:
-    steps, begin = 0, time.perf_counter()
+def _rate(contender: Contender, seconds: float) -> tuple[float, float]:
+    """Return steps a second, and processor seconds of all threads a second."""
+    steps, begin, used = 0, time.perf_counter(), time.process_time()
     while True:
         steps += contender.run()
         spent = time.perf_counter() - begin
         if spent >= seconds:
-            return steps / spent
+            return steps / spent, (time.process_time() - used) / spent
 
 
 def _row(
-    contender: Contender, rates: list[float], own: list[float] | None, engine: list[float] | None
+    contender: Contender,
+    rates: list[float],
+    cores: list[float],
+    own: list[float] | None,
+    engine: list[float] | None,
 ) -> dict[str, Any]:
     row = {
         "what": contender.what,
@@ -62,6 +70,7 @@ def _row(
         "conditions": contender.conditions,
         "cold_seconds": round(contender.cold_seconds, 3),
         "steps_per_second": spread(rates),
+        "cores": round(statistics.median(cores), 2),
         **contender.more,
     }
     if own is not None:

@@ -8,8 +8,8 @@ that training does is looked at to choose these points, and the score that ends 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,7 @@ from ..scenario import Scenario
 from .rounds import interval, spread
 
 LOOKS = 50  # evaluations within a budget
+_MEASURED = re.compile(r"selection at .*: mean return (-?[\d.]+)")  # as a training says it
 
 
 @dataclass(frozen=True)
@@ -117,25 +118,39 @@ def _solve(scenario: Scenario, score: float) -> Solved:
     return Solved(scenario.seed, mean >= score, learner.steps, training, seconds, mean)
 
 
-def command(target: str, overrides: list[str], *, rounds: int = 5) -> list[dict[str, Any]]:
-    """Return a row: seconds of the whole `rl-lab train` of a scenario, from typing to exit, films and all, caches full.
+def command(scenario: Scenario, words: list[str], *, seeds: int = 10) -> list[dict[str, Any]]:
+    """Return rows of seconds since `rl-lab train WORDS` was typed, over seeds: until solved, and until it exits.
 
-    Raises ChildProcessError where it fails.
+    Solved means that a measurement during training, over as many episodes as the scenario says, reached the score. Each
+    is a process of its own with full caches. Raises ChildProcessError where one fails.
     """
-    seconds, scores = [], []
-    for k in range(rounds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            place = f"run_dir={Path(folder) / 'run'}"
-            words = [sys.executable, "-m", "rl_lab.cli", "train", target, *overrides, place, "--json"]
-            begin = time.perf_counter()
-            done = subprocess.run(words, capture_output=True, text=True)
-            taken = time.perf_counter() - begin
-        if done.returncode:
-            raise ChildProcessError(one_line(done.stderr.strip().rpartition("\n")[2]))
-        if k:  # the first one may have had to compile
-            seconds.append(taken)
-            scores.append(json.loads(done.stdout.splitlines()[-1])["mean_return"])
-    what = " ".join(["rl-lab train", target, *overrides])
-    conditions = "fresh process, full cache, films included, from typing to exit"
-    row = {"what": what, "kind": "command", "conditions": conditions, "seconds": spread(seconds)}
-    return [{**row, "mean_return": spread(scores)}]
+    score, solved, over = score_of(scenario), [], []
+    _train([*words, f"seed={scenario.seed}"], score)  # this one may have had to compile
+    for seed in range(scenario.seed, scenario.seed + seeds):
+        reached, left = _train([*words, f"seed={seed}"], score)
+        solved.append(reached)
+        over.append(left)
+    what, episodes = " ".join(["rl-lab train", *words]), scenario.evaluation.selection_episodes
+    common = {"what": what, "kind": "command", "seeds": seeds, "solved": sum(map(math.isfinite, solved))}
+    process = "fresh process, full cache, from typing"
+    return [
+        {**common, "conditions": f"{process} to {score:g} in {episodes} episodes", "seconds": interval(solved)},
+        {**common, "conditions": f"{process} to exit, all measurements and films made", "seconds": interval(over)},
+    ]
+
+
+def _train(words: list[str], score: float) -> tuple[float, float]:
+    """Return seconds from typing until the score is measured, infinity if it never is, and until the end."""
+    begin, reached, lines = time.perf_counter(), math.inf, []
+    with tempfile.TemporaryDirectory() as folder:
+        whole = [sys.executable, "-m", "rl_lab.cli", "train", *words, f"run_dir={Path(folder) / 'run'}"]
+        with subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr or ():
+                lines.append(line)
+                found = _MEASURED.search(line)
+                if found and float(found[1]) >= score:
+                    reached = min(reached, time.perf_counter() - begin)
+        taken = time.perf_counter() - begin
+    if process.returncode:
+        raise ChildProcessError(one_line((lines or [""])[-1].strip()))
+    return reached, taken

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import batch
 from ..engine import Batch
-from . import games
+from . import games, jitted
 from .rounds import Contender
 
 # World -> its original's id, for peers that have the original only.
@@ -141,5 +141,6 @@ def _reference(peer: str, world: str, worlds: int) -> Contender:
 PEERS: dict[str, Callable[[str, int], Contender]] = {
     "gymnasium": _gymnasium,
     "envpool": _envpool,
+    "gymnax": jitted.gymnax,
     **{name: partial(_reference, name) for name in games.PEERS},
 }

@@ -104,9 +104,9 @@ def _solve(given: argparse.Namespace) -> list[dict[str, Any]]:
 
     scenario = compose(given.target, given.overrides)
     if given.command:
-        rows = command(given.target, given.overrides, rounds=given.rounds)
+        rows = command(scenario, [given.target, *given.overrides], seeds=given.seeds)
         if not given.json:
-            print(_line(rows[0]))
+            print("\n".join(map(_line, rows)))
         return rows
     if given.json:
         return solve(scenario, seeds=given.seeds)
@@ -142,7 +142,9 @@ def _line(row: dict[str, Any]) -> str:
         line += f"  rl_lab is {ratio['median']:.1f}x  ({ratio['low']:.1f} to {ratio['high']:.1f})"
     if "engine_ratio" in row:
         line += f", its engine {row['engine_ratio']['median']:,.1f}x"
-    return f"{line}\n    {row['conditions']}; first step after {row['cold_seconds']:.2f} s"
+    return (
+        f"{line}\n    {row['conditions']}; {row['cores']:.1f} cores busy, first step after {row['cold_seconds']:.2f} s"
+    )
 
 
 def _short(rate: float) -> str:

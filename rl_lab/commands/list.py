@@ -38,6 +38,11 @@ def run(given: argparse.Namespace) -> int:
     widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    unmeasured = sum(item.get("steps/s", "") is None for item in items)
+    if unmeasured:
+        print(
+            f"\nspeed of {unmeasured} worlds: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr
+        )
     return 0
 
 

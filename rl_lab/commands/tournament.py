@@ -1,7 +1,7 @@
 """Let entrants play each other: pairs of matches with equal seeds and swapped seats, kept in a ledger and rated.
 
   rl-lab tournament WORLD ENTRANT ENTRANT...      play, print ratings and tables
-  rl-lab tournament resume DIR                    play what is missing
+  rl-lab tournament resume DIR                    play what is missing; of a comparison, until it is decided
   rl-lab tournament rate DIR                      print them again   [--anchor NAME[=ELO]]
   rl-lab tournament report DIR                    write DIR/report.html, in which games are played   [--games N]
   rl-lab tournament replay DIR MATCH              play one match again, and film it
@@ -20,6 +20,7 @@ World parameters are world.params.FIELD=VALUE. DIR is a tournament's folder, or 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -46,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a move, 0 for no limit (60)")
+    parser.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="processor seconds a move, 0: any (60)"
+    )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="a new folder; runs/tournaments/... by default")
     parser.add_argument("--code", action="store_true", help="resume, replay, report: run entrants that are functions")
     parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="whose rating is given (0)")
@@ -75,7 +78,14 @@ def run(given: argparse.Namespace) -> int:
     return _conduct(_create(given, given.target, given.overrides, given.schedule, given.pairs), given)
 
 
-def _create(given: argparse.Namespace, world: str, words: list[str], schedule: str, pairs: int) -> Tournament:
+def _create(
+    given: argparse.Namespace,
+    world: str,
+    words: list[str],
+    schedule: str,
+    pairs: int,
+    test: dict[str, float] | None = None,
+) -> Tournament:
     from ..tournament.folder import PARAMS, create, parameters
 
     return create(
@@ -88,6 +98,7 @@ def _create(given: argparse.Namespace, world: str, words: list[str], schedule: s
         seed=given.seed,
         opening=given.opening,
         timeout=given.timeout,
+        test=test,
         path=given.dir,
         command=[shlex.quote(word) for word in sys.argv],
     )
@@ -114,7 +125,8 @@ def _trusted(tournament: Tournament, given: argparse.Namespace) -> Tournament:
 
 
 def _resume(given: argparse.Namespace) -> int:
-    return _conduct(_trusted(_folder(given), given), given)
+    tournament = _trusted(_folder(given), given)
+    return _test(tournament, given) if tournament.test is not None else _conduct(tournament, given)
 
 
 def _conduct(tournament: Tournament, given: argparse.Namespace) -> int:
@@ -128,11 +140,15 @@ def _conduct(tournament: Tournament, given: argparse.Namespace) -> int:
             progress = Progress(quiet=given.json, unit="matches")
             outcome = conduct(tournament, workers=given.workers, look=interrupts.check, progress=progress)
         except Interrupted as stop:
-            words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
-            print(f"\nstopped; go on with: rl-lab tournament resume {words}", file=sys.stderr)
-            return stop.code
+            return _stopped(tournament, stop.code)
     _print(outcome, given)
     return 0
+
+
+def _stopped(tournament: Tournament, code: int) -> int:
+    words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
+    print(f"\nstopped; go on with: rl-lab tournament resume {words}", file=sys.stderr)
+    return code
 
 
 def _quoted(tournament: Tournament) -> str:
@@ -191,10 +207,8 @@ def _report(given: argparse.Namespace) -> int:
 
 def _compare(given: argparse.Namespace) -> int:
     """Play until it is decided who is stronger, or look at matches that there are."""
-    from ..interrupts import Interrupted, Interrupts
     from ..names import UsageError
-    from ..progress import Progress
-    from ..tournament.compare import Hypotheses, compare, existing, tally_of
+    from ..tournament.compare import Hypotheses, existing, tally_of
     from ..tournament.folder import PARAMS
 
     words = [word for word in given.overrides if not word.startswith(PARAMS)]
@@ -205,23 +219,23 @@ def _compare(given: argparse.Namespace) -> int:
     if (finished := existing(words[0])) is not None:
         outcome = _stand(finished)
         return _decided(tally_of(outcome.tournament, outcome.matches, *words[1:]), hypotheses, outcome, given)
-    tournament = _create(given, words[0], given.overrides[1:], "round-robin", given.max_pairs)
+    test = {**dataclasses.asdict(hypotheses), "batch": given.pairs}
+    return _test(_create(given, words[0], given.overrides[1:], "round-robin", given.max_pairs, test), given)
+
+
+def _test(tournament: Tournament, given: argparse.Namespace) -> int:
+    """Play a comparison to its end."""
+    from ..interrupts import Interrupted, Interrupts
+    from ..progress import Progress
+    from ..tournament.compare import compare, tested
+
     with Interrupts() as interrupts:
         try:
-            tally, outcome = compare(
-                tournament,
-                hypotheses,
-                batch=given.pairs,
-                workers=given.workers,
-                look=interrupts.check,
-                progress=Progress(quiet=given.json, unit="matches"),
-            )
+            progress = Progress(quiet=given.json, unit="matches")
+            tally, outcome = compare(tournament, workers=given.workers, look=interrupts.check, progress=progress)
         except Interrupted as stop:
-            names = " ".join(shlex.quote(each.name) for each in tournament.entrants)
-            where = f"rl-lab tournament compare {_quoted(tournament)} {names}"
-            print(f"\nstopped; what was played says: {where}", file=sys.stderr)
-            return stop.code
-    return _decided(tally, hypotheses, outcome, given)
+            return _stopped(tournament, stop.code)
+    return _decided(tally, tested(tournament)[0], outcome, given)
 
 
 def _decided(tally: Any, hypotheses: Hypotheses, outcome: Outcome, given: argparse.Namespace) -> int:

@@ -128,10 +128,11 @@ class Plan:
 class Network:
     """A plan with memory: parameters and, for each thread, their copies the other way round and room for one tile.
 
-    `tables` int64 [threads, ADDRESSES] says where all of it is. The gradient has `shards` parts, whose sum it is.
+    `tables` int64 [threads, ADDRESSES] says where all of it is, but for the functions. The gradient has `shards` parts,
+    whose sum it is.
     """
 
-    def __init__(self, plan: Plan, functions: tuple[int, int, int], threads: int = 1, shards: int = 1) -> None:
+    def __init__(self, plan: Plan, threads: int = 1, shards: int = 1) -> None:
         self.plan = plan
         self.layers = np.array(plan.layers, np.int64)
         for index, layer in enumerate(self.layers):  # backwards, the last reader of a buffer is the first to write
@@ -149,7 +150,7 @@ class Network:
         own = (self._turned, self._work, self._slope, self._starts, self._places, self._values)
         self.tables = np.zeros((threads, ADDRESSES), np.int64)
         for rank, table in enumerate(self.tables):
-            table[[AT_FORWARD, AT_BACKWARD, AT_TURN]], table[AT_COUNT] = functions, len(self.layers)
+            table[AT_COUNT] = len(self.layers)
             table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_SLOPES, AT_ZEROS]] = [a.ctypes.data for a in shared]
             mine = [AT_TURNED, AT_WORK, AT_SLOPE, AT_STARTS, AT_PLACES, AT_VALUES]
             table[mine] = [a[rank].ctypes.data for a in own]

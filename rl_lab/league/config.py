@@ -9,7 +9,7 @@ ROLES = ("main", "main_exploiter", "league_exploiter")
 MOST = 8  # learners
 RANGES = {
     **{"power": (0, 100), "self_play": (0, 1), "forgotten": (0, 1), "beat": (0, 1), "reset": (0, 1)},
-    **{"freeze_every": (1, 2**62), "timeout": (0, 2**62), "active": (1, 1024)},
+    **{"freeze_every": (1, 2**62), "timeout": (0, 2**62), "active": (1, 1024), "opening": (0, 1000)},
 }
 
 
@@ -25,6 +25,7 @@ class LeagueConfig:
     timeout: int = 0  # an exploiter joins after so many even without success; 0: twice freeze_every
     beat: float = 0.7  # an exploiter joins once its chance to win exceeds this against all whom it is to beat
     reset: float = 0.25  # how likely a league exploiter then begins anew; a main exploiter always does
+    opening: int = 0  # random moves at the start of an episode, at most; of everybody, and no experience
     active: int = 4  # opponents at a time in one learner's worlds
     members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # learners of each role
     anchors: list[dict[str, Any]] = field(default_factory=list)  # agents that need no training: names, hyperparameters

@@ -4,7 +4,10 @@ With strengths t_i in log-odds the best of a set S is i with probability exp(t_i
 the best of those left, and so on; of two it is Bradley and Terry's model. A tie counts as every order of those tied,
 equally weighted, so that a draw of two is half a win and half a loss. The prior is normal, of mean 0, on every t_i.
 
-Seats have no part in it: a schedule that rotates everybody through all seats does without.
+Seats have no part in it. The matches of a pair take everybody through all seats, so what a seat is worth adds as much
+to everybody's chances and favours nobody; pairs, not matches, are what intervals count. Left out like any balanced
+covariate, it makes differences come out a little smaller than in matches from equal seats. What rotation does not
+balance is who follows whom: seats are a circle that turns, and neighbours stay neighbours.
 
 Source: Luce 1959; Plackett 1975; Hunter 2004 (its fit)
 """

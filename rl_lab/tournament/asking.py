@@ -1,4 +1,8 @@
-"""Asking an entrant for its actions: whatever goes wrong costs it the match at hand, and nobody else anything."""
+"""Asking an entrant for its actions: whatever goes wrong costs it the match at hand, and nobody else anything.
+
+The time for a move is processor time, so that a busy machine makes nobody lose; who waits and does nothing has PATIENCE
+times as long by the clock.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from types import FrameType
 from typing import Any
 
@@ -18,6 +22,7 @@ from ..names import one_line
 from ..world import Array
 from .functions import FunctionAgent
 
+PATIENCE = 5.0
 GRACE = 5.0  # seconds beyond its time after which whoever watches from outside ends a process
 _LONGEST_REASON = 200
 
@@ -66,8 +71,8 @@ class Mark:
 class Chair:
     """One entrant at a batch of worlds; `keys` and `clock` as in `agent.Agent`.
 
-    `timeout` is in seconds a move, 0 for no limit: a Python function is stopped; others are asked about many rows at
-    once, and that call's time is divided among them.
+    `timeout` is in seconds of processor time a move, 0 for no limit: a Python function is stopped; others are asked
+    about many rows at once, and that call's time is divided among them.
     """
 
     def __init__(self, agent: Any, worlds: Worlds, keys: Array, clock: Array, timeout: float, mark: Mark) -> None:
@@ -141,13 +146,14 @@ class Chair:
     @contextlib.contextmanager
     def _timed(self, row: int, count: int) -> Iterator[None]:
         """Measure a call about `count` rows into `_spent`, in seconds, with the mark set."""
-        begin = time.monotonic()
-        self.mark.begin(row % self._seats, begin + self.timeout * count + GRACE if self.timeout else 0.0)
+        begin, worked = time.monotonic(), time.process_time()
+        latest = begin + PATIENCE * self.timeout * count + GRACE
+        self.mark.begin(row % self._seats, latest if self.timeout else 0.0)
         try:
             yield
         finally:
             self.mark.end()
-            self._spent = time.monotonic() - begin
+            self._spent = max(time.process_time() - worked, (time.monotonic() - begin) / PATIENCE)
 
     def _actions(self, given: Any, count: int, taken: Array) -> Array:
         """Return the answers as an array of actions [count, ...]; Improper where they are of another shape or kind."""
@@ -220,18 +226,28 @@ def _stopped_after(seconds: float) -> Iterator[None]:
     if not seconds or threading.current_thread() is not threading.main_thread():
         yield
         return
-    armed, begin = True, time.monotonic()
+    with (
+        _alarm(signal.SIGPROF, signal.ITIMER_PROF, time.process_time, seconds),
+        _alarm(signal.SIGALRM, signal.ITIMER_REAL, time.monotonic, PATIENCE * seconds),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _alarm(number: int, timer: int, clock: Callable[[], float], seconds: float) -> Iterator[None]:
+    """Raise TimedOut after so many seconds by this timer, whose time `clock` tells."""
+    armed, begin = True, clock()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if armed:
             raise TimedOut
 
-    handler = signal.signal(signal.SIGALRM, stop)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    handler = signal.signal(number, stop)
+    left, interval = signal.setitimer(timer, seconds, seconds)
     try:
         yield
     finally:
         armed = False
-        left = max(left - (time.monotonic() - begin), 1e-3) if left else 0.0  # somebody else's alarm
-        signal.setitimer(signal.ITIMER_REAL, left, interval)
-        signal.signal(signal.SIGALRM, handler)
+        left = max(left - (clock() - begin), 1e-3) if left else 0.0  # somebody else's alarm
+        signal.setitimer(timer, left, interval)
+        signal.signal(number, handler)

@@ -66,18 +66,18 @@ class Tally:
 
 def compare(
     tournament: Tournament,
-    hypotheses: Hypotheses,
     *,
-    batch: int,
     workers: int = 1,
     look: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tally, Outcome]:
-    """Play pairs until the test has decided or the schedule is done, `batch` pairs between two looks at it.
+    """Play pairs until the tournament's test has decided or its schedule is done; what was played before counts.
 
-    The tournament has two entrants; its schedule then ends with what was played. Raises as `conduct`.
+    The test looks at `batch` more pairs each time, so where it stops is the same whether or not it was interrupted. The
+    schedule then ends with what was played. Raises as `conduct`, and UsageError for a test that cannot be.
     """
     plan, tally = tournament.plan(), Tally(*(each.name for each in tournament.entrants))
+    hypotheses, batch = tested(tournament)
     hypotheses.verdict(tally.results)
     done = 0  # pairs that are counted
 
@@ -94,6 +94,13 @@ def compare(
 
     outcome = conduct(tournament, workers=workers, look=look, progress=progress, missing=missing)
     return tally, dataclasses.replace(outcome, tournament=shorten(tournament, done))
+
+
+def tested(tournament: Tournament) -> tuple[Hypotheses, int]:
+    """Return what a comparison tests, and how many pairs it plays between two looks."""
+    assert tournament.test is not None, "no comparison"
+    settings = dict(tournament.test)
+    return Hypotheses(**{key: value for key, value in settings.items() if key != "batch"}), int(settings["batch"])
 
 
 def tally_of(tournament: Tournament, matches: Sequence[Match], one: str, other: str) -> Tally:

@@ -30,6 +30,7 @@ _FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
 _MOST = 10**9  # pairs, rounds, steps
 _KINDS = {"world": str, "params": dict, "entrants": list, "schedule": str, "timeout": float}
 _COUNTS = ("pairs", "rounds", "seed", "opening")
+_TEST = ("elo0", "elo1", "alpha", "beta", "batch")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Tournament:
     rounds: int
     seed: int
     opening: int
-    timeout: float  # seconds a move, 0: none
+    timeout: float  # seconds of processor time a move, 0: none
+    test: dict[str, float] | None = None  # that ends it, where it is a comparison: _TEST, see `compare`
 
     @property
     def ledger(self) -> Path:
@@ -94,6 +96,7 @@ def create(
     seed: int = 0,
     opening: int = 0,
     timeout: float = 60.0,
+    test: dict[str, float] | None = None,
     path: Path | None = None,
     command: Sequence[str] = (),
 ) -> Tournament:
@@ -109,7 +112,7 @@ def create(
         RUNS / "tournaments" / name for name in itertools.chain([stem], (f"{stem}-{k}" for k in itertools.count(2)))
     )
     path = next(folder for folder in usual if not folder.exists()) if path is None else path
-    made = Tournament(path, world, params, entrants, schedule, pairs, rounds, seed, opening, timeout)
+    made = Tournament(path, world, params, entrants, schedule, pairs, rounds, seed, opening, timeout, test)
     _check(made)
     Hall(made.setup())  # whoever cannot play this world is refused before anything is written
     facts = {field.name: getattr(made, field.name) for field in dataclasses.fields(made) if field.name != "path"}
@@ -149,7 +152,7 @@ def load(path: str) -> Tournament:
                 raise ValueError(f"{name} is {facts.get(name)!r}")
         entrants = tuple(_entrant(each) for each in facts["entrants"])
         values = {name: facts[name] for name in (*_KINDS, *_COUNTS)}
-        made = Tournament(folder, **{**values, "entrants": entrants})
+        made = Tournament(folder, **{**values, "entrants": entrants, "test": _test(facts.get("test"), len(entrants))})
         _check(made)
     except UsageError:
         raise
@@ -182,6 +185,16 @@ def _entrant(facts: Any) -> Entrant:
     if facts["kind"] not in ("run", "made", "function") or not NAMES.fullmatch(facts["name"]):
         raise ValueError(f"entrant {facts['name']} is of no known kind, or its name is none")
     return Entrant(**facts)
+
+
+def _test(facts: Any, entrants: int) -> dict[str, float] | None:
+    if facts is None:
+        return None
+    if not isinstance(facts, dict) or sorted(facts) != sorted(_TEST) or entrants != 2:
+        raise ValueError(f"test is {facts!r}")
+    if not all(type(x) in (int, float) and abs(x) < _MOST for x in facts.values()) or not facts["batch"] >= 1:
+        raise ValueError(f"test is {facts!r}")
+    return {**facts, "batch": int(facts["batch"])}
 
 
 def _check(made: Tournament) -> None:

@@ -16,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 
 from .. import batch
 from ..batch import FOREIGN, WorldInfo
+from ..chance import move_at_random
 from ..evaluate import untouched_generators
 from ..kernel import fingerprint
 from ..search import SearchAgent
@@ -24,7 +25,7 @@ from .asking import Chair, Mark
 from .entrants import Entrant, make
 from .functions import FunctionAgent
 from .schedule import Task
-from .session import Played, Session, move_at_random
+from .session import Played, Session
 
 _WORLDS, _FOREIGN_WORLDS = 1024, 8
 _SLOW_WORLDS = 128  # where somebody thinks about one row after the other: more would only put off the first results
@@ -40,7 +41,7 @@ class Setup:
     entrants: tuple[Entrant, ...]
     seed: int  # the tournament's
     opening: int = 0  # steps at the start that are random, the same in all legs of a pair
-    timeout: float = 0.0  # seconds a move, 0: none
+    timeout: float = 0.0  # seconds of processor time a move, 0: none
 
 
 class Hall:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import chance
 from ..batch import Worlds
+from ..chance import move_at_random
 from ..evaluate import LONGEST, EndlessEpisodeError
 from ..world import Array
 from .asking import Chair, Wrong
@@ -153,14 +153,6 @@ class Session:
             trace=hashlib.sha256(actions.tobytes()).hexdigest(),
         )
         return match, actions
-
-
-def move_at_random(worlds: Worlds, rows: Array, keys: Array, steps: Array) -> None:
-    """Let chance move for these rows, int64 [R]; what it draws depends on their keys and steps, [R], alone."""
-    taken, seats = worlds.actions.reshape(-1, *worlds.actions.shape[2:]), rows % worlds.actions.shape[1]
-    legal = worlds.legal.reshape(len(taken), -1)[rows] if worlds.world.masked else None
-    uniform = chance.uniforms(keys, steps, taken.shape[1:])
-    taken[rows] = chance.actions_at(uniform, worlds.world.action_spaces, seats, legal)
 
 
 def ranks(entrants: Sequence[str], returns: Array, fault: Fault | None) -> tuple[int, ...]:

@@ -1,0 +1,39 @@
+"""What another process compiles is what this one calls."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from rl_lab.adapters.sb3_ahead import PARTS, Ahead
+
+LEARN = """
+from rl_lab import batch
+from rl_lab.adapters.sb3 import LabVecEnv
+from rl_lab.adapters.sb3_fast import FastMaskablePPO, FastPPO
+from rl_lab.fast import kernels
+
+for kind, world in ((FastPPO, "cartpole"), (FastPPO, "pendulum"), (FastMaskablePPO, "breakout")):
+    model = kind("MlpPolicy", LabVecEnv(batch.make(world, 2)), n_steps=32, batch_size=64, device="cpu")
+    model.learn(64)
+    assert model.learner == "compiled"
+update = kernels.ppo().update
+assert len(update.signatures) == 1 and not update.stats.cache_misses, update.stats
+"""
+
+
+def test_an_update_is_compiled_ahead_for_every_kind_of_agent() -> None:
+    command = [sys.executable, "-m", "rl_lab.adapters.sb3_ahead"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert said.split() == list(PARTS)
+    subprocess.run([sys.executable, "-c", LEARN], timeout=300, check=True)
+
+
+def test_nobody_waits_for_a_process_that_cannot_start() -> None:
+    kept, sys.executable = sys.executable, "/bin/false"
+    try:
+        ahead = Ahead()
+    finally:
+        sys.executable = kept
+    for part in PARTS:
+        ahead.wait(part)
