@@ -22,7 +22,8 @@ class _Parser(argparse.ArgumentParser):
         message = message.removesuffix(", key=value")  # of which there may be none
         wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if wrong is not None:
-            message = f"{message[: wrong.start()]}no {wrong[1]!r}; {nearest(wrong[1], re.findall('[a-z]+', wrong[2]))}"
+            near = nearest(wrong[1], re.findall("[a-z]+", wrong[2])).removesuffix("?")
+            message = f"{message[: wrong.start()]}no {wrong[1]!r}; {near} (choose from {wrong[2]})"
         if message.endswith("COMMAND"):
             message += f" ({', '.join(module.name for module in pkgutil.iter_modules(commands.__path__))})"
         self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
+_PATIENCE = 3.0  # seconds without a word
 _EVERY_TERMINAL, _EVERY_FILE = 0.2, 5.0  # seconds between lines
 
 
@@ -22,6 +26,17 @@ class Progress:
         """Start counting from these steps."""
         self._first, self._budget = steps, budget
         self._begin = self._shown = time.perf_counter()
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Write a line that stays if what runs inside takes longer than `_PATIENCE`."""
+        timer = threading.Timer(_PATIENCE, self.note, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def rate(self, steps: int) -> float:
         """Steps per second since `begin`."""

@@ -158,6 +158,9 @@ class _Training:
             if self.learner.steps:
                 self._select()  # the run may have been stopped in the middle of it
             self.interrupts.check()
+            if self.learner.steps < self.scenario.budget:
+                with self.progress.waiting("a first start compiles, for half a minute or so; later ones need not"):
+                    self._iterate(first=True)
             while self.learner.steps < self.scenario.budget:
                 self._iterate()
             self._save()
@@ -169,7 +172,7 @@ class _Training:
         self.worlds.close()
         return result
 
-    def _iterate(self) -> None:
+    def _iterate(self, *, first: bool = False) -> None:
         with self.interrupts.iteration():
             values = self.learner.advance()
         self.unsaved = True
@@ -178,6 +181,8 @@ class _Training:
         values |= {f"log/{name}": value for name, value in self.worlds.drain_log().items()}
         rate = self.progress.rate(steps)
         self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
+        if first:  # it may have compiled: what is left takes as long as what comes now
+            self.progress.begin(steps, self.scenario.budget)
         try:
             self._select()
         except Interrupted:
