@@ -23,7 +23,7 @@ from ..fast import kernels, plan
 from ..fast.threads import Team, available
 from ..world import Array
 from .sb3 import LabVecEnv
-from .sb3_ahead import Ahead, needed
+from .sb3_ahead import Ahead, compiling
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
 from .sb3_rows import ActingMaskableRollout, ActingRollout
 
@@ -40,7 +40,7 @@ class _Compiled:
     drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
     threads: int | None = None  # that share the work, as many as there are cores if None; they change no result
-    ahead: Any = Ahead  # what compiles in another process, or None
+    ahead = True  # whether another process may compile what this one will need
     _shared: Shared
     _team: Team
     _ahead: Ahead | None = None
@@ -63,8 +63,7 @@ class _Compiled:
             except StockError as error:
                 self.learner = f"stock, because {error}"
                 return False
-            if self.ahead is not None and needed():
-                self._ahead = self.ahead()
+            self._ahead = compiling() if self.ahead else None
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = kernels.ppo()
             self.key = key_of_its_own()
