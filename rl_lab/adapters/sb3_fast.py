@@ -134,11 +134,11 @@ class _Compiled:
         last, spent = np.zeros(rows, np.float32), np.zeros(2, np.int64)
         masks = getattr(buffer, "action_masks", None)
         kept = buffer.observations
-        ranks = min(self._team.threads, worlds.n) if horizon * rows >= WORTH_SHARING else 1
+        bounds = worlds.shares(self._team.threads if horizon * rows >= WORTH_SHARING else 1)
         outcomes = self._team.run(
-            ranks,
+            len(bounds) - 1,
             self._kernels.collect,
-            worlds.shares(ranks),
+            bounds,
             *worlds.entrance(),
             *(a.ctypes.data for a in (seen, worlds.final_observations, kept)),
             *(a.dtype == np.uint8 for a in (seen, kept)),
