@@ -271,10 +271,11 @@ class Batch:
             raise NonFiniteError(f"{self._broken}; call reset() first")
         return compiler.step_address(self.world), self._address
 
-    def shares(self, parts: int) -> Array:
-        """Return where each of so many threads begins, int64 [parts + 1]: what is stepped together stays together."""
+    def shares(self, most: int) -> Array:
+        """Return where each of up to so many threads begins, int64 [threads + 1]: blocks of worlds stay together."""
         grain = columns.LANES if columns.plan(self.world) else 1
         blocks = -(-self.n // grain)
+        parts = min(most, blocks)
         return np.minimum(np.arange(parts + 1) * blocks // parts * grain, self.n)
 
     def fail(self, outcome: int) -> None:

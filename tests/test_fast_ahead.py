@@ -5,7 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from rl_lab import batch
+from rl_lab.adapters import sb3_ahead
+from rl_lab.adapters.sb3 import LabVecEnv
 from rl_lab.adapters.sb3_ahead import PARTS, Ahead
+from rl_lab.adapters.sb3_fast import FastPPO
 
 LEARN = """
 from rl_lab import batch
@@ -37,3 +43,14 @@ def test_nobody_waits_for_a_process_that_cannot_start() -> None:
         sys.executable = kept
     for part in PARTS:
         ahead.wait(part)
+
+
+def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Ahead] = []
+    monkeypatch.setattr(sb3_ahead, "needed", lambda: True)
+    monkeypatch.setattr(Ahead, "__init__", lambda self: begun.append(self))
+    sb3_ahead.compiling.cache_clear()
+    for _ in range(2):
+        assert FastPPO("MlpPolicy", LabVecEnv(batch.make("catch", 2)), n_steps=8, batch_size=16, device="cpu").ready()
+    sb3_ahead.compiling.cache_clear()
+    assert len(begun) == 1

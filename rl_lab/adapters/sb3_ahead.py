@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 
@@ -43,13 +44,19 @@ class Ahead:
                 done.set()
 
 
+@cache
+def compiling() -> Ahead | None:
+    """Return what compiles for all learners of this process since the first of them asked, or None if nothing does."""
+    return Ahead() if needed() else None
+
+
 def main() -> None:
     """Compile what an update needs, by updating an agent that has seen nothing."""
     from stable_baselines3.common.logger import Logger
 
     from .sb3_fast import FastPPO
 
-    FastPPO.ahead = None
+    FastPPO.ahead = False
     model = FastPPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, device="cpu")
     model.set_logger(Logger(folder=None, output_formats=[]))
     model.ready()

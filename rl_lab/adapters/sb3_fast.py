@@ -23,7 +23,7 @@ from ..fast import kernels, plan
 from ..fast.threads import Team, available
 from ..world import Array
 from .sb3 import LabVecEnv
-from .sb3_ahead import Ahead, needed
+from .sb3_ahead import Ahead, compiling
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
 from .sb3_rows import ActingMaskableRollout, ActingRollout
 
@@ -40,7 +40,7 @@ class _Compiled:
     drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
     threads: int | None = None  # that share the work, as many as there are cores if None; they change no result
-    ahead: Any = Ahead  # what compiles in another process, or None
+    ahead = True  # whether another process may compile what this one will need
     _shared: Shared
     _team: Team
     _ahead: Ahead | None = None
@@ -63,8 +63,7 @@ class _Compiled:
             except StockError as error:
                 self.learner = f"stock, because {error}"
                 return False
-            if self.ahead is not None and needed():
-                self._ahead = self.ahead()
+            self._ahead = compiling() if self.ahead else None
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = kernels.ppo()
             self.key = key_of_its_own()
@@ -135,11 +134,11 @@ class _Compiled:
         last, spent = np.zeros(rows, np.float32), np.zeros(2, np.int64)
         masks = getattr(buffer, "action_masks", None)
         kept = buffer.observations
-        ranks = min(self._team.threads, worlds.n) if horizon * rows >= WORTH_SHARING else 1
+        bounds = worlds.shares(self._team.threads if horizon * rows >= WORTH_SHARING else 1)
         outcomes = self._team.run(
-            ranks,
+            len(bounds) - 1,
             self._kernels.collect,
-            worlds.shares(ranks),
+            bounds,
             *worlds.entrance(),
             *(a.ctypes.data for a in (seen, worlds.final_observations, kept)),
             *(a.dtype == np.uint8 for a in (seen, kept)),

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from .parameters import descend, fold
     from .rows import copy, floats, forward, keep, list_nonzero, octets, show, slope_of, tile_of, turn, words
-    from .team import meet
+    from .team import call_off, meet
 
     call: Any
     cycles: Any
@@ -233,6 +233,7 @@ def collect(
         outcome = call(step, bounds[rank], bounds[rank + 1], batch)
         stepping += cycles() - entered
         if outcome < 0:
+            call_off(team)
             return outcome
         if paid.shape[1]:
             for row in range(lowest, highest):

@@ -20,6 +20,12 @@ PATIENCE = 4000  # looks at a counter before another thread of this machine may 
 
 
 @outlined
+def call_off(team: Any) -> None:
+    """Keep nobody waiting: from now on `meet` returns False."""
+    add_at(team + CALLED_OFF, 1)
+
+
+@outlined
 def meet(ranks: Any, team: Any) -> Any:
     """Wait until so many threads have come here; return False where the work is called off."""
     if ranks == 1:

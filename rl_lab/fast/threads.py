@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 
+from ..world import Array
 from . import plan
 
 
@@ -22,31 +23,43 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._counters = np.zeros(64, np.int64)
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0  # whose threads these are: a fork has none
+        self._compiled: set[Any] = set()
 
     def run(self, ranks: int, function: Any, *arguments: Any) -> list[Any]:
-        """Return what `function(rank, ranks, team, *arguments)` returns to each of so many threads."""
-        self._counters[:] = 0
-        given = (ranks, self._counters.ctypes.data, *arguments)
+        """Return what `function(rank, ranks, team, *arguments)` returns to each of so many threads.
+
+        An error or an interrupt in one of them is raised once the others have stopped: no memory is in use any more.
+        """
+        counters = np.zeros(64, np.int64)  # of this run alone: who is late for the last one disturbs nobody
+        given = (ranks, counters.ctypes.data, *arguments)
         if ranks == 1:
             return [function(0, *given)]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1, "learner")
-        others = [self._pool.submit(self._help, function, rank, given) for rank in range(1, ranks)]
+        if function not in self._compiled:  # by this thread, or an interrupt would leave another one compiling
+            function.compile(tuple(map(function.typeof_pyval, (0, *given))))
+            self._compiled.add(function)
+        others: list[Future[Any]] = []
         try:
+            for rank in range(1, ranks):
+                others.append(self._helpers().submit(_help, function, rank, given, counters))
             own = function(0, *given)
-        except BaseException:  # an interrupt, before this thread got to where the others wait
-            self._call_off()
+            return [own, *(other.result() for other in others)]
+        except BaseException:  # where the others wait, this thread may never come
+            counters[plan.CALLED_OFF // 8] = 1
             raise
-        return [own, *(other.result() for other in others)]
+        finally:
+            wait(others)
 
-    def _help(self, function: Any, rank: int, given: tuple[Any, ...]) -> Any:
-        try:
-            return function(rank, *given)
-        except BaseException:
-            self._call_off()
-            raise
+    def _helpers(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._process != os.getpid():
+            self._pool, self._process = ThreadPoolExecutor(self.threads - 1, "learner"), os.getpid()
+        return self._pool
 
-    def _call_off(self) -> None:
-        self._counters[plan.CALLED_OFF // 8] = 1
+
+def _help(function: Any, rank: int, given: tuple[Any, ...], counters: Array) -> Any:
+    try:
+        return function(rank, *given)
+    except BaseException:
+        counters[plan.CALLED_OFF // 8] = 1
+        raise
