@@ -221,7 +221,9 @@ class _Training:
         ]
         self.selections, self.unsaved = passed, True
         score = float(np.mean([each.summary["mean_return"] for each in measured]))
-        self.progress.note(f"selection at {self.learner.steps:,} steps: mean return {score:.2f}{' (not compared)' * self.opposed}")
+        self.progress.note(
+            f"selection at {self.learner.steps:,} steps: mean return {score:.2f}{' (not compared)' * self.opposed}"
+        )
         if self.opposed or score >= self.best:
             self.best = score
             saved = self.learner.save_agent()
