@@ -380,3 +380,12 @@ def test_a_normaliser_has_a_discount_of_its_own() -> None:
     ):  # fmt: skip
         same.step(actions)
     assert env.ret_rms.var == pytest.approx(same.ret_rms.var, rel=1e-6)
+
+
+def test_what_somebody_writes_to_a_parameter_is_taken_up() -> None:
+    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    collect(made)
+    made.train()
+    made.policy.value_net.bias.data.fill_(1000.0)  # changes no version
+    collect(made)
+    assert made.learner == "compiled" and made.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)
