@@ -226,10 +226,13 @@ class Batch:
         before = self.observations
         self.renew()
         try:
-            return self.step()
+            ended = self.step()
         except (ValueError, NonFiniteError):  # nothing has moved, or worlds must be reset
             self._show_in(before)
             raise
+        if self.held.any():  # they show what they showed
+            self.observations[self.held] = before[self.held]
+        return ended
 
     def renew(self) -> None:
         """Give `observations` new memory, which a step, a reset or `observe` is to fill."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
 
 GRACE = 2.5  # seconds that an iteration has to end in after a signal: all must be over within 5
+AGAIN = 1.0  # seconds until it is told once more: what is raised in a compiler's callback is printed and lost
 
 
 class Interrupted(Exception):
@@ -50,18 +50,23 @@ class Interrupts:
         if self._giving_up:
             self._giving_up = False
             if self._inside:
+                self._give_up_in(AGAIN)
                 raise KeyboardInterrupt  # an Exception would be taken for a failed compilation by numba
             return
         if self.code:
             os._exit(128 + number)
         self.code = 128 + number
-        self._timer = threading.Timer(GRACE, self._give_up)
+        self._give_up_in(GRACE)
+
+    def _give_up_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._give_up)
         self._timer.daemon = True
         self._timer.start()
 
     def _give_up(self) -> None:
         self._giving_up = True
-        _thread.interrupt_main(signal.SIGINT)
+        # A real signal: `_thread.interrupt_main` wakes nobody who waits for a lock, as who waits for a compiler does.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     @contextmanager
     def iteration(self) -> Iterator[None]:
@@ -74,6 +79,7 @@ class Interrupts:
         try:
             yield
         except KeyboardInterrupt:
+            self._inside = False  # or it would be told again in here
             stop = Interrupted(self.code)
             stop.given_up = True
             raise stop from None

@@ -745,3 +745,18 @@ def test_a_file_in_the_folder_is_a_world(
         worlds.load("rl_lab_test_empty")
     with pytest.raises(ValueError, match="no world 'rl_lab_test_wrld'; did you mean 'rl_lab_test_world'"):
         worlds.load("rl_lab_test_wrld")
+
+
+@pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP])
+def test_new_memory_shows_what_the_old_would_and_leaves_that_to_whoever_has_it(mode: AutoresetMode) -> None:
+    moved, still = (Batch(worlds.load("simple_tag"), 3, seed=1, autoreset=mode) for _ in "ab")
+    for batch in (moved, still):
+        batch.reset()
+        batch.held[1] = True
+    for _ in range(30):
+        before, kept = moved.observations, moved.observations.copy()
+        for batch in (moved, still):
+            batch.random_actions()
+        moved.step_anew()
+        still.step()
+        assert np.array_equal(moved.observations, still.observations) and np.array_equal(before, kept)

@@ -132,11 +132,15 @@ def test_rollouts_and_updates_are_those_of_stable_baselines3(case: str) -> None:
         stock.policy.__dict__.pop("forward")
 
 
-@pytest.mark.parametrize("case", ["wide", "scaled", "cnn", "several"])
-def test_threads_change_no_bit(case: str) -> None:
-    """The minibatch of 240 rows has four shards; one to four threads take them."""
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [("wide", 240), ("scaled", 240), ("cnn", 240), ("several", 240), ("scaled", 109), ("sparse", 97), ("late", 50)],
+)
+def test_threads_change_no_bit(case: str, size: int) -> None:
+    """A minibatch of 240 rows has four shards, which one to four threads take; of 109, three; of 50, one; 1 is left."""
     world, worlds, given = CASES[case]
-    arguments = {**given, "n_steps": 1200 // worlds, "batch_size": 240, "n_epochs": 2}
+    arguments = {**given, "n_steps": 1200 // worlds, "batch_size": size, "n_epochs": 2}
     reached = []
     for threads in (1, 2, 3, 4):
         made = model(FastPPO, world, worlds, **arguments)
@@ -376,3 +380,12 @@ def test_a_normaliser_has_a_discount_of_its_own() -> None:
     ):  # fmt: skip
         same.step(actions)
     assert env.ret_rms.var == pytest.approx(same.ret_rms.var, rel=1e-6)
+
+
+def test_what_somebody_writes_to_a_parameter_is_taken_up() -> None:
+    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    collect(made)
+    made.train()
+    made.policy.value_net.bias.data.fill_(1000.0)  # changes no version
+    collect(made)
+    assert made.learner == "compiled" and made.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)

@@ -29,7 +29,7 @@ class StockError(Exception):
 class Shared:
     """A network whose parameters and Adam moments are a policy's tensors.
 
-    They are read before compiled code works on its copies, unless no tensor has changed, and written back after.
+    They are read before compiled code works on its copies, and written back after; moments, if anybody changed them.
     """
 
     def __init__(
@@ -65,29 +65,24 @@ class Shared:
         return tables
 
     def read(self) -> None:
-        """Take up what the tensors hold, if anybody has changed them."""
+        """Take up what the tensors hold: parameters always, for no tensor counts what is written to its `data`."""
+        kernels.tensors().exchange(
+            self._addresses(self.tensors), self.network.bounds, self.network.places, self.network.weights, False
+        )
         states = self._states() if self.optimizer is not None else []
-        now = [*self.tensors, *(s[key] for s in states for key in ("exp_avg", "exp_avg_sq"))]
-        # A target network is written to by ways that no tensor counts.
-        if (
-            self.optimizer is not None
-            and len(now) == len(self._known)
-            and all(a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True))
+        now = [s[key] for s in states for key in ("exp_avg", "exp_avg_sq")]
+        if len(now) == len(self._known) and all(
+            a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True)
         ):
             return
-        network = self.network
-        kernels.tensors().exchange(
-            self._addresses(self.tensors), network.bounds, network.places, network.weights, False
-        )
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
-            if states:
-                kernels.tensors().exchange(
-                    self._addresses([s[key] for s in states]), network.bounds, network.places, flat, False
-                )
+            kernels.tensors().exchange(
+                self._addresses([s[key] for s in states]), self.network.bounds, self.network.places, flat, False
+            )
         self._known = [(tensor, tensor._version) for tensor in now]
 
     def forget(self) -> None:
-        """Take up the tensors at the next `read`, whatever happened to the copies."""
+        """Take up the moments at the next `read`, whatever happened to the copies."""
         self._known = []
 
     @property
