@@ -66,7 +66,7 @@ class Scenario:
     budget: int
     seed: int
     device: str
-    threads: int
+    threads: int  # torch's, which its results depend on; the engine and compiled PPO have their own, and do not
     run_dir: str | None
     video: bool
     evaluation: EvaluationConfig
