@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     put: Any
     scratch: Any
     take: Any
+    uncached: Any
 
 KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -138,8 +139,9 @@ def address(function: Any) -> int:
 def assemble(name: str, templates: tuple[Path, ...], namespace: dict[str, Any], *parts: Any) -> ModuleType:
     """Return the last of these files, executed over this namespace, numba's words and what the other files define.
 
-    Its `jit` functions are compiled or loaded at their first call, from a folder whose name begins with `name` and goes
-    on with the fingerprint of the files and of `parts`, which are whatever else the machine code depends on.
+    Python may call what is `jit`, `parallel_jit` or `uncached`; the rest has no entrance for it. What is `jit` is
+    compiled or loaded at its first call, from a folder whose name begins with `name` and goes on with the fingerprint of
+    the files and of `parts`, which are whatever else the machine code depends on.
     """
     import numba
 
@@ -159,6 +161,7 @@ def assemble(name: str, templates: tuple[Path, ...], namespace: dict[str, Any], 
         "outlined": numba.njit(**_INNER),
         "quick": numba.njit(fastmath=_QUICK, **_INNER),
         "jit": numba.njit(cache=True, no_cfunc_wrapper=True, **_OPTIONS),
+        "uncached": numba.njit(**_OPTIONS),  # for functions that call themselves: from numba's cache, they crash
         "parallel_jit": numba.njit(cache=True, parallel=True, **_OPTIONS),
         **namespace,
     }

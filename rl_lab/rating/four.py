@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..compiler import inlined, outlined
+    from ..compiler import inlined, uncached
 
 COLUMNS, HIGH, COLUMN = 7, 7, 127
 FLOOR = sum(1 << HIGH * column for column in range(COLUMNS))
@@ -111,7 +111,7 @@ def _store(table: Any, place: Any, key: Any, spent: Any, answer: Any) -> None:
         table[place + 1] = entry
 
 
-@outlined  # not `jit`: a function that calls itself is not found again in numba's cache on disk
+@uncached
 def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: Any) -> Any:
     """Return 1 if red, who moves where `turn` is 0, wins from a position without four in a line, else 0.
 
