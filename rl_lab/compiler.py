@@ -140,8 +140,8 @@ def assemble(name: str, templates: tuple[Path, ...], namespace: dict[str, Any], 
     """Return the last of these files, executed over this namespace, numba's words and what the other files define.
 
     Python may call what is `jit`, `parallel_jit` or `uncached`; the rest has no entrance for it. What is `jit` is
-    compiled or loaded at its first call, from a folder whose name begins with `name` and goes on with the fingerprint of
-    the files and of `parts`, which are whatever else the machine code depends on.
+    compiled or loaded at its first call, from a folder whose name begins with `name` and goes on with the fingerprint
+    of the files and of `parts`, which are whatever else the machine code depends on.
     """
     import numba
 
