@@ -50,6 +50,7 @@ def openings() -> list[bool]:
     Of mirror images one is searched. Where several cores are there, they share the work and the table.
     """
     table = np.zeros(_ENTRIES, np.int64)
+    _program()  # before there are threads: they would write the same file
     tasks = [(_MIDDLE, reply) for reply in range(_MIDDLE + 1)] + [(column,) for column in range(_MIDDLE)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         won = dict(zip(tasks, pool.map(lambda moves: red_wins(moves, table), tasks), strict=True))
