@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -286,7 +287,7 @@ def _publish(source: Path, target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(exist_ok=True)
-    partial_file = target.with_name(f".{os.getpid()}.tmp")
+    partial_file = target.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     shutil.copyfile(source, partial_file)
     # numba stamps its cache with the source's time: all processes must see one and the same file.
     os.utime(partial_file, (1, 1))

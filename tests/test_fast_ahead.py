@@ -35,14 +35,14 @@ def test_an_update_is_compiled_ahead_for_every_kind_of_agent() -> None:
     subprocess.run([sys.executable, "-c", LEARN], timeout=300, check=True)
 
 
-def test_nobody_waits_for_a_process_that_cannot_start() -> None:
-    kept, sys.executable = sys.executable, "/bin/false"
-    try:
-        ahead = Ahead()
-    finally:
-        sys.executable = kept
+@pytest.mark.timeout(60)  # or they wait for ever
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])
+def test_nobody_waits_for_a_process_that_cannot_start(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    ahead = Ahead()
     for part in PARTS:
         ahead.wait(part)
+    assert all(done.is_set() for done in ahead._done.values())
 
 
 def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:

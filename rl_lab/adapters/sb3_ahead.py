@@ -39,6 +39,8 @@ class Ahead:
                 for line in process.stdout or ():
                     if line.strip() in self._done:
                         self._done[line.strip()].set()
+        except OSError:  # there is no such program, or no room for another
+            pass
         finally:
             for done in self._done.values():
                 done.set()

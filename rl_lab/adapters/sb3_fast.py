@@ -39,7 +39,7 @@ class _Compiled:
     learner = ""
     drawn = 0  # rows that have acted, in this program and those before it: each draws numbers of its own
     stepping: float | None = None  # share of the last rollout that the worlds took, where it ran without Python
-    threads: int | None = None  # that share the work, as many as there are cores if None; they change no result
+    threads: int | None = None  # that share the work, read once: None means all cores; they change no result
     ahead = True  # whether another process may compile what this one will need
     _shared: Shared
     _team: Team
@@ -75,10 +75,9 @@ class _Compiled:
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = (
-            "learner drawn stepping threads _shared _team _ahead _outputs _kernels _betas _epsilon key _discrete _count"
-        )
-        return [*super()._excluded_save_params(), *own.split(), "_limits"]  # type: ignore[misc]
+        own = "learner drawn stepping threads key _shared _team _ahead _outputs _kernels".split()
+        own += "_betas _epsilon _discrete _count _limits".split()
+        return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
 
     # ---------------------------------------------------------------------------------------------------- rollouts
 

@@ -44,8 +44,9 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
         run = _alone(_sb3(world, setting) if name == "sb3" else _sbx(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
-    own = f"{available() if setting.agent == 'ppo' else 1} threads"
-    computing = {"lab": own.replace("1 threads", "one thread"), "sbx": "JAX's own threads"}.get(name, "")
+    shared = available() if setting.agent == "ppo" else 1
+    own = "one thread" if shared == 1 else f"{shared} threads"
+    computing = {"lab": own, "sbx": "JAX's own threads"}.get(name, "")
     if not computing:
         count = threads or _fastest(run)
         run, computing = partial(_with_threads, run, count), f"torch threads {count}"

@@ -27,8 +27,8 @@ def _program() -> ModuleType:
 def red_wins(moves: Sequence[int], table: Array | None = None) -> bool:
     """Say whether red, who begins, wins after these columns, 0 to 6, by perfect play of both.
 
-    `table` is what `table()` returned; positions that it holds are not searched again. Raises ValueError for moves that
-    cannot be made, or after which the game is over.
+    `table`, int64 zeros of a length that is a power of two, keeps answers from one call to the next. Raises ValueError
+    for moves that cannot be made, or after which the game is over.
     """
     four: Any = _program()
     boards = [0, 0]
@@ -50,7 +50,7 @@ def openings() -> list[bool]:
     Of mirror images one is searched. Where several cores are there, they share the work and the table.
     """
     table = np.zeros(_ENTRIES, np.int64)
-    _program()  # before there are threads: they would write the same file
+    _program()  # before there are threads, each of which would make its own
     tasks = [(_MIDDLE, reply) for reply in range(_MIDDLE + 1)] + [(column,) for column in range(_MIDDLE)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         won = dict(zip(tasks, pool.map(lambda moves: red_wins(moves, table), tasks), strict=True))
