@@ -37,6 +37,7 @@ class Result:
     steps: int
     seconds: float  # of training, over all its parts
     summary: dict[str, Any]
+    first: tuple[int, float] = (0, 0.0)  # steps and seconds of this part's first iteration, which may compile
     videos: dict[str, Path] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class _Training:
         self.best = -math.inf
         self.selections = 0
         self.seconds = 0.0  # of the parts before this one
+        self.first = (0, 0.0)
         self.log_seconds = 0.0
         self.metrics_size = 0
         self.saved_at = 0
@@ -173,6 +175,7 @@ class _Training:
         return result
 
     def _iterate(self, *, first: bool = False) -> None:
+        before, start = self.learner.steps, time.perf_counter()
         with self.interrupts.iteration():
             values = self.learner.advance()
         self.unsaved = True
@@ -182,6 +185,7 @@ class _Training:
         rate = self.progress.rate(steps)
         self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
         if first:  # it may have compiled: what is left takes as long as what comes now
+            self.first = self.learner.steps - before, begin - start
             self.progress.begin(steps, self.scenario.budget)
         try:
             self._select()
@@ -272,7 +276,7 @@ class _Training:
         agent, step = load_agent(self.run.agent, self.scenario)
         evaluation = measure(agent, self.scenario, self.interrupts.check)
         evaluation.save(self.run.evaluation(step))
-        result = Result(self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary)
+        result = Result(self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary, self.first)
         if self.scenario.video:
             from .film import film
 

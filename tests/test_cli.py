@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -18,6 +19,7 @@ import torch
 
 from rl_lab import catalogue, checkpoint, recipe, stats, worlds
 from rl_lab.cli import main
+from rl_lab.commands import train
 
 TINY = (
     "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false "
@@ -657,3 +659,16 @@ def test_every_verb_explains_itself(verb: str, call: Call) -> None:
     assert outcome.status == 0 and outcome.err == ""
     assert outcome.out.startswith("usage: rl-lab")
     assert len(outcome.out.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ((256, 20.0), "50,256 steps in 21.0 s: 20.0 s for the first 256, compiling included, then 50,000 steps/s"),
+        ((256, 2.0), "50,256 steps in 21.0 s (2,393 steps/s)"),
+        ((50_256, 21.0), "50,256 steps in 21.0 s (2,393 steps/s)"),
+    ],
+)
+def test_what_a_first_start_compiles_is_not_taken_for_a_slow_training(first: tuple[int, float], said: str) -> None:
+    result: Any = SimpleNamespace(steps=50_256, seconds=21.0, first=first)
+    assert train._pace(result) == said

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..training import Result
 
 NAME = "train"
+_LONG = 3.0  # seconds of a first iteration: where it also is most of a training, it has compiled
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +93,7 @@ def report(result: Result, as_json: bool) -> None:
 
     path = result.run.path
     print(table(result.summary))
-    rate = result.steps / result.seconds if result.seconds else 0.0
-    print(f"\n  trained {result.steps:,} steps in {result.seconds:.1f} s ({rate:,.0f} steps/s)")
+    print(f"\n  trained {_pace(result)}")
     expected = result.scenario.expect.get(result.scenario.agent)
     if expected is not None:
         reached = "reached" if result.summary["mean_return"] >= expected.mean_return else "NOT reached"
@@ -140,3 +140,14 @@ def _report_all(results: list[Result], as_json: bool) -> None:
         )
     for warning in sorted({row["warning"] for row in rows if row["warning"]}):
         print(f"  note: {warning}")
+
+
+def _pace(result: Result) -> str:
+    """Return how many steps were trained in how long; what a first start compiled for is said apart."""
+    steps, seconds = result.first
+    whole = f"{result.steps:,} steps in {result.seconds:.1f} s"
+    if seconds > max(result.seconds / 2, _LONG) and result.steps > steps:
+        rate = (result.steps - steps) / max(result.seconds - seconds, 1e-9)
+        return f"{whole}: {seconds:.1f} s for the first {steps:,}, compiling included, then {rate:,.0f} steps/s"
+    rate = result.steps / result.seconds if result.seconds else 0.0
+    return f"{whole} ({rate:,.0f} steps/s)"
