@@ -28,8 +28,8 @@ OWNERS = {
     "torch": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy "
     "adapters.sb3_rows adapters.sb3_state assembly bench.learning doctor exploit run trained",
     "stable_baselines3": "adapters.sb3 adapters.sb3_agent adapters.sb3_ahead adapters.sb3_fast adapters.sb3_fast_dqn "
-    "adapters.sb3_greedy adapters.sb3_learner adapters.sb3_plan adapters.sb3_policy adapters.sb3_rows "
-    "adapters.sb3_state adapters.sb3_zip agents.dqn agents.ppo bench.learning",
+    "adapters.sb3_greedy adapters.sb3_learner adapters.sb3_normal adapters.sb3_plan adapters.sb3_policy "
+    "adapters.sb3_rows adapters.sb3_state adapters.sb3_zip agents.dqn agents.ppo bench.learning",
     "sb3_contrib": "adapters.sb3_agent adapters.sb3_fast adapters.sb3_learner adapters.sb3_plan adapters.sb3_rows "
     "adapters.sb3_zip",
     "greenlet": "team",

@@ -24,13 +24,13 @@ from ..fast.threads import Team, available
 from ..world import Array
 from .sb3 import LabVecEnv
 from .sb3_ahead import Ahead, compiling
+from .sb3_normal import give_statistics, statistics_of, usual
 from .sb3_plan import Shared, StockError, actor_critic, adam_of
 from .sb3_rows import ActingMaskableRollout, ActingRollout
 
 SPARSE_FROM, DENSE_FROM = 64, 0.25  # numbers of an observation; share of them that is not zero
 WORTH_SHARING = 1_000  # steps of a rollout: below it, waking threads costs more than they save
 _BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRollout, ActingMaskableRollout)
-_NO_STATISTICS = np.zeros((3, 0))
 
 
 class _Compiled:
@@ -93,7 +93,7 @@ class _Compiled:
         model.policy.set_training_mode(False)
         self._shared.read()
         rows, worlds = _rows(env), None
-        if rows is not None and _idle(callback) and _usual(env) and n_rollout_steps == rollout_buffer.buffer_size:
+        if rows is not None and _idle(callback) and usual(env) and n_rollout_steps == rollout_buffer.buffer_size:
             worlds = engine_below(rows)
         callback.on_rollout_start()
         if worlds is None or rows is None:
@@ -127,7 +127,7 @@ class _Compiled:
             for a in (worlds.observations, worlds.actions, worlds.legal, worlds.rewards, worlds.episode_returns)
         )
         normalizer: Any = env if isinstance(env, VecNormalize) else None
-        statistics, paid, running = _statistics(normalizer, rows)
+        statistics, paid, running = statistics_of(normalizer, rows)
         finished = np.zeros((horizon, rows, 2))
         starts = np.asarray(model._last_episode_starts, np.bool_).copy()
         last, spent = np.zeros(rows, np.float32), np.zeros(2, np.int64)
@@ -194,7 +194,7 @@ class _Compiled:
         model._last_episode_starts = starts
         model._last_obs = seen.copy()
         if normalizer is not None:
-            _give_statistics(normalizer, statistics, paid, running)
+            give_statistics(normalizer, statistics, paid, running)
             model._last_original_obs, normalizer.old_obs = model._last_obs, model._last_obs
             model._last_obs = normalizer.normalize_obs(model._last_obs)
 
@@ -398,35 +398,3 @@ def _idle(callback: BaseCallback) -> bool:
     if isinstance(callback, CallbackList):
         return all(map(_idle, callback.callbacks))
     return isinstance(callback, ConvertCallback) and callback.callback is None
-
-
-def _usual(env: VecEnv) -> bool:
-    """Say whether compiled code scales as this VecNormalize does, if it is one: with the defaults, and learning."""
-    if not isinstance(env, VecNormalize):
-        return True
-    return env.training and (env.clip_obs, env.clip_reward, env.epsilon) == (10.0, 10.0, 1e-8)
-
-
-def _statistics(normalizer: Any, rows: int) -> tuple[Array, Array, Array]:
-    """Return running statistics of observations and of discounted returns as `ppo.collect` wants them."""
-    if normalizer is None:
-        return _NO_STATISTICS, _NO_STATISTICS, np.zeros(rows)
-    made = []
-    for name in ("norm_obs", "norm_reward"):
-        if not getattr(normalizer, name):
-            made.append(_NO_STATISTICS)
-            continue
-        source = normalizer.obs_rms if name == "norm_obs" else normalizer.ret_rms
-        mean = np.ravel(source.mean)
-        made.append(np.stack([mean, np.ravel(source.var), np.full(len(mean), source.count)]))
-    return made[0], made[1], np.array(normalizer.returns, np.float64)
-
-
-def _give_statistics(normalizer: Any, statistics: Array, paid: Array, running: Array) -> None:
-    normalizer.returns = running
-    for given, name in ((statistics, "obs_rms"), (paid, "ret_rms")):
-        if given.shape[1]:
-            target = getattr(normalizer, name)
-            shape = np.shape(target.mean)
-            target.mean, target.var = given[0].reshape(shape).copy(), given[1].reshape(shape).copy()
-            target.count = float(given[2, 0])

@@ -47,13 +47,12 @@ if TYPE_CHECKING:
     from rl_lab.rng import philox
 
     from .parameters import descend
-    from .rows import forward, keep, show, slope_of, tile_of, turn
+    from .rows import LOW_BITS, forward, fraction, keep, show, slope_of, tile_of, turn
 
     call: Any
     cycles: Any
 
-LOW_BITS, HALF, SHORT = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(8)
-UNIT = 2.0**-24
+HALF = np.uint64(32)
 FORBIDDEN = np.float32(-np.inf)
 LEAST = 1e-6  # added to an error that becomes a priority
 
@@ -174,8 +173,7 @@ def improve(
             for attempt in range(1000):  # a row that did not act is no experience
                 one = place + np.uint64(2 * (i + size * attempt))
                 if use_tree:
-                    u = float((philox(key, one) & LOW_BITS) >> SHORT) * UNIT
-                    leaf = by_priority(tree, (i + u) / size)
+                    leaf = by_priority(tree, (i + fraction(philox(key, one))) / size)
                     picked[i, 0], picked[i, 1] = leaf // rows, leaf % rows
                 else:
                     picked[i, 0] = below(filled, key, one)
@@ -308,8 +306,7 @@ def learn(
                     row = low + r
                     own = legal[row] if legal.shape[1] else free
                     draw = (np.uint64(1) << np.uint64(62)) + (np.uint64(counters[SEEN] + row) << np.uint64(1))
-                    coin = float((philox(key, draw) & LOW_BITS) >> SHORT) * UNIT
-                    if coin < chance:
+                    if fraction(philox(key, draw)) < chance:
                         allowed = 0
                         for k in range(count):
                             allowed += own[k] != 0

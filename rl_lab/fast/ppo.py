@@ -47,13 +47,12 @@ if TYPE_CHECKING:
     from rl_lab.rng import philox
 
     from .parameters import descend, fold
-    from .rows import copy, floats, forward, keep, list_nonzero, octets, show, slope_of, tile_of, turn, words
+    from .rows import copy, floats, forward, fraction, keep, list_nonzero, octets, show, slope_of, tile_of, turn, words
     from .team import call_off, meet
 
     call: Any
     cycles: Any
-LOW_BITS, SHORT, HALF = np.uint64(0xFFFFFFFF), np.uint64(8), np.uint64(32)
-UNIT = np.float32(2.0**-24)
+HALF = np.uint64(32)
 LOG_TAU = np.float32(0.5 * math.log(2.0 * math.pi))
 ONE, ZERO = np.float32(1.0), np.float32(0.0)
 
@@ -80,7 +79,7 @@ def choose_discrete(logits: Any, legal: Any, drawn: Any, taken: Any) -> Any:
     for k in range(n):
         if legal[k]:
             total += math.exp(logits[k] - highest)
-    limit = np.float32((drawn & LOW_BITS) >> SHORT) * UNIT * total
+    limit = fraction(drawn) * total
     so_far, choice = ZERO, -1
     for k in range(n):
         if legal[k]:
@@ -98,8 +97,7 @@ def choose_continuous(mean: Any, log_std: Any, key: Any, counter: Any, taken: An
     log_prob = ZERO
     for j in range(len(taken)):
         drawn = philox(key, counter + np.uint64(j))
-        u = np.float32((drawn & LOW_BITS) >> SHORT) * UNIT
-        v = np.float32(drawn >> (HALF + SHORT)) * UNIT
+        u, v = fraction(drawn), fraction(drawn >> HALF)
         z = np.float32(math.sqrt(-2.0 * math.log(1.0 - u)) * math.cos(2.0 * math.pi * v))
         taken[j] = mean[j] + math.exp(log_std[j]) * z
         z = (taken[j] - mean[j]) / math.exp(log_std[j])

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     call: Any
 
+LOW_BITS = np.uint64(0xFFFFFFFF)
+
 
 @outlined
 def floats(address: Any, n: Any) -> Any:
@@ -61,6 +63,12 @@ def copy(target: Any, source: Any) -> None:
     """Copy numbers [n]; assigned at once, arrays would cost seconds of compilation for a message that nobody sees."""
     for j in range(len(target)):
         target[j] = source[j]
+
+
+@outlined
+def fraction(drawn: Any) -> Any:
+    """Return a float32 in [0, 1), a multiple of 2**-24, from the lower half of 64 random bits."""
+    return np.float32((drawn & LOW_BITS) >> np.uint64(8)) * np.float32(2.0**-24)
 
 
 @outlined
