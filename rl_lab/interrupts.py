@@ -41,8 +41,9 @@ class Interrupts:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._timer is not None:
+        if self._timer is not None:  # gone for good: its signal would meet a handler that is not ours
             self._timer.cancel()
+            self._timer.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -40,9 +40,8 @@ def run(given: argparse.Namespace) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     unmeasured = sum(item.get("steps/s", "") is None for item in items)
     if unmeasured:
-        print(
-            f"\nspeed of {unmeasured} worlds: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr
-        )
+        what = f"{unmeasured} world{'s' * (unmeasured != 1)}"
+        print(f"\nspeed of {what}: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr)
     return 0
 
 
