@@ -1,7 +1,12 @@
-"""How fast each world is on this machine: measured once, kept beside the compiled worlds, shown by `rl-lab list`."""
+"""How fast each world is on this machine: measured once, kept beside the compiled worlds, shown by `rl-lab list`.
+
+A figure holds for the file that was measured: an edited world has none.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -18,13 +23,23 @@ def _file() -> Path:
     return compiler.cache_folder() / "speeds.json"
 
 
-def known() -> dict[str, float]:
-    """Return agents' steps per second of the worlds that have been measured here, by name."""
+def _digest(name: str) -> str:
+    spec = importlib.util.find_spec(f"rl_lab.envs.{name}")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
+
+
+def _kept() -> dict[str, tuple[float, str]]:
     try:
-        found = json.loads(_file().read_text())
-        return {str(k): float(v) for k, v in found.items()} if isinstance(found, dict) else {}
-    except (OSError, ValueError, TypeError):
+        return {
+            str(name): (float(speed), str(digest)) for name, (speed, digest) in json.loads(_file().read_text()).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
+
+
+def known() -> dict[str, float]:
+    """Return agents' steps per second of the worlds that have been measured here as they are now, by name."""
+    return {name: speed for name, (speed, digest) in _kept().items() if digest == _digest(name)}
 
 
 def measure(name: str) -> float:
@@ -41,5 +56,5 @@ def measure(name: str) -> float:
             begin = time.perf_counter()  # the drawing of actions is not the world's time
             batch.step()
             spent += time.perf_counter() - begin
-    replace_file(_file(), json.dumps({**known(), name: acted / spent}, indent=1).encode())
+    replace_file(_file(), json.dumps(_kept() | {name: (acted / spent, _digest(name))}, indent=1).encode())
     return acted / spent

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_lab import catalogue, checkpoint, recipe, stats, worlds
+from rl_lab import catalogue, checkpoint, recipe, speeds, stats, worlds
 from rl_lab.cli import main
 from rl_lab.commands import train
 
@@ -295,6 +295,20 @@ def test_list_json_is_what_the_table_shows(kind: str, call: Call, trained: Path)
         "runs": lambda: ["runs/mine"],
     }[kind]()
     assert sorted({item["name"] for item in items}) == names
+
+
+def test_an_edited_world_has_no_speed_until_it_is_measured(monkeypatch: Any, tmp_path: Path) -> None:
+    catch = worlds.load("catch")
+    monkeypatch.setattr("rl_lab.envs.__path__", [str(tmp_path)])
+    monkeypatch.setattr(speeds, "_file", lambda: tmp_path / "speeds.json")
+    monkeypatch.setattr(worlds, "load", lambda name: catch)
+    world = tmp_path / "pond.py"
+    world.write_text("depth = 1")
+    assert speeds.known() == {}
+    measured = speeds.measure("pond")
+    assert speeds.known() == {"pond": measured}
+    world.write_text("depth = 2")
+    assert speeds.known() == {}
 
 
 def test_list_runs_where_there_are_none(call: Call) -> None:
