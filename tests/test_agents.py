@@ -17,6 +17,7 @@ from gymnasium.spaces import Box, Discrete
 from scipy import stats
 
 from rl_lab import batch, catalogue, checkpoint, worlds
+from rl_lab.adapters.sb3_policy import BoardCnn
 from rl_lab.agent import Saved
 from rl_lab.batch import Worlds
 from rl_lab.engine import Batch, NonFiniteError
@@ -685,6 +686,15 @@ def test_hyperparameters_that_make_no_sense_are_refused(
     with pytest.raises((ValueError, AssertionError), match=words) as caught:
         make(agent, {**settings, **wrong}, on)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [n for n in worlds.names() if len(worlds.load(n).observation.shape) > 1])
+def test_a_board_of_any_world_is_seen_by_the_convolution_as_rows_columns_channels(name: str) -> None:
+    space = worlds.load(name).observation
+    rows, columns, channels = (*space.shape, 1)[:3]
+    made = BoardCnn(space)
+    assert made.convolution[0].in_channels == channels
+    assert made.dense[0].in_features == 16 * (rows - 2) * (columns - 2)
 
 
 def test_dqn_does_not_load_onto_continuous_actions() -> None:

@@ -21,6 +21,7 @@ from rl_lab.adapters.sb3 import LabVecEnv
 from rl_lab.adapters.sb3_fast import FastMaskablePPO, FastPPO
 from rl_lab.adapters.sb3_policy import BoardCnn
 from rl_lab.engine import NonFiniteError
+from rl_lab.fast import kernels
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,15 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
             "policy_kwargs": {"features_extractor_class": BoardCnn, "net_arch": [], "activation_fn": torch.nn.ReLU},
         },
     ),
+    "narrow": (  # a board of 10 x 5
+        "catch",
+        4,
+        {
+            "n_steps": 48,
+            "batch_size": 64,
+            "policy_kwargs": {"features_extractor_class": BoardCnn, "net_arch": [], "activation_fn": torch.nn.ReLU},
+        },
+    ),
     "wide": ("acrobot", 3, {"n_steps": 50, "batch_size": 75, "policy_kwargs": {"net_arch": [100, 70, 20]}}),
     "apart": (
         "catch",
@@ -94,6 +104,21 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
     ),
     "several": ("simple_spread", 3, {"n_steps": 60, "batch_size": 90}),
 }
+
+
+@pytest.mark.parametrize("d", [1, 7, 8, 13, 16, 50])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_what_is_not_zero_is_found(d: int, dtype: type) -> None:
+    rng = np.random.default_rng(d)
+    rows = rng.integers(0, 4, (9, d)).clip(2).astype(dtype) - dtype(2)
+    count = np.count_nonzero(rows)
+    starts, places, values = np.zeros(10, np.int64), np.zeros(count + 2, np.int32), np.zeros(count + 2, np.float32)
+    places[-1] = 99
+    kernels.ppo().find_all(rows.ctypes.data, dtype is np.uint8, 9, d, starts, places, values)
+    where = np.nonzero(rows)
+    assert np.array_equal(starts, np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))]))
+    assert np.array_equal(places[:count], where[1]) and places[-1] == 99
+    assert np.array_equal(values[:count], rows[where])
 
 
 @pytest.mark.parametrize("case", CASES)

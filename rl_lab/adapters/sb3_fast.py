@@ -333,7 +333,7 @@ class _Compiled:
         if not self._sparse(observations):
             return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
         starts = np.zeros(len(observations) + 1, np.int64)
-        count = np.count_nonzero(observations)
+        count = np.count_nonzero(observations) + 1
         places, values = np.zeros(count, np.int32), np.zeros(count, np.float32)
         given = (observations.ctypes.data, observations.dtype == np.uint8, *observations.shape)
         self._kernels.find_all(*given, starts, places, values)

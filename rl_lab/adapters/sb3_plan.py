@@ -45,8 +45,9 @@ class Shared:
         self.moments = [np.zeros_like(network.weights) for _ in range(2)]
         self._known: list[tuple[torch.Tensor, int]] = []
 
-    def _addresses(self, tensors: list[torch.Tensor]) -> Array:
-        return np.array([tensor.data_ptr() for tensor in tensors], np.int64)
+    def _exchange(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:
+        addresses, network = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self.network
+        kernels.tensors().exchange(addresses, network.bounds, network.lines, network.places, flat, out)
 
     def _states(self) -> list[dict[str, Any]]:
         assert self.optimizer is not None
@@ -66,9 +67,7 @@ class Shared:
 
     def read(self) -> None:
         """Take up what the tensors hold: parameters always, for no tensor counts what is written to its `data`."""
-        kernels.tensors().exchange(
-            self._addresses(self.tensors), self.network.bounds, self.network.places, self.network.weights, False
-        )
+        self._exchange(self.tensors, self.network.weights)
         states = self._states() if self.optimizer is not None else []
         now = [s[key] for s in states for key in ("exp_avg", "exp_avg_sq")]
         if len(now) == len(self._known) and all(
@@ -76,9 +75,7 @@ class Shared:
         ):
             return
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
-            kernels.tensors().exchange(
-                self._addresses([s[key] for s in states]), self.network.bounds, self.network.places, flat, False
-            )
+            self._exchange([s[key] for s in states], flat)
         self._known = [(tensor, tensor._version) for tensor in now]
 
     def forget(self) -> None:
@@ -92,8 +89,7 @@ class Shared:
 
     def push(self) -> None:
         """Give the tensors what compiled code has made of them."""
-        network = self.network
-        kernels.tensors().exchange(self._addresses(self.tensors), network.bounds, network.places, network.weights, True)
+        self._exchange(self.tensors, self.network.weights, out=True)
 
     def unsound(self) -> str:
         """Return the name of the first tensor whose gradient is not finite, if it is one."""
@@ -106,12 +102,9 @@ class Shared:
     def write(self, taken: int) -> None:
         """Give the tensors and their moments what compiled code has made of them, after so many steps of Adam."""
         self.push()
-        network = self.network
         states = self._states()
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
-            kernels.tensors().exchange(
-                self._addresses([s[key] for s in states]), network.bounds, network.places, flat, True
-            )
+            self._exchange([s[key] for s in states], flat, out=True)
         with torch.no_grad():
             for state in states:
                 state["step"].fill_(taken)
@@ -188,7 +181,7 @@ def _assembled(
     if sorted(own) != sorted(names):
         raise StockError("its network has parameters of its own")
     for name, places in zip(names, plan.parameters, strict=True):
-        if own[name].numel() != len(places):
+        if own[name].numel() != places.size:
             raise StockError(f"its {name} has another size")
     return Network(plan, threads, shards), {name: own[name] for name in names}
 

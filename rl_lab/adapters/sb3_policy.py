@@ -20,7 +20,7 @@ POLICIES = ("mlp", "cnn")
 class BoardCnn(BaseFeaturesExtractor):
     """A convolution of 16 3x3 filters and a dense layer of 128: MinAtar's network (Young and Tian 2019).
 
-    Observations [H, W] or [C, H, W], or [H, W, C] with fewer channels than rows; 36 pixels a side or more get the
+    Observations [H, W] or [C, H, W], or [H, W, C] with no more channels than rows; 36 pixels a side or more get the
     strides of Mnih et al. 2015 in front.
     """
 
@@ -28,9 +28,11 @@ class BoardCnn(BaseFeaturesExtractor):
         super().__init__(observation_space, features)
         shape = observation_space.shape
         self.add_channel = len(shape) == 2
-        self.channels_last = len(shape) == 3 and shape[2] < shape[0]
-        channels = 1 if self.add_channel else shape[2] if self.channels_last else shape[0]
-        large = min(s for s in shape if s != channels or self.add_channel) >= 36
+        self.channels_last = len(shape) == 3 and shape[2] <= shape[0]
+        channels, sides = (1, shape) if self.add_channel else (shape[0], shape[1:])
+        if self.channels_last:
+            channels, sides = shape[2], shape[:2]
+        large = min(sides) >= 36
         layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3), nn.ReLU()]
         if large:
             layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]

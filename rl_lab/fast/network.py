@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.fast.plan import (
+    ACROSS,
     ACTIVATION,
     ADDRESSES,
     ADDS,
@@ -21,6 +22,7 @@ from rl_lab.fast.plan import (
     AT_COUNT,
     AT_LAYERS,
     AT_PLACES,
+    AT_SIGHTS,
     AT_SLOPE,
     AT_SLOPES,
     AT_STARTS,
@@ -32,19 +34,22 @@ from rl_lab.fast.plan import (
     BIAS,
     COLUMNS,
     CONVOLUTION,
-    DEPTH,
     INPUTS,
     KIND,
+    LENS,
+    LINEAR,
+    LINES,
     OUTPUTS,
     OUTWARD,
     RELU,
-    SIDE,
+    SEER,
     SOURCE,
     TANH,
     TARGET,
     TILE,
     TURNED,
     WEIGHT,
+    WIDTH,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +67,8 @@ if TYPE_CHECKING:
     row_wide: Any
     row_pad: Any
     transpose: Any
+    unbend_relu: Any
+    unbend_tanh: Any
     WIDE: int
     PAD: int
 
@@ -150,24 +157,6 @@ def bend_relu(y: Any) -> None:
 
 
 @quick
-def unbend_tanh(slope: Any, y: Any, bias: Any) -> None:
-    """Turn the gradient by outputs y [R, n] into that by sums, and add its columns to bias [n]."""
-    for r in range(len(y)):
-        for j in range(len(bias)):
-            slope[r, j] *= ONE - y[r, j] * y[r, j]
-            bias[j] += slope[r, j]
-
-
-@quick
-def unbend_relu(slope: Any, y: Any, bias: Any) -> None:
-    """See `unbend_tanh`."""
-    for r in range(len(y)):
-        for j in range(len(bias)):
-            slope[r, j] = slope[r, j] if y[r, j] > 0 else np.float32(0.0)
-            bias[j] += slope[r, j]
-
-
-@quick
 def add_columns(slope: Any, bias: Any) -> None:
     """Add the columns of slope [R, n] to bias [n]."""
     for r in range(len(slope)):
@@ -192,49 +181,39 @@ def turn(_: Any, __: Any, net: Any) -> Any:
 
 
 @outlined
-def convolve(layer: Any, weights: Any, y: Any, values: Any, places: Any, count: Any) -> None:
+def convolve(layer: Any, net: Any, y: Any, values: Any, places: Any, count: Any) -> None:
     """One row: y [positions * 16] = bias + what each input that is not zero adds to the 9 positions that see it."""
-    side, depth, w = layer[SIDE], layer[DEPTH], layer[WEIGHT]
-    rows = layer[INPUTS] // (side * depth)
-    across, down = side - 2, rows - 2
-    board, bias = floats(y, 16 * across * down), floats(weights + 4 * layer[BIAS], 16)
-    for position in range(across * down):
-        for j in range(16):
-            board[16 * position + j] = bias[j]
+    at = words(net, ADDRESSES)
+    weights, bias = at[AT_WEIGHTS] + 4 * layer[WEIGHT], at[AT_WEIGHTS] + 4 * layer[BIAS]
+    for position in range(layer[OUTPUTS] // 16):
+        block_1_pad(y + 64 * position, 0, bias, 0, 0, 0, 0, 0, 0, 0)
     for i in range(count):
-        place = np.int64(places[i])
-        channel, column, row = place % depth, place // depth % side, place // (depth * side)
-        value = values + 4 * i
-        left, right = max(0, column - across + 1), min(3, column + 1)
-        for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            to = y + 64 * ((row - dy) * across + column - right + 1)
-            kernel = weights + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
-            if right - left == 3:
+        sight, value = words(at[AT_SIGHTS] + 32 * np.int64(places[i]), 4), values + 4 * i
+        to, kernel = y + sight[SEER], weights + sight[LENS]
+        for _ in range(sight[LINES]):
+            if sight[WIDTH] == 3:
                 block_1_three(to, 0, to, 0, value, 0, 0, kernel, 0, 1)
-                continue
-            for j in range(right - left):
-                block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, kernel + 64 * j, 0, 1)
+            else:
+                for j in range(sight[WIDTH]):
+                    block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, kernel + 64 * j, 0, 1)
+            to, kernel = to - 64 * layer[ACROSS], kernel + 192
 
 
 @outlined
-def convolve_back(layer: Any, slopes: Any, slope: Any, values: Any, places: Any, count: Any) -> None:
-    """One row: add to `slopes`, the gradient by the weights, that of each input that is not zero."""
-    side, depth, w = layer[SIDE], layer[DEPTH], layer[WEIGHT]
-    rows = layer[INPUTS] // (side * depth)
-    across, down = side - 2, rows - 2
+def convolve_back(layer: Any, net: Any, slope: Any, values: Any, places: Any, count: Any) -> None:
+    """One row: add to the gradient by the weights that of each input that is not zero."""
+    at = words(net, ADDRESSES)
+    slopes = at[AT_SLOPES] + 4 * layer[WEIGHT]
     for i in range(count):
-        place = np.int64(places[i])
-        channel, column, row = place % depth, place // depth % side, place // (depth * side)
-        value = values + 4 * i
-        left, right = max(0, column - across + 1), min(3, column + 1)
-        for dy in range(max(0, row - down + 1), min(3, row + 1)):
-            by = slope + 64 * ((row - dy) * across + column - right + 1)
-            to = slopes + 4 * (w + ((channel * 3 + dy) * 3 + 3 - right) * 16)
-            if right - left == 3:
+        sight, value = words(at[AT_SIGHTS] + 32 * np.int64(places[i]), 4), values + 4 * i
+        by, to = slope + sight[SEER], slopes + sight[LENS]
+        for _ in range(sight[LINES]):
+            if sight[WIDTH] == 3:
                 block_1_three(to, 0, to, 0, value, 0, 0, by, 0, 1)
-                continue
-            for j in range(right - left):
-                block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, by + 64 * j, 0, 1)
+            else:
+                for j in range(sight[WIDTH]):
+                    block_1_pad(to + 64 * j, 0, to + 64 * j, 0, value, 0, 0, by + 64 * j, 0, 1)
+            by, to = by - 64 * layer[ACROSS], to + 192
 
 
 def forward(rows: Any, sparse: Any, net: Any) -> Any:
@@ -256,7 +235,7 @@ def forward(rows: Any, sparse: Any, net: Any) -> Any:
                 low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
                 values, places, to = at[AT_VALUES] + 4 * low, at[AT_PLACES] + 4 * low, y + 4 * r * ld
                 if layer[KIND] == CONVOLUTION:
-                    convolve(layer, w, to, values, shorts(places, count), count)
+                    convolve(layer, net, to, values, shorts(places, count), count)
                 else:
                     gather(wide, to, w + 4 * layer[BIAS], values, places, w + 4 * layer[WEIGHT], count)
         else:
@@ -285,21 +264,21 @@ def backward(rows: Any, sparse: Any, net: Any) -> Any:
         lines, far, across = rows, ld, wide
         if layer[KIND] == CONVOLUTION:
             lines, far, across = rows * ld // 16, 16, 16
-        out, by_sum = floats(y, lines * far).reshape(lines, far), floats(d, lines * far).reshape(lines, far)
-        bias = floats(at[AT_SLOPES] + 4 * layer[BIAS], across)
-        if layer[ACTIVATION] == TANH:
-            unbend_tanh(by_sum, out, bias)
-        elif layer[ACTIVATION] == RELU:
-            unbend_relu(by_sum, out, bias)
-        else:
-            add_columns(by_sum, bias)
+        bias = at[AT_SLOPES] + 4 * layer[BIAS]
+        for column in range(0, across, PAD):
+            if layer[ACTIVATION] == TANH:
+                unbend_tanh(d + 4 * column, y + 4 * column, bias + 4 * column, far, lines)
+            elif layer[ACTIVATION] == RELU:
+                unbend_relu(d + 4 * column, y + 4 * column, bias + 4 * column, far, lines)
+        if layer[ACTIVATION] == LINEAR:
+            add_columns(floats(d, lines * far).reshape(lines, far), floats(bias, across))
         target = at[AT_SLOPES] + 4 * layer[WEIGHT]
         if sparse and layer[SOURCE] == 0:
             for r in range(rows):
                 low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
                 values, places = at[AT_VALUES] + 4 * low, shorts(at[AT_PLACES] + 4 * low, count)
                 if layer[KIND] == CONVOLUTION:
-                    convolve_back(layer, at[AT_SLOPES], d + 4 * r * ld, values, places, count)
+                    convolve_back(layer, net, d + 4 * r * ld, values, places, count)
                     continue
                 for i in range(count):
                     add_multiple(wide, target + 4 * wide * np.int64(places[i]), values + 4 * i, d + 4 * r * ld)

@@ -10,16 +10,19 @@ from ..world import Array
 from .vectors import PAD
 
 # Columns of the table.
-KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TURNED, OUTWARD, ACTIVATION, ADDS, SIDE, DEPTH = range(13)
-COLUMNS = DEPTH + 1
+KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TURNED, OUTWARD, ACTIVATION, ADDS, ACROSS = range(12)
+COLUMNS = ACROSS + 1
 DENSE, CONVOLUTION = 0, 1
 LINEAR, TANH, RELU = 0, 1, 2
 # A network as compiled code is given it: addresses of its functions and memory, and how many layers it has.
 (
     AT_FORWARD, AT_BACKWARD, AT_TURN, AT_LAYERS, AT_COUNT, AT_BUFFERS, AT_WEIGHTS, AT_TURNED, AT_WORK, AT_SLOPE,
-    AT_SLOPES, AT_ZEROS, AT_STARTS, AT_PLACES, AT_VALUES,
-) = range(15)  # fmt: skip
-ADDRESSES = AT_VALUES + 1
+    AT_SLOPES, AT_ZEROS, AT_STARTS, AT_PLACES, AT_VALUES, AT_SIGHTS,
+) = range(16)  # fmt: skip
+ADDRESSES = AT_SIGHTS + 1
+# Of an input of a convolution: bytes to the first position that sees it, in a row of outputs, and to the weights it is
+# seen with; in how many rows of positions it is seen, and by how many in each.
+SEER, LENS, LINES, WIDTH = range(4)
 # Counters of a team of threads: bytes from its address, a cache line apart.
 ARRIVED, ROUND, CALLED_OFF = 0, 64, 128
 # Settings that both learners share, the last being how many steps Adam has taken; PPO's; and what its update reports.
@@ -53,7 +56,8 @@ def spaced(width: int) -> int:
 class Plan:
     """A network under construction: buffer 0 is the input, each layer's output another.
 
-    `parameters` says for each tensor, in the order of the framework's own list, where its elements lie: int64, flat.
+    `parameters` says for each tensor, in the order of the framework's own list, where its elements lie: int64 [n]
+    or, row by row, [n, inputs].
     """
 
     inputs: int
@@ -62,6 +66,7 @@ class Plan:
     parameters: list[Array] = field(default_factory=list)
     size: int = 0  # floats that the parameters take, padding included
     turned_size: int = 0
+    sights: Array = field(default_factory=lambda: np.zeros((0, 4), np.int64))  # of a convolution's inputs
 
     def __post_init__(self) -> None:
         self.widths.append(spaced(padded(self.inputs)))
@@ -81,8 +86,8 @@ class Plan:
         column = np.arange(k) if order is None else order
         lines = np.arange(n)[:, None]
         places = lines * padded(k) + column if outward else column * padded(n) + lines
-        self.parameters += [weight + places.ravel(), bias + np.arange(n)]
-        return self._add([DENSE, source, 0, k, n, weight, bias, turned, outward, activation, 0, 0, 0], padded(n))
+        self.parameters += [weight + places, bias + np.arange(n)]
+        return self._add([DENSE, source, 0, k, n, weight, bias, turned, outward, activation, 0, 0], padded(n))
 
     def convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
         """Add 16 filters of 3 x 3 over boards [rows, side, depth]; return the buffer and the order of its outputs.
@@ -96,7 +101,8 @@ class Plan:
         self.parameters += [weight + ((c * 3 + dy) * 3 + 2 - dx) * FILTERS + f, bias + np.arange(FILTERS)]
         positions = (rows - 2) * (side - 2)
         f, position = np.indices((FILTERS, positions)).reshape(2, -1)
-        layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side, depth]
+        layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side - 2]
+        self.sights = _sights(rows, side, depth)
         return self._add(layer, FILTERS * positions), position * FILTERS + f
 
     def vector(self, n: int) -> int:
@@ -125,6 +131,16 @@ class Plan:
         return self.layers[0][KIND] == CONVOLUTION
 
 
+def _sights(rows: int, side: int, depth: int) -> Array:
+    """Return SEER, LENS, LINES and WIDTH of each input of boards [rows, side, depth], int64 [inputs, 4]."""
+    row, column, channel = np.indices((rows, side, depth)).reshape(3, -1)
+    top, bottom = np.maximum(0, row - rows + 3), np.minimum(3, row + 1)
+    left, right = np.maximum(0, column - side + 3), np.minimum(3, column + 1)
+    seer = (row - top) * (side - 2) + column - right + 1
+    lens = (channel * 3 + top) * 3 + 3 - right
+    return np.stack([4 * FILTERS * seer, 4 * FILTERS * lens, bottom - top, right - left], axis=1).astype(np.int64)
+
+
 class Network:
     """A plan with memory: parameters and, for each thread, their copies the other way round and room for one tile.
 
@@ -145,18 +161,19 @@ class Network:
         cells = TILE * plan.inputs + 1
         self._starts = np.zeros((threads, TILE, 2), np.int64)
         self._places, self._values = np.zeros((threads, cells), np.int32), aligned(cells, threads)
-        shared = (self.layers, self.buffers, self.weights, self.slopes, self._zeros)
+        shared = (self.layers, self.buffers, self.weights, self.slopes, self._zeros, plan.sights)
         # To turn all parameters is quicker than to fetch from another core what it has turned.
         own = (self._turned, self._work, self._slope, self._starts, self._places, self._values)
         self.tables = np.zeros((threads, ADDRESSES), np.int64)
         for rank, table in enumerate(self.tables):
             table[AT_COUNT] = len(self.layers)
-            table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_SLOPES, AT_ZEROS]] = [a.ctypes.data for a in shared]
+            table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_SLOPES, AT_ZEROS, AT_SIGHTS]] = [a.ctypes.data for a in shared]
             mine = [AT_TURNED, AT_WORK, AT_SLOPE, AT_STARTS, AT_PLACES, AT_VALUES]
             table[mine] = [a[rank].ctypes.data for a in own]
         # Of the framework's parameters, one after the other.
-        self.places = np.concatenate(plan.parameters).astype(np.int64)
-        self.bounds = np.cumsum([0, *(len(p) for p in plan.parameters)]).astype(np.int64)
+        self.places = np.concatenate([p.ravel() for p in plan.parameters]).astype(np.int64)
+        self.bounds = np.cumsum([0, *(p.size for p in plan.parameters)]).astype(np.int64)
+        self.lines = np.array([len(p) if p.ndim == 2 else 1 for p in plan.parameters])
 
 
 def aligned(floats: int, rows: int | None = None) -> Array:

@@ -47,7 +47,21 @@ if TYPE_CHECKING:
     from rl_lab.rng import philox
 
     from .parameters import descend, fold
-    from .rows import copy, floats, forward, fraction, keep, list_nonzero, octets, show, slope_of, tile_of, turn, words
+    from .rows import (
+        copy,
+        floats,
+        forward,
+        fraction,
+        keep,
+        list_nonzero,
+        list_nonzero_octets,
+        octets,
+        show,
+        slope_of,
+        tile_of,
+        turn,
+        words,
+    )
     from .team import call_off, meet
 
     call: Any
@@ -62,7 +76,7 @@ def find_all(seen: Any, octet: Any, rows: Any, d: Any, starts: Any, places: Any,
     """Note what is not zero in [R, d] at an address: row r has places and values [starts[r]:starts[r + 1]]."""
     for r in range(rows):
         if octet:
-            starts[r + 1] = list_nonzero(octets(seen + r * d, d), starts[r], places, values)
+            starts[r + 1] = list_nonzero_octets(seen + r * d, d, starts[r], places, values)
         else:
             starts[r + 1] = list_nonzero(floats(seen + 4 * r * d, d), starts[r], places, values)
 

@@ -135,6 +135,21 @@ def list_nonzero(row: Any, n: Any, places: Any, values: Any) -> Any:
 
 
 @outlined
+def list_nonzero_octets(row: Any, d: Any, n: Any, places: Any, values: Any) -> Any:
+    """See `list_nonzero`: bytes [d] at an address, looked at eight at a time. One place more than is needed is used."""
+    small, eights = octets(row, d), words(row, d // 8)
+    for i in range(len(eights)):
+        if eights[i]:
+            for k in range(8 * i, 8 * i + 8):
+                places[n], values[n] = k, small[k]
+                n += small[k] != 0
+    for k in range(8 * len(eights), d):
+        places[n], values[n] = k, small[k]
+        n += small[k] != 0
+    return n
+
+
+@outlined
 def show(seen: Any, octet: Any, d: Any, low: Any, high: Any, which: Any, statistics: Any, inputs: Any) -> None:
     """Put observations which[low:high] of [B, d] at an address into inputs [., ld], scaled if there are statistics."""
     for r in range(high - low):

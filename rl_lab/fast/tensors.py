@@ -15,14 +15,24 @@ if TYPE_CHECKING:
     from rl_lab.compiler import address_to_pointer, jit
 
 
+SQUARE = 16  # elements a side: of a matrix that lies the other way round, as many cache lines are in use at a time
+
+
 @jit
-def exchange(addresses: Any, bounds: Any, places: Any, flat: Any, out: Any) -> None:
-    """Copy tensors to flat[places], or back if `out`; tensor i, float32 at an address, is bounds[i]:bounds[i + 1]."""
+def exchange(addresses: Any, bounds: Any, lines: Any, places: Any, flat: Any, out: Any) -> None:
+    """Copy tensors to flat[places], or back if `out`.
+
+    Tensor i, float32 [lines[i], ...] at an address, is bounds[i]:bounds[i + 1] of the places.
+    """
     for i in range(len(addresses)):
-        low, high = bounds[i], bounds[i + 1]
-        tensor = carray(address_to_pointer(addresses[i]), (high - low,), np.float32)
-        for j in range(high - low):
-            if out:
-                tensor[j] = flat[places[low + j]]
-            else:
-                flat[places[low + j]] = tensor[j]
+        low, n = bounds[i], lines[i]
+        k = (bounds[i + 1] - low) // n
+        tensor = carray(address_to_pointer(addresses[i]), (n * k,), np.float32)
+        for top in range(0, n, SQUARE):
+            for left in range(0, k, SQUARE):
+                for line in range(top, min(top + SQUARE, n)):
+                    for j in range(line * k + left, line * k + min(left + SQUARE, k)):
+                        if out:
+                            tensor[j] = flat[places[low + j]]
+                        else:
+                            flat[places[low + j]] = tensor[j]

@@ -40,7 +40,7 @@ def blocks() -> dict[str, Any]:
     made |= {f"block_{rows}_pad": _block(rows, PAD // width, width) for rows in (1, 6)}
     made["block_1_three"] = _block(1, 3 * PAD // width, width)  # what three neighbours see
     made["row_wide"], made["row_pad"] = _gathering(vectors, width), _gathering(PAD // width, width)
-    made["transpose"] = _transpose()
+    made |= {"transpose": _transpose(), "unbend_relu": _unbending(True), "unbend_tanh": _unbending(False)}
     return made | {"WIDE": vectors * width, "PAD": PAD}
 
 
@@ -150,6 +150,47 @@ def _transpose() -> Any:
         return types.void(*[types.intp] * 4), code
 
     return transpose
+
+
+def _unbending(relu: bool) -> Any:
+    """Return `unbend(slope, y, bias, ld, rows)`: a gradient by outputs [rows, PAD], ld apart, becomes that by sums.
+
+    The sums are what was bent into y; the columns of their gradient are added to bias [PAD].
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    kit = _Kit(_shape()[0])
+    vectors = range(PAD // kit.width)
+    zero, one = (ir.Constant(kit.vector, [ir.Constant(kit.number, n)] * kit.width) for n in (0.0, 1.0))
+
+    @intrinsic
+    def unbend(context: Any, slope: Any, y: Any, bias: Any, ld: Any, rows: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            slope, y, bias, ld, rows = arguments
+            sums = [cgutils.alloca_once(builder, kit.vector) for _ in vectors]
+            for v, total in enumerate(sums):
+                builder.store(kit.load(builder, bias, v), total)
+            with cgutils.for_range(builder, rows) as loop:
+                along = builder.mul(loop.index, builder.mul(ld, kit.word(FLOAT)))
+                to, from_ = builder.add(slope, along), builder.add(y, along)
+                for v, total in enumerate(sums):
+                    given, bent = kit.load(builder, to, v), kit.load(builder, from_, v)
+                    if relu:
+                        given = builder.select(builder.fcmp_ordered(">", bent, zero), given, zero)
+                    else:
+                        given = builder.fmul(given, builder.fsub(one, builder.fmul(bent, bent)))
+                    kit.store(builder, given, to, v)
+                    builder.store(builder.fadd(builder.load(total), given), total)
+            for v, total in enumerate(sums):
+                kit.store(builder, builder.load(total), bias, v)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), code
+
+    return unbend
 
 
 class _Kit:
