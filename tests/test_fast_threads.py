@@ -98,8 +98,12 @@ def test_an_interrupt_before_all_have_begun_leaves_nobody_waiting(monkeypatch: p
         return submit(*given)
 
     monkeypatch.setattr(team._helpers(), "submit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        team.run(3, work)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            team.run(3, work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert work.ended == [1]
 
 
