@@ -43,7 +43,13 @@ def network() -> tuple[int, int, int]:
 
 def _library(name: str, below: tuple[str, ...] = ("rows", "team", "parameters")) -> ModuleType:
     here = Path(__file__).parent
-    words = {**vectors.blocks(), **vectors.atomics(), "call": vectors.caller(), "cycles": vectors.clock()}
+    words = {
+        **vectors.blocks(),
+        **vectors.atomics(),
+        "call": vectors.caller(),
+        "cycles": vectors.clock(),
+        "fetch": vectors.fetching(),
+    }
     words["philox"] = kernel.link(rng.philox, compiler.inlining())
     widths = [(key, value) for key, value in words.items() if isinstance(value, int)]
     sources = [Path(str(module.__file__)).read_text() for module in (plan, vectors, rng)]

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .parameters import descend, fold
     from .rows import (
         copy,
+        find_octets,
         floats,
         forward,
         fraction,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
     call: Any
     cycles: Any
+    fetch: Any
 HALF = np.uint64(32)
 LOG_TAU = np.float32(0.5 * math.log(2.0 * math.pi))
 ONE, ZERO = np.float32(1.0), np.float32(0.0)
@@ -221,7 +223,11 @@ def collect(
             show(seen, octet, d, low, high, everyone, statistics, inputs)
             if t < horizon:
                 keep(kept + t * rows * d * bytes_each, kept_octet, d, low, high, inputs)
-            forward(high - low, d, sparse, net)
+            if sparse and octet and not statistics.shape[1]:
+                find_octets(seen + low * d, high - low, d, net)
+                call(words(net, ADDRESSES)[AT_FORWARD], high - low, 1, net)
+            else:
+                forward(high - low, d, sparse, net)
             for r in range(high - low):
                 row = low + r
                 if t == horizon:
@@ -477,6 +483,8 @@ def learn_from(
             for r in range(high - low):
                 row = which[low + r]
                 found[r, 0], found[r, 1] = starts[row], starts[row + 1]
+                for memory in (at[AT_PLACES], at[AT_VALUES]):  # rows come in random order: nobody else foresees them
+                    fetch(memory + 4 * found[r, 0], 4 * (found[r, 1] - found[r, 0]))
         else:
             show(seen, octet, d, low, high, which, nothing, inputs)
         call(at[AT_FORWARD], high - low, np.int64(sparse), net)

@@ -125,6 +125,19 @@ def find(inputs: Any, net: Any) -> None:
 
 
 @outlined
+def find_octets(seen: Any, rows: Any, d: Any, net: Any) -> None:
+    """As `find`: in bytes [rows, d] at an address."""
+    at = words(net, ADDRESSES)
+    starts = words(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
+    places, values = shorts(at[AT_PLACES], rows * d + 1), floats(at[AT_VALUES], rows * d + 1)
+    n = 0
+    for r in range(rows):
+        starts[r, 0] = n
+        n = list_nonzero_octets(seen + r * d, d, n, places, values)
+        starts[r, 1] = n
+
+
+@outlined
 def list_nonzero(row: Any, n: Any, places: Any, values: Any) -> Any:
     """Append what is not zero in row [d] to places and values, of which n are taken; return how many then are."""
     for k in range(len(row)):

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rl_lab.compiler import address_to_pointer, jit
 
 
-SQUARE = 16  # elements a side: of a matrix that lies the other way round, as many cache lines are in use at a time
+# Elements a side of the part of a matrix that is copied at a time: where the matrix lies the other way round, no more
+# cache lines than the nearest cache keeps of one set.
+TALL, WIDE = 16, 8
 
 
 @jit
@@ -28,10 +30,10 @@ def exchange(addresses: Any, bounds: Any, lines: Any, places: Any, flat: Any, ou
         low, n = bounds[i], lines[i]
         k = (bounds[i + 1] - low) // n
         tensor = carray(address_to_pointer(addresses[i]), (n * k,), np.float32)
-        for top in range(0, n, SQUARE):
-            for left in range(0, k, SQUARE):
-                for line in range(top, min(top + SQUARE, n)):
-                    for j in range(line * k + left, line * k + min(left + SQUARE, k)):
+        for top in range(0, n, TALL):
+            for left in range(0, k, WIDE):
+                for line in range(top, min(top + TALL, n)):
+                    for j in range(line * k + left, line * k + min(left + WIDE, k)):
                         if out:
                             tensor[j] = flat[places[low + j]]
                         else:

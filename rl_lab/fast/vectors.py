@@ -254,6 +254,31 @@ def caller() -> Any:
 
 
 @cache
+def fetching() -> Any:
+    """Return the intrinsic `fetch(address, size)`: bytes that will be read soon are brought to the nearest cache."""
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    octet, flag, word = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
+    kind = ir.FunctionType(ir.VoidType(), [octet, flag, flag, flag])
+
+    @intrinsic
+    def fetch(context: Any, address: Any, size: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            begin, end = arguments[0], builder.add(*arguments)
+            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            with cgutils.for_range_slice(builder, begin, end, word(64), word) as (line, _):
+                builder.call(function, [builder.inttoptr(line, octet), flag(0), flag(3), flag(1)])
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp), code
+
+    return fetch
+
+
+@cache
 def clock() -> Any:
     """Return the intrinsic `cycles()`: the processor's time stamp, int64."""
     from llvmlite import ir
