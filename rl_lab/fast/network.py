@@ -156,6 +156,28 @@ def bend_relu(y: Any) -> None:
         y[j] = np.float32(0.0) if y[j] < 0 else y[j]
 
 
+@outlined
+def bend(layer: Any, y: Any, n: Any) -> None:
+    """Apply a layer's activation to y [n] at an address."""
+    if layer[ACTIVATION] == TANH:
+        bend_tanh(floats(y, n))
+    elif layer[ACTIVATION] == RELU:
+        bend_relu(floats(y, n))
+
+
+@outlined
+def unbend(layer: Any, net: Any, slope: Any, y: Any, rows: Any, ld: Any, n: Any) -> None:
+    """Turn the gradient by outputs y [rows, n], ld apart, into that by their sums, and add it to that by the bias."""
+    bias = words(net, ADDRESSES)[AT_SLOPES] + 4 * layer[BIAS]
+    for column in range(0, 4 * n, 4 * PAD):
+        if layer[ACTIVATION] == TANH:
+            unbend_tanh(slope + column, y + column, bias + column, ld, rows)
+        elif layer[ACTIVATION] == RELU:
+            unbend_relu(slope + column, y + column, bias + column, ld, rows)
+    if layer[ACTIVATION] == LINEAR:
+        add_columns(floats(slope, rows * ld).reshape(rows, ld), floats(bias, n))
+
+
 @quick
 def add_columns(slope: Any, bias: Any) -> None:
     """Add the columns of slope [R, n] to bias [n]."""
@@ -238,13 +260,11 @@ def forward(rows: Any, sparse: Any, net: Any) -> Any:
                     convolve(layer, net, to, values, shorts(places, count), count)
                 else:
                     gather(wide, to, w + 4 * layer[BIAS], values, places, w + 4 * layer[WEIGHT], count)
+                bend(layer, to, wide)  # while it is in the nearest cache
         else:
             matrix = t + 4 * layer[TURNED] if layer[OUTWARD] else w + 4 * layer[WEIGHT]
             multiply(rows, wide, k, y, ld, w + 4 * layer[BIAS], 0, x, ldx, 1, matrix, wide)
-        if layer[ACTIVATION] == TANH:
-            bend_tanh(floats(y, rows * ld))
-        elif layer[ACTIVATION] == RELU:
-            bend_relu(floats(y, rows * ld))
+            bend(layer, y, rows * ld)
     return 0
 
 
@@ -261,23 +281,15 @@ def backward(rows: Any, sparse: Any, net: Any) -> Any:
         x, ldx = place_of(at[AT_WORK], at[AT_BUFFERS], layer[SOURCE])
         d, _ = place_of(at[AT_SLOPE], at[AT_BUFFERS], layer[TARGET])
         into, _ = place_of(at[AT_SLOPE], at[AT_BUFFERS], layer[SOURCE])
-        lines, far, across = rows, ld, wide
-        if layer[KIND] == CONVOLUTION:
-            lines, far, across = rows * ld // 16, 16, 16
-        bias = at[AT_SLOPES] + 4 * layer[BIAS]
-        for column in range(0, across, PAD):
-            if layer[ACTIVATION] == TANH:
-                unbend_tanh(d + 4 * column, y + 4 * column, bias + 4 * column, far, lines)
-            elif layer[ACTIVATION] == RELU:
-                unbend_relu(d + 4 * column, y + 4 * column, bias + 4 * column, far, lines)
-        if layer[ACTIVATION] == LINEAR:
-            add_columns(floats(d, lines * far).reshape(lines, far), floats(bias, across))
+        if layer[KIND] != CONVOLUTION:
+            unbend(layer, net, d, y, rows, ld, wide)
         target = at[AT_SLOPES] + 4 * layer[WEIGHT]
         if sparse and layer[SOURCE] == 0:
             for r in range(rows):
                 low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
                 values, places = at[AT_VALUES] + 4 * low, shorts(at[AT_PLACES] + 4 * low, count)
                 if layer[KIND] == CONVOLUTION:
+                    unbend(layer, net, d + 4 * r * ld, y + 4 * r * ld, n // 16, 16, 16)
                     convolve_back(layer, net, d + 4 * r * ld, values, places, count)
                     continue
                 for i in range(count):
