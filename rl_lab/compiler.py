@@ -122,9 +122,15 @@ def program(
 
 
 @cache
-def step_address(world: World) -> int:
-    """Return the address of the world's `step_some`, int64 f(int64 low, int64 high, int64 batch)."""
-    return address(loops(world).step_some)
+def step_addresses(world: World) -> tuple[int, int]:
+    """Return the addresses of the world's `check_some` and `step_some`."""
+    return address(loops(world).check_some), address(loops(world).step_some)
+
+
+@cache
+def stepping() -> ModuleType:
+    """Return the functions of `stepping.py`."""
+    return assemble("stepping", (_template("stepping"),), {"call": caller()}, _template("layout").read_text())
 
 
 def address(function: Any) -> int:
@@ -190,12 +196,10 @@ def plain_loops(world: World) -> ModuleType:
         **_readers(world),
         "philox": rng.philox,
         "carray": None,
-        "prange": range,
         "address_to_pointer": None,
         "inlined": same,
         "outlined": same,
         "jit": same,
-        "parallel_jit": same,
     }
     namespace = vars(_execute(_template("episode"), f"rl_lab_plain_episode.{world.name}", namespace))
     return _execute(_template("loops"), f"rl_lab_plain.{world.name}", namespace)
@@ -251,7 +255,6 @@ def _constants(world: World) -> dict[str, Any]:
         "LOG_SIZE": len(world.log_names),
         "LANES": columns.LANES if plan else 0,
         "GROUP": columns.GROUP,
-        "GRAIN": columns.LANES if plan else 1,
         "STATE_COLUMNS": columns.size(plan.state) if plan else 0,
         "PARAMS_COLUMNS": columns.size(plan.params) if plan else 0,
         "STATE_BYTES": world.State.dtype.itemsize,
@@ -309,6 +312,27 @@ def _execute(path: Path, name: str, namespace: dict[str, Any]) -> ModuleType:
     sys.modules[name] = module  # numba finds a cached function's module by name
     spec.loader.exec_module(module)
     return module
+
+
+@cache
+def caller() -> Any:
+    """Return the intrinsic `call(function, low, high, batch)`: calls int64 f(int64, int64, int64) at an address."""
+    from llvmlite import ir
+    from numba import types
+    from numba.extending import intrinsic
+
+    word = ir.IntType(64)
+    kind = ir.FunctionType(word, [word] * 3).as_pointer()
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def call(context: Any, function: Any, low: Any, high: Any, batch: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            function, low, high, batch = arguments
+            return builder.call(builder.inttoptr(function, kind), [low, high, batch])
+
+        return types.intp(*[types.intp] * 4), code
+
+    return call
 
 
 @cache

@@ -124,10 +124,12 @@ class Batch:
         header[layout.N], header[layout.CHUNKS] = self.n, self.threads
         header[layout.MODE], header[layout.HORIZON] = MODES[self.autoreset], self.world.horizon
         header[layout.N_PARAMS], header[layout.ILLEGAL] = len(self.params), ILLEGAL[self.illegal]
+        header[layout.GRAIN] = columns.LANES if columns.plan(self.world) else 1
         header[layout.FIRST_POINTER : layout.FIRST_POINTER + len(owned)] = [a.ctypes.data for a in owned]
         self._header, self._address = header, header.ctypes.data
         self._outcomes = np.zeros(self.threads, np.int64)
         self._loops = compiler.plain_loops(self.world) if self.plain else compiler.loops(self.world)
+        self._step_serial: Any = None  # until the world's step is compiled, by who wants it first
         self._handle: Any = self._address
         if self.plain:
             flat, final = (
@@ -186,15 +188,14 @@ class Batch:
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
         try:
+            if self._step_serial is None:
+                self._ready()
             if self._threaded:
                 outcome = self._step_threaded()
-            elif self.plain:
-                with np.errstate(all="ignore"):
-                    outcome = self._loops.step_serial(self._handle)
             elif self._pace is not None:
                 outcome = self._step_at_pace(self._pace)
             else:
-                outcome = self._loops.step_serial(self._address)
+                outcome = self._step_serial(self._handle)
         except Exception as error:
             self._explain(error)
             raise
@@ -252,31 +253,45 @@ class Batch:
         wanted = min(self.threads, numba.config.NUMBA_NUM_THREADS)
         if numba.get_num_threads() != wanted:  # asking is quicker than setting
             numba.set_num_threads(wanted)
-        return int(self._loops.step_parallel(self._address, self._outcomes))
+        return int(compiler.stepping().step_parallel(self._address, self._outcomes))
+
+    def _step_plain(self, view: Any) -> int:
+        with np.errstate(all="ignore"):
+            return int(self._loops.check_some(0, self.n, view) or self._loops.step_some(0, self.n, view))
+
+    def _ready(self) -> None:
+        if self.plain:
+            self._step_serial = self._step_plain
+        else:
+            self._header[[layout.CHECK, layout.STEP]] = compiler.step_addresses(self.world)
+            self._step_serial = compiler.stepping().step_serial
 
     def _step_at_pace(self, pace: Pace) -> int:
         begin = time.perf_counter()
-        outcome = self._step_threaded() if pace.threaded else int(self._loops.step_serial(self._address))
+        outcome = self._step_threaded() if pace.threaded else int(self._step_serial(self._address))
         now = time.perf_counter()
         pace.tell(now, now - begin)
         if pace.settled:
             self._pace = None
         return outcome
 
-    def entrance(self) -> tuple[int, int]:
-        """Return the address of `int64 step(low, high, batch)` and the batch to give it, for compiled callers.
+    def entrance(self) -> int:
+        """Return the address of the batch's header, for compiled callers.
 
-        It steps worlds low..high-1 on the calling thread; a negative result is for `fail` to explain.
+        There, at CHECK and STEP, are addresses of `int64 f(low, high, header)`. The first checks the actions of worlds
+        low..high-1; the second steps these, on the calling thread, if the first returned 0. A negative result is for
+        `fail` to explain.
         """
         if self.plain:
             raise ValueError("plain loops have no address")
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
-        return compiler.step_address(self.world), self._address
+        self._ready()
+        return self._address
 
     def shares(self, most: int) -> Array:
         """Return where each of up to so many threads begins, int64 [threads + 1]: blocks of worlds stay together."""
-        grain = columns.LANES if columns.plan(self.world) else 1
+        grain = int(self._header[layout.GRAIN])
         blocks = -(-self.n // grain)
         parts = min(most, blocks)
         return np.minimum(np.arange(parts + 1) * blocks // parts * grain, self.n)

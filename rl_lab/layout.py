@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 SAME_STEP, NEXT_STEP, DISABLED = 0, 1, 2
 REFUSE, FORFEIT, NOOP = 0, 1, 2  # what becomes of an illegal action
 # Positions in the header, an int64 array through which compiled code finds the batch's arrays.
-N, CHUNKS, MODE, HORIZON, N_PARAMS, ILLEGAL, FIRST_POINTER, HEADER_SIZE = 0, 1, 2, 3, 4, 5, 6, 24
+# CHECK and STEP are addresses of the world's `check_some` and `step_some`; GRAIN worlds are stepped together.
+N, CHUNKS, MODE, HORIZON, N_PARAMS, ILLEGAL, CHECK, STEP, GRAIN, FIRST_POINTER = range(10)
+HEADER_SIZE = FIRST_POINTER + 18
 # A loop's outcome is the number of episodes that ended or, below 0, -(1 + FAULTS * world + fault).
 BAD_ACTION, BAD_REWARD, BAD_OBSERVATION, FAULTS = 0, 1, 2, 4
 # What a step leaves to be settled of a world, as bits: it ended, by itself or by the horizon; it was over before; its

@@ -26,11 +26,9 @@ from rl_lab.layout import (
 )
 
 if TYPE_CHECKING:
-    from numba import prange
-
     from rl_lab.rng import philox
 
-    from .compiler import inlined, jit, outlined, parallel_jit
+    from .compiler import inlined, jit, outlined
     from .episode import look, present, restart, settle, to_move, view
     from .lanes import step_blocks
 
@@ -49,7 +47,6 @@ if TYPE_CHECKING:
     HIGHEST: Any
     COUNTS: Any  # of actions, int64 [A]
     LANES: int  # worlds stepped at a time, or 0
-    GRAIN: int  # chunks for threads are multiples of this many worlds
 
 LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
@@ -99,8 +96,9 @@ def check_actions(b: Any, low: Any, high: Any) -> Any:
     if MASKED and b.illegal != REFUSE:
         return 0  # each world sees to its own
     good = True
-    for i in range(low, high):
-        good &= world_fits(b, i)  # and no way out: such a loop takes many actions at a time
+    # No way out, and unsigned, so that no index counts from the end: such a loop takes many actions at a time.
+    for i in range(np.uint64(low), np.uint64(high)):
+        good &= world_fits(b, i)
     if not good:
         for i in range(low, high):
             if not world_fits(b, i):
@@ -242,37 +240,14 @@ def _step_many(low: Any, high: Any, batch: Any) -> Any:
 step_range = _step_many if LANES else step_each
 
 
+def check_some(low: Any, high: Any, batch: Any) -> Any:
+    """Return 0, or the outcome of the first action of worlds low..high-1 outside its space. Called by address."""
+    return check_actions(view(batch), low, high)
+
+
 def step_some(low: Any, high: Any, batch: Any) -> Any:
-    """Step worlds low..high-1, for a caller that is compiled itself: see `compiler.step_address`."""
-    outcome = check_actions(view(batch), low, high)
-    return step_range(low, high, batch) if outcome == 0 else outcome
-
-
-@jit
-def step_serial(batch: Any) -> Any:
-    """Step every world on the calling thread; nothing moves if any action is outside its space."""
-    b = view(batch)
-    outcome = check_actions(b, 0, len(b.actions))
-    return step_range(0, len(b.actions), batch) if outcome == 0 else outcome
-
-
-@parallel_jit
-def step_parallel(batch: Any, outcomes: Any) -> Any:
-    """Do what `step_serial` does, one chunk of whole blocks a thread; outcomes int64 [CHUNKS] is scratch."""
-    b = view(batch)
-    outcome = check_actions(b, 0, len(b.actions))
-    if outcome < 0:
-        return outcome
-    chunks, n = len(outcomes), len(b.actions)
-    blocks = -(-n // GRAIN)
-    for k in prange(chunks):
-        low, high = k * blocks // chunks * GRAIN, (k + 1) * blocks // chunks * GRAIN
-        outcomes[k] = step_range(low, min(high, n), batch)
-    for k in range(chunks):
-        if outcomes[k] < 0:
-            return outcomes[k]  # the lowest world's: chunks are in order
-        outcome += outcomes[k]
-    return outcome
+    """Step worlds low..high-1, whose actions have been checked; return the outcome. Called by address."""
+    return step_range(low, high, batch)
 
 
 @jit

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: dict[int, str] = {
     0: "record kernel rng trig names layout desk",
-    1: "world worlds mistakes engine pace chance loops lanes episode columns compiler canvas playout uct "
+    1: "world worlds mistakes engine pace chance stepping loops lanes episode columns compiler canvas playout uct "
     "alphabeta fast",
     2: "batch agent adapters search",
     # 3: everything else in rl_lab

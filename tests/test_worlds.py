@@ -288,6 +288,9 @@ FIRST_USE = """if True:
     from rl_lab.chance import fill
     from rl_lab.engine import Batch
 
+    def both(stats):
+        return sum(stats.cache_hits.values()), sum(stats.cache_misses.values())
+
     world = worlds.load("{name}")
     began = time.process_time()
     for threads in 1, 2:
@@ -296,11 +299,11 @@ FIRST_USE = """if True:
         fill(batch, 0.5 + 0 * batch.actions)
         batch.step()
         seconds = time.process_time() - began if threads == 1 else seconds
-    loops = compiler.loops(world)
-    counts = {{}}
-    for name in ("step_serial", "reset_masked", "step_parallel"):
-        stats = getattr(loops, name).stats
-        counts[name] = sum(stats.cache_hits.values()), sum(stats.cache_misses.values())
+    counts = {{"reset_masked": both(compiler.loops(world).reset_masked.stats)}}
+    for name in ("step_serial", "step_parallel"):
+        counts[name] = both(getattr(compiler.stepping(), name).stats)
+    for made in compiler._KEPT:
+        counts[made.__name__] = made.cache_hits, 1 - made.cache_hits
     print(json.dumps({{"seconds": seconds, "counts": counts}}))
 """
 

@@ -138,7 +138,7 @@ class _Compiled:
             len(bounds) - 1,
             self._kernels.collect,
             bounds,
-            *worlds.entrance(),
+            worlds.entrance(),
             *(a.ctypes.data for a in (seen, worlds.final_observations, kept)),
             *(a.dtype == np.uint8 for a in (seen, kept)),
             seen[0].size,

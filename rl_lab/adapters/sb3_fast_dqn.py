@@ -248,7 +248,7 @@ class _Compiled:
         finished, episodes, spent = np.zeros((most, 2)), np.zeros(1, np.int64), np.zeros(3, np.int64)
         outcome = self._kernels.learn(
             until,
-            *worlds.entrance(),
+            worlds.entrance(),
             seen.ctypes.data,
             worlds.final_observations.ctypes.data,
             actions.reshape(rows, 1),

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from rl_lab.rng import philox
 
     from .parameters import descend
-    from .rows import LOW_BITS, forward, fraction, keep, show, slope_of, tile_of, turn
+    from .rows import LOW_BITS, forward, fraction, keep, show, slope_of, step_worlds, tile_of, turn
 
     call: Any
     cycles: Any
@@ -238,8 +238,7 @@ def improve(
 @jit
 def learn(
     until: Any,  # steps of all rows
-    step: Any,  # address of the world's step, and of its batch
-    batch: Any,
+    batch: Any,  # address of the header of the worlds
     seen: Any,  # addresses of the batch's observations and final ones
     final: Any,
     choices: Any,  # the batch's arrays, one row an agent
@@ -321,7 +320,7 @@ def learn(
                         choices[row, 0] = best(values[r], own, count)
                     chosen[slot, row, 0] = choices[row, 0]
             entered = cycles()
-            outcome = call(step, 0, len(ended), batch)
+            outcome = step_worlds(0, len(ended), batch)
             spent[0] += cycles() - entered
             if outcome < 0:
                 return outcome

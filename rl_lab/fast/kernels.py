@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from .. import compiler, kernel, rng
+from .. import compiler, kernel, layout, rng
 from . import plan, vectors
 
 
@@ -46,13 +46,13 @@ def _library(name: str, below: tuple[str, ...] = ("rows", "team", "parameters"))
     words = {
         **vectors.blocks(),
         **vectors.atomics(),
-        "call": vectors.caller(),
+        "call": compiler.caller(),
         "cycles": vectors.clock(),
         "fetch": vectors.fetching(),
     }
     words["philox"] = kernel.link(rng.philox, compiler.inlining())
     widths = [(key, value) for key, value in words.items() if isinstance(value, int)]
-    sources = [Path(str(module.__file__)).read_text() for module in (plan, vectors, rng)]
+    sources = [Path(str(module.__file__)).read_text() for module in (plan, vectors, layout, rng)]
     return compiler.assemble(
         f"learner-{name}", tuple(here / f"{file}.py" for file in (*below, name)), words, *sources, widths
     )

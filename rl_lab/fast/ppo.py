@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         octets,
         show,
         slope_of,
+        step_worlds,
         tile_of,
         turn,
         words,
@@ -160,8 +161,7 @@ def collect(
     ranks: Any,
     team: Any,
     bounds: Any,  # int64 [ranks + 1]: which worlds are whose
-    step: Any,  # address of the world's step, and of its batch
-    batch: Any,
+    batch: Any,  # address of the header of the worlds
     seen: Any,  # addresses of the batch's observations and final ones, and of the rollout's [T, B, d]
     final: Any,
     kept: Any,
@@ -248,7 +248,7 @@ def collect(
         if t == horizon:
             break
         entered = cycles()
-        outcome = call(step, bounds[rank], bounds[rank + 1], batch)
+        outcome = step_worlds(bounds[rank], bounds[rank + 1], batch)
         stepping += cycles() - entered
         if outcome < 0:
             call_off(team)

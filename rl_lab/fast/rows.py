@@ -23,6 +23,7 @@ from rl_lab.fast.plan import (
     AT_WORK,
     TILE,
 )
+from rl_lab.layout import CHECK, HEADER_SIZE, STEP
 
 if TYPE_CHECKING:
     from numba import carray
@@ -56,6 +57,14 @@ def shorts(address: Any, n: Any) -> Any:
 def words(address: Any, n: Any) -> Any:
     """Return int64 [n] at an address."""
     return carray(address_to_pointer(address), (n,), np.int64)
+
+
+@outlined
+def step_worlds(low: Any, high: Any, batch: Any) -> Any:
+    """Step worlds low..high-1 of a batch; return the outcome: see `Batch.entrance`."""
+    header = words(batch, HEADER_SIZE)
+    outcome = call(header[CHECK], low, high, batch)
+    return call(header[STEP], low, high, batch) if outcome == 0 else outcome
 
 
 @outlined

@@ -1,4 +1,4 @@
-"""Building blocks that numba has no words for: products of matrices, calls by address, counters of threads.
+"""Building blocks that numba has no words for: products of matrices, counters of threads.
 
 A matrix product holds a block of its result in registers while it runs along the inner dimension; which block fits
 depends on the processor. Each element of the result is summed in the order of that dimension, whatever the block: the
@@ -230,27 +230,6 @@ class _Kit:
 
         name = f"llvm.fma.v{self.width}f32"
         return builder.call(cgutils.get_or_insert_function(builder.module, self.triple, name), [a, b, c])
-
-
-@cache
-def caller() -> Any:
-    """Return the intrinsic `call(function, low, high, batch)`: calls int64 f(int64, int64, int64) at an address."""
-    from llvmlite import ir
-    from numba import types
-    from numba.extending import intrinsic
-
-    word = ir.IntType(64)
-    kind = ir.FunctionType(word, [word] * 3).as_pointer()
-
-    @intrinsic
-    def call(context: Any, function: Any, low: Any, high: Any, batch: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            function, low, high, batch = arguments
-            return builder.call(builder.inttoptr(function, kind), [low, high, batch])
-
-        return types.intp(*[types.intp] * 4), code
-
-    return call
 
 
 @cache

@@ -1,0 +1,46 @@
+"""Steps all worlds of a batch, on one thread or on several: compiled once, for every world.
+
+Not imported as it stands: `compiler` executes it. A world's `check_some` and `step_some` are called by address.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rl_lab.layout import CHECK, GRAIN, HEADER_SIZE, STEP, N
+
+if TYPE_CHECKING:
+    from numba import carray, prange
+
+    from .compiler import address_to_pointer, jit, parallel_jit
+
+    call: Any
+
+
+@jit
+def step_serial(batch: Any) -> Any:
+    """Step every world on the calling thread; return the outcome. Nothing moves if any action is outside its space."""
+    header = carray(address_to_pointer(batch), (HEADER_SIZE,), np.int64)
+    outcome = call(header[CHECK], 0, header[N], batch)
+    return call(header[STEP], 0, header[N], batch) if outcome == 0 else outcome
+
+
+@parallel_jit
+def step_parallel(batch: Any, outcomes: Any) -> Any:
+    """Do what `step_serial` does, one chunk of whole grains a thread; outcomes int64 [CHUNKS] is scratch."""
+    header = carray(address_to_pointer(batch), (HEADER_SIZE,), np.int64)
+    n, grain, step, chunks = header[N], header[GRAIN], header[STEP], len(outcomes)
+    outcome = call(header[CHECK], 0, n, batch)
+    if outcome < 0:
+        return outcome
+    blocks = -(-n // grain)
+    for k in prange(chunks):
+        low, high = k * blocks // chunks * grain, (k + 1) * blocks // chunks * grain
+        outcomes[k] = call(step, low, min(high, n), batch)
+    for k in range(chunks):
+        if outcomes[k] < 0:
+            return outcomes[k]  # the lowest world's: chunks are in order
+        outcome += outcomes[k]
+    return outcome
