@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-GRACE = 2.5  # seconds that an iteration has to end in after a signal: all must be over within 5
+GRACE = 1.5  # seconds that an iteration has to end in after a signal: all must be over within 5
 AGAIN = 1.0  # seconds until it is told once more: what is raised in a compiler's callback is printed and lost
 
 
