@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ MODES = {
 ILLEGAL = {"refuse": layout.REFUSE, "forfeit": layout.FORFEIT, "noop": layout.NOOP}
 STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
 SEEDS = 2**32  # a seed is the generator's 32-bit key; evaluate.py says who uses which
+_LONG = 200  # steps of plain Python, in search of what made compiled code raise an exception
 _FIELDS = {layout.BAD_REWARD: "reward", layout.BAD_OBSERVATION: "observation"}
 
 
@@ -55,7 +56,8 @@ class Batch:
 
     Args: `seed` in 0..2**32-1; world i draws from stream `first + i` of it, so a batch equals any split of it.
     `threads`: None picks serial or threaded loops by measuring; 1 is serial; k > 1 threads. `params`: one record or N.
-    Raises ValueError for arguments out of range, NonFiniteError from `step` and `reset`.
+    Raises ValueError for arguments out of range, NonFiniteError from `step` and `reset`, WorldError for a mistake in
+    the world's file.
     """
 
     exact = True  # restore continues bit for bit
@@ -121,7 +123,7 @@ class Batch:
         owned += (self.running_returns, self.episode_returns, self.episode_lengths, self.log_totals)
         owned += (self.legal, self.active, self.departed, self.fouls, self.held)
         header = np.zeros(layout.HEADER_SIZE, np.int64)
-        header[layout.N], header[layout.CHUNKS] = self.n, self.threads
+        header[layout.N] = self.n
         header[layout.MODE], header[layout.HORIZON] = MODES[self.autoreset], self.world.horizon
         header[layout.N_PARAMS], header[layout.ILLEGAL] = len(self.params), ILLEGAL[self.illegal]
         header[layout.GRAIN] = columns.LANES if columns.plan(self.world) else 1
@@ -187,7 +189,9 @@ class Batch:
         """
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
-        try:
+        if self.plain:
+            outcome = self._step_plain()
+        else:
             if self._step_serial is None:
                 self._ready()
             if self._threaded:
@@ -195,10 +199,7 @@ class Batch:
             elif self._pace is not None:
                 outcome = self._step_at_pace(self._pace)
             else:
-                outcome = self._step_serial(self._handle)
-        except Exception as error:
-            self._explain(error)
-            raise
+                outcome = self._step_serial(self._address)
         if outcome < 0:
             self.fail(outcome)
         return int(outcome)
@@ -207,15 +208,16 @@ class Batch:
         """Raise WorldError instead of what numba says of a kernel that it cannot compile."""
         from . import mistakes
 
-        def play() -> None:
-            batch = Batch(self.world, 1, plain=True, autoreset=self.autoreset)
-            batch.reset()
-            batch.random_actions()
-            batch.step()
-
-        mistake = None if self.plain else mistakes.of_compiling(self.world, error, play)
+        mistake = None if self.plain else mistakes.of_compiling(self.world, error, self._play)
         if mistake is not None:
             raise mistake from error
+
+    def _play(self, steps: int = 1) -> None:
+        batch = Batch(self.world, 2, plain=True)
+        batch.reset()
+        for _ in range(steps):
+            batch.random_actions()
+            batch.step()
 
     def step_anew(self) -> int:
         """Do what `step` does, with `observations` in new memory: who has the old array keeps it, nothing is copied.
@@ -255,16 +257,18 @@ class Batch:
             numba.set_num_threads(wanted)
         return int(compiler.stepping().step_parallel(self._address, self._outcomes))
 
-    def _step_plain(self, view: Any) -> int:
+    def _step_plain(self) -> int:
+        loops, view = self._loops, self._handle
         with np.errstate(all="ignore"):
-            return int(self._loops.check_some(0, self.n, view) or self._loops.step_some(0, self.n, view))
+            return int(loops.check_some(0, self.n, view) or loops.step_some(0, self.n, view))
 
     def _ready(self) -> None:
-        if self.plain:
-            self._step_serial = self._step_plain
-        else:
+        try:
             self._header[[layout.CHECK, layout.STEP]] = compiler.step_addresses(self.world)
-            self._step_serial = compiler.stepping().step_serial
+        except Exception as error:
+            self._explain(error)
+            raise
+        self._step_serial = compiler.stepping().step_serial
 
     def _step_at_pace(self, pace: Pace) -> int:
         begin = time.perf_counter()
@@ -297,11 +301,15 @@ class Batch:
         return np.minimum(np.arange(parts + 1) * blocks // parts * grain, self.n)
 
     def fail(self, outcome: int) -> None:
-        """Raise what a negative outcome of a step means: ValueError or NonFiniteError."""
+        """Raise what a negative outcome of a step means: ValueError, NonFiniteError or WorldError."""
         world, fault = divmod(-outcome - 1, layout.FAULTS)
         t = self.states["t"][world]
         if fault == layout.BAD_ACTION:
             raise ValueError(self._bad_action(world))
+        if fault == layout.RAISED:
+            from . import mistakes
+
+            raise mistakes.of_running(self.world, partial(self._play, _LONG))
         field = _FIELDS[fault]
         value = self.rewards[world] if field == "reward" else self.observations[world]
         shown = np.array2string(np.ravel(value)[:8], precision=4, separator=", ")

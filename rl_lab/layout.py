@@ -6,10 +6,10 @@ SAME_STEP, NEXT_STEP, DISABLED = 0, 1, 2
 REFUSE, FORFEIT, NOOP = 0, 1, 2  # what becomes of an illegal action
 # Positions in the header, an int64 array through which compiled code finds the batch's arrays.
 # CHECK and STEP are addresses of the world's `check_some` and `step_some`; GRAIN worlds are stepped together.
-N, CHUNKS, MODE, HORIZON, N_PARAMS, ILLEGAL, CHECK, STEP, GRAIN, FIRST_POINTER = range(10)
+N, MODE, HORIZON, N_PARAMS, ILLEGAL, CHECK, STEP, GRAIN, FIRST_POINTER = range(9)
 HEADER_SIZE = FIRST_POINTER + 18
 # A loop's outcome is the number of episodes that ended or, below 0, -(1 + FAULTS * world + fault).
-BAD_ACTION, BAD_REWARD, BAD_OBSERVATION, FAULTS = 0, 1, 2, 4
+BAD_ACTION, BAD_REWARD, BAD_OBSERVATION, RAISED, FAULTS = range(5)
 # What a step leaves to be settled of a world, as bits: it ended, by itself or by the horizon; it was over before; its
 # reward or its observation is not finite.
 OVER, LATE, FROZEN, UNPAID, UNSEEN = 1, 2, 4, 8, 16

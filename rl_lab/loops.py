@@ -19,6 +19,7 @@ from rl_lab.layout import (
     FROZEN,
     LATE,
     OVER,
+    RAISED,
     REFUSE,
     SAME_STEP,
     UNPAID,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     LOWEST: Any  # of an action, float32 [A, k]
     HIGHEST: Any
     COUNTS: Any  # of actions, int64 [A]
+    COMPILED: bool
     LANES: int  # worlds stepped at a time, or 0
 
 LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -245,9 +247,18 @@ def check_some(low: Any, high: Any, batch: Any) -> Any:
     return check_actions(view(batch), low, high)
 
 
-def step_some(low: Any, high: Any, batch: Any) -> Any:
-    """Step worlds low..high-1, whose actions have been checked; return the outcome. Called by address."""
-    return step_range(low, high, batch)
+if COMPILED:
+
+    def step_some(low: Any, high: Any, batch: Any) -> Any:
+        """Step worlds low..high-1, whose actions have been checked; return the outcome. Called by address."""
+        try:
+            outcome = step_range(low, high, batch)
+        except Exception:  # who calls by address would not hear of it
+            outcome = -(1 + FAULTS * low + RAISED)
+        return outcome
+
+else:
+    step_some = step_range
 
 
 @jit

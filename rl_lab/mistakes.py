@@ -68,11 +68,22 @@ def of_compiling(world: World, error: Exception, play: Callable[[], object]) -> 
     """
     if not any("/numba/core/" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return None
-    files = authored_files(world)
+    if found := _of_playing(world, play):
+        return found
+    said = of_compiler(str(error), authored_files(world))
+    return WorldError(one_line(said if said.startswith("/") else f"{world.name} {said}; see rl-lab check {world.name}"))
+
+
+def of_running(world: World, play: Callable[[], object]) -> WorldError:
+    """Return what to say of a compiled step that raised an exception; `play` as for `of_compiling`."""
+    general = f"{world.name}: its step or observe raised an exception, compiled; see rl-lab check {world.name}"
+    return _of_playing(world, play) or WorldError(general)
+
+
+def _of_playing(world: World, play: Callable[[], object]) -> WorldError | None:
     try:
         play()
     except Exception as plain:
-        if place := place_of(plain, files):
+        if place := place_of(plain, authored_files(world)):
             return WorldError(one_line(f"{place}{advised(plain)}"))
-    said = of_compiler(str(error), files)
-    return WorldError(one_line(said if said.startswith("/") else f"{world.name} {said}; see rl-lab check {world.name}"))
+    return None

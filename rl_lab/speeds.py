@@ -1,12 +1,11 @@
 """How fast each world is on this machine: measured once, kept beside the compiled worlds, shown by `rl-lab list`.
 
-A figure holds for the file that was measured: an edited world has none.
+A figure holds for the files that its kernels were written in then: an edited world has none.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from . import compiler, worlds
 from .engine import Batch
 from .evaluate import replace_file
+from .mistakes import authored_files
 
 _ROWS = 4096  # worlds times agents
 _SECONDS = 0.3
@@ -24,8 +24,8 @@ def _file() -> Path:
 
 
 def _digest(name: str) -> str:
-    spec = importlib.util.find_spec(f"rl_lab.envs.{name}")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest() if spec and spec.origin else ""
+    files = sorted(authored_files(worlds.load(name)))
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
 def _kept() -> dict[str, tuple[float, str]]:
@@ -39,7 +39,8 @@ def _kept() -> dict[str, tuple[float, str]]:
 
 def known() -> dict[str, float]:
     """Return agents' steps per second of the worlds that have been measured here as they are now, by name."""
-    return {name: speed for name, (speed, digest) in _kept().items() if digest == _digest(name)}
+    here = worlds.names()
+    return {name: speed for name, (speed, digest) in _kept().items() if name in here and digest == _digest(name)}
 
 
 def measure(name: str) -> float:

@@ -29,7 +29,7 @@ def step_serial(batch: Any) -> Any:
 
 @parallel_jit
 def step_parallel(batch: Any, outcomes: Any) -> Any:
-    """Do what `step_serial` does, one chunk of whole grains a thread; outcomes int64 [CHUNKS] is scratch."""
+    """Do what `step_serial` does, one chunk of whole grains a thread; outcomes int64 [threads] is scratch."""
     header = carray(address_to_pointer(batch), (HEADER_SIZE,), np.int64)
     n, grain, step, chunks = header[N], header[GRAIN], header[STEP], len(outcomes)
     outcome = call(header[CHECK], 0, n, batch)

@@ -267,10 +267,10 @@ def test_learners_learn_to_catch(agent: str, policy: str) -> None:
     returns, measured = [], []
     while learner.steps < budget:
         returns.append(learner.advance()["rollout/return"])
-        if learner.steps > budget * 0.8:
+        if learner.steps > 0.6 * budget:
             measured.append(evaluate(learner.agent(), "catch", {}, episodes=40).summary["mean_return"])
-    assert returns[0] < 0 < 0.8 < max(returns[-3:])
-    assert np.median(measured[-3:]) > 0.9
+    assert returns[0] < 0 < 0.8 < np.median(returns[-3:])
+    assert len(measured) >= 3 and np.median(measured[-3:]) > 0.9
     assert learner.steps == budget and set(learner.seconds) == {"env", "infer", "learn"}
     assert all(seconds > 0 for seconds in learner.seconds.values())
 

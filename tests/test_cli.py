@@ -303,6 +303,7 @@ def test_an_edited_world_has_no_speed_until_it_is_measured(monkeypatch: Any, tmp
     monkeypatch.setattr(speeds, "_file", lambda: tmp_path / "speeds.json")
     monkeypatch.setattr(worlds, "load", lambda name: catch)
     world = tmp_path / "pond.py"
+    monkeypatch.setattr(speeds, "authored_files", lambda _: {str(world)})
     world.write_text("depth = 1")
     assert speeds.known() == {}
     measured = speeds.measure("pond")

@@ -110,14 +110,14 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_what_is_not_zero_is_found(d: int, dtype: type) -> None:
     rng = np.random.default_rng(d)
-    rows = rng.integers(0, 4, (9, d)).clip(2).astype(dtype) - dtype(2)
+    rows = rng.choice(np.array([0, 0, 1, 255], dtype), (9, d))
     count = np.count_nonzero(rows)
     starts, places, values = np.zeros(10, np.int64), np.zeros(count + 2, np.int32), np.zeros(count + 2, np.float32)
-    places[-1] = 99
+    places[-1] = values[-1] = 99
     kernels.ppo().find_all(rows.ctypes.data, dtype is np.uint8, 9, d, starts, places, values)
     where = np.nonzero(rows)
     assert np.array_equal(starts, np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))]))
-    assert np.array_equal(places[:count], where[1]) and places[-1] == 99
+    assert np.array_equal(places[:count], where[1]) and places[-1] == values[-1] == 99
     assert np.array_equal(values[:count], rows[where])
 
 

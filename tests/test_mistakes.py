@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rl_lab import worlds
+from rl_lab.adapters.sb3 import LabVecEnv
+from rl_lab.adapters.sb3_fast import FastPPO
 from rl_lab.cli import main
 from rl_lab.engine import Batch
 from rl_lab.world import WorldError
@@ -116,3 +118,23 @@ def test_a_mistake_is_one_line_with_file_line_and_fix(
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("rl-lab: ")
     finally:
         sys.modules.pop(f"rl_lab.envs.{file.stem}", None)
+
+
+@pytest.mark.parametrize("how", ["serial", "threaded", "learner"])
+def test_an_exception_in_compiled_code_is_no_step(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numba finds no fault with: here two slices that differ in length once the ball has fallen."""
+    source = Path(str(importlib.import_module("rl_lab.envs.catch").__file__)).read_text()
+    line = "    out[ROWS - 1, s.paddle_x] = 1.0\n"
+    assert line in source
+    (tmp_path / "sliced.py").write_text(
+        source.replace(line, f"{line}    if s.ball_y == 3:\n        out[0, : s.ball_y] = out[1, :]\n")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    batch = Batch(importlib.import_module("sliced").world, 3, threads=2 if how == "threaded" else 1)
+    batch.reset()
+    batch.actions[...] = 1
+    with pytest.raises(WorldError, match=r"sliced.py:\d+ observe: .*"):
+        if how == "learner":
+            FastPPO("MlpPolicy", LabVecEnv(batch), n_steps=64, batch_size=64, device="cpu").learn(64)
+        for _ in range(5):
+            batch.step()

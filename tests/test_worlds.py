@@ -313,6 +313,7 @@ def test_first_use_compiles_quickly_and_the_next_process_compiles_nothing(name: 
     program = FIRST_USE.format(name=name)
     first = python(program, XDG_CACHE_HOME=str(tmp_path))
     assert first["seconds"] < 15
+    assert set(first["counts"]) == {"reset_masked", "step_serial", "step_parallel", "check_some", "step_some"}
     assert first["counts"] == {key: [0, 1] for key in first["counts"]}
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     second = python(program, XDG_CACHE_HOME=str(tmp_path))

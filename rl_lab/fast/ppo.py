@@ -76,7 +76,10 @@ ONE, ZERO = np.float32(1.0), np.float32(0.0)
 
 @jit
 def find_all(seen: Any, octet: Any, rows: Any, d: Any, starts: Any, places: Any, values: Any) -> None:
-    """Note what is not zero in [R, d] at an address: row r has places and values [starts[r]:starts[r + 1]]."""
+    """Note what is not zero in [R, d] at an address: row r has places and values [starts[r]:starts[r + 1]].
+
+    These have room for one more than there are.
+    """
     for r in range(rows):
         if octet:
             starts[r + 1] = list_nonzero_octets(seen + r * d, d, starts[r], places, values)

@@ -158,7 +158,10 @@ def list_nonzero(row: Any, n: Any, places: Any, values: Any) -> Any:
 
 @outlined
 def list_nonzero_octets(row: Any, d: Any, n: Any, places: Any, values: Any) -> Any:
-    """See `list_nonzero`: bytes [d] at an address, looked at eight at a time. One place more than is needed is used."""
+    """See `list_nonzero`: bytes [d] at an address, looked at eight at a time. One place more than is needed is used.
+
+    Rows may begin anywhere: it must stay a loop that reads one word at a time, for which no address is too odd.
+    """
     small, eights = octets(row, d), words(row, d // 8)
     for i in range(len(eights)):
         if eights[i]:

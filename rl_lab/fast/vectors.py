@@ -1,4 +1,4 @@
-"""Building blocks that numba has no words for: products of matrices, counters of threads.
+"""Building blocks that numba has no words for: products of matrices, bent sums, threads' counters, caches, the clock.
 
 A matrix product holds a block of its result in registers while it runs along the inner dimension; which block fits
 depends on the processor. Each element of the result is summed in the order of that dimension, whatever the block: the
@@ -246,7 +246,8 @@ def fetching() -> Any:
     @intrinsic
     def fetch(context: Any, address: Any, size: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            begin, end = arguments[0], builder.add(*arguments)
+            end = builder.add(*arguments)
+            begin = builder.and_(arguments[0], word(-64))
             function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
             with cgutils.for_range_slice(builder, begin, end, word(64), word) as (line, _):
                 builder.call(function, [builder.inttoptr(line, octet), flag(0), flag(3), flag(1)])
