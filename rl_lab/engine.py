@@ -290,7 +290,8 @@ class Batch:
             raise ValueError("plain loops have no address")
         if self._broken:
             raise NonFiniteError(f"{self._broken}; call reset() first")
-        self._ready()
+        if self._step_serial is None:
+            self._ready()
         return self._address
 
     def shares(self, most: int) -> Array:

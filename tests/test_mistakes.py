@@ -136,5 +136,6 @@ def test_an_exception_in_compiled_code_is_no_step(how: str, tmp_path: Path, monk
     with pytest.raises(WorldError, match=r"sliced.py:\d+ observe: .*"):
         if how == "learner":
             FastPPO("MlpPolicy", LabVecEnv(batch), n_steps=64, batch_size=64, device="cpu").learn(64)
-        for _ in range(5):
-            batch.step()
+        else:
+            for _ in range(5):
+                batch.step()
