@@ -1,24 +1,24 @@
-"""MCTS: Monte Carlo tree search with random playouts, for two agents who take turns; nothing is learnt."""
+"""MCTS: Monte Carlo tree search with random playouts, for two agents that take turns; it needs no training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rl_lab.agent import Agent, hyperparameter
-from rl_lab.batch import WorldInfo
-from rl_lab.search import UctAgent
+from rl_lab.core.agent import Agent, hyperparameter
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.games.search.agents import MctsAgent
 
 
 @dataclass(frozen=True)
 class Config:
-    """How much it looks ahead."""
+    """The settings of the search."""
 
-    simulations: int = hyperparameter(1000, "for each move", "simulations")
-    exploration: float = hyperparameter(1.0, "how wide it searches; in halves of the range of returns that were seen")
-    longest: int = hyperparameter(1000, "of a playout, which then counts as it stands; 0: no limit", "actions")
-    seed: int = hyperparameter(0, "of its playouts")
+    simulations: int = hyperparameter(1000, "simulations for each move", "simulations")
+    exploration: float = hyperparameter(1.0, "exploration constant, in halves of the range of observed returns")
+    longest: int = hyperparameter(1000, "length at which a playout is cut off; 0: no limit", "actions")
+    seed: int = hyperparameter(0, "seed of the playouts")
 
 
-def make(config: Config, world: WorldInfo) -> Agent:
-    """Return the agent. Raises ValueError where the world cannot be searched; see `search.SearchAgent`."""
-    return UctAgent(world, config.seed, config.longest, config.simulations, config.exploration)
+def make(config: Config, world: EnvSpec) -> Agent:
+    """Return the agent. Raises ValueError if the world cannot be searched; see `search.agents`."""
+    return MctsAgent(world, config.seed, config.longest, config.simulations, config.exploration)

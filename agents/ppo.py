@@ -1,4 +1,4 @@
-"""PPO: proximal policy optimisation, Stable-Baselines3's. For discrete and continuous actions.
+"""PPO: proximal policy optimisation, as in Stable-Baselines3, for discrete and continuous actions.
 
 Source: Schulman et al. 2017
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lab.agent import Agent, Learner, Saved, check_bounds, hyperparameter
-from rl_lab.batch import WorldInfo, Worlds
+from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
 
 
 @dataclass(frozen=True)
 class Config:
-    """Hyperparameters; defaults and names are Stable-Baselines3's."""
+    """The hyperparameters; names and defaults are Stable-Baselines3's."""
 
-    learning_rate: float = hyperparameter(3e-4, "of Adam", low=0)
+    learning_rate: float = hyperparameter(3e-4, "learning rate of Adam", low=0)
     learning_rate_schedule: str = hyperparameter("constant", "constant, or linear to zero at the budget's end")
     n_steps: int = hyperparameter(2048, "rollout length in each world", "steps", low=1)
     batch_size: int = hyperparameter(64, "minibatch", "rows", low=1)
     n_epochs: int = hyperparameter(10, "passes over a rollout", low=1)
     gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
-    gae_lambda: float = hyperparameter(0.95, "of generalised advantage estimation", low=0, high=1)
-    clip_range: float = hyperparameter(0.2, "how far the probability ratio may move from 1", low=0)
+    gae_lambda: float = hyperparameter(0.95, "lambda of generalised advantage estimation", low=0, high=1)
+    clip_range: float = hyperparameter(0.2, "clipping range of the probability ratio around 1", low=0)
     normalize_advantage: bool = hyperparameter(True, "standardise advantages in each minibatch")
     ent_coef: float = hyperparameter(0.0, "weight of the entropy bonus")
     vf_coef: float = hyperparameter(0.5, "weight of the value loss")
@@ -38,12 +38,12 @@ class Config:
     ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
     normalize_observations: bool = hyperparameter(False, "standardise observations by running statistics")
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
-    agent_indicator: bool = hyperparameter(False, "tell agents that share the policy apart: which one, one-hot")
-    compiled: bool = hyperparameter(True, "roll out and learn in compiled code, where it knows the network")
+    agent_indicator: bool = hyperparameter(False, "add the agent's index, one-hot, for agents that share the policy")
+    compiled: bool = hyperparameter(True, "roll out and learn in compiled code, if it supports the network")
 
 
-def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
-    from rl_lab.adapters.sb3_policy import policy_arguments
+def _policy_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+    from rl_lab.learners.sb3.policies import policy_arguments
 
     arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
     return {
@@ -54,57 +54,68 @@ def _policy_arguments(config: Config, world: WorldInfo) -> dict[str, Any]:
     }
 
 
-def learner(config: Config, worlds: Worlds, *, budget: int, seed: int, device: str) -> Learner:
-    """Return PPO at its start. Raises ValueError for hyperparameters that do not go together."""
+def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+    """Return the arguments of `stable_baselines3.PPO` for this configuration."""
+    from stable_baselines3.common.utils import LinearSchedule
+
+    policy = _policy_arguments(config, world)
+    policy.pop("use_sde")
+    same = ("n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef").split()
+    same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
+    rate: Any = config.learning_rate
+    if config.learning_rate_schedule == "linear":
+        rate = LinearSchedule(rate, 0.0, 1.0)
+    return {**{name: getattr(config, name) for name in same}, "learning_rate": rate, "policy_kwargs": policy}
+
+
+def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device: str) -> Learner:
+    """Return a new PPO learner. Raises ValueError for hyperparameters that are not compatible."""
     from stable_baselines3 import PPO
 
-    from rl_lab.adapters.sb3_fast import FastPPO
-    from rl_lab.adapters.sb3_learner import Sb3Learner
+    from rl_lab.learners.sb3.learner import Sb3Learner
+    from rl_lab.learners.sb3.ppo import FastPPO
 
     check_bounds(config)
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
-    agents = len(worlds.world.agents)
-    rows = config.n_steps * worlds.n * agents
+    agents = len(envs.world.agents)
+    n = envs.num_envs
+    rows = config.n_steps * n * agents
     if rows % config.batch_size or rows < 2:
         raise ValueError(
-            f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {worlds.n} worlds"
+            f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {n} worlds"
             + f" x {agents} agents" * (agents > 1)
         )
-    rate = config.learning_rate
-    policy = _policy_arguments(config, worlds.world)
-    policy.pop("use_sde")
-    same = ("n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef").split()
-    same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
+    arguments = library_arguments(config, envs.world)
+    if config.learning_rate_schedule == "linear":
+        rate = config.learning_rate
+        arguments["learning_rate"] = lambda left: max(left, 0.0) * rate
     return Sb3Learner(
         "ppo",
         FastPPO if config.compiled else PPO,
-        worlds,
+        envs,
         budget=budget,
         seed=seed,
         device=device,
         normalize_observations=config.normalize_observations,
         normalize_rewards=config.normalize_rewards,
         indicator=config.agent_indicator,
-        arguments={
-            **{name: getattr(config, name) for name in same},
-            "learning_rate": rate
-            if config.learning_rate_schedule == "constant"
-            else lambda left: max(left, 0.0) * rate,
-            "policy_kwargs": policy,
-        },
+        arguments=arguments,
     )
 
 
-def load(config: Config, world: WorldInfo, saved: Saved, *, device: str) -> Agent:
+def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
     """Return a trained PPO agent."""
     from stable_baselines3.ppo import MlpPolicy
 
-    from rl_lab.adapters.sb3_agent import load_policy, maskable
-    from rl_lab.adapters.sb3_policy import build_policy
+    from rl_lab.adapters.structured import structure_of
+    from rl_lab.learners.sb3.agent import load_policy, maskable
+    from rl_lab.learners.sb3.policies import build_policy
 
     arguments, indicator = _policy_arguments(config, world), config.agent_indicator
-    kind, arguments = maskable(arguments) if world.masked else (MlpPolicy, arguments)
-    policy = build_policy(kind, world, indicator=indicator, **arguments).to(device)
-    agents = len(world.agents) if indicator else 0
-    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, indicator=agents)
+    kind, arguments = maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    policy = build_policy(kind, world, indicator=indicator, normalized=config.normalize_observations, **arguments).to(
+        device
+    )
+    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world)}
+    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, **extra)

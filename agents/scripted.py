@@ -1,59 +1,59 @@
-"""Scripted: a world's own expert, written by its author."""
+"""Scripted: an agent that plays the expert which the world's author has written."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lab.agent import Agent, hyperparameter
-from rl_lab.batch import WorldInfo, Worlds
-from rl_lab.engine import Batch
-from rl_lab.world import Array, World
+from rl_lab.core.agent import Agent, hyperparameter
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.world import Array, World
+from rl_lab.engine.batch import Batch
 
 
 @dataclass(frozen=True)
 class Config:
-    """How well it plays."""
+    """The settings of the agent."""
 
-    strength: str = hyperparameter("expert", "expert, or novice where the world has one")
+    strength: str = hyperparameter("expert", "expert, or novice if the world has one")
 
 
 class ScriptedAgent:
-    """Plays the expert or novice kernel on the worlds' states; it sees everything and ignores observations."""
+    """An agent that calls the world's expert or novice kernel, which reads the state and ignores observations."""
 
     name = "scripted"
 
     def __init__(self, strength: str) -> None:
         self.strength = strength
-        self.worlds: Batch | None = None
+        self.envs: Batch | None = None
 
-    def attend(self, worlds: Worlds) -> None:
-        """Keep the batch: the expert reads its states."""
-        if not isinstance(worlds, Batch):
-            raise ValueError(f"{worlds.world.name} has no expert: only the lab's own worlds can have one")
-        self.worlds = worlds
+    def bind(self, envs: BatchedEnv) -> None:
+        """Store the batch, whose states the expert reads. Raises ValueError for a world that cannot have an expert."""
+        if not isinstance(envs, Batch):
+            raise ValueError(f"{envs.world.name} has no expert: only the lab's own worlds can have one")
+        self.envs = envs
 
     def act(
         self,
         observations: Array,
         *,
         state: Any = None,
-        legal: Array | None = None,
+        action_mask: Array | None = None,
         rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
-        """See `agent.Agent.act`; call `attend` first."""
-        if self.worlds is None:
-            raise ValueError("a scripted agent attends its worlds before it acts")
-        given = self.worlds.actions.copy()  # others may have written theirs already
-        chosen = self.worlds.scripted_actions(self.strength).reshape(-1, *given.shape[2:])
-        chosen = chosen.copy() if rows is None else chosen[rows]
-        self.worlds.actions[...] = given
-        return chosen, None
+        """See `agent.Agent.act`; call `bind` first."""
+        if self.envs is None:
+            raise ValueError("call bind(envs) of a scripted agent before act")
+        before = self.envs.actions.copy()  # other agents may have written their actions already
+        actions = self.envs.scripted_actions(self.strength).reshape(-1, *before.shape[2:])
+        actions = actions.copy() if rows is None else actions[rows]
+        self.envs.actions[...] = before
+        return actions, None
 
 
-def make(config: Config, world: WorldInfo) -> Agent:
-    """Return the world's expert. Raises ValueError where it has none."""
+def make(config: Config, world: EnvSpec) -> Agent:
+    """Return the agent. Raises ValueError if the world has no expert, or no novice, of this name."""
     if config.strength not in ("expert", "novice"):
         raise ValueError(f"strength={config.strength!r}: expected expert or novice")
     if not isinstance(world, World) or getattr(world, config.strength) is None:

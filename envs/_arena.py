@@ -1,9 +1,9 @@
-"""What arena.py stands on: who stands where behind which walls, who sees and hits whom, who carries how many rounds."""
+"""This module has Arena's state, and the kernels for walls, sight, shots, movement and ammunition."""
 
 import math
 
-from rl_lab.trig import cos, sin
-from rl_lab.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
 
 SEATS, BOXES, CRATES = 4, 8, 2
 WAIT, FORWARD, BACK, LEFT, RIGHT, TURN_LEFT, TURN_RIGHT, SHOOT, RELOAD = range(9)
@@ -36,7 +36,7 @@ class State(WorldState):
 
 @kernel
 def free(s: State, x: float, y: float) -> bool:
-    """Say whether walls leave room for a fighter."""
+    """Return True if walls leave room for a fighter."""
     if abs(x) > WIDTH - RADIUS or abs(y) > HEIGHT - RADIUS:
         return False
     for k in range(BOXES):
@@ -47,7 +47,7 @@ def free(s: State, x: float, y: float) -> bool:
 
 @kernel
 def clear(s: State, ax: float, ay: float, bx: float, by: float) -> bool:
-    """Say whether no wall lies between two points; the same bits from a to b as from b to a."""
+    """Return True if no wall lies between two points; the same bits from a to b as from b to a."""
     mx, my, dx, dy = HALF * (ax + bx), HALF * (ay + by), HALF * (bx - ax), HALF * (by - ay)
     for k in range(BOXES):
         cx, cy, w, h = mx - s.walls[k, 0], my - s.walls[k, 1], s.walls[k, 2], s.walls[k, 3]
@@ -89,7 +89,7 @@ def turn(s: State, a: int, by: int) -> None:
 
 @kernel
 def sees(s: State, a: int, b: int, sight: float) -> bool:
-    """Say whether b is alive, near enough, before a and not behind a wall."""
+    """Return True if b is alive, near enough, before a and not behind a wall."""
     if not (s.alive[a] and s.alive[b]):
         return False
     ahead, left = from_seat(s, a, s.body[b, X], s.body[b, Y])
@@ -101,7 +101,7 @@ def sees(s: State, a: int, b: int, sight: float) -> bool:
 
 @kernel
 def look(s: State, sight: float) -> None:
-    """Note who sees whom (bit k of SEEN: the k-th seat after one's own) and where opponents were seen last."""
+    """Update which agents each one sees (bit k of SEEN: the k-th seat after its own), and their last known places."""
     for a in range(SEATS):
         s.kit[a, SEEN] = 0
         s.kit[a, FRESH] = max(s.kit[a, FRESH] - 1, 0) * s.alive[a]
@@ -116,7 +116,7 @@ def look(s: State, sight: float) -> None:
 
 @kernel
 def aims(s: State, a: int, k: int) -> bool:
-    """Say whether a shot would hit the k-th seat after one's own."""
+    """Return True if a shot would hit the k-th seat after one's own."""
     b = (a + k) % SEATS
     if not (s.kit[a, SEEN] >> k) & 1 or not s.alive[b]:
         return False
@@ -126,7 +126,7 @@ def aims(s: State, a: int, k: int) -> bool:
 
 @kernel
 def stride(s: State, a: int, action: int) -> tuple[float, float]:
-    """Return where a step would lead."""
+    """Return the place to which a step would lead."""
     ux, uy = PACE * s.body[a, UX], PACE * s.body[a, UY]
     dx, dy = (ux, uy) if action in (FORWARD, BACK) else (-uy, ux)
     if action in (BACK, RIGHT):
@@ -136,7 +136,7 @@ def stride(s: State, a: int, action: int) -> tuple[float, float]:
 
 @kernel
 def may_shoot(s: State, a: int) -> bool:
-    """Say whether a round is ready and an opponent in sight: nobody shoots at nothing."""
+    """Return True if a round is ready and an opponent is in sight; shots without a target are illegal."""
     if s.kit[a, ROUNDS] == 0 or s.kit[a, RELOADING] > 0 or s.kit[a, COOLING] > 0:
         return False
     left, right = (a + 1) % SEATS, (a + 3) % SEATS
@@ -150,7 +150,7 @@ def may_reload(s: State, a: int, magazine: int) -> bool:
 
 @kernel
 def move(s: State, a: int, action: int) -> None:
-    """Take a step, unless it would end closer to somebody than fighters can stand."""
+    """Take a step, unless it would end too close to another fighter."""
     x, y = stride(s, a, action)
     for b in range(SEATS):
         if b != a and s.alive[b]:
@@ -179,13 +179,13 @@ def shoot(s: State, a: int) -> None:
         s.kit[hit, HURT] += 1
         s.log.hits += 1.0
         s.body[a, SHOT_X], s.body[a, SHOT_Y] = s.body[hit, X], s.body[hit, Y]
-        s.kit[a, FRESH] = MEMORY  # whoever is hit knows where it came from
+        s.kit[a, FRESH] = MEMORY  # a fighter that is hit learns where the shot came from
         s.body[a, GHOST_X], s.body[a, GHOST_Y] = s.body[a, X], s.body[a, Y]
 
 
 @kernel
 def stock_up(s: State, p: Record) -> None:
-    """Finish reloading, and take what lies in crates; all who reach one in the same step find their rounds in it."""
+    """Finish reloading, and take rounds from crates; all fighters that reach one in the same step get rounds."""
     for k in range(CRATES):
         if s.away[k] > 0:
             s.away[k] -= 1

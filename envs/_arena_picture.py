@@ -1,13 +1,9 @@
-"""What arena.py looks like."""
+"""This module draws Arena."""
 
 import math
 
 import numpy as np
-
-from rl_lab.canvas import Canvas, Color, translucent
-from rl_lab.world import Record
-
-from ._arena import (
+from rl_lab.envs._arena import (
     BOXES,
     COOLDOWN,
     COOLING,
@@ -35,6 +31,9 @@ from ._arena import (
     Y,
 )
 
+from rl_lab.core.canvas import Canvas, Color, translucent
+from rl_lab.core.world import Record
+
 TEAMS: tuple[Color, ...] = (240, 92, 84), (86, 156, 250)
 LIFE = (240, 92, 84), (250, 190, 70), (110, 210, 130)
 INK, FLOOR, TILE, STEEL = (22, 25, 32), (40, 46, 57), (47, 54, 66), (104, 114, 130)
@@ -42,7 +41,7 @@ WHITE, GOLD, SKIN, GUN = (250, 250, 246), (250, 200, 80), (236, 196, 160), (190,
 
 
 def cone(s: State, a: int, sight: float) -> list[tuple[float, float]]:
-    """Return the outline of what a fighter sees: rays, close together and past every corner, to where they end."""
+    """Return the outline of the area that a fighter sees: the ends of many rays, with two at every corner of a wall."""
     x, y = float(s.body[a, X]), float(s.body[a, Y])
     walls = np.array(s.walls, np.float64)
     corners = (walls[:, None, :2] + walls[:, None, 2:] * np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)])).reshape(-1, 2)

@@ -1,11 +1,8 @@
-"""Scripted players of arena.py."""
+"""This module has the scripted players of Arena."""
 
 import math
 
-from rl_lab.trig import cos, sin
-from rl_lab.world import Record, f4, kernel
-
-from ._arena import (
+from rl_lab.envs._arena import (
     BACK,
     FORWARD,
     FRESH,
@@ -43,12 +40,15 @@ from ._arena import (
     stride,
 )
 
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Record, f4, kernel
+
 SLIM = f4(0.25)
 
 
 @kernel
 def walk(s: State, a: int, x: float, y: float) -> int:
-    """Return the action that leads to a point: the open direction that is nearest to the straight one."""
+    """Return the action that leads to a point, in the free direction that is nearest to the straight one."""
     ahead, left = from_seat(s, a, x, y)
     square = ahead * ahead + left * left
     needed = f4(math.sqrt(square)) if square < ONE else ONE
@@ -68,7 +68,7 @@ def walk(s: State, a: int, x: float, y: float) -> int:
 
 @kernel
 def dodge(s: State, a: int, first: int) -> int:
-    """Return a step that there is room for: the first choice, or to the left, to the right, back."""
+    """Return a step that is free of walls: the first choice, or else left, right or back."""
     for k in range(4):
         action = first if k == 0 else LEFT if k == 1 else RIGHT if k == 2 else BACK
         x, y = stride(s, a, action)
@@ -79,7 +79,7 @@ def dodge(s: State, a: int, first: int) -> int:
 
 @kernel
 def expert(s: State, agent: int, p: Record) -> int:
-    # Knows what its team knows: shoots what it can, turns to what it sees, hunts what was seen, looks for the others.
+    # It uses its team's knowledge: it shoots, turns to opponents in sight, hunts those seen before, and searches.
     target, nearest, sidestep = 1, f4(1e6), LEFT if s.t // 6 % 2 else RIGHT
     for k in range(1, SEATS, 2):
         b = (agent + k) % SEATS
@@ -110,7 +110,7 @@ def expert(s: State, agent: int, p: Record) -> int:
 
 @kernel
 def novice(s: State, agent: int, p: Record) -> int:
-    # Shoots what it can, turns to what it sees, and wanders about.
+    # It shoots, turns to opponents in sight, and otherwise walks straight on.
     for k in range(1, SEATS, 2):
         b = (agent + k) % SEATS
         if aims(s, agent, k):

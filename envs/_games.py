@@ -1,4 +1,4 @@
-"""What scripted players of board and card games share: dice of their own, and places as the bits of a number."""
+"""This module has kernels for scripted players of board and card games: random choices, and sets of cells as bits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.kernel import kernel
-from rl_lab.record import i8
-from rl_lab.rng import philox
+from rl_lab.core.kernel import kernel
+from rl_lab.core.record import i8
+from rl_lab.core.rng import philox
 
-_APART = np.uint64(1 << 39)  # draws of a stream that no world comes to: a script must leave the stream as it is
+_APART = np.uint64(1 << 39)  # counters that no world reaches, because a script must not change the world's stream
 _1, _2, _4, _8, _16, _32 = (np.uint64(1 << k) for k in range(6))
 _LOW = np.uint64(0xFFFFFFFF)
 _PAIRS, _NIBBLES, _BYTES = (np.uint64(0xFFFFFFFFFFFFFFFF // k) for k in (3, 5, 17))  # every other 1, 2, 4 bits set
@@ -25,7 +25,7 @@ def dice(s: Any, n: Any) -> int:
 
 @kernel
 def count(places: Any) -> int:
-    """Return how many bits are set, of 64."""
+    """Return the number of bits that are set, of 64."""
     m = np.uint64(places)
     m = (m & _PAIRS) + ((m >> _1) & _PAIRS)
     m = (m & _NIBBLES) + ((m >> _2) & _NIBBLES)
@@ -37,7 +37,7 @@ def count(places: Any) -> int:
 
 @kernel
 def pick(s: Any, places: Any) -> int:
-    """Return one of the bits that are set, by its number, all as likely; 0 where none is."""
+    """Return the number of a random bit among those that are set, uniformly; 0 if none is set."""
     m, left, place = np.uint64(places), dice(s, count(places)), 0
     for k in range(64):
         if (m >> np.uint64(k)) & _1:

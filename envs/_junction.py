@@ -1,10 +1,10 @@
-"""What junction.py stands on: cars on their ways through a crossing, scripts that drive them, and the picture."""
+"""This module has Junction's state, the geometry of cars in the crossing, the scripted drivers, and the picture."""
 
 import math
 
-from rl_lab.canvas import Canvas, Color, translucent
-from rl_lab.trig import cos, sin
-from rl_lab.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
+from rl_lab.core.canvas import Canvas, Color, translucent
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Record, WorldState, bounded, f4, f8, i4, kernel, u1
 
 CARS = 8
 LEFT, AHEAD, RIGHT = range(3)
@@ -64,7 +64,7 @@ def inside(turn: int) -> float:
 
 @kernel
 def pose(road: int, turn: int, way: float) -> tuple[float, float, float, float]:
-    """Return where a car is that has come so many metres, and the unit vector of its heading."""
+    """Return the place of a car after `way` metres, and the unit vector of its heading."""
     u = way - APPROACH
     x, y, ahead_x, ahead_y = LANE, u - CROSSING, ZERO, ONE  # as if it came from the south
     if turn != AHEAD and u > ZERO:
@@ -88,7 +88,7 @@ def seen_from(s: State, a: int, b: int) -> tuple[float, float, float, float]:
 
 @kernel
 def pokes(ahead: float, left: float, cosine: float, sine: float) -> bool:
-    """Say whether a car at the origin and one at such a place overlap along the axes of the first."""
+    """Return True if a car at the origin and one at this place overlap along the axes of the first."""
     c, k = abs(cosine), abs(sine)
     return abs(ahead) < LONG + LONG * c + WIDE * k and abs(left) < WIDE + LONG * k + WIDE * c
 
@@ -99,19 +99,19 @@ def touch(s: State, a: int, b: int) -> bool:
     if not pokes(ahead, left, cosine, sine):
         return False
     ahead, left, cosine, sine = seen_from(s, b, a)
-    return pokes(ahead, left, cosine, sine)  # no axis of either parts them
+    return pokes(ahead, left, cosine, sine)  # cars touch if no axis of either separates them
 
 
 @kernel
 def meets(s: State, a: int, b: int) -> bool:
-    """Say whether car b has yet to cross or to join the way of car a, from another road."""
+    """Return True if car b has yet to cross or to join the way of car a, from another road."""
     relation = (s.turn[a] * 4 + (s.road[b] - s.road[a]) % 4) * 3 + s.turn[b]
     return (CONFLICTS >> relation) & 1 == 1 and s.way[b] <= APPROACH + inside(s.turn[b]) - TWO
 
 
 @kernel
 def gap_ahead(s: State, a: int, b: int) -> float:
-    """Return how far car a may go for car b, which drives ahead of it on the same lane, else SIGHT."""
+    """Return the metres that car b, which drives ahead on the same lane, leaves for car a; SIGHT for other cars."""
     ahead, left, cosine, _ = seen_from(s, a, b)
     if not s.here[b] or a == b or ahead < ZERO or abs(left) > TWO or cosine < HALF:
         return SIGHT
@@ -120,7 +120,7 @@ def gap_ahead(s: State, a: int, b: int) -> float:
 
 @kernel
 def drive(s: State, a: int, room: float) -> int:
-    """Return the action of a car that must be able to stop within so many metres."""
+    """Return the fastest action after which a car can still stop within `room` metres."""
     faster = s.speed[a] + TIME_STEP * ENGINE
     if TIME_STEP * faster + faster * faster / (TWO * BRAKES) < room:
         return 2
@@ -129,7 +129,7 @@ def drive(s: State, a: int, room: float) -> int:
 
 @kernel
 def expert(s: State, agent: int, p: Record) -> int:
-    # Of two whose ways meet the lower number goes first; the other waits at the line until it is through.
+    # Of two cars whose ways meet, the lower number goes first; the other waits at the line.
     room, line = SIGHT, APPROACH - LONG - HALF - s.way[agent]
     for b in range(CARS):
         room = min(room, gap_ahead(s, agent, b))
@@ -140,7 +140,7 @@ def expert(s: State, agent: int, p: Record) -> int:
 
 @kernel
 def novice(s: State, agent: int, p: Record) -> int:
-    # Keeps its distance on the road, and hopes for the best at the crossing.
+    # It keeps its distance on the road, and ignores the other roads at the crossing.
     room = SIGHT
     for b in range(CARS):
         room = min(room, gap_ahead(s, agent, b))

@@ -1,26 +1,27 @@
-"""What the multi-agent particle worlds share: discs that their agents push over a plane.
+"""This module has the common physics of the multi-agent particle worlds: discs that agents push over a plane.
 
 A disc loses a part of its speed in every step, and discs that touch push each other apart. A State has `position`,
-`velocity` and `force`, f8 [A, 2] for A agents, and `trail`, f4 [TRAIL, A, 2]: where they were when step t + 1 began,
-in row t % TRAIL. Positions are double precision: among stiff contacts, single precision drifts too far from mpe2's.
+`velocity` and `force`, f8 [A, 2] for A agents, and `trail`, f4 [TRAIL, A, 2]: the positions at the beginning of step
+t + 1 are in row t % TRAIL. Positions are double precision, because with stiff contacts single precision deviates too
+far from mpe2.
 
 Source: Mordatch and Abbeel 2017 (arXiv 1703.04908); Lowe et al. 2017 (arXiv 1706.02275). Constants are those of the
-mpe2 package, beside which tests/test_oracle_mpe.py steps these worlds.
+mpe2 package, with which tests/test_oracle_mpe.py compares these worlds step by step.
 """
 
 import math
 
 import numpy as np
 
-from rl_lab.rng import uniform
-from rl_lab.world import Array, Box, Record, WorldState, bounded, f8, kernel
+from rl_lab.core.rng import uniform
+from rl_lab.core.world import Array, Box, Record, WorldState, bounded, f8, kernel
 
 HORIZON = 25
 TRAIL = 8
 SECONDS = 0.1  # a step
 STIFFNESS = 100.0  # force of a contact by its depth
-SOFTNESS = 1e-3  # about so far before they touch, discs feel each other
-NEGLIGIBLE = 37 * SOFTNESS  # from here on that is less than 1e-17, too little to change a position
+SOFTNESS = 1e-3  # about the distance before contact at which the force begins
+NEGLIGIBLE = 37 * SOFTNESS  # at this distance, the force is below 1e-17 and changes no position
 STAY, LEFT, RIGHT, DOWN, UP = range(5)
 
 
@@ -29,34 +30,34 @@ class Motion(Record):
 
 
 def numbers(size: int) -> Box:
-    """Return the space of an observation of so many numbers."""
+    """Return the space of an observation of `size` numbers."""
     return Box(-np.inf, np.inf, (size,))
 
 
 @kernel
 def scatter(s: WorldState, points: Array, edge: float) -> None:
-    """Put points [n, 2] anywhere in the square from -edge to edge."""
+    """Set points [n, 2] to random places in the square from -edge to edge."""
     for k in range(len(points)):
         points[k, 0], points[k, 1] = uniform(s, -edge, edge), uniform(s, -edge, edge)
 
 
 @kernel
 def steer(s: WorldState, agent: int, action: int, strength: float) -> None:
-    """Let an agent push itself with a Discrete(5) action."""
+    """Set an agent's force from a Discrete(5) action."""
     s.force[agent, 0] = strength if action == RIGHT else -strength if action == LEFT else 0.0
     s.force[agent, 1] = strength if action == UP else -strength if action == DOWN else 0.0
 
 
 @kernel
 def steer_smoothly(s: WorldState, agent: int, action: Array, strength: float) -> None:
-    """Let an agent push itself with the difference of two opposite directions' shares, f4 [5] from 0 to 1."""
+    """Set an agent's force from a Box action, f4 [5] from 0 to 1: the difference of opposite directions counts."""
     s.force[agent, 0] = strength * (action[RIGHT] - action[LEFT])
     s.force[agent, 1] = strength * (action[UP] - action[DOWN])
 
 
 @kernel
 def contact(x: float, y: float, touching: float) -> float:
-    """Return by what to multiply (x, y), the way to a disc from another one, to get the force on it.
+    """Return the factor of (x, y), the vector from one disc to another, that gives the contact force on the other.
 
     `touching` is the distance at which they touch.
     """
@@ -70,8 +71,8 @@ def contact(x: float, y: float, touching: float) -> float:
 
 
 @kernel
-def part(s: WorldState, agent: int, other: int, touching: float) -> None:
-    """Add what two agents do to each other to the forces on them."""
+def add_contact(s: WorldState, agent: int, other: int, touching: float) -> None:
+    """Add the contact force between two agents to the forces on both."""
     x, y = s.position[agent, 0] - s.position[other, 0], s.position[agent, 1] - s.position[other, 1]
     push = contact(x, y, touching)
     s.force[agent, 0] += push * x
@@ -82,7 +83,7 @@ def part(s: WorldState, agent: int, other: int, touching: float) -> None:
 
 @kernel
 def bounce(s: WorldState, agent: int, x: float, y: float, touching: float) -> None:
-    """Add what something at (x, y) that does not move does to an agent."""
+    """Add the contact force of a fixed object at (x, y) to the force on an agent."""
     x, y = s.position[agent, 0] - x, s.position[agent, 1] - y
     push = contact(x, y, touching)
     s.force[agent, 0] += push * x
@@ -100,7 +101,7 @@ def move(s: WorldState, agent: int, p: Motion) -> float:
 
 
 @kernel
-def slow(s: WorldState, agent: int, speed: float, limit: float) -> None:
+def limit_speed(s: WorldState, agent: int, speed: float, limit: float) -> None:
     """Keep an agent's speed to a limit."""
     if speed > limit:
         s.velocity[agent, 0] = s.velocity[agent, 0] / speed * limit
@@ -114,21 +115,21 @@ def length(x: float, y: float) -> float:
 
 
 @kernel
-def gap(a: Array, i: int, b: Array, j: int) -> float:
+def distance(a: Array, i: int, b: Array, j: int) -> float:
     """Return the distance between points a[i] and b[j]."""
     return length(a[i, 0] - b[j, 0], a[i, 1] - b[j, 1])
 
 
 @kernel
 def put(out: Array, at: int, points: Array, k: int) -> int:
-    """Write points[k] into an observation; return where to write on."""
+    """Write points[k] into an observation; return the next index."""
     out[at], out[at + 1] = points[k, 0], points[k, 1]
     return at + 2
 
 
 @kernel
-def put_seen(s: WorldState, agent: int, out: Array, at: int, points: Array, skip: int) -> int:
-    """Write where points [n, 2] but for one lie, as seen from an agent; return where to write on."""
+def put_relative(s: WorldState, agent: int, out: Array, at: int, points: Array, skip: int) -> int:
+    """Write all points [n, 2] but one, relative to an agent, into an observation; return the next index."""
     for k in range(len(points)):
         if k != skip:
             out[at], out[at + 1] = points[k, 0] - s.position[agent, 0], points[k, 1] - s.position[agent, 1]
@@ -138,9 +139,9 @@ def put_seen(s: WorldState, agent: int, out: Array, at: int, points: Array, skip
 
 @kernel
 def pull(s: WorldState, agent: int, x: float, y: float, strength: float, p: Motion) -> tuple[float, float]:
-    """Return with what shares of its strength, perhaps beyond 1, an agent has to push to come to rest at (x, y)."""
-    coast = SECONDS / p.damping  # left alone, a disc goes as far as with its velocity in so many seconds
-    effect = coast * SECONDS * strength  # how much farther it goes for a step's push
+    """Return the pushes along both axes, relative to the strength, after which an agent comes to rest at (x, y)."""
+    coast = SECONDS / p.damping  # without force, a disc goes as far as in this many seconds at its present velocity
+    effect = coast * SECONDS * strength  # the additional distance of one step's push
     right = (x - s.position[agent, 0] - coast * s.velocity[agent, 0]) / effect
     return right, (y - s.position[agent, 1] - coast * s.velocity[agent, 1]) / effect
 

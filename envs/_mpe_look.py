@@ -1,12 +1,12 @@
-"""How the multi-agent particle worlds look: a sheet of paper with marbles on it, seen from above."""
+"""This module draws the multi-agent particle worlds as marbles on a sheet of paper, seen from above."""
 
 import math
 from collections.abc import Sequence
 
-from rl_lab.canvas import BACKGROUND, INK, Canvas, Color, Point, translucent
-from rl_lab.world import WorldState
+from rl_lab.envs._mpe import TRAIL
 
-from ._mpe import TRAIL
+from rl_lab.core.canvas import BACKGROUND, INK, Canvas, Color, Point, translucent
+from rl_lab.core.world import WorldState
 
 PAPER, DOT, WHITE = (255, 254, 251), (214, 212, 206), (255, 255, 255)
 SHADE, STONE = (70, 60, 80), (150, 148, 146)
@@ -14,12 +14,12 @@ EDGE = 1.0  # of the square that everything starts in
 
 
 def mixed(color: Color, other: Color, part: float) -> Color:
-    """Return a colour with so much of another one in it."""
+    """Return the mixture of two colours; `part` is the share of the other one, 0 to 1."""
     return tuple(round(a + (b - a) * part) for a, b in zip(color[:3], other[:3], strict=True))  # type: ignore[return-value]
 
 
 def sheet(canvas: Canvas, s: WorldState) -> None:
-    """Lay out the paper, from so far away that everyone is in the picture, where this is 4 to 3."""
+    """Draw the paper, and set a view that has all agents in a picture of 4 to 3."""
     wide, high = (max(abs(s.position[a, k]) for a in range(len(s.position))) + 0.2 for k in (0, 1))
     half = max(1.2, high, 0.75 * wide)
     canvas.view(-half, -half, half, half)
@@ -34,10 +34,10 @@ def sheet(canvas: Canvas, s: WorldState) -> None:
 
 
 def wake(canvas: Canvas, s: WorldState, agent: int, color: Color, width: float) -> None:
-    """Show where an agent has come along."""
+    """Draw an agent's recent path."""
     way = [(s.trail[t % TRAIL, agent, 0], s.trail[t % TRAIL, agent, 1]) for t in range(max(0, s.t - TRAIL), s.t)]
     way.append((s.position[agent, 0], s.position[agent, 1]))
-    for k in range(1, len(way)):  # opaque, for the ends of translucent strokes would add up to beads
+    for k in range(1, len(way)):  # opaque, because the overlapping ends of translucent strokes would be darker
         (x, y), (u, v) = way[k - 1 : k + 1]
         for piece in range(4):
             ends = [(x + (u - x) * part / 4, y + (v - y) * part / 4) for part in (piece, piece + 1)]
@@ -60,7 +60,7 @@ def boulder(canvas: Canvas, x: float, y: float, radius: float) -> None:
 
 
 def ball(canvas: Canvas, x: float, y: float, radius: float, color: Color) -> None:
-    """Draw what a marble and a boulder have in common."""
+    """Draw a shaded ball with a shadow, for marbles and boulders."""
     for k in range(5):
         canvas.circle(x + 0.10 * radius, y - 0.16 * radius, radius * (0.94 + 0.06 * k), (*SHADE, 22))
     canvas.circle(x, y, radius, mixed(color, SHADE, 0.22))
@@ -75,7 +75,7 @@ def ball(canvas: Canvas, x: float, y: float, radius: float, color: Color) -> Non
 
 
 def eyes(canvas: Canvas, x: float, y: float, radius: float, at: Point) -> None:
-    """Give a ball eyes that look at a point."""
+    """Draw eyes on a ball that look at a point."""
     angle = math.atan2(at[1] - y, at[0] - x)
     for side in (-0.55, 0.55):
         u, v = x + 0.56 * radius * math.cos(angle + side), y + 0.56 * radius * math.sin(angle + side)
@@ -84,20 +84,20 @@ def eyes(canvas: Canvas, x: float, y: float, radius: float, at: Point) -> None:
 
 
 def ring(canvas: Canvas, x: float, y: float, radius: float, color: Color) -> None:
-    """Mark a place on the paper."""
+    """Draw a ring around a place on the paper."""
     canvas.circle(x, y, radius, translucent(color, 0.16), color, 0.018)
     canvas.circle(x, y, 0.022, color)
 
 
 def dotted(canvas: Canvas, a: Point, b: Point, color: Color) -> None:
-    """Join two points by a dotted line."""
+    """Draw a dotted line between two points."""
     pieces = max(1, round(math.dist(a, b) / 0.05))
     for k in range(pieces + 1):
         canvas.circle(a[0] + (b[0] - a[0]) * k / pieces, a[1] + (b[1] - a[1]) * k / pieces, 0.009, color)
 
 
 def star(canvas: Canvas, x: float, y: float, radius: float, inner: float, points: int, color: Color) -> None:
-    """Draw a star; `inner` is how far in its corners go, as a part of the radius."""
+    """Draw a star; `inner` is the radius of its inner corners, relative to the outer radius."""
     corners = []
     for k in range(2 * points):
         reach, angle = radius * (inner if k % 2 else 1.0), math.pi * (0.5 + k / points)

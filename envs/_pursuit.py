@@ -1,23 +1,23 @@
-"""What lives in Pursuit's sea, and its scripted players; the rules are in pursuit.py."""
+"""This module has Pursuit's state, the geometry of its torus, and its scripted players; pursuit.py has the rules."""
 
 import math
 
-from rl_lab.trig import cos, sin
-from rl_lab.world import Record, WorldState, bounded, f4, f8, kernel, u1
+from rl_lab.envs._torus import way
 
-from ._torus import way
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Record, WorldState, bounded, f4, f8, kernel, u1
 
 PREDATORS, PREY, TRAIL = 8, 2, 24
 AGENTS = PREDATORS + PREY
 ZERO, ONE, TWO, HALF, FAR, TINY = f4(0), f4(1), f4(2), f4(0.5), f4(1e9), f4(1e-6)
 WIDTH, HEIGHT = f4(12), f4(9)  # metres, of the torus
-CLEAR = f4(4.5)  # metres: no way is freer than this
+CLEAR = f4(4.5)  # metres, the largest value of `freedom`
 EIGHTH, SLANT = f4(math.pi / 4), f4(math.tan(math.pi / 8))  # the angle between two actions, and the slope of half of it
 
 
 class Log(Record):
     caught: f8
-    cleared: f8  # whether all were
+    cleared: f8  # 1 if all prey were caught
 
 
 class State(WorldState):
@@ -28,7 +28,7 @@ class State(WorldState):
     free: u1[AGENTS] = bounded(0, low=0, high=1)  # not caught; predators always are
     apart: f4[AGENTS, AGENTS] = bounded(0, low=0, high=8)  # distances, metres
     near: f4[AGENTS] = bounded(0, low=0, high=8)  # metres to the nearest foe before the step
-    trail: f4[TRAIL, AGENTS, 2] = bounded(0, low=0, high=WIDTH)  # where everyone was at step t, in row t % TRAIL
+    trail: f4[TRAIL, AGENTS, 2] = bounded(0, low=0, high=WIDTH)  # the positions at step t, in row t % TRAIL
     log: Log
 
 
@@ -60,7 +60,7 @@ def nearest_foe(s: State, agent: int) -> int:
 
 @kernel
 def compass(dx: float, dy: float) -> int:
-    """Return the action that pushes nearest to this way."""
+    """Return the action whose direction is nearest to (dx, dy)."""
     wide, tall = abs(dx) > SLANT * abs(dy), abs(dy) > SLANT * abs(dx)  # not nearly north or south; nor east or west
     if wide and tall:
         return (2 if dy > ZERO else 8) if dx > ZERO else (4 if dy > ZERO else 6)
@@ -71,7 +71,7 @@ def compass(dx: float, dy: float) -> int:
 
 @kernel
 def freedom(s: State, prey: int, ux: float, uy: float, p: Params) -> float:
-    """Return how far a prey can run this way, at most CLEAR, before any predator can be there."""
+    """Return the metres, at most CLEAR, that a prey can run in a direction before any predator can reach it."""
     slower, least = p.predator_speed / p.prey_speed, CLEAR
     for a in range(PREDATORS):
         dx, dy = way(s.x[a], s.x[prey], WIDTH), way(s.y[a], s.y[prey], HEIGHT)
@@ -86,7 +86,7 @@ def freedom(s: State, prey: int, ux: float, uy: float, p: Params) -> float:
 
 @kernel
 def flight(s: State, agent: int, p: Params) -> int:
-    """Return a prey's best action: along the freest way, rather from those near, rather on as it goes."""
+    """Return a prey's best action: the one of greatest freedom, with a bonus for fleeing and for keeping its course."""
     away_x, away_y = ZERO, ZERO
     for a in range(PREDATORS):
         dx, dy = way(s.x[agent], s.x[a], WIDTH), way(s.y[agent], s.y[a], HEIGHT)
@@ -108,8 +108,8 @@ def flight(s: State, agent: int, p: Params) -> int:
 def expert(s: State, agent: int, p: Params) -> int:
     if agent >= PREDATORS:
         return flight(s, agent, p)
-    # All hunt the prey that the pack is nearest to. Each closes in on where it will be, and moves round it towards
-    # where the ring is thin.
+    # All predators hunt the prey that is nearest to the pack. Each approaches its predicted place, and moves around it
+    # towards gaps in the ring.
     prey, least = agent, FAR
     for b in range(PREDATORS, AGENTS):
         total = ZERO

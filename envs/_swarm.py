@@ -1,32 +1,32 @@
-"""Which of Swarm's birds are near each other, found by a grid of cells in time that grows as their number does."""
+"""This module finds the neighbours of Swarm's birds with a grid of cells, in time proportional to their number."""
 
 import math
 
-from rl_lab.world import WorldState, f4, i4, kernel
+from rl_lab.envs._torus import way
 
-from ._torus import way
+from rl_lab.core.world import WorldState, f4, i4, kernel
 
-SEEN = 24  # birds of one cell of the grid that others see: bounds the work where all crowd together
+SEEN = 24  # the most birds of one cell that others see, which bounds the work in a crowd
 ZERO, ONE, TINY = f4(0), f4(1), f4(1e-6)
 SIGHT, NEAR = f4(1.3), f4(0.6)  # metres: to see others, to be pushed away by them
 
 
 def grid(agents: int) -> tuple[float, float, int, int]:
-    """Return width and height in metres, and the rows and columns of cells, for so many birds."""
+    """Return width and height in metres, and the numbers of rows and columns of cells, for a number of birds."""
     width = math.sqrt(agents * 4 / 3)
     return width, 0.75 * width, max(int(0.75 * width / SIGHT), 1), max(int(width / SIGHT), 1)
 
 
 @kernel
 def sides(s: WorldState) -> tuple[float, float]:
-    """Return width and height in metres: a bird a square metre, and three quarters as high as wide."""
+    """Return width and height in metres: one square metre per bird, in the ratio 4 to 3."""
     width = f4(math.sqrt(len(s.x) * 4 / 3))
     return width, f4(0.75) * width
 
 
 @kernel
 def sort(s: WorldState) -> None:
-    """List the birds by cells of a grid, each at least SIGHT wide, or the whole world."""
+    """Sort the birds by cells of a grid; a cell is at least SIGHT wide, or the whole world."""
     width, height = sides(s)
     rows, columns = s.count.shape
     for row in range(rows):
@@ -64,7 +64,7 @@ def look(s: WorldState, a: int) -> None:
                 b = s.order[k]
                 dx, dy = way(s.x[b], s.x[a], width), way(s.y[b], s.y[a], height)
                 square = dx * dx + dy * dy
-                # Sums weighted by 1 or 0: a branch that is taken every other time costs more.
+                # Sums weighted by 1 or 0 are faster here than an unpredictable branch.
                 near = ONE if square < SIGHT * SIGHT and b != a else ZERO
                 number += near
                 middle_x += near * dx

@@ -14,9 +14,9 @@ from math import cos, floor, pi, sin
 
 import numpy as np
 
-from rl_lab import canvas as look
-from rl_lab.rng import uniform
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, f8, kernel
+from rl_lab.core import canvas as look
+from rl_lab.core.rng import uniform
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, f8, kernel
 
 MAX_SHOULDER_SPIN = 4 * pi
 MAX_ELBOW_SPIN = 9 * pi

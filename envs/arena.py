@@ -1,24 +1,21 @@
-"""Arena: two against two among walls, each seeing only what is before it, with few rounds in the magazine.
+"""Arena: two teams of two fight among walls; a fighter sees only what is in front of it, and has few rounds.
 
-observation  f4 (48,)  own health, rounds, spare rounds, time to reload and to shoot again, hits just taken; then, each
-                       place as cosine and sine of its bearing and distance: the middle of the field; two ammunition
-                       crates (there, place); walls in eight directions; the mate (alive, place, health); both
-                       opponents: how lately the team saw it, whether the fighter itself sees it, and would hit it,
-                       the place where it was seen, and, while the fighter sees it, cosine and sine of its
-                       heading to one's own, its health
+observation  f4 (48,)  own health, rounds, spare rounds, time to reload and to shoot again, hits of the last step; then,
+                       each place as cosine and sine of its bearing and distance: the middle of the field; two
+                       ammunition crates (1 if present, place); walls in eight directions; the team mate (alive, place,
+                       health); both opponents: how recently the team saw it, whether the fighter itself sees it, and
+                       would hit it, the place where it was last seen, and, while the fighter sees it, cosine and sine
+                       of its heading relative to one's own, its health
 action       0 wait, 1 ahead, 2 back, 3 left, 4 right (where no wall is), 5 turn left, 6 turn right, 7 shoot (with a
              round ready and an opponent in sight), 8 reload (with spare rounds, and room for them)
-reward       +0.1 to each of a team for each hit it lands and +0.5 for each opponent it takes out; as much is taken
-             from each of the other team
-ends         for who is out of health; for all when a team is out
+reward       +0.1 to each agent of a team for each of the team's hits and +0.5 for each opponent out of health; the
+             agents of the other team get the negative
+ends         for an agent without health; for all agents when a team has no agent left
 """
 
 import math
 
-from rl_lab.rng import integers, uniform
-from rl_lab.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
-
-from ._arena import (
+from rl_lab.envs._arena import (
     BODY,
     BOXES,
     COOLDOWN,
@@ -70,8 +67,11 @@ from ._arena import (
     stride,
     turn,
 )
-from ._arena_picture import draw
-from ._arena_scripts import expert, novice
+from rl_lab.envs._arena_picture import draw
+from rl_lab.envs._arena_scripts import expert, novice
+
+from rl_lab.core.rng import integers, uniform
+from rl_lab.core.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
 
 RAYS, OWN, PLACE, CRATE, MATE, FOE = 8, 6, 3, 4, 5, 9
 SIZE = OWN + PLACE + CRATES * CRATE + RAYS + MATE + 2 * FOE
@@ -98,9 +98,9 @@ def reset(s: State, p: Params) -> None:
             s.walls[k + BOXES // 2, j] = -s.walls[k, j] if j < 2 else s.walls[k, j]
     s.crate[0, 0], s.crate[0, 1] = uniform(s, -ONE, ONE), uniform(s, f4(0.5), f4(1.5))
     s.crate[1, 0], s.crate[1, 1] = -s.crate[0, 0], -s.crate[0, 1]
-    for a in range(SEATS):  # each in a quarter of its own; the teams' crates and walls are alike, their starts are not
+    for a in range(SEATS):  # each in its own quarter; crates and walls are the same for both teams, starts are not
         side, half = (ONE if a % 2 else -ONE), (-ONE if a < 2 else ONE)
-        x, y = f4(7) * side, f4(4) * half  # where there is always room, and where opponents begin to look
+        x, y = f4(7) * side, f4(4) * half  # always free of walls, and the first place where opponents expect it
         s.body[a, X], s.body[a, Y], s.body[a, GHOST_X], s.body[a, GHOST_Y] = x, y, x, y
         for _ in range(20):
             x, y = side * uniform(s, TWO, f4(7)), half * uniform(s, HALF, f4(5.5))
@@ -131,12 +131,12 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(SEATS):
         if s.alive[a] and actions[a] == SHOOT:
             shoot(s, a)
-    hits, outs, red, blue = 0, 0, 0, 0  # the red team's less the blue's; then who is left
+    hits, outs, red, blue = 0, 0, 0, 0  # the red team's less the blue's; then the numbers of live agents
     for a in range(SEATS):
         if s.kit[a, HURT] > 0:
-            side, taken = (1 if a % 2 else -1), min(s.kit[a, HURT], s.kit[a, HEALTH])
-            hits += side * taken
-            s.kit[a, HEALTH] -= taken
+            side, damage = (1 if a % 2 else -1), min(s.kit[a, HURT], s.kit[a, HEALTH])
+            hits += side * damage
+            s.kit[a, HEALTH] -= damage
             if s.kit[a, HEALTH] == 0:
                 outs += side
                 s.alive[a] = 0
@@ -197,11 +197,11 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
                 out[at + 8] = f4(s.kit[b, HEALTH]) / f4(p.health)
         at += FOE
     for k in range(SIZE):
-        out[k] = min(max(out[k], -ONE), ONE)  # rounding, and the longest diagonal, reach over the edge
+        out[k] = min(max(out[k], -ONE), ONE)  # rounding, and the longest diagonal, exceed the bounds
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     mask[WAIT] = mask[TURN_LEFT] = mask[TURN_RIGHT] = 1
     for action in range(FORWARD, RIGHT + 1):
         x, y = stride(s, agent, action)
@@ -211,8 +211,8 @@ def legal(s: State, agent: int, p: Params, mask: Array) -> None:
 
 
 @kernel
-def swap(s: State, p: Params) -> None:
-    # In three exchanges every seat's part goes to the next.
+def rotate_seats(s: State, p: Params) -> None:
+    # Three exchanges move each agent's part to the next agent.
     for a in range(SEATS - 1, 0, -1):
         for k in range(BODY):
             s.body[a, k], s.body[a - 1, k] = s.body[a - 1, k], s.body[a, k]
@@ -227,15 +227,15 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     novice=novice,
-    swap=swap,
+    rotate_seats=rotate_seats,
     draw=draw,
     observation=Box(-1, 1, (SIZE,)),
     action=Discrete(9),
     agents=("red_0", "blue_0", "red_1", "blue_1"),
-    present="alive",
+    alive_field="alive",
     zero_sum=True,
     horizon=300,
     frames_per_second=10,

@@ -1,22 +1,36 @@
 """Asterix: collect gold and keep out of the way of enemies, which come faster and faster.
 
-observation  u1 (10, 10, 4)  player, enemies, where enemies and gold came from, gold; row 0 on top
+observation  u1 (10, 10, 4)  player, enemies, trails of enemies and gold, gold; row 0 on top
 action       0 stay, 1 left, 2 up, 3 right, 4 down
 reward       1 a piece of gold
 ends         when the player meets an enemy
 
-One thing at a time crosses each of the eight middle rows; two of three are enemies. Every 102 steps, nine times, things
-come a step sooner after each other, every second time they move a step sooner, too (never, if difficulty_ramping=0).
+One object at a time crosses each of the eight middle rows; two of three are enemies. Every 102 steps, nine times,
+objects come a step sooner after each other, and every second time they move a step sooner, too (not if
+difficulty_ramping=0).
 Time runs out at 10,000 steps; MinAtar and Pgx have no limit, Gymnax 1,000.
 
 Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Asterix-v1
 """
 
-from rl_lab.canvas import BLUE, GOLD, INK, ORANGE, RED, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel
+from rl_lab.envs._minatar import (
+    DOWN,
+    HORIZON,
+    LEFT,
+    RIGHT,
+    SIDE,
+    UP,
+    GameState,
+    RampingParams,
+    board,
+    cells,
+    centre,
+    obeyed,
+)
 
-from ._minatar import DOWN, HORIZON, LEFT, RIGHT, SIDE, UP, GameState, RampingParams, board, cells, centre, obeyed
+from rl_lab.core.canvas import BLUE, GOLD, INK, ORANGE, RED, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel
 
 NOTHING, ENEMY, TRAIL, TREASURE = 0, 1, 2, 3  # kinds of things, and their channels
 ROWS, LEVELS, LEVEL_STEPS = 8, 9, 102
@@ -45,8 +59,8 @@ def spawn(s: State) -> None:
     free = 0
     for k in range(ROWS):
         free += s.kinds[k] == NOTHING
-    drawn = integers(s, 6 * free)
-    sort, skip = drawn % 6, drawn // 6  # of what comes; free rows above it
+    value = integers(s, 6 * free)
+    sort, skip = value % 6, value // 6  # the kind and side of the new object; the free rows above it
     for k in range(ROWS):
         if s.kinds[k] == NOTHING:
             if skip == 0:
@@ -57,14 +71,14 @@ def spawn(s: State) -> None:
 
 @kernel
 def gone(x: int, y: int, action: int) -> tuple[int, int]:
-    """Return where an action takes the player."""
+    """Return the player's cell after an action."""
     x, y = x + (action == RIGHT) - (action == LEFT), y + (action == DOWN) - (action == UP)
     return min(max(x, 0), SIDE - 1), min(max(y, 1), ROWS)
 
 
 @kernel
 def met(s: State) -> int:
-    """Return the kind of what is where the player is; gold is taken."""
+    """Return the kind of object in the player's cell; gold is removed."""
     kind = s.kinds[s.y - 1] if s.columns[s.y - 1] == s.x else NOTHING
     if kind == TREASURE:
         s.kinds[s.y - 1] = NOTHING

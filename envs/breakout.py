@@ -12,11 +12,11 @@ Time runs out at 10,000 steps; MinAtar and Pgx have no limit, Gymnax 1,000.
 Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Breakout-v1
 """
 
-from rl_lab.canvas import BLUE, GOLD, INK, ORANGE, RED, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i4, kernel
+from rl_lab.envs._minatar import HORIZON, LEFT, RIGHT, SIDE, STAY, GameParams, GameState, board, cells, centre, obeyed
 
-from ._minatar import HORIZON, LEFT, RIGHT, SIDE, STAY, GameParams, GameState, board, cells, centre, obeyed
+from rl_lab.core.canvas import BLUE, GOLD, INK, ORANGE, RED, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i4, kernel
 
 ACTIONS = STAY, LEFT, RIGHT
 FLOOR, TOP, ROWS = SIDE - 1, 1, 3  # the paddle's row, the wall's first, and how many it has

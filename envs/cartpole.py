@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from rl_lab import canvas as look
-from rl_lab.rng import uniform
-from rl_lab.trig import cos, sin
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
+from rl_lab.core import canvas as look
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
 
 ONE = f4(1)
 FOUR_THIRDS = f4(4.0 / 3.0)

@@ -8,14 +8,14 @@ ends         when the ball reaches the bottom row
 Source: bsuite/environments/catch.py (Osband et al. 2020)
 """
 
-from rl_lab.canvas import BLUE, FAINT, ORANGE, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
+from rl_lab.core.canvas import BLUE, FAINT, ORANGE, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
 
 ROWS, COLUMNS = 10, 5
 
 
-class State(WorldState):  # brings the random stream and t, the steps taken
+class State(WorldState):  # WorldState adds the random stream and t, the number of steps
     ball_x: i4 = bounded(0, low=0, high=COLUMNS - 1)
     ball_y: i4 = bounded(0, low=0, high=ROWS - 1)
     paddle_x: i4 = bounded(0, low=0, high=COLUMNS - 1)
@@ -27,7 +27,7 @@ class Params(Record):
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    s.ball_x = integers(s, COLUMNS)  # everything not set here starts at 0
+    s.ball_x = integers(s, COLUMNS)  # fields that reset does not set are 0
     s.paddle_x = COLUMNS // 2
 
 

@@ -1,8 +1,8 @@
 """Connect four: drop discs into a standing board until four of yours are in a line.
 
-observation  u1 (6, 7, 2)  own discs, the other's; row 0 on top
+observation  u1 (6, 7, 2)  own discs, the other player's; row 0 on top
 action       0 to 6, the column to drop a disc into
-reward       +1 to who has four in a line, -1 to the other; 0 for a draw
+reward       +1 for a player with four in a line, -1 for the other; 0 for a draw
 ends         when there are four in a line, or the board is full
 
 red moves first. The novice completes and blocks lines of four; the expert looks three moves ahead as well.
@@ -14,12 +14,11 @@ every column, so that lines of four are found with shifts (Tromp's Fhourstones)
 import itertools
 
 import numpy as np
+from rl_lab.envs._games import count, dice, pick
 
-from rl_lab.canvas import translucent
-from rl_lab.rng import bits
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, i8, kernel
-
-from ._games import count, dice, pick
+from rl_lab.core.canvas import translucent
+from rl_lab.core.rng import bits
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, i8, kernel
 
 ROWS, COLUMNS, HIGH = 6, 7, 7  # HIGH: bits a column, of which the top one stays 0
 FLOOR = sum(1 << HIGH * column for column in range(COLUMNS))
@@ -43,17 +42,17 @@ class Params(Record):
 
 @kernel
 def lines(m: int) -> int:
-    """Return where lines of four begin."""
-    found = 0
+    """Return the first cells of lines of four."""
+    first_cells = 0
     for way in WAYS:
         pairs = m & m >> way
-        found |= pairs & pairs >> 2 * way
-    return found
+        first_cells |= pairs & pairs >> 2 * way
+    return first_cells
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    bits(s)  # chance has no part in the rules; scripts roll dice, and not the same ones in every episode
+    bits(s)  # the rules have no chance, but scripted players use random numbers that differ between episodes
 
 
 @kernel
@@ -80,14 +79,14 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     full = s.discs[0] | s.discs[1]
     for column in range(COLUMNS):
         mask[column] = 1 - (full >> (HIGH * column + ROWS - 1) & 1)
 
 
 @kernel
-def swap(s: State, p: Params) -> None:
+def rotate_seats(s: State, p: Params) -> None:
     s.discs[0], s.discs[1], s.to_move = s.discs[1], s.discs[0], 1 - s.to_move
 
 
@@ -99,17 +98,17 @@ def landing(full: int) -> int:
 
 @kernel
 def completing(m: int) -> int:
-    """Return the cells, taken or not, that would complete a line of four."""
-    found = 0
+    """Return the cells, empty or not, that would complete a line of four."""
+    cells = 0
     for way in WAYS:
         before, after = m << way & m << 2 * way, m >> way & m >> 2 * way
-        found |= before & (m << 3 * way | m >> way) | after & (m >> 3 * way | m << way)
-    return found & BOARD
+        cells |= before & (m << 3 * way | m >> way) | after & (m >> 3 * way | m << way)
+    return cells & BOARD
 
 
 @kernel
 def urgent(s: State, agent: int) -> int:
-    """Return the cells that win now or, where none does, those where the other would."""
+    """Return the cells that win at once or, if there are none, those with which the other player would."""
     cells = landing(s.discs[0] | s.discs[1])
     wins, blocks = completing(s.discs[agent]) & cells, completing(s.discs[1 - agent]) & cells
     return wins if wins else blocks
@@ -117,7 +116,7 @@ def urgent(s: State, agent: int) -> int:
 
 @kernel
 def winning(m: int, full: int) -> bool:
-    """Return whether who owns m wins after any reply: two threats at once, or one on top of the other."""
+    """Return True if the player of m wins after any reply: it has two threats at once, or one on top of another."""
     threats = completing(m) & ~full
     now = threats & landing(full)
     return now & now - 1 | now << 1 & threats != 0
@@ -125,7 +124,7 @@ def winning(m: int, full: int) -> bool:
 
 @kernel
 def rated(mine: int, theirs: int) -> int:
-    """Rate a position for the side that has just moved, by the three moves to come and the threats that stay."""
+    """Return the value of a position for the player that has just moved, from three moves ahead and its threats."""
     full = mine | theirs
     cells, threats, dangers = landing(full), completing(mine) & ~full, completing(theirs) & ~full
     if dangers & cells:
@@ -142,17 +141,17 @@ def rated(mine: int, theirs: int) -> int:
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    cells, best, chosen, first = urgent(s, agent), -2000, 0, dice(s, COLUMNS)
+    cells, best, best_column, first = urgent(s, agent), -2000, 0, dice(s, COLUMNS)
     if cells == 0:
         cells = landing(s.discs[0] | s.discs[1])
     for k in range(COLUMNS):
-        column = (first + k) % COLUMNS  # of equals, any
+        column = (first + k) % COLUMNS  # the random first column breaks ties
         cell = cells & 127 << HIGH * column
         if cell:
             value = rated(s.discs[agent] | cell, s.discs[1 - agent]) + 3 - abs(column - 3)
             if value > best:
-                best, chosen = value, column
-    return chosen
+                best, best_column = value, column
+    return best_column
 
 
 @kernel
@@ -196,16 +195,16 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     novice=novice,
-    swap=swap,
+    rotate_seats=rotate_seats,
     draw=draw,
     observation=Box(0, 1, (ROWS, COLUMNS, 2), np.uint8),
     action=Discrete(COLUMNS),
     horizon=ROWS * COLUMNS + 1,
     agents=("red", "yellow"),
-    turns="to_move",
+    current_player_field="to_move",
     zero_sum=True,
     frames_per_second=3,
 )

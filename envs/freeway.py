@@ -1,6 +1,6 @@
 """Freeway: get a chicken across eight lanes of cars, again and again until time is up.
 
-observation  u1 (10, 10, 7)  chicken, cars, where cars came from: a channel for each speed 1 to 5; row 0 on top
+observation  u1 (10, 10, 7)  chicken, cars, trails of cars with a channel for each speed 1 to 5; row 0 on top
 action       0 stay, 1 up, 2 down
 reward       1 a crossing
 ends         at step 2,501 (the paper's 2,500 frames, and the step in which time is up)
@@ -12,11 +12,11 @@ all cars get new speeds and directions. Nothing gets harder: no difficulty_rampi
 Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Freeway-v1
 """
 
-from rl_lab.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, RED, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel
+from rl_lab.envs._minatar import DOWN, HORIZON, SIDE, STAY, UP, GameParams, GameState, board, cells, centre, obeyed
 
-from ._minatar import DOWN, HORIZON, SIDE, STAY, UP, GameParams, GameState, board, cells, centre, obeyed
+from rl_lab.core.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, RED, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i1, i4, kernel
 
 ACTIONS = STAY, UP, DOWN
 LANES, SLOWEST, FRAMES, REST = 8, 5, 2500, 3
@@ -39,9 +39,9 @@ Params = GameParams
 @kernel
 def new_speeds(s: State) -> None:
     for k in range(LANES):
-        drawn = integers(s, 2 * SLOWEST)
-        s.waits[k] = 1 + drawn % SLOWEST
-        s.speeds[k] = s.waits[k] if drawn < SLOWEST else -s.waits[k]
+        value = integers(s, 2 * SLOWEST)
+        s.waits[k] = 1 + value % SLOWEST
+        s.speeds[k] = s.waits[k] if value < SLOWEST else -s.waits[k]
 
 
 @kernel
@@ -52,14 +52,14 @@ def reset(s: State, p: Params) -> None:
 
 @kernel
 def moved(x: int, speed: int) -> int:
-    """Return the column a cell ahead of x, round the edge."""
+    """Return the column of the next cell in the direction of the speed, with wrap-around at the edges."""
     x += 1 if speed > 0 else -1
     return SIDE - 1 if x < 0 else 0 if x >= SIDE else x
 
 
 @kernel
 def safe(s: State, row: int, steps: int) -> bool:
-    """Say whether no car hits a chicken that is in this row for so many steps from now."""
+    """Return True if no car hits a chicken that stays in this row for the next steps."""
     if row < 1 or row > LANES:
         return True
     x, wait, speed = s.cars[row - 1], s.waits[row - 1], s.speeds[row - 1]

@@ -10,10 +10,10 @@ Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Freeway-v0
 
 from dataclasses import replace
 
-from rl_lab.world import Discrete, kernel
+from rl_lab.envs.freeway import ACTIONS, Params, State, play, world
+from rl_lab.envs.freeway import expert as expert_of_three
 
-from .freeway import ACTIONS, Params, State, play, world
-from .freeway import expert as expert_of_three
+from rl_lab.core.world import Discrete, kernel
 
 
 @kernel

@@ -1,19 +1,16 @@
-"""Junction: cars meet at a crossing without lights or signs, and must work out among themselves who goes first.
+"""Junction: cars meet at a crossing without lights or signs, and must avoid each other without waiting for long.
 
 observation  f4 (61,)  own speed, metres to the crossing and to the end, turn (left, ahead, right); then of the five
-                       nearest cars within 36 m: there, metres ahead and to the left, cosine and sine of its heading
-                       relative to one's own, its speed, whether it blinks left, right, whether its way has yet to
-                       meet one's own, its metres to the crossing, whether its number is the lower one
+                       nearest cars within 36 m: 1 for a car, metres ahead and to the left, cosine and sine of its
+                       heading relative to one's own, its speed, whether it blinks left, right, whether its way has
+                       yet to meet one's own, its metres to the crossing, whether its number is the lower one
 action       0 brake, 1 keep the speed, 2 accelerate
-reward       own: 1 for the whole way, paid by the metre, +1 arrived, -6 crashed, -0.01 a step; what an agent gets is
-             by `share` the mean over the cars that are there, the rest its own
+reward       own: 1 for the whole way, in proportion to metres, +1 arrived, -6 crashed, -0.01 a step; an agent's reward
+             is `share` times the mean over the present cars, plus 1 - `share` times its own
 ends         for a car when it arrives or touches another; for all when the last one left
 """
 
-from rl_lab.rng import integers, uniform
-from rl_lab.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
-
-from ._junction import (
+from rl_lab.envs._junction import (
     APPROACH,
     BRAKES,
     CARS,
@@ -37,15 +34,18 @@ from ._junction import (
     touch,
 )
 
+from rl_lab.core.rng import integers, uniform
+from rl_lab.core.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
+
 NEAR, OWN, EACH = 5, 6, 11
-ARRIVED, CRASHED, HASTE = f4(1), f4(-6), f4(-0.01)
+ARRIVED, CRASHED, STEP_COST = f4(1), f4(-6), f4(-0.01)
 
 
 class Params(Record):
     fewest: i4 = bounded(4, low=1, high=CARS)  # cars in an episode
     most: i4 = bounded(CARS, low=1, high=CARS)
     limit: f4 = bounded(10, low=2, high=20)  # the highest speed, m/s
-    share: f4 = bounded(0.5, low=0, high=1)  # of the reward that is the team's
+    share: f4 = bounded(0.5, low=0, high=1)  # the weight of the mean reward in an agent's reward
 
 
 @kernel
@@ -79,7 +79,7 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(CARS):
         if s.here[a]:
             whole = APPROACH + inside(s.turn[a]) + EXIT
-            own = TIME_STEP * s.speed[a] / whole + HASTE
+            own = TIME_STEP * s.speed[a] / whole + STEP_COST
             own += CRASHED if s.crashed[a] else ARRIVED if s.way[a] >= whole else ZERO
             rewards[a] = own
             total += own
@@ -104,17 +104,17 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     out[1] = (APPROACH - s.way[agent]) / SIGHT
     out[2] = (APPROACH + inside(s.turn[agent]) + EXIT - s.way[agent]) / (APPROACH + TWO * SIGHT)
     out[3 + s.turn[agent]] = ONE
-    taken = 1 << agent
+    listed = 1 << agent
     for k in range(NEAR):
         nearest, b = SIGHT * SIGHT, -1
         for other in range(CARS):
-            if s.here[other] and not (taken >> other) & 1:
+            if s.here[other] and not (listed >> other) & 1:
                 dx, dy = s.x[other] - s.x[agent], s.y[other] - s.y[agent]
                 if dx * dx + dy * dy < nearest:
                     nearest, b = dx * dx + dy * dy, other
         if b < 0:
             break
-        taken |= 1 << b
+        listed |= 1 << b
         ahead, left, cosine, sine = seen_from(s, agent, b)
         at = OWN + k * EACH
         out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = ONE, ahead / SIGHT, left / SIGHT, cosine, sine
@@ -138,8 +138,8 @@ world = World(
     observation=Box(-1, 1, (OWN + NEAR * EACH,)),
     action=Discrete(3),
     agents=tuple(f"car_{a}" for a in range(CARS)),
-    present="here",
+    alive_field="here",
     horizon=200,
     frames_per_second=10,
-    solved=0.9,  # of eight seats, six taken: nobody crashes, and nobody waits for long
+    solved=0.9,  # with six of eight cars present, if no car crashes and none waits for long
 )

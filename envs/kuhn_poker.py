@@ -1,21 +1,21 @@
 """Kuhn poker: three cards, two players, one bet.
 
-observation  f4 (11,)  seat 2, own card 3, and of up to three moves 3 x (pass, bet), each one-hot
+observation  f4 (11,)  seat 2, own card 3, and up to three moves 3 x (pass, bet), all one-hot
 action       0 pass (check or fold), 1 bet (or call)
-reward       antes won or lost, on the last step: 1, or 2 where a bet was called
-ends         when both have passed, when a bet was passed, or when it was called
+reward       chips won or lost, on the last step: 1, or 2 after a called bet
+ends         when both have passed, or when a bet was passed or called
 
-Each antes 1 and is dealt a jack, a queen or a king. The higher card wins, unless its owner passes a bet of 1. The
-expert plays a Nash equilibrium, worth -1/18 to first.
+Each player antes 1 and gets a jack, a queen or a king. The higher card wins, unless its owner folds to a bet of 1. The
+expert plays a Nash equilibrium, whose value is -1/18 for the first player.
 
 Source: Kuhn 1950, "A simplified two-person poker"; OpenSpiel's kuhn_poker, whose information state is what is observed
 """
 
-from rl_lab.rng import integers
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
+from rl_lab.envs._cards import draw_chips, draw_hand, draw_speech_bubble, draw_table
+from rl_lab.envs._games import dice
 
-from ._cards import chips, said, seat, table
-from ._games import dice
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
 
 CARDS, LONGEST = 3, 3
 ONE = f4(1)
@@ -62,13 +62,13 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     mask[0] = mask[1] = 1
 
 
 @kernel
 def thirds(s: State, agent: int) -> int:
-    """Return how often in three the expert bets: of Kuhn's equilibria the one in which first bluffs most."""
+    """Return the expert's probability of a bet, in thirds: in Kuhn's equilibrium with the most bluffs of the first."""
     card = s.cards[agent]
     if s.bets == 0:
         return 1 if card == 0 else 3 * (card - 1)
@@ -85,12 +85,16 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     over, mover = history in ("pp", "bp", "bb", "pbp", "pbb"), s.to_move
     folded = 1 - mover if history in ("bp", "pbp") else -1
     winner = -1 if not over else 1 - folded if folded >= 0 else int(s.cards[1] > s.cards[0])
-    table(canvas, left=1)
+    draw_table(canvas, num_cards=1)
     for agent in (0, 1):
-        seat(canvas, agent, "JQK"[s.cards[agent]], 0, not over and agent == mover, agent == winner, agent == folded)
-        chips(canvas, agent, 1 + ("b" in history[agent::2]), 4)
+        draw_hand(
+            canvas, agent, "JQK"[s.cards[agent]], 0, not over and agent == mover, agent == winner, agent == folded
+        )
+        draw_chips(canvas, agent, 1 + ("b" in history[agent::2]), 4)
     if history:
-        said(canvas, 1 - mover, ("check", "bet", "fold", "call")["pb".index(history[-1]) + 2 * ("b" in history[:-1])])
+        draw_speech_bubble(
+            canvas, 1 - mover, ("check", "bet", "fold", "call")["pb".index(history[-1]) + 2 * ("b" in history[:-1])]
+        )
 
 
 world = World(
@@ -99,14 +103,14 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     draw=draw,
     observation=Box(0, 1, (2 + CARDS + 2 * LONGEST,)),
     action=Discrete(2),
     horizon=LONGEST + 1,
     agents=("first", "second"),
-    turns="to_move",
+    current_player_field="to_move",
     zero_sum=True,
     frames_per_second=2,
 )

@@ -1,28 +1,29 @@
-"""Leduc poker: six cards, two players, two rounds of bets, and a card for both between them.
+"""Leduc poker: six cards, two players, two rounds of bets, and a public card between them.
 
 observation  f4 (24,)  seat 2, own rank 3, public rank 3 (none in the first round), then the calls and raises of each
              round in order, 2 rounds x 4 moves x (call, raise), each one-hot
-action       0 fold, where there is a raise to answer; 1 call (or check); 2 raise, twice a round at most
+action       0 fold, after a raise; 1 call (or check); 2 raise, twice a round at most
 reward       chips won or lost, on the last step: 1 to 13
 ends         on a fold, or when the second round's bets are even
 
-Each antes 1 and is dealt one of two jacks, queens and kings. A raise adds 2 in the first round and 4 in the second.
-first opens both. Who pairs the public card wins, else the higher rank; equals share. The novice never folds and raises
-with a king or a pair; the expert weighs what it may win against what to pay, and respects raises.
+Each player antes 1 and gets one of two jacks, two queens and two kings. A raise adds 2 in the first round and 4 in the
+second. The first player opens both. A pair with the public card wins, then the higher rank; equal ranks share the pot.
+The novice never folds and raises with a king or a pair; the expert compares its expected share of the pot with the
+price of a call, and assumes that raises mean high cards.
 
 Source: Southey et al. 2005, "Bayes' bluff"; OpenSpiel's leduc_poker, whose information state is what is observed
 """
 
-from rl_lab.rng import integers
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
+from rl_lab.envs._cards import draw_card, draw_chips, draw_hand, draw_speech_bubble, draw_table
+from rl_lab.envs._games import count
 
-from ._cards import card, chips, said, seat, table
-from ._games import count
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
 
 DECK, RANKS, ROUNDS, LONGEST = 6, 3, 2, 4
 FOLD, CALL, RAISE = 0, 1, 2
 ONE = f4(1)
-PUBLIC = 2  # whose card is everybody's
+PUBLIC = 2  # the index of the public card
 
 
 class State(WorldState):
@@ -43,7 +44,7 @@ class Params(Record):
 def reset(s: State, p: Params) -> None:
     for k in range(3):
         s.cards[k] = integers(s, DECK - k)
-    # The k-th of those that are left: past the cards dealt before it, the lowest first.
+    # Each number is an index into the remaining cards; the following lines skip the cards dealt before, lowest first.
     s.cards[1] += 1 if s.cards[1] >= s.cards[0] else 0
     low, high = min(s.cards[0], s.cards[1]), max(s.cards[0], s.cards[1])
     s.cards[2] += 1 if s.cards[2] >= low else 0
@@ -98,7 +99,7 @@ def may_raise(s: State) -> bool:
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     mask[FOLD] = 1 if s.stakes[agent] < s.stakes[1 - agent] else 0
     mask[CALL] = 1
     mask[RAISE] = 1 if may_raise(s) else 0
@@ -106,13 +107,13 @@ def legal(s: State, agent: int, p: Params, mask: Array) -> None:
 
 @kernel
 def outlook(s: State, agent: int) -> tuple[int, int]:
-    """Return the shares of the pot to hope for, and of how many: who raises is more likely to hold a high card."""
-    own, other, hoped, total = s.cards[agent], 1 - agent, 0, 0
+    """Return the expected share of the pot, won / total; a raise of the other makes its high cards more likely."""
+    own, other, won, total = s.cards[agent], 1 - agent, 0, 0
     early, late = count(s.raises[0] & 5 << other), count(s.raises[1] & 5 << other)  # the other's: every second move
     for theirs in range(DECK):
         for public in range(DECK):
-            seen = s.round == 0 or public == s.cards[PUBLIC]
-            if seen and own != theirs and own != public and theirs != public:
+            possible = s.round == 0 or public == s.cards[PUBLIC]
+            if possible and own != theirs and own != public and theirs != public:
                 mine, others = strength(own, public), strength(theirs, public)
                 weight = 2
                 for _ in range(early):
@@ -120,17 +121,17 @@ def outlook(s: State, agent: int) -> tuple[int, int]:
                 for _ in range(late):
                     weight *= 1 + others
                 total += weight
-                hoped += weight if mine > others else weight // 2 if mine == others else 0
-    return hoped, total
+                won += weight if mine > others else weight // 2 if mine == others else 0
+    return won, total
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    hoped, total = outlook(s, agent)
+    won, total = outlook(s, agent)
     price, pot = s.stakes[1 - agent] - s.stakes[agent], s.stakes[0] + s.stakes[1]
-    if 100 * hoped > 60 * total and may_raise(s):
+    if 100 * won > 60 * total and may_raise(s):
         return RAISE
-    return CALL if hoped * (pot + price) >= price * total else FOLD
+    return CALL if won * (pot + price) >= price * total else FOLD
 
 
 @kernel
@@ -146,18 +147,18 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     called = k > 0 and s.raises[now] >> k & 1 == 0
     over = s.folded or (called and now == 1)
     hands = [strength(each, s.cards[PUBLIC]) for each in s.cards]
-    table(canvas, left=3)
+    draw_table(canvas, num_cards=3)
     shown = s.cards[PUBLIC] if s.round else -1
-    card(canvas, 4, 3, "" if shown < 0 else "JQK"[shown // 2], shown % 2)
+    draw_card(canvas, 4, 3, "" if shown < 0 else "JQK"[shown // 2], shown % 2)
     for agent in (0, 1):
         held, out = s.cards[agent], s.folded and s.to_move == agent
         best = s.to_move != agent if s.folded else hands[agent] >= hands[1 - agent]
-        seat(canvas, agent, "JQK"[held // 2], held % 2, not over and s.to_move == agent, over and best, out)
-        chips(canvas, agent, s.stakes[agent], 6)
+        draw_hand(canvas, agent, "JQK"[held // 2], held % 2, not over and s.to_move == agent, over and best, out)
+        draw_chips(canvas, agent, s.stakes[agent], 6)
     if s.folded:
-        said(canvas, s.to_move, "fold")
+        draw_speech_bubble(canvas, s.to_move, "fold")
     elif k >= 0:
-        said(canvas, k % 2, "raise" if s.raises[now] >> k & 1 else "call" if s.raises[now] else "check")
+        draw_speech_bubble(canvas, k % 2, "raise" if s.raises[now] >> k & 1 else "call" if s.raises[now] else "check")
 
 
 world = World(
@@ -166,7 +167,7 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     novice=novice,
     draw=draw,
@@ -174,7 +175,7 @@ world = World(
     action=Discrete(3),
     horizon=ROUNDS * LONGEST + 1,
     agents=("first", "second"),
-    turns="to_move",
+    current_player_field="to_move",
     zero_sum=True,
     frames_per_second=2,
 )

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from rl_lab import canvas as look
-from rl_lab.rng import uniform
-from rl_lab.trig import cos
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
+from rl_lab.core import canvas as look
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import cos
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
 
 ZERO, THREE = f4(0), f4(3)
 LEFT_WALL, RIGHT_EDGE = f4(-1.2), f4(0.6)
@@ -76,7 +76,7 @@ def steps_to_goal(position: f4, velocity: f4, push: f4, p: Params) -> int:
 
 @kernel
 def expert(s: State, p: Params) -> int:
-    # Pushing along the motion wins, but late: look which push gets there sooner if that rule follows it.
+    # Pushing along the motion reaches the goal, but late: compare both first pushes with that rule afterwards.
     left = steps_to_goal(s.position, s.velocity, -p.push, p)
     right = steps_to_goal(s.position, s.velocity, p.push, p)
     return 0 if left < right else 2

@@ -8,9 +8,9 @@ ends         when the car reaches the flag
 Source: Moore 1990; Gymnasium's MountainCarContinuous-v0
 """
 
-from rl_lab.world import Array, Box, Record, World, f4, kernel
+from rl_lab.envs.mountain_car import HIGHEST, LOWEST, ZERO, State, arrived, draw, observe, reset, rolled
 
-from .mountain_car import HIGHEST, LOWEST, ZERO, State, arrived, draw, observe, reset, rolled
+from rl_lab.core.world import Array, Box, Record, World, f4, kernel
 
 PRIZE = f4(100)
 FUEL_PRICE = f4(0.1)

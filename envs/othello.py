@@ -1,9 +1,9 @@
-"""Othello: enclose the other's discs in lines between yours to turn them over; more discs at the end win.
+"""Othello: enclose the other player's discs between yours to turn them over; more discs at the end win.
 
-observation  u1 (8, 8, 2)  own discs, the other's; row 0 on top
-action       0 to 63, the cell to place a disc on: 8 row + column; 64 passes, where no placement turns a disc
-reward       +1 to who has more discs at the end, -1 to the other; 0 for a draw
-ends         when neither can place a disc
+observation  u1 (8, 8, 2)  own discs, the other player's; row 0 on top
+action       0 to 63, the cell to place a disc on: 8 row + column; 64 passes, if no placement turns a disc
+reward       +1 for the player with more discs at the end, -1 for the other; 0 for a draw
+ends         when no player can place a disc
 
 black moves first. The novice takes corners and otherwise turns as many discs as it can; the expert values corners, the
 cells beside them, and having more placements to choose from.
@@ -12,12 +12,11 @@ Source: OpenSpiel's othello; the World Othello Federation's rules
 """
 
 import numpy as np
+from rl_lab.envs._games import count, dice
 
-from rl_lab.canvas import INK, ORANGE, translucent
-from rl_lab.rng import bits
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel, u8
-
-from ._games import count, dice
+from rl_lab.core.canvas import INK, ORANGE, translucent
+from rl_lab.core.rng import bits
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel, u8
 
 SIDE, PASS = 8, 64
 NONE, ONE, EIGHT = np.uint64(0), np.uint64(1), np.uint64(8)
@@ -44,35 +43,35 @@ class Params(Record):
 
 @kernel
 def enclosed(mine: int, theirs: int, cell: int) -> int:
-    """Return the discs that one of mine on this cell turns over."""
-    found = NONE
+    """Return the discs that a disc of mine on this cell turns over."""
+    discs = NONE
     for k in range(4):
         way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
         up, down = between & cell << way, between & cell >> way
         for _ in range(5):
             up, down = up | between & up << way, down | between & down >> way
-        found |= up if up << way & mine else NONE
-        found |= down if down >> way & mine else NONE
-    return found
+        discs |= up if up << way & mine else NONE
+        discs |= down if down >> way & mine else NONE
+    return discs
 
 
 @kernel
 def placements(mine: int, theirs: int) -> int:
-    """Return the empty cells from which one of mine would enclose others."""
-    found = NONE
+    """Return the empty cells from which a disc of mine would enclose others."""
+    cells = NONE
     for k in range(4):
         way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
         up, down = between & mine << way, between & mine >> way
         for _ in range(5):
             up, down = up | between & up << way, down | between & down >> way
-        found |= up << way | down >> way
-    return found & ~(mine | theirs)
+        cells |= up << way | down >> way
+    return cells & ~(mine | theirs)
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
     s.discs[0], s.discs[1], s.moves = BLACK, WHITE, OPENINGS
-    bits(s)  # chance has no part in the rules; scripts roll dice, and not the same ones in every episode
+    bits(s)  # the rules have no chance, but scripted players use random numbers that differ between episodes
 
 
 @kernel
@@ -105,7 +104,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     moves = np.uint64(s.moves)
     for cell in range(PASS):
         mask[cell] = moves >> np.uint64(cell) & ONE
@@ -113,13 +112,13 @@ def legal(s: State, agent: int, p: Params, mask: Array) -> None:
 
 
 @kernel
-def swap(s: State, p: Params) -> None:
+def rotate_seats(s: State, p: Params) -> None:
     s.discs[0], s.discs[1], s.to_move = s.discs[1], s.discs[0], 1 - s.to_move
 
 
 @kernel
 def rated(mine: int, theirs: int) -> int:
-    """Rate a position for the side that has just moved."""
+    """Return the value of a position for the player that has just moved."""
     answers, mine_next = count(placements(theirs, mine)), count(placements(mine, theirs))
     if answers + mine_next == 0:
         return 1000 * (count(mine) - count(theirs))
@@ -137,21 +136,21 @@ def rated(mine: int, theirs: int) -> int:
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
     mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
-    best, chosen, first = -1000000, PASS, dice(s, PASS)
+    best, best_action, first = -1000000, PASS, dice(s, PASS)
     for k in range(PASS):
-        action = (first + k) % PASS  # of equals, any
+        action = (first + k) % PASS  # the random first action breaks ties
         cell = ONE << np.uint64(action)
         if np.uint64(s.moves) & cell:
             turned = enclosed(mine, theirs, cell)
             value = rated(mine | turned | cell, theirs & ~turned)
             if value > best:
-                best, chosen = value, action
-    return chosen
+                best, best_action = value, action
+    return best_action
 
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
-    best, chosen, first = 0, PASS, dice(s, PASS)
+    best, best_action, first = 0, PASS, dice(s, PASS)
     for k in range(PASS):
         action = (first + k) % PASS
         cell = ONE << np.uint64(action)
@@ -160,8 +159,8 @@ def novice(s: State, agent: int, p: Params) -> int:
             if cell & CORNERS:
                 value = PASS
             if value > best:
-                best, chosen = value, action
-    return chosen
+                best, best_action = value, action
+    return best_action
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
@@ -188,7 +187,7 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
             canvas.circle(x, y, 0.1, ORANGE)
         if s.moves >> cell & 1:
             canvas.circle(x, y, 0.13, translucent(COLORS[s.to_move][0], 0.4))
-    # How many discs each has, from both ends of a bar.
+    # A bar shows both players' numbers of discs, from its two ends.
     canvas.rectangle(9.2, 4, 0.34, SIDE, (205, 199, 187), corner=0.17)
     for discs, end, up in (s.discs[0], 0, 1), (s.discs[1], SIDE, -1):
         long = max(SIDE * count(discs) / PASS, 0.34)
@@ -201,16 +200,16 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     novice=novice,
-    swap=swap,
+    rotate_seats=rotate_seats,
     draw=draw,
     observation=Box(0, 1, (SIDE, SIDE, 2), np.uint8),
     action=Discrete(SIDE * SIDE + 1),
     horizon=2 * SIDE * SIDE,
     agents=("black", "white"),
-    turns="to_move",
+    current_player_field="to_move",
     zero_sum=True,
     frames_per_second=4,
 )

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from rl_lab import canvas as look
-from rl_lab.rng import uniform
-from rl_lab.trig import cos, sin
-from rl_lab.world import Array, Box, Canvas, Record, World, WorldState, f4, kernel
+from rl_lab.core import canvas as look
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Array, Box, Canvas, Record, World, WorldState, f4, kernel
 
 ONE, HALF, THREE = f4(1), f4(0.5), f4(3)
 ONE_AND_HALF = f4(1.5)
@@ -52,7 +52,7 @@ def step(s: State, action: Array, p: Params) -> tuple[float, bool]:
     lift = THREE / (p.mass * p.length * p.length) * s.torque
     s.spin = min(max(s.spin + (fall + lift) * p.time_step, -MAX_SPEED), MAX_SPEED)
     s.angle += s.spin * p.time_step
-    # Kept within one turn: a growing angle would lose digits.
+    # The angle is kept within one turn, because a growing one would lose digits.
     if s.angle > PI:
         s.angle -= TWO_PI
     elif s.angle < -PI:
@@ -70,7 +70,7 @@ def expert(s: State, p: Params, action: Array) -> None:
     if abs(s.angle) < HALF:
         torque = -f4(15) * s.angle - f4(4) * s.spin
     else:
-        # Energy above that of standing upright; push along the motion while it is missing, against it after.
+        # The energy relative to standing upright: push along the motion while it is negative, and against it after.
         energy = HALF * s.spin * s.spin + ONE_AND_HALF * p.gravity / p.length * (cos(s.angle) - ONE)
         torque = energy if s.spin < f4(0) else -energy
     action[0] = min(max(torque, -MAX_TORQUE), MAX_TORQUE)

@@ -1,7 +1,7 @@
 """Pursuit: eight predators on a torus must encircle two prey that outrun each of them.
 
 observation  f4 (33,)  own velocity 2, +1 predator -1 prey; the 2 nearest prey and the 4 nearest predators, nearest
-                       first, each: way to it 2, its velocity relative to one's own 2, 1 if there is one
+                       first, each: displacement to it 2, its velocity relative to one's own 2, 1 if there is one
 action       0 coast, 1-8 push east, north-east, north ... south-east
 reward       predator: +1 a catch by any, -0.001 a step and free prey, 0.05 a metre nearer to the nearest free prey;
              prey: -1 caught, +0.001 a step free, 0.05 a metre farther from the nearest predator
@@ -11,11 +11,7 @@ ends         when all prey are caught; a caught one leaves at once
 import cmath
 import math
 
-from rl_lab.rng import uniform
-from rl_lab.trig import cos, sin
-from rl_lab.world import Array, Box, Canvas, Discrete, World, f4, kernel
-
-from ._pursuit import (
+from rl_lab.envs._pursuit import (
     AGENTS,
     EIGHTH,
     HALF,
@@ -34,7 +30,11 @@ from ._pursuit import (
     nearest_foe,
     novice,
 )
-from ._torus import inside, polygon, way
+from rl_lab.envs._torus import inside, polygon, way
+
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Array, Box, Canvas, Discrete, World, f4, kernel
 
 SIGHT, FASTEST = f4(6), f4(0.6)  # metres, metres a step: scale what is observed
 SEA, WATER, FOAM, GOLD, LIGHT = (10, 26, 54), (120, 190, 220), (224, 238, 244), (255, 190, 70), (46, 206, 190)
@@ -44,7 +44,7 @@ FISH = [0.21, 0.14 + 0.08j, 0.03 + 0.11j, -0.08 + 0.07j, -0.16 + 0.02j, -0.29 + 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    # A pack in a disc, and the prey anywhere but near it.
+    # The predators start in a disc, and the prey at a distance from it.
     x, y = uniform(s, ZERO, WIDTH), uniform(s, ZERO, HEIGHT)
     for a in range(AGENTS):
         far = uniform(s, HALF, f4(1.5)) if a < PREDATORS else uniform(s, f4(2.5), f4(4.4))
@@ -118,7 +118,7 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     width, height = float(WIDTH), float(HEIGHT)
     canvas.view(0, 0, width, height)
     canvas.clear(SEA)
-    for k in range(90):  # plankton, so that the water has a place
+    for k in range(90):  # plankton, so that motion is visible
         canvas.circle(k * 0.618034 % 1 * width, k * 0.754878 % 1 * height, 0.012 + 0.003 * (k % 5), (*FOAM, 50))
     where = [complex(s.x[a], s.y[a]) for a in range(AGENTS)]
     for a in range(PREDATORS, AGENTS):
@@ -164,6 +164,6 @@ world = World(
     horizon=400,
     agents=(*(f"predator_{k}" for k in range(PREDATORS)), *(f"prey_{k}" for k in range(PREY))),
     draw=draw,
-    present="free",
+    alive_field="free",
     frames_per_second=20,
 )

@@ -1,25 +1,39 @@
 """Seaquest: torpedo fish and submarines, pick up divers, and come up for air in time.
 
-observation  u1 (10, 10, 10)  bow, stern, torpedo, where swimmers were, shot, fish, submarine, air, aboard, diver
+observation  u1 (10, 10, 10)  bow, stern, torpedo, trails of swimmers, shot, fish, submarine, air, aboard, diver
 action       0 stay, 1 left, 2 up, 3 right, 4 down, 5 fire
 reward       1 a fish or submarine hit; 1 a cell of air left, up to 10, for surfacing with 6 divers aboard
 ends         when something hits the bow, the air is used up, or the boat surfaces with no diver aboard
 
 Row 0 is the surface. The air, which lasts 200 steps, and the divers aboard are bars on the bottom row. Surfacing costs
-a diver and, with difficulty_ramping, has enemies come more often and, every other time, swim faster. As in MinAtar,
-surfacing with 6 divers costs 7, and one that is owed is not none: it lets the boat surface. Time runs out at 10,000
-steps, where MinAtar goes on for ever.
+a diver and, with difficulty_ramping, makes enemies come more often and, every other time, swim faster. As in MinAtar,
+surfacing with 6 divers costs 7, so the count becomes -1; since that is not 0, the boat may surface once more. Episodes
+are truncated after 10,000 steps; MinAtar has no limit.
 
 Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Seaquest-v0 and v1, whose actions are the same
 """
 
 import math
 
-from rl_lab.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, RED, Color, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i1, i2, i8, kernel
+from rl_lab.envs._minatar import (
+    DOWN,
+    FIRE,
+    HORIZON,
+    LEFT,
+    RIGHT,
+    SIDE,
+    UP,
+    GameState,
+    RampingParams,
+    board,
+    cells,
+    centre,
+    obeyed,
+)
 
-from ._minatar import DOWN, FIRE, HORIZON, LEFT, RIGHT, SIDE, UP, GameState, RampingParams, board, cells, centre, obeyed
+from rl_lab.core.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, RED, Color, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i1, i2, i8, kernel
 
 LAST, DEEPEST = SIDE - 1, SIDE - 2
 HALF = SIDE * SIDE // 2  # cells: a board of bits is two words, the upper five rows and the lower
@@ -31,14 +45,14 @@ RELOAD, DIVER_EVERY, DIVER_PACE, SHOT_EVERY = 5, 30, 5, 10  # steps
 SLOWEST_SPAWN, SLOWEST_PACE, FASTEST_PACE = 20, 5, 2
 FISH, SUB, DIVER = 5, 6, 9  # kinds of swimmer, by their channels
 X, Y, HEADING, WAIT, AIM, KIND = range(6)  # cell, -1 left or 1 right, steps to its next move, to a next shot
-AWAY = -1  # column of a swimmer that is to be taken out
-MANY = 36  # one more would not be let in, but so many do not come even at the fastest
+AWAY = -1  # the column of a swimmer that is to be removed
+MANY = 36  # the most swimmers; at the fastest rate, fewer are present
 ROUND = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]  # what is drawn
 SUN: Color = (255, 226, 150)
 
 
 class State(GameState):
-    # Small and in the order of use: a step reads two or three lines of the processor's cache instead of eight.
+    # The fields are small and in the order of use, so that a step reads two or three cache lines instead of eight.
     x: i1 = bounded(0, low=0, high=LAST)  # of the bow
     y: i1 = bounded(0, low=0, high=DEEPEST)
     heading: i1 = bounded(0, low=-1, high=1)
@@ -69,7 +83,7 @@ def reset(s: State, p: Params) -> None:
 
 @kernel
 def come(s: State, enemy: bool) -> None:
-    """Let a swimmer in at a side, but no enemy that would swim towards another in its row."""
+    """Add a swimmer at a side, but no enemy that would swim towards another enemy in its row."""
     heading = 1 - 2 * integers(s, 2)
     kind = DIVER if not enemy else SUB if integers(s, 3) == 0 else FISH
     y = 1 + integers(s, DEEPEST)
@@ -92,7 +106,7 @@ def launch(flying: Array, x: int, y: int, heading: int) -> None:
 
 @kernel
 def fly(flying: Array) -> None:
-    """Move torpedoes or shots on by a cell."""
+    """Move torpedoes or shots by one cell."""
     for half in range(2):
         flying[0, half] = (flying[0, half] & BUT_FIRST) >> 1
         flying[1, half] = (flying[1, half] & BUT_LAST) << 1
@@ -106,14 +120,14 @@ def at(flying: Array, x: int, y: int) -> bool:
 
 @kernel
 def row(flying: Array, side: int, y: int) -> int:
-    """Return what flies to a side in a row, a bit a column."""
+    """Return the torpedoes or shots in a row that fly to a side, one bit per column."""
     half = 1 if y >= SIDE // 2 else 0
     return flying[side, half] >> SIDE * y - HALF * half & 2**SIDE - 1
 
 
 @kernel
 def struck(s: State, i: int) -> bool:
-    """Say whether a torpedo is in a swimmer's cell; if so it is gone, and the swimmer is to be."""
+    """Return True if a torpedo is in a swimmer's cell; then remove the torpedo and mark the swimmer for removal."""
     x, y = s.them[i, X], s.them[i, Y]
     hit = 0 <= x <= LAST and at(s.torpedoes, x, y)
     if hit:
@@ -126,7 +140,7 @@ def struck(s: State, i: int) -> bool:
 
 @kernel
 def part(s: State) -> None:
-    """Take out who has swum or been taken away; the others stay in order."""
+    """Remove swimmers that have left the board or are marked; the order of the others is kept."""
     n = 0
     for i in range(s.count):
         if 0 <= s.them[i, X] <= LAST:
@@ -141,7 +155,7 @@ def part(s: State) -> None:
 
 @kernel
 def move_torpedoes(s: State) -> float:
-    """Move ours and return how many hit: in each cell the fish, or else submarine, that came first."""
+    """Move the player's torpedoes and return the number of hits: in each cell, the first fish or else submarine."""
     fly(s.torpedoes)
     near = False
     for i in range(s.count):
@@ -158,9 +172,10 @@ def move_torpedoes(s: State) -> float:
 
 @kernel
 def move_swimmers(s: State) -> tuple[float, bool]:
-    """Move them; return how many swam into a torpedo and if an enemy touched the bow.
+    """Move the swimmers; return the number that swam into a torpedo, and whether an enemy touched the bow.
 
-    The last one first: it matters where one more diver fits aboard. Of enemies in a torpedo's cell, submarines do.
+    The last swimmer moves first, which matters if only one more diver fits aboard. Of enemies in a torpedo's cell,
+    submarines are hit first.
     """
     over, near = False, False
     for i in range(s.count - 1, -1, -1):
@@ -181,7 +196,7 @@ def move_swimmers(s: State) -> tuple[float, bool]:
         near |= gone | at(s.torpedoes, max(x, 0), y)
     hits = 0.0
     if near:
-        # Who was in a torpedo's cell already has been hit by it: it is those that have moved.
+        # Swimmers that were in a torpedo's cell before were hit by `move_torpedoes`, so only those that moved are left.
         for kind in range(SUB, FISH - 1, -1):
             for i in range(s.count - 1, -1, -1):
                 touches = s.them[i, X] == s.x and s.them[i, Y] == s.y
@@ -193,13 +208,13 @@ def move_swimmers(s: State) -> tuple[float, bool]:
 
 @kernel
 def gauge(air: int) -> int:
-    """Return how many cells of air are left."""
+    """Return the number of cells of air that are left."""
     return air * SIDE // AIR
 
 
 @kernel
 def surface(s: State, p: Params) -> float:
-    """Breathe, put ashore a diver or, for a reward, a whole crew; then it gets harder."""
+    """Refill the air, land a diver or, for a reward, the whole crew, and raise the difficulty; return the reward."""
     reward = 0.0
     if s.aboard == CREW:
         reward = 1.0 * gauge(s.air)
@@ -216,7 +231,7 @@ def surface(s: State, p: Params) -> float:
 
 @kernel
 def steered(x: int, y: int, heading: int, action: int) -> tuple[int, int, int]:
-    """Return the bow's cell and heading after an action. No branches: chance decides, so none could be foreseen."""
+    """Return the bow's cell and heading after an action, without branches, which would be unpredictable here."""
     dx, dy = (action == RIGHT) - (action == LEFT), (action == DOWN) - (action == UP)
     return min(max(x + dx, 0), LAST), min(max(y + dy, 0), DEEPEST), dx if dx != 0 else heading
 
@@ -301,9 +316,9 @@ def danger(s: State, x: int, y: int) -> int:
 
 @kernel
 def expert(s: State, p: Params) -> int:
-    # Out of danger first; up for air or with a full crew; to the nearest diver; else to where an enemy can be hit.
+    # It avoids danger, surfaces for air or with a full crew, fetches the nearest diver, or aims at an enemy.
     up = s.aboard == CREW or (s.aboard != 0 and s.air < 3 * s.y + 15)
-    chosen, best = 0, -9999
+    best_action, best = 0, -9999
     for action in range(6):
         x, y, heading = steered(s.x, s.y, s.heading, action)
         score, diver, enemy, hits = -300 * danger(s, x, y), 99, 99, False
@@ -325,8 +340,8 @@ def expert(s: State, p: Params) -> int:
         if action == FIRE:
             score += 40 if hits and s.fire_wait == 0 else -1
         if score > best:
-            chosen, best = action, score
-    return chosen
+            best_action, best = action, score
+    return best_action
 
 
 def draw_boat(canvas: Canvas, x: float, y: float, ahead: int, length: float, hull: Color, glass: Color) -> None:

@@ -10,13 +10,13 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_adversary_v3
 
 import math
 
-from rl_lab.canvas import BLUE, GREEN, INK, MUTED, PURPLE, RED
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, i4, kernel
+from rl_lab.envs import _mpe
+from rl_lab.envs import _mpe_look as look
+from rl_lab.envs._mpe import Motion, as_action, distance, move, pull, put_relative, scatter, steer
 
-from . import _mpe
-from . import _mpe_look as look
-from ._mpe import Motion, as_action, gap, move, pull, put_seen, scatter, steer
+from rl_lab.core.canvas import BLUE, GREEN, INK, MUTED, PURPLE, RED
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, i4, kernel
 
 AGENTS, LANDMARKS, ADVERSARY = 3, 2, 0
 RADIUS, SPOT, PUSH = 0.15, 0.08, 5.0
@@ -40,11 +40,11 @@ def reset(s: State, p: Motion) -> None:
 
 @kernel
 def play(s: State, p: Motion, rewards: Array) -> bool:
-    """Move everyone under the forces with which they push themselves, and pay them."""
+    """Move all agents under their own forces, and write the rewards."""
     for a in range(AGENTS):
         move(s, a, p)
-    kept_off = gap(s.position, ADVERSARY, s.landmark, s.goal)
-    missed = min(gap(s.position, 1, s.landmark, s.goal), gap(s.position, 2, s.landmark, s.goal))
+    kept_off = distance(s.position, ADVERSARY, s.landmark, s.goal)
+    missed = min(distance(s.position, 1, s.landmark, s.goal), distance(s.position, 2, s.landmark, s.goal))
     rewards[ADVERSARY] = -kept_off
     rewards[1] = rewards[2] = kept_off - missed
     return False
@@ -64,21 +64,21 @@ def observe(s: State, agent: int, p: Motion, out: Array) -> None:
         out[0] = s.landmark[s.goal, 0] - s.position[agent, 0]
         out[1] = s.landmark[s.goal, 1] - s.position[agent, 1]
         at = 2
-    at = put_seen(s, agent, out, at, s.landmark, -1)
-    put_seen(s, agent, out, at, s.position, agent)
+    at = put_relative(s, agent, out, at, s.landmark, -1)
+    put_relative(s, agent, out, at, s.position, agent)
 
 
 @kernel
 def wish(s: State, agent: int, p: Motion) -> tuple[float, float]:
-    nearer = (gap(s.position, 1, s.landmark, 0) + gap(s.position, 2, s.landmark, 1)) - (
-        gap(s.position, 1, s.landmark, 1) + gap(s.position, 2, s.landmark, 0)
+    nearer = (distance(s.position, 1, s.landmark, 0) + distance(s.position, 2, s.landmark, 1)) - (
+        distance(s.position, 1, s.landmark, 1) + distance(s.position, 2, s.landmark, 0)
     )
     if agent != ADVERSARY:  # one to each landmark, by the shorter ways: none gives the goal away
         k = agent - 1 if nearer < 0.0 else 2 - agent
         return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
     # It does not know the goal, and keeps between the landmarks: the nearer to one, the more the agents are about it.
-    one = min(gap(s.position, 1, s.landmark, 0), gap(s.position, 2, s.landmark, 0))
-    other = min(gap(s.position, 1, s.landmark, 1), gap(s.position, 2, s.landmark, 1))
+    one = min(distance(s.position, 1, s.landmark, 0), distance(s.position, 2, s.landmark, 0))
+    other = min(distance(s.position, 1, s.landmark, 1), distance(s.position, 2, s.landmark, 1))
     part = one / max(one + other, 1e-9)
     x = s.landmark[0, 0] + part * (s.landmark[1, 0] - s.landmark[0, 0])
     y = s.landmark[0, 1] + part * (s.landmark[1, 1] - s.landmark[0, 1])

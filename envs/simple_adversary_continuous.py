@@ -10,11 +10,11 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_adversary_v3
 
 from dataclasses import replace
 
-from rl_lab.world import Array, Box, kernel
+from rl_lab.envs._mpe import Motion, as_shares, steer_smoothly
+from rl_lab.envs.simple_adversary import AGENTS, PUSH, State, play, wish
+from rl_lab.envs.simple_adversary import world as discrete
 
-from ._mpe import Motion, as_shares, steer_smoothly
-from .simple_adversary import AGENTS, PUSH, State, play, wish
-from .simple_adversary import world as discrete
+from rl_lab.core.world import Array, Box, kernel
 
 
 @kernel

@@ -1,20 +1,20 @@
-"""SimpleSpeakerListener: one who knows the goal and cannot move talks to one who moves and does not know it.
+"""SimpleSpeakerListener: a speaker that knows the goal and cannot move talks to a listener that has to go there.
 
-observation  f4 (11,)  speaker: the goal's colour 3; listener: own velocity 2, landmarks 6 seen from it, what it hears 3
-action       speaker: what to say, 0 to 2; listener: 0 nothing, 1 push left, 2 right, 3 down, 4 up
+observation  f4 (11,)  speaker: the goal's colour 3; listener: own velocity 2, landmarks 6 seen from it, last word 3
+action       speaker: the word, 0 to 2; listener: 0 nothing, 1 push left, 2 right, 3 down, 4 up
 reward       both: - the square of the listener's distance to the goal
 ends         never: truncated after 25 steps
 
 Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_speaker_listener_v4
 """
 
-from rl_lab.canvas import BLUE, GREEN, INK, MUTED, RED, translucent
-from rl_lab.rng import integers
-from rl_lab.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, i4, kernel
+from rl_lab.envs import _mpe
+from rl_lab.envs import _mpe_look as look
+from rl_lab.envs._mpe import Motion, as_action, move, pull, put, put_relative, scatter, steer
 
-from . import _mpe
-from . import _mpe_look as look
-from ._mpe import Motion, as_action, move, pull, put, put_seen, scatter, steer
+from rl_lab.core.canvas import BLUE, GREEN, INK, MUTED, RED, translucent
+from rl_lab.core.rng import integers
+from rl_lab.core.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, i4, kernel
 
 SPEAKER, LISTENER, WORDS = 0, 1, 3  # a word for each landmark
 RADIUS, PUSH = 0.075, 5.0
@@ -40,7 +40,7 @@ def reset(s: State, p: Motion) -> None:
 
 @kernel
 def play(s: State, p: Motion, rewards: Array) -> bool:
-    """Move the listener under the force with which it pushes itself, and pay both."""
+    """Move the listener under its own force, and write both rewards."""
     move(s, LISTENER, p)
     x, y = s.position[LISTENER, 0] - s.landmark[s.goal, 0], s.position[LISTENER, 1] - s.landmark[s.goal, 1]
     rewards[SPEAKER] = rewards[LISTENER] = -(x * x + y * y)
@@ -62,14 +62,14 @@ def observe(s: State, agent: int, p: Motion, out: Array) -> None:
             out[k] = STRONG if k == s.goal else WEAK
     else:
         at = put(out, 0, s.velocity, LISTENER)
-        at = put_seen(s, LISTENER, out, at, s.landmark, -1)
+        at = put_relative(s, LISTENER, out, at, s.landmark, -1)
         for k in range(WORDS):
             out[at + k] = s.said[k]
 
 
 @kernel
 def wish(s: State, p: Motion) -> tuple[float, float]:
-    # Listen: go to the landmark that was named or, before that, to the middle of all.
+    # The listener goes to the landmark of the last word or, before the first word, to the middle of all landmarks.
     total, x, y = 0.0, 0.0, 0.0
     for k in range(WORDS):
         weight = max(f8(s.said[k]), 1e-6)

@@ -1,8 +1,8 @@
-"""SimpleSpread: three agents share out three landmarks without bumping into each other.
+"""SimpleSpread: three agents have to cover three landmarks without touching each other.
 
 observation  f4 (18,)  own velocity 2, position 2; seen from the agent landmarks 6, others 4; 4 zeros
 action       0 nothing, 1 push left, 2 right, 3 down, 4 up
-reward       half: - sum of the landmarks' distances to whoever is nearest; half: -1 for each other touched
+reward       half: - sum of the landmarks' distances to the nearest agents; half: -1 for each agent touched
 ends         never: truncated after 25 steps
 
 Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
@@ -10,12 +10,12 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
 
 import math
 
-from rl_lab.canvas import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, translucent
-from rl_lab.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, kernel
+from rl_lab.envs import _mpe
+from rl_lab.envs import _mpe_look as look
+from rl_lab.envs._mpe import add_contact, as_action, distance, move, pull, put, put_relative, scatter, steer
 
-from . import _mpe
-from . import _mpe_look as look
-from ._mpe import as_action, gap, move, part, pull, put, put_seen, scatter, steer
+from rl_lab.core.canvas import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, translucent
+from rl_lab.core.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, kernel
 
 AGENTS = 3
 RADIUS, PUSH = 0.15, 5.0
@@ -41,22 +41,22 @@ def reset(s: State, p: Params) -> None:
 
 @kernel
 def play(s: State, p: Params, rewards: Array) -> bool:
-    """Move everyone under the forces with which they push themselves, and pay them."""
+    """Move all agents under their own forces, and write the rewards."""
     for a in range(AGENTS):
         for b in range(a + 1, AGENTS):
-            part(s, a, b, 2 * RADIUS)
+            add_contact(s, a, b, 2 * RADIUS)
     for a in range(AGENTS):
         move(s, a, p)
     bare = 0.0
     for k in range(AGENTS):
-        nearest = gap(s.position, 0, s.landmark, k)
+        nearest = distance(s.position, 0, s.landmark, k)
         for a in range(1, AGENTS):
-            nearest = min(nearest, gap(s.position, a, s.landmark, k))
+            nearest = min(nearest, distance(s.position, a, s.landmark, k))
         bare += nearest
     for a in range(AGENTS):
         touched = 0
         for b in range(AGENTS):
-            if b != a and gap(s.position, a, s.position, b) < 2 * RADIUS:
+            if b != a and distance(s.position, a, s.position, b) < 2 * RADIUS:
                 touched += 1
         rewards[a] = -bare * (1 - p.local_ratio) - touched * p.local_ratio
     return False
@@ -73,19 +73,19 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
     at = put(out, 0, s.velocity, agent)
     at = put(out, at, s.position, agent)
-    at = put_seen(s, agent, out, at, s.landmark, -1)
-    put_seen(s, agent, out, at, s.position, agent)
+    at = put_relative(s, agent, out, at, s.landmark, -1)
+    put_relative(s, agent, out, at, s.position, agent)
 
 
 @kernel
 def own_landmark(s: State, agent: int) -> int:
-    """Return an agent's landmark in the assignment with the shortest ways."""
+    """Return an agent's landmark in the assignment with the least sum of distances."""
     best, shortest = 0, 1e9
     for first in range(AGENTS):
         for turn in range(1, AGENTS):
             way = 0.0
             for a in range(AGENTS):
-                way += gap(s.position, a, s.landmark, (first + turn * a) % AGENTS)
+                way += distance(s.position, a, s.landmark, (first + turn * a) % AGENTS)
             if way < shortest:
                 best, shortest = (first + turn * agent) % AGENTS, way
     return best
@@ -95,7 +95,7 @@ def own_landmark(s: State, agent: int) -> int:
 def nearest_landmark(s: State, agent: int) -> int:
     best = 0
     for k in range(1, AGENTS):
-        if gap(s.position, agent, s.landmark, k) < gap(s.position, agent, s.landmark, best):
+        if distance(s.position, agent, s.landmark, k) < distance(s.position, agent, s.landmark, best):
             best = k
     return best
 
@@ -108,7 +108,7 @@ def wish(s: State, agent: int, p: Params) -> tuple[float, float]:
 
 @kernel
 def simple_wish(s: State, agent: int, p: Params) -> tuple[float, float]:
-    k = nearest_landmark(s, agent)  # as if the others were not there
+    k = nearest_landmark(s, agent)  # without regard to the other agents
     return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
 
 

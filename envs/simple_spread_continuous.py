@@ -2,7 +2,7 @@
 
 observation  f4 (18,)  own velocity 2, position 2; seen from the agent landmarks 6, others 4; 4 zeros
 action       f4 (5,)   0 to 1: any, push left, right, down, up; opposite ones cancel
-reward       half: - sum of the landmarks' distances to whoever is nearest; half: -1 for each other touched
+reward       half: - sum of the landmarks' distances to the nearest agents; half: -1 for each agent touched
 ends         never: truncated after 25 steps
 
 Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
@@ -10,11 +10,11 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
 
 from dataclasses import replace
 
-from rl_lab.world import Array, Box, kernel
+from rl_lab.envs._mpe import as_shares, steer_smoothly
+from rl_lab.envs.simple_spread import AGENTS, PUSH, Params, State, play, simple_wish, wish
+from rl_lab.envs.simple_spread import world as discrete
 
-from ._mpe import as_shares, steer_smoothly
-from .simple_spread import AGENTS, PUSH, Params, State, play, simple_wish, wish
-from .simple_spread import world as discrete
+from rl_lab.core.world import Array, Box, kernel
 
 
 @kernel

@@ -1,6 +1,7 @@
 """SimpleTagContinuous: SimpleTag with pushes of any strength.
 
-observation  f4 (16,)  own velocity 2, position 2; seen from the agent boulders 4, others 6; prey's velocity 2
+observation  f4 (16,)  predators: own velocity 2, position 2; relative positions of boulders 4, of others 6; prey's
+             velocity 2. Prey (14,): the same without the last two
 action       f4 (5,)   0 to 1: any, push left, right, down, up; opposite ones cancel
 reward       predators: 10 for each of them that touches the prey; prey: -10 for each, and up to -10 an axis outside
 ends         never: truncated after 25 steps
@@ -10,23 +11,23 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_tag_v3
 
 from dataclasses import replace
 
-from rl_lab.world import Array, Box, kernel
+from rl_lab.envs._mpe import as_shares, steer_smoothly
+from rl_lab.envs.simple_tag import AGENTS, PUSH, Params, State, best_push, play, strength
+from rl_lab.envs.simple_tag import world as discrete
 
-from ._mpe import as_shares, steer_smoothly
-from .simple_tag import AGENTS, PUSH, Params, State, play, share, wish
-from .simple_tag import world as discrete
+from rl_lab.core.world import Array, Box, kernel
 
 
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer_smoothly(s, a, actions[a], PUSH[a] * share(a, p))
+        steer_smoothly(s, a, actions[a], PUSH[a] * strength(a, p))
     return play(s, p, rewards)
 
 
 @kernel
 def expert(s: State, agent: int, p: Params, action: Array) -> None:
-    right, up = wish(s, agent, p)
+    right, up = best_push(s, agent, p)
     as_shares(right, up, action)
 
 

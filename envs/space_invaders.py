@@ -6,16 +6,29 @@ reward       1 an alien
 ends         when a bomb or an alien reaches the cannon, or aliens on the bottom row turn
 
 A wave is 4 x 6 aliens, and moves every 12 steps, or as many as there are aliens left where these are fewer. With
-difficulty_ramping the 12 becomes 11 with the second wave, 10 with the third and so on down to 6. MinAtar has no time
-limit: ours, of 10,000 steps, is there because a good player could go on for ever.
+difficulty_ramping the 12 becomes 11 with the second wave, 10 with the third and so on down to 6. Episodes are truncated
+after 10,000 steps; MinAtar has no limit.
 
 Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's SpaceInvaders-v1
 """
 
-from rl_lab.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, PURPLE, RED, Color, translucent
-from rl_lab.world import Array, Canvas, Discrete, World, bounded, i4, kernel
+from rl_lab.envs._minatar import (
+    FIRE,
+    HORIZON,
+    LEFT,
+    RIGHT,
+    SIDE,
+    STAY,
+    GameState,
+    RampingParams,
+    board,
+    cells,
+    centre,
+    obeyed,
+)
 
-from ._minatar import FIRE, HORIZON, LEFT, RIGHT, SIDE, STAY, GameState, RampingParams, board, cells, centre, obeyed
+from rl_lab.core.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, PURPLE, RED, Color, translucent
+from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i4, kernel
 
 ACTIONS = STAY, LEFT, RIGHT, FIRE
 FLOOR = SIDE - 1
@@ -57,7 +70,7 @@ def reset(s: State, p: RampingParams) -> None:
 
 @kernel
 def alien(aliens: int, left: int, top: int, x: int, y: int) -> int:
-    """Return the bit of the alien at (x, y) of a wave that is at (left, top), 0 where there is none."""
+    """Return the bit of the alien at (x, y) of a wave whose corner is at (left, top), 0 if there is none."""
     row, column = (y - top) % SIDE, x - left  # a row that turns on the bottom is last seen on top
     if row >= ROWS or column < 0 or column >= COLUMNS:
         return 0
@@ -66,13 +79,13 @@ def alien(aliens: int, left: int, top: int, x: int, y: int) -> int:
 
 @kernel
 def columns(aliens: int) -> int:
-    """Return as bits which columns of a wave have an alien."""
+    """Return the columns of a wave that have an alien, as bits."""
     return (aliens | aliens >> COLUMNS | aliens >> 2 * COLUMNS | aliens >> 3 * COLUMNS) & COLUMN
 
 
 @kernel
 def marched(aliens: int, left: int, top: int, heading: int) -> tuple[int, int, int]:
-    """Return where the wave is after a move, and its heading: down and round if it has come to the wall."""
+    """Return the wave's corner and heading after a move; at the wall it moves down and turns."""
     ahead = (FLOOR if heading > 0 else 0) - left  # the column of the wave that is at the wall
     if 0 <= ahead < COLUMNS and columns(aliens) >> ahead & 1:
         return left, top + 1, -heading
@@ -90,7 +103,7 @@ def count(aliens: int) -> int:
 
 @kernel
 def drop_bomb(s: State) -> None:
-    """Let the lowest alien of the column nearest to the cannon, the left one of two, drop a bomb."""
+    """Drop a bomb from the lowest alien of the column nearest to the cannon, the left one of two."""
     for away in range(SIDE):
         for side in range(2):
             x = s.cannon + (away if side else -away)
@@ -173,7 +186,7 @@ def observe(s: State, p: RampingParams, out: Array) -> None:
 
 @kernel
 def hits(s: State, x: int, delay: int) -> int:
-    """Return after how many steps a bullet would hit that is fired from column x after a delay, 0 if it would not."""
+    """Return the steps until a bullet that is fired from column x after a delay hits an alien, 0 if it does not."""
     left, top, heading, wait, interval = s.left, s.top, s.heading, s.move_wait, min(count(s.aliens), s.interval)
     for k in range(1, delay + SIDE):
         if wait == 0:
@@ -187,7 +200,7 @@ def hits(s: State, x: int, delay: int) -> int:
 
 @kernel
 def expert(s: State, p: RampingParams) -> int:
-    # Go where a bullet hits soonest, but not under the bomb; and away from under it while there is time.
+    # It goes where a bullet hits soonest, avoids the bomb's column, and leaves it while there is time.
     target, soonest = s.cannon, 3 * SIDE
     for x in range(SIDE):
         hit = hits(s, x, max(abs(x - s.cannon), s.fire_wait))

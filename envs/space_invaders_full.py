@@ -10,10 +10,10 @@ Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's SpaceInvaders-v0
 
 from dataclasses import replace
 
-from rl_lab.world import Discrete, kernel
+from rl_lab.envs.space_invaders import ACTIONS, RampingParams, State, play, world
+from rl_lab.envs.space_invaders import expert as expert_of_four
 
-from .space_invaders import ACTIONS, RampingParams, State, play, world
-from .space_invaders import expert as expert_of_four
+from rl_lab.core.world import Discrete, kernel
 
 
 @kernel

@@ -1,28 +1,27 @@
-"""Swarm: a thousand starlings keep together, out of each other's way and away from a hawk that hunts loners.
+"""Swarm: a thousand starlings have to stay together, avoid collisions and escape a hawk that hunts single birds.
 
-observation  f4 (13,)  in one's own frame, ahead and left: number of neighbours; the way to their middle 2; their
-                       heading 2; push away from those too near 2; the nearest one's distance, up to 0.6 m; and of a
-                       hawk within 4 m: 1 for there is one; the way to it 2; its heading 2
+observation  f4 (13,)  in the bird's own frame, ahead and left: number of neighbours; displacement to their middle 2;
+                       their heading 2; push away from those too near 2; the nearest one's distance, up to 0.6 m; and
+                       for a hawk within 4 m: 1; displacement to it 2; its heading 2
 action       0 hard right, 1 right, 2 straight on, 3 left, 4 hard left
-reward       0.01 by how far its neighbours, six or more, head its own way; -0.02 a step in touch with another;
-             -0.5 a step in the hawk's claws
+reward       0.01 times the agreement of its heading with its neighbours', full with six or more; -0.02 a step in touch
+             with another bird; -0.5 a step in the hawk's claws
 ends         at the horizon
 
-Source of the rules that the expert plays by: Reynolds 1987, "Flocks, herds, and schools: a distributed behavioral
-model"; the density is constant, so that a world of more birds is a larger one: see `sized`.
+Source of the expert's rules: Reynolds 1987, "Flocks, herds, and schools: a distributed behavioral model". The density
+is constant, so the area grows with the number of birds; see `sized`.
 """
 
 import cmath
 import math
 
 import numpy as np
+from rl_lab.envs._swarm import NEAR, SIGHT, grid, look_around, sides
+from rl_lab.envs._torus import inside, polygon, way
 
-from rl_lab.rng import uniform
-from rl_lab.trig import cos, sin
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, f8, i4, kernel
-
-from ._swarm import NEAR, SIGHT, grid, look_around, sides
-from ._torus import inside, polygon, way
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import cos, sin
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, f8, i4, kernel
 
 ZERO, ONE, TWO, HALF, FAR, TINY, TAU = f4(0), f4(1), f4(2), f4(0.5), f4(1e9), f4(1e-6), f4(math.tau)
 TOUCH, FEAR, CLAWS = f4(0.2), f4(4), f4(0.4)  # metres: to bump into others, to see the hawk, to be struck by it
@@ -71,7 +70,7 @@ def reset(s: WorldState, p: Params) -> None:
 
 @kernel
 def hunt(s: WorldState, p: Params) -> None:
-    """Turn the hawk towards the bird that is near and alone."""
+    """Turn the hawk towards a near bird with few neighbours, and move it."""
     width, height = sides(s)
     ahead, left, least = ZERO, ZERO, FAR
     for a in range(s.birds):
@@ -141,7 +140,7 @@ def observe(s: WorldState, agent: int, p: Params, out: Array) -> None:
 
 @kernel
 def steered(s: WorldState, a: int, x: float, y: float) -> int:
-    """Return the action that turns a bird most towards this way."""
+    """Return the action that turns a bird towards the direction (x, y)."""
     ahead, left = x * s.ux[a] + y * s.uy[a], y * s.ux[a] - x * s.uy[a]
     if ahead < ZERO or abs(left) > f4(0.2) * ahead:
         return 4 if left > ZERO else 0
@@ -157,7 +156,7 @@ def novice(s: WorldState, agent: int, p: Params) -> int:
 
 @kernel
 def expert(s: WorldState, agent: int, p: Params) -> int:
-    # On as it goes, as the others go, towards their middle, away from who is too near, and from the hawk's way.
+    # It adds its own heading, the neighbours' heading, their middle, the push from near ones and the hawk's threat.
     width, height = sides(s)
     share = ONE / max(s.number[agent], ONE)
     x = s.ux[agent] + share * (s.heading_x[agent] + HALF * s.middle_x[agent]) + f4(3) * s.push_x[agent]
@@ -192,11 +191,11 @@ def draw(s: WorldState, p: Params, canvas: Canvas) -> None:
 
 
 def sized(agents: int) -> World:
-    """Return the world for so many birds."""
+    """Return the world for a number of birds."""
     width, height, rows, columns = grid(agents)
 
     class State(WorldState):
-        birds: i4 = bounded(agents, low=0, high=agents)  # all: LLVM unrolls loops over a number it knows, for minutes
+        birds: i4 = bounded(agents, low=0, high=agents)  # a field, because LLVM unrolls loops of constant length
         x: f4[agents] = bounded(0, low=0, high=f4(width))
         y: f4[agents] = bounded(0, low=0, high=f4(height))
         angle: f4[agents] = bounded(0, low=0, high=7)

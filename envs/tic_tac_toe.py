@@ -1,8 +1,8 @@
 """Tic-tac-toe: three of your marks in a row, a column or a diagonal of a board of nine cells.
 
-observation  u1 (3, 3, 2)  own marks, the other's; row 0 on top
+observation  u1 (3, 3, 2)  own marks, the other player's; row 0 on top
 action       0 to 8, the empty cell to mark: 3 row + column
-reward       +1 to who has three in a line, -1 to the other; 0 for a draw
+reward       +1 for a player with three in a line, -1 for the other; 0 for a draw
 ends         when there are three in a line, or no cell is empty
 
 x moves first. The novice completes and blocks lines; the expert never loses.
@@ -14,12 +14,11 @@ and Simon's (1972)
 import math
 
 import numpy as np
+from rl_lab.envs._games import pick
 
-from rl_lab.canvas import BLUE, FAINT, GOLD, INK, ORANGE, translucent
-from rl_lab.rng import bits
-from rl_lab.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
-
-from ._games import pick
+from rl_lab.core.canvas import BLUE, FAINT, GOLD, INK, ORANGE, translucent
+from rl_lab.core.rng import bits
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
 
 BOARD, CENTRE, CORNERS = 0b111111111, 0b000010000, 0b101000101
 WAYS = (0b001001001, 1), (0b000000111, 3), (1, 4), (4, 2)  # where lines begin, and the way to their next cell
@@ -38,16 +37,16 @@ class Params(Record):
 
 @kernel
 def lines(m: int) -> int:
-    """Return where lines of three begin."""
-    found = 0
+    """Return the first cells of lines of three."""
+    first_cells = 0
     for first, way in WAYS:
-        found |= m & m >> way & m >> 2 * way & first
-    return found
+        first_cells |= m & m >> way & m >> 2 * way & first
+    return first_cells
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    bits(s)  # chance has no part in the rules; scripts roll dice, and not the same ones in every episode
+    bits(s)  # the rules have no chance, but scripted players use random numbers that differ between episodes
 
 
 @kernel
@@ -71,40 +70,40 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 
 
 @kernel
-def legal(s: State, agent: int, p: Params, mask: Array) -> None:
+def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     empty = ~(s.marks[0] | s.marks[1])
     for cell in range(9):
         mask[cell] = empty >> cell & 1
 
 
 @kernel
-def swap(s: State, p: Params) -> None:
+def rotate_seats(s: State, p: Params) -> None:
     s.marks[0], s.marks[1], s.to_move = s.marks[1], s.marks[0], 1 - s.to_move
 
 
 @kernel
 def completing(mine: int, theirs: int) -> int:
     """Return the empty cells that would complete a line."""
-    found = 0
+    cells = 0
     for first, way in WAYS:
         a, b, c = mine & first, mine >> way & first, mine >> 2 * way & first
-        found |= b & c | (a & c) << way | (a & b) << 2 * way
-    return found & ~(mine | theirs)
+        cells |= b & c | (a & c) << way | (a & b) << 2 * way
+    return cells & ~(mine | theirs)
 
 
 @kernel
 def forks(mine: int, theirs: int) -> int:
     """Return the empty cells that would threaten two lines at once."""
-    found, empty = 0, BOARD & ~(mine | theirs)
+    cells, empty = 0, BOARD & ~(mine | theirs)
     for cell in range(9):
         threats = completing(mine | 1 << cell, theirs)
-        found |= 1 << cell if threats & threats - 1 else 0
-    return found & empty
+        cells |= 1 << cell if threats & threats - 1 else 0
+    return cells & empty
 
 
 @kernel
 def advised(s: State, agent: int) -> int:
-    """Return the cells that the expert chooses from."""
+    """Return the best cells by the expert's rules; it chooses one of them at random."""
     mine, theirs = i4(s.marks[agent]), i4(s.marks[1 - agent])
     empty, safe = BOARD & ~(mine | theirs), 0
     wins, blocks = completing(mine, theirs), completing(theirs, mine)
@@ -116,7 +115,7 @@ def advised(s: State, agent: int) -> int:
     for cell in range(9):
         marked = mine | 1 << cell
         threat = completing(marked, theirs)
-        # A threat has to be answered: only there, or anywhere, may the other not fork.
+        # The other player must answer a threat in one cell, so only that cell, or any cell, must not be its fork.
         safe |= 1 << cell if forks(theirs, marked) & (threat if threat else BOARD) == 0 else 0
     safe &= empty
     return double if double else safe & CENTRE or safe & CORNERS or safe or empty
@@ -170,16 +169,16 @@ world = World(
     reset,
     step,
     observe,
-    legal=legal,
+    action_mask=action_mask,
     expert=expert,
     novice=novice,
-    swap=swap,
+    rotate_seats=rotate_seats,
     draw=draw,
     observation=Box(0, 1, (3, 3, 2), np.uint8),
     action=Discrete(9),
     horizon=10,
     agents=("x", "o"),
-    turns="to_move",
+    current_player_field="to_move",
     zero_sum=True,
     frames_per_second=2,
 )

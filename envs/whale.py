@@ -1,6 +1,6 @@
-"""Whale: pilot a little submarine up the throat of a whale that gulps and breathes, and out of its mouth.
+"""Whale: steer a small submarine through the throat of a whale that gulps and breathes, and out of its mouth.
 
-observation  f4 (17,)  velocity 2; breath; then floor and ceiling over the hull, here and every metre for 6 m
+observation  f4 (17,)  velocity 2; breath; then floor and ceiling relative to the hull, at it and every metre for 6 m
 action       f4 (2,)   thrust ahead and thrust up, each -1 to 1
 reward       0.1 a metre ahead, -0.005 a step, +2 outside, -2 for touching the whale
 ends         outside, or when the hull touches the whale
@@ -8,9 +8,9 @@ ends         outside, or when the hull touches the whale
 
 import math
 
-from rl_lab.rng import uniform
-from rl_lab.trig import sin
-from rl_lab.world import Array, Box, Canvas, Record, World, WorldState, bounded, f4, f8, kernel
+from rl_lab.core.rng import uniform
+from rl_lab.core.trig import sin
+from rl_lab.core.world import Array, Box, Canvas, Record, World, WorldState, bounded, f4, f8, kernel
 
 LOOKS, TRAIL = 7, 36
 ZERO, ONE, TWO, THREE, HALF, PI = f4(0), f4(1), f4(2), f4(3), f4(0.5), f4(math.pi)
@@ -45,7 +45,7 @@ class Params(Record):
 
 @kernel
 def throat(s: State, x: float, later: int, p: Params) -> tuple[float, float]:
-    """Return the heights of floor and ceiling at x, so many steps from now."""
+    """Return the heights of floor and ceiling at x, `later` steps from now."""
     middle = f4(1.4) * sin(f4(0.3) * x + s.phases[0]) + HALF * sin(f4(0.7) * x + s.phases[1])
     half = p.gap + p.gulp * sin(f4(0.9) * x + f4(0.06) * f4(s.t + later) + s.phases[2])
     return middle - half, middle + half
@@ -89,7 +89,7 @@ def observe(s: State, p: Params, out: Array) -> None:
 
 @kernel
 def expert(s: State, p: Params, action: Array) -> None:
-    # Keep to the middle of where it will be, slower where that is off course or narrow.
+    # It steers to the middle of the throat ahead, and slows down if that is far off or narrow.
     floor, ceiling = throat(s, s.x + f4(0.25) * s.velocity_x, 5, p)
     miss = HALF * (floor + ceiling) - s.y
     speed = HALF * (ceiling - floor) + f4(4.5) - THREE * abs(miss)

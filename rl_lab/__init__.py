@@ -4,6 +4,6 @@ Importing it registers every world with Gymnasium as `rl_lab/<name>-v0`; `gym.ma
 it by itself.
 """
 
-from .adapters.registration import register as _register
+from rl_lab.adapters.registration import register as _register
 
 _register()

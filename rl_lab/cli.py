@@ -1,4 +1,4 @@
-"""The command line: parses, hands over to a verb's file in commands/, and turns errors into exit statuses."""
+"""The command line: parse the arguments, run the verb's file in commands/, and convert errors to exit statuses."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import pkgutil
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from importlib import metadata
+from typing import NoReturn
 
-from . import commands
+from rl_lab import commands
+from rl_lab.core.interruptible import interruptible
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as every other error does."""
+    """A parser that reports an error in one line, as all other errors are reported."""
 
     def error(self, message: str) -> NoReturn:
-        from .names import nearest, one_line
+        from rl_lab.core.errors import nearest, one_line
 
-        message = message.removesuffix(", key=value")  # of which there may be none
+        message = message.removesuffix(", key=value")  # these arguments are optional
         wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if wrong is not None:
             near = nearest(wrong[1], re.findall("[a-z]+", wrong[2])).removesuffix("?")
@@ -30,12 +32,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of every verb; each file in commands/ describes its own."""
+    """Return the parser of all verbs; each file in commands/ defines the arguments of its verb."""
     top = _Parser(
         allow_abbrev=False,
         prog="rl-lab",
         description="Train, measure and film agents in worlds written as scalar Python.",
     )
+    top.add_argument("--version", action="version", version=f"rl-lab {metadata.version('rl-lab')}")
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     for module in pkgutil.iter_modules(commands.__path__):
         command = importlib.import_module(f"{commands.__name__}.{module.name}")
@@ -52,46 +55,55 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 done, 1 the work failed, 2 the input was wrong, 130 or 143 when interrupted."""
+    """Run a command and return its exit status.
+
+    The status is 0 for success, 1 where the work failed, 2 for wrong input, and 130 or 143 after an interrupt.
+    """
+    from rl_lab.core import streams
+
+    streams.prepare()
+    try:
+        return _finished(_run(arguments))
+    except SystemExit as done:  # of the parser: help, the version, or arguments that it refuses
+        raise SystemExit(_finished(int(done.code or 0))) from None
+
+
+def _finished(status: int) -> int:
+    """Return the exit status of a command that has ended with this one, its output written."""
+    from rl_lab.core import streams
+
+    if (failure := streams.finish()) is not None:
+        print(f"rl-lab: cannot write the output: {failure.strerror}", file=sys.stderr)
+        return status or 1
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     top = parser()
-    given, rest = top.parse_known_args(arguments)
+    args, rest = top.parse_known_args(arguments)
     # argparse stops collecting key=value at the first option; those after it are left over.
-    if any(word.startswith("-") for word in rest) or (rest and not hasattr(given, "overrides")):
+    if any(word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        given.overrides = [*given.overrides, *rest]
-    from .names import UsageError
+        args.overrides = [*args.overrides, *rest]
+    from rl_lab.core.errors import UsageError
+    from rl_lab.engine import user_code
 
     try:
-        return int(given.run(given) or 0)
+        user_code.begin(getattr(args, "allow_code", None))
+        return int(args.run(args) or 0)
     except UsageError as error:
         print(f"rl-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        return 0  # the reader, `head` say, has seen enough
-    except Exception as error:
-        if not isinstance(error, OSError | MemoryError | _failures()):
-            raise
-        from .names import one_line
+    except BaseException as error:  # including SystemExit, which only a user's code raises
+        from rl_lab.core.failures import explain
 
-        reason = f"not enough memory: {error}" if isinstance(error, MemoryError) else error
-        print(f"rl-lab: {one_line(reason)}", file=sys.stderr)
+        print(f"rl-lab: {explain(error)}", file=sys.stderr)
         return 1
-
-
-def _failures() -> Any:
-    """Return the errors that are a failed work's and not a bug's: their message is one line."""
-    from .adapters.window import WindowError
-    from .checkpoint import CheckpointError
-    from .engine import NonFiniteError
-    from .evaluate import EndlessEpisodeError
-    from .film import ReplayError
-    from .world import WorldError
-
-    return NonFiniteError | CheckpointError | EndlessEpisodeError | ReplayError | WindowError | WorldError
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 
-from rl_lab.engine import Batch
+from rl_lab.engine.batch import Batch
 
 SIZES = (256, 1_024, 4_096, 16_384)
 ROUNDS, SECONDS = 5, 1.0

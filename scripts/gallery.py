@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_lab import batch
-from rl_lab.adapters.pygame_canvas import tile
-from rl_lab.picture import picture
+from rl_lab.adapters import make
+from rl_lab.rendering.pygame_canvas import tile
+from rl_lab.rendering.render import picture
 
 # World -> steps until the picture is taken, at a moment that shows what it is about.
 STEPS = {
@@ -35,7 +35,7 @@ OUT = Path(__file__).parents[1] / "docs" / "gallery.png"
 
 def frame(name: str) -> np.ndarray:
     """Return world `name` some steps into its expert's first episode, uint8 [240, 320, 3]."""
-    played = batch.make(name, 1, seed=1)
+    played = make.make(name, 1, seed=1)
     played.reset()
     for _ in range(STEPS[name]):
         played.scripted_actions()  # type: ignore[attr-defined]

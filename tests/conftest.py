@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from rl_lab import worlds
+from rl_lab.engine import world_registry
 
 # The same examples every time: a test that fails by chance says nothing about the change that it stops.
 settings.register_profile("fixed", derandomize=True)
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Let all tests of a world run in one process: two would compile the same kernels at the same time."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
-    names = set(worlds.names())
+    names = set(world_registry.names())
     for item in items:
         values = getattr(item, "callspec", None)
         about = next((v for v in values.params.values() if isinstance(v, str) and v in names), None) if values else None

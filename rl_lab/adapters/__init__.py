@@ -1,1 +1,1 @@
-"""Each framework in files of its own."""
+"""Adapters make environments of other frameworks usable here, and the lab's worlds usable there."""

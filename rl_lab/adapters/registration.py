@@ -1,19 +1,39 @@
-"""Registers every world with Gymnasium, at `import rl_lab`, and with PettingZoo; so it imports no world."""
+"""This module registers every world with Gymnasium, at `import rl_lab`, and with PettingZoo; it imports no world."""
 
-from gymnasium.envs.registration import register as register_id
-from gymnasium.envs.registration import registry
+from contextlib import suppress
+from typing import Any
 
-from .. import worlds
+from gymnasium.envs.registration import EnvSpec, registry
+
+from rl_lab.engine import world_registry
 
 NAMESPACE = "rl_lab"
 
 
+class WorldSpec(EnvSpec):
+    """A Gymnasium EnvSpec whose `max_episode_steps` is the world's horizon, which is loaded on first access."""
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Return the number of steps after which an episode is truncated, None for never."""
+        if "limit" not in vars(self):
+            self.limit: int | None = None
+            with suppress(Exception):  # an error in a world is reported when the world is made
+                self.limit = world_registry.load(self.kwargs["world"]).horizon or None
+        return self.limit
+
+    @max_episode_steps.setter
+    def max_episode_steps(self, limit: Any) -> None:
+        if limit is not None and not isinstance(limit, property):  # None means that no limit was passed
+            self.limit = limit
+
+
 def register() -> None:
     """Register every world as `rl_lab/<name>-v0`, for gym.make and gym.make_vec."""
-    for name in worlds.names():
+    for name in world_registry.names():
         identity = f"{NAMESPACE}/{name}-v0"
         if identity not in registry:
-            register_id(
+            registry[identity] = WorldSpec(
                 identity,
                 entry_point="rl_lab.adapters.gymnasium:LabEnv",
                 vector_entry_point="rl_lab.adapters.gymnasium:LabVectorEnv",
@@ -28,9 +48,9 @@ def register_pettingzoo() -> None:
     """
     import pettingzoo
 
-    for name in worlds.names():
+    for name in world_registry.names():
         identity = f"{NAMESPACE}/{name}-v0"
         if identity not in pettingzoo.aec_registry:
-            made = {"kwargs": {"world": name}}
-            pettingzoo.register("aec", identity, "rl_lab.adapters.pettingzoo:env", **made)
-            pettingzoo.register("parallel", identity, "rl_lab.adapters.pettingzoo:parallel_env", **made)
+            arguments = {"kwargs": {"world": name}}
+            pettingzoo.register("aec", identity, "rl_lab.adapters.pettingzoo:env", **arguments)
+            pettingzoo.register("parallel", identity, "rl_lab.adapters.pettingzoo:parallel_env", **arguments)

@@ -1,1 +1,1 @@
-"""Benchmarks: the lab and installed peers on the same work, taking turns; and how long a world takes to be solved."""
+"""Benchmarks of the lab and of installed peers on the same work, and of the time until a world is solved."""

@@ -1,7 +1,6 @@
-"""`rl-lab bench env`, `rollout` and `train`: the lab and installed peers on the same work, in alternation.
+"""The benchmarks `env`, `rollout` and `train`, which measure the lab and installed peers in alternation.
 
-Three kinds, never mixed: `env` steps worlds with random actions, `rollout` adds the policy's choice of actions,
-`train` is end to end.
+`env` steps environments with random actions, `rollout` adds the policy's actions, and `train` includes updates.
 """
 
 from __future__ import annotations
@@ -11,74 +10,75 @@ import importlib.util
 from collections.abc import Collection
 from typing import Any
 
-from .. import worlds as by_name
-from ..names import UsageError, nearest
-from . import games, jitted, learning, stepping
-from .rounds import alternate
-from .settings import MANY, SETTINGS, Setting, named
+from rl_lab.bench import env_throughput, peer_gymnax, peers_multiagent, train_throughput
+from rl_lab.bench.settings import MANY, SETTINGS, Setting, named
+from rl_lab.bench.timing import alternate
+from rl_lab.core.errors import UsageError, nearest
+from rl_lab.engine import world_registry
 
-PEERS = {"env": tuple(stepping.PEERS), "rollout": learning.PEERS, "train": learning.PEERS}
-_LEARNS_ALONE = SETTINGS["small"]  # what a peer is given where no setting is named: its users' usual sizes
+PEERS = {"env": tuple(env_throughput.PEERS), "rollout": train_throughput.PEERS, "train": train_throughput.PEERS}
+_PEER_DEFAULT = SETTINGS["small"]  # the setting of peers where none is named, with sizes that are usual for them
 
 
 def bench(
     kind: str,
     world: str,
     *,
-    worlds: int = 1024,
+    num_envs: int = 1024,
     setting: str = "",
     against: tuple[str, ...] = (),
     rounds: int = 5,
     seconds: float = 1.0,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a row a contender, the lab first; see `rounds` for its entries. Raises UsageError for peers that cannot.
+    """Return a row for each contender, the lab first; `timing.alternate` describes the rows.
 
-    Learners are all given the setting; without one, the lab has so many worlds, and peers what suits them. `threads`
-    are torch's.
+    All learners have the same setting. Without a setting, the lab has `num_envs` environments, and peers have a setting
+    that is usual for them. `threads` is the number of torch's threads. Raises UsageError as `check` does.
     """
     check(kind, world, against)
     if kind == "env":
-        several = len(by_name.load(world).agents) > 1
-        face = games.face if several else stepping.lab_vector
-        contenders = [stepping.engine(world, worlds), face(world, worlds)]
-        contenders += [stepping.PEERS[peer](world, worlds) for peer in against]
-        # Peers compare with the lab through the same interface, which is the last of the lab's own contenders.
+        is_multi_agent = len(world_registry.load(world).agents) > 1
+        interface = peers_multiagent.face if is_multi_agent else env_throughput.lab_vector
+        contenders = [env_throughput.engine(world, num_envs), interface(world, num_envs)]
+        contenders += [env_throughput.PEERS[peer](world, num_envs) for peer in against]
+        # Peers are compared with the lab through the same interface, which is contender 1.
         return alternate(contenders, 1, rounds=rounds, seconds=seconds)
-    own, theirs = sizes(setting, worlds)
-    if kind == "rollout" and own.agent != "ppo":
-        raise UsageError(f"bench rollout measures PPO's rollouts; setting {setting} is {own.agent}'s")
-    contenders = [learning.contender("lab", kind, world, own)]
-    contenders += [
-        learning.contender(p, kind, world, own if p == "stock" else theirs, threads=threads) for p in against
-    ]
+    lab_setting, peer_setting = sizes(setting, num_envs)
+    if kind == "rollout" and lab_setting.agent != "ppo":
+        raise UsageError(f"bench rollout measures PPO's rollouts; setting {setting} is {lab_setting.agent}'s")
+    contenders = [train_throughput.contender("lab", kind, world, lab_setting)]
+    for peer in against:
+        peers_own = lab_setting if peer == "stock" else peer_setting
+        contenders.append(train_throughput.contender(peer, kind, world, peers_own, threads=threads))
     if setting:
         contenders = [dataclasses.replace(c, more={"setting": setting}) for c in contenders]
     return alternate(contenders, 0, rounds=rounds, seconds=seconds)
 
 
-def sizes(setting: str, worlds: int) -> tuple[Setting, Setting]:
-    """Return the lab's setting and the peers': one and the same where it is named."""
+def sizes(setting: str, num_envs: int) -> tuple[Setting, Setting]:
+    """Return the settings of the lab and of the peers, which are the same where a setting is named."""
     if setting:
         return named(setting), named(setting)
-    # Big batches keep a learner busy where there are many worlds; few worlds take the peers' setting.
-    own = SETTINGS["wide" if worlds >= MANY else "small"]
-    return dataclasses.replace(own, worlds=worlds), _LEARNS_ALONE
+    # With many environments, a learner needs large minibatches. With few, the lab has the setting of the peers.
+    lab_setting = SETTINGS["wide" if num_envs >= MANY else "small"]
+    return dataclasses.replace(lab_setting, num_envs=num_envs), _PEER_DEFAULT
 
 
 def check(kind: str, world: str, against: Collection[str]) -> None:
-    """Raise UsageError for a peer that is unknown, not installed or without this world."""
+    """Raise UsageError for a peer that is unknown, is not installed or does not have this world."""
     for peer in against:
         if peer not in PEERS[kind]:
             raise UsageError(f"bench {kind} has no peer {peer!r}; {nearest(peer, PEERS[kind])}")
-        if importlib.util.find_spec(learning.MODULES.get(peer, peer)) is None:
+        if importlib.util.find_spec(train_throughput.MODULES.get(peer, peer)) is None:
             extra = {"sbx": "sbx", "gymnax": "gymnax"}.get(peer, "bench")
             raise UsageError(f"{peer} is not installed: pip install 'rl-lab[{extra}]'")
         if kind == "env":
-            known = jitted.IDS if peer == "gymnax" else games.PEERS.get(peer, stepping.ORIGINALS)
+            known = peer_gymnax.IDS if peer == "gymnax" else peers_multiagent.PEERS.get(peer, env_throughput.ORIGINALS)
             if world not in known:
                 raise UsageError(f"{peer} has no {world}; {nearest(world, known)}")
-        elif not learning.known(peer, world):
-            raise UsageError(f"{peer} has no {world}; {nearest(world, [*stepping.ORIGINALS, *games.PEERS['minatar']])}")
-    if kind != "env" and len(by_name.load(world).agents) > 1:
+        elif not train_throughput.known(peer, world):
+            names = [*env_throughput.ORIGINALS, *peers_multiagent.PEERS["minatar"]]
+            raise UsageError(f"{peer} has no {world}; {nearest(world, names)}")
+    if kind != "env" and len(world_registry.load(world).agents) > 1:
         raise UsageError(f"{world} has several agents: bench {kind} measures worlds of one, bench env all")

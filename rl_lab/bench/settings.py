@@ -1,38 +1,38 @@
-"""The work that learners are timed on: one table, from which every contender takes its sizes."""
+"""Settings of the benchmarks of learners: one table, from which every contender takes its hyperparameters."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ..names import UsageError, nearest
+from rl_lab.core.errors import UsageError, nearest
 
-NETWORK = ("policy", "net_arch", "activation")  # how a config names a network; the libraries have words of their own
+NETWORK = ("policy", "net_arch", "activation")  # fields of a Config for which the libraries have other names
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An algorithm, the worlds in its batch, and all hyperparameters that decide how much it computes.
+    """An algorithm, its number of environments, and all hyperparameters that affect the amount of computation.
 
-    `config` has the names of the agent's Config, which are Stable-Baselines3's but for the network's.
+    `config` has the names of the agent's Config, which are those of Stable-Baselines3 except for the network.
     """
 
     agent: str
-    worlds: int
+    num_envs: int
     config: dict[str, Any]
 
     def arguments(self) -> dict[str, Any]:
-        """Return the hyperparameters that Stable-Baselines3 and SBX know by the same names."""
+        """Return the hyperparameters that have the same names in Stable-Baselines3 and SBX."""
         return {name: value for name, value in self.config.items() if name not in NETWORK}
 
-    def shown(self) -> str:
-        """Return the sizes in a few words."""
+    def describe(self) -> str:
+        """Return a short description of the sizes."""
         c = self.config
         network = "MinAtar CNN" if c["policy"] == "cnn" else "MLP " + "-".join(map(str, c["net_arch"]))
         if self.agent == "dqn":
             sizes = f"minibatch {c['batch_size']}, {c['gradient_steps']} gradient step every {c['train_freq']} steps"
-            return f"{self.worlds} world, {sizes}, {network}"
-        sizes = f"{self.worlds:,} worlds x {c['n_steps']} steps, minibatch {c['batch_size']:,}"
+            return f"{self.num_envs} world, {sizes}, {network}"
+        sizes = f"{self.num_envs:,} worlds x {c['n_steps']} steps, minibatch {c['batch_size']:,}"
         return f"{sizes}, {c['n_epochs']} epoch{'s' * (c['n_epochs'] > 1)}, {network}"
 
 
@@ -59,7 +59,7 @@ _DQN = {
     "train_freq": 4,
     "gradient_steps": 1,
     "target_update_interval": 10_000,
-    # At its lowest from the start: a policy that still acts at random has no network to ask, and that is not the work.
+    # The final rate from the start, because a random action needs no forward pass, which the benchmark is to measure.
     "exploration_initial_eps": 0.05,
     "exploration_final_eps": 0.05,
     "policy": "mlp",
@@ -68,8 +68,8 @@ _DQN = {
 }
 
 
-def _ppo(worlds: int, steps: int, minibatch: int, epochs: int, **more: Any) -> Setting:
-    return Setting("ppo", worlds, {**_PPO, "n_steps": steps, "batch_size": minibatch, "n_epochs": epochs, **more})
+def _ppo(num_envs: int, steps: int, minibatch: int, epochs: int, **more: Any) -> Setting:
+    return Setting("ppo", num_envs, {**_PPO, "n_steps": steps, "batch_size": minibatch, "n_epochs": epochs, **more})
 
 
 SETTINGS = {
@@ -81,11 +81,11 @@ SETTINGS = {
     "flat": _ppo(64, 128, 1024, 4),
     "dqn": Setting("dqn", 1, _DQN),
 }
-MANY = 256  # worlds from which on `wide` is what a user would choose
+MANY = 256  # number of environments from which `wide` is the default setting
 
 
 def named(name: str) -> Setting:
-    """Return a setting; UsageError, with the nearest name, where there is none."""
+    """Return a setting by name. Raises UsageError, with the nearest name, for an unknown one."""
     if name not in SETTINGS:
         raise UsageError(f"no setting {name!r}; {nearest(name, SETTINGS)}")
     return SETTINGS[name]

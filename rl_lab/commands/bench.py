@@ -21,7 +21,7 @@ _TITLES = {"env": "env-only", "rollout": "rollout", "train": "end-to-end trainin
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("target", metavar="WORLD", help="a scenario for solve")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the scenario (solve)")
@@ -43,87 +43,91 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measure and print."""
-    from ..names import UsageError
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark and print its rows."""
+    from rl_lab.core.errors import UsageError
 
-    if given.rounds < 1 or not 0 < given.seconds < 3600 or not 1 <= given.seeds <= 1000:
+    if args.rounds < 1 or not 0 < args.seconds < 3600 or not 1 <= args.seeds <= 1000:
         raise UsageError("--rounds is at least 1, --seconds more than 0, --seeds 1 to 1000")
-    if given.threads is not None and not 1 <= given.threads <= 1024:
+    if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError("--threads is 1 to 1024")
-    for word, wanted, asked in (
-        ("--starts", "train", given.starts),
-        ("--command", "solve", given.command),
-        (" ".join(given.overrides), "solve", given.overrides),
+    for word, kind, is_set in (
+        ("--starts", "train", args.starts),
+        ("--command", "solve", args.command),
+        (" ".join(args.overrides), "solve", args.overrides),
     ):
-        if asked and given.kind != wanted:
-            raise UsageError(f"{word} is for bench {wanted}")
-    rows = _solve(given) if given.kind == "solve" else _compare(given)
-    if given.json:
+        if is_set and args.kind != kind:
+            raise UsageError(f"{word} is for bench {kind}")
+    rows = _solve(args) if args.kind == "solve" else _compare(args)
+    if args.json:
         print(json.dumps({"rows": rows}))
     return 0
 
 
-def _compare(given: argparse.Namespace) -> list[dict[str, Any]]:
-    from .. import worlds as by_name
-    from ..bench.compare import bench
-    from ..bench.settings import SETTINGS
-    from ..bench.starts import starts
-    from ..names import UsageError, nearest
+def _compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from rl_lab.bench.compare import bench
+    from rl_lab.bench.settings import SETTINGS
+    from rl_lab.bench.startup_time import starts
+    from rl_lab.core.errors import UsageError, nearest
+    from rl_lab.engine import world_registry
 
-    if given.target not in by_name.names():
-        raise UsageError(f"no world {given.target!r}; {nearest(given.target, by_name.names())}")
-    if given.setting and (given.kind == "env" or given.worlds is not None):
+    if args.target not in world_registry.names():
+        raise UsageError(f"no world {args.target!r}; {nearest(args.target, world_registry.names())}")
+    if args.setting and (args.kind == "env" or args.worlds is not None):
         raise UsageError("--setting is for bench rollout and train, and says how many worlds: leave --worlds out")
-    if given.setting and given.setting not in SETTINGS:
-        raise UsageError(f"no setting {given.setting!r}; {nearest(given.setting, SETTINGS)}")
-    worlds = given.worlds if given.worlds is not None else 4096 if given.kind == "env" else 1024
-    if not 1 <= worlds < 2**24:
+    if args.setting and args.setting not in SETTINGS:
+        raise UsageError(f"no setting {args.setting!r}; {nearest(args.setting, SETTINGS)}")
+    num_envs = args.worlds if args.worlds is not None else 4096 if args.kind == "env" else 1024
+    if not 1 <= num_envs < 2**24:
         raise UsageError("--worlds is 1 to 16777215")
-    against = tuple(name for name in given.vs.split(",") if name)
-    if given.starts:
-        if not given.setting:
+    against = tuple(name for name in args.vs.split(",") if name)
+    if args.starts:
+        if not args.setting:
             raise UsageError(f"--starts needs --setting, one of {', '.join(SETTINGS)}")
-        rows = starts(given.target, given.setting, against=against, rounds=given.rounds)
+        rows = starts(args.target, args.setting, against=against, rounds=args.rounds)
         title = "seconds to the first update"
     else:
-        sizes = {"worlds": worlds, "setting": given.setting, "threads": given.threads}
-        named = {"against": against, "rounds": given.rounds, "seconds": given.seconds, **sizes}
-        rows = bench(given.kind, given.target, **named)
-        title = f"{_TITLES[given.kind]}, steps per second"
-    if not given.json:
-        print(f"{given.target}, {title} (median of {given.rounds} rounds, lowest to highest)")
+        sizes = {"num_envs": num_envs, "setting": args.setting, "threads": args.threads}
+        options = {"against": against, "rounds": args.rounds, "seconds": args.seconds, **sizes}
+        rows = bench(args.kind, args.target, **options)
+        title = f"{_TITLES[args.kind]}, steps per second"
+    if not args.json:
+        print(f"{args.target}, {title} (median of {args.rounds} rounds, lowest to highest)")
         for row in rows:
             print(_line(row))
     return rows
 
 
-def _solve(given: argparse.Namespace) -> list[dict[str, Any]]:
-    from ..bench.solve import command, score_of, solve
-    from ..scenario import compose
+_SEEDS = 6  # minimum for a 95% interval of a median
 
-    scenario = compose(given.target, given.overrides)
-    if given.command:
-        rows = command(scenario, [given.target, *given.overrides], seeds=given.seeds)
-        if not given.json:
+
+def _solve(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from rl_lab.bench.time_to_solve import command, score_of, solve
+    from rl_lab.experiments.compose import compose
+
+    scenario = compose(args.target, args.overrides)
+    if args.command:
+        rows = command(scenario, [args.target, *args.overrides], seeds=args.seeds)
+        if not args.json:
             print("\n".join(map(_line, rows)))
         return rows
-    if given.json:
-        return solve(scenario, seeds=given.seeds)
+    if args.json:
+        return solve(scenario, seeds=args.seeds)
     print(f"{scenario.name}, {scenario.agent}: until {score_of(scenario):g} is reached, in seconds of training alone")
-    rows = solve(scenario, seeds=given.seeds, tell=lambda outcome: print(_seed(outcome), flush=True))
-    whole = rows[-1]
-    print(f"  {whole['solved']} of {whole['seeds']} seeds; median, and its 95% interval over seeds:")
-    for name, shown in (("training_seconds", "s of training"), ("seconds", "s with evaluation"), ("steps", "steps")):
-        print(f"    {_times(whole[name], ',.0f' if name == 'steps' else '.2f')} {shown}")
-    print(f"    {whole['conditions']}")
+    rows = solve(scenario, seeds=args.seeds, tell=lambda outcome: print(_seed(outcome), flush=True))
+    total = rows[-1]
+    ends = "its 95% interval over seeds" if total["seeds"] >= _SEEDS else "the lowest and the highest: too few for more"
+    print(f"  {total['solved']} of {total['seeds']} seeds; median, and {ends}:")
+    for name, label in (("training_seconds", "s of training"), ("seconds", "s with evaluation"), ("steps", "steps")):
+        print(f"    {_times(total[name], ',.0f' if name == 'steps' else '.2f')} {label}")
+    print(f"    {total['conditions']}")
     return rows
 
 
 def _seed(outcome: Any) -> str:
-    reached = "" if outcome.solved else f"   NOT solved: {outcome.score:g} in the end"
-    took = f"{outcome.training_seconds:7.2f} s  ({outcome.seconds:.2f} s with evaluation)"
-    return f"  seed {outcome.seed:<3} {outcome.steps:>11,} steps  {took}{reached}"
+    note = "" if outcome.solved else f"   NOT solved: {outcome.score:g} in the end"
+    seconds = f"{outcome.training_seconds:7.2f} s  ({outcome.seconds:.2f} s with evaluation)"
+    return f"  seed {outcome.seed:<3} {outcome.steps:>11,} steps  {seconds}{note}"
 
 
 def _times(figure: dict[str, Any], form: str) -> str:

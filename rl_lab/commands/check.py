@@ -1,8 +1,9 @@
 """Check a world, or an environment of your own, for what learning and evaluation rely on.
 
 TARGET is a world's name, or module:Name (file.py:Name) of a Gymnasium or PettingZoo environment or of a world that you
-wrote; naming it imports it.
-  rl-lab check catch      rl-lab check mine.envs:Maze      rl-lab check maze.py:world
+wrote, or file.py where it has only one, or gym:ID, gym:module:ID or pettingzoo:ID of a registered environment. Naming
+a module or a file imports it.
+  rl-lab check catch      rl-lab check mine.envs:Maze      rl-lab check maze.py:world      rl-lab check gym:mine:Maze-v0
 """
 
 from __future__ import annotations
@@ -12,61 +13,83 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..check import Result
+    from rl_lab.checks.subject import Result
 
 NAME = "check"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
     parser.add_argument("target", metavar="TARGET")
     parser.add_argument("--quick", action="store_true", help="seconds instead of a minute: fewer states are looked at")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print what comes of every property; 1 if one fails."""
+def run(args: argparse.Namespace) -> int:
+    """Print the result of every property; return 1 where one fails."""
     results = []
-    # What a world or an environment prints is not part of the one object that --json promises.
-    with contextlib.redirect_stdout(sys.stderr) if given.json else contextlib.nullcontext():
-        for result in _results(given.target, given.quick):
+    # With --json, stdout has one JSON object, so the output of a world or an environment goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        for result in _results(args.target, args.quick):
             results.append(result)
-            if given.json:
+            if args.json:
                 continue
             note = f"  ({result.findings[0]})" if result.status == "skip" else ""
             print(f"{result.status:<4}  {result.name}{note}", flush=True)
             if result.status == "fail":
                 print("".join(f"      {finding}\n" for finding in result.findings), end="", flush=True)
     failed = [result.name for result in results if result.status == "fail"]
-    if given.json:
-        shown = [{"name": r.name, "status": r.status, "findings": list(r.findings)} for r in results]
-        print(json.dumps({"target": given.target, "ok": not failed, "properties": shown}))
+    if args.json:
+        properties = [{"name": r.name, "status": r.status, "findings": list(r.findings)} for r in results]
+        print(json.dumps({"target": args.target, "ok": not failed, "properties": properties}))
     else:
         passed = sum(result.status == "pass" for result in results)
-        print(f"\n{given.target}: {passed} passed, {len(failed)} failed")
+        print(f"\n{args.target}: {passed} passed, {len(failed)} failed")
     return int(bool(failed))
 
 
 def _results(target: str, quick: bool) -> Iterator[Result]:
-    from .. import worlds
-    from ..check import FULL, QUICK, check_world, manageable, run
-    from ..check_env import check_env, load
-    from ..names import UsageError, nearest
-    from ..world import World
+    from rl_lab.checks.subject import FULL, QUICK
+    from rl_lab.checks.suite import check_world, run, shrunk
+    from rl_lab.checks.third_party import check_env
+    from rl_lab.core.errors import UsageError, nearest
+    from rl_lab.core.world import World
+    from rl_lab.engine import user_code, world_registry
 
     effort = QUICK if quick else FULL
-    if ":" not in target and target not in worlds.names():
-        raise UsageError(f"no world {target!r}; {nearest(target, worlds.names())}, or module:Name of your own")
-    found = []
+    alone = ":" not in target and target.endswith(".py")
+    if alone and not Path(target).is_file():
+        raise UsageError(f"no file {target}")
+    if ":" not in target and not alone and target not in world_registry.names():
+        raise UsageError(f"no world {target!r}; {nearest(target, world_registry.names())}, or module:Name of your own")
+    loaded = []
 
-    def loads() -> list[str]:
-        found.append(load(target) if ":" in target else worlds.load(target))
+    def load_target() -> list[str]:
+        code = user_code.name_typed(target) if alone else None
+        loaded.append(_load(target) if code is None else user_code.load(code.world))
         return []
 
-    result = run("it loads", loads)
+    result = run("it loads", load_target)
     yield result
     if result.status == "pass":
-        (it,) = found
-        yield from check_world(manageable(it), effort) if isinstance(it, World) else check_env(it, effort)
+        (subject,) = loaded
+        yield from check_world(shrunk(subject), effort) if isinstance(subject, World) else check_env(subject, effort)
+
+
+def _load(target: str) -> Any:
+    """Return a world, or a class or function that makes an environment. Raises ValueError where there is none."""
+    from rl_lab.adapters import pettingzoo_registry
+    from rl_lab.core.imports import load
+    from rl_lab.engine import world_registry
+
+    if target.startswith(pettingzoo_registry.PREFIX):
+        return pettingzoo_registry.find(target)[1]
+    if target.startswith("gym:"):
+        import gymnasium
+
+        return partial(gymnasium.make, target.removeprefix("gym:"))
+    return load(target) if ":" in target else world_registry.load(target)

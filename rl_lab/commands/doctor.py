@@ -1,4 +1,4 @@
-"""Check that this machine has all the lab needs, and say what to do where it has not."""
+"""Check that this machine has everything that the lab needs, and give advice where something is missing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ NAME = "doctor"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+    """Define no arguments."""
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the checks; 1 if one failed."""
-    from ..doctor import examine
+def run(args: argparse.Namespace) -> int:
+    """Print the results of the checks; return 1 where one failed."""
+    from rl_lab.checks.doctor import examine
 
     checks = examine()
     failed = any(check["status"] == "fail" for check in checks)
-    if given.json:
+    if args.json:
         print(json.dumps({"ok": not failed, "checks": checks}))
         return int(failed)
     for check in checks:

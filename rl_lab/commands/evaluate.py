@@ -1,8 +1,9 @@
-"""Measure an agent: exactly so many episodes, on seeds that no training sees.
+"""Evaluate an agent in a fixed number of episodes, whose seeds training does not use.
 
-TARGET is a run's folder (the agent it kept), a checkpoint's folder inside one, or an agent that needs no training:
+TARGET is a run (RUN: its best agent; RUN@STEP: its checkpoint of that step), the folder of a checkpoint in a run, or
+an agent that is not trained:
   rl-lab evaluate runs/cartpole-ppo-s0-...      rl-lab evaluate scripted world=cartpole
-Overrides are those of train: evaluation.episodes=1000  evaluation.deterministic=false  world.params.gravity=5
+Overrides are those of train: evaluation.episodes=1000  evaluation.actions=sampled  world.params.gravity=5
 """
 
 from __future__ import annotations
@@ -15,48 +16,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..agent import Agent
-    from ..run import Run
-    from ..scenario import Scenario
+    from rl_lab.core.agent import Agent
+    from rl_lab.experiments.run_dir import Run
+    from rl_lab.experiments.scenario import Scenario
+
+from rl_lab.engine.user_code import add_option
 
 NAME = "evaluate"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
+    add_option(parser)
     parser.add_argument("target", metavar="TARGET")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--out", type=Path, help="folder for episodes.jsonl and summary.json; a run's own by default")
     parser.add_argument("--video", action="store_true", help="film the best, median and worst episode")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Evaluate."""
-    from ..assembly import measure
-    from ..evaluate import table
-    from ..film import film_ranked
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the agent, and print and save the result."""
+    from rl_lab.commands.train import show_failures
+    from rl_lab.core.files import require_writable
+    from rl_lab.evaluation.episode_videos import VideoFiles, film_evaluation
+    from rl_lab.evaluation.evaluate import table
+    from rl_lab.experiments.build import evaluate_scenario
 
-    agent, scenario, run, step = find_agent(given.target, given.overrides)
-    evaluation = measure(agent, scenario, None if given.json else _progress)
-    out = given.out
+    agent, scenario, run, step = find_agent(args.target, args.overrides)
+    if args.out is not None:
+        require_writable(args.out, "--out")
+    evaluation = evaluate_scenario(agent, scenario, None if args.json else _progress)
+    out = args.out
     if out is None and run is not None and not _changed(scenario, run):
         out = run.evaluation(step)
     if out is not None:
         evaluation.save(out)
-    videos: dict[str, Path] = {}
-    if given.video:
-        videos = film_ranked(evaluation, out / "videos" if out is not None else Path("videos"))
-    if given.json:
-        shown = {
+    if not args.json:
+        print(table(evaluation.summary))
+        if out is not None:
+            print(f"  saved    {out}", flush=True)
+    films = VideoFiles({}, {})
+    if args.video:
+        films = film_evaluation(evaluation, out / "videos" if out is not None else Path("videos"))
+        show_failures(films.failures)
+    if args.json:
+        outputs = {
             "out": str(out) if out else None,
-            "videos": {name: str(path) for name, path in videos.items()},
+            "videos": {name: str(path) for name, path in films.paths.items()},
+            **({"video_failures": films.failures} if films.failures else {}),
         }
-        print(json.dumps({**evaluation.summary, **shown}))
-        return 0
-    print(table(evaluation.summary))
-    for name, path in {**({"saved": out} if out else {}), **videos}.items():
-        print(f"  {name:<7}  {path}")
-    return 0
+        print(json.dumps({**evaluation.summary, **outputs}))
+    else:
+        for name, path in films.paths.items():
+            print(f"  {name:<7}  {path}")
+    return int(args.require_video and bool(films.failures))
 
 
 def _progress(done: int, total: int) -> None:
@@ -70,58 +84,69 @@ def _progress(done: int, total: int) -> None:
 
 
 def _changed(scenario: Scenario, run: Run) -> bool:
-    """Say whether the worlds or the policy's mode are not those of the run: such figures are not the run's own."""
-    own = run.scenario()
-    same = dataclasses.replace(scenario.evaluation, episodes=own.evaluation.episodes) == own.evaluation
-    game = (scenario.opponent, scenario.role) == (own.opponent, own.role)
-    return not (same and game and scenario.world == own.world and scenario.params == own.params)
+    """Return whether the world, the opponent or the settings differ from the run's, which then does not save it."""
+    trained = run.scenario()
+    same_evaluation = (
+        dataclasses.replace(scenario.evaluation, episodes=trained.evaluation.episodes) == trained.evaluation
+    )
+    same_opponent = (scenario.opponent, scenario.role) == (trained.opponent, trained.role)
+    same_world = scenario.world == trained.world and scenario.params == trained.params
+    return not (same_evaluation and same_opponent and same_world)
 
 
 def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run | None, int]:
-    """Return the agent meant by a target, the scenario it is for, its run if it has one, and its step.
+    """Return the agent that a target names, its scenario, its run or None, and its step.
 
-    Raises UsageError for a target that is none of the three.
+    Raises UsageError for a target that is neither a run, nor a checkpoint, nor an agent that is not trained.
     """
-    from .. import batch, catalogue
-    from ..names import UsageError, nearest
-    from ..run import every
-    from ..scenario import compose
-    from ..trained import load_agent, locate
+    from rl_lab.adapters import make
+    from rl_lab.core import agent_registry
+    from rl_lab.core.errors import UsageError, nearest
+    from rl_lab.experiments.agent_loading import load_agent
+    from rl_lab.experiments.checkpoint_lookup import is_named, locate
+    from rl_lab.experiments.compose import compose
+    from rl_lab.experiments.run_dir import list_runs
 
-    path = Path(target)
-    if target in catalogue.names():
+    if target in agent_registry.names():
         scenario = _of_agent(target, overrides, compose)
-        factory: Any = catalogue.load(target)
+        factory: Any = agent_registry.load(target)
         try:
-            worlds = batch.make(scenario.world, 1, scenario.params)
-            return factory.make(scenario.config, worlds.world), scenario, None, 0
+            envs = make.make(scenario.world, 1, scenario.params)
+            return factory.make(scenario.config, envs.world), scenario, None, 0
         except ValueError as error:
             raise UsageError(str(error)) from None
-    if not path.exists() and not any(r.path.name.startswith(target) for r in every()):
-        known = {*catalogue.names(), *(str(r.path) for r in every())}
+    if not is_named(target):
+        known = {*agent_registry.names(), *(str(r.path) for r in list_runs())}
         raise UsageError(f"no run or agent {target!r}; {nearest(target, known)}")
-    run, folder = locate(target)
+    location = locate(target)
+    run = location.run
     scenario = compose(str(run.path / "config.yaml"), overrides)
     if scenario.agent != run.scenario().agent:
         raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
-    own = run.scenario()
-    if own.role and scenario.role != own.role:
-        raise UsageError(f"{target} was trained as {own.role}; role= cannot be changed")
-    if scenario.policies != own.policies:
+    trained = run.scenario()
+    if trained.role and scenario.role != trained.role:
+        raise UsageError(f"{target} was trained as {trained.role}; role= cannot be changed")
+    if scenario.policies != trained.policies:
         raise UsageError(f"{target} has its own policies; policies= cannot be changed")
-    # Whoever it meets now, it sits where it was trained to sit.
-    trained = dataclasses.replace(scenario, opponent=own.opponent, role=own.role, policies=own.policies)
-    agent, step = load_agent(folder, trained)
+    # The agent is loaded for the seats of its training, which another opponent does not change.
+    seats: dict[str, Any] = {
+        "opponent": trained.opponent,
+        "role": trained.role,
+        "policies": trained.policies,
+        "league": trained.league,
+    }
+    seated = dataclasses.replace(scenario, **seats)
+    agent, step = load_agent(location.folder, seated)
     return agent, scenario, run, step
 
 
 def _of_agent(name: str, overrides: list[str], compose: Any) -> Any:
-    from .. import catalogue
-    from ..names import UsageError
+    from rl_lab.core import agent_registry
+    from rl_lab.core.errors import UsageError
 
     worlds = [o.partition("=")[2] for o in overrides if o.startswith("world=")]
     if not worlds:
         raise UsageError(f"say which world {name} is for: add world=NAME")
-    if catalogue.learns(name):
+    if agent_registry.learns(name):
         raise UsageError(f"{name} must be trained first: rl-lab train {worlds[-1]} agent={name}")
     return compose(worlds[-1], [*overrides, f"agent={name}"])

@@ -1,4 +1,4 @@
-"""List worlds, agents, scenarios or runs.
+"""List worlds, agents, scenarios or runs; `list agents ppo` lists an agent's hyperparameters.
 
 The speed of worlds is what was measured on this machine, in one thread; --measure does that for those not measured yet.
 """
@@ -8,9 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..names import one_line
+from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.text_table import format_table
+
+if TYPE_CHECKING:
+    from rl_lab.core.world import World
 
 NAME = "list"
 KINDS = ("worlds", "agents", "scenarios", "runs")
@@ -19,6 +25,13 @@ KINDS = ("worlds", "agents", "scenarios", "runs")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("name", nargs="?", help="of an agent: list its hyperparameters")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="of worlds: say why they are not stepped by vector instructions",
+    )
     parser.add_argument("--measure", action="store_true", help="measure worlds' speeds: compiles them, seconds each")
 
 
@@ -26,7 +39,18 @@ def run(given: argparse.Namespace) -> int:
     """Print the table."""
     if given.measure:
         _measure()
-    items = {"worlds": _worlds, "agents": _agents, "scenarios": _scenarios, "runs": _runs}[given.kind]()
+    if given.name is None:
+        tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "worlds": partial(_worlds, given.verbose),
+            "agents": _agents,
+            "scenarios": _scenarios,
+            "runs": _runs,
+        }
+        items = tables[given.kind]()
+    elif given.kind == "agents":
+        items = _hyperparameters(given.name)
+    else:
+        raise UsageError(f"list {given.kind} takes no name; list agents NAME lists hyperparameters")
     if given.json:
         print(json.dumps({"items": items}))
         return 0
@@ -35,10 +59,8 @@ def run(given: argparse.Namespace) -> int:
         return 0
     columns = list(items[0])
     cells = [columns, *([_cell(item[c]) for c in columns] for item in items)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(columns))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    unmeasured = sum(item.get("steps/s", "") is None for item in items)
+    print(format_table(cells, range(len(columns))))
+    unmeasured = sum(item.get("steps/s", "") is None and item.get("agents") is not None for item in items)
     if unmeasured:
         what = f"{unmeasured} world{'s' * (unmeasured != 1)}"
         print(f"\nspeed of {what}: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr)
@@ -48,15 +70,23 @@ def run(given: argparse.Namespace) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.2f}" if isinstance(value, float) else one_line(value)
+    if isinstance(value, float):
+        # Hyperparameters may be small, scores are rounded.
+        return f"{value:.2f}" if abs(value) >= 1 or value == round(value, 2) else f"{value:.4g}"
+    return one_line(value)
 
 
 def _measure() -> None:
-    from .. import speeds, worlds
+    from rl_lab.bench import throughput_cache
+    from rl_lab.engine import world_registry
 
-    for name in worlds.names():
-        if name not in speeds.known():
-            print(f"{name}: {speeds.measure(name) / 1e6:,.1f} M steps/s", file=sys.stderr, flush=True)
+    for name in world_registry.names():
+        if name not in throughput_cache.known():
+            try:
+                shown = f"{throughput_cache.measure(name) / 1e6:,.1f} M steps/s"
+            except Exception as error:  # the others are measured all the same
+                shown = one_line(f"not measured: {error}")
+            print(f"{name}: {shown}", file=sys.stderr, flush=True)
 
 
 def _spaces(joined: Any, each: tuple[Any, ...], text: Any) -> str:
@@ -71,84 +101,149 @@ def _taken(space: Any) -> str:
     return f"{space.n} choices" if hasattr(space, "n") else f"{space.shape[0]} numbers"
 
 
-def _worlds() -> list[dict[str, Any]]:
-    from .. import speeds, worlds
+def _row(name: str, make: Callable[[], dict[str, Any]], columns: str, told: str) -> dict[str, Any]:
+    """Return a row of the table or, where making it fails, one that says so in the column `told`."""
+    try:
+        return make()
+    except (Exception, SystemExit) as error:
+        text = (
+            str(error)
+            if isinstance(error, UsageError) or type(error).__name__ == "WorldError"
+            else f"{type(error).__name__}: {error}"
+        )
+        return {**dict.fromkeys(columns.split("|")), "name": name, told: one_line(f"broken: {text}")}
 
-    known = speeds.known()
-    loaded = [worlds.load(name) for name in worlds.names()]
-    return [
-        {
+
+def _worlds(verbose: bool) -> list[dict[str, Any]]:
+    from rl_lab.bench import throughput_cache
+    from rl_lab.engine import vectorization, world_registry
+
+    known = throughput_cache.known()
+
+    def world(name: str) -> dict[str, Any]:
+        w = world_registry.load(name)
+        return {
             "name": w.name,
             "agents": len(w.agents),
-            "moves": "in turn" if w.turns else "together" if len(w.agents) > 1 else None,
+            "moves": "in turn" if w.current_player_field else "together" if len(w.agents) > 1 else None,
             "observation": _spaces(w.observation, w.observation_spaces, _observed),
             "action": _spaces(w.action, w.action_spaces, _taken),
             "horizon": w.horizon or None,
             "solved": w.solved,
             "expert": "yes" if w.expert else "no",
             "steps/s": f"{known[w.name] / 1e6:,.1f} M" if w.name in known else None,
+            **({"stepping": stepping(w)} if verbose else {}),
             "what": w.doc.partition("\n")[0].partition(": ")[2].rstrip("."),
         }
-        for w in loaded
-    ]
+
+    def stepping(w: World) -> str:
+        reason = vectorization.why_not_vectorized(w)
+        return f"not vectorised: {reason}" if reason else "vectorised"
+
+    columns = f"name|agents|moves|observation|action|horizon|solved|expert|steps/s|{'stepping|' * verbose}what"
+    return [_row(name, partial(world, name), columns, "what") for name in world_registry.names()]
 
 
 def _agents() -> list[dict[str, Any]]:
     import dataclasses
 
-    from .. import catalogue
+    from rl_lab.core import agent_registry
+
+    def agent(name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "learns": "yes" if agent_registry.learns(name) else "no",
+            "hyperparameters": len(dataclasses.fields(agent_registry.load(name).Config)),
+            "what": (agent_registry.load(name).__doc__ or "").partition("\n")[0].partition(": ")[2].rstrip("."),
+        }
 
     return [
-        {
-            "name": name,
-            "learns": "yes" if catalogue.learns(name) else "no",
-            "hyperparameters": len(dataclasses.fields(catalogue.load(name).Config)),
-            "what": (catalogue.load(name).__doc__ or "").partition("\n")[0].partition(": ")[2].rstrip("."),
-        }
-        for name in catalogue.names()
+        _row(name, partial(agent, name), "name|learns|hyperparameters|what", "what") for name in agent_registry.names()
     ]
 
 
+def _hyperparameters(agent: str) -> list[dict[str, Any]]:
+    import dataclasses
+
+    from rl_lab.core import agent_registry
+
+    if agent not in agent_registry.names():
+        raise UsageError(f"no agent {agent!r}; {nearest(agent, agent_registry.names())}")
+    config = agent_registry.load(agent).Config
+    return [
+        {
+            "override": f"agent.{field.name}",
+            "type": str(field.type).replace(" | None", " or null"),
+            "default": getattr(config(), field.name),
+            "range": _range(field.metadata.get("low"), field.metadata.get("high")),
+            "unit": field.metadata.get("unit") or None,
+            "meaning": field.metadata.get("meaning", ""),
+        }
+        for field in dataclasses.fields(config)
+    ]
+
+
+def _range(low: float | None, high: float | None) -> str | None:
+    if low is None:
+        return None if high is None else f"at most {high:g}"
+    return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
 def _scenarios() -> list[dict[str, Any]]:
-    from .. import recipe, scenario
+    from rl_lab.experiments import scenario_parsing, scenario_yaml
+
+    columns = "name|agent|world|worlds|budget|expect|source"
+
+    def one(name: str, agent: str, expected: Any) -> dict[str, Any]:
+        own = scenario_parsing.parse(name, [f"agent={agent}"])
+        return {
+            "name": name,
+            "agent": agent,
+            "world": own.world,
+            "worlds": own.worlds,
+            "budget": own.budget,
+            "expect": expected.mean_return,
+            "source": expected.source,
+        }
 
     items = []
-    for name in recipe.names():
-        loaded = scenario.compose(name)
-        for agent, expected in loaded.expect.items():
-            own = scenario.compose(name, [f"agent={agent}"])
-            items.append(
-                {
-                    "name": name,
-                    "agent": agent,
-                    "world": own.world,
-                    "worlds": own.worlds,
-                    "budget": own.budget,
-                    "expect": expected.mean_return,
-                    "source": expected.source,
-                }
-            )
+    for name in scenario_yaml.names():
+        try:
+            expectations = scenario_parsing.parse(name).expect.items()
+        except Exception as error:
+            items.append(_row(name, partial(_raise, error), columns, "source"))
+            continue
+        items += [_row(name, partial(one, name, *each), columns, "source") for each in expectations]
     return items
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _settings(settings: Any) -> str | None:
+    """Return the overrides kept in a run.json as text, None where there are none."""
+    return " ".join(f"{key}={value}" for key, value in settings.items()) or None if isinstance(settings, dict) else None
 
 
 def _runs() -> list[dict[str, Any]]:
-    from ..checkpoint import latest
-    from ..run import every
+    from rl_lab.core.checkpoint import latest
+    from rl_lab.experiments.run_dir import list_runs
 
-    items = []
-    for run in every():
-        facts, summary = run.facts(), run.summary() or {}
+    def row(run: Any) -> dict[str, Any]:
+        facts, summary = run.metadata(), run.summary() or {}
         found, _ = latest(run.checkpoints)
         mean = summary.get("mean_return")
-        items.append(
-            {
-                "name": str(run.path),
-                "scenario": facts.get("scenario"),
-                "agent": facts.get("agent"),
-                "seed": facts.get("seed"),
-                "steps": found.step if found else 0,
-                "mean return": mean if isinstance(mean, int | float) else None,
-                "started": facts.get("started"),
-            }
-        )
-    return items
+        return {
+            "name": str(run.path),
+            "scenario": facts.get("scenario"),
+            "agent": facts.get("agent"),
+            "seed": facts.get("seed"),
+            "settings": _settings(facts.get("settings")),
+            "steps": found.step if found else 0,
+            "mean return": mean if isinstance(mean, int | float) else None,
+            "started": facts.get("started"),
+        }
+
+    columns = "name|scenario|agent|seed|settings|steps|mean return|started"
+    return [_row(str(run.path), partial(row, run), columns, "scenario") for run in list_runs()]

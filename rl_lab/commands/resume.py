@@ -1,26 +1,32 @@
-"""Go on with a run that was stopped or killed, from its newest valid checkpoint."""
+"""Continue a run that was stopped or killed, from its newest valid checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 
+from rl_lab.engine.user_code import add_option
+
 NAME = "resume"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
+    add_option(parser)
     parser.add_argument("run_dir", metavar="RUN", help="a run's folder, or the beginning of its name in runs/")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Resume."""
-    from ..progress import Progress
-    from ..run import find
-    from ..training import Interrupted, resume
-    from .train import interrupted, report
+def run(args: argparse.Namespace) -> int:
+    """Continue the run, and print its result."""
+    from rl_lab.commands.train import interrupted, nothing, report, report_films, status
+    from rl_lab.core.progress import Progress
+    from rl_lab.experiments.run_dir import find
+    from rl_lab.experiments.trainer import Interrupted, resume
 
     try:
-        report(resume(find(given.run_dir), Progress(quiet=given.json)), given.json)
+        run = find(args.run_dir, unfinished=True)
+        result = resume(run, Progress(quiet=args.json), nothing if args.json else report)
     except Interrupted as stop:
         return interrupted(stop)
-    return 0
+    report_films(result, args.json)
+    return status([result], args.require_video)

@@ -1,4 +1,4 @@
-"""Let entrants play each other: pairs of matches with equal seeds and swapped seats, kept in a ledger and rated.
+"""Let entrants play against each other in pairs of matches with equal seeds and swapped seats, and rate them.
 
   rl-lab tournament WORLD ENTRANT ENTRANT...      play, print ratings and tables
   rl-lab tournament resume DIR                    play what is missing; of a comparison, until it is decided
@@ -9,12 +9,13 @@
   rl-lab tournament compare DIR NAME NAME              the same test on the matches of a tournament, playing none
 compare exits with 0 where the first is the stronger one (H1 accepted), with 1 where it is not (H0) or nothing is
 decided after --max-pairs, with 2 for wrong input. An ENTRANT, or NAME=ENTRANT to name it, is one of
-  RUN, RUN@STEP, a checkpoint's folder            the agent a run kept, or that of a checkpoint (:sample=true draws)
-  RUN:average=true                                what a league's self-play averages to
-  RUN/league/main_exploiter, .../main@STEP        what a league has frozen, the newest or that of a step
-  random, scripted:strength=novice, mcts:simulations=500       an agent that needs no training, with options
-  module:callable, file.py:callable               callable(observation, legal) -> action; the only kind that runs code
-World parameters are world.params.FIELD=VALUE. DIR is a tournament's folder, or the beginning of its name.
+  RUN, RUN@STEP, a checkpoint's folder            the best agent of a run, or a checkpoint's (:sample=true samples)
+  RUN:average=true                                the average policy of a league
+  RUN/league/main_exploiter, .../main@STEP        a snapshot of a league, the newest or that of a step
+  random, scripted:strength=novice, mcts:simulations=500       an agent that is not trained, with options
+  module:callable, file.py:callable               callable(observation, action_mask) -> action; only this kind runs code
+WORLD may be code of your own, FILE.py:NAME; parameters of worlds are world.params.FIELD=VALUE.
+DIR is a tournament's folder, or the beginning of its name.
 """
 
 from __future__ import annotations
@@ -22,21 +23,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..tournament.compare import Hypotheses
-    from ..tournament.conduct import Outcome
-    from ..tournament.folder import Tournament
+    from rl_lab.tournament.compare import Hypotheses
+    from rl_lab.tournament.runner import Outcome
+    from rl_lab.tournament.store import Tournament
+
+from rl_lab.engine.user_code import add_option
 
 NAME = "tournament"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
+    add_option(parser)
     parser.add_argument("target", metavar="WORLD|VERB")
     parser.add_argument("overrides", nargs="*", metavar="ENTRANT")
     parser.add_argument("--schedule", default="round-robin", help="round-robin, gauntlet, swiss or adaptive")
@@ -52,151 +58,187 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dir", type=Path, metavar="PATH", help="a new folder; runs/tournaments/... by default")
     parser.add_argument("--code", action="store_true", help="resume, replay, report: run entrants that are functions")
-    parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="whose rating is given (0)")
-    parser.add_argument("--intervals", default="sandwich", help="of ratings: sandwich or bootstrap, over pairs")
+    parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="entrant with a fixed rating (0)")
+    parser.add_argument(
+        "--intervals", choices=("sandwich", "bootstrap"), default="sandwich", help="of ratings, over pairs (sandwich)"
+    )
     parser.add_argument("--games", type=int, default=200, metavar="N", help="report: that can be watched in it (200)")
-    for name, usual, said in (
+    for name, default, text in (
         ("elo0", 0.0, "H0, at most so much better"),
         ("elo1", 30.0, "H1, at least so much better"),
         ("alpha", 0.05, "how often H1 may be wrong"),
         ("beta", 0.05, "how often H0 may be wrong"),
     ):
-        parser.add_argument(f"--{name}", type=float, default=usual, metavar="X", help=f"compare: {said} ({usual:g})")
+        parser.add_argument(
+            f"--{name}", type=float, default=default, metavar="X", help=f"compare: {text} ({default:g})"
+        )
     parser.add_argument("--max-pairs", type=int, default=5000, metavar="N", help="compare: when to give up (5000)")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Play, or do what the verb says."""
-    from ..names import UsageError
+def run(args: argparse.Namespace) -> int:
+    """Play a new tournament, or run the verb."""
+    from rl_lab.core.errors import UsageError
 
-    for option, least in (("workers", 1), ("pairs", 1), ("games", 0), ("max_pairs", 1)):
-        if getattr(given, option) < least:
-            raise UsageError(f"--{option.replace('_', '-')} is {getattr(given, option)}: expected {least} or more")
+    max_workers = max(64, 4 * (os.cpu_count() or 1))
+    limits = {"workers": (1, max_workers), "pairs": (1, 10**9), "games": (0, 10**9), "max_pairs": (1, 10**9)}
+    for option, (low, high) in limits.items():
+        value = getattr(args, option)
+        if not low <= value <= high:
+            expected = f"{low} or more" if value < low else f"at most {high:,}"
+            raise UsageError(f"--{option.replace('_', '-')} is {value}: expected {expected}")
     verbs = {"resume": _resume, "rate": _rate, "replay": _replay, "report": _report, "compare": _compare}
-    if given.target in verbs:
-        return verbs[given.target](given)
-    return _conduct(_create(given, given.target, given.overrides, given.schedule, given.pairs), given)
+    if args.target in verbs:
+        return verbs[args.target](args)
+    tournament = _create(args, args.target, args.overrides, args.schedule, args.pairs)
+    return _play_new(tournament, args, _run_tournament)
+
+
+def _play_new(
+    tournament: Tournament, args: argparse.Namespace, play: Callable[[Tournament, argparse.Namespace], int]
+) -> int:
+    """Play a new tournament; remove its folder where UsageError is raised."""
+    from rl_lab.core.errors import UsageError
+    from rl_lab.tournament.store import discard
+    from rl_lab.tournament.summary import check_anchor
+
+    try:
+        check_anchor(args.anchor, [each.name for each in tournament.entrants])
+        return play(tournament, args)
+    except UsageError:
+        discard(tournament)
+        raise
 
 
 def _create(
-    given: argparse.Namespace,
+    args: argparse.Namespace,
     world: str,
     words: list[str],
     schedule: str,
     pairs: int,
     test: dict[str, float] | None = None,
 ) -> Tournament:
-    from ..tournament.folder import PARAMS, create, parameters
+    from rl_lab.experiments.overrides import without_plus
+    from rl_lab.tournament.store import PARAMS, create, parameters
 
+    words = [without_plus(word) for word in words]
     return create(
         [word for word in words if not word.startswith(PARAMS)],
         world,
         parameters([word for word in words if word.startswith(PARAMS)]),
         schedule=schedule,
         pairs=pairs,
-        rounds=given.rounds,
-        seed=given.seed,
-        opening=given.opening,
-        timeout=given.timeout,
+        rounds=args.rounds,
+        seed=args.seed,
+        opening=args.opening,
+        timeout=args.timeout,
         test=test,
-        path=given.dir,
+        path=args.dir,
         command=[shlex.quote(word) for word in sys.argv],
     )
 
 
-def _folder(given: argparse.Namespace, more: int = 0) -> Tournament:
-    """Return the tournament that a verb is about."""
-    from ..names import UsageError
-    from ..tournament.folder import load
+def _load(args: argparse.Namespace, num_matches: int = 0) -> Tournament:
+    """Return the tournament whose folder is the first argument of a verb; `num_matches` arguments follow it."""
+    from rl_lab.core.errors import UsageError
+    from rl_lab.tournament.store import load
+    from rl_lab.tournament.summary import check_anchor
 
-    if len(given.overrides) != 1 + more:
-        raise UsageError(f"rl-lab tournament {given.target} takes DIR{' MATCH' * more}")
-    return load(given.overrides[0])
-
-
-def _trusted(tournament: Tournament, given: argparse.Namespace) -> Tournament:
-    """Return the tournament; UsageError where it has entrants that are code, and nobody said that it may run."""
-    from ..names import UsageError
-
-    if tournament.code and not given.code:
-        shown = tournament.code[0]
-        raise UsageError(f"entrant {shown.name} is code ({shown.spec}), which runs only if you say so: --code")
+    if len(args.overrides) != 1 + num_matches:
+        raise UsageError(f"rl-lab tournament {args.target} takes DIR{' MATCH' * num_matches}")
+    tournament = load(args.overrides[0])
+    check_anchor(args.anchor, [each.name for each in tournament.entrants])
     return tournament
 
 
-def _resume(given: argparse.Namespace) -> int:
-    tournament = _trusted(_folder(given), given)
-    return _test(tournament, given) if tournament.test is not None else _conduct(tournament, given)
+def _trusted(tournament: Tournament, args: argparse.Namespace) -> Tournament:
+    """Return the tournament. Raises UsageError where entrants are user code and --code is missing."""
+    from rl_lab.core.errors import UsageError
+
+    if tournament.code and not args.code:
+        entrant = tournament.code[0]
+        raise UsageError(f"entrant {entrant.name} is code ({entrant.spec}), which runs only if you say so: --code")
+    return tournament
 
 
-def _conduct(tournament: Tournament, given: argparse.Namespace) -> int:
-    """Play what is missing and print what it says."""
-    from ..interrupts import Interrupted, Interrupts
-    from ..progress import Progress
-    from ..tournament.conduct import conduct
+def _resume(args: argparse.Namespace) -> int:
+    tournament = _trusted(_load(args), args)
+    return _test(tournament, args) if tournament.test is not None else _run_tournament(tournament, args)
+
+
+def _run_tournament(tournament: Tournament, args: argparse.Namespace) -> int:
+    """Play the missing matches, and print the summary."""
+    from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
+    from rl_lab.core.progress import Progress
+    from rl_lab.tournament.runner import run_tournament
 
     with Interrupts() as interrupts:
         try:
-            progress = Progress(quiet=given.json, unit="matches")
-            outcome = conduct(tournament, workers=given.workers, look=interrupts.check, progress=progress)
+            progress = Progress(quiet=args.json, unit="matches")
+            interrupts.last_words = _how_to_go_on(tournament)
+            with interrupts.abort_after(GRACE):
+                outcome = run_tournament(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
         except Interrupted as stop:
             return _stopped(tournament, stop.code)
-    _print(outcome, given)
+    _print(outcome, args)
     return 0
 
 
 def _stopped(tournament: Tournament, code: int) -> int:
-    words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
-    print(f"\nstopped; go on with: rl-lab tournament resume {words}", file=sys.stderr)
+    print(f"\n{_how_to_go_on(tournament)}", file=sys.stderr)
     return code
+
+
+def _how_to_go_on(tournament: Tournament) -> str:
+    words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
+    return f"stopped; go on with: rl-lab tournament resume {words}"
 
 
 def _quoted(tournament: Tournament) -> str:
     return shlex.quote(str(tournament.path))
 
 
-def _rate(given: argparse.Namespace) -> int:
-    _print(_stand(_folder(given)), given)
+def _rate(args: argparse.Namespace) -> int:
+    _print(_current_outcome(_load(args)), args)
     return 0
 
 
-def _stand(tournament: Tournament) -> Outcome:
-    """Return where a tournament stands."""
-    from ..tournament.conduct import Outcome
-    from ..tournament.ledger import read
+def _current_outcome(tournament: Tournament) -> Outcome:
+    """Return the matches of a tournament so far."""
+    from rl_lab.tournament.ledger import read
+    from rl_lab.tournament.runner import Outcome
 
     return Outcome(tournament, read(tournament.ledger), tournament.plan().total, 0, 0.0)
 
 
-def _summary(outcome: Outcome, given: argparse.Namespace) -> dict[str, Any]:
-    from ..tournament.summary import summary
+def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
+    from rl_lab.tournament.summary import summary
 
-    return summary(outcome.tournament, outcome.matches, outcome.total, anchor=given.anchor, intervals=given.intervals)
+    return summary(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
 
 
-def _print(outcome: Outcome, given: argparse.Namespace) -> None:
-    from ..tournament.summary import text
+def _print(outcome: Outcome, args: argparse.Namespace) -> None:
+    from rl_lab.tournament.summary import text
 
-    found = _summary(outcome, given)
+    summary = _summary(outcome, args)
     rate = outcome.played / outcome.seconds if outcome.seconds else 0.0
-    if given.json:
-        print(json.dumps({**found, "seconds": round(outcome.seconds, 3), "matches_per_second": round(rate, 1)}))
+    if args.json:
+        print(json.dumps({**summary, "seconds": round(outcome.seconds, 3), "matches_per_second": round(rate, 1)}))
         return
-    print(text(found))
+    print(text(summary))
     if outcome.played:
         print(f"\n  played {outcome.played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
     print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")
 
 
-def _report(given: argparse.Namespace) -> int:
-    """Write the page."""
-    from ..tournament.report import write
+def _report(args: argparse.Namespace) -> int:
+    """Write the HTML report."""
+    from rl_lab.tournament.report import write
 
-    outcome = _stand(_folder(given))
+    outcome = _current_outcome(_load(args))
     path, recording = write(
-        outcome.tournament, outcome.matches, _summary(outcome, given), games=given.games, code=given.code
+        outcome.tournament, outcome.matches, _summary(outcome, args), games=args.games, code=args.code
     )
-    if given.json:
+    if args.json:
         print(json.dumps({"report": str(path), "watchable": len(recording.games), "missing": recording.missing}))
         return 0
     for reason in recording.missing:
@@ -205,61 +247,73 @@ def _report(given: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(given: argparse.Namespace) -> int:
-    """Play until it is decided who is stronger, or look at matches that there are."""
-    from ..names import UsageError
-    from ..tournament.compare import Hypotheses, existing, tally_of
-    from ..tournament.folder import PARAMS
+def _compare(args: argparse.Namespace) -> int:
+    """Play until the test decides which entrant is stronger, or test the matches of a tournament."""
+    from rl_lab.core.errors import UsageError
+    from rl_lab.experiments.overrides import without_plus
+    from rl_lab.tournament.compare import Hypotheses, existing, tally_of
+    from rl_lab.tournament.store import PARAMS
 
-    words = [word for word in given.overrides if not word.startswith(PARAMS)]
+    words = [word for word in map(without_plus, args.overrides) if not word.startswith(PARAMS)]
     if len(words) != 3:
         raise UsageError("rl-lab tournament compare takes WORLD ENTRANT ENTRANT, or DIR NAME NAME")
-    hypotheses = Hypotheses(given.elo0, given.elo1, given.alpha, given.beta)
-    hypotheses.verdict([0] * 5)  # settings out of range are refused before anything is written
+    hypotheses = Hypotheses(args.elo0, args.elo1, args.alpha, args.beta)
+    hypotheses.verdict([0] * 5)  # raises for settings out of range, before a file is written
     if (finished := existing(words[0])) is not None:
-        outcome = _stand(finished)
-        return _decided(tally_of(outcome.tournament, outcome.matches, *words[1:]), hypotheses, outcome, given)
-    test = {**dataclasses.asdict(hypotheses), "batch": given.pairs}
-    return _test(_create(given, words[0], given.overrides[1:], "round-robin", given.max_pairs, test), given)
+        outcome = _current_outcome(finished)
+        return _print_verdict(tally_of(outcome.tournament, outcome.matches, *words[1:]), hypotheses, outcome, args)
+    test = {**dataclasses.asdict(hypotheses), "batch": args.pairs}
+    tournament = _create(args, words[0], args.overrides[1:], "round-robin", args.max_pairs, test)
+    return _play_new(tournament, args, _test)
 
 
-def _test(tournament: Tournament, given: argparse.Namespace) -> int:
+def _test(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play a comparison to its end."""
-    from ..interrupts import Interrupted, Interrupts
-    from ..progress import Progress
-    from ..tournament.compare import compare, tested
+    from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
+    from rl_lab.core.progress import Progress
+    from rl_lab.tournament.compare import compare, tested
 
     with Interrupts() as interrupts:
         try:
-            progress = Progress(quiet=given.json, unit="matches")
-            tally, outcome = compare(tournament, workers=given.workers, look=interrupts.check, progress=progress)
+            progress = Progress(quiet=args.json, unit="matches")
+            interrupts.last_words = _how_to_go_on(tournament)
+            with interrupts.abort_after(GRACE):
+                tally, outcome = compare(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
         except Interrupted as stop:
             return _stopped(tournament, stop.code)
-    return _decided(tally, tested(tournament)[0], outcome, given)
+    return _print_verdict(tally, tested(tournament)[0], outcome, args)
 
 
-def _decided(tally: Any, hypotheses: Hypotheses, outcome: Outcome, given: argparse.Namespace) -> int:
-    from ..tournament.compare import facts, text
+def _print_verdict(tally: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
+    from rl_lab.tournament.compare import facts, text
 
-    found = facts(tally, hypotheses)
-    if given.json:
-        print(json.dumps({"dir": str(outcome.tournament.path), "world": outcome.tournament.world, **found}))
+    result = facts(tally, hypotheses)
+    if args.json:
+        print(json.dumps({"dir": str(outcome.tournament.path), "world": outcome.tournament.world, **result}))
     else:
-        print(f"{text(found)}\n  ledger {outcome.tournament.ledger}")
-    return 0 if found["stronger"] else 1
+        print(f"{text(result)}\n  ledger {outcome.tournament.ledger}")
+    return 0 if result["stronger"] else 1
 
 
-def _replay(given: argparse.Namespace) -> int:
-    from ..tournament.replay import replay
+def _replay(args: argparse.Namespace) -> int:
+    from rl_lab.tournament.replay import replay
 
-    tournament = _trusted(_folder(given, 1), given)
-    again = replay(tournament, given.overrides[1], out=given.dir)
-    if given.json:
-        shown = {"id": again.match.id, "video": str(again.video) if again.video else None, "changed": again.changed}
-        print(json.dumps({**shown, "trace": again.match.trace}))
+    tournament = _trusted(_load(args, 1), args)
+    replayed = replay(tournament, args.overrides[1], out=args.dir)
+    if args.json:
+        result = {
+            "id": replayed.match.id,
+            "video": str(replayed.video) if replayed.video else None,
+            "changed": replayed.changed_entrants,
+        }
+        print(json.dumps({**result, "trace": replayed.match.trace}))
         return 0
-    for name in again.changed:
+    for name in replayed.changed_entrants:
         print(f"note: {name} has changed since, and played the same")
-    print(f"{again.match.id} came out as before: trace {again.match.trace[:16]}")
-    print(again.video if again.video else f"  a forfeit by {again.match.fault and again.match.fault.entrant}: no film")
+    print(f"{replayed.match.id} came out as before: trace {replayed.match.trace[:16]}")
+    print(
+        replayed.video
+        if replayed.video
+        else f"  a forfeit by {replayed.match.fault and replayed.match.fault.entrant}: no film"
+    )
     return 0

@@ -1,4 +1,4 @@
-"""Train an agent in a scenario, measure it, film it and keep it.
+"""Train an agent in a scenario, evaluate it, record videos of it and save it.
 
 SCENARIO is a scenario's name, a YAML file's path, or a world's name. Overrides are key=value:
   agent=dqn  agent.learning_rate=3e-4  world=catch  world.params.speed=2  worlds=64  budget=200000
@@ -9,145 +9,169 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..scenario import Scenario
-    from ..training import Result
+    from rl_lab.experiments.multirun import Outcome
+    from rl_lab.experiments.scenario import Scenario
+    from rl_lab.experiments.trainer import Result
+
+from rl_lab.engine.user_code import add_option
 
 NAME = "train"
-_LONG = 3.0  # seconds of a first iteration: where it also is most of a training, it has compiled
+_LONG = 3.0  # seconds; a longer first iteration that takes most of a training has compiled code
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
+    add_option(parser)
     parser.add_argument("scenario", metavar="SCENARIO")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of key=a,b,c")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Train; with -m every combination, and one table over seeds in the end."""
-    from ..scenario import compose, sweep
-    from ..training import Interrupted
+def run(args: argparse.Namespace) -> int:
+    """Train and print the result; with -m, train every combination and print one table."""
+    from rl_lab.experiments.compose import compose, target_of
+    from rl_lab.experiments.trainer import Interrupted
 
-    target, overrides = _target(given.scenario, given.overrides)
+    target, overrides = _target(args.scenario, args.overrides)
     try:
-        if not given.multirun:
-            report(_train(compose(target, overrides), given.json), given.json)
-            return 0
-        results = []
-        for scenario in _placed([compose(target, combination) for combination in sweep(overrides)]):
-            results.append(_train(scenario, given.json))
-            if not given.json:
-                print(f"{results[-1].run.path}  mean return {results[-1].summary['mean_return']:.2f}", flush=True)
+        if args.multirun:
+            return _train_each(target, overrides, args)
+        scenario = compose(target_of(overrides) if target is None else target, overrides)
+        result = _train(scenario, args.json, nothing if args.json else report)
     except Interrupted as stop:
         return interrupted(stop)
-    _report_all(results, given.json)
-    return 0
+    report_films(result, args.json)
+    return status([result], args.require_video)
 
 
-def _target(first: str, overrides: list[str]) -> tuple[str, list[str]]:
-    if "=" not in first:
+def nothing(result: Result) -> None:
+    """Print nothing; see `report`."""
+
+
+def status(results: list[Result], require_video: bool) -> int:
+    """Return the exit status: 1 where a required video is missing."""
+    return int(require_video and any(result.video_failures for result in results))
+
+
+def show_failures(failures: dict[str, str]) -> None:
+    """Print the reasons why videos could not be made to stderr, one line for each."""
+    from rl_lab.evaluation.episode_videos import failures_told
+
+    for line in failures_told(failures):
+        print(f"rl-lab: {line}", file=sys.stderr, flush=True)
+
+
+def _train_each(target: str | None, overrides: list[str], args: argparse.Namespace) -> int:
+    """Train every combination of swept values; return 1 where one failed."""
+    from rl_lab.experiments import multirun
+    from rl_lab.experiments.overrides import sweep
+
+    def train_one(scenario: Scenario) -> Result:
+        return _train(scenario, args.json)
+
+    def tell(outcome: multirun.Outcome) -> None:
+        if outcome.result is None:
+            print(f"rl-lab: {outcome.label or 'the training'} failed: {outcome.error}", file=sys.stderr, flush=True)
+            return
+        if not args.json:
+            mean = outcome.result.summary["mean_return"]
+            print(f"{outcome.result.run.path}  mean return {mean:.2f}", flush=True)
+        show_failures(outcome.result.video_failures)
+
+    outcomes = multirun.train_each(target, sweep(overrides), train_one, tell)
+    _report_all(target, outcomes, args.json)
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    return 1 if len(results) < len(outcomes) else status(results, args.require_video)
+
+
+def _report_all(target: str | None, outcomes: Sequence[Outcome], as_json: bool) -> None:
+    from rl_lab.experiments import multirun
+
+    rows = multirun.table_rows(target, outcomes)
+    failures = [outcome for outcome in outcomes if outcome.result is None]
+    if as_json:
+        runs = [outcome.result.as_json() | {"swept": outcome.swept} for outcome in outcomes if outcome.result]
+        failed = [{"swept": outcome.swept, "error": outcome.error} for outcome in failures]
+        print(json.dumps({"runs": runs, "failed": failed, "table": rows}))
+        return
+    print("\nmean return of each seed's agent, over seeds")
+    print(multirun.format_rows(rows))
+    for warning in sorted({row["warning"] for row in rows if row["warning"]}):
+        print(f"  note: {warning}")
+    for outcome in failures:
+        print(f"  failed: {outcome.label or 'the training'}: {outcome.error}")
+
+
+def _target(first: str, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Return the scenario, None where the first word is an override and not a file whose path has an equals sign."""
+    key, equals, _ = first.partition("=")
+    if not equals or "/" in key or os.path.exists(first.partition(":")[0]):
         return first, overrides
-    # `rl-lab train world=catch` names no scenario: the world's own.
-    named = [o.partition("=")[2] for o in [first, *overrides] if o.startswith("world=")]
-    return (named[-1] if named else first), [first, *overrides]
+    return None, [first, *overrides]
 
 
-def _train(scenario: Scenario, quiet: bool) -> Result:
-    from ..progress import Progress
-    from ..training import train
+def _train(scenario: Scenario, quiet: bool, show: Callable[[Result], None] = nothing) -> Result:
+    from rl_lab.core.progress import Progress
+    from rl_lab.experiments.trainer import train
 
-    return train(scenario, [shlex.quote(word) for word in sys.argv], Progress(quiet=quiet))
+    return train(scenario, [shlex.quote(word) for word in sys.argv], Progress(quiet=quiet), show)
 
 
 def interrupted(stop: Any) -> int:
-    """Print how to go on after Ctrl-C or SIGTERM; return the exit status."""
+    """Print how to continue after Ctrl-C or SIGTERM, and return the exit status."""
+    from rl_lab.experiments.run_dir import shell_quoted
+
     if stop.run is not None:
-        where = "before its next checkpoint" if stop.given_up else "at a checkpoint"
-        print(f"\nstopped {where}; go on with: rl-lab resume {shlex.quote(str(stop.run.path))}", file=sys.stderr)
+        where = "before its next checkpoint" if stop.is_work_lost else "at a checkpoint"
+        print(f"\nstopped {where}; continue with: rl-lab resume {shell_quoted(stop.run.path)}", file=sys.stderr)
     return int(stop.code)
 
 
-def _placed(scenarios: list[Scenario]) -> list[Scenario]:
-    """Give each run of a multirun a folder of its own under run_dir, if one was asked for."""
-    import dataclasses
-    from pathlib import Path
-
-    placed = []
-    for k, s in enumerate(scenarios):
-        name = f"{k:03d}-{s.name}-{s.agent}-s{s.seed}"
-        placed.append(s if s.run_dir is None else dataclasses.replace(s, run_dir=str(Path(s.run_dir) / name)))
-    return placed
-
-
-def report(result: Result, as_json: bool) -> None:
-    """Print what a run came to, where everything is, and what to type next."""
-    if as_json:
-        print(json.dumps(result.as_json()))
-        return
-    from ..evaluate import table
+def report(result: Result) -> None:
+    """Print the result and the paths of a run, before its videos are recorded."""
+    from rl_lab.evaluation.evaluate import table
+    from rl_lab.evaluation.stats import reaches
 
     path = result.run.path
     print(table(result.summary))
     print(f"\n  trained {_pace(result)}")
     expected = result.scenario.expect.get(result.scenario.agent)
     if expected is not None:
-        reached = "reached" if result.summary["mean_return"] >= expected.mean_return else "NOT reached"
+        reached = "reached" if reaches(result.summary["mean_return"], expected.mean_return) else "NOT reached"
         print(f"  expected {expected.mean_return:g}: {reached}  ({expected.source})")
-    print(f"\n  run      {path}\n  agent    {result.run.agent}\n  metrics  {result.run.metrics}")
+    print(f"\n  run      {path}\n  agent    {result.run.agent}\n  metrics  {result.run.metrics}", flush=True)
+
+
+def report_films(result: Result, as_json: bool) -> None:
+    """Print the paths of the videos, or why they are missing, and the next commands; with JSON, the total result."""
+    from rl_lab.experiments.run_dir import shell_quoted
+
+    show_failures(result.video_failures)
+    if as_json:
+        print(json.dumps(result.as_json()))
+        return
+    path = result.run.path
     for name, video in result.videos.items():
         print(f"  {name:<7}  {video}")
-    shown = shlex.quote(str(path))
-    print(f"\nnext: rl-lab watch {shown}\n      rl-lab evaluate {shown} evaluation.episodes=1000")
-    print(f"      tensorboard --logdir {shown}")
-
-
-def _report_all(results: list[Result], as_json: bool) -> None:
-    from ..stats import across_seeds
-
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        config = result.scenario.as_config()
-        config.pop("seed")
-        groups.setdefault(json.dumps(config, sort_keys=True), []).append(result)
-    rows: list[dict[str, Any]] = []
-    for members in groups.values():
-        scores = across_seeds([r.summary["mean_return"] for r in members])
-        scenario = members[0].scenario
-        rows.append({"scenario": scenario.name, "agent": scenario.agent, "worlds": scenario.worlds, **scores})
-    if as_json:
-        print(json.dumps({"runs": [r.as_json() for r in results], "table": rows}))
-        return
-    header = ("scenario", "agent", "seeds", "mean", "IQM", "95% interval", "median", "min", "max")
-    lines = [header]
-    for row in rows:
-        low, high = row["ci95"]
-        numbers = [f"{row[k]:.2f}" for k in ("mean", "iqm")] + [f"{low:.2f} to {high:.2f}"]
-        numbers += [f"{row[k]:.2f}" for k in ("median", "min", "max")]
-        lines.append((row["scenario"], row["agent"], str(row["seeds"]), *numbers))
-    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
-    print("\nmean return of each seed's agent, over seeds")
-    for line in lines:
-        print(
-            "  "
-            + "  ".join(
-                cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-        )
-    for warning in sorted({row["warning"] for row in rows if row["warning"]}):
-        print(f"  note: {warning}")
+    quoted = shell_quoted(path)
+    print(f"\nnext: rl-lab watch {quoted}\n      rl-lab evaluate {quoted} evaluation.episodes=1000")
+    print(f"      tensorboard --logdir {quoted}")
 
 
 def _pace(result: Result) -> str:
-    """Return how many steps were trained in how long; what a first start compiled for is said apart."""
-    steps, seconds = result.first
-    whole = f"{result.steps:,} steps in {result.seconds:.1f} s"
+    """Return the number and the rate of training steps as text; the time of a compilation is shown separately."""
+    steps, seconds = result.first_iteration
+    total = f"{result.steps:,} steps in {result.seconds:.1f} s"
     if seconds > max(result.seconds / 2, _LONG) and result.steps > steps:
         rate = (result.steps - steps) / max(result.seconds - seconds, 1e-9)
-        return f"{whole}: {seconds:.1f} s for the first {steps:,}, compiling included, then {rate:,.0f} steps/s"
+        return f"{total}: {seconds:.1f} s for the first {steps:,}, compiling included, then {rate:,.0f} steps/s"
     rate = result.steps / result.seconds if result.seconds else 0.0
-    return f"{whole} ({rate:,.0f} steps/s)"
+    return f"{total} ({rate:,.0f} steps/s)"

@@ -1,6 +1,7 @@
-"""Recompute what is published or exactly known of games and of statistics, and compare.
+"""Recompute published or exactly known values of games and of statistics, and compare them.
 
-Every value says what was expected, what came out, and its source; those that need training name what measures them.
+Each line has the expected and the obtained value, and the source of a value that differs. Values that need training
+name the test that measures them.
   rl-lab validate      rl-lab validate kuhn_poker sprt      rl-lab validate --slow connect_four
 """
 
@@ -14,34 +15,34 @@ NAME = "validate"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments."""
+    """Define the arguments."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="values whose name begins like this; all by default")
     parser.add_argument("--slow", action="store_true", help="also what takes minutes: connect four, solved")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print every value; 1 if one is not as expected."""
-    from ..names import UsageError, nearest
-    from ..rating import reference
+def run(args: argparse.Namespace) -> int:
+    """Print every value; return 1 where one is not as expected."""
+    from rl_lab.core.errors import UsageError, nearest
+    from rl_lab.validation import reference_values
 
-    entries = reference.entries()
-    for name in given.names:
+    entries = reference_values.entries()
+    for name in args.names:
         if not any(entry["name"].startswith(name) for entry in entries):
             raise UsageError(
                 f"no reference value {name!r}; {nearest(name, {e['name'].split('.')[0] for e in entries})}"
             )
-    chosen = [e for e in entries if not given.names or e["name"].startswith(tuple(given.names))]
-    width, findings = max(len(entry["name"]) for entry in chosen), []
-    for finding in reference.examine(chosen, slow=given.slow):
+    selected = [e for e in entries if not args.names or e["name"].startswith(tuple(args.names))]
+    width, findings = max(len(entry["name"]) for entry in selected), []
+    for finding in reference_values.run_checks(selected, slow=args.slow):
         findings.append(finding)
-        if not given.json:
-            came = finding.note or f"obtained {_shown(finding.obtained)}"
-            mark = {"elsewhere": "-", "slow": "-"}.get(finding.status, finding.status)
-            print(f"{mark:<4}  {finding.name:<{width}}  expected {_shown(finding.expected)}  {came}", flush=True)
+        if not args.json:
+            result = finding.note or f"obtained {_as_text(finding.obtained)}"
+            status = {"elsewhere": "-", "slow": "-"}.get(finding.status, finding.status)
+            print(f"{status:<4}  {finding.name:<{width}}  expected {_as_text(finding.expected)}  {result}", flush=True)
             if finding.status == "fail":
                 print(f"      source: {finding.source}", flush=True)
     count = {status: sum(f.status == status for f in findings) for status in ("pass", "fail", "elsewhere", "slow")}
-    if given.json:
+    if args.json:
         print(json.dumps({"ok": not count["fail"], "values": [finding.line() for finding in findings]}))
     else:
         seconds = sum(finding.seconds for finding in findings)
@@ -51,9 +52,9 @@ def run(given: argparse.Namespace) -> int:
     return int(bool(count["fail"]))
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_as_text(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_shown(each) for each in value) + "]"
+        return "[" + ", ".join(_as_text(each) for each in value) + "]"
     return f"{value + 0.0:.7g}" if isinstance(value, float) else str(value)

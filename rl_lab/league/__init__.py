@@ -1,1 +1,1 @@
-"""Learners that play each other and their own past, which is kept."""
+"""Self-play of several learners against each other and against a pool of their earlier snapshots."""

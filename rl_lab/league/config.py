@@ -1,4 +1,4 @@
-"""A league's settings, as a recipe gives them."""
+"""Settings of a league: the keys of a scenario's `league:` section."""
 
 from __future__ import annotations
 
@@ -6,31 +6,50 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROLES = ("main", "main_exploiter", "league_exploiter")
-MOST = 8  # learners
+MOST = 8  # learners in one league
 RANGES = {
-    **{"power": (0, 100), "self_play": (0, 1), "forgotten": (0, 1), "beat": (0, 1), "reset": (0, 1)},
-    **{"freeze_every": (1, 2**62), "timeout": (0, 2**62), "active": (1, 1024), "opening": (0, 1000)},
+    "power": (0, 100),
+    "self_play": (0, 1),
+    "lost_to_share": (0, 1),
+    "freeze_win_rate": (0, 1),
+    "reset_prob": (0, 1),
+    "freeze_every": (1, 2**62),
+    "timeout": (0, 2**62),
+    "max_opponents": (1, 1024),
+    "random_opening_moves": (0, 1000),
+}
+RENAMED = {  # keys of earlier versions, for the hint of the message about an unknown key
+    "forgotten": "lost_to_share",
+    "beat": "freeze_win_rate",
+    "reset": "reset_prob",
+    "active": "max_opponents",
+    "opening": "random_opening_moves",
 }
 
 
 @dataclass(frozen=True)
 class LeagueConfig:
-    """Who is in it, whom each plays, and when they are frozen. Steps are a learner's own."""
+    """Settings of a league: its learners, how their opponents are chosen, and when a snapshot joins the pool.
 
-    selection: str = "pfsp_hard"  # among the pool: latest, uniform, pfsp_hard or pfsp_var
-    power: float = 2.0  # of pfsp_hard
-    self_play: float = 0.35  # of a main agent's games, against the main agents as they are now
-    forgotten: float = 0.15  # of a main agent's games, against whom it no longer beats; self-play while there is none
-    freeze_every: int = 100_000  # a copy of a main agent joins the pool
-    timeout: int = 0  # an exploiter joins after so many even without success; 0: twice freeze_every
-    beat: float = 0.7  # an exploiter joins once its chance to win exceeds this against all whom it is to beat
-    reset: float = 0.25  # how likely a league exploiter then begins anew; a main exploiter always does
-    opening: int = 0  # random moves at the start of an episode, at most; of everybody, and no experience
-    active: int = 4  # opponents at a time in one learner's worlds
-    members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # learners of each role
-    anchors: list[dict[str, Any]] = field(default_factory=list)  # agents that need no training: names, hyperparameters
+    Steps are the environment steps of one learner. Shares and probabilities are between 0 and 1.
+    """
+
+    selection: str = "pfsp_hard"  # how opponents are chosen from the pool: latest, uniform, pfsp_hard or pfsp_var
+    power: float = 2.0  # exponent of pfsp_hard
+    self_play: float = 0.35  # share of a main agent's games against the current main agents
+    # Share of a main agent's games against snapshots that it beats less than half of the time. While there is no such
+    # snapshot, these games are self-play.
+    lost_to_share: float = 0.15
+    freeze_every: int = 100_000  # steps between two snapshots of a main agent
+    timeout: int = 0  # steps after which an exploiter is frozen even without success; 0 means twice freeze_every
+    freeze_win_rate: float = 0.7  # an exploiter is frozen once it beats each of its targets with a higher probability
+    reset_prob: float = 0.25  # probability that a frozen league exploiter restarts; a main exploiter always restarts
+    random_opening_moves: int = 0  # maximum of random moves of all agents before an episode; they are not trained on
+    max_opponents: int = 4  # maximum number of different opponents of one learner in one iteration
+    members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # number of learners by role
+    anchors: list[dict[str, Any]] = field(default_factory=list)  # agents that are not trained: name, hyperparameters
 
     def learners(self) -> dict[str, str]:
-        """Return each learner's role by its name; main agents come first."""
+        """Return the role of each learner by the learner's name; main agents come first."""
         counts = {role: self.members.get(role, 0) for role in ROLES}
         return {role if k == 1 else f"{role}_{k}": role for role in ROLES for k in range(1, counts[role] + 1)}

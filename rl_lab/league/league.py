@@ -1,9 +1,10 @@
-"""A league: learners of three roles, who play each other and the pool of what they were. One resumable whole.
+"""A league: learners of three roles that play each other and a pool of their earlier snapshots.
 
-Each learner drives its own worlds, in which it has a seat and the league's players have the others; they advance in
-turn, an iteration each. So anything that keeps to `agent.Learner` can be a member.
+Each learner has environments of its own, in which it plays one role against players of the league. The learners are
+trained in turn, one iteration each. Any object that implements `Learner` can take part. A league is a `Learner` too,
+and is saved and restored like one.
 
-Source: Vinyals et al. 2019; what differs is named where it does
+Source: Vinyals et al. 2019. The figures that are not the paper's are marked in `meetings` and `matchmaking`.
 """
 
 from __future__ import annotations
@@ -15,55 +16,62 @@ from typing import Any
 
 import numpy as np
 
-from ..agent import Agent, Learner, Saved
-from ..batch import Worlds
-from ..seated import Seated
-from ..team import joined, split
-from .actors import Actors, Layers, layers_of
-from .config import LeagueConfig
-from .pool import Member, Pool
-from .report import report
-from .roster import Roster
-from .selection import WinTable
-from .whom import Numbers, ready, whom_to_play
-
-_PLAY, _RESET = 0, 1  # what a generator is for, among the numbers it is made of
+from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.random_streams import GeneratorStream
+from rl_lab.league.batched_policies import BatchedPolicies, Layers, layers_of
+from rl_lab.league.config import LeagueConfig
+from rl_lab.league.matchmaking import WinTable
+from rl_lab.league.meetings import PlayerIndex, matchmaking_probs, should_freeze
+from rl_lab.league.metrics import report
+from rl_lab.league.opponents import LeagueOpponents
+from rl_lab.league.snapshots import Member, Pool
+from rl_lab.multiagent.multi_policy import joined, split
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 
 @dataclass
-class Player:
-    """A learner in the league."""
+class LeagueLearner:
+    """A learner of the league with its environments and opponents."""
 
     name: str
     role: str
-    view: Seated
-    roster: Roster
+    envs: OpponentsWrapper
+    opponents: LeagueOpponents
     learner: Learner
-    generation: int = 0  # how often it has begun anew
-    past: int = 0  # steps of the generations before
-    since: int = 0  # steps after which it was frozen last
+    generation: int = 0  # number of restarts
+    past_steps: int = 0  # environment steps of earlier generations
+    steps_at_snapshot: int = 0  # `steps` at its last snapshot
 
     @property
     def steps(self) -> int:
-        """Its steps in all generations."""
-        return self.past + self.learner.steps
+        """Return the environment steps of all its generations."""
+        return self.past_steps + self.learner.steps
 
 
 class League:
-    """A learner made of learners. Rivals are numbered alike for all: learners, then anchors, then the pool's members.
+    """A learner that consists of the learners of a league.
 
-    Args: `make(view, budget, seed)` returns a learner at some seats of worlds, `load(saved)` the agent that one saved;
-    `seat(k, roster)` new worlds for learner k, whose opponents these are; `anchors()` a fresh set of agents that need
-    no training; `settings` are the learners' hyperparameters.
+    Every learner numbers its opponents in the same way: learners, then anchors, then the snapshots of the pool.
+
+    Args:
+        config: the settings of the league.
+        make_learner: `make_learner(envs, budget, seed)` returns a learner for these environments.
+        load_agent: `load_agent(saved)` returns the agent that a learner saved.
+        make_envs: `make_envs(k, opponents)` returns new environments for learner k, with these opponents.
+        make_anchors: `make_anchors()` returns new agents that are not trained.
+        settings: the hyperparameters of the learners.
+        budget: environment steps of all learners together.
+        seed: the seed of the learners, of the choice of opponents, and of restarts.
     """
 
     def __init__(
         self,
         config: LeagueConfig,
-        make: Callable[[Worlds, int, int], Learner],
-        load: Callable[[Saved], Agent],
-        seat: Callable[[int, Roster], Seated],
-        anchors: Callable[[], Sequence[Agent]],
+        make_learner: Callable[[BatchedEnv, int, int], Learner],
+        load_agent: Callable[[StateDict], Agent],
+        make_envs: Callable[[int, LeagueOpponents], OpponentsWrapper],
+        make_anchors: Callable[[], Sequence[Agent]],
         *,
         settings: Any,
         budget: int,
@@ -71,183 +79,207 @@ class League:
     ) -> None:
         roles = config.learners()
         self.config, self.settings, self.seed = config, settings, seed
-        self._make, self._load = make, load
-        self._budget = -(-budget // len(roles))  # of each
+        self._make_learner, self._load_agent = make_learner, load_agent
+        self._budget = -(-budget // len(roles))  # environment steps of each learner
         self.pool, self.table, self.iteration = Pool(), WinTable(len(roles)), 0
-        self.actors: Actors | None = None
-        self.players: list[Player] = []
-        self._spent: dict[str, float] = {}  # by generations that are over
+        # The policies of the learners and of the snapshots, evaluated together; None where `BatchedPolicies` does not
+        # support them, and each opponent is an agent of its own.
+        self.actors: BatchedPolicies | None = None
+        self.players: list[LeagueLearner] = []
+        self._past_seconds: dict[str, float] = {}  # time by activity, of earlier generations
         for index, (name, role) in enumerate(roles.items()):
-            roster = Roster([*[None] * len(roles), *(own := anchors())])
-            roster.chances[0] = 1.0  # the first episodes begin before anybody is there to be chosen
-            self.anchors = [agent.name for agent in own]
-            view = seat(index, roster)
-            self.players.append(Player(name, role, view, roster, make(view, self._budget, seed + index)))
-        self._first_member = len(roles) + len(self.anchors)
+            anchors = make_anchors()
+            opponents = LeagueOpponents([*[None] * len(roles), *anchors])
+            opponents.probs[0] = 1.0  # the first episodes begin before opponents are chosen
+            self.anchor_names = [agent.name for agent in anchors]
+            envs = make_envs(index, opponents)
+            learner = make_learner(envs, self._budget, seed + index)
+            self.players.append(LeagueLearner(name, role, envs, opponents, learner))
+        self._first_member = len(roles) + len(self.anchor_names)  # opponent index of the pool's first snapshot
         first = self.players[0]
-        if layers_of(first.learner.save_agent().tensors, settings, first.view.world) is not None:
-            self.actors = Actors(settings.activation)
+        if layers_of(first.learner.save_agent().tensors, settings, first.envs.world) is not None:
+            self.actors = BatchedPolicies(settings.activation)
         for player in self.players:
-            player.roster.actors = self.actors
-        self._show()
+            player.opponents.actors = self.actors
+        self._publish_learners()
         self.table.grow(self._first_member)
 
-    def settle(self, run: Path) -> None:
-        """Keep the pool in this run's folder."""
+    def set_run_dir(self, run: Path) -> None:
+        """Write the snapshots of the pool to this run's folder."""
         self.pool.run = run
 
     @property
-    def how(self) -> str:
-        """See `Learner.how`."""
-        return "; ".join(dict.fromkeys(player.learner.how for player in self.players))
+    def backend(self) -> str:
+        """See `Learner.backend`."""
+        return "; ".join(dict.fromkeys(player.learner.backend for player in self.players))
 
     @property
     def steps(self) -> int:
-        """Steps of all learners together, in all generations."""
+        """Return the environment steps of all learners, in all generations."""
         return sum(player.steps for player in self.players)
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Where the time went."""
-        spent = dict(self._spent)
+        """Return the time of all learners by activity."""
+        seconds = dict(self._past_seconds)
         for player in self.players:
             for key, value in player.learner.seconds.items():
-                spent[key] = spent.get(key, 0.0) + value
-        return spent
+                seconds[key] = seconds.get(key, 0.0) + value
+        return seconds
 
-    def advance(self) -> dict[str, float]:
-        """Let every learner collect and learn once, then freeze who is ready; metrics carry the learner's name.
+    def train_iteration(self) -> dict[str, float]:
+        """Run one iteration of every learner, then freeze those that are due; return metrics by learner and name.
 
-        Opponents that learn, too, are as they were when the iteration began.
+        Where learners are each other's opponents, they play as they were at the start of the iteration.
         """
-        self._show()
+        self._publish_learners()
         metrics: dict[str, float] = {}
         for index, player in enumerate(self.players):
-            numbers, rates = self._numbers(), self.table.win_rates(index)
-            generator = np.random.default_rng((self.seed, self.iteration, index, _PLAY))
-            player.roster.chances = whom_to_play(player.role, rates, numbers, self.config, generator)
-            values = player.learner.advance()
-            results = player.view.results()
+            win_rates = self.table.win_rates(index)
+            generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.MATCHMAKING))
+            player.opponents.probs = matchmaking_probs(
+                player.role, win_rates, self._player_index(), self.config, generator
+            )
+            values = player.learner.train_iteration()
+            results = player.envs.pop_win_draw_loss()
             self.table.add(index, results.sum(axis=1))
             metrics |= {f"{player.name}/{key}": value for key, value in values.items()}
-            names = [*(other.name for other in self.players), *self.anchors]
-            told = report(player.view, self.table, index, names, results)
-            metrics |= {f"{player.name}/{key}": value for key, value in told.items()}
+            names = [*(other.name for other in self.players), *self.anchor_names]
+            scores = report(player.envs, self.table, index, names, results)
+            metrics |= {f"{player.name}/{key}": value for key, value in scores.items()}
         for index, player in enumerate(self.players):
-            since, rates = player.steps - player.since, self.table.win_rates(index)
-            if ready(player.role, since, rates, self._numbers(), self.config):
+            steps, win_rates = player.steps - player.steps_at_snapshot, self.table.win_rates(index)
+            if should_freeze(player.role, steps, win_rates, self._player_index(), self.config):
                 self._freeze(index)
         self.iteration += 1
         metrics["league/members"] = len(self.pool.members)
         main = f"{self.players[0].name}/rollout/return"
         return {**metrics, "rollout/return": metrics[main]} if main in metrics else metrics
 
-    def _show(self) -> None:
-        """Let everybody meet the learners as they are now."""
-        for number, player in enumerate(self.players):
+    def _publish_learners(self) -> None:
+        """Update the learners among the opponents of all learners to their current parameters."""
+        for index, player in enumerate(self.players):  # a learner's index among the policies and the opponents alike
             if self.actors is not None:
-                self.actors.put(number, self._layers(player.learner.save_agent()))
+                self.actors.put(index, self._layers(player.learner.save_agent()))
                 continue
+            saved = player.learner.save_agent()  # a copy, because the learner is trained while others play against it
             for other in self.players:
-                other.roster.replace(number, player.learner.agent())
+                other.opponents.replace(index, self._load_agent(saved))
 
-    def _layers(self, saved: Saved) -> Layers:
-        layers = layers_of(saved.tensors, self.settings, self.players[0].view.world)
+    def _layers(self, saved: StateDict) -> Layers:
+        layers = layers_of(saved.tensors, self.settings, self.players[0].envs.world)
         if layers is None:
-            raise ValueError("an agent of the league is of another architecture")
+            raise ValueError("the policies of a league must have one architecture")
         return layers
 
-    def _numbers(self) -> Numbers:
-        roles, frozen = {player.name: player.role for player in self.players}, self._first_member
-        total = frozen + len(self.pool.members)
-        owners = [roles[member.name] for member in self.pool.members]
-        return Numbers(
+    def _player_index(self) -> PlayerIndex:
+        roles, first = {player.name: player.role for player in self.players}, self._first_member
+        total = first + len(self.pool.members)
+        member_roles = [roles[member.name] for member in self.pool.members]
+        return PlayerIndex(
             total,
             mains=[k for k, player in enumerate(self.players) if player.role == "main"],
             pool=range(len(self.players), total),
-            frozen_mains=[frozen + k for k, role in enumerate(owners) if role == "main"],
-            frozen_main_exploiters=[frozen + k for k, role in enumerate(owners) if role == "main_exploiter"],
+            frozen_mains=[first + k for k, role in enumerate(member_roles) if role == "main"],
+            frozen_main_exploiters=[first + k for k, role in enumerate(member_roles) if role == "main_exploiter"],
         )
 
     def _freeze(self, index: int) -> None:
-        """Let a copy of a learner join the pool, and an exploiter begin anew where its role says so."""
+        """Add a snapshot of a learner to the pool, and restart an exploiter with its role's probability."""
         player = self.players[index]
         self.pool.freeze(player.name, self.steps, player.learner.save_agent())
-        self._join(self.pool.members[-1])
-        player.since = player.steps
-        chance = {"main": 0.0, "main_exploiter": 1.0, "league_exploiter": self.config.reset}[player.role]
-        if np.random.default_rng((self.seed, self.iteration, index, _RESET)).random() < chance:
+        self._add_opponent(self.pool.members[-1])
+        player.steps_at_snapshot = player.steps
+        reset_prob = {"main": 0.0, "main_exploiter": 1.0, "league_exploiter": self.config.reset_prob}[player.role]
+        if (
+            np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.EXPLOITER_RESET)).random()
+            < reset_prob
+        ):
             for key, value in player.learner.seconds.items():
-                self._spent[key] = self._spent.get(key, 0.0) + value
-            player.past = player.steps
-            self._begin_anew(index, player.generation + 1)
+                self._past_seconds[key] = self._past_seconds.get(key, 0.0) + value
+            player.past_steps = player.steps
+            self._restart(index, player.generation + 1)
             self.table.forget(index)
 
-    def _begin_anew(self, index: int, generation: int) -> None:
-        """Give a player another learner, whose seed is its generation's own."""
+    def _restart(self, index: int, generation: int) -> None:
+        """Replace a player's learner by a new one, whose seed follows from the generation."""
         player = self.players[index]
         player.generation, seed = generation, (self.seed + index + len(self.players) * generation) % 2**31
-        player.learner = self._make(player.view, self._budget, seed)
+        player.learner = self._make_learner(player.envs, self._budget, seed)
 
-    def _join(self, member: Member) -> None:
-        number = len(self.players) + self.pool.members.index(member)
+    def _add_opponent(self, member: Member) -> None:
+        """Add a snapshot to the opponents of all learners."""
         if self.actors is not None:
-            self.actors.put(number, self._layers(member.saved))
+            # The anchors, which are opponents too, have no policy in `actors`.
+            policy_index = len(self.players) + self.pool.members.index(member)
+            self.actors.put(policy_index, self._layers(member.saved))
         for player in self.players:
-            player.roster.add(None if self.actors is not None else self._load(member.saved))
+            player.opponents.add(None if self.actors is not None else self._load_agent(member.saved))
         self.table.grow(self._first_member + len(self.pool.members))
 
     def agent(self) -> Agent:
-        """Return the first main agent as it is now."""
+        """Return the current first main agent."""
         return self.players[0].learner.agent()
 
-    def save_agent(self) -> Saved:
-        """Return the first main agent's state."""
+    def save_agent(self) -> StateDict:
+        """Return the state of the first main agent."""
         return self.players[0].learner.save_agent()
 
-    def save(self) -> Saved:
-        """Return every learner's state, the table, and which members the pool has: they have files of their own."""
+    def export_state(self) -> StateDict:
+        """Return the state with which training of the exported first main agent can continue."""
+        learner: Any = self.players[0].learner
+        return learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
+
+    def save(self) -> StateDict:
+        """Return the state of every learner, the table of results, and a list of the pool's snapshots.
+
+        The snapshots themselves have files of their own.
+        """
         learners = joined({player.name: player.learner.save() for player in self.players})
-        counts = {p.name: [p.generation, p.past, p.since] for p in self.players}
+        counts = {p.name: [p.generation, p.past_steps, p.steps_at_snapshot] for p in self.players}
         state = {"learners": learners.state, "counts": counts, "members": self.pool.listed()}
         tensors = {**learners.tensors, "league": {"games": self.table.games}}
-        return Saved(tensors, {**state, "iteration": self.iteration})
+        return StateDict(tensors, {**state, "iteration": self.iteration})
 
-    def recall(self, state: Any) -> None:
-        """Bring the pool's members back, before the worlds they play in are restored. ValueError where they are not.
+    def reload_snapshots(self, state: Any) -> None:
+        """Load the pool's snapshots, before the environments are restored. Raises ValueError where one is missing.
 
-        Learners that had begun anew do so again: what one draws from its seed is no part of its state.
+        Learners that had restarted are made again, because what a learner draws from its seed at the start is not part
+        of its state.
         """
-        self.pool.recall(state.get("members"), [player.name for player in self.players])
+        self.pool.reload_snapshots(state.get("members"), [player.name for player in self.players])
         for player in self.players:
-            player.roster.cut(self._first_member)
+            player.opponents.truncate(self._first_member)
         members, self.pool.members = self.pool.members, []
         for member in members:
             self.pool.members.append(member)
-            self._join(member)
+            self._add_opponent(member)
         for index, player in enumerate(self.players):
             generation = state["counts"][player.name][0]
-            if not 0 <= _whole(generation) < 2**31:
-                raise ValueError("the league's counters are no counters")
+            if not 0 <= _int_or_minus_one(generation) < 2**31:
+                raise ValueError("a counter of the league is not a non-negative integer")
             if generation != player.generation:
-                self._begin_anew(index, generation)
+                self._restart(index, generation)
 
-    def restore(self, saved: Saved) -> None:
-        """Go on from `save`; the pool and the worlds have been restored already."""
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned; the pool and the environments have been restored already.
+
+        Raises ValueError for counters or a table of results that do not fit.
+        """
         state, games = saved.state, saved.tensors["league"]["games"]
-        numbers = [state["iteration"], *(n for player in self.players for n in state["counts"][player.name])]
-        if not all(0 <= _whole(n) < 2**62 for n in numbers):
-            raise ValueError("the league's counters are no counters")
-        wanted = (len(self.players), self._first_member + len(self.pool.members), 3)
-        if games.shape != wanted or games.dtype != np.float64 or not (np.isfinite(games) & (games >= 0)).all():
-            raise ValueError("the league's table of games does not fit")
+        counters = [state["iteration"], *(n for player in self.players for n in state["counts"][player.name])]
+        if not all(0 <= _int_or_minus_one(n) < 2**62 for n in counters):
+            raise ValueError("a counter of the league is not a non-negative integer")
+        shape = (len(self.players), self._first_member + len(self.pool.members), 3)
+        if games.shape != shape or games.dtype != np.float64 or not (np.isfinite(games) & (games >= 0)).all():
+            raise ValueError("the league's table of results does not fit")
         self.iteration, self.table.games = state["iteration"], games
-        parts = split(Saved(saved.tensors, state["learners"]), [player.name for player in self.players])
+        parts = split(StateDict(saved.tensors, state["learners"]), [player.name for player in self.players])
         for player in self.players:
-            _, player.past, player.since = state["counts"][player.name]
+            _, player.past_steps, player.steps_at_snapshot = state["counts"][player.name]
             player.learner.restore(parts[player.name])
 
 
-def _whole(value: Any) -> int:
-    """Return a whole number as it is, -1 for anything else."""
+def _int_or_minus_one(value: Any) -> int:
+    """Return an int unchanged, and -1 for any other value."""
     return value if type(value) is int else -1

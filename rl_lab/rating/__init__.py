@@ -1,4 +1,4 @@
-"""Ratings: what results say about who is stronger, how surely, and how exact play compares.
+"""This package computes ratings of players from results of matches, with confidence intervals and game theory.
 
-Pure functions over plain data. `results` takes matches in; `tables` gives rows out.
+All functions are pure. `results` converts matches to arrays; `tables` returns rows for JSON and the terminal.
 """

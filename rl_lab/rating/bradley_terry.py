@@ -1,26 +1,39 @@
-"""Bradley-Terry: ratings from games of two, with what the first seat is worth, draws, and intervals.
+"""This module fits Bradley-Terry ratings to games of two players, with draws and an advantage of the first seat.
 
-The model is `davidson`'s, its fit a maximum of the posterior, its intervals those of `uncertainty`. Everything is a
-pure function of the games: their order changes no bit.
+The model is `davidson`'s, the fit maximizes the posterior density, and the intervals are those of `uncertainty`. The
+order of the games changes no bit of the result.
 """
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from . import davidson, ratings, uncertainty
-from .davidson import Cells
-from .results import Duels, Floats, Ints, check_connected
+from rl_lab.rating import davidson, ratings, uncertainty
+from rl_lab.rating.davidson import PairCounts
+from rl_lab.rating.results import Floats, Ints, PairwiseResults, check_connected
 
 PRIOR = 800.0  # Elo points
-_REFIT = 32  # entrants up to which every bootstrap repetition is fitted to the end
+_REFIT = 32  # the most entrants for which every bootstrap repetition is fitted to convergence
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted model: the games, their cells and clusters, and the parameters of greatest posterior density."""
+
+    model: PairCounts
+    games: PairwiseResults
+    cell: Ints  # [M]: the cell of each game
+    beta: Floats  # [p]
+    clusters: uncertainty.Clusters
+    model_games: Floats  # [K]: the games in each cell whose pairing's variance is the model's
+    ridge: float
 
 
 def fit(
-    games: Duels,
+    games: PairwiseResults,
     *,
     anchor: str | None = None,
     anchor_elo: float = 0.0,
@@ -31,64 +44,63 @@ def fit(
     repetitions: int = 500,
     seed: int = 0,
 ) -> ratings.Ratings:
-    """Return the ratings of everybody in these games.
+    """Return the ratings of all entrants in these games.
 
     Args:
-        games: of `results.duels`.
-        anchor: whose rating is `anchor_elo`; by default the mean of all is.
-        anchor_elo: Elo points.
-        seat: whether to fit what the first seat is worth.
-        prior: standard deviation, in Elo points, of the normal prior on every strength about their mean, on the first
-            seat's worth and on the draw parameter. At 800 it pulls a rating of 100 even games by 0.2 % of what it is;
-            None is none: maximum likelihood, which does not exist for an entrant that won all its games.
-        confidence: the coverage that intervals aim at.
+        games: what `results.duels` returns.
+        anchor: the entrant whose rating is `anchor_elo`; by default, the mean rating is.
+        anchor_elo: the anchor's rating in Elo points.
+        seat: whether to fit the advantage of the first seat.
+        prior: the standard deviation, in Elo points, of the normal prior on every strength about their mean, on the
+            first seat's advantage and on the draw parameter. At 800, it changes a rating from 100 even games by 0.2 %.
+            None means no prior: maximum likelihood, which does not exist for an entrant that won all its games.
+        confidence: the nominal coverage of the intervals.
         intervals: "sandwich", normal with the clustered covariance; or "bootstrap", percentiles over resampled pairs,
-            fitted to the end for up to 32 entrants and by one Newton step for more.
-        repetitions: of the bootstrap.
-        seed: of the bootstrap.
+            fitted to convergence for up to 32 entrants and by one Newton step for more.
+        repetitions: the number of bootstrap repetitions.
+        seed: the seed of the bootstrap.
 
-    Raises ValueError for a schedule of groups that never met, naming them; for an unknown anchor; for settings out of
-    range; and without a prior for results that have no finite maximum.
+    Raises:
+        ValueError: the entrants fall into groups that never met, which the message names; the anchor is unknown; a
+            setting is out of range; or there is no prior and the results have no finite maximum.
 
     Source: Bradley and Terry 1952; Davidson 1970; Davidson and Beaver 1977; White 1982 (variance of a wrong model).
     """
-    if intervals not in ("sandwich", "bootstrap"):
-        raise ValueError(f"intervals={intervals!r}: expected sandwich or bootstrap")
-    if prior is not None and not 0 < prior < math.inf or repetitions < 2:
-        raise ValueError(f"prior={prior}, repetitions={repetitions}: expected above 0, and at least 2")
+    ratings.check_settings(prior, intervals, repetitions)
     check_connected(games.names, games.first, games.second)
     ridge = 0.0 if prior is None else (ratings.POINTS / prior) ** 2
     model, cell = davidson.cells(games, seat)
     beta = davidson.maximise(model, model.counts[None], ridge)[0]
-    found = uncertainty.clusters(*_scores(model, games, beta, cell))
+    clusters = uncertainty.clusters(*_scores(model, games, beta, cell))
     inverse = np.linalg.inv(davidson.posterior_precision(model, beta, ridge))
-    known = _modelled(model, games, cell, found.modelled)
-    informed = davidson.information(model, known[None], davidson.chances(model, beta[None]))[0]
-    # The prior counts as what it is, a source of results of its own: without any other it alone is left.
-    covariance = inverse @ (uncertainty.meat(found) + informed + ridge * np.eye(model.size)) @ inverse
+    model_games = _model_games(model, games, cell, clusters.uses_model_variance)
+    model_information = davidson.information(model, model_games[None], davidson.probs(model, beta[None]))[0]
+    # The prior contributes to the variance like results do, so that without results it is the variance.
+    covariance = inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(model.size)) @ inverse
     n, moves = model.n, None
     if intervals == "bootstrap":
         if n <= _REFIT:
-            moves = _refitted(model, games, beta, cell, found, known, ridge, repetitions, seed) - beta
+            fitted = _Fit(model, games, cell, beta, clusters, model_games, ridge)
+            moves = _bootstrap_refits(fitted, repetitions, seed) - beta
         else:
-            moves = uncertainty.one_step(found, inverse, informed, repetitions, seed)
+            moves = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
         moves = moves[:, :n]
     error = np.sqrt(np.diag(covariance))
-    first = ratings.effect(beta[n], error[n], confidence) if seat else None
-    draw = ratings.odds(ratings.effect(beta[-1], error[-1], confidence, 1.0)) if model.draws else None
-    return ratings.rated(
+    first = ratings.wald_interval(beta[n], error[n], confidence) if seat else None
+    draw = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0)) if model.draws else None
+    return ratings.build_ratings(
         games.names, beta[:n], covariance[:n, :n], moves, anchor, anchor_elo, confidence, seat=first, draw=draw
     )
 
 
-def strengths(games: Duels, expected: Floats | None = None, *, seat: bool = True) -> Floats:
-    """Return the maximum-likelihood ratings [n] in Elo points of mean 0, without a prior.
+def strengths(games: PairwiseResults, expected: Floats | None = None, *, seat: bool = True) -> Floats:
+    """Return the maximum-likelihood ratings [n] in Elo points, with mean 0 and without a prior.
 
     Args:
-        games: their schedule counts, and their outcomes unless these are given otherwise.
-        expected: [M, 3], the probabilities of win, draw and loss of who sits first, in place of the outcomes: what
-            results are drawn from. The ratings are then those that ever more games of this schedule lead to, whether or
-            not the model is right, and what an interval is to contain.
+        games: the schedule, and the outcomes unless `expected` is there.
+        expected: [M, 3], the probabilities that the entrant in the first seat wins, draws and loses, in place of the
+            outcomes. The ratings are then the limit for ever more games of this schedule, whether or not the model is
+            right. Confidence intervals should contain this limit.
         seat: as in `fit`.
 
     Source: White 1982, "Maximum likelihood estimation of misspecified models".
@@ -96,16 +108,16 @@ def strengths(games: Duels, expected: Floats | None = None, *, seat: bool = True
     model, cell = davidson.cells(games, seat)
     if expected is not None:
         counts = np.stack([np.bincount(cell, column, len(model.first)) for column in np.transpose(expected)], axis=1)
-        model = Cells(model.n, model.first, model.second, counts, seat, bool(counts[:, 1].any()))
+        model = PairCounts(model.n, model.first, model.second, counts, seat, bool(counts[:, 1].any()))
     beta = davidson.maximise(model, model.counts[None], 0.0)[0, : model.n]
     elo: Floats = ratings.POINTS * (beta - beta.mean())
     return elo
 
 
-def _scores(model: Cells, games: Duels, beta: Floats, cell: Ints) -> tuple[csr_array, Ints]:
+def _scores(model: PairCounts, games: PairwiseResults, beta: Floats, cell: Ints) -> tuple[csr_array, Ints]:
     """Return each cluster's derivative of the log-likelihood, [C, p], and its pairing [C]."""
-    chance = davidson.chances(model, beta[None])[0]
-    lead, draw = chance[:, 0] - chance[:, 2], chance[:, 1]
+    probs = davidson.probs(model, beta[None])[0]
+    lead, draw = probs[:, 0] - probs[:, 2], probs[:, 1]
     by_x = (2 * games.outcome - 1 - lead[cell]) / 2
     by_d = (games.outcome == 0.5) - draw[cell]
     low = np.minimum(games.first, games.second)
@@ -116,35 +128,26 @@ def _scores(model: Cells, games: Duels, beta: Floats, cell: Ints) -> tuple[csr_a
     columns += [(np.full(c, model.n), by_x, 1.0)] if model.seat else []
     columns += [(np.full(c, model.size - 1), by_d, 1.0)] if model.draws else []
     values = np.concatenate([sign * np.bincount(games.cluster, value, c) for _, value, sign in columns])
-    places = np.tile(np.arange(c), len(columns)), np.concatenate([column for column, _, _ in columns])
-    return csr_array((values, places), shape=(c, model.size)), games.pairing[start]
+    indices = np.tile(np.arange(c), len(columns)), np.concatenate([column for column, _, _ in columns])
+    return csr_array((values, indices), shape=(c, model.size)), games.pairing[start]
 
 
-def _modelled(model: Cells, games: Duels, cell: Ints, modelled: Floats) -> Floats:
-    """Return how many games of each cell [K] belong to pairings whose variance is the model's."""
-    return np.bincount(cell, modelled[games.pairing].astype(np.float64), len(model.first))
+def _model_games(model: PairCounts, games: PairwiseResults, cell: Ints, uses_model_variance: Floats) -> Floats:
+    """Return the number of games in each cell [K] that belong to pairings whose variance is the model's."""
+    return np.bincount(cell, uses_model_variance[games.pairing].astype(np.float64), len(model.first))
 
 
-def _refitted(
-    model: Cells,
-    games: Duels,
-    beta: Floats,
-    cell: Ints,
-    found: uncertainty.Clusters,
-    known: Floats,
-    ridge: float,
-    repetitions: int,
-    seed: int,
-) -> Floats:
-    """Return parameters [R, p] fitted to resampled pairs; in pairings `modelled`, to results drawn from the fit."""
+def _bootstrap_refits(fitted: _Fit, repetitions: int, seed: int) -> Floats:
+    """Return parameters [R, p] fitted to resampled pairs, and to samples of the model where its variance is used."""
+    model, games = fitted.model, fitted.games
     generator = np.random.default_rng(seed)
-    times = uncertainty.weights(found, repetitions, generator)
-    column = 3 * cell + (2 - 2 * games.outcome).astype(np.int64)
+    times = uncertainty.weights(fitted.clusters, repetitions, generator)
+    column = 3 * fitted.cell + (2 - 2 * games.outcome).astype(np.int64)
     shape = (times.shape[1], 3 * len(model.first))
-    held = csr_array((np.ones(len(cell)), (games.cluster, column)), shape=shape)
-    counts = (held.T @ times.T).T.reshape(repetitions, -1, 3)
-    if known.any():
-        chance = davidson.chances(model, beta[None])[0]
-        drawn = generator.multinomial(known.astype(np.int64), chance, (repetitions, len(known)))
-        counts = counts + drawn
-    return davidson.maximise(model, counts, ridge, beta)
+    by_cluster = csr_array((np.ones(len(fitted.cell)), (games.cluster, column)), shape=shape)
+    counts = (by_cluster.T @ times.T).T.reshape(repetitions, -1, 3)
+    if fitted.model_games.any():
+        probs = davidson.probs(model, fitted.beta[None])[0]
+        sizes = fitted.model_games.astype(np.int64)
+        counts = counts + generator.multinomial(sizes, probs, (repetitions, len(sizes)))
+    return davidson.maximise(model, counts, fitted.ridge, fitted.beta)

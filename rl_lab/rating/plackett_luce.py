@@ -1,36 +1,39 @@
-"""Plackett-Luce: ratings from matches of any number of entrants, by the whole order in which they finished.
+"""This module fits Plackett-Luce ratings to matches of any number of entrants, from their order of finish.
 
-With strengths t_i in log-odds the best of a set S is i with probability exp(t_i) / sum over j in S of exp(t_j), then
-the best of those left, and so on; of two it is Bradley and Terry's model. A tie counts as every order of those tied,
-equally weighted, so that a draw of two is half a win and half a loss. The prior is normal, of mean 0, on every t_i.
+With strengths t_i in log-odds, entrant i is the best of a set S with probability exp(t_i) / sum over j in S of
+exp(t_j); then the best of the rest is chosen in the same way, and so on. For two entrants it is the Bradley-Terry
+model. A tie counts as all orders of the tied entrants, equally weighted, so a draw of two is half a win and half a
+loss. The prior of every t_i is normal with mean 0.
 
-Seats have no part in it. The matches of a pair take everybody through all seats, so what a seat is worth adds as much
-to everybody's chances and favours nobody; pairs, not matches, are what intervals count. Left out like any balanced
-covariate, it makes differences come out a little smaller than in matches from equal seats. What rotation does not
-balance is who follows whom: seats are a circle that turns, and neighbours stay neighbours.
+The model has no parameter for seats. In the matches of a pair every entrant has every seat, so an advantage of a seat
+is balanced; intervals count pairs and not matches. Like any balanced covariate that is left out, it makes differences a
+little smaller than between equal seats. The rotation of seats does not balance the neighbours of an entrant: they are
+the same in all matches of a pair.
 
 Source: Luce 1959; Plackett 1975; Hunter 2004 (its fit)
 """
 
 from __future__ import annotations
 
-import math
 from itertools import combinations
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
-from . import ratings, uncertainty
-from .bradley_terry import PRIOR
-from .results import Floats, Ints, Standings, check_connected
+from rl_lab.rating import ratings, uncertainty
+from rl_lab.rating.bradley_terry import PRIOR
+from rl_lab.rating.results import Floats, Ints, RankedResults, check_connected
 
-_MOST_STEPS, _HALVINGS, _TOLERANCE, _FARTHEST = 200, 30, 1e-10, 15.0
-_MOST_TIED = 8  # whose orders are all counted, 2^8 sets; of more, as if sets of one size were equally strong
+_MOST_STEPS = 200  # Newton steps
+_HALVINGS = 30  # of one Newton step
+_TOLERANCE = 1e-10  # log-odds: a Newton step below it has converged
+_FARTHEST = 15.0  # log-odds: without a prior, a strength beyond it shows that there is no maximum
+_MOST_TIED = 8  # up to this many tied entrants, all subsets are counted; for more, a sample of each size is
 
 
 def fit(
-    matches: Standings,
+    matches: RankedResults,
     *,
     anchor: str | None = None,
     anchor_elo: float = 0.0,
@@ -40,126 +43,144 @@ def fit(
     repetitions: int = 500,
     seed: int = 0,
 ) -> ratings.Ratings:
-    """Return the ratings of everybody in these matches; arguments and errors are those of `bradley_terry.fit`.
+    """Return the ratings of all entrants in these matches; the arguments are those of `bradley_terry.fit`.
 
     Bootstrap repetitions are fitted by one Newton step.
+
+    Raises:
+        ValueError: the entrants fall into groups that never met, which the message names; the anchor is unknown; a
+            setting is out of range; or there is no prior and the maximum-likelihood ratings are not finite.
     """
-    if intervals not in ("sandwich", "bootstrap"):
-        raise ValueError(f"intervals={intervals!r}: expected sandwich or bootstrap")
-    if prior is not None and not 0 < prior < math.inf or repetitions < 2:
-        raise ValueError(f"prior={prior}, repetitions={repetitions}: expected above 0, and at least 2")
+    ratings.check_settings(prior, intervals, repetitions)
     n = len(matches.names)
-    links = np.array([(who[0], other) for who in matches.entrants for other in who[1:]])
+    links = np.array([(entrants[0], other) for entrants in matches.entrants for other in entrants[1:]])
     check_connected(matches.names, links[:, 0], links[:, 1])
     ridge = 0.0 if prior is None else (ratings.POINTS / prior) ** 2
-    members, weight, match, won = _stages(matches)
-    strength = _maximise(members, weight, won, n, ridge)
-    chance = _chances(members, strength)
-    scores = _scores(matches, members, weight, match, chance, n)
+    members, weight, match, times_chosen = _choices(matches)
+    strength = _maximise(members, weight, times_chosen, n, ridge)
+    probs = _probs(members, strength)
+    scores = _scores(matches, members, weight, match, probs, n)
     start = np.searchsorted(matches.cluster, np.arange(scores.shape[0]))
-    found = uncertainty.clusters(scores, matches.pairing[start])
-    inverse = np.linalg.inv(_pinned(_information(members, weight, chance, n), ridge))
-    informed = _information(members, weight * found.modelled[matches.pairing[match]], chance, n)
-    covariance = inverse @ (uncertainty.meat(found) + informed + ridge * np.eye(n)) @ inverse
+    clusters = uncertainty.clusters(scores, matches.pairing[start])
+    inverse = np.linalg.inv(_posterior_precision(_information(members, weight, probs, n), ridge))
+    model_weight = weight * clusters.uses_model_variance[matches.pairing[match]]
+    model_information = _information(members, model_weight, probs, n)
+    covariance = inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(n)) @ inverse
     moves = None
     if intervals == "bootstrap":
-        moves = uncertainty.one_step(found, inverse, informed, repetitions, seed)
-    return ratings.rated(matches.names, strength, covariance, moves, anchor, anchor_elo, confidence)
+        moves = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
+    return ratings.build_ratings(matches.names, strength, covariance, moves, anchor, anchor_elo, confidence)
 
 
-def _stages(matches: Standings) -> tuple[Ints, Floats, Ints, Floats]:
-    """Return every choice of a best one: of whom, its weight and match; and how often each entrant was chosen [n]."""
+def _choices(matches: RankedResults) -> tuple[Ints, Floats, Ints, Floats]:
+    """Return the Z choices of all matches; at each, one entrant of a set of at most L is chosen as the best.
+
+    Returns the sets, int [Z, L], padded with n; their weights, float64 [Z]; the index of each one's match, int [Z]; and
+    `times_chosen`, float64 [n], the sum of weights of the choices of each entrant.
+    """
     n, longest = len(matches.names), max(map(len, matches.entrants))
     sets: list[tuple[int, ...]] = []
     weight: list[float] = []
     match: list[int] = []
-    for m, (who, ranks) in enumerate(zip(matches.entrants, matches.ranks, strict=True)):
+    for m, (entrants, ranks) in enumerate(zip(matches.entrants, matches.ranks, strict=True)):
         for level in sorted(set(ranks)):
-            tied = [w for w, r in zip(who, ranks, strict=True) if r == level]
-            below = [w for w, r in zip(who, ranks, strict=True) if r > level]
+            tied = [e for e, r in zip(entrants, ranks, strict=True) if r == level]
+            below = [e for e, r in zip(entrants, ranks, strict=True) if r > level]
             for size in range(len(tied), 0, -1):
-                chosen = _subsets(tied, size)
-                for subset in chosen:
+                subsets = _subsets(tied, size)
+                for subset in subsets:
                     sets.append((*subset, *below))
-                    weight.append(1 / len(chosen))
+                    weight.append(1 / len(subsets))
                     match.append(m)
     members = np.full((len(sets), longest), n)
     for row, members_of in zip(members, sets, strict=True):
         row[: len(members_of)] = members_of
-    won = np.bincount(np.concatenate([np.array(who) for who in matches.entrants]), minlength=n).astype(np.float64)
-    return members, np.array(weight), np.array(match), won
+    entries = np.concatenate([np.array(entrants) for entrants in matches.entrants])
+    # An entrant is chosen once in each match: every entrant, also the last, is the best of those that are left.
+    times_chosen = np.bincount(entries, minlength=n).astype(np.float64)
+    return members, np.array(weight), np.array(match), times_chosen
 
 
 def _subsets(tied: list[int], size: int) -> list[tuple[int, ...]]:
-    """Return the sets of those still to be placed: all, or where too many tie, every run of them in a circle."""
+    """Return the subsets of this size: all of them or, of too many entrants, those that are adjacent in a circle."""
     if len(tied) <= _MOST_TIED:
         return list(combinations(tied, size))
     return [tuple(tied[(k + j) % len(tied)] for j in range(size)) for k in range(len(tied))]
 
 
-def _chances(members: Ints, strength: Floats) -> Floats:
-    """Return how likely each member is the best, [Z, L]; 0 where padded."""
+def _probs(members: Ints, strength: Floats) -> Floats:
+    """Return the probability that each member is the best, [Z, L]; 0 in the padding."""
     padded = np.append(strength, -np.inf)[members]
     odds = np.exp(padded - padded.max(axis=1, keepdims=True))
     result: Floats = odds / odds.sum(axis=1, keepdims=True)
     return result
 
 
-def _value(members: Ints, weight: Floats, won: Floats, strength: Floats, ridge: float) -> float:
+def _log_posterior(members: Ints, weight: Floats, times_chosen: Floats, strength: Floats, ridge: float) -> float:
+    """Return the logarithm of the posterior density of strengths [n], up to a constant."""
     padded = np.append(strength, -np.inf)[members]
     top = padded.max(axis=1)
     sums = top + np.log(np.exp(padded - top[:, None]).sum(axis=1))
-    return float(won @ strength - weight @ sums - ridge / 2 * strength @ strength)
+    return float(times_chosen @ strength - weight @ sums - ridge / 2 * strength @ strength)
 
 
-def _information(members: Ints, weight: Floats, chance: Floats, n: int) -> Floats:
-    """Return the Fisher information [n, n] of these stages."""
+def _information(members: Ints, weight: Floats, probs: Floats, n: int) -> Floats:
+    """Return the Fisher information [n, n] of these choices."""
     flat, size = members * (n + 1), (n + 1) ** 2
     total = np.zeros(size)
     for k in range(members.shape[1]):
-        total -= np.bincount(
-            (flat[:, [k]] + members).ravel(), (weight[:, None] * chance[:, [k]] * chance).ravel(), size
-        )
-    total += np.bincount((flat + members).ravel(), (weight[:, None] * chance).ravel(), size)
+        total -= np.bincount((flat[:, [k]] + members).ravel(), (weight[:, None] * probs[:, [k]] * probs).ravel(), size)
+    total += np.bincount((flat + members).ravel(), (weight[:, None] * probs).ravel(), size)
     return total.reshape(n + 1, n + 1)[:n, :n]
 
 
-def _pinned(matrix: Floats, ridge: float) -> Floats:
-    n = len(matrix)
-    return matrix + ridge * np.eye(n) + 1 / n
+def _posterior_precision(information: Floats, ridge: float) -> Floats:
+    """Return the precision [n, n] of the posterior, made invertible also where only differences are determined.
+
+    Adding a constant to all strengths changes no likelihood; 1/n in every entry fixes their sum.
+    """
+    n = len(information)
+    return information + ridge * np.eye(n) + 1 / n
 
 
-def _maximise(members: Ints, weight: Floats, won: Floats, n: int, ridge: float) -> Floats:
-    """Return the strengths [n] of greatest posterior density, by Newton's method; they add up to 0."""
+def _maximise(members: Ints, weight: Floats, times_chosen: Floats, n: int, ridge: float) -> Floats:
+    """Return the strengths [n] of greatest posterior density, by Newton's method; they add up to 0.
+
+    Raises ValueError where there is no prior and the maximum is not finite.
+    """
     strength = np.zeros(n)
-    value = _value(members, weight, won, strength, ridge)
+    value = _log_posterior(members, weight, times_chosen, strength, ridge)
     for _ in range(_MOST_STEPS):
-        chance = _chances(members, strength)
-        expected = np.bincount(members.ravel(), (weight[:, None] * chance).ravel(), n + 1)[:n]
-        slope = won - expected - ridge * strength
-        move = np.asarray(cho_solve(cho_factor(_pinned(_information(members, weight, chance, n), ridge)), slope))
+        probs = _probs(members, strength)
+        expected = np.bincount(members.ravel(), (weight[:, None] * probs).ravel(), n + 1)[:n]
+        gradient = times_chosen - expected - ridge * strength
+        step = np.asarray(
+            cho_solve(cho_factor(_posterior_precision(_information(members, weight, probs, n), ridge)), gradient)
+        )
         for _ in range(_HALVINGS):
-            reached = _value(members, weight, won, strength + move, ridge)
-            if reached >= value - 1e-9 * abs(value):
+            trial_value = _log_posterior(members, weight, times_chosen, strength + step, ridge)
+            if trial_value >= value - 1e-9 * abs(value):
                 break
-            move = move / 2
-        strength, value = strength + move, reached
+            step = step / 2
+        strength, value = strength + step, trial_value
         if not ridge and np.abs(strength).max() > _FARTHEST:
             break
-        if np.abs(move).max() < _TOLERANCE:
-            found: Floats = strength
-            return found
-    raise ValueError("results such as all wins have no finite rating without a prior")
+        if np.abs(step).max() < _TOLERANCE:
+            maximum: Floats = strength
+            return maximum
+    raise ValueError(
+        "the maximum-likelihood ratings are not finite, for example because an entrant won all its matches; use a prior"
+    )
 
 
-def _scores(matches: Standings, members: Ints, weight: Floats, match: Ints, chance: Floats, n: int) -> csr_array:
+def _scores(matches: RankedResults, members: Ints, weight: Floats, match: Ints, probs: Floats, n: int) -> csr_array:
     """Return each cluster's derivative of the log-likelihood, [C, n]."""
     cluster = matches.cluster
-    lost = csr_array(
-        (-(weight[:, None] * chance).ravel(), (np.repeat(cluster[match], members.shape[1]), members.ravel())),
+    expected = csr_array(
+        (-(weight[:, None] * probs).ravel(), (np.repeat(cluster[match], members.shape[1]), members.ravel())),
         shape=(int(cluster[-1]) + 1, n + 1),
     )
-    sizes = [len(who) for who in matches.entrants]
-    who = np.concatenate([np.array(each) for each in matches.entrants])
-    placed = csr_array((np.ones(len(who)), (np.repeat(cluster, sizes), who)), shape=lost.shape)
-    return (lost + placed)[:, :n].tocsr()
+    sizes = [len(each) for each in matches.entrants]
+    entrants = np.concatenate([np.array(each) for each in matches.entrants])
+    chosen = csr_array((np.ones(len(entrants)), (np.repeat(cluster, sizes), entrants)), shape=expected.shape)
+    return (expected + chosen)[:, :n].tocsr()

@@ -1,6 +1,6 @@
-"""Ratings on the Elo scale, and what follows from them and their covariance: intervals, ranks, who is stronger.
+"""This module has ratings on the Elo scale, with intervals, ranks and probabilities of superiority.
 
-An Elo point is ln(10) / 400 of log-odds: 400 points are odds of 10 to 1 of a win against a loss.
+An Elo point is ln(10) / 400 of log-odds: at a difference of 400 points, the odds of a win against a loss are 10 to 1.
 
 Source: Elo 1978; Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks" (rank intervals)
 """
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from .results import Floats, Ints
+from rl_lab.rating.results import Floats, Ints
 
 POINTS = 400 / math.log(10)  # Elo points of one unit of log-odds
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A number beside the ratings, and its interval."""
+    """A parameter of the model other than a rating, and its interval."""
 
     value: float
     low: float
@@ -34,12 +34,12 @@ class Ratings:
 
     names       [n], sorted
     elo         [n], Elo points
-    low, high   [n], the interval of each; of the anchor, of no width
-    covariance  [n, n], Elo points squared, of differences to the anchor, by the sandwich whatever the intervals are
-    anchor      the entrant whose rating was given, or None: then the mean was
-    confidence  the coverage that the intervals aim at
-    seat        what the first seat is worth, in Elo points; None where it was not fitted
-    draw        Davidson's draw parameter exp(d): between equals, how likely a draw is against a win; None without draws
+    low, high   [n], the interval of each rating; the anchor's has no width
+    covariance  [n, n], Elo points squared, of differences to the anchor; always the sandwich estimate
+    anchor      the entrant whose rating is fixed, or None: then the mean is
+    confidence  the nominal coverage of the intervals
+    seat        the advantage of the first seat, in Elo points; None if it was not fitted
+    draw        Davidson's draw parameter exp(d), the odds of a draw against a win between equals; None without draws
     """
 
     names: tuple[str, ...]
@@ -53,10 +53,10 @@ class Ratings:
     draw: Effect | None = None
 
     def rank_intervals(self) -> tuple[Ints, Ints]:
-        """Return the best and the worst rank, int [n] each, that an entrant may have: 1 is first.
+        """Return each entrant's best and worst plausible rank, int [n] each; rank 1 is the best.
 
-        One's rank lies between 1 + those who are surely better and n - those who are surely worse, where sure means
-        that the difference is significant at this confidence, by Bonferroni over its n - 1 differences.
+        The best is 1 + the number of entrants that are significantly better, the worst is n - the number of those that
+        are significantly worse, at this confidence with Bonferroni's correction for n - 1 differences.
         """
         n = len(self.names)
         bound = float(ndtri(1 - (1 - self.confidence) / 2 / max(n - 1, 1)))
@@ -64,21 +64,29 @@ class Ratings:
         return 1 + (z < -bound).sum(axis=1), n - (z > bound).sum(axis=1)
 
     def superiority(self) -> Floats:
-        """Return [n, n], how probably the row's is stronger than the column's, by the normal law; 0.5 with itself."""
-        found: Floats = ndtr(self._differences())
-        return found
+        """Return the probability, [n, n], that the row's entrant is stronger than the column's; 0.5 on the diagonal."""
+        probability: Floats = ndtr(self._differences())
+        return probability
 
     def _differences(self) -> Floats:
-        """Return differences over their standard errors, [n, n]; what does not vary differs surely or not at all."""
+        """Return differences over their standard errors, [n, n]; 0 or infinite where the standard error is 0."""
         variance = np.diag(self.covariance)
         error = np.sqrt(np.maximum(variance[:, None] + variance - 2 * self.covariance, 0))
         gap = self.elo[:, None] - self.elo
-        sure = np.where(gap > 0, np.inf, np.where(gap < 0, -np.inf, 0.0))
-        z: Floats = np.divide(gap, error, out=sure, where=error > 1e-9)
+        infinite = np.where(gap > 0, np.inf, np.where(gap < 0, -np.inf, 0.0))
+        z: Floats = np.divide(gap, error, out=infinite, where=error > 1e-9)
         return z
 
 
-def rated(
+def check_settings(prior: float | None, intervals: str, repetitions: int) -> None:
+    """Raise ValueError for settings of a fit that are out of range; see `bradley_terry.fit`."""
+    if intervals not in ("sandwich", "bootstrap"):
+        raise ValueError(f"intervals={intervals!r}: expected sandwich or bootstrap")
+    if prior is not None and not 0 < prior < math.inf or repetitions < 2:
+        raise ValueError(f"prior={prior}, repetitions={repetitions}: expected above 0, and at least 2")
+
+
+def build_ratings(
     names: tuple[str, ...],
     strength: Floats,
     covariance: Floats,
@@ -90,11 +98,11 @@ def rated(
 ) -> Ratings:
     """Return ratings from strengths [n] in log-odds and their covariance [n, n].
 
-    Intervals are normal, or with bootstrap moves [R, n] of the strengths their percentiles.
+    Intervals are normal, or the percentiles of the strengths' bootstrap deviations `moves` [R, n].
     """
     n = len(names)
     if anchor is not None and anchor not in names:
-        from ..names import nearest
+        from rl_lab.core.errors import nearest
 
         raise ValueError(f"no entrant {anchor!r} to anchor the ratings at; {nearest(anchor, names)}")
     if not 0 < confidence < 1:
@@ -113,12 +121,12 @@ def rated(
     return Ratings(names, elo, low, high, spread, anchor, confidence, **effects)
 
 
-def effect(value: float, error: float, confidence: float, scale: float = POINTS) -> Effect:
-    """Return a parameter and its normal interval, times a scale."""
+def wald_interval(value: float, error: float, confidence: float, scale: float = POINTS) -> Effect:
+    """Return a parameter and its normal interval, multiplied by a scale."""
     half = float(ndtri((1 + confidence) / 2)) * error
     return Effect(scale * value, scale * (value - half), scale * (value + half))
 
 
-def odds(found: Effect) -> Effect:
-    """Return the exponential of an effect."""
-    return Effect(math.exp(found.value), math.exp(found.low), math.exp(found.high))
+def exp_effect(effect: Effect) -> Effect:
+    """Return the exponential of an effect and of its interval."""
+    return Effect(math.exp(effect.value), math.exp(effect.low), math.exp(effect.high))

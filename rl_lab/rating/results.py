@@ -1,4 +1,4 @@
-"""Results: matches as arrays in a canonical order, so that nothing depends on the order in which they were played.
+"""This module converts matches to arrays in a canonical order, so that ratings do not depend on the order of play.
 
 Shape letters: M games or matches, C clusters (the games of one pair of swapped seats), n entrants.
 """
@@ -17,14 +17,15 @@ Ints = NDArray[Any]  # int64
 
 
 @dataclass(frozen=True)
-class Duels:
-    """M games of two entrants, sorted by pairing, pair, first and outcome; made by `duels`.
+class PairwiseResults:
+    """M games of two entrants, sorted by pairing, pair, first and outcome; `duels` makes it.
 
     names     [n], sorted
-    first     [M], who had the first seat, second [M], who had the other: indices into names
-    outcome   [M], 1 where first won, 0.5 for a draw, 0 where it lost
-    pairing   [M], the two entrants, whoever sits first: 0 for the first two that met, and so on, sorted
-    cluster   [M], the pair of games with swapped seats, numbered from 0: what is independent of the rest
+    first     [M], the entrant in the first seat, an index into names
+    second    [M], the entrant in the other seat
+    outcome   [M], 1 if first won, 0.5 for a draw, 0 if it lost
+    pairing   [M], the number of the unordered pair of entrants, from 0, ascending
+    cluster   [M], the number, from 0, of the pair of games with swapped seats; clusters are independent
     """
 
     names: tuple[str, ...]
@@ -36,14 +37,14 @@ class Duels:
 
 
 @dataclass(frozen=True)
-class Standings:
-    """M matches of any number of entrants, in a canonical order; made by `standings`.
+class RankedResults:
+    """M matches of any number of entrants, in a canonical order; `standings` makes it.
 
     names      [n], sorted
-    entrants   of each match, indices into names, ascending, each once
-    ranks      of each match, beside entrants: 1 best, equal ranks share
-    pairing    [M], who met, numbered from 0
-    cluster    [M], the matches of one pairing and pair number
+    entrants   for each match, indices into names, ascending, without repetition
+    ranks      for each match, the entrants' ranks: 1 is the best, tied entrants have equal ranks
+    pairing    [M], the number, from 0, of the set of entrants
+    cluster    [M], the number of the pairing and pair number
     """
 
     names: tuple[str, ...]
@@ -55,17 +56,18 @@ class Standings:
 
 def duels(
     names: Sequence[str], first: ArrayLike, second: ArrayLike, outcome: ArrayLike, pair: ArrayLike | None = None
-) -> Duels:
+) -> PairwiseResults:
     """Return games [M] of two entrants in their canonical order.
 
     Args:
-        names: [n], what first and second index.
+        names: [n], the entrants; first and second are indices into it.
         first: int [M], the entrant in the first seat.
         second: int [M], the entrant in the other.
-        outcome: [M], 1 where the first won, 0.5 for a draw, 0 where it lost.
-        pair: int [M]; games of the same two entrants with the same number are one cluster. By default each is its own.
+        outcome: [M], 1 if the first won, 0.5 for a draw, 0 if it lost.
+        pair: int [M]; games of the same two entrants with the same number are one cluster. By default each game is one.
 
-    Raises ValueError for other values, lengths that differ, names that repeat and for no games.
+    Raises:
+        ValueError: a value is invalid, lengths differ, names repeat, or there are no games.
     """
     one, other = np.asarray(first), np.asarray(second)
     result = np.asarray(outcome, np.float64)
@@ -84,9 +86,9 @@ def duels(
     meeting = low * len(ordered) + high
     order = np.lexsort((result, one, number, meeting))
     pairing, cluster = _groups(meeting[order]), _groups(meeting[order], number[order])
-    # Games that are clusters of their own get their numbers now, from the canonical order.
+    # Without pairs, each game is a cluster, numbered in the canonical order.
     cluster = np.arange(len(order)) if pair is None else cluster
-    return Duels(ordered, one[order], other[order], result[order], pairing, cluster)
+    return PairwiseResults(ordered, one[order], other[order], result[order], pairing, cluster)
 
 
 def standings(
@@ -94,76 +96,82 @@ def standings(
     entrants: Sequence[Sequence[int]],
     ranks: Sequence[Sequence[float]],
     pair: Sequence[int] | None = None,
-) -> Standings:
+) -> RankedResults:
     """Return matches [M] in their canonical order.
 
     Args:
-        names: [n], what entrants index.
-        entrants: of each match, at least two, each once.
-        ranks: beside entrants; lower is better, equal values share.
-        pair: [M]; matches of the same entrants with the same number are one cluster. By default each is its own.
+        names: [n], the entrants.
+        entrants: for each match, at least two indices into names, without repetition.
+        ranks: for each match, the entrants' ranks; lower is better, equal values are ties.
+        pair: [M]; matches of the same entrants with the same number are one cluster. By default each match is one.
 
-    Raises ValueError for anything else, and for no matches.
+    Raises:
+        ValueError: a value is invalid, lengths differ, names repeat, or there are no matches.
     """
     numbers = [0] * len(entrants) if pair is None else pair
     if not len(entrants) == len(ranks) == len(numbers) or not len(entrants):
         raise ValueError("entrants, ranks and pair must be of one length of at least 1")
     ordered, place = _sorted_names(names)
     rows = []
-    for who, how, number in zip(entrants, ranks, numbers, strict=True):
-        if len(who) < 2 or len(set(who)) < len(who) or len(who) != len(how):
-            raise ValueError(f"a match needs at least two entrants, each once, and a rank for each, got {list(who)}")
-        if min(who) < 0 or max(who) >= len(names):
-            raise ValueError(f"entrants must be 0 to {len(names) - 1}, indices of names, got {list(who)}")
-        levels = sorted(set(how))
-        pairs = sorted((int(place[w]), levels.index(r) + 1) for w, r in zip(who, how, strict=True))
-        rows.append((tuple(w for w, _ in pairs), int(number), tuple(r for _, r in pairs)))
+    for indices, match_ranks, number in zip(entrants, ranks, numbers, strict=True):
+        if len(indices) < 2 or len(set(indices)) < len(indices) or len(indices) != len(match_ranks):
+            raise ValueError(
+                f"a match needs at least two entrants, each once, and a rank for each, got {list(indices)}"
+            )
+        if min(indices) < 0 or max(indices) >= len(names):
+            raise ValueError(f"entrants must be 0 to {len(names) - 1}, indices of names, got {list(indices)}")
+        levels = sorted(set(match_ranks))
+        pairs = sorted((int(place[k]), levels.index(r) + 1) for k, r in zip(indices, match_ranks, strict=True))
+        rows.append((tuple(k for k, _ in pairs), int(number), tuple(r for _, r in pairs)))
     rows.sort()
-    whos = [row[0] for row in rows]
-    cluster = np.arange(len(rows)) if pair is None else _runs([row[:2] for row in rows])
-    return Standings(ordered, tuple(whos), tuple(row[2] for row in rows), _runs(whos), cluster)
+    sets = [row[0] for row in rows]
+    cluster = np.arange(len(rows)) if pair is None else _number([row[:2] for row in rows])
+    return RankedResults(ordered, tuple(sets), tuple(row[2] for row in rows), _number(sets), cluster)
 
 
-def collect(matches: Iterable[Any]) -> Duels | Standings:
-    """Return matches as `Duels` where two entrants met in each, else as `Standings`.
+def collect(matches: Iterable[Any]) -> PairwiseResults | RankedResults:
+    """Return matches as `PairwiseResults` if each is between two entrants, else as `RankedResults`.
 
-    Each match is a dict or an object with `entrants`, the name in every seat; `ranks` beside them, 1 best, ties share;
-    `pair`, an int; and `pairing`, the names of those who met. Where an entrant has several seats, as in a team, the
-    mean of its ranks counts. Who sits first is who has the first seat. Raises ValueError for no matches.
+    Each match is a dict or an object with `entrants`, the name in every seat; `ranks`, the rank of every seat, 1 for
+    the best, equal for ties; `pair`, an int; and `pairing`, the names of the players of the match. For an entrant with
+    several seats, as in a team, the mean of its ranks counts. Raises ValueError for no matches.
     """
-    met: list[tuple[list[str], list[float], int]] = []
+    records: list[tuple[list[str], list[float], int]] = []
     for match in matches:
-        seats, ranks, pairing = list(_of(match, "entrants")), list(_of(match, "ranks")), _of(match, "pairing")
-        # Two seats are two entrants, or one against itself, which says what a seat is worth.
+        seats, ranks, pairing = list(_get(match, "entrants")), list(_get(match, "ranks")), _get(match, "pairing")
+        # Two seats are two entrants, or one against itself, which informs about the first seat's advantage.
         mean = None if len(seats) == 2 else mean_ranks(seats, ranks)
         if not set(pairing) <= set(seats) or (mean is not None and len(mean) < 2):
             raise ValueError(f"a match between {list(pairing)} has {seats} in its seats")
-        met.append((*((seats, ranks) if mean is None else (list(mean), list(mean.values()))), int(_of(match, "pair"))))
-    if not met:
+        players, player_ranks = (seats, ranks) if mean is None else (list(mean), list(mean.values()))
+        records.append((players, player_ranks, int(_get(match, "pair"))))
+    if not records:
         raise ValueError("there are no matches")
-    names = sorted({name for who, _, _ in met for name in who})
+    names = sorted({name for players, _, _ in records for name in players})
     index = {name: k for k, name in enumerate(names)}
-    pair = [number for _, _, number in met]
-    if all(len(who) == 2 for who, _, _ in met):
-        seats_of = np.array([[index[name] for name in who] for who, _, _ in met])
-        gap = np.array([ranks[1] - ranks[0] for _, ranks, _ in met])
+    pair = [number for _, _, number in records]
+    if all(len(players) == 2 for players, _, _ in records):
+        seats_of = np.array([[index[name] for name in players] for players, _, _ in records])
+        gap = np.array([ranks[1] - ranks[0] for _, ranks, _ in records])
         return duels(names, seats_of[:, 0], seats_of[:, 1], (np.sign(gap) + 1) / 2, pair)
-    kept = [entry for entry in met if len(set(entry[0])) > 1]
-    return standings(
-        names, [[index[x] for x in who] for who, _, _ in kept], [how for _, how, _ in kept], [k for _, _, k in kept]
-    )
+    records = [record for record in records if len(set(record[0])) > 1]
+    entrants = [[index[name] for name in players] for players, _, _ in records]
+    return standings(names, entrants, [ranks for _, ranks, _ in records], [number for _, _, number in records])
 
 
 def mean_ranks(seats: Sequence[str], ranks: Sequence[float]) -> dict[str, float]:
-    """Return the mean rank of each entrant over its seats, in the order of first seats."""
-    found: dict[str, list[float]] = {}
+    """Return the mean rank of each entrant over its seats, in the order of their first seats."""
+    by_name: dict[str, list[float]] = {}
     for name, rank in zip(seats, ranks, strict=True):
-        found.setdefault(name, []).append(rank)
-    return {name: sum(own) / len(own) for name, own in found.items()}
+        by_name.setdefault(name, []).append(rank)
+    return {name: sum(values) / len(values) for name, values in by_name.items()}
 
 
 def check_connected(names: Sequence[str], one: Ints, other: Ints) -> None:
-    """Raise ValueError, naming the groups, where entrants [n] fall into groups that never met: meetings [K]."""
+    """Raise ValueError if the entrants, names [n], fall into groups that never met; pairs that met are one, other [K].
+
+    The message names the groups.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -171,16 +179,16 @@ def check_connected(names: Sequence[str], one: Ints, other: Ints) -> None:
     count, label = connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(n, n)), directed=False)
     if count > 1:
         groups = [[name for name, k in zip(names, label, strict=True) if k == group] for group in range(count)]
-        shown = "; ".join(", ".join(group[:6]) + (", ..." if len(group) > 6 else "") for group in groups[:8])
-        raise ValueError(f"entrants fall into {count} groups that never met, so they have no common scale: {shown}")
+        listing = "; ".join(", ".join(group[:6]) + (", ..." if len(group) > 6 else "") for group in groups[:8])
+        raise ValueError(f"entrants fall into {count} groups that never met, so they have no common scale: {listing}")
 
 
-def _of(match: Any, key: str) -> Any:
+def _get(match: Any, key: str) -> Any:
     return match[key] if isinstance(match, dict) else getattr(match, key)
 
 
 def _sorted_names(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
-    """Return names sorted, and where each went."""
+    """Return sorted names, and the new index of each. Raises ValueError if names repeat."""
     if len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {list(names)}")
     ordered = tuple(sorted(names))
@@ -189,13 +197,14 @@ def _sorted_names(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
 
 
 def _groups(*keys: Ints) -> Ints:
-    """Number the runs of equal keys [M] in sorted rows."""
+    """Return the number, from 0, of the run of equal keys [M] that each row belongs to; rows are sorted."""
     change = np.zeros(len(keys[0]), np.int64)
     for key in keys:
         change[1:] |= key[1:] != key[:-1]
     return np.cumsum(change)
 
 
-def _runs(keys: Sequence[Any]) -> Ints:
+def _number(keys: Sequence[Any]) -> Ints:
+    """Return the number of each key, from 0 in the order of first occurrence."""
     numbers = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)

@@ -1,8 +1,8 @@
-"""SPRT: whether one entrant is better than another by so much, asked again after every pair, with bounded errors.
+"""This module has the sequential probability ratio test: it decides after any pair of games, with bounded error rates.
 
 H0: the Elo difference is at most elo0; H1: it is at least elo1. The statistic is the logarithm of the greatest
-likelihood of the results under an expected score of elo1, over that under elo0, whatever else their distribution is
-(the generalised test); it is compared with Wald's bounds log(beta / (1 - alpha)) and log((1 - beta) / alpha).
+likelihood of the results over all distributions with the expected score of elo1, over that of elo0 (the generalized
+test). It is compared with Wald's bounds log(beta / (1 - alpha)) and log((1 - beta) / alpha).
 
 Source: Wald 1945; Van den Bergh, "A practical introduction to the GSPRT"; fishtest, fastchess
 """
@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from .paired import _observed, expected_score
-from .results import Floats
+from rl_lab.rating.head_to_head import _observed, expected_score
+from rl_lab.rating.results import Floats
 
-_NEVER_SEEN = 1e-3  # counts for results that have not occurred, so that all-win data have a likelihood under H0
+_MIN_COUNT = 1e-3  # for results that have not occurred, so that data of wins alone have a likelihood under H0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where the test stands.
+    """The state of a test.
 
-    state  "continue"; "H1": better by about elo1, with error rate alpha; or "H0": not, with error rate beta
-    llr    log-likelihood ratio, and the bounds, lower to upper, between which the test goes on
+    state  "continue"; "H1": better by about elo1, with error rate alpha; or "H0": not better, with error rate beta
+    llr    the log-likelihood ratio; the test continues while it is between `lower` and `upper`
     """
 
     state: str
@@ -38,29 +38,30 @@ class Verdict:
     trials: int
 
     def line(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the fields as a dict for JSON."""
         return asdict(self)
 
 
 def sprt(
     results: ArrayLike, *, elo0: float = 0.0, elo1: float = 10.0, alpha: float = 0.05, beta: float = 0.05
 ) -> Verdict:
-    """Return where the test stands.
+    """Return the state of the test; without results it is "continue".
 
     Args:
         results: counts [5] of pairs (0, 1/2, 1, 3/2 and 2 points) or [3] of games (losses, draws, wins).
         elo0: Elo points.
         elo1: Elo points, above elo0.
-        alpha: how often H1 may be accepted at elo0.
-        beta: how often H0 may be accepted at elo1.
+        alpha: the probability of accepting H1 at elo0.
+        beta: the probability of accepting H0 at elo1.
 
-    Raises ValueError for settings out of range and counts of another shape; no results at all are "continue".
+    Raises:
+        ValueError: a setting is out of range, or the counts have another shape.
     """
     if not (elo0 < elo1 and 0 < alpha < 0.5 and 0 < beta < 0.5):
         raise ValueError("expected elo0 < elo1, and alpha and beta between 0 and 0.5")
     lower, upper = math.log(beta / (1 - alpha)), math.log((1 - beta) / alpha)
-    given = np.asarray(results, np.float64)
-    if given.shape in ((3,), (5,)) and not given.any():
+    counts = np.asarray(results, np.float64)
+    if counts.shape in ((3,), (5,)) and not counts.any():
         return Verdict("continue", 0.0, lower, upper, 0)
     values, observed = _observed(results)
     llr = log_likelihood_ratio(values, observed, expected_score(elo0), expected_score(elo1))
@@ -69,18 +70,18 @@ def sprt(
 
 
 def log_likelihood_ratio(values: Floats, observed: Floats, score0: float, score1: float) -> float:
-    """Return the log-likelihood ratio of two expected scores for results worth values [k] that occurred so often [k].
+    """Return the log-likelihood ratio of two expected scores, for results with scores `values` [k] and counts [k].
 
-    For an expected score s the likeliest probabilities are p / (1 + u (values - s)), where p are the frequencies and u
-    makes them add up to 1.
+    For an expected score s, the most likely probabilities are p / (1 + u (values - s)), where p are the frequencies and
+    u makes them add up to 1.
     """
-    seen = np.maximum(observed, _NEVER_SEEN)
-    logs = [np.log1p(_tilt(values, seen / seen.sum(), s) * (values - s)) for s in (score0, score1)]
-    return float(seen @ (logs[0] - logs[1]))
+    counts = np.maximum(observed, _MIN_COUNT)
+    logs = [np.log1p(_tilt(values, counts / counts.sum(), s) * (values - s)) for s in (score0, score1)]
+    return float(counts @ (logs[0] - logs[1]))
 
 
 def _tilt(values: Floats, frequency: Floats, score: float) -> float:
-    """Return the u at which the likeliest distribution of this expected score adds up to 1."""
+    """Return the u at which the probabilities for this expected score add up to 1; see `log_likelihood_ratio`."""
     gap = values - score
     edge = 1 - 1e-12
 

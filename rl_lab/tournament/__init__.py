@@ -1,1 +1,1 @@
-"""Tournaments: who meets whom, matches that come out the same wherever they are played, and the ledger of them all."""
+"""Tournaments: schedules of matches, matches with the same results on all machines, and the ledger that keeps them."""

@@ -1,4 +1,4 @@
-"""Comparing two entrants: pairs of matches in batches, until the sequential test has decided."""
+"""Compare two entrants: play pairs of matches in batches until a sequential probability ratio test decides."""
 
 from __future__ import annotations
 
@@ -9,32 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from .. import worlds
-from ..batch import FOREIGN
-from ..names import UsageError, nearest
-from ..progress import Progress
-from ..rating import paired
-from ..rating.results import Duels, collect
-from ..rating.sprt import Verdict, sprt
-from .conduct import Outcome, conduct
-from .folder import Tournament, load, shorten
-from .ledger import Match
-from .schedule import Task
+from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.progress import Progress
+from rl_lab.engine import world_registry
+from rl_lab.experiments.scenario_yaml import is_world
+from rl_lab.rating import head_to_head
+from rl_lab.rating.results import PairwiseResults, collect
+from rl_lab.rating.sprt import Verdict, sprt
+from rl_lab.tournament.ledger import Match
+from rl_lab.tournament.runner import Outcome, run_tournament
+from rl_lab.tournament.schedule import Task
+from rl_lab.tournament.store import Tournament, load, truncate_schedule
+from rl_lab.tournament.summary import FEW
 
+_MAX_ELO = 2000  # largest difference of a hypothesis; it corresponds to a score of 0.99999
 _STATES = {"continue": "undecided"}
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What is tested: H0, that the Elo difference is at most elo0, against H1, that it is at least elo1."""
+    """The hypotheses of the test: H0, the Elo difference is at most elo0; H1, it is at least elo1."""
 
     elo0: float = 0.0
     elo1: float = 30.0
-    alpha: float = 0.05  # how often H1 may be accepted at elo0
-    beta: float = 0.05  # how often H0 may be accepted at elo1
+    alpha: float = 0.05  # probability of accepting H1 where the difference is elo0
+    beta: float = 0.05  # probability of accepting H0 where the difference is elo1
 
     def verdict(self, results: Any) -> Verdict:
-        """Return where the test stands; UsageError for settings out of range."""
+        """Return the state of the test. Raises UsageError for settings out of range."""
+        for name in ("elo0", "elo1"):
+            if not abs(getattr(self, name)) <= _MAX_ELO:
+                raise UsageError(f"--{name} is {getattr(self, name):g}: expected {-_MAX_ELO} to {_MAX_ELO} Elo points")
         try:
             return sprt(results, **dataclasses.asdict(self))
         except ValueError as error:
@@ -42,25 +47,31 @@ class Hypotheses:
 
 
 class Tally:
-    """Results of `one` against `other`, seen from `one`: of complete pairs [5], and of other games [3]."""
+    """Results of `one` against `other`: counts of complete pairs, int64 [5], and of other games, int64 [3].
+
+    Pairs are counted by the points of `one`, 0 to 2 in steps of 1/2; games by loss, draw and win of `one`.
+    """
 
     def __init__(self, one: str, other: str) -> None:
         self.one, self.other, self.forfeits = one, other, 0
         self.pairs, self.rest = np.zeros(5, np.int64), np.zeros(3, np.int64)
+        self.games, self.traces = 0, set[tuple[tuple[str, ...], str]]()
 
     def add(self, matches: Iterable[Match]) -> None:
-        """Count matches between the two; all legs of a pair come at once."""
-        own = [match for match in matches if match.pairing == tuple(sorted((self.one, self.other)))]
-        if own:
-            games = collect(own)
-            assert isinstance(games, Duels)
-            pairs, rest = paired.counts(games, self.one, self.other)
+        """Count the matches between the two; all legs of a pair must be in the same call."""
+        direct = [match for match in matches if match.pairing == tuple(sorted((self.one, self.other)))]
+        if direct:
+            games = collect(direct)
+            assert isinstance(games, PairwiseResults)
+            pairs, rest = head_to_head.counts(games, self.one, self.other)
             self.pairs, self.rest = self.pairs + pairs, self.rest + rest
-            self.forfeits += sum(match.fault is not None for match in own)
+            self.forfeits += sum(match.fault is not None for match in direct)
+            self.games += len(direct)
+            self.traces |= {(match.entrants, match.trace) for match in direct}
 
     @property
     def results(self) -> Any:
-        """The pairs, where there are complete ones, else the games: losses, draws, wins."""
+        """Return the counts of pairs where there are complete pairs, else those of games."""
         return self.pairs if self.pairs.any() else self.rest
 
 
@@ -68,43 +79,48 @@ def compare(
     tournament: Tournament,
     *,
     workers: int = 1,
-    look: Callable[[], None] | None = None,
+    poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tally, Outcome]:
-    """Play pairs until the tournament's test has decided or its schedule is done; what was played before counts.
+    """Play pairs until the tournament's test decides or its schedule is complete; pairs of earlier runs count.
 
-    The test looks at `batch` more pairs each time, so where it stops is the same whether or not it was interrupted. The
-    schedule then ends with what was played. Raises as `conduct`, and UsageError for a test that cannot be.
+    The test is evaluated after every `batch` pairs, so it stops at the same pair whether or not it was interrupted. The
+    schedule is then shortened to the pairs that were played.
+
+    Raises:
+        UsageError: the settings of the test are out of range; other exceptions are those of `run_tournament`.
     """
     plan, tally = tournament.plan(), Tally(*(each.name for each in tournament.entrants))
     hypotheses, batch = tested(tournament)
     hypotheses.verdict(tally.results)
-    done = 0  # pairs that are counted
+    counted = 0  # number of pairs in the tally
+    truncated: list[Tournament] = []
 
     def missing(played: Mapping[str, Match]) -> list[Task]:
-        nonlocal done
-        while done < plan.pairs and hypotheses.verdict(tally.results).state == "continue":
-            block = range(done, min(done + batch, plan.pairs))
+        nonlocal counted
+        while counted < plan.pairs and hypotheses.verdict(tally.results).state == "continue":
+            block = range(counted, min(counted + batch, plan.pairs))
             tasks = [plan.task(plan.names, pair, leg) for pair in block for leg in range(len(plan.legs))]
-            if lacking := [task for task in tasks if task.id not in played]:
-                return lacking
+            if unplayed := [task for task in tasks if task.id not in played]:
+                return unplayed
             tally.add(played[task.id] for task in tasks)
-            done = block.stop
+            counted = block.stop
+        truncated.append(truncate_schedule(tournament, counted))  # while the tournament's folder is locked
         return []
 
-    outcome = conduct(tournament, workers=workers, look=look, progress=progress, missing=missing)
-    return tally, dataclasses.replace(outcome, tournament=shorten(tournament, done))
+    outcome = run_tournament(tournament, workers=workers, poll=poll, progress=progress, missing=missing)
+    return tally, dataclasses.replace(outcome, tournament=truncated[-1])
 
 
 def tested(tournament: Tournament) -> tuple[Hypotheses, int]:
-    """Return what a comparison tests, and how many pairs it plays between two looks."""
-    assert tournament.test is not None, "no comparison"
+    """Return the hypotheses of a comparison, and the number of pairs between two evaluations of the test."""
+    assert tournament.test is not None, "the tournament is not a comparison"
     settings = dict(tournament.test)
     return Hypotheses(**{key: value for key, value in settings.items() if key != "batch"}), int(settings["batch"])
 
 
 def tally_of(tournament: Tournament, matches: Sequence[Match], one: str, other: str) -> Tally:
-    """Return the results of two in the matches of a tournament. Raises UsageError where they never met alone."""
+    """Return the results of two entrants of a tournament. Raises UsageError where they have no match without others."""
     names = [each.name for each in tournament.entrants]
     for name in (one, other):
         if name not in names:
@@ -117,21 +133,24 @@ def tally_of(tournament: Tournament, matches: Sequence[Match], one: str, other: 
 
 
 def existing(word: str) -> Tournament | None:
-    """Return the tournament that a user means, None for a world. Raises UsageError where it is neither."""
-    if word in worlds.names() or word.startswith(FOREIGN):
+    """Return the tournament that a word names, or None for the name of a world. Raises UsageError for another word."""
+    if word in world_registry.names() or is_world(word):
         return None
     try:
         return load(word)
     except UsageError as error:
         if str(error).startswith("no tournament"):
-            raise UsageError(f"no world or tournament {word!r}; {nearest(word, worlds.names())}") from None
+            raise UsageError(f"no world or tournament {word!r}; {nearest(word, world_registry.names())}") from None
         raise
 
 
 def facts(tally: Tally, hypotheses: Hypotheses) -> dict[str, Any]:
-    """Return what results say, ready for JSON: `state` is H1 (`one` is stronger), H0 or undecided."""
+    """Return the results as a dictionary for JSON. `state` is "H1" (`one` is stronger), "H0" or "undecided".
+
+    `different` is the number of games with different sequences of actions.
+    """
     verdict = hypotheses.verdict(tally.results)
-    whole = bool(tally.pairs.any())
+    has_pairs = bool(tally.pairs.any())
     return {
         "one": tally.one,
         "other": tally.other,
@@ -140,48 +159,57 @@ def facts(tally: Tally, hypotheses: Hypotheses) -> dict[str, Any]:
         "llr": verdict.llr,
         "bounds": [verdict.lower, verdict.upper],
         **dataclasses.asdict(hypotheses),
-        "unit": "pairs" if whole else "games",
-        "pentanomial": tally.pairs.tolist() if whole else None,
-        "trinomial": None if whole else tally.rest.tolist(),
+        "unit": "pairs" if has_pairs else "games",
+        "pentanomial": tally.pairs.tolist() if has_pairs else None,
+        "trinomial": None if has_pairs else tally.rest.tolist(),
         "unpaired_games": int(tally.rest.sum()),
         "forfeits": tally.forfeits,
-        **paired.compare(tally.results).line(),
+        "games": tally.games,
+        "different": len(tally.traces),
+        **head_to_head.compare(tally.results).line(),
     }
 
 
-def text(found: dict[str, Any]) -> str:
-    """Return what `facts` said, for a terminal."""
-    one, other, (low, high) = found["one"], found["other"], found["bounds"]
-    said = {
+def text(values: dict[str, Any]) -> str:
+    """Return the dictionary that `facts` returns as text for a terminal."""
+    one, other, (low, high) = values["one"], values["other"], values["bounds"]
+    conclusions = {
         "H1": f"H1 accepted: {one} is stronger than {other}",
-        "H0": f"H0 accepted: {one} is not stronger than {other} by {found['elo1']:g} Elo",
+        "H0": f"H0 accepted: {one} is not stronger than {other} by {values['elo1']:g} Elo",
         "undecided": f"undecided: {one} may or may not be stronger than {other}",
     }
-    settings = f"H0 {found['elo0']:g} Elo, alpha {found['alpha']:g}; H1 {found['elo1']:g} Elo, beta {found['beta']:g}"
-    points = ("0", "1/2", "1", "3/2", "2") if found["pentanomial"] else ("0", "1/2", "1")
-    counts = found["pentanomial"] or found["trinomial"]
-    shown = ", ".join(f"{count:,} of {worth}" for worth, count in zip(points, counts, strict=True))
+    settings = (
+        f"H0 {values['elo0']:g} Elo, alpha {values['alpha']:g}; H1 {values['elo1']:g} Elo, beta {values['beta']:g}"
+    )
+    points = ("0", "1/2", "1", "3/2", "2") if values["pentanomial"] else ("0", "1/2", "1")
+    counts = values["pentanomial"] or values["trinomial"]
+    listing = ", ".join(f"{count:,} of {worth}" for worth, count in zip(points, counts, strict=True))
     lines = [
-        said[found["state"]],
-        f"  LLR    {found['llr']:.2f}, bounds {low:.2f} and {high:.2f} ({settings})",
-        f"  {found['unit']}  {found['trials']:,}: {shown} points",
-        f"  score  {found['score']:.1%} ({found['low']:.1%} to {found['high']:.1%})",
-        f"  Elo    {_elo(found)}",
-        f"  LOS    {found['los']:.2%}",
+        conclusions[values["state"]],
+        f"  LLR    {values['llr']:.2f}, bounds {low:.2f} and {high:.2f} ({settings})",
+        f"  {values['unit']}  {values['trials']:,}: {listing} points",
+        f"  score  {values['score']:.1%} ({values['low']:.1%} to {values['high']:.1%})",
+        f"  Elo    {_elo(values)}",
+        f"  LOS    {values['los']:.2%}",
     ]
-    if found["pentanomial"] and found["unpaired_games"]:
-        lines.append(f"  {found['unpaired_games']:,} games lack their counterpart with swapped seats and do not count")
-    if found["forfeits"]:
-        lines.append(f"  FORFEITS: {found['forfeits']:,} matches")
+    if values["pentanomial"] and values["unpaired_games"]:
+        lines.append(f"  {values['unpaired_games']:,} games lack their counterpart with swapped seats and do not count")
+    if values["different"] < FEW * values["games"]:
+        lines.append(
+            f"  only {values['different']:,} different games of {values['games']:,}: intervals, which count each, are"
+        )
+        lines.append("  too narrow; deterministic entrants repeat themselves, see --opening")
+    if values["forfeits"]:
+        lines.append(f"  FORFEITS: {values['forfeits']:,} matches")
     return "\n".join(lines)
 
 
-def _elo(found: dict[str, Any]) -> str:
+def _elo(values: dict[str, Any]) -> str:
     low, high = (
         f"{end:+.0f}" if end is not None else sign
-        for end, sign in ((found["elo_low"], "-inf"), (found["elo_high"], "+inf"))
+        for end, sign in ((values["elo_low"], "-inf"), (values["elo_high"], "+inf"))
     )
-    if found["elo"] is None:
+    if values["elo"] is None:
         return f"infinite, all results are alike ({low} to {high})"
-    error = f" +- {found['elo_error']:.0f}" if found["elo_error"] is not None else ""
-    return f"{found['elo']:+.0f}{error} ({low} to {high})"
+    error = f" +- {values['elo_error']:.0f}" if values["elo_error"] is not None else ""
+    return f"{values['elo']:+.0f}{error} ({low} to {high})"

@@ -1,4 +1,4 @@
-"""Entrants: what a user types, each with a name of its own and a hash of its content."""
+"""The entrants of a tournament, which a user names on the command line; each has a name and a content hash."""
 
 from __future__ import annotations
 
@@ -8,80 +8,83 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import catalogue, checkpoint
-from ..batch import WorldInfo
-from ..kernel import fingerprint, is_kernel
-from ..names import UsageError, nearest, one_line
-from ..run import Run, every, find
-from ..trained import Frozen, load_agent
-from . import functions
-from .policies import PolicyAgent
+from rl_lab.core import agent_registry, checkpoint
+from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.kernel import fingerprint, is_kernel
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.evaluation.action_modes import modes_of
+from rl_lab.experiments.checkpoint_lookup import is_named, locate
+from rl_lab.experiments.frozen_agent import FrozenAgentRef
+from rl_lab.experiments.run_dir import list_runs
+from rl_lab.tournament import functions
+from rl_lab.tournament.code_loading import load_apart
+from rl_lab.tournament.policy_entrant import PolicyAgent
 
 _NAMED = re.compile(r"([\w.+-]+)=(.+)")
 _BOOLEANS = {"true": True, "false": False}
 _MODE = re.compile(r"(.+):(sample|average)=(true|false)")
-NAME = re.compile(r"[\w.,:=@+-]{1,120}")  # fits into a match's id and into a table
+NAME = re.compile(r"[\w.,:=@+-]{1,120}")  # of an entrant; it is part of the ids of matches
 
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
-    """Who takes part: all that a worker needs to make it."""
+    """An entrant with everything that a worker process needs to make it."""
 
     name: str
     spec: str
-    kind: str  # run, made (needs no training) or function
-    hash: str  # of its content, hexadecimal
+    kind: str  # run, made (an agent that is not trained) or function
+    hash: str  # SHA-256 of its content, hexadecimal
 
 
-def enter(words: Sequence[str], world: WorldInfo) -> list[Entrant]:
-    """Return the entrants that a user typed, `SPEC` or `NAME=SPEC` each. Raises UsageError, in one line.
+def parse_entrants(words: Sequence[str], world: EnvSpec) -> list[Entrant]:
+    """Return the entrants for words of the form `SPEC` or `NAME=SPEC`. Raises UsageError for any other word.
 
-    A SPEC is a run (`RUN`, `RUN@STEP`, a checkpoint's folder, that of a league's member), an agent that needs no
-    training with options (`mcts:simulations=500,seed=1`), or a Python function (`module:callable`, `file.py:callable`),
-    which runs code. With `RUN:sample=true` a policy draws its actions instead of taking the likeliest; by default it
-    does as its run says. `RUN:average=true` is what a league's self-play averages to: one of those it has frozen, drawn
-    for each match.
+    A SPEC is one of the following:
+
+    - a run: `RUN`, `RUN@STEP`, or the folder of a checkpoint or of a league's snapshots. With `RUN:sample=true` the
+      policy samples its actions, and with `RUN:sample=false` it takes the most probable ones; the default is that of
+      the run's evaluation. `RUN:average=true` is the average policy of a league, which plays each match with one
+      snapshot.
+    - an agent that is not trained, with options: `mcts:simulations=500,seed=1`.
+    - a Python function: `module:callable` or `file.py:callable`. Its code is run.
     """
-    found: list[Entrant] = []
-    for word in words:
-        named = _NAMED.fullmatch(word)
-        spec = named[2] if named else word
-        kind = kind_of(spec)
-        name = named[1] if named else _usual_name(spec, kind)
+    entrants: list[Entrant] = []
+    named_specs = [(m[1], m[2]) if (m := _NAMED.fullmatch(word)) else ("", word) for word in words]
+    kinds = [entrant_kind(spec) for _, spec in named_specs]
+    load_apart(spec for (_, spec), kind in zip(named_specs, kinds, strict=True) if kind == "function")
+    for (typed, spec), kind in zip(named_specs, kinds, strict=True):
+        name = typed or _default_name(spec, kind)
         if not NAME.fullmatch(name):
             raise UsageError(f"{spec} needs a name of letters, digits and -_.+: NAME={spec}")
-        if any(each.name == name for each in found):
+        if any(each.name == name for each in entrants):
             raise UsageError(f"two entrants are called {name}; give one another name: NAME={spec}")
-        found.append(Entrant(name, spec, kind, _hash(spec, kind, world)))
-    if len(found) < 2:
+        entrants.append(Entrant(name, spec, kind, _hash(spec, kind, world)))
+    if len(entrants) < 2:
         raise UsageError("a tournament has at least two entrants")
-    return found
+    return entrants
 
 
-def kind_of(spec: str) -> str:
-    """Return what kind of entrant a SPEC is; UsageError with the nearest name where it is none."""
+def entrant_kind(spec: str) -> str:
+    """Return the kind of entrant that a SPEC names. Raises UsageError, with the nearest name, for any other word."""
     head, colon, _ = spec.partition(":")
     if spec.lower().endswith(".onnx"):
         raise UsageError(f"{spec}: ONNX files are not supported yet")
-    if head in catalogue.names():
-        if catalogue.learns(head):
+    if head in agent_registry.names():
+        if agent_registry.learns(head):
             raise UsageError(f"{head} must be trained first: rl-lab train WORLD agent={head}; then its run can enter")
         return "made"
-    if _run_path(spec) is not None:
+    if is_named(_split_mode(spec)[0]):
         return "run"
-    made = [name for name in catalogue.names() if not catalogue.learns(name)]
-    if functions.SPEC.fullmatch(spec) and not difflib.get_close_matches(head, made, cutoff=0.75):
+    untrained = [name for name in agent_registry.names() if not agent_registry.learns(name)]
+    if functions.SPEC.fullmatch(spec) and not difflib.get_close_matches(head, untrained, cutoff=0.75):
         return "function"
-    known = [*made, *(str(run.path) for run in every())]
+    known = [*untrained, *(str(run.path) for run in list_runs())]
     raise UsageError(f"no entrant {spec!r}; {nearest(head if colon else spec.partition('@')[0], known)}")
 
 
-def make(entrant: Entrant, world: WorldInfo) -> Any:
+def make(entrant: Entrant, world: EnvSpec) -> Any:
     """Return the entrant's agent, an `agent.Agent`. Raises UsageError where it cannot play this world."""
     if entrant.kind == "function":
         return functions.make(entrant.name, entrant.spec)
@@ -93,99 +96,53 @@ def make(entrant: Entrant, world: WorldInfo) -> Any:
         raise UsageError(f"{entrant.spec}: {error}") from None
 
 
-def same(entrant: Entrant, world: WorldInfo) -> bool:
-    """Say whether an entrant is what it was when it entered; what was no code then is not run now."""
+def same(entrant: Entrant, world: EnvSpec) -> bool:
+    """Return whether an entrant's content is unchanged; a SPEC that was not user code before is not run."""
     try:
-        return kind_of(entrant.spec) == entrant.kind and _hash(entrant.spec, entrant.kind, world) == entrant.hash
+        return entrant_kind(entrant.spec) == entrant.kind and _hash(entrant.spec, entrant.kind, world) == entrant.hash
     except (UsageError, checkpoint.CheckpointError):
         return False
 
 
-def _usual_name(spec: str, kind: str) -> str:
+def _default_name(spec: str, kind: str) -> str:
     if kind != "run":
         return spec.rpartition("/")[2]
-    path, at, _ = _run_path(spec) or (Path(spec), "", None)
-    said = _MODE.fullmatch(spec)
-    mode = f":{said[2]}={said[3]}" if said else ""
-    own = path.absolute()
-    if (path / "manifest.json").is_file():
-        kept = own.parent.name in ("agent", "checkpoints")
-        whose = own.parent.parent if kept else own.parent
-        return f"{whose.name}@{path.name.removeprefix('step-').lstrip('0') or '0'}{mode}"
-    if any(path.glob("step-*/manifest.json")):
-        return own.name + (f"@{at}" if at else "") + mode
-    return find(str(path)).path.absolute().name + (f"@{at}" if at else "") + mode
+    target, mode, value = _split_mode(spec)
+    return locate(target).name + (f":{mode}={str(value).lower()}" if mode else "")
 
 
-def _run_path(spec: str) -> tuple[Path, str, bool | None] | None:
-    """Return a run's or checkpoint's folder, the step and whether to sample where that is said; None if it is none."""
-    said = _MODE.fullmatch(spec)
-    sample = _BOOLEANS[said[3]] if said and said[2] == "sample" else None
-    spec = said[1] if said else spec
-    head, _, step = spec.rpartition("@")
-    for path, at in ((spec, ""), (head, step)):
-        try:
-            if path and (
-                Path(path).is_dir() or ("/" not in path and any(r.path.name.startswith(path) for r in every()))
-            ):
-                return Path(path), at, sample
-        except (OSError, ValueError):  # a name no folder can have
-            return None
-    return None
+def _split_mode(spec: str) -> tuple[str, str, bool | None]:
+    """Return what SPEC names, "sample", "average" or "" for its mode, and that mode's value or None."""
+    match = _MODE.fullmatch(spec)
+    return (match[1], match[2], _BOOLEANS[match[3]]) if match else (spec, "", None)
 
 
-def _checkpoint(spec: str) -> tuple[Run, Path]:
-    """Return the run and the folder of the checkpoint that `spec` means, or of those it keeps the best of."""
-    path, step, _ = _run_path(spec) or (Path(spec), "", None)
-    above = path.absolute().parents[:3]
-    inside = next((Run(folder) for folder in above if (folder / "config.yaml").is_file()), None)
-    if (path / "manifest.json").is_file():
-        if inside is None:
-            raise UsageError(f"{path} is not inside a run: its config.yaml is missing")
-        return inside, path
-    if inside is not None and any(path.glob("step-*/manifest.json")):
-        run, folders, usual = inside, [path], path  # of a league's member
-    else:
-        run = find(str(path))
-        folders, usual = [run.checkpoints, run.agent], run.agent
-    if not step:
-        return run, usual
-    steps = {int(p.name[5:]): p for f in folders for p in f.glob("step-*") if p.name[5:].isdigit()}
-    if not step.isdigit() or int(step) not in steps:
-        known = ", ".join(map(str, sorted(steps))) or "none"
-        raise UsageError(f"{path} has no checkpoint at step {one_line(step)}; there is {known}")
-    return run, steps[int(step)]
+def _frozen(spec: str) -> FrozenAgentRef:
+    target, mode, value = _split_mode(spec)
+    return FrozenAgentRef(target, average=mode == "average" and bool(value))
 
 
-def _averaged(spec: str) -> Frozen | None:
-    """Return the average that a SPEC means; None where it means one agent."""
-    said = _MODE.fullmatch(spec)
-    return Frozen(said[1], average=True) if said and said.group(2, 3) == ("average", "true") else None
+def _load_run(spec: str, world: EnvSpec) -> Any:
+    frozen = _frozen(spec)
+    agent = frozen.agent(world)
+    return agent if frozen.average else PolicyAgent(agent, sample=_samples(spec, agent))
 
 
-def _load_run(spec: str, world: WorldInfo) -> Any:
-    if (average := _averaged(spec)) is not None:
-        return average.agent(world)
-    run, path = _checkpoint(spec)
-    scenario = run.scenario()
-    if scenario.world != world.name:
-        raise UsageError(f"{spec} was trained in {scenario.world}, not in {world.name}")
-    agent = load_agent(path, dataclasses.replace(scenario, device="cpu"))[0]
-    return PolicyAgent(agent, sample=_samples(spec, run))
-
-
-def _samples(spec: str, run: Run) -> bool:
-    said = _run_path(spec)
-    wanted = said[2] if said else None
-    return not run.scenario().evaluation.deterministic if wanted is None else wanted
+def _samples(spec: str, agent: Any) -> bool:
+    """Return whether a run's agent samples its actions: by the SPEC, or else by the mode of the run's evaluation."""
+    target, mode, value = _split_mode(spec)
+    if mode == "sample":
+        return bool(value)
+    config = locate(target).run.scenario().evaluation
+    return not modes_of(agent, config.actions, deterministic=config.deterministic)[0]
 
 
 def _factory(spec: str) -> Any:
-    return catalogue.load(spec.partition(":")[0])
+    return agent_registry.load(spec.partition(":")[0])
 
 
 def _config(spec: str) -> Any:
-    """Return the Config that `name:option=value,...` means."""
+    """Return the Config for `name:option=value,...`."""
     name, _, text = spec.partition(":")
     config = _factory(spec).Config()
     known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
@@ -197,7 +154,7 @@ def _config(spec: str) -> Any:
         try:
             values[key] = _value(value, known[key])
         except (ValueError, OverflowError):
-            raise UsageError(f"{spec}: {key}={one_line(value)} is no {type(known[key]).__name__}") from None
+            raise UsageError(f"{spec}: {key}={one_line(value)} is not of type {type(known[key]).__name__}") from None
     return dataclasses.replace(config, **values)
 
 
@@ -207,36 +164,25 @@ def _value(text: str, like: Any) -> Any:
             raise ValueError(text)
         return _BOOLEANS[text.lower()]
     if isinstance(like, int) and float(text).is_integer():
-        return int(float(text))  # 1e4 is one, too
+        return int(float(text))  # accepts 1e4
     return type(like)(text)
 
 
-def _hash(spec: str, kind: str, world: WorldInfo) -> str:
+def _hash(spec: str, kind: str, world: EnvSpec) -> str:
     if kind == "function":
         return functions.digest(spec)
     if kind == "run":
-        return _hash_of_run(spec)
+        return _hash_of_run(spec, world)
     config = _config(spec)
-    # What a script does is written in the world.
+    # The code of a scripted agent is a kernel of the world.
     script = getattr(world, str(getattr(config, "strength", "")), None)
-    said = [spec.partition(":")[0], dataclasses.asdict(config), fingerprint(script) if is_kernel(script) else ""]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = [spec.partition(":")[0], dataclasses.asdict(config), fingerprint(script) if is_kernel(script) else ""]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_of_run(spec: str) -> str:
-    """Return the sha256 of the agent's parameters and of the scenario that says how they are used."""
-    if (average := _averaged(spec)) is not None:
-        return average.seen().sha256
-    run, path = _checkpoint(spec)
-    found = checkpoint.load(path) if (path / "manifest.json").is_file() else checkpoint.latest(path)[0]
-    if found is None:
-        raise UsageError(f"{run.path} holds no agent yet: train it first")
-    scenario = run.scenario()
-    said = [scenario.agent, repr(scenario.config), scenario.policies, _samples(spec, run)]
-    digest = hashlib.sha256(json.dumps(said).encode())
-    for member, tensors in sorted(found.tensors.items()):
-        if member != "world" and not member.startswith("kept-"):
-            for name, array in sorted(tensors.items()):
-                digest.update(f"{member}\0{name}\0{array.dtype}\0{array.shape}\0".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+def _hash_of_run(spec: str, world: EnvSpec) -> str:
+    """Return the SHA-256 of the agent and of whether it samples its actions."""
+    frozen = _frozen(spec).with_content_hash()
+    if frozen.average:
+        return frozen.sha256
+    return hashlib.sha256(f"{frozen.sha256} samples={_samples(spec, frozen.agent(world))}".encode()).hexdigest()

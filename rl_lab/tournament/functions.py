@@ -1,4 +1,7 @@
-"""Python functions as entrants: the only kind that runs code, and only where the user names it on the command line."""
+"""Entrants that are Python functions or objects of the user: the only kind of entrant that runs user code.
+
+They run only where the user names them on the command line.
+"""
 
 from __future__ import annotations
 
@@ -7,95 +10,135 @@ import hashlib
 import inspect
 import re
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..batch import Worlds
-from ..check_env import load
-from ..names import UsageError
-from ..world import Array
+from rl_lab.core.errors import UsageError
+from rl_lab.core.imports import FolderImports, load_with_folder_imports
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.tournament.code_loading import source
+from rl_lab.tournament.entrant_guard import fault_of
 
 SPEC = re.compile(r"([\w./-]+\.py|\w+(\.\w+)*):[A-Za-z_]\w*")
 
 
-class FunctionAgent:
-    """Asks `function(observation, legal)` for one action at a time.
+class CodeAgent:
+    """The base class of entrants that run user code, whose objects are used only in methods of the subclasses.
 
-    observation has the shape of the seat's own space; legal is uint8 [actions], 1 where an action may be taken, or None
-    in worlds where all may. Answers come back as they are: whether they are actions is looked at outside.
+    `folder_imports` makes the modules in the folder of the entrant's file importable: other entrants may have modules
+    of the same names.
     """
 
-    def __init__(self, name: str, function: Any) -> None:
-        self.name, self.function = name, function
+    name: str
+    folder_imports: AbstractContextManager[Any]
 
-    def attend(self, worlds: Worlds) -> None:
-        """Note the spaces of the seats."""
-        self._spaces, self._actions = worlds.world.observation_spaces, worlds.world.action_spaces
 
-    def answer(self, observation: Array, legal: Array | None, seat: int) -> Any:
-        """Return what the function says, given copies, so that nothing it does to them matters."""
+class FunctionAgent(CodeAgent):
+    """An entrant that calls `function(observation, action_mask)` for one action at a time.
+
+    `observation` has the shape of the agent's observation space. `action_mask` is uint8 [actions], 1 where an action is
+    legal, or None in worlds without action masks. Answers are returned unchecked.
+    """
+
+    def __init__(self, name: str, function: Any, folder_imports: FolderImports | None = None) -> None:
+        self.name, self.function, self.folder_imports = name, function, folder_imports or contextlib.nullcontext()
+
+    def bind(self, envs: BatchedEnv) -> None:
+        """Store the spaces of the agents."""
+        self._spaces, self._actions = envs.world.observation_spaces, envs.world.action_spaces
+
+    def answer(self, observation: Array, action_mask: Array | None, seat: int) -> Any:
+        """Return the function's answer; it receives copies, so that it cannot change the batch."""
         shape = self._spaces[seat].shape
-        own = observation[: shape[0]] if len(shape) == 1 else observation
+        unpadded = observation[: shape[0]] if len(shape) == 1 else observation
         count = int(getattr(self._actions[seat], "n", 0))
-        return self.function(own.copy(), None if legal is None else legal[:count].copy())
+        with self.folder_imports:
+            return self.function(unpadded.copy(), None if action_mask is None else action_mask[:count].copy())
 
-    def act(self, observations: Array, **asked: Any) -> tuple[Array, Any]:
-        """Return the answers to many rows, int64 [B] or float32 [B, k]."""
-        legal, rows = asked.get("legal"), asked.get("rows")
-        seats = np.arange(len(observations)) if rows is None else rows
-        given = [
-            self.answer(row, None if legal is None else legal[k], int(seats[k]) % len(self._spaces))
-            for k, row in enumerate(observations)
-        ]
-        return np.asarray(given), None
+
+class ObjectAgent(CodeAgent):
+    """An entrant that calls the methods of a user's object, which implements `Agent`."""
+
+    def __init__(self, name: str, agent: Any, folder_imports: FolderImports | None = None) -> None:
+        self.name, self._agent, self.folder_imports = name, agent, folder_imports or contextlib.nullcontext()
+
+    def bind(self, envs: BatchedEnv) -> None:
+        """See `Agent`; the user's object need not have this method."""
+        with self.folder_imports:
+            if hasattr(self._agent, "bind"):
+                self._agent.bind(envs)
+
+    def set_row_seeds(self, keys: Array, clock: Array) -> None:
+        """See `Agent`; the user's object need not have this method."""
+        with self.folder_imports:
+            if hasattr(self._agent, "set_row_seeds"):
+                self._agent.set_row_seeds(keys, clock)
+
+    def act(self, observations: Array, **arguments: Any) -> Any:
+        """See `Agent.act`; the result is returned unchecked."""
+        with self.folder_imports:
+            return self._agent.act(observations, **arguments)
 
 
 def make(name: str, spec: str) -> Any:
-    """Return the agent of `module:callable` or `file.py:callable`. Raises UsageError, one line, where there is none.
+    """Return the agent for `module:callable` or `file.py:callable`.
 
-    What has a method `act` is an `agent.Agent` (of a class, one is made); anything else is called for every move.
+    An object with a method `act` is used as an `Agent`; a class with this method is instantiated. Any other callable is
+    called for every move. Raises UsageError where the code cannot be loaded.
     """
-    found = _load(spec)
-    if hasattr(found, "act"):
-        with _guarded(spec):
-            found = found() if isinstance(found, type) else found
-        return found
-    return FunctionAgent(name, found)
+    with _guarded(spec):
+        loaded, folder_imports = load_with_folder_imports(spec)
+        with folder_imports or contextlib.nullcontext():
+            if hasattr(loaded, "act"):
+                return ObjectAgent(name, loaded() if isinstance(loaded, type) else loaded, folder_imports)
+    return FunctionAgent(name, loaded, folder_imports)
 
 
-def content(spec: str) -> bytes:
-    """Return the bytes of the source file of what `spec` names; of its module's where it is no function or class."""
-    found = _load(spec)
-    if not callable(found) and not hasattr(found, "act"):
-        raise UsageError(f"{spec} is no function and has no method act")
+def load_source(spec: str) -> Path:
+    """Load the object that `spec` names, and return its source file.
+
+    A class is instantiated as in `make`, so that its errors are known early. For an object that is neither a function
+    nor a class, the file is that of its class.
+
+    Raises:
+        UsageError: as in `make`; an exception of the code that is not an Exception is raised unchanged.
+    """
+    with _guarded(spec):
+        loaded, folder_imports = load_with_folder_imports(spec)
+        with folder_imports or contextlib.nullcontext():
+            file = _source_of(spec, loaded)
+            if isinstance(loaded, type) and hasattr(loaded, "act"):
+                loaded()
+    return file
+
+
+def _source_of(spec: str, loaded: Any) -> Path:
+    if not callable(loaded) and not hasattr(loaded, "act"):
+        raise UsageError(f"{spec} is not a function and has no method act")
     file = None
-    for each in (found, type(found)):
-        with contextlib.suppress(TypeError):  # it is no function or class, or one that is written in C
+    for each in (loaded, type(loaded)):
+        with contextlib.suppress(TypeError):  # it is not a function or class, or it is written in C
             file = file or inspect.getsourcefile(each)
     if file is None or not Path(file).is_file():
-        raise UsageError(f"{spec} has no source file, so nobody could tell whether it has changed")
-    return Path(file).read_bytes()
+        raise UsageError(f"{spec} has no source file, so a change of its code could not be detected")
+    return Path(file).absolute()
 
 
 def digest(spec: str) -> str:
-    """Return the sha256 of the source file and the name in it."""
-    return hashlib.sha256(spec.rpartition(":")[2].encode() + b"\0" + content(spec)).hexdigest()
-
-
-def _load(spec: str) -> Any:
-    with _guarded(spec):
-        return load(spec)
+    """Return the SHA-256 of the source file and of the name in it; the code is loaded in another process."""
+    content = source(spec).read_bytes()
+    return hashlib.sha256(spec.rpartition(":")[2].encode() + b"\0" + content).hexdigest()
 
 
 @contextlib.contextmanager
 def _guarded(spec: str) -> Any:
-    """Turn whatever a user's module does at import into one line, and keep its prints off stdout."""
+    """Convert an exception during the import of user code into UsageError, and redirect its output to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except UsageError:
         raise
-    except Exception as error:
-        raise UsageError(f"cannot load {spec}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise UsageError(f"cannot load {spec}: {fault_of(error)[1]}") from None

@@ -1,38 +1,43 @@
-"""The ledger: `matches.jsonl`, one line a match, only ever added to. Reading it checks every line and runs no code."""
+"""The ledger of a tournament, `matches.jsonl`: one line for each match; lines are only added.
+
+Reading checks every line and runs no user code.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import math
 import os
 import re
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..engine import SEEDS
-from ..names import UsageError, one_line
+from rl_lab.core import lock
+from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.untrusted import parse_json
+from rl_lab.engine.batch import SEEDS
 
 NAME = "matches.jsonl"
 ENDINGS = "terminated", "truncated", "forfeit"
 KINDS = "crash", "timeout", "illegal", "nonfinite"
-_LONGEST = 10_000  # characters of a name, at most
+_MAX_NAME_LENGTH = 10_000  # characters
 _TRACE = re.compile(r"[0-9a-f]{64}")
 _LISTS = "pairing", "entrants", "hashes", "seats"
 
 
 class LedgerError(UsageError):
-    """A line of a ledger is damaged, or was written by somebody else; the message names it."""
+    """A line of a ledger is damaged or malformed; the message names the line."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a match was lost by forfeit."""
+    """The reason why an entrant lost a match by forfeit."""
 
     seat: int
     entrant: str
@@ -42,34 +47,34 @@ class Fault:
 
 @dataclass(frozen=True)
 class Match:
-    """One match, as its line has it. Lists are of A seats, in the order of `seats`."""
+    """One match with the fields of its line. Tuples with one element for each seat are in the order of `seats`."""
 
-    id: str  # of pairing, pair and leg: see schedule.Task
+    id: str  # made of pairing, pair and leg, see `schedule.Task`
     world: str
     version: str  # fingerprint of the world's rules
     params: dict[str, Any]
-    pairing: tuple[str, ...]  # the entrants who meet, sorted
-    pair: int  # matches of one pairing and pair share the seed
-    leg: int  # which of the pair's ways to sit
-    entrants: tuple[str, ...]  # who has each seat
-    hashes: tuple[str, ...]  # content of who has each seat
-    seats: tuple[str, ...]  # the world's agents
+    pairing: tuple[str, ...]  # names of the entrants that meet, sorted
+    pair: int  # number of the pair; matches of one pairing and pair share the seed
+    leg: int  # number of the seat rotation within the pair
+    entrants: tuple[str, ...]  # name of the entrant at each seat
+    hashes: tuple[str, ...]  # content hash of the entrant at each seat
+    seats: tuple[str, ...]  # names of the world's agents
     seed: int  # of the world
     returns: tuple[float, ...]
-    ranks: tuple[int, ...]  # 1 is best; who shares a rank is tied, and all seats of an entrant share one
+    ranks: tuple[int, ...]  # 1 is best; tied entrants have the same rank, and so have all seats of one entrant
     steps: int
     ended: str  # one of ENDINGS
     fault: Fault | None
-    trace: str  # sha256 of the actions
+    trace: str  # SHA-256 of the actions
 
     def line(self) -> str:
-        """Return the match as a line of the ledger, without its end."""
+        """Return the match as a line of the ledger, without a newline."""
         values = {name: getattr(self, name) for name in FIELDS}
         values["fault"] = dataclasses.asdict(self.fault) if self.fault else None
         return json.dumps(values, allow_nan=False)
 
     def rank(self, entrant: str) -> int:
-        """Return the rank of one of the pairing."""
+        """Return the rank of an entrant by name."""
         return self.ranks[self.entrants.index(entrant)]
 
 
@@ -77,22 +82,22 @@ FIELDS = tuple(f.name for f in dataclasses.fields(Match))
 
 
 def parse(text: str | bytes) -> Match:
-    """Return the match of a line. ValueError, one line with the reason, for anything else."""
+    """Return the match of a line. Raises ValueError, with the reason in one line, for a malformed line."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is no JSON: {one_line(error):.100}") from None
+        values = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {one_line(error):.100}") from None
     if not isinstance(values, dict) or values.keys() != set(FIELDS):
-        wrong = sorted(set(FIELDS) ^ set(values)) if isinstance(values, dict) else FIELDS
-        raise ValueError(f"is no match: {one_line(wrong[0]):.40} is missing or unknown")
+        differing = sorted(set(FIELDS) ^ set(values)) if isinstance(values, dict) else FIELDS
+        raise ValueError(f"is not a match: {one_line(differing[0]):.40} is missing or unknown")
     for name in ("id", "world", "version", "trace"):
         _require(_is_name(values[name]), name, values[name])
     for name in _LISTS:
         values[name] = _names(name, values[name])
     seats = len(values["seats"])
     for name in ("pair", "leg", "seed", "steps"):
-        given = values[name]
-        _require(type(given) is int and 0 <= given < 2**62, name, given)
+        value = values[name]
+        _require(type(value) is int and 0 <= value < 2**62, name, value)
     returns, ranks, fault = values["returns"], values["ranks"], values["fault"]
     _require(isinstance(returns, list) and len(returns) == seats, "returns", returns)
     _require(all(type(x) in (int, float) and math.isfinite(x) for x in returns), "returns", returns)
@@ -111,52 +116,53 @@ def parse(text: str | bytes) -> Match:
 
 
 @lru_cache(2**16)
-def _known(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return these names, one and the same tuple each time, or None where they are none."""
+def _valid_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return these names, as the same tuple object each time, or None where they are not valid names."""
     return names if names and all(map(_is_name, names)) else None
 
 
-def _names(field: str, given: Any) -> tuple[str, ...]:
+def _names(field: str, value: Any) -> tuple[str, ...]:
     try:
-        found = _known(tuple(given)) if isinstance(given, list) else None
-    except TypeError:  # a list in it
-        found = None
-    _require(found is not None, field, given)
-    assert found is not None
-    return found
+        names = _valid_names(tuple(value)) if isinstance(value, list) else None
+    except TypeError:  # an element is not hashable
+        names = None
+    _require(names is not None, field, value)
+    assert names is not None
+    return names
 
 
 @lru_cache(2**16)
 def _agree(pairing: tuple[str, ...], entrants: tuple[str, ...]) -> bool:
-    """Say whether a pairing is those who have the seats, sorted."""
+    """Return whether a pairing consists of the entrants at the seats, sorted."""
     return tuple(sorted(set(entrants))) == pairing
 
 
-def _fault(given: Any, values: dict[str, Any]) -> Fault:
-    sound = isinstance(given, dict) and given.keys() == {"seat", "entrant", "kind", "reason"}
-    _require(sound, "fault", given)
-    seat, kind = given["seat"], given["kind"]
-    _require(type(seat) is int and 0 <= seat < len(values["seats"]), "fault", given)
-    _require(values["entrants"][seat] == given["entrant"] and kind in KINDS, "fault", given)
-    _require(isinstance(given["reason"], str), "fault", given)
-    return Fault(seat, given["entrant"], kind, one_line(given["reason"]))
+def _fault(value: Any, values: dict[str, Any]) -> Fault:
+    has_fields = isinstance(value, dict) and value.keys() == {"seat", "entrant", "kind", "reason"}
+    _require(has_fields, "fault", value)
+    seat, kind = value["seat"], value["kind"]
+    _require(type(seat) is int and 0 <= seat < len(values["seats"]), "fault", value)
+    _require(values["entrants"][seat] == value["entrant"] and kind in KINDS, "fault", value)
+    _require(isinstance(value["reason"], str), "fault", value)
+    return Fault(seat, value["entrant"], kind, one_line(value["reason"]))
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
-def _require(sound: bool, field: str, given: Any) -> None:
-    if not sound:
-        raise ValueError(f"is no match: {field} is {one_line(repr(given)):.80}")
+def _require(valid: bool, field: str, value: Any) -> None:
+    if not valid:
+        raise ValueError(f"is not a match: {field} is {one_line(repr(value)):.80}")
 
 
 def read(path: str | Path) -> list[Match]:
-    """Return the matches of a ledger, each id once, in the order of their ids: that of the lines means nothing.
+    """Return the matches of a ledger, each id once, sorted by id.
 
-    A last line without an end was cut off by a kill and counts as not written. Raises LedgerError naming the line.
+    The order of the lines has no meaning. A last line without a newline was cut off when a process was killed, and is
+    ignored. Raises LedgerError, which names the line.
     """
-    found: dict[str, Match] = {}
+    matches: dict[str, Match] = {}
     try:
         lines = Path(path).read_bytes().split(b"\n")[:-1]
     except OSError as error:
@@ -166,31 +172,30 @@ def read(path: str | Path) -> list[Match]:
             match = parse(line)
         except ValueError as error:
             raise LedgerError(f"{path}, line {number} {error}") from None
-        if found.setdefault(match.id, match) != match:
-            raise LedgerError(f"{path}, line {number} tells of {match.id} otherwise than a line before it")
-    return [found[key] for key in sorted(found)]
+        if matches.setdefault(match.id, match) != match:
+            raise LedgerError(f"{path}, line {number} differs from an earlier line about match {match.id}")
+    return [matches[key] for key in sorted(matches)]
 
 
 class Ledger:
-    """A ledger that matches are added to, by one process at a time; a torn last line is cut off first.
+    """A ledger that is open for writing by this process; an incomplete last line is removed.
 
-    Raises LedgerError where it is damaged, or in use.
+    The tournament's folder is locked until the ledger is closed.
+
+    Raises:
+        LedgerError: the ledger is damaged.
+        lock.InUseError: another process has locked the folder.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise LedgerError(f"{path} is being written: this tournament is under way") from None
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(lock.locked(path.parent, f"tournament {path.parent}"))
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            stack.callback(os.close, self._file)
             text = path.read_bytes()
             os.ftruncate(self._file, text.rfind(b"\n") + 1)
             self.matches = {match.id: match for match in read(path)}
-        except BaseException:
-            os.close(self._file)
-            raise
+            self._resources = stack.pop_all()
 
     def __enter__(self) -> Ledger:
         return self
@@ -198,14 +203,14 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        self._resources.close()
 
     def add(self, matches: Iterable[Match]) -> None:
-        """Write matches that are not there yet, and see them to the disk."""
-        fresh = {match.id: match for match in matches if match.id not in self.matches}
-        data = "".join(match.line() + "\n" for match in fresh.values()).encode()
+        """Write the matches that the ledger does not have, and flush them to the disk."""
+        added = {match.id: match for match in matches if match.id not in self.matches}
+        data = "".join(match.line() + "\n" for match in added.values()).encode()
         while data:
             data = data[os.write(self._file, data) :]
-        if fresh:
+        if added:
             os.fsync(self._file)
-        self.matches |= fresh
+        self.matches |= added

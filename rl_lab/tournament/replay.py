@@ -1,4 +1,4 @@
-"""A match played again from its seed by the same entrants, checked against its line, and filmed."""
+"""Play a match again from its seed, check that it is the same, and write a video of it."""
 
 from __future__ import annotations
 
@@ -9,55 +9,68 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluate import Episode, mean_return
-from ..film import ReplayError, film
-from ..names import UsageError, nearest
-from .folder import Tournament, changed
-from .ledger import Match, read
-from .play import Hall
-from .schedule import Schedule, Task
+from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.world import Array
+from rl_lab.evaluation.evaluate import Episode, mean_return
+from rl_lab.evaluation.video import ReplayError, film
+from rl_lab.tournament.ledger import Match, read
+from rl_lab.tournament.matches import MatchEngine, MatchSetup
+from rl_lab.tournament.schedule import Schedule, Task
+from rl_lab.tournament.store import Tournament, changed_entrants
+from rl_lab.tournament.workers import play_again
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A match that came out as its line says."""
+    """A match whose replay agrees with its line in the ledger."""
 
     match: Match
-    video: Path | None  # None for a forfeit: it has no end to be shown
-    changed: list[str]  # entrants whose content is not what it was then
+    video: Path | None  # None for a match that ended by forfeit
+    changed_entrants: list[str]  # names of entrants whose content has changed since
 
 
 def task_of(tournament: Tournament, plan: Schedule, match: Match) -> Task:
-    """Return the task that a match was. Raises UsageError where this tournament's schedule `plan` cannot have it."""
+    """Return the task of a match. Raises UsageError where this tournament's schedule `plan` cannot contain it."""
     names = {each.name for each in tournament.entrants}
-    if not names.issuperset(match.pairing) or len(match.pairing) != plan.met or match.leg >= len(plan.legs):
+    if (
+        not names.issuperset(match.pairing)
+        or len(match.pairing) != plan.players_per_match
+        or match.leg >= len(plan.legs)
+    ):
         raise UsageError(f"match {match.id} is not of this tournament")
     return plan.task(match.pairing, match.pair, match.leg)
 
 
 def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) -> Replay:
-    """Play a match again and film it into `out`, videos/ in the tournament's folder by default.
+    """Play a match again and write a video into `out`, by default `videos/` in the tournament's folder.
 
-    Entrants that are code run, in this process: the caller has asked. Raises UsageError for a match that is not there,
-    ReplayError where it comes out differently.
+    Entrants that are user code are run, in another process, so callers must have the user's consent.
+
+    Raises:
+        UsageError: there is no such match.
+        ReplayError: the replay differs from the match.
+        WorkerError: every process ends before the match does.
     """
-    found = {match.id: match for match in read(tournament.ledger)}
-    if match_id not in found:
-        raise UsageError(f"no match {match_id!r} in {tournament.ledger}; {nearest(match_id, found)}")
-    match = found[match_id]
+    matches = {match.id: match for match in read(tournament.ledger)}
+    if match_id not in matches:
+        raise UsageError(f"no match {match_id!r} in {tournament.ledger}; {nearest(match_id, matches)}")
+    match = matches[match_id]
     task = task_of(tournament, tournament.plan(), match)
-    own = tuple(each for each in tournament.entrants if each.name in match.pairing)
-    news = changed(dataclasses.replace(tournament, entrants=own))
-    hall = Hall(tournament.setup(), only=set(match.pairing))
-    (played,) = hall.play([task])
-    again = played.match
+    folder = tournament.path / "videos" if out is None else out
+    if match.ended != "forfeit":
+        folder.mkdir(parents=True, exist_ok=True)  # before the match is played, because it may fail
+    entrants = tuple(each for each in tournament.entrants if each.name in match.pairing)
+    changed = changed_entrants(dataclasses.replace(tournament, entrants=entrants))
+    replayed, actions = _play_again(dataclasses.replace(tournament.setup(), entrants=entrants), task)
     for name in ("seed", "entrants", "version", "params", "steps", "returns", "trace"):
-        told, came = getattr(match, name), getattr(again, name)
-        if told != came:
-            why = f"; {', '.join(news)} changed since" if news else ""
-            raise ReplayError(f"match {match_id} came out differently: {name} was {told}, is {came}{why}")
+        before, now = getattr(match, name), getattr(replayed, name)
+        if before != now:
+            reason = f"; {', '.join(changed)} changed since" if changed else ""
+            raise ReplayError(f"match {match_id} came out differently: {name} was {before}, is {now}{reason}")
     if match.ended == "forfeit":
-        return Replay(match, None, news)
+        return Replay(match, None, changed)
+    if actions is None:
+        raise ReplayError(f"match {match_id} cannot be filmed: an entrant sometimes ends the process it plays in")
     seats = tuple(seat for seat, name in enumerate(match.entrants) if name == match.entrants[0])
     episode = Episode(
         index=match.pair,
@@ -67,14 +80,17 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         terminated=match.ended == "terminated",
         truncated=match.ended == "truncated",
         success=None,
-        actions=played.actions,
+        actions=actions,
         seats=seats,
         returns=match.returns,
     )
-    folder = tournament.path / "videos" if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (re.sub(r"[^\w.=-]+", "-", match_id) + ".mp4")
-    caption = "  ".join(f"{seat}: {name}" for seat, name in zip(match.seats, match.entrants, strict=True))
-    return Replay(
-        match, film(episode, match.world, match.params, path, caption=caption if len(caption) < 60 else ""), news
-    )
+    return Replay(match, film(episode, match.world, match.params, path, players=match.entrants), changed)
+
+
+def _play_again(setup: MatchSetup, task: Task) -> tuple[Match, Array | None]:
+    """Return the match and its actions, which may be None for a match of user code, played in another process."""
+    if any(each.kind == "function" for each in setup.entrants):
+        return play_again(setup, [task])[0]
+    (result,) = MatchEngine(setup).play([task])
+    return result.match, result.actions

@@ -1,4 +1,4 @@
-"""Schedules: which matches are played, as a pure function of the tournament and, round by round, of its ledger."""
+"""Schedules: the matches of a tournament, as a function of its settings and, for rounds, of the matches so far."""
 
 from __future__ import annotations
 
@@ -8,47 +8,51 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..evaluate import EVALUATION_SEED
-from .ledger import Match
+from rl_lab.evaluation.evaluate import EVALUATION_SEED
+from rl_lab.tournament.ledger import Match
 
 SCHEDULES = "round-robin", "gauntlet", "swiss", "adaptive"
-_MARK = "~"  # between the names of a pairing
+_SEPARATOR = "~"  # between the names of a pairing in the id of a match
 
 
 @dataclass(frozen=True)
 class Task:
-    """A match to be played. Its id and its seed follow from the tournament's seed, who meets, pair and leg."""
+    """A match to be played. Its id and seed follow from the tournament's seed, the entrants, the pair and the leg."""
 
-    pairing: tuple[str, ...]  # sorted
+    pairing: tuple[str, ...]  # names of the entrants, sorted
     pair: int
     leg: int
-    entrants: tuple[str, ...]  # at the A seats
-    seed: int  # of the world, the same in all legs of a pair; no training has it
+    entrants: tuple[str, ...]  # names of the entrants at the A seats
+    seed: int  # of the world, the same in all legs of a pair; it is not used in training
 
     @property
     def id(self) -> str:
-        """The match's name, unique in its tournament."""
-        return f"{_MARK.join(self.pairing)}/{self.pair}/{self.leg}"
+        """Return the match's id, which is unique in its tournament."""
+        return f"{_SEPARATOR.join(self.pairing)}/{self.pair}/{self.leg}"
 
 
-def drawn(*parts: object) -> int:
-    """Return 64 bits that depend on all parts: equal in every process and on every machine."""
+def hash_bits(*parts: object) -> int:
+    """Return 64 bits of a hash of all parts, which is the same in every process and on every machine."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Who meets whom how often. `legs` as `seating.legs` returns them, `met` as `seating.meeting`.
+    """The rule by which entrants meet.
 
-    round-robin: every set of `met` entrants plays `pairs` pairs. gauntlet: every one with the first entrant in it.
-    swiss and adaptive: `rounds` rounds; in each, entrants form sets and play `pairs` pairs. A swiss round puts together
-    neighbours in the standings who have not met; an adaptive one those whose order is least certain.
+    `legs` and `players_per_match` are those of `seat_rotation`. The kinds are:
+
+    round-robin: every set of `players_per_match` entrants plays `pairs` pairs.
+    gauntlet: every such set that contains the first entrant plays `pairs` pairs.
+    swiss, adaptive: in each of `rounds` rounds, the entrants are divided into sets that play `pairs` pairs each. A
+        swiss round joins neighbours in the standings that have not met. An adaptive round joins entrants whose order is
+        least certain.
     """
 
     kind: str
     names: tuple[str, ...]
-    met: int
+    players_per_match: int
     legs: tuple[tuple[int, ...], ...]
     pairs: int
     rounds: int
@@ -56,30 +60,33 @@ class Schedule:
 
     @property
     def total(self) -> int:
-        """How many matches there are in all."""
+        """Return the number of matches of the whole schedule."""
         return len(self._sets()) * self.pairs * len(self.legs)
 
     def _sets(self) -> list[tuple[str, ...]]:
-        """Return those who meet, where that is known from the start; else as many empty sets."""
+        """Return the sets of entrants that meet, where they are known from the start; else as many empty sets."""
         if self.kind == "round-robin":
-            return list(itertools.combinations(self.names, self.met))
+            return list(itertools.combinations(self.names, self.players_per_match))
         if self.kind == "gauntlet":
-            return [(self.names[0], *rest) for rest in itertools.combinations(self.names[1:], self.met - 1)]
-        return [()] * (self.rounds * (len(self.names) // self.met))
+            return [
+                (self.names[0], *rest) for rest in itertools.combinations(self.names[1:], self.players_per_match - 1)
+            ]
+        return [()] * (self.rounds * (len(self.names) // self.players_per_match))
 
     def missing(self, played: Mapping[str, Match]) -> list[Task]:
-        """Return what is to be played next, given the matches by id so far; [] when all is done.
+        """Return the tasks to play next for the matches so far by id; [] when the schedule is complete.
 
-        In rounds, the next begins when the one before is complete, and depends on nothing else: so a tournament that is
-        resumed, or played by several workers, has the same matches.
+        A round begins when the round before is complete, and depends on nothing else. So a tournament that is resumed,
+        or played by several workers, has the same matches.
         """
         if self.kind in ("round-robin", "gauntlet"):
             return [task for each in self._sets() for task in self._tasks(each, 0) if task.id not in played]
         past: list[Match] = []
         for _ in range(self.rounds):
-            found = standings(self.names, past)
-            sets = _swiss(found, self.met) if self.kind == "swiss" else _adaptive(found, self.met)
-            tasks = [task for each in sets for task in self._tasks(each, found.pairs(each, len(self.legs)))]
+            table = standings(self.names, past)
+            divide = _swiss if self.kind == "swiss" else _adaptive
+            sets = divide(table, self.players_per_match)
+            tasks = [task for each in sets for task in self._tasks(each, table.pairs(each, len(self.legs)))]
             missing = [task for task in tasks if task.id not in played]
             if missing:
                 return missing
@@ -87,9 +94,9 @@ class Schedule:
         return []
 
     def task(self, pairing: Sequence[str], pair: int, leg: int) -> Task:
-        """Return one match."""
+        """Return the task of one match."""
         pairing = tuple(sorted(pairing))
-        seed = EVALUATION_SEED + drawn(self.seed, *pairing, pair) % 2**31
+        seed = EVALUATION_SEED + hash_bits(self.seed, *pairing, pair) % 2**31
         return Task(pairing, pair, leg, tuple(pairing[k] for k in self.legs[leg]), seed)
 
     def _tasks(self, members: tuple[str, ...], first: int) -> list[Task]:
@@ -98,39 +105,39 @@ class Schedule:
 
 
 def usual_rounds(kind: str, entrants: int) -> int:
-    """Return how many rounds a schedule has where nobody says: swiss as in chess, adaptive twice as many."""
+    """Return the default number of rounds: that of swiss tournaments in chess, and twice as many for adaptive."""
     return math.ceil(math.log2(max(entrants, 2))) * (2 if kind == "adaptive" else 1)
 
 
 @dataclass(frozen=True)
-class Standings:
-    """What the matches so far say of the entrants: points (1 a win, 1/2 a draw) and games, and who has met whom."""
+class SwissTable:
+    """The standings: points (1 for a win, 1/2 for a draw) and games of each entrant, and the number of meetings."""
 
     points: dict[str, float]
     games: dict[str, int]
-    met: dict[frozenset[str], int]
+    meetings: dict[frozenset[str], int]  # of two entrants, and of a whole pairing, which _SEPARATOR marks
 
     def mean(self, name: str) -> float:
-        """Return the mean score, with one win and one loss added that nobody played."""
+        """Return the mean score after adding one win and one loss, a prior that keeps it away from 0 and 1."""
         return (self.points[name] + 1) / (self.games[name] + 2)
 
-    def doubt(self, one: str, other: str) -> float:
-        """Return how far apart two are, in standard errors: near 0 their order is anybody's guess."""
+    def separation(self, one: str, other: str) -> float:
+        """Return the difference of two mean scores in standard errors; near 0, their order is uncertain."""
         variances = [self.mean(name) * (1 - self.mean(name)) / (self.games[name] + 2) for name in (one, other)]
         return abs(self.mean(one) - self.mean(other)) / math.sqrt(sum(variances))
 
     def together(self, names: Sequence[str]) -> int:
-        """Return how many matches any two of these have had with each other."""
-        return sum(self.met.get(frozenset(two), 0) for two in itertools.combinations(names, 2))
+        """Return the number of meetings of any two of these entrants."""
+        return sum(self.meetings.get(frozenset(two), 0) for two in itertools.combinations(names, 2))
 
     def pairs(self, names: Sequence[str], legs: int) -> int:
-        """Return how many pairs exactly these have played."""
-        return self.met.get(frozenset((*names, _MARK)), 0) // legs
+        """Return the number of pairs that exactly these entrants have played."""
+        return self.meetings.get(frozenset((*names, _SEPARATOR)), 0) // legs
 
 
-def standings(names: Sequence[str], matches: Sequence[Match]) -> Standings:
-    """Return the standings: a match of P entrants is won by beating everybody, and a draw is half of it."""
-    points, games, met = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0), dict[frozenset[str], int]()
+def standings(names: Sequence[str], matches: Sequence[Match]) -> SwissTable:
+    """Return the standings; an entrant's points for a match are the share of others that it beats, a tie is half."""
+    points, games, meetings = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0), dict[frozenset[str], int]()
     for match in matches:
         ranks = {name: match.rank(name) for name in match.pairing}
         for name, rank in ranks.items():
@@ -138,35 +145,38 @@ def standings(names: Sequence[str], matches: Sequence[Match]) -> Standings:
             points[name] += beaten / (len(ranks) - 1)
             games[name] += 1
         keys = [frozenset(two) for two in itertools.combinations(match.pairing, 2)]
-        for key in (*keys, frozenset((*match.pairing, _MARK))):
-            met[key] = met.get(key, 0) + 1
-    return Standings(points, games, met)
+        for key in (*keys, frozenset((*match.pairing, _SEPARATOR))):
+            meetings[key] = meetings.get(key, 0) + 1
+    return SwissTable(points, games, meetings)
 
 
-def _swiss(found: Standings, size: int) -> list[tuple[str, ...]]:
-    # Whoever has played least cannot sit out again: those left over are the last of those who have played most.
-    most = max(found.games.values())
-    order = sorted(found.points, key=lambda name: (-found.mean(name), name))
-    spare = [name for name in reversed(order) if found.games[name] == most][: len(order) % size]
-    spare += [name for name in reversed(order) if name not in spare][: len(order) % size - len(spare)]
-    waiting, sets = [name for name in order if name not in spare], []
-    while waiting:
-        chosen = [waiting.pop(0)]
-        while len(chosen) < size:
-            chosen.append(min(waiting, key=lambda name: (found.together([*chosen, name]), waiting.index(name))))
-            waiting.remove(chosen[-1])
-        sets.append(tuple(chosen))
+def _swiss(table: SwissTable, size: int) -> list[tuple[str, ...]]:
+    """Return sets of `size` neighbours in the standings that have met least; the remainder does not play this round."""
+    # An entrant that has sat out before has fewer games. The last entrants among those with the most games sit out.
+    max_games = max(table.games.values())
+    order = sorted(table.points, key=lambda name: (-table.mean(name), name))
+    idle = [name for name in reversed(order) if table.games[name] == max_games][: len(order) % size]
+    idle += [name for name in reversed(order) if name not in idle][: len(order) % size - len(idle)]
+    remaining, sets = [name for name in order if name not in idle], []
+    while remaining:
+        members = [remaining.pop(0)]
+        while len(members) < size:
+            members.append(min(remaining, key=lambda name: (table.together([*members, name]), remaining.index(name))))
+            remaining.remove(members[-1])
+        sets.append(tuple(members))
     return sets
 
 
-def _adaptive(found: Standings, size: int) -> list[tuple[str, ...]]:
-    def urgency(two: tuple[str, str]) -> tuple[float, int, int, tuple[str, str]]:
-        return found.doubt(*two), found.together(two), sum(found.games[name] for name in two), two
+def _adaptive(table: SwissTable, size: int) -> list[tuple[str, ...]]:
+    """Return sets of `size` entrants; each begins with the two remaining entrants whose order is least certain."""
 
-    waiting, sets = set(found.points), []
-    for two in sorted(itertools.combinations(sorted(waiting), 2), key=urgency):
-        if waiting.issuperset(two) and len(waiting) >= size:
-            nearest = sorted(waiting.difference(two), key=lambda name: urgency((two[0], name)))
+    def priority(two: tuple[str, str]) -> tuple[float, int, int, tuple[str, str]]:
+        return table.separation(*two), table.together(two), sum(table.games[name] for name in two), two
+
+    remaining, sets = set(table.points), []
+    for two in sorted(itertools.combinations(sorted(remaining), 2), key=priority):
+        if remaining.issuperset(two) and len(remaining) >= size:
+            nearest = sorted(remaining.difference(two), key=lambda name: priority((two[0], name)))
             sets.append((*two, *nearest[: size - 2]))
-            waiting.difference_update(sets[-1])
+            remaining.difference_update(sets[-1])
     return sets

@@ -1,4 +1,4 @@
-"""A session: tasks on their way through the worlds of one batch, each beginning where another has ended."""
+"""Play the matches of many tasks in one batch; where a match ends, the next one begins in the same environment."""
 
 from __future__ import annotations
 
@@ -9,146 +9,168 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..batch import Worlds
-from ..chance import move_at_random
-from ..evaluate import LONGEST, EndlessEpisodeError
-from ..world import Array
-from .asking import Chair, Wrong
-from .ledger import Fault, Match
-from .schedule import Task, drawn
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.random_actions import write_random_actions
+from rl_lab.core.world import Array
+from rl_lab.evaluation.evaluate import MAX_EPISODE_STEPS, EndlessEpisodeError
+from rl_lab.multiagent.match_runner import check_not_stuck
+from rl_lab.tournament.entrant_calls import EntrantRunner
+from rl_lab.tournament.entrant_guard import EntrantFault
+from rl_lab.tournament.ledger import Fault, Match
+from rl_lab.tournament.schedule import Task, hash_bits
 
 if TYPE_CHECKING:
-    from .play import Hall
+    from rl_lab.tournament.matches import MatchEngine
 
 
 @dataclass(frozen=True)
-class Played:
-    """A match and its actions, int64 [T, A] or float32 [T, A, k]: 0 for who did not act."""
+class MatchResult:
+    """A match and its actions, int64 [T, A] or float32 [T, A, k]; agents that did not act have 0."""
 
     match: Match
     actions: Array
 
 
 class Session:
-    """N worlds, in each of which one match is under way; see `Hall.play`."""
+    """N environments with one match in each; see `MatchEngine.play`."""
 
-    def __init__(self, hall: Hall, worlds: Worlds, tasks: Sequence[Task]) -> None:
-        self.hall, self.worlds, self.waiting = hall, worlds, list(reversed(tasks))
-        n, agents = worlds.rewards.shape
-        self.names = sorted({name for task in tasks for name in task.entrants})
-        self.index = {name: k for k, name in enumerate(self.names)}
-        self.seating = np.full((n, agents), -1)  # whose each seat is, by number
-        self.keys, self.openings = np.zeros(n * agents, np.uint64), np.zeros(n * agents, np.uint64)
-        self.clock, self.busy = np.zeros(n, np.int64), np.zeros(n, np.bool_)
-        self.seeds, self.at = np.zeros(n, np.int64), [tasks[0]] * n
-        self.taken = np.zeros((n, 64, *worlds.actions.shape[1:]), worlds.actions.dtype)  # [N, T, A], doubled when full
-        self.chairs: list[Chair] = []
+    def __init__(self, engine: MatchEngine, envs: BatchedEnv, tasks: Sequence[Task]) -> None:
+        self._engine, self._envs, self._pending = engine, envs, list(reversed(tasks))
+        n, num_agents = envs.rewards.shape
+        self._names = sorted({name for task in tasks for name in task.entrants})
+        self._index = {name: k for k, name in enumerate(self._names)}
+        self._seating = np.full((n, num_agents), -1)  # int64 [N, A], index in `_names` of the entrant at each seat
+        # Random keys of the rows, uint64 [N x A]: of the entrants, and of the opening moves.
+        self._keys, self._opening_keys = np.zeros(n * num_agents, np.uint64), np.zeros(n * num_agents, np.uint64)
+        self._clock = np.zeros(n, np.int64)  # [N], steps of the current match
+        self._busy = np.zeros(n, np.bool_)  # [N], whether a match is being played
+        self._seeds, self._tasks = np.zeros(n, np.int64), [tasks[0]] * n
+        self._actions = np.zeros((n, 64, *envs.actions.shape[1:]), envs.actions.dtype)  # [N, T, A]; doubled when full
+        self._runners: list[EntrantRunner] = []
 
-    def go(self, look: Callable[[], None] | None) -> Iterator[Played]:
-        """Play all tasks."""
-        self._fill(np.arange(self.worlds.n))
-        timeout, mark = self.hall.setup.timeout, self.hall.mark
-        for name in self.names:
-            self.chairs.append(Chair(self.hall.agents[name], self.worlds, self.keys, self.clock, timeout, mark))
-        while self.busy.any():
-            if look is not None:
-                look()
+    def play(self, poll: Callable[[], None] | None) -> Iterator[MatchResult]:
+        """Play all tasks, and yield each match when it ends; `poll` is called before every step, and may raise.
+
+        Raises:
+            EndlessEpisodeError: a match in a world without a horizon has not ended after 100,000 steps.
+            StuckError: an agent that is to act has no legal action.
+            NonFiniteError: as in `Batch.step`.
+        """
+        self._start_matches(np.arange(self._envs.num_envs))
+        engine = self._engine
+        for name in self._names:
+            timeout, watchdog = engine.setup.timeout, engine.watchdog
+            runner = EntrantRunner(engine.agents[name], self._envs, self._keys, self._clock, timeout, watchdog)
+            self._runners.append(runner)
+        while self._busy.any():
+            if poll is not None:
+                poll()
             free = []
             for slot, match, actions in self._step():
                 free.append(slot)
-                yield Played(match, actions)
+                yield MatchResult(match, actions)
             if free:
-                self._fill(np.array(free))
+                self._start_matches(np.array(free))
 
-    def _fill(self, slots: Array) -> None:
-        """Begin the next matches in these worlds."""
-        fresh, agents = np.zeros(self.worlds.n, np.bool_), self.seating.shape[1]
-        self.busy[slots] = False
-        for slot in slots[: len(self.waiting)].tolist():
-            task, rows = self.waiting.pop(), slice(slot * agents, (slot + 1) * agents)
-            self.at[slot], self.seeds[slot] = task, task.seed
-            self.seating[slot] = [self.index[name] for name in task.entrants]
-            seed, seats = self.hall.setup.seed, np.arange(agents, dtype=np.uint64)
-            self.keys[rows] = np.uint64(drawn("match", seed, task.id)) + seats
-            self.openings[rows] = np.uint64(drawn("opening", seed, *task.pairing, task.pair)) + seats
-            fresh[slot] = self.busy[slot] = True
-        self.clock[fresh] = 0
-        self.worlds.held[...] = ~self.busy
-        if fresh.any():
-            # The others' seeds do not take hold.
-            self.worlds.seed(self.seeds)
-            self.worlds.reset(fresh)
+    def _start_matches(self, slots: Array) -> None:
+        """Begin the next matches in these environments."""
+        new_matches, num_agents = np.zeros(self._envs.num_envs, np.bool_), self._seating.shape[1]
+        self._busy[slots] = False
+        for slot in slots[: len(self._pending)].tolist():
+            task, rows = self._pending.pop(), slice(slot * num_agents, (slot + 1) * num_agents)
+            self._tasks[slot], self._seeds[slot] = task, task.seed
+            self._seating[slot] = [self._index[name] for name in task.entrants]
+            seed, seats = self._engine.setup.seed, np.arange(num_agents, dtype=np.uint64)
+            self._keys[rows] = np.uint64(hash_bits("match", seed, task.id)) + seats
+            self._opening_keys[rows] = np.uint64(hash_bits("opening", seed, *task.pairing, task.pair)) + seats
+            new_matches[slot] = self._busy[slot] = True
+        self._clock[new_matches] = 0
+        self._envs.paused[...] = ~self._busy
+        if new_matches.any():
+            # The seeds of the other environments have no effect before their next reset.
+            self._envs.seed(self._seeds)
+            self._envs.reset(new_matches)
 
     def _step(self) -> list[tuple[int, Match, Array]]:
-        """Ask everybody, step the worlds, and return the matches that are over, by world."""
-        worlds, agents = self.worlds, self.seating.shape[1]
-        acting = worlds.active & self.busy[:, None]
-        opening = acting & (self.clock < self.hall.setup.opening)[:, None]
+        """Request all actions, step the environments, and return the ended matches with their environments' indices."""
+        envs, num_agents = self._envs, self._seating.shape[1]
+        acting = envs.acting & self._busy[:, None]
+        faults = self._write_actions(acting)
+        forfeits: dict[int, tuple[int, EntrantFault]] = {}
+        for row in sorted(faults, reverse=True):  # of several faults in one match, that of the first seat counts
+            forfeits[row // num_agents] = row % num_agents, faults[row]
+        results = [self._forfeit(slot, *fault) for slot, fault in forfeits.items()]
+        live = self._busy.copy()
+        live[list(forfeits)] = False
+        envs.paused[...] = ~live
+        self._record_actions(live, acting)
+        envs.step()
+        self._clock[live] += 1
+        if envs.world.horizon == 0 and self._clock.max() >= MAX_EPISODE_STEPS:
+            raise EndlessEpisodeError(
+                f"{envs.world.name}: a match has not ended after {MAX_EPISODE_STEPS:,} steps; give the world a horizon"
+            )
+        for slot in np.flatnonzero(live & envs.done).tolist():
+            ending = "terminated" if envs.terminated[slot] else "truncated"
+            results.append((slot, *self._finish(slot, envs.episode_returns[slot], ending, None)))
+        return results
+
+    def _write_actions(self, acting: Array) -> dict[int, EntrantFault]:
+        """Write the actions of all agents that are to act, bool [N, A], and return the faults by row."""
+        envs, num_agents = self._envs, self._seating.shape[1]
+        opening = acting & (self._clock < self._engine.setup.random_opening_moves)[:, None]
         if opening.any():
             rows = np.flatnonzero(opening)
-            move_at_random(worlds, rows, self.openings[rows], self.clock[rows // agents])
-        wrong: dict[int, Wrong] = {}
-        asked = np.where(acting & ~opening, self.seating, -1).ravel()
-        for index, chair in enumerate(self.chairs):
-            rows = np.flatnonzero(asked == index)
+            write_random_actions(envs, rows, self._opening_keys[rows], self._clock[rows // num_agents])
+        if envs.world.has_action_mask:  # an agent without a legal action is an error of the world, not of an entrant
+            rows = np.flatnonzero(acting)
+            check_not_stuck(envs, envs.action_mask.reshape(acting.size, -1)[rows], rows)
+        faults: dict[int, EntrantFault] = {}
+        entrants = np.where(acting & ~opening, self._seating, -1).ravel()
+        for index, runner in enumerate(self._runners):
+            rows = np.flatnonzero(entrants == index)
             if len(rows):
-                wrong |= chair.ask(rows)
-        lost: dict[int, tuple[int, Wrong]] = {}
-        for row in sorted(wrong, reverse=True):  # of several in a match the first seat's counts
-            lost[row // agents] = row % agents, wrong[row]
-        over = [self._forfeited(slot, *fault) for slot, fault in lost.items()]
-        live = self.busy.copy()
-        live[list(lost)] = False
-        worlds.held[...] = ~live
-        self._note(live, acting)
-        worlds.step()
-        self.clock[live] += 1
-        if worlds.world.horizon == 0 and self.clock.max() >= LONGEST:
-            raise EndlessEpisodeError(
-                f"{worlds.world.name}: a match has not ended after {LONGEST:,} steps; give the world a horizon"
-            )
-        for slot in np.flatnonzero(live & worlds.ended).tolist():
-            ended = "terminated" if worlds.terminated[slot] else "truncated"
-            over.append((slot, *self._finished(slot, worlds.episode_returns[slot], ended, None)))
-        return over
+                faults |= runner.request_actions(rows)
+        return faults
 
-    def _note(self, live: Array, acting: Array) -> None:
-        """Keep the actions that are about to be taken."""
-        if self.clock[live].max(initial=0) == self.taken.shape[1]:
-            self.taken = np.concatenate([self.taken, np.zeros_like(self.taken)], axis=1)
-        actions, worlds = self.worlds.actions, np.flatnonzero(live)
-        acted = acting.reshape(*acting.shape, *(1,) * (actions.ndim - 2))
-        self.taken[worlds, self.clock[worlds]] = np.where(acted, actions, 0)[worlds]
+    def _record_actions(self, live: Array, acting: Array) -> None:
+        """Record the actions of this step for the matches that are live, bool [N]."""
+        if self._clock[live].max(initial=0) == self._actions.shape[1]:
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        actions, slots = self._envs.actions, np.flatnonzero(live)
+        acting = acting.reshape(*acting.shape, *(1,) * (actions.ndim - 2))
+        self._actions[slots, self._clock[slots]] = np.where(acting, actions, 0)[slots]
 
-    def _forfeited(self, slot: int, seat: int, wrong: Wrong) -> tuple[int, Match, Array]:
-        """End a match in which somebody was at fault: as an illegal move ends one where the engine counts it a loss."""
-        world: Any = self.worlds.world
-        own = self.seating[slot] == self.seating[slot, seat]
-        price = float(getattr(world, "forfeit", -1.0))
-        gain = -price * own.sum() / (~own).sum() if getattr(world, "zero_sum", False) else 0.0
-        returns = self.worlds.running_returns[slot] + np.where(own, price, gain)
-        fault = Fault(seat, self.at[slot].entrants[seat], *wrong)
-        return (slot, *self._finished(slot, returns, "forfeit", fault))
+    def _forfeit(self, slot: int, seat: int, entrant_fault: EntrantFault) -> tuple[int, Match, Array]:
+        """End a match by the fault of an entrant, with the returns that the engine gives for an illegal action."""
+        world: Any = self._envs.world
+        at_fault = self._seating[slot] == self._seating[slot, seat]
+        reward = float(getattr(world, "illegal_action_reward", -1.0))
+        gain = -reward * at_fault.sum() / (~at_fault).sum() if getattr(world, "zero_sum", False) else 0.0
+        returns = self._envs.running_returns[slot] + np.where(at_fault, reward, gain)
+        fault = Fault(seat, self._tasks[slot].entrants[seat], *entrant_fault)
+        return (slot, *self._finish(slot, returns, "forfeit", fault))
 
-    def _finished(self, slot: int, returns: Array, ended: str, fault: Fault | None) -> tuple[Match, Array]:
-        task, hall = self.at[slot], self.hall
-        actions = self.taken[slot, : self.clock[slot]].copy()
+    def _finish(self, slot: int, returns: Array, ending: str, fault: Fault | None) -> tuple[Match, Array]:
+        """Return the record of the match in an environment, and its actions."""
+        task, engine = self._tasks[slot], self._engine
+        actions = self._actions[slot, : self._clock[slot]].copy()
         match = Match(
             id=task.id,
-            world=hall.setup.world,
-            version=hall.version,
-            params=hall.setup.params,
+            world=engine.setup.world,
+            version=engine.version,
+            params=engine.setup.params,
             pairing=task.pairing,
             pair=task.pair,
             leg=task.leg,
             entrants=task.entrants,
-            hashes=tuple(hall.entrants[name].hash for name in task.entrants),
-            seats=tuple(hall.world.agents),
+            hashes=tuple(engine.entrants[name].hash for name in task.entrants),
+            seats=tuple(engine.world.agents),
             seed=task.seed,
             returns=tuple(returns.tolist()),
             ranks=ranks(task.entrants, returns, fault),
             steps=len(actions),
-            ended=ended,
+            ended=ending,
             fault=fault,
             trace=hashlib.sha256(actions.tobytes()).hexdigest(),
         )
@@ -156,12 +178,12 @@ class Session:
 
 
 def ranks(entrants: Sequence[str], returns: Array, fault: Fault | None) -> tuple[int, ...]:
-    """Return each seat's rank: that of its entrant, by the mean return of all its seats; whoever forfeits is last."""
-    own: dict[str, list[float]] = {}
+    """Return the rank of each seat's entrant, 1 for the best, by its mean return; an entrant that forfeits is last."""
+    returns_of: dict[str, list[float]] = {}
     for name, value in zip(entrants, returns.tolist(), strict=True):
-        own.setdefault(name, []).append(value)
-    means = {name: sum(values) / len(values) for name, values in own.items()}
+        returns_of.setdefault(name, []).append(value)
+    means = {name: sum(values) / len(values) for name, values in returns_of.items()}
     if fault is not None:
         means[fault.entrant] = -np.inf
-    places = {name: 1 + sum(other > mean for other in means.values()) for name, mean in means.items()}
-    return tuple(places[name] for name in entrants)
+    rank_of = {name: 1 + sum(other > mean for other in means.values()) for name, mean in means.items()}
+    return tuple(rank_of[name] for name in entrants)

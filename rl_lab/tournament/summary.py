@@ -1,4 +1,4 @@
-"""What a tournament's matches say: ratings, tables and game theory, and on top of it what is missing."""
+"""Summarize a tournament: ratings, tables and game-theoretic solutions, with missing matches and forfeits first."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ..names import UsageError, one_line
-from ..rating import tables
-from ..world import roles_of
-from .folder import Tournament
-from .ledger import Match
+from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.text_table import format_table
+from rl_lab.core.world import roles_of
+from rl_lab.rating import tables
+from rl_lab.tournament.ledger import Match
+from rl_lab.tournament.store import Tournament
 
-_FEW = 0.25  # of the games, different ones, below which it is said
-_MOST_SEATS = 6  # columns of a terminal's table; the rest is in the JSON
+FEW = 0.25  # share of different games below which a summary warns
+_MAX_FAULTS, _MAX_REASON = 20, 90  # lines of the table of forfeits, and characters of a reason in it
+_MAX_SEATS = 6  # columns of a terminal's table; the JSON has all of them
 
 
 def summary(
     tournament: Tournament, matches: Sequence[Match], total: int, *, anchor: str = "", intervals: str = "sandwich"
 ) -> dict[str, Any]:
-    """Return everything about these of `total` matches, ready for JSON; see `rating.tables` for its tables.
+    """Return the summary of these matches, of `total` in the schedule, as a dictionary for JSON.
 
-    `anchor` is `NAME`, or `NAME=ELO`. Nothing depends on the order of the matches. Raises UsageError for an anchor that
-    did not play, and for entrants in groups that never met, naming the groups.
+    The tables are those of `rating.tables`. `anchor` is `NAME` or `NAME=ELO`. The order of matches does not matter.
+
+    Raises:
+        UsageError: the anchor has no match, or the entrants form groups that never met; the message names the groups.
     """
     played = {each for match in matches for each in match.pairing}
     name, elo = (anchor, 0.0) if anchor in played else _anchor(anchor)
     forfeits = Counter(match.fault.entrant for match in matches if match.fault)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "dir": str(tournament.path),
         "world": tournament.world,
         "schedule": tournament.schedule,
@@ -37,30 +41,55 @@ def summary(
         "different": len({(match.entrants, match.trace) for match in matches}),
         "faults": sum(forfeits.values()),
         "forfeits": dict(sorted(forfeits.items())),
+        "fault_groups": fault_groups(matches),
         "unplayed": [each.name for each in tournament.entrants if each.name not in played],
         "anchor": {"name": name, "elo": elo} if name else None,
         "confidence": 0.95,
     }
     if not matches:
-        return found | dict.fromkeys(("table", "cross_table"), []) | dict.fromkeys(("effects", "theory", "superiority"))
+        return (
+            result | dict.fromkeys(("table", "cross_table"), []) | dict.fromkeys(("effects", "theory", "superiority"))
+        )
     try:
-        rated = tables.rate(matches, anchor=name or None, anchor_elo=elo, intervals=intervals)
+        build_ratings = tables.rate(matches, anchor=name or None, anchor_elo=elo, intervals=intervals)
     except ValueError as error:
         done = f"{len(matches):,} of {total:,} matches were played"
         raise UsageError(f"{tournament.path}: {one_line(error)} ({done})") from None
-    rows = tables.ranking(matches, ratings=rated)
+    rows = tables.ranking(matches, ratings=build_ratings)
     names, roles = [row["name"] for row in rows], roles_of(matches[0].seats)
-    return found | {
+    return result | {
         "table": [row | {"seats": _by_role(row["seats"], matches[0].seats, roles)} for row in rows],
-        "effects": tables.effects(rated),
+        "effects": tables.effects(build_ratings),
         "cross_table": tables.cross_table(matches, names),
-        "superiority": tables.superiority(rated),
+        "superiority": tables.superiority(build_ratings),
         "theory": tables.theory(matches, names),
     }
 
 
+def fault_groups(matches: Sequence[Match]) -> list[dict[str, Any]]:
+    """Return the forfeits by `entrant` and `kind` of fault: their `count`, and the `reason` and `match` of the first.
+
+    The groups are sorted by count, the largest first. The first match of a group is that with the lowest pairing, pair
+    and leg.
+    """
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for match in sorted((each for each in matches if each.fault), key=lambda each: (each.pairing, each.pair, each.leg)):
+        fault = match.fault
+        assert fault is not None
+        first = {"entrant": fault.entrant, "kind": fault.kind, "count": 0, "reason": fault.reason, "match": match.id}
+        groups.setdefault((fault.entrant, fault.kind), first)["count"] += 1
+    return sorted(groups.values(), key=lambda each: (-each["count"], each["entrant"], each["kind"]))
+
+
+def check_anchor(text: str, names: Sequence[str]) -> None:
+    """Raise UsageError where `text` is not `NAME`, `NAME=ELO` or "" with a name of these entrants."""
+    name = text if text in names else _anchor(text)[0]
+    if name and name not in names:
+        raise UsageError(f"--anchor {text}: no entrant {name!r}; {nearest(name, names)}")
+
+
 def _anchor(text: str) -> tuple[str, float]:
-    """Return whom ratings are anchored at, "" for nobody, and the rating."""
+    """Return the name of the anchor, "" for none, and its rating."""
     name, equals, value = text.rpartition("=")
     try:
         number = float(value) if equals else 0.0
@@ -68,54 +97,66 @@ def _anchor(text: str) -> tuple[str, float]:
             return (name if equals else text), number
     except ValueError:
         pass
-    raise UsageError(f"--anchor {text}: expected NAME, or NAME=ELO")
+    raise UsageError(f"--anchor {text}: expected NAME, or NAME=ELO with a number between -1e6 and 1e6")
 
 
 def _by_role(split: list[Any], seats: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[Any]:
-    """Return the split by seat, or by role where there are several: whoever has one of its seats has them all."""
+    """Return the split by seat, or by role where there are several roles, whose seats belong to one entrant."""
     if len(roles) == 1:
         return split
     first = {seats[members[0]]: role for role, members in roles.items()}
     return [each | {"seat": first[each["seat"]]} for each in split if each["seat"] in first]
 
 
-def text(found: dict[str, Any]) -> str:
+def text(result: dict[str, Any]) -> str:
     """Return a summary as text for a terminal."""
-    lines, rows = [], found["table"]
-    total = found["matches"] + found["missing"]
-    if found["complete"]:
-        lines.append(f"{found['world']}: all {total:,} matches of the schedule ({found['schedule']}) were played")
+    lines, rows = [], result["table"]
+    total = result["matches"] + result["missing"]
+    if result["complete"]:
+        lines.append(f"{result['world']}: all {total:,} matches of the schedule ({result['schedule']}) were played")
     else:
-        lines.append(f"INCOMPLETE: {found['matches']:,} of {total:,} matches were played")
-    if found["unplayed"]:
-        lines.append(f"not played yet: {', '.join(found['unplayed'])}")
-    if found["faults"]:
-        who = ", ".join(f"{name} {count:,}" for name, count in found["forfeits"].items())
-        lines.append(f"FORFEITS: {found['faults']:,} matches, lost by {who}")
+        lines.append(f"INCOMPLETE: {result['matches']:,} of {total:,} matches were played")
+    if result["unplayed"]:
+        lines.append(f"not played yet: {', '.join(result['unplayed'])}")
+    if result["faults"]:
+        lines.append(f"FORFEITS: {result['faults']:,} matches")
+        lines += _faults(result["fault_groups"])
     else:
         lines.append("no forfeits")
     if not rows:
         return "\n".join([*lines, "no matches"])
-    if found["different"] < _FEW * found["matches"]:
-        lines.append(f"only {found['different']:,} different games: who draws nothing repeats itself; see --opening")
-    few = [row | {"seats": row["seats"] if len(row["seats"]) <= _MOST_SEATS else []} for row in rows]
-    lines += ["", tables.render(few, found["confidence"]), f"  {_scale(found)}"]
-    lines += ["", "score in percent, rows against columns", tables.render_cross(found["cross_table"])]
-    return "\n".join([*lines, "", *_theory(found["theory"])])
+    if result["different"] < FEW * result["matches"]:
+        lines.append(
+            f"only {result['different']:,} different games: deterministic entrants repeat themselves; see --opening"
+        )
+    few = [row | {"seats": row["seats"] if len(row["seats"]) <= _MAX_SEATS else []} for row in rows]
+    lines += ["", tables.render(few, result["confidence"]), f"  {_scale(result)}"]
+    lines += ["", "score in percent, rows against columns", tables.render_cross(result["cross_table"])]
+    return "\n".join([*lines, "", *_theory(result["theory"])])
 
 
-def _scale(found: dict[str, Any]) -> str:
-    anchor, seat, draw = found["anchor"], (found["effects"] or {}).get("seat"), (found["effects"] or {}).get("draw")
-    said = [f"Elo, {anchor['name']} is {anchor['elo']:g}" if anchor else "Elo, the mean is 0"]
+def _faults(groups: list[dict[str, Any]]) -> list[str]:
+    """Return a table of forfeits with entrant, kind, number of matches, and the reason of the first match."""
+    cells = [("entrant", "fault", "matches", "reason of the first")]
+    for each in groups[:_MAX_FAULTS]:
+        reason = each["reason"] if len(each["reason"]) <= _MAX_REASON else each["reason"][: _MAX_REASON - 3] + "..."
+        cells.append((each["entrant"], each["kind"], f"{each['count']:,}", reason))
+    lines = format_table(cells, left=(0, 1, 3), indent="  ").splitlines()
+    return [*lines, *([f"  and {len(groups) - _MAX_FAULTS} more"] if len(groups) > _MAX_FAULTS else [])]
+
+
+def _scale(result: dict[str, Any]) -> str:
+    anchor, seat, draw = result["anchor"], (result["effects"] or {}).get("seat"), (result["effects"] or {}).get("draw")
+    parts = [f"Elo, {anchor['name']} is {anchor['elo']:g}" if anchor else "Elo, the mean is 0"]
     if seat:
-        said.append(f"the first seat is worth {seat['value']:+.0f} ({seat['low']:+.0f} to {seat['high']:+.0f})")
+        parts.append(f"the first seat is worth {seat['value']:+.0f} ({seat['low']:+.0f} to {seat['high']:+.0f})")
     if draw:
-        said.append(f"between equals a draw is {draw['value']:.2g} times as likely as a win")
-    return "; ".join(said)
+        parts.append(f"between equals a draw is {draw['value']:.2g} times as likely as a win")
+    return "; ".join(parts)
 
 
 def _theory(theory: dict[str, Any]) -> list[str]:
-    """Return what game theory says: a line an entrant, and what holds of all."""
+    """Return the game-theoretic results: one line for each entrant, then lines about all of them."""
     lines, width = ["game theory of the cross table"], max(map(len, theory["names"]))
     for k, name in enumerate(theory["names"]):
         worst, parts = theory["worst"][k], [f"  {name:<{width}}"]
@@ -127,7 +168,7 @@ def _theory(theory: dict[str, Any]) -> list[str]:
     if theory["missing"]:
         lines.append(f"{theory['missing']:,} pairings never met, so there is no alpha-rank, Nash or Smith set")
     elif theory["condorcet"]:
-        lines.append(f"{theory['condorcet']} scores above one half against everybody (Condorcet winner)")
+        lines.append(f"{theory['condorcet']} scores above one half against every other entrant (Condorcet winner)")
     else:
-        lines.append(f"nobody beats everybody; each of the Smith set beats all outside: {', '.join(theory['smith'])}")
+        lines.append(f"no Condorcet winner; each of the Smith set beats all outside: {', '.join(theory['smith'])}")
     return [*lines, f"cyclic share {theory['cyclic_share']:.1%}: what no rating explains, chance included"]

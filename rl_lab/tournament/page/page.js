@@ -1,6 +1,7 @@
 "use strict";
 const D = JSON.parse(document.getElementById("data").textContent), S = D.summary, rows = S.table, T = S.theory;
-const SVG = "http://www.w3.org/2000/svg", MOST_LISTED = 200;
+const SVG = "http://www.w3.org/2000/svg", MOST_LISTED = 200, FAULTS_AT_ONCE = 10;
+const KINDS = {crash: "crashed", timeout: "took too long", illegal: "illegal action", nonfinite: "action not finite"};
 
 // Everything from the data goes in as text or as an attribute, never as markup.
 function make(space, tag, attributes, children) {
@@ -89,8 +90,8 @@ function board() {
       const own = r.seats.find(s => s.seat === seat);
       return own ? link(percent(own.score), {seat: D.seatOf[seat]}) : el("td", {}, "–");
     });
-    return el("tr", {}, el("td", {}, String(r.rank)), el("td", {class: "name", title: D.specs[r.name] || r.name}, r.name), el("td", {}, bar),
-      link(`${signed(r.rating)}  (${signed(r.low)} to ${signed(r.high)})`, {}),
+    return el("tr", {}, el("td", {}, String(r.rank)), el("td", {class: "name", title: D.specs[r.name] || r.name}, r.name),
+      el("td", {class: "left"}, el("a", {href: listing({who: k})}, el("b", {}, signed(r.rating)), ` (${signed(r.low)} to ${signed(r.high)})`)), el("td", {class: "picture"}, bar),
       link(r.rank_low === r.rank_high ? String(r.rank_low) : `${r.rank_low}–${r.rank_high}`, {}),
       link(count(r.games), {}), link(count(r.wins), {result: "won"}), link(count(r.draws), {result: "drawn"}), link(count(r.losses), {result: "lost"}),
       link(percent(r.score, 1), {}), split);
@@ -100,7 +101,7 @@ function board() {
     el("p", {class: "soft"}, `Elo; ${S.anchor ? `${S.anchor.name} is ${S.anchor.elo}` : "the mean is 0"}. Every number leads to its games.`
       + (seat ? ` The first seat is worth ${signed(seat.value)} (${signed(seat.low)} to ${signed(seat.high)}).` : "")
       + (draw ? ` Between equals a draw is ${draw.value.toPrecision(2)} times as likely as a win.` : "")),
-    el("div", {class: "wide"}, el("table", {class: "full"}, el("thead", {}, el("tr", {}, header.map((h, k) => el("th", {class: k === 1 || k === 2 ? "left" : ""}, h)))), el("tbody", {}, body))));
+    el("div", {class: "wide"}, el("table", {class: "full"}, el("thead", {}, el("tr", {}, header.map((h, k) => el("th", {class: k === 1 ? "left name" : k === 2 ? "left" : k === 3 ? "picture" : ""}, h)))), el("tbody", {}, body))));
 }
 function heat() {
   const cross = S.cross_table;
@@ -111,8 +112,10 @@ function heat() {
     cell.style.background = colour(x);
     return cell;
   })));
-  return el("section", {}, el("h2", {}, "Who scores what against whom"), el("p", {class: "soft"}, "Percent, rows against columns. A cell leads to its games."),
+  const section = el("section", {class: "cross"}, el("h2", {}, "Who scores what against whom"), el("p", {class: "soft"}, "Percent, rows against columns. A cell leads to its games."),
     el("div", {class: "wide"}, el("table", {class: "heat"}, el("thead", {}, el("tr", {}, el("th", {}), cross.names.map((name, k) => el("th", {title: name}, String(k + 1))))), el("tbody", {}, body))));
+  section.style.setProperty("--cell", Math.max(24, Math.min(40, Math.floor(960 / cross.names.length) - 4)) + "px");
+  return section;
 }
 function graph() {
   const score = S.cross_table.score, n = D.names.length, all = [...Array(n).keys()];
@@ -137,7 +140,7 @@ function graph() {
   const said = cycles.length ? [el("p", {class: "hot"}, `${count(cycles.length)} cycle${cycles.length > 1 ? "s" : ""} of three`),
     ...cycles.slice(0, 6).map(c => el("div", {}, [...c, c[0]].map(k => D.names[k]).join(" → ")))]
     : [el("p", {class: "soft"}, edges.some(e => e[0]) ? "There are cycles of more than three." : "No cycles: who beats whom is an order.")];
-  return el("section", {}, el("h2", {}, "Who beats whom"), el("p", {class: "soft"}, "Arrows go from who scores more than half; cycles are highlighted. Numbers are places on the leaderboard."),
+  return el("section", {}, el("h2", {}, "Who beats whom"), el("p", {class: "soft"}, "Each arrow starts at the entrant that scores more than half; cycles are highlighted. Numbers are places on the leaderboard."),
     el("div", {class: "graph"}, picture, el("div", {}, said)));
 }
 function theory() {
@@ -147,7 +150,7 @@ function theory() {
       worst ? el("td", {class: "left"}, el("a", {href: listing({who: k, vs: D.names.indexOf(worst.opponent)})}, `${worst.opponent} (${percent(worst.score, 1)})`)) : el("td", {}, "–"));
   });
   const said = T.missing ? `${count(T.missing)} pairings never met, so there is no alpha-rank, Nash or Smith set.`
-    : T.condorcet ? `${T.condorcet} scores above one half against everybody (Condorcet winner).` : `Nobody beats everybody; the Smith set is ${T.smith.join(", ")}.`;
+    : T.condorcet ? `${T.condorcet} scores above one half against everybody (Condorcet winner).` : `No entrant beats all others; the Smith set is ${T.smith.join(", ")}.`;
   return el("section", {}, el("h2", {}, "Game theory"), el("p", {}, said), el("p", {class: "soft"}, `Cyclic share ${percent(T.cyclic_share, 1)}: what no rating explains, chance included.`),
     el("div", {class: "wide"}, el("table", {class: "full"}, el("thead", {}, el("tr", {}, ["entrant", ...(T.nash ? ["alpha-rank", "Nash"] : []), "scores least against"].map((h, k, all) => el("th", {class: k === 0 || k === all.length - 1 ? "left" : ""}, h)))), el("tbody", {}, body))));
 }
@@ -158,12 +161,36 @@ function decisive() {
   return el("section", {}, el("h2", {}, "Decisive games"),
     el("p", {class: "soft"}, D.notable.length ? `Upsets first (${upsets}): games whose winner was expected to score least.` : "None can be watched in this page."), list, more);
 }
+// A row for each entrant and kind of fault; its matches are inside, and are shown when they are asked for.
+function faults() {
+  if (!S.faults) return null;
+  const groups = S.fault_groups.map(group => {
+    const own = D.faults.filter(f => f[1] === group.entrant && f[3] === group.kind), list = el("ul", {class: "games"});
+    const line = ([id, who, seat, kind, reason]) => el("li", {}, el("a", {class: "play", href: "#game=" + encodeURIComponent(id)}, "match"), el("span", {}, el("code", {}, id), ` as ${seat}: ${reason}`));
+    const fold = el("details", {}, el("summary", {}, el("b", {class: "who"}, group.entrant), el("span", {class: "kind"}, KINDS[group.kind] || group.kind),
+      el("span", {class: "times"}, `${count(group.count)} ${group.count === 1 ? "match" : "matches"}`), el("span", {class: "why"}, group.reason)), list);
+    let shown = 0;
+    const grow = () => {
+      list.append(...own.slice(shown, shown + FAULTS_AT_ONCE).map(line));
+      shown += FAULTS_AT_ONCE;
+      if (shown >= own.length && own.length < group.count) list.append(el("li", {class: "soft"}, `${count(group.count - own.length)} more are not listed in this page.`));
+      if (shown >= own.length) return;
+      const more = el("button", {type: "button"}, `show ${count(Math.min(FAULTS_AT_ONCE, own.length - shown))} more of ${count(own.length)}`);
+      more.addEventListener("click", () => { more.parentNode.remove(); grow(); });
+      list.append(el("li", {}, more));
+    };
+    fold.addEventListener("toggle", () => { if (fold.open && !shown) grow(); });
+    return fold;
+  });
+  const least = groups.splice(FAULTS_AT_ONCE), place = el("div", {class: "faults"}, groups);
+  const more = least.length ? el("button", {type: "button"}, `show ${count(least.length)} more`) : null;
+  more?.addEventListener("click", () => { place.append(...least); more.remove(); });
+  return el("section", {}, el("h2", {}, "Forfeits"), el("p", {class: "soft"}, `${count(S.faults)} matches were lost by forfeit. Each line is an entrant, its fault, how often, and the reason of the first; it opens to its matches.`), place, more);
+}
 function notes() {
   const embedded = Object.keys(D.watch).length;
-  const faults = D.faults.map(([id, who, seat, kind, reason]) => el("li", {}, el("b", {}, who), el("span", {}, `${kind}, as ${seat}: ${reason}`), el("code", {class: "tag"}, id)));
-  return el("section", {}, el("h2", {}, "Schedule, faults and replays"),
+  return el("section", {}, el("h2", {}, "Schedule and replays"),
     el("p", {}, `${count(S.matches)} of ${count(S.matches + S.missing)} matches of the schedule were played. ${count(S.faults)} ended by forfeit.`),
-    faults.length ? el("ul", {class: "games"}, faults) : null,
     el("p", {class: "soft"}, `${count(embedded)} games can be watched here; any other with `, el("code", {}, `rl-lab tournament replay ${quoted(D.dir)} ID`), "."),
     ...D.missing.map(text => el("p", {class: "bad"}, `Not here: ${text}.`)),
     D.unlisted ? el("p", {class: "bad"}, `${count(D.unlisted)} games count but are not listed in this page.`) : null,
@@ -273,6 +300,6 @@ drawer.addEventListener("close", () => { clearInterval(timer); timer = 0; before
 const page = document.getElementById("page");
 page.append(...head());
 if (rows.length) page.append(board(), el("div", {class: "pair"}, heat(), graph()), theory(), decisive());
-page.append(notes());
+page.append(...[faults(), notes()].filter(Boolean));
 addEventListener("hashchange", follow);
 follow();

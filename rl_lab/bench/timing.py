@@ -1,0 +1,103 @@
+"""Measure contenders in alternating rounds, and summarize the rates of all rounds.
+
+In each round, every contender runs for some time. Rates and ratios are medians over rounds, with the lowest and the
+highest. So noise of the machine affects all contenders equally, and ratios least. With five rounds, the median of the
+distribution lies between the lowest and the highest with a probability of 94 %.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One implementation of the work; `run()` does a part of it and returns the number of agent steps."""
+
+    what: str
+    kind: str
+    conditions: str
+    run: Callable[[], int]
+    cold_seconds: float  # time to the first step, including imports and compilation
+    more: dict[str, Any] = field(default_factory=dict)  # additional entries of its row
+
+
+def alternate(contenders: list[Contender], lab: int, *, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Return a row for each contender: its rate, and the number of cores that it used.
+
+    The rows after number `lab` have a `ratio`, the rate of contender `lab` divided by theirs. If `lab` is not 0, they
+    also have an `engine_ratio`, which is the ratio to contender 0.
+    """
+    rates: list[list[float]] = [[] for _ in contenders]
+    cores: list[list[float]] = [[] for _ in contenders]
+    for contender in contenders:
+        _rate(contender, seconds / 4)  # warm-up
+    for _ in range(rounds):
+        for k, contender in enumerate(contenders):
+            rate, used_cores = _rate(contender, seconds)
+            rates[k].append(rate)
+            cores[k].append(used_cores)
+    return [
+        _row(c, rates[k], cores[k], rates[lab] if k > lab else None, rates[0] if lab else None)
+        for k, c in enumerate(contenders)
+    ]
+
+
+def _rate(contender: Contender, seconds: float) -> tuple[float, float]:
+    """Return the steps per second, and the processor seconds of all threads per second."""
+    steps, begin, process_begin = 0, time.perf_counter(), time.process_time()
+    while True:
+        steps += contender.run()
+        elapsed = time.perf_counter() - begin
+        if elapsed >= seconds:
+            return steps / elapsed, (time.process_time() - process_begin) / elapsed
+
+
+def _row(
+    contender: Contender,
+    rates: list[float],
+    cores: list[float],
+    lab_rates: list[float] | None,
+    engine_rates: list[float] | None,
+) -> dict[str, Any]:
+    row = {
+        "what": contender.what,
+        "kind": contender.kind,
+        "conditions": contender.conditions,
+        "cold_seconds": round(contender.cold_seconds, 3),
+        "steps_per_second": spread(rates),
+        "cores": round(statistics.median(cores), 2),
+        **contender.more,
+    }
+    if lab_rates is not None:
+        row["ratio"] = spread([lab / peer for lab, peer in zip(lab_rates, rates, strict=True)])
+        if engine_rates is not None:
+            row["engine_ratio"] = spread([engine / peer for engine, peer in zip(engine_rates, rates, strict=True)])
+    return row
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return the median, the lowest and the highest value."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def interval(values: list[float]) -> dict[str, float | None]:
+    """Return the median and its interval: two order statistics between which the median lies with at least 95 %.
+
+    With fewer than six values, they are the lowest and the highest. Infinite values stand for an event that did not
+    occur. A median or limit that is infinite is returned as None.
+
+    Source: the sign test's interval, e.g. Conover 1999, section 3.2
+    """
+    ordered, n = sorted(values), len(values)
+    cut, below = 0, 0.5**n  # `below` is the probability that at most `cut` of n values lie below the median
+    while below + math.comb(n, cut + 1) * 0.5**n <= 0.025:
+        cut += 1
+        below += math.comb(n, cut) * 0.5**n
+    limits = {"median": statistics.median(ordered), "low": ordered[cut], "high": ordered[n - 1 - cut]}
+    return {name: value if math.isfinite(value) else None for name, value in limits.items()}

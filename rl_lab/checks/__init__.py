@@ -1,0 +1,1 @@
+"""Checks of worlds and environments, and of this machine."""

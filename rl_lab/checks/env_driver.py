@@ -1,0 +1,135 @@
+"""Play random episodes of a third-party environment with Gymnasium's, PettingZoo's AEC or PettingZoo's Parallel API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from rl_lab.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class EnvStep:
+    """The observations, masks and rewards of an environment before an action or at the end of an episode."""
+
+    actors: tuple[str, ...]  # agents that are to act; none at the end of an episode
+    observations: dict[str, Any]  # observations by agent, as the environment returned them
+    masks: dict[str, Any]  # action masks by agent
+    outcome: dict[str, tuple[float, bool, bool]]  # reward, terminated and truncated since the last action, by agent
+
+
+class EnvDriver:
+    """One interface to environments of all three APIs; `begin` and `act` return the next `EnvStep`."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.env = make, make()
+        import pettingzoo
+
+        self.kind = "gymnasium" if isinstance(self.env, gymnasium.Env) else ""
+        self.kind = "aec" if isinstance(self.env, pettingzoo.AECEnv) else self.kind
+        self.kind = "parallel" if isinstance(self.env, pettingzoo.ParallelEnv) else self.kind
+        if not self.kind:
+            expected = "gymnasium.Env, pettingzoo.AECEnv or ParallelEnv"
+            raise UsageError(f"{type(self.env).__name__} is not a {expected}")
+
+    def spaces(self, agent: str) -> tuple[Any, Any]:
+        """Return an agent's observation and action space."""
+        if self.kind == "gymnasium":
+            return self.env.observation_space, self.env.action_space
+        return self.env.observation_space(agent), self.env.action_space(agent)
+
+    def begin(self, seed: int | None) -> EnvStep:
+        """Begin an episode, and return its first step."""
+        if self.kind == "aec":
+            self.env.reset(seed=seed)
+            return self._aec_step({})
+        obs, info = self.env.reset(seed=seed)
+        if self.kind == "gymnasium":
+            return self._gymnasium_step(obs, info, {}, False)
+        return self._parallel_step(obs, info, {})
+
+    def act(self, actions: dict[str, Any]) -> EnvStep:
+        """Step the environment with the actions of all agents that are to act, and return the next step."""
+        env = self.env
+        if self.kind == "gymnasium":
+            obs, reward, terminated, truncated, info = env.step(actions["agent"])
+            outcome = {"agent": (float(reward), bool(terminated), bool(truncated))}
+            return self._gymnasium_step(obs, info, outcome, terminated or truncated)
+        if self.kind == "parallel":
+            obs, rewards, terminated, truncated, infos = env.step(actions)
+            return self._parallel_step(
+                obs, infos, {a: (float(rewards[a]), terminated[a], truncated[a]) for a in rewards}
+            )
+        env.step(next(iter(actions.values())))
+        outcome = {a: (float(env.rewards[a]), env.terminations[a], env.truncations[a]) for a in env.agents}
+        return self._aec_step(outcome)
+
+    def _gymnasium_step(self, obs: Any, info: Any, outcome: Any, done: bool) -> EnvStep:
+        mask = obs.get("action_mask") if isinstance(obs, dict) else None
+        mask = info.get("action_mask") if mask is None else mask
+        if mask is None and hasattr(self.env, "action_masks"):
+            mask = self.env.action_masks()
+        return EnvStep(() if done else ("agent",), {"agent": obs}, _masks({"agent": mask}), outcome)
+
+    def _parallel_step(self, observations: Any, infos: Any, outcome: Any) -> EnvStep:
+        masks = {agent: _mask(obs, infos.get(agent, {})) for agent, obs in observations.items()}
+        return EnvStep(tuple(self.env.agents), dict(observations), _masks(masks), outcome)
+
+    def _aec_step(self, outcome: Any) -> EnvStep:
+        env = self.env
+        observations = {agent: env.observe(agent) for agent in env.agents}
+        masks = {agent: _mask(observations[agent], env.infos[agent]) for agent in env.agents}
+        while env.agents and (env.terminations[env.agent_selection] or env.truncations[env.agent_selection]):
+            env.step(None)
+        return EnvStep((env.agent_selection,) if env.agents else (), observations, _masks(masks), outcome)
+
+
+def _mask(obs: Any, info: Any) -> Any:
+    return obs["action_mask"] if isinstance(obs, dict) and "action_mask" in obs else info.get("action_mask")
+
+
+def _masks(masks: dict[str, Any]) -> dict[str, Any]:
+    return {agent: np.asarray(mask) for agent, mask in masks.items() if mask is not None}
+
+
+def choose(driver: EnvDriver, moment: EnvStep, rng: np.random.Generator) -> dict[str, Any]:
+    """Return random actions of all agents that are to act; they are legal where there are masks."""
+    actions = {}
+    for agent in moment.actors:
+        space = driver.spaces(agent)[1]
+        mask = moment.masks.get(agent)
+        if mask is not None and isinstance(space, Discrete) and mask.any():
+            actions[agent] = int(space.start) + int(rng.choice(np.flatnonzero(mask)))
+        else:
+            space.seed(int(rng.integers(2**31)))
+            actions[agent] = space.sample()
+    return actions
+
+
+def episode(
+    driver: EnvDriver, seed: int | None, steps: int, choice: int = 0
+) -> Iterator[tuple[EnvStep, dict[str, Any]]]:
+    """Yield the steps of one random episode with the actions of each; the last one has no actions."""
+    rng, moment = np.random.default_rng(choice), driver.begin(seed)
+    for _ in range(steps):
+        actions = choose(driver, moment, rng) if moment.actors else {}
+        yield moment, actions
+        if not actions:
+            return
+        moment = driver.act(actions)
+    yield moment, {}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Return whether two observations of any nesting are the same, bit for bit."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list):
+        return isinstance(b, tuple | list) and len(a) == len(b) and all(map(same, a, b))
+    x, y = np.asarray(a), np.asarray(b)
+    return x.dtype == y.dtype and x.shape == y.shape and (x.dtype == object or x.tobytes() == y.tobytes())

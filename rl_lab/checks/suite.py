@@ -1,0 +1,113 @@
+"""The suite of `rl-lab check` for worlds: properties that every world must have.
+
+Actions are random and, in every other environment of a batch, those of the world's expert. Every third environment
+repeats its random numbers for some steps, which drives it to the limits of its state.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from rl_lab.checks.subject import (
+    _CROWD,
+    _FEW,
+    FULL,
+    INDICES,
+    MOST,
+    RULES,
+    CheckBudget,
+    Property,
+    Result,
+    Skip,
+    WorldUnderTest,
+)
+from rl_lab.core.endless_loops import LoopError
+from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.world import World, WorldError
+from rl_lab.engine.bounds_checked import OutOfRangeError
+from rl_lab.engine.diagnostics import author_location, authored_files, explain_compiler_error, message_with_hint
+
+
+def run(name: str, test: Callable[[], list[str]], files: set[str] | None = None) -> Result:
+    """Return the result of one property; an exception is a finding with its location in the author's files."""
+    try:
+        findings = test()
+    except Skip as reason:
+        return Result(name, "skip", (str(reason),))
+    except UsageError:
+        raise  # the user's input is wrong, so there is nothing to test
+    except Exception as error:
+        findings = [explained(error, files)]
+    lines = tuple(one_line(finding) for finding in findings[:MOST])
+    if len(findings) > MOST:
+        lines += (f"and {len(findings) - MOST} more",)
+    return Result(name, "fail" if findings else "pass", lines)
+
+
+def explained(error: BaseException, files: set[str] | None) -> str:
+    """Return an exception as a finding: file, line, message, and advice for known errors."""
+    if isinstance(error, WorldError | LoopError):
+        return str(error)  # the message has file, line and advice
+    place, text = author_location(error, files), message_with_hint(error)
+    if type(error).__module__.startswith("numba"):
+        return explain_compiler_error(str(error), files)
+    advice = ""
+    if isinstance(error, OutOfRangeError):
+        text, advice = str(error), "; compiled code would not notice: check the index, or give its field bounded(...)"
+    elif isinstance(error, OverflowError):
+        advice = "; compiled code would wrap around: use a wider field type, or keep the value in range"
+    elif isinstance(error, ZeroDivisionError):
+        advice = "; compiled code would go on with infinity or NaN: exclude 0 first"
+    return f"{place}{text}{advice}"
+
+
+def properties() -> dict[str, Property]:
+    """Return the function that tests each property, by the property's name."""
+    from rl_lab.checks import interfaces, rules
+    from rl_lab.checks import world as check_world
+
+    return {
+        RULES: rules.kernels_keep_the_rules,
+        INDICES: check_world.indices_stay_in_range,
+        "compiled code equals plain Python": check_world.compiled_equals_plain,
+        "same seed, same episodes": check_world.same_seed_same_episodes,
+        "the same in every slot of a batch": check_world.same_in_every_slot,
+        "the same however a batch is split": check_world.same_however_split,
+        "the same on two threads": check_world.same_on_two_threads,
+        "the same in another process": check_world.same_in_another_process,
+        "another seed, another episode": check_world.seeds_differ,
+        "observing changes nothing": check_world.observing_changes_nothing,
+        "states can be saved and branched": check_world.states_can_be_kept,
+        "observations lie in their spaces": rules.observations_lie_in_their_spaces,
+        "masks tell the truth": rules.masks_tell_the_truth,
+        "agents that left stay away": rules.agents_that_left_stay_away,
+        "rewards sum to zero": rules.rewards_sum_to_zero,
+        "seats can be swapped": rules.seats_can_be_swapped,
+        "it can be drawn": rules.it_can_be_drawn,
+        "all interfaces agree": interfaces.all_interfaces_agree,
+    }
+
+
+def shrunk(world: World, agents: int = _FEW) -> World:
+    """Return the world, or one with fewer agents where it has many and its module has a function `sized(n)`."""
+    sized = getattr(sys.modules[world.step.__module__], "sized", None)
+    smaller = sized(agents) if sized is not None and len(world.agents) > _CROWD else world
+    return smaller if isinstance(smaller, World) else world
+
+
+def check_world(
+    world: World, effort: CheckBudget = FULL, *, plain: bool = False, without: Sequence[str] = ()
+) -> Iterator[Result]:
+    """Yield the result of every property except those in `without`, in order."""
+    subject, failed = WorldUnderTest(world, effort, plain), ""
+    for name, test in properties().items():
+        if name in without:
+            continue
+        if not failed or plain:
+            result = run(name, partial(test, subject), authored_files(world))
+        else:
+            result = Result(name, "skip", (f"not run before {failed}: compiled code does not check that",))
+        failed = name if name in (RULES, INDICES) and result.status == "fail" else failed
+        yield result

@@ -1,0 +1,245 @@
+"""Properties of `rl-lab check` for every world: indices are in range, and a seed determines an episode everywhere.
+
+Each function tests one property and returns the findings, one line for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_lab.checks.subject import Skip, WorldUnderTest
+from rl_lab.core.kernel import source_location
+from rl_lab.core.random_actions import fill
+from rl_lab.core.world import Array, World
+from rl_lab.engine.batch import Batch
+from rl_lab.engine.diagnostics import author_location, authored_files
+
+_OUTPUTS = "observations rewards terminated truncated action_mask acting left_episode"
+
+
+def indices_stay_in_range(subject: WorldUnderTest) -> list[str]:
+    """Run every kernel in plain Python with arrays that raise for an index which compiled code does not check."""
+    world = subject.short
+    batch = subject.batch(2, guarded=True)
+    for t in subject.acts(batch, subject.effort.plain_steps):
+        if world.novice and t % 2:
+            actions = batch.actions.copy()
+            batch.scripted_actions("novice")
+            batch.actions[...] = actions
+        try:
+            batch.step()
+        except TypeError as error:
+            if "unpack" in str(error) and not author_location(error, authored_files(world)):
+                return [f"{source_location(world.step)}: does not return (reward, terminated) on every path"]
+            raise
+    return []
+
+
+def compiled_equals_plain(subject: WorldUnderTest) -> list[str]:
+    """Compare every array of a plain and a compiled batch after every step."""
+    if subject.plain:
+        raise Skip("plain Python only")
+    plain, compiled = (subject.batch(2, plain=plain) for plain in (True, False))
+    steps = subject.effort.plain_steps
+    compiled.native_handle()  # compiles before the time limit of plain Python starts
+    for t, _ in zip(subject.acts(plain, steps), subject.acts(compiled, steps), strict=False):
+        if differing := _differences(plain, compiled):
+            advice = "an f4 on one branch and a float on the other rounds differently: give both the same type"
+            return [f"step {t}: {differing[0]}; {advice}"]
+        plain.step()
+        compiled.step()
+    return []
+
+
+def _differences(one: Batch, other: Batch) -> list[str]:
+    if one.states.tobytes() != other.states.tobytes():
+        for name in one.states.dtype.names or ():
+            a, b = one.states[name], other.states[name]
+            if a.tobytes() != b.tobytes():
+                return [f"State.{name} is {_first(a, b)} in plain Python and {_first(b, a)} compiled"]
+    for name in _OUTPUTS.split():
+        a, b = getattr(one, name), getattr(other, name)
+        if a.tobytes() != b.tobytes():
+            return [f"{name} holds {_first(a, b)} in plain Python and {_first(b, a)} compiled"]
+    return []
+
+
+def _first(a: Array, b: Array) -> Any:
+    """Return the first number of a that differs from b's, or "?" for records."""
+    flat, other = np.atleast_1d(a).ravel(), np.atleast_1d(b).ravel()
+    return flat[np.flatnonzero(flat != other)[0]].item() if flat.dtype.names is None and (flat != other).any() else "?"
+
+
+def states_can_be_kept(subject: WorldUnderTest) -> list[str]:
+    """Copy every state to another batch: it must be in the ranges of its fields, and continue in the same way."""
+    source, copy = subject.batch(1, disabled=True), subject.batch(1, disabled=True, seed=subject.seed + 1)
+    for t in subject.acts(source, first=1):
+        try:
+            copy.set_state(0, source.state(0))
+        except ValueError as error:
+            return [f"step {t}: State.{error}, says its bounded(...): such a state cannot be saved, or searched from"]
+        copy.actions[...] = source.actions
+        same_outputs = _outputs(source, 0) == _outputs(copy, 0)
+        source.step()
+        copy.step()
+        same_rewards = copy.rewards.tobytes() == source.rewards.tobytes()
+        if not same_outputs or copy.state(0) != source.state(0) or not same_rewards:
+            return [f"step {t}: a copy of the state in another batch does not continue in the same way"]
+    return []
+
+
+def _outputs(batch: Batch, i: int) -> bytes:
+    return b"".join(getattr(batch, name)[i].tobytes() for name in ("observations", "action_mask", "acting"))
+
+
+def digests(subject: WorldUnderTest, n: int, *, first: int = 0, states: bool = True, **arguments: Any) -> list[str]:
+    """Return a hash for each of n environments of its outputs in `effort.steps` steps, with or without its states."""
+    batch = subject.batch(n, first=first, **arguments)
+    hashes = [hashlib.sha256() for _ in range(n)]
+    outputs = [getattr(batch, name) for name in _OUTPUTS.split()]
+    for _ in subject.acts(batch, first=first):
+        batch.step()
+        for i, digest in enumerate(hashes):
+            for array in outputs:
+                digest.update(array[i].tobytes())
+            if states:
+                digest.update(batch.state(i))
+    return [digest.hexdigest() for digest in hashes]
+
+
+def _unequal(one: list[str], other: list[str], what: str) -> list[str]:
+    return [f"{what}: world {i} plays another episode" for i, a in enumerate(one) if a != other[i]]
+
+
+def same_seed_same_episodes(subject: WorldUnderTest) -> list[str]:
+    """Compare two runs with the same seed."""
+    n = subject.effort.num_envs
+    return _unequal(digests(subject, n), digests(subject, n), "the second time")
+
+
+def same_in_every_slot(subject: WorldUnderTest) -> list[str]:
+    """Compare the second and third environment of a batch with a batch of one that has their seed and actions."""
+    batch, alone = subject.batch(3), subject.batch(1)
+    batch.seed(np.array([subject.seed + 1, subject.seed, subject.seed]))
+    batch.reset()
+    for t, uniforms in enumerate(np.random.default_rng(0).random((subject.effort.steps, *alone.actions.shape))):
+        fill(batch, uniforms.repeat(3, axis=0))
+        fill(alone, uniforms)
+        batch.step()
+        alone.step()
+        for i in (1, 2):
+            if batch.state(i) != alone.state(0) or _outputs(batch, i) != _outputs(alone, 0):
+                return [f"step {t}: world {i} of a batch plays another episode than a world alone with its seed"]
+    return []
+
+
+def same_however_split(subject: WorldUnderTest) -> list[str]:
+    """Compare a batch with two batches, of one environment and of the rest."""
+    n = subject.effort.num_envs
+    parts = digests(subject, 1) + digests(subject, n - 1, first=1)
+    return _unequal(digests(subject, n), parts, f"split into 1 and {n - 1}")
+
+
+def same_on_two_threads(subject: WorldUnderTest) -> list[str]:
+    """Compare runs on one and on two threads."""
+    if subject.plain:
+        raise Skip("plain Python has one thread")
+    n = subject.effort.num_envs
+    return _unequal(digests(subject, n), digests(subject, n, threads=2), "on 2 threads")
+
+
+def same_in_another_process(subject: WorldUnderTest) -> list[str]:
+    """Compare with a run in a new process, in which string hashes and addresses differ."""
+    if (name := importable(subject.world)) is None:
+        raise Skip("the world is not a variable of its module, so another process cannot import it")
+    return _unequal(
+        digests(subject, subject.effort.num_envs), digests_in_subprocess([name], subject)[name], "in another process"
+    )
+
+
+_DIGEST_PROGRAM = """if True:
+    import json, sys
+    from rl_lab.checks.subject import CheckBudget, WorldUnderTest
+    from rl_lab.core.imports import load
+    from rl_lab.checks.world import digests
+    names, effort, plain = json.loads(sys.argv[1])
+    result = {}
+    for name in names:
+        subject = WorldUnderTest(load(name), CheckBudget(*effort), plain)
+        result[name] = digests(subject, subject.effort.num_envs)
+    print(json.dumps(result))
+"""
+
+
+def importable(world: World) -> str | None:
+    """Return "module:variable" of a world, or "file.py:variable" where its module was loaded from a file; or None."""
+    module = world.step.__module__
+    names = [name for name, value in vars(sys.modules[module]).items() if value is world]
+    file = Path(str(getattr(sys.modules[module], "__file__", ""))).resolve()
+    spec = PathFinder.find_spec(module) if "." not in module else sys.modules[module].__spec__
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != file:
+        module = str(file)  # it was loaded from a file outside of the import path
+    return f"{module}:{names[0]}" if names else None
+
+
+def digests_in_subprocess(names: list[str], subject: WorldUnderTest) -> dict[str, list[str]]:
+    """Return the digests of worlds, named "module:variable", from one new process."""
+    e = subject.effort
+    arguments = json.dumps([names, [e.num_envs, e.steps, e.plain_steps, e.states], subject.plain])
+    other = str(1 + int(os.environ.get("PYTHONHASHSEED", "0")) % 1000) if os.environ.get("PYTHONHASHSEED") else "1"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": other}
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", _DIGEST_PROGRAM, arguments], env=environment, capture_output=True, text=True
+    )
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["it printed nothing, as when machine code crashes"])[-1]
+        raise RuntimeError(f"another process failed with status {process.returncode}: {last}")
+    result: dict[str, list[str]] = json.loads(process.stdout.splitlines()[-1])
+    return result
+
+
+def seeds_differ(subject: WorldUnderTest) -> list[str]:
+    """Compare runs with different seeds and the same actions."""
+    batch = subject.batch()
+    if (batch.states["rng_key"] != subject.seed).any():
+        return [
+            "reset changes State.rng_key: every seed would give the same episodes; leave the stream to rl_lab.core.rng"
+        ]
+    streams = np.arange(batch.num_envs, dtype=np.uint64)
+    is_random = False
+    for _ in subject.acts(batch):
+        batch.step()
+        counts = batch.states["rng_counter"] - (streams << np.uint64(40))
+        if (counts >= 2**40).any():
+            return ["step or reset set State.rng_counter back: leave the stream to rl_lab.core.rng"]
+        is_random = is_random or bool(counts.any())
+    if not is_random:
+        raise Skip("it draws no random numbers")
+    runs = [digests(subject, subject.effort.num_envs, states=False, seed=seed) for seed in range(4)]
+    if all(other == runs[0] for other in runs[1:]):
+        return ["it draws random numbers, but four seeds show the same episodes, scripts included"]
+    return []
+
+
+def observing_changes_nothing(subject: WorldUnderTest) -> list[str]:
+    """Observe every state twice, and compare the states and the outputs."""
+    batch = subject.batch()
+    for t in subject.acts(batch):
+        for i in range(batch.num_envs):
+            before = batch.state(i), _outputs(batch, i)
+            batch.observe(i)
+            if batch.state(i) != before[0]:
+                return [f"step {t}: observe or action_mask changes the state; only reset, step and scripts may"]
+            if _outputs(batch, i) != before[1]:
+                return [f"step {t}: observing the same state again shows something else"]
+        batch.step()
+    return []

@@ -1,0 +1,292 @@
+"""This module writes and reads whole-state checkpoints: crash-safe, verified when read, never pickled.
+
+A checkpoint is a folder `step-000000123/`: one `<member>.safetensors` for each group of tensors, `state.json`
+for everything else, and `manifest.json`, written last, with the size and SHA-256 of each. A crash leaves the
+old checkpoint or the new one, never a mixture. Reading one runs no code from it. POSIX only.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rl_lab.core.errors import WorkFailed
+from rl_lab.core.files import sync
+from rl_lab.core.untrusted import of_kind, read_json
+
+Tensors = dict[str, NDArray[Any]]
+
+_FORMAT = {"format": "rl_lab.checkpoint", "version": 2}
+_READ_BY = {1: "rl_lab 0.1"}  # what reads the formats of before
+_MANIFEST, _STATE, _TENSORS, _TEMP, _OLD = "manifest.json", "state.json", ".safetensors", ".tmp-", ".old"
+_LARGEST_MANIFEST, _LARGEST_STATE = 2**20, 2**26  # bytes; larger files are refused
+_STEP = re.compile(r"step-([0-9]{9,18})(\.old)?")
+_MEMBER = re.compile(r"[a-z0-9][a-z0-9_.-]*")  # lower case, for file systems that do not distinguish case
+_DTYPES = "?bBhHiIlLqQefdF"  # numpy's characters of the dtypes that safetensors can store, in either byte order
+
+
+class CheckpointError(WorkFailed, ValueError):
+    """A checkpoint is damaged or not valid; the message is one line with the file and the reason."""
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint was not written; the message is one line with the cause, the last good one and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A Checkpoint is what `load` returns: tensors by member and name (native byte order, writable), and JSON state."""
+
+    path: Path
+    step: int
+    tensors: dict[str, Tensors]
+    state: dict[str, Any]
+
+
+def points(members: Iterable[str]) -> tuple[str, ...]:
+    """Return, in order, the names of the points of a save at which a test may stop the process."""
+    member_points = [f"member-written:{file}" for file in sorted([_STATE, *(name + _TENSORS for name in members)])]
+    later_points = "manifest-written temp-synced set-aside renamed parent-synced prune-renamed pruned"
+    return "temp-created", *member_points, *later_points.split()
+
+
+def _at(point: str) -> None:
+    """Do nothing; a test replaces this function to stop the process at a named point."""
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: dict[str, Any], *, keep_last: int = 3) -> Path:
+    """Write `folder/step-<step>`, keep the last `keep_last` checkpoints up to that step, and return its path.
+
+    Tensors have any shape and layout and a boolean, integer, float or complex64 dtype. Tuples in `state` are read
+    back as lists. Checkpoints of later steps are left alone. A checkpoint of the same step is replaced, and stays
+    complete until the new one is.
+
+    Raises:
+        TypeError: a tensor or a value of the state has a type that cannot be stored; the message names its key.
+        ValueError: a float of the state is not finite (the message names its key), or a name or number is out of range.
+        CheckpointWriteError: writing failed; earlier checkpoints are untouched.
+    """
+    if not 0 <= step < 10**18 or keep_last < 1:
+        raise ValueError(f"step must be >= 0 and keep_last >= 1, not {step} and {keep_last}")
+    if not all(map(_MEMBER.fullmatch, tensors)):
+        raise ValueError(f"member names are lower-case letters, digits, _ . and -, not all of {[*tensors]}")
+    _check_state(state, "state")
+    folder, final = Path(folder), Path(folder) / f"step-{step:09d}"
+    temp = folder / f"{_TEMP}{os.urandom(8).hex()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks still works for one run
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            for stale in folder.glob(f"{_TEMP}*"):  # left by a process that died: a live one holds the lock
+                shutil.rmtree(stale, ignore_errors=True)
+            _write_checkpoint(temp, final, int(step), tensors, state)
+            with suppress(OSError):  # the new checkpoint is complete; the next save removes what is left
+                _prune(temp, final, keep_last)
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+            os.close(lock)
+    except OSError as error:
+        raise _write_error(final, error) from error
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint's folder. Raises CheckpointError where a file does not agree with the manifest."""
+    path = Path(os.path.abspath(path))
+    manifest = _verify(path)
+    tensors, state = {}, {}
+    for file in manifest["members"]:
+        try:
+            if file == _STATE:
+                state = of_kind(read_json(path / file, _LARGEST_STATE), "it", dict)
+                _check_state(state, "state")
+            else:
+                tensors[file.removesuffix(_TENSORS)] = safetensors.numpy.load_file(path / file)
+        except Exception as error:  # a damaged file makes these libraries raise errors of many kinds
+            raise _refusal(path, file, f"is unreadable: {error}") from error
+    return Checkpoint(path, manifest["step"], tensors, state)
+
+
+def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest valid checkpoint, or None, and the reasons why newer ones were skipped, newest first."""
+    faults: list[str] = []
+    for path in _list_checkpoints(Path(folder)):
+        try:
+            return load(path), faults
+        except CheckpointError as error:
+            faults.append(str(error))
+    return None, faults
+
+
+def _write_checkpoint(
+    temp: Path, final: Path, step: int, tensors: Mapping[str, Tensors], state: dict[str, Any]
+) -> None:
+    """Write a complete checkpoint under a temporary name, then rename it."""
+    temp.mkdir()
+    _at("temp-created")
+    members = {}
+    for file, member in sorted([(_STATE, ""), *((name + _TENSORS, name) for name in tensors)]):
+        members[file] = _write(temp / file, _pack(member, tensors[member]) if member else _dump(state))
+        _at(f"member-written:{file}")
+    manifest = _dump({**_FORMAT, "step": step, "members": members})
+    _write(temp / _MANIFEST, manifest)
+    _at("manifest-written")
+    sync(temp)
+    _at("temp-synced")
+    if os.path.lexists(final):
+        with suppress(CheckpointError, OSError):
+            if (final / _MANIFEST).read_bytes() == manifest and _verify(final):
+                return
+        old = f"{final}{_OLD}"  # a name that `latest` still reads, until the new one is in place
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(final, old)
+        _at("set-aside")
+    os.rename(temp, final)
+    _at("renamed")
+    sync(final.parent)
+    _at("parent-synced")
+
+
+def _prune(temp: Path, final: Path, keep_last: int) -> None:
+    """Remove replaced and old checkpoints; each is first renamed so that it is no longer read as a checkpoint."""
+    paths = _list_checkpoints(final.parent)
+    replaced = [path for path in paths if path.suffix == _OLD and path.with_suffix("") in paths]
+    older = [path for path in paths[paths.index(final) :] if path not in replaced]
+    trash_names = {path: f"{temp}-{path.name}" for path in replaced + older[keep_last:]}
+    for path, trash in trash_names.items():
+        os.rename(path, trash)
+    sync(final.parent)  # the new names reach the disk before any member is removed
+    _at("prune-renamed")
+    for trash in trash_names.values():
+        shutil.rmtree(trash, ignore_errors=True)
+    _at("pruned")
+
+
+def _write(path: Path, data: bytes) -> dict[str, Any]:
+    """Write and sync a file; return its entry in the manifest."""
+    path.write_bytes(data)
+    sync(path)
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+
+
+def _pack(member: str, arrays: Tensors) -> bytes:
+    plain = {}
+    for name, array in arrays.items():
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        if not isinstance(kind, np.dtype) or kind.char not in _DTYPES:
+            raise TypeError(f"{member}[{name!r}]: {kind} is not an array type that can be stored")
+        if not isinstance(name, str) or name == "__metadata__":
+            raise TypeError(f"{member}[{name!r}]: the name must be a string other than '__metadata__'")
+        plain[name] = np.asarray(array, dtype=kind.newbyteorder("<"), order="C")
+    return safetensors.numpy.save(plain)
+
+
+def _check_state(value: object, where: str) -> None:
+    if isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(value, dict) and not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r}, which is not a string")
+            if type(item) not in (int, str, bool):  # saves naming each element of a long list
+                _check_state(item, f"{where}[{key!r}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, not a finite number")
+    elif not isinstance(value, int | float | str | None):
+        raise TypeError(f"{where} is of type {type(value).__name__}, which JSON does not have")
+
+
+def _verify(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest. Raises CheckpointError where it differs from the folder's name and files."""
+    try:
+        match = _STEP.fullmatch(path.name)
+        if match is None or path.is_symlink():
+            raise _refusal(path, ".", "is a link, or not named like a checkpoint")
+        members = {}
+        for file in sorted(os.listdir(path)):
+            info = (path / file).lstat()
+            if not stat.S_ISREG(info.st_mode):
+                raise _refusal(path, file, "is a link, a folder or a device, not a file")
+            with (path / file).open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            members[file] = {"sha256": digest, "size": info.st_size}
+        for file in sorted({_MANIFEST, _STATE} - members.keys()):
+            raise _refusal(path, file, "is missing")
+        del members[_MANIFEST]
+        truth = {**_FORMAT, "step": int(match[1]), "members": members}
+        with (path / _MANIFEST).open("rb") as stream:
+            claim = stream.read(_LARGEST_MANIFEST)
+        if claim != _dump(truth):
+            raise _refusal(path, *_difference(claim, truth))
+    except OSError as error:
+        raise _refusal(path, ".", f"cannot be read: {error}") from error
+    return truth
+
+
+def _difference(claim: bytes, truth: dict[str, Any]) -> tuple[str, str]:
+    """Return the file and the reason for which a manifest, `claim`, is wrong; no path in it is opened."""
+    try:
+        manifest = json.loads(claim)
+        for key in (*_FORMAT, "step"):
+            if key == "version" and type(manifest[key]) is int and manifest[key] in _READ_BY:
+                reader = _READ_BY[manifest[key]]
+                return _MANIFEST, f"has format {manifest[key]}, which {reader} reads; this version reads {truth[key]}"
+            if manifest[key] != truth[key]:
+                return _MANIFEST, f"has the unknown {key} {manifest[key]!r:.40}, not {truth[key]!r}"
+        for file in sorted(manifest["members"].keys() | truth["members"].keys()):
+            expected, actual = manifest["members"].get(file), truth["members"].get(file)
+            if expected is None:
+                return file, f"is not named in {_MANIFEST}"
+            if file != _STATE and not (_MEMBER.fullmatch(file) and file.endswith(_TENSORS)):
+                return _MANIFEST, f"names {file!r:.80}, which is not a plain member name"
+            if actual is None:
+                return file, "is missing"
+            if actual["size"] < expected["size"]:
+                return file, f"is truncated: {actual['size']} of {expected['size']} bytes"
+            if expected != actual:
+                return file, "does not match its manifest"
+    except Exception as error:  # any part of a damaged manifest may have any type
+        return _MANIFEST, f"is unreadable: {error!r:.200}"
+    return _MANIFEST, "is not as it was written"
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()
+
+
+def _list_checkpoints(folder: Path) -> list[Path]:
+    """Return the paths named like checkpoints, newest first; an `.old` one comes after its replacement."""
+    names = filter(_STEP.fullmatch, os.listdir(folder) if folder.exists() else ())
+    return [folder / n for n in sorted(names, key=lambda n: (-int(n[5:].removesuffix(_OLD)), n))]
+
+
+def _refusal(path: Path, file: str, reason: str) -> CheckpointError:
+    text = f"{path.name}/{file}: {reason}"
+    return CheckpointError("".join(char if char.isprintable() else " " for char in text))
+
+
+def _write_error(final: Path, error: OSError) -> CheckpointWriteError:
+    earlier = "no earlier checkpoint is there"
+    with suppress(OSError):
+        for path in _list_checkpoints(final.parent):
+            with suppress(CheckpointError):
+                _verify(path)
+                earlier = f"the last good checkpoint, {path.name}, is untouched"
+                break
+    remedy = "free space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
+    fault = f"cannot save {final.name} in {final.parent}: {error.strerror or error}"
+    return CheckpointWriteError(f"{fault}; {earlier}; {remedy}, then `rl-lab resume {final.parent.parent}`")

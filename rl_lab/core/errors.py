@@ -1,0 +1,49 @@
+"""This module has the errors whose messages are one line for the user, with the nearest valid choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_MAX_CANDIDATES = 8  # the most names that a message about an ambiguous prefix lists
+
+
+class UsageError(ValueError):
+    """The user's input is wrong: the message is one line, the exit status 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class WorkFailed(Exception):  # noqa: N818
+    """The input was right but the work failed: the message is one line, the exit status 1."""
+
+
+def one_line(text: object) -> str:
+    """Return a text as one line without control characters, which names and contents of files may contain."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+
+
+def only_match(prefix: str, paths: Sequence[Path]) -> Path | None:
+    """Return the path whose last part is `prefix`, or else the only one whose last part begins with it, or None.
+
+    Raises:
+        UsageError: several begin with it; the message lists them.
+    """
+    matches = [path for path in paths if path.name == prefix] or [p for p in paths if p.name.startswith(prefix)]
+    if len(matches) > 1:
+        candidates = ", ".join(map(str, matches[-_MAX_CANDIDATES:]))
+        older = f" and {len(matches) - _MAX_CANDIDATES} older ones" if len(matches) > _MAX_CANDIDATES else ""
+        raise UsageError(f"{prefix} is ambiguous: it may be {candidates}{older}")
+    return matches[0] if matches else None
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the nearest valid name, or the list of names where none is similar."""
+    choices = sorted(valid)
+    similar = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if similar:
+        return f"did you mean {similar[0]!r}?"
+    listing = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
+    return f"there is {listing}" if choices else "there is none"

@@ -1,0 +1,297 @@
+"""This module stops work at Ctrl-C and SIGTERM: cleanly where a run can stop, and within 5 seconds in any case.
+
+Python calls a signal's handler only between two bytecodes of the main thread, so not while compiled code runs.
+Therefore a thread waits for the signal, which the system writes to a pipe. After a signal
+
+- `check` raises `Interrupted` wherever it is called;
+- once the time limit of the current work is over, a flag is set that compiled loops read (they return, and their
+  results are discarded), and KeyboardInterrupt is raised in the main thread;
+- after `DEADLINE` seconds, or at a second signal, the process of a command is ended, with one line that says how to
+  continue. Files that were written before are not damaged by that: checkpoints, ledgers and results are renamed to
+  their names when they are complete. A program that uses rl_lab as a library is not ended: its own handlers are
+  restored, and KeyboardInterrupt is raised.
+
+A forked child has the original handlers, and none of this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+GRACE = 1.5  # seconds that an iteration may continue after a signal: all must be over within 5
+AGAIN = 1.0  # seconds until KeyboardInterrupt is raised once more, because some code may have caught it
+DEADLINE = 3.5  # seconds after a signal at which the process is ended
+REPEATED = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1
+_TICK = 0.05  # seconds between looks at the clock, once a signal has come
+_flag = ctypes.c_int64()
+last_signal: list[float] = []  # the time.monotonic() of the last signal; empty if none has come since a command began
+_entered: list[Interrupts] = []  # the outermost first
+_forking = threading.local()  # `mask`: the signals that a forking thread had blocked before
+
+
+def flag_address() -> int:
+    """Return the address of an int64 flag for compiled loops: once it is not 0, they return, with any result."""
+    return ctypes.addressof(_flag)
+
+
+def check_flag() -> None:
+    """Raise KeyboardInterrupt if the flag is set: compiled loops have returned early, with results of no use."""
+    if _flag.value:
+        raise KeyboardInterrupt
+
+
+def end_with_parent() -> None:
+    """Ask the system to end this process when its parent ends, for whatever reason (Linux only)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM has stopped the work; `code` is the exit status, 130 or 143, `run` the run to resume."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+        self.is_work_lost = False  # True in the middle of an iteration: resuming repeats it from the last checkpoint
+        self.run: Any = None
+
+
+class Interrupts:
+    """A context manager that handles SIGINT and SIGTERM; outside of the main thread it does nothing.
+
+    Work that calls `check` regularly may continue after a signal until its next call; `abort_after` sets a time limit.
+    A second signal, or `DEADLINE` seconds after the first, ends the process where `ends_process` is True here or in
+    an enclosing Interrupts; `last_words` is printed then. Elsewhere the original handlers are restored, and
+    KeyboardInterrupt is raised.
+
+    A signal for which nothing inside has raised Interrupted is handed to the enclosing Interrupts, and to those that
+    are entered in that one later. Where there is no enclosing one, leaving raises Interrupted.
+    """
+
+    def __init__(self, *, ends_process: bool = False) -> None:
+        self.code = 0
+        self.last_words = ""
+        self._ends_process = ends_process
+        self._obeyed = False  # whether Interrupted was raised
+        self._inside = False  # whether KeyboardInterrupt may be raised: not while it is entered or left
+        self._leaving = False  # whether the original handlers are to be restored
+        self._lock = threading.RLock()  # held to change `_leaving`, or to send the signal that announces it
+        self._patience: float | None = None
+        self._raising = False  # whether a SIGINT that this object sent is still to be handled by the main thread
+        self._sent_signal = False  # whether the thread has yet to read that signal from the pipe
+        self._raised = -AGAIN  # when KeyboardInterrupt was raised last
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        if _entered:
+            self.code = _entered[-1].code
+            self._ends_process |= _entered[-1]._ends_process
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._main = threading.main_thread().ident or 0
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+        _entered.append(self)
+        for number in _SIGNALS:
+            signal.signal(number, self._note)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._inside = True
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._inside = False
+        if self._thread is None:
+            return
+        os.write(self._writer, b"\0")
+        self._thread.join()  # first: a signal that it sends must not reach the original handlers
+        signal.set_wakeup_fd(self._wakeup)
+        sys.unraisablehook = self._hook
+        os.close(self._reader)
+        os.close(self._writer)
+        _flag.value = 0
+        _entered.remove(self)
+        self._restore_handlers()
+        if not self.code:
+            return
+        if _entered:
+            _entered[-1].code = _entered[-1].code or self.code
+            _entered[-1]._obeyed |= self._obeyed
+        elif not self._obeyed and exception[0] is None:
+            raise Interrupted(self.code)
+
+    def _restore_handlers(self) -> None:
+        for number, handler in reversed(self._before.items()):  # SIGINT last: its handler may raise
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _forget(self) -> None:
+        """Do nothing from now on: this is the copy in a forked child."""
+        if self._thread is not None:
+            self._thread, self.code = None, 0
+            self._restore_handlers()
+            sys.unraisablehook = self._hook
+            os.close(self._reader)
+            os.close(self._writer)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._raising:
+            self.code = self.code or 128 + number
+        now = time.monotonic()
+        due = self._raising or (self._patience == 0 and now - self._raised > AGAIN)
+        self._raising = False
+        if not self._inside:
+            return
+        with self._lock:
+            leaving, self._leaving = self._leaving, False
+        if leaving:
+            signal.set_wakeup_fd(self._wakeup)
+            self._restore_handlers()
+            raise KeyboardInterrupt
+        if due and self._patience is not None:
+            self._raised = now
+            raise KeyboardInterrupt  # numba would take an Exception for a failed compilation
+
+    def _lost(self, unraisable: Any) -> None:
+        """Have KeyboardInterrupt raised again soon where it was raised in a callback that cannot propagate it."""
+        if unraisable.exc_type is KeyboardInterrupt:
+            self._raised = -AGAIN
+        else:
+            self._hook(unraisable)
+
+    def _watch(self) -> None:
+        """Wait for a signal, and then enforce the time limits."""
+        poller, began = select.poll(), 0.0
+        poller.register(self._reader, select.POLLIN)
+        while True:
+            received = os.read(self._reader, 64) if poller.poll(1000 * _TICK if began else None) else b""
+            now = time.monotonic()
+            for number in received:
+                if number == 0:
+                    return
+                if number == signal.SIGINT and self._sent_signal:
+                    self._sent_signal = False
+                elif number in _SIGNALS and not began:
+                    began, self.code = now, self.code or 128 + number
+                    last_signal[:] = [began]
+                elif number in _SIGNALS and now - began > REPEATED:
+                    if self._ends_process:
+                        os._exit(128 + number)
+                    return self._leave()
+            if began and now - began > DEADLINE:
+                return self._end() if self._ends_process else self._leave()
+            if began:
+                self._insist(began, now)
+
+    def _insist(self, began: float, now: float) -> None:
+        """Raise KeyboardInterrupt in the main thread if that is due at `now` after a signal at `began`."""
+        patience = self._patience
+        if patience is None or now - began < patience:
+            return
+        _flag.value = 1
+        # Where the main thread waits for nothing, the handler raises it by itself, as soon as it is called.
+        if now - self._raised > AGAIN and now - began > _TICK:
+            self._raised = now
+            self._sent_signal = self._raising = True
+            # A real signal: `_thread.interrupt_main` does not wake a main thread that waits for a lock.
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _leave(self) -> None:
+        """Have the original handlers restored and KeyboardInterrupt raised in the main thread."""
+        _flag.value = 1
+        self._leaving = True
+        while True:  # a signal that arrives just before the main thread starts to wait does not wake it
+            with self._lock:
+                if not (self._leaving and self._inside):
+                    return
+                signal.pthread_kill(self._main, signal.SIGINT)
+            time.sleep(_TICK)
+
+    def _end(self) -> None:
+        message = f"\nended {DEADLINE:g} s after the signal, {_activity(self._main)}\n{self.last_words}".rstrip()
+        with suppress(OSError):
+            os.write(2, f"{message}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
+        os._exit(self.code)
+
+    @contextmanager
+    def abort_after(self, patience: float) -> Iterator[None]:
+        """Raise Interrupted in the block where it still runs `patience` seconds after a signal.
+
+        The block's work may be half done then. With patience 0 it is stopped at once.
+        """
+        before = self._patience
+        try:
+            self._patience = patience
+            if self.code and patience == 0:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            self._patience = None  # or it would be raised again in here
+            self._obeyed = True
+            stop = Interrupted(self.code or 128 + signal.SIGINT)
+            stop.is_work_lost = True
+            raise stop from None
+        finally:
+            self._patience = before
+
+    def iteration(self) -> Any:
+        """Return `abort_after(GRACE)`, for one iteration of a learner."""
+        return self.abort_after(GRACE)
+
+    def check(self, *_: Any) -> None:
+        """Raise Interrupted if a signal has come; any arguments are accepted, so it can be a progress callback."""
+        if self.code:
+            self._obeyed = True
+            raise Interrupted(self.code)
+
+
+def _before_fork() -> None:
+    """Block signals during the fork, while the child still has the parent's handlers and pipe."""
+    if _entered:
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _after_fork() -> None:
+    if (mask := _forking.__dict__.pop("mask", None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_fork_in_child() -> None:
+    last_signal.clear()
+    _flag.value = 0
+    if _entered:
+        signal.set_wakeup_fd(-1)
+        while _entered:
+            _entered.pop()._forget()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+_CALLERS_OF_COMPILED_CODE = ("engine/batch.py", "learners/compiled/thread_pool.py", "games/search/agents.py")
+
+
+def _activity(thread: int) -> str:
+    """Return a text that says where a thread is: the innermost line of its Python code."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return "because it was not handled"
+    file = Path(frame.f_code.co_filename)
+    if any(file.match(f"rl_lab/{caller}") for caller in _CALLERS_OF_COMPILED_CODE):
+        return "in the middle of compiled code: does a loop in one of the world's kernels never end?"
+    return f"at {file}:{frame.f_lineno} {frame.f_code.co_name}"

@@ -1,0 +1,156 @@
+"""This module marks and compiles kernels: scalar Python functions that also run as plain Python under a debugger.
+
+`@kernel` only marks a function. `compile_kernel_graph` makes its compiled copy: the same code object with globals in
+which the kernels that it calls are compiled too and field types are numpy's. The author's functions are not changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rl_lab.core.endless_loops import FEW_ROUNDS, MOST_ROUNDS, limit_loops
+from rl_lab.core.record import _FieldType, f4
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__rl_lab_kernel__"
+
+
+def kernel(function: F) -> F:
+    """Mark a scalar function for compilation. It must not allocate, raise, close over variables or use np.random."""
+    if not isinstance(function, FunctionType) or function.__closure__:
+        raise TypeError(f"{source_location(function)}: a kernel must be a plain function without closed-over variables")
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_kernel(value: Any) -> bool:
+    """Return True if `value` was marked with `@kernel`."""
+    return isinstance(value, FunctionType) and hasattr(value, _MARK)
+
+
+def source_location(function: Any) -> str:
+    """Return 'file:line name' of a function, for error messages."""
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno} {function.__name__}" if code else repr(function)
+
+
+def _code_names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _code_names(const)
+
+
+def globals_used(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that a function's code refers to, by name."""
+    return {n: function.__globals__[n] for n in _code_names(function.__code__) if n in function.__globals__}
+
+
+def reachable_kernels(function: Any) -> set[FunctionType]:
+    """Return a kernel and every kernel that it calls, directly or not."""
+    kernels, pending = set(), [function]
+    while pending:
+        if (each := pending.pop()) not in kernels:
+            kernels.add(each)
+            pending += [value for value in globals_used(each).values() if is_kernel(value)]
+    return kernels
+
+
+def compile_kernel_graph(
+    function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any, Any] | None = None
+) -> Any:
+    """Return the compiled copy of a kernel; `done` maps every kernel that it calls to its own, each compiled once.
+
+    The `while` loops of the copies raise LoopError after MOST_ROUNDS iterations.
+
+    Raises:
+        TypeError: it calls a function that is not marked with `@kernel`.
+    """
+    done = {} if done is None else done
+    if function not in done:
+        if not is_kernel(function):
+            raise TypeError(f"{source_location(function)}: decorate it with @kernel")
+        code, needed = limit_loops(function, MOST_ROUNDS)
+        namespace = {**function.__globals__, **needed}
+        twin = FunctionType(code, namespace, function.__name__, function.__defaults__)
+        done[function] = compiler(twin)
+        for name, value in globals_used(function).items():
+            if is_kernel(value):
+                namespace[name] = compile_kernel_graph(value, compiler, done)
+            elif value is f4 or isinstance(value, _FieldType):
+                namespace[name] = np.dtype(value.code).type
+            elif isinstance(value, f4):
+                namespace[name] = np.float32(value)
+            elif isinstance(value, FunctionType) and not value.__module__.startswith("numba"):
+                raise TypeError(
+                    f"{source_location(value)}: called from kernel {function.__name__}; decorate it with @kernel"
+                )
+    return done[function]
+
+
+def loop_limited_twin(function: Any, done: dict[Any, Any]) -> Any:
+    """Return a plain-Python copy of a kernel in which it and the kernels that it calls have limited `while` loops.
+
+    The kernel itself is returned where there is no such loop. `done` maps kernels to copies that were made before.
+    """
+    if function not in done:
+        code, needed = limit_loops(function, FEW_ROUNDS)
+        namespace = {**function.__globals__, **needed}
+        done[function] = kernel(FunctionType(code, namespace, function.__name__, function.__defaults__))
+        callees = {name: value for name, value in globals_used(function).items() if is_kernel(value)}
+        twins = {name: loop_limited_twin(value, done) for name, value in callees.items()}
+        namespace |= twins
+        if code is function.__code__ and twins == callees:
+            done[function] = function  # there is no loop to limit, in the kernel or its callees
+    return done[function]
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return a hash of everything compiled code depends on: kernels and their callees, constants, dtypes, text."""
+    digest, visited = hashlib.sha256(), set()
+
+    def code(value: CodeType) -> None:
+        digest.update(value.co_code)
+        digest.update(repr((value.co_names, value.co_varnames, value.co_argcount)).encode())
+        for const in value.co_consts:
+            add(const)
+
+    def add(value: Any) -> None:
+        digest.update(type(value).__name__.encode())
+        if isinstance(value, CodeType):
+            code(value)
+        elif is_kernel(value):
+            if value not in visited:
+                visited.add(value)
+                digest.update(value.__module__.encode())  # machine code on disk names the modules it was made from
+                code(value.__code__)
+                add(value.__defaults__)
+                for name, used in sorted(globals_used(value).items()):
+                    digest.update(name.encode())
+                    add(used)
+        elif isinstance(value, ModuleType):
+            # Only compilation shows what a kernel reads through a module, so the module's whole text is hashed.
+            if value not in (math, np) and getattr(value, "__file__", None):
+                digest.update(Path(str(value.__file__)).read_bytes())
+            digest.update(value.__name__.encode())
+        elif isinstance(value, np.ndarray):
+            digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        elif isinstance(value, _FieldType):
+            digest.update(repr((value.code, value.field_shape)).encode())
+        else:
+            digest.update(repr(value).encode())
+
+    for part in (sys.version, *parts):
+        add(part)
+    return digest.hexdigest()[:20]

@@ -1,0 +1,36 @@
+"""The random streams of one seed, by name: what draws for one purpose takes nothing from another.
+
+A world and a learner draw from the stream of the seed itself. The streams of all other purposes are named here, in two
+separate sets of numbers, because they are combined with the seed in two ways.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class GeneratorStream(IntEnum):
+    """Purposes of NumPy generators, whose seed is a tuple with this number as its last part."""
+
+    MATCHMAKING = 0  # which snapshot a league's learner meets
+    EXPLOITER_RESET = 1  # whether a league's exploiter starts again from its first parameters
+
+
+class PhiloxStream(IntEnum):
+    """Purposes of random numbers by Philox, whose key is the seed by exclusive or with `key`.
+
+    No number is 0: that is the stream of the seed itself.
+    """
+
+    RANDOM_OPENING = 0x09E2  # moves before a learner's first one
+    ROLE = 0x5EA7  # which role a learner plays in an episode
+    OPPONENT = 0x21BA15  # which of several opponents plays an episode
+    AVERAGE_POLICY = 0xA7E3  # which snapshot of an average policy plays an episode
+    SAMPLED_ACTION = 0xD1CE  # actions of opponents whose policies are evaluated together
+
+    @property
+    def key(self) -> np.uint64:
+        """Return the number as NumPy's type of Philox keys."""
+        return np.uint64(self.value)

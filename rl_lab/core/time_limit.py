@@ -1,0 +1,94 @@
+"""This module ends Python code that takes too long, such as a function in a user's file that never returns."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from types import TracebackType
+
+_INTERVAL = 1.0  # seconds until TimeIsUp is raised once more, because some code may have caught it
+_MOST_RAISES = 10  # of one limit, because TimeIsUp may come before the first line of `__exit__`
+
+
+class TimeIsUp(BaseException):
+    """Code has reached its time limit; it is no Exception, so that the code itself is unlikely to catch it."""
+
+
+class TimeLimit:
+    """A context manager that raises TimeIsUp in this thread where its block takes longer than `seconds`.
+
+    Blocks can be nested: `raised(error)` says whether a TimeIsUp is of this limit or of another one. Compiled code is
+    not interrupted.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.due, self.thread = seconds, 0.0, 0
+        self.is_finished, self.raises = False, 0
+        self._error: type[TimeIsUp] | None = None
+
+    def raised(self, error: BaseException) -> bool:
+        """Return True if this limit has raised the error."""
+        return self._error is not None and isinstance(error, self._error)
+
+    def expire(self) -> None:
+        """Raise TimeIsUp in the thread of the block."""
+        if self._error is None:
+            # Python raises an exception in another thread by its class, so each limit has a class of its own.
+            self._error = type("TimeIsUp", (TimeIsUp,), {"__module__": __name__})
+        self.raises, self.due = self.raises + 1, time.monotonic() + _INTERVAL
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(self._error))
+
+    def __enter__(self) -> TimeLimit:
+        self.thread, self.due = threading.get_ident(), time.monotonic() + self.seconds
+        _watcher.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.is_finished = True  # first of all, because TimeIsUp may come during the other lines
+        _watcher.remove(self)
+
+
+class _Watcher:
+    """A thread that waits for the earliest of the limits, so that entering a block starts no thread of its own."""
+
+    def __init__(self) -> None:
+        self._begin_anew()
+        os.register_at_fork(after_in_child=self._begin_anew)  # the thread is not in the child
+
+    def _begin_anew(self) -> None:
+        self._changed = threading.Condition()
+        self._limits: list[TimeLimit] = []
+        self._wakes = 0.0  # when the thread wakes by itself; infinite while it waits for a limit; 0 before it starts
+
+    def add(self, limit: TimeLimit) -> None:
+        with self._changed:
+            self._limits.append(limit)
+            if self._wakes == 0.0:
+                threading.Thread(target=self._watch, args=(self._changed,), name="time limits", daemon=True).start()
+            elif limit.due < self._wakes:
+                self._changed.notify()
+            else:
+                return
+            self._wakes = limit.due
+
+    def remove(self, limit: TimeLimit) -> None:
+        with self._changed:  # after this, the thread raises nothing for the limit
+            self._limits = [each for each in self._limits if each is not limit]
+
+    def _watch(self, changed: threading.Condition) -> None:
+        with changed:
+            while True:
+                now = time.monotonic()
+                for limit in self._limits:
+                    if limit.due <= now and not limit.is_finished:
+                        limit.expire()
+                self._limits = [each for each in self._limits if each.raises < _MOST_RAISES and not each.is_finished]
+                self._wakes = min((limit.due for limit in self._limits), default=threading.TIMEOUT_MAX + now)
+                changed.wait(max(min(self._wakes - now, threading.TIMEOUT_MAX), 0.0))
+
+
+_watcher = _Watcher()

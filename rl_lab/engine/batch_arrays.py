@@ -1,0 +1,147 @@
+"""This module has the part of a batch that runs no compiled code: seeds, states, snapshots, copies and results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_lab.core.rng import STREAM_SHIFT
+from rl_lab.core.world import Array, World
+from rl_lab.engine import buffers
+
+STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
+SEEDS = 2**32  # a seed is the 32-bit key of the random generator; evaluation uses the upper ones, see evaluate.py
+
+
+class BatchArrays(buffers.BatchBuffers):
+    """The methods of `Batch` that only read and write its arrays."""
+
+    world: World
+    num_envs: int
+    restores_exactly = True  # a restored batch continues bit for bit
+    _arguments: dict[str, Any]  # of the constructor, by which a copy is made
+    _failure: str  # the message of the last NonFiniteError, "" after a reset
+    _failed_world: int
+    _calls: int  # of random_actions
+
+    def observe(self, i: int | None = None) -> Array:  # noqa: D102
+        raise NotImplementedError
+
+    def seed(self, seed: int | Array, first: int = 0, mask: Array | None = None) -> None:
+        """Set the random streams that the worlds use from their next reset on.
+
+        Args:
+            seed: one seed, of which world i uses stream `first + i`, or int [N], a seed for each world, which uses its
+                stream 0.
+            first: the stream of world 0, where there is one seed.
+            mask: bool [N], the worlds to seed; None for all.
+
+        Raises:
+            ValueError: a seed or stream is out of range.
+        """
+        seeds = np.asarray(seed)
+        if (
+            seeds.dtype.kind not in "iu"
+            or seeds.shape not in ((), (self.num_envs,))
+            or np.any((seeds < 0) | (seeds >= SEEDS))
+        ):
+            raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.num_envs} of them")
+        if not 0 <= first <= STREAMS - self.num_envs:
+            raise ValueError(f"first={first}: expected 0 to {STREAMS - self.num_envs} for {self.num_envs} worlds")
+        streams = (
+            np.arange(first, first + self.num_envs, dtype=np.uint64)
+            if seeds.ndim == 0
+            else np.zeros(self.num_envs, np.uint64)
+        )
+        wanted = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        self.pending_keys[wanted] = np.broadcast_to(seeds, self.num_envs)[wanted]
+        self.pending_counters[wanted] = (streams << STREAM_SHIFT)[wanted]
+        self.reseed |= wanted
+
+    def elapsed_steps(self, i: int) -> int:
+        """Return how many steps world i's episode has had."""
+        return int(self.states["t"][i])
+
+    def state(self, i: int) -> bytes:
+        """Return world i's state, random stream included, as bytes."""
+        return bytes(self.states[i].tobytes())
+
+    def set_state(self, i: int, state: bytes) -> None:
+        """Put world i into a state that `state` returned, and write its observations.
+
+        `running_returns` is not part of a state and keeps its values.
+
+        Raises:
+            ValueError: the bytes are no state of this world.
+        """
+        if len(state) != self.states.dtype.itemsize:
+            raise ValueError(f"state of {len(state)} bytes: {self.world.name}'s has {self.states.dtype.itemsize}")
+        given = np.frombuffer(state, self.states.dtype)
+        self.world.State.check(given)
+        self.states[i] = given[0]
+        self.done[i] = self.terminated[i] = self.truncated[i] = False
+        self.left_episode[i] = self.illegal_actions[i] = False
+        self.reseed[i] = False
+        self.observe(i)
+
+    def snapshot(self) -> dict[str, Array]:
+        """Return copies of all arrays that `restore` needs to continue exactly, by name."""
+        return {name: np.array(array) for name, array in buffers.arrays_of(self, saved_only=True).items()}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        """Continue from a `snapshot` of a batch of the same world and size.
+
+        Raises:
+            ValueError: the snapshot does not fit; the message names the array.
+        """
+        for name, array in buffers.arrays_of(self, saved_only=True).items():
+            given = snapshot.get(name)
+            if given is None or given.dtype != array.dtype or given.shape != array.shape:
+                raise ValueError(f"snapshot of another batch: {name} does not fit {self.world.name} x {self.num_envs}")
+        # Kernels use fields of the state as indices, so their declared ranges are checked before compiled code runs.
+        self.world.State.check(snapshot["states"].reshape(-1).view(self.states.dtype))
+        self.world.Params.check(snapshot["params"].reshape(-1).view(self.params.dtype))
+        for name, array in buffers.arrays_of(self, saved_only=True).items():
+            array[...] = snapshot[name]
+        self._failure = ""
+
+    @property
+    def agent_terminated(self) -> Array:
+        """True where an agent's episode terminated in this step, bool [N, A]: the world's did, or the agent left it."""
+        return np.asarray(self.terminated[:, None] | self.left_episode)
+
+    @property
+    def agent_truncated(self) -> Array:
+        """True where an agent's episode was truncated in this step, bool [N, A]; False for agents that left in it."""
+        return np.asarray(self.truncated[:, None] & ~self.left_episode)
+
+    def drain_log(self) -> dict[str, float]:
+        """Return the number of episodes that ended since the last call, and the mean of each log field over them."""
+        totals = self.log_totals.sum(axis=0)
+        self.log_totals[:] = 0.0
+        means = totals[1:] / max(totals[0], 1.0)
+        return {"episodes": float(totals[0]), **dict(zip(self.world.log_names, means.tolist(), strict=True))}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The header has the arrays' addresses, so a copy needs arrays and a header of its own.
+        arrays = {name: np.array(array) for name, array in buffers.arrays_of(self).items()}
+        attributes = {name: getattr(self, name) for name in ("_failure", "_failed_world", "_calls")}
+        return _rebuild_batch, (type(self), self.world, self.num_envs, self._arguments, arrays, attributes)
+
+
+def _rebuild_batch(
+    kind: Any,
+    world: World,
+    num_envs: int,
+    arguments: dict[str, Any],
+    arrays: dict[str, Array],
+    attributes: dict[str, Any],
+) -> Any:
+    """Return a batch, of class `kind`, that continues as the one that the arrays were copied from."""
+    params = arrays["params"].reshape(-1).view(world.Params.dtype)
+    batch = kind(world, num_envs, params, **arguments)
+    for name, array in buffers.arrays_of(batch).items():
+        array[...] = arrays[name]
+    vars(batch).update(attributes)
+    return batch

@@ -1,0 +1,297 @@
+"""Compiles a world's kernels into batch loops, and keeps the machine code on disk between processes.
+
+numba's disk cache asks for a real source file and does not see edits in other files. So a template, such as
+`templates/step.py`, is copied into a folder named by the fingerprint of everything that goes into the machine code: a
+second process finds it compiled, an edited world has another name, and older folders are removed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from rl_lab.core import kernel as kernels
+from rl_lab.core.errors import UsageError, WorkFailed
+from rl_lab.engine import buffers, code_cache, vectorization, world_context
+from rl_lab.engine.compile_pause import pause_collector_while_compiling
+from rl_lab.engine.intrinsics import indirect_call as indirect_call
+from rl_lab.engine.template_context import Decorators, F, WorldContext, executed_in
+
+if TYPE_CHECKING:
+    from rl_lab.core.world import World
+
+_STEP, _SIMD_STEP, _AUTORESET = (f"engine/templates/{name}" for name in ("step", "simd_step", "autoreset"))
+# Modules whose code is compiled with every template's, and with those that are executed for a world.
+_SOURCES = (
+    *("engine/compiler", "engine/intrinsics", "engine/template_context"),
+    *("core/kernel", "core/endless_loops"),
+)
+_WORLD_SOURCES = (
+    *("engine/world_context", "engine/vectorization", "engine/soa_intrinsics"),
+    *("engine/batch_view", "core/rng"),
+)
+KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+_INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code alone
+_QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
+_KEPT: list[Any] = []  # functions whose addresses are in use
+
+
+class CompilerError(WorkFailed, RuntimeError):
+    """Compiling or loading machine code failed, and nothing in the world's file is known to be the reason."""
+
+
+def cache_folder() -> Path:
+    """Return the folder compiled worlds are kept in: the user's cache, or a temporary one where that is read-only."""
+    import platformdirs
+
+    for folder in (
+        platformdirs.user_cache_path("rl_lab"),
+        Path(tempfile.gettempdir()) / f"rl_lab-{os.getuid()}",
+    ):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Machine code is loaded from here: it must be ours alone.
+            if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK):
+                return folder
+        except OSError:
+            continue
+    raise OSError("no writable cache folder: set XDG_CACHE_HOME to a folder you can write to")
+
+
+@cache
+def loops(world: World) -> ModuleType:
+    """Return the functions of `templates/step.py` for this world, each compiled or loaded at its first call."""
+    templates = (_AUTORESET, _SIMD_STEP, _STEP) if vectorization.vectorization_plan(world) else (_AUTORESET, _STEP)
+    return specialize(world, world.name, templates, world_context.KERNELS)
+
+
+def specialize(
+    world: World, name: str, templates: tuple[str, ...], keys: tuple[str, ...], sources: tuple[str, ...] = ()
+) -> ModuleType:
+    """Return the last of these templates, executed for a world, of whose kernels it has those named by `keys`.
+
+    Its functions are compiled or loaded at their first call; `name` begins that of the folder they are kept in.
+    `sources` are modules that the templates import and whose code or constants are compiled with theirs. Templates and
+    sources are named by their paths in rl_lab, without suffix.
+    """
+    _must_compile()
+    texts = [_template(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
+    context = world_context.compiled_context(world, inlining(), keys)
+    paths = tuple(map(_template, templates))
+    return instantiate_templates(name, paths, buffers, *texts, *world_context.dependencies(world, keys), world=context)
+
+
+@cache
+def step_addresses(world: World) -> tuple[int, int]:
+    """Return the addresses of the world's `check_range` and `step_range`."""
+    return address(loops(world).check_range), address(loops(world).step_range)
+
+
+@cache
+def explain_crashes() -> None:
+    """Let a segmentation fault end the process with one line that says what it most likely means; see `crash`.
+
+    A debugger's or a test runner's own handlers stay.
+    """
+    import ctypes
+    import faulthandler
+    import signal
+
+    from numba import types
+
+    if faulthandler.is_enabled() or not hasattr(ctypes.pythonapi, "PyOS_setsig"):
+        return
+    handler = _address(
+        instantiate_templates("crash", (_template("engine/templates/crash"),)).last_word,
+        types.void(types.int32),
+    )
+    with suppress(OSError, RuntimeError, ValueError, AttributeError):  # there may be no standard error stream
+        faulthandler.enable()  # for its stack; its own handlers print many lines
+        install = ctypes.pythonapi.PyOS_setsig
+        install.argtypes, install.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+        for number in (signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+            install(number, 0)
+        for number in (signal.SIGSEGV, signal.SIGBUS):
+            install(number, handler)
+
+
+@cache
+def stepping() -> ModuleType:
+    """Return the functions of `templates/dispatch.py`."""
+    return instantiate_templates(
+        "dispatch", (_template("engine/templates/dispatch"),), _template("engine/buffers").read_text()
+    )
+
+
+def address(function: Any) -> int:
+    """Return where the machine code of a function of an assembled module is: int64 f(int64, int64, int64)."""
+    from numba import types
+
+    return _address(function, types.intp(types.intp, types.intp, types.intp))
+
+
+def _address(function: Any, signature: Any) -> int:
+    from numba.core.ccallback import CFunc
+    from numba.core.sigutils import normalize_signature
+
+    # What numba.cfunc does, but for the look at the files.
+    made: Any = CFunc(function, normalize_signature(signature), locals={}, options={"error_model": "numpy"})
+    made.enable_caching()
+    code_cache.heal(made._cache)
+    made.compile()
+    _KEPT.append(made)
+    return int(made.address)
+
+
+def instantiate_templates(
+    name: str,
+    templates: tuple[Path, ...],
+    *parts: Any,
+    world: WorldContext | None = None,
+) -> ModuleType:
+    """Return the last of these files, executed in the context of a world or of none (see `template_context`).
+
+    A template that imports another one gets the module that was executed before it, for the same world; so templates
+    stand behind those that they import. What is `jit` is compiled or loaded at its first call, from a folder whose name
+    begins with `name` and goes on with the fingerprint of the files and of `parts`, which are whatever else the machine
+    code depends on.
+    """
+    import numba
+
+    _must_compile()
+    texts = [template.read_text() for template in (*templates, *map(_template, _SOURCES))]
+    full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts)
+    source = templates[-1]
+    folder = cache_folder() / full_name
+    _publish(source, folder / source.name)
+    os.utime(folder)  # the most recently used versions are kept
+    _prune(folder.parent, name)
+
+    words = _decorators()
+    below: dict[str, ModuleType] = {}
+    for template in templates[:-1]:
+        module = _execute(template, f"rl_lab_{template.stem}.{full_name}", words, world, below)
+        below[_import_name(template)] = module
+    return _execute(folder / source.name, f"rl_lab_compiled.{full_name}", words, world, below)
+
+
+def _decorators() -> Decorators:
+    import numba
+
+    return Decorators(
+        inline=inlining(),
+        internal=numba.njit(**_INNER),
+        fastmath=numba.njit(fastmath=_QUICK, **_INNER),
+        jit=_kept(no_cfunc_wrapper=True, **_OPTIONS),
+        parallel_jit=_kept(parallel=True, **_OPTIONS),
+        recursive_jit=numba.njit(**_OPTIONS),
+    )
+
+
+def _must_compile() -> None:
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        raise UsageError(
+            "NUMBA_DISABLE_JIT is set, so nothing can be compiled: unset it; for a debugger in a world's "
+            "kernels there is rl_lab.engine.batch.Batch(world, n, plain=True)"
+        )
+
+
+def _kept(**options: Any) -> Callable[[Any], Any]:
+    """Return the decorator that keeps a function's machine code on disk."""
+    import numba
+
+    pause_collector_while_compiling()
+
+    def jit(function: Any) -> Any:
+        compiled = numba.njit(cache=True, **options)(function)
+        code_cache.heal(compiled._cache)
+        return compiled
+
+    return jit
+
+
+def inlining() -> Any:
+    """Return the decorator that compiles a function into its callers."""
+    import numba
+
+    return partial(numba.njit, forceinline=True, **_INNER)
+
+
+@cache
+def plain_loops(world: World) -> ModuleType:
+    """Return the same loops over the author's own functions, for a debugger; pass them plain views of the arrays."""
+
+    def same(function: F) -> F:
+        return function
+
+    words, context = Decorators(same, same, same, same, same, same), world_context.plain_context(world)
+    autoreset, step = _template(_AUTORESET), _template(_STEP)
+    below = _execute(autoreset, f"rl_lab_plain_autoreset.{world.name}", words, context, {})
+    return _execute(step, f"rl_lab_plain.{world.name}", words, context, {_import_name(autoreset): below})
+
+
+def _template(name: str) -> Path:
+    """Return the file of a module, named by its path in rl_lab without suffix."""
+    return Path(__file__).parents[1] / f"{name}.py"
+
+
+def _import_name(template: Path) -> str:
+    """Return the name that other templates import a template by."""
+    root = Path(__file__).parents[2]
+    return (
+        ".".join(template.relative_to(root).with_suffix("").parts) if template.is_relative_to(root) else template.stem
+    )
+
+
+def _publish(source: Path, target: Path) -> None:
+    content = source.read_bytes()
+    if target.is_file():
+        if target.read_bytes() == content:
+            return
+        code_cache.drop(target.parent / "__pycache__")  # damaged, and so may be what was made of it
+    target.parent.mkdir(exist_ok=True)
+    partial_file = target.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    partial_file.write_bytes(content)
+    # numba stamps its cache with the source's time: all processes must see one and the same file.
+    os.utime(partial_file, (1, 1))
+    partial_file.replace(target)
+
+
+def _prune(folder: Path, name: str) -> None:
+    versions = [path for path in folder.glob(f"{name}-*") if len(path.name) == len(name) + 21]
+    for old in sorted(versions, key=lambda path: path.stat().st_mtime)[:-KEPT_VERSIONS]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _execute(
+    path: Path,
+    name: str,
+    words: Decorators,
+    world: WorldContext | None,
+    below: dict[str, ModuleType],
+) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # numba finds a cached function's module by name
+    with executed_in(name, words, world, below):
+        try:
+            spec.loader.exec_module(module)
+        except (EOFError, ValueError, TypeError):  # Python's own compiled file is damaged, and Python does not look
+            Path(spec.cached or "").unlink(missing_ok=True)
+            spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,104 @@
+"""What a new version of a world must pass before its machine code runs, which would go wrong without a word.
+
+Compiled code checks no index and knows no end of the stack: what a kernel writes far out of its arrays, or a kernel
+that calls itself for ever, ends the whole process. So the source of a new version is looked at, and its kernels play
+as plain Python, over arrays that check every index, for at most a second. What passed is noted in the folder of the
+version's machine code, whose name is a hash of all that goes into it: it costs once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from rl_lab.core.errors import one_line
+from rl_lab.core.time_limit import TimeIsUp, TimeLimit
+from rl_lab.core.world import World, WorldError
+from rl_lab.engine import compiler
+from rl_lab.engine.bounds_checked import OutOfRangeError, OutOfTimeError, with_bounds_checks
+from rl_lab.engine.diagnostics import authored_files, of_playing
+from rl_lab.engine.kernel_rules import violations
+
+if TYPE_CHECKING:
+    from rl_lab.engine.batch import Batch
+
+_SECONDS = 0.5  # of plain Python: for resets, and again for steps
+_RESETS, _STEPS, _WORLDS = 8, 200, 2
+
+
+@cache
+def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType:
+    """Return a world's compiled loops. Raises WorldError where its kernels break the rules; `make_plain`: `examine`."""
+    try:
+        compiler.loops(world)
+    except TypeError:  # a function that is no kernel: the rules name the line that calls it
+        examine(world, "rules", make_plain)
+        raise
+    examine_once(world, "rules", make_plain)
+    if "rl_lab.cli" in sys.modules:  # a command's process: what its user sees last is not the shell's two words
+        compiler.explain_crashes()
+    return compiler.loops(world)
+
+
+@cache
+def examine_once(world: World, what: str, make_plain: Callable[..., Batch]) -> None:
+    """Examine the world's rules, resets or steps, if this version of it has not passed that before."""
+    note = Path(str(compiler.loops(world).__file__)).with_name(f"{what}-examined")
+    if not note.exists():
+        examine(world, what, make_plain)
+        with suppress(OSError):
+            note.touch()
+
+
+def examine(world: World, what: str, make_plain: Callable[..., Batch]) -> None:
+    """Raise WorldError for a mistake in the source of the world's kernels ("rules"), or one that playing shows.
+
+    "resets" plays resets and observes; "steps" plays episodes with random actions and the world's scripts. Both look
+    for kernels that leave an array or the stack, and for names and fields that are not there. `make_plain` makes a
+    batch of a world that runs as plain Python.
+    """
+    if what == "rules":
+        for violation in violations(world):
+            raise WorldError(str(violation))
+    else:
+        # The arrays stop a kernel that touches them after _SECONDS; the limit stops a loop that touches none.
+        limit = TimeLimit(2 * _SECONDS)
+        try:
+            with limit:
+                _play(world, _STEPS if what == "steps" else 0, make_plain)
+        except OutOfTimeError:
+            pass
+        except TimeIsUp as error:
+            if not limit.raised(error):
+                raise
+
+
+def _play(world: World, count: int, make_plain: Callable[..., Batch]) -> None:
+    until = time.monotonic() + _SECONDS
+    try:
+        batch = with_bounds_checks(make_plain(world, _WORLDS, seed=7), until)
+        for seed in range(1 if count else _RESETS):
+            batch.seed(seed)
+            batch.reset()
+        for _ in range(count):
+            for strength in ("novice", "expert"):
+                if getattr(world, strength):
+                    batch.scripted_actions(strength)
+            scripted = batch.actions[0].copy()
+            batch.random_actions()
+            if world.expert or world.novice:
+                batch.actions[0] = scripted
+            batch.step()
+    except (OutOfRangeError, RecursionError, AttributeError, NameError) as error:
+        if isinstance(error, OutOfRangeError) and error.wraps:
+            return  # compiled code counts from the end, too
+        if mistake := of_playing(error, authored_files(world)):
+            raise WorldError(one_line(mistake)) from None
+    except Exception:
+        return  # compiled code may go on with infinity where Python raises, and says the rest itself

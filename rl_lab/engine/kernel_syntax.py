@@ -1,0 +1,275 @@
+"""What the source of a kernel may not contain: statements, values and calls, each with what to write instead.
+
+Kernels are scalar code: they do not allocate, raise, print, or hold state of their own. numba accepts some of that,
+refuses some in words of its own, and does something else than Python with the rest; so the source is looked at.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import linecache
+import math
+from collections.abc import Iterator
+from functools import cache
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from rl_lab.core.errors import nearest
+from rl_lab.core.kernel import is_kernel, source_location
+from rl_lab.core.record import _FieldType, f4
+
+DRAWS = "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
+_STATE = "what lasts longer than a call is a field of State"
+STATEMENTS: dict[str, str] = {
+    "Assert": "assert: a kernel cannot raise; give the field bounded(...), which rl-lab check and saved states obey",
+    "Raise": "raise: a kernel cannot raise; end the episode, or leave out the case with legal or a space",
+    "Try": "try: a kernel cannot catch errors; ask with `if` before",
+    "TryStar": "try: a kernel cannot catch errors; ask with `if` before",
+    "With": "with: a kernel opens nothing",
+    "Import": "import in a kernel: import at the top of the file",
+    "ImportFrom": "import in a kernel: import at the top of the file",
+    "Global": f"global: {_STATE}",
+    "Nonlocal": f"nonlocal: {_STATE}",
+    "FunctionDef": "a function inside a kernel: write it at the top level, marked @kernel",
+    "ClassDef": "a class inside a kernel: fields belong to State",
+    "Lambda": "lambda: write a function at the top level, marked @kernel",
+    "Delete": "del: a kernel has nothing to delete",
+    "Yield": "yield: a kernel returns once",
+    "YieldFrom": "yield: a kernel returns once",
+    "Await": "await: a kernel runs in one go",
+    "JoinedStr": "an f-string: kernels have no text; use numbers",
+    "Dict": "a dict: allocated at each call; use numbers, a field of State, or f8 fields of a Log for what is measured",
+    "Set": "a set: allocated at each call; compare with `==` and `or`, or keep u1 flags in State",
+    "List": "a list: allocated at each call; use a tuple (1, 2), or an array field of State such as f4[8]",
+    "ListComp": "a list comprehension: allocated at each call; write a for loop over numbers",
+    "DictComp": "a dict comprehension: allocated at each call; write a for loop over numbers",
+    "SetComp": "a set comprehension: allocated at each call; write a for loop over numbers",
+    "GeneratorExp": "a generator: write a for loop over numbers",
+    "Starred": "a starred expression: write its elements one by one",
+    "Match": "match: write if and elif",
+}
+_BUILTINS = {
+    "print": "print: a kernel runs millions of times a second; look at states with Batch(world, 1, plain=True)",
+    "isinstance": "isinstance: every variable keeps one type; compare numbers",
+    "sum": "sum(...): write a for loop that adds",
+    "any": "any(...): write a for loop, or `or`",
+    "all": "all(...): write a for loop, or `and`",
+    "sorted": "sorted(...): allocates; keep what is sorted in a field of State and sort it by a loop",
+    "list": STATEMENTS["List"],
+    "dict": STATEMENTS["Dict"],
+    "set": STATEMENTS["Set"],
+    "str": "str: kernels have no text; use numbers",
+    "super": "super: a kernel is a function and no method",
+}
+_ALLOWED = frozenset("abs bool divmod enumerate float int len max min pow range reversed round tuple zip".split())
+_NUMPY = {
+    "clip": "np.clip: write min(max(x, low), high)",
+    "where": "np.where: write `a if condition else b`",
+    "sum": "np.sum: write a for loop that adds",
+    "prod": "np.prod: write a for loop that multiplies",
+    "mean": "np.mean: write a for loop that adds, and divide",
+    "argmax": "np.argmax: write a for loop that keeps the best",
+    "argmin": "np.argmin: write a for loop that keeps the best",
+    "linalg": "np.linalg: write it with math.sqrt and sums",
+    "maximum": "np.maximum: write max(a, b)",
+    "minimum": "np.minimum: write min(a, b)",
+}
+_ALLOCATING = frozenset(
+    "append arange array asarray atleast_1d column_stack concatenate copy diff dot empty empty_like eye flatnonzero "
+    "flip frombuffer full full_like hstack linspace matmul meshgrid nonzero ones ones_like outer pad repeat reshape "
+    "roll sort argsort stack tile unique vstack zeros zeros_like cumsum max min any all array_equal median std var "
+    "norm delete insert split squeeze ravel transpose".split()
+)
+
+
+@cache
+def _parsed(filename: str, text: str) -> dict[int, ast.FunctionDef]:
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return {}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return {min(node.lineno, *(d.lineno for d in node.decorator_list), node.lineno): node for node in functions}
+
+
+def source(function: FunctionType) -> ast.FunctionDef | None:
+    """Return the source of a function, or None where its file is not there."""
+    code = function.__code__
+    found = _parsed(code.co_filename, "".join(linecache.getlines(code.co_filename))).get(code.co_firstlineno)
+    return found if found is not None and found.name == function.__name__ else None
+
+
+def root(node: ast.AST) -> str:
+    """Return the variable that an expression like `s.x[0].y` begins with, or ""."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+    """Yield the targets that a statement writes to, tuples taken apart, with the value where there is one for each."""
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(node, ast.Assign):
+        pairs = [(target, node.value) for target in node.targets]
+    elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
+        pairs = [(node.target, node.value)]
+    elif isinstance(node, ast.For):
+        pairs = [(node.target, None)]
+    while pairs:
+        target, value = pairs.pop()
+        if isinstance(target, ast.Tuple | ast.List):
+            same = isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts)
+            pairs += zip(target.elts, value.elts if same else [None] * len(target.elts), strict=True)
+        else:
+            yield target, value
+
+
+def resolved(function: FunctionType, node: ast.AST) -> Any:
+    """Return what a dotted name of a kernel's globals means, or None."""
+    if isinstance(node, ast.Name):
+        return function.__globals__.get(node.id, getattr(builtins, node.id, None))
+    if isinstance(node, ast.Attribute):
+        owner = resolved(function, node.value)
+        return getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
+    return None
+
+
+@cache
+def body(definition: ast.FunctionDef) -> tuple[ast.AST, ...]:
+    """Return every node of a function's body, but for its docstring and annotations."""
+    skipped, found = 0, []
+    if definition.body and isinstance(definition.body[0], ast.Expr):
+        skipped = isinstance(definition.body[0].value, ast.Constant)
+    waiting: list[ast.AST] = list(definition.body[skipped:])
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.JoinedStr):
+            waiting += [
+                child
+                for name, value in ast.iter_fields(node)
+                if name != "annotation"
+                for child in (value if isinstance(value, list) else [value])
+                if isinstance(child, ast.AST)
+            ]
+    return tuple(found)
+
+
+def parameters(definition: ast.FunctionDef) -> list[str]:
+    """Return the names of a function's parameters, in order."""
+    given = definition.args
+    more = [argument for argument in (given.vararg, given.kwarg) if argument is not None]
+    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more)]
+
+
+def wrong_syntax(function: FunctionType, definition: ast.FunctionDef) -> Iterator[tuple[int, str]]:
+    """Yield line and what is wrong, for every statement, value or call that a kernel may not have."""
+    local = set(parameters(definition)) | {
+        n.id for n in body(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    for node in body(definition):
+        line = getattr(node, "lineno", definition.lineno)
+        unpacks = isinstance(node, ast.List) and isinstance(node.ctx, ast.Store)
+        if not unpacks and (said := STATEMENTS.get(type(node).__name__)):
+            yield line, said
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            yield line, f"the text {node.value!r}: kernels have no text; use numbers, named at the top of the file"
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in local:
+            if said := _wrong_global(function, node.id, local):
+                yield line, said
+        elif isinstance(node, ast.Call) and (said := _wrong_call(function, node, local)):
+            yield line, said
+        for target, _ in assigned(node):
+            name = root(target)
+            if name and name not in local and not isinstance(target, ast.Name):
+                yield line, f"writes to {name}, which is global: {_STATE}"
+
+
+def _wrong_global(function: FunctionType, name: str, local: set[str]) -> str:
+    if name == "self":
+        return "self: a kernel is a function; the state is s, the parameters are p"
+    if name not in function.__globals__ and not hasattr(builtins, name):
+        return (
+            f"name {name!r} is not defined; {nearest(name, local | {n for n in function.__globals__ if n[0] != '_'})}"
+        )
+    value = function.__globals__.get(name)
+    if isinstance(value, list | dict | set | bytearray):
+        kind = type(value).__name__
+        return f"{name} is a global {kind}: compiled code keeps what it was; make it a tuple, or a field of State"
+    if isinstance(value, str):
+        return f"{name} is text: kernels have no text; use numbers"
+    return ""
+
+
+def _wrong_call(function: FunctionType, node: ast.Call, local: set[str]) -> str:
+    called, first = node.func, root(node.func)
+    if isinstance(called, ast.Name) and called.id in local:
+        return ""
+    owner = resolved(function, called.value) if isinstance(called, ast.Attribute) else None
+    if isinstance(called, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
+        outer = resolved(function, called.value.value) if isinstance(called.value, ast.Attribute) else None
+        if first and first not in local and outer is None and first not in function.__globals__:
+            return ""  # the undefined name is told
+        return (
+            f"{ast.unparse(called)}(...): numbers, records and arrays have no methods in a kernel; write it as a loop"
+        )
+    shown, value = ast.unparse(called), resolved(function, called)
+    if isinstance(owner, ModuleType) and isinstance(called, ast.Attribute):
+        if "random" in owner.__name__.split("."):
+            return f"{shown}: {DRAWS}"
+        if owner is np or owner.__name__.startswith("numpy"):
+            return _wrong_numpy(owner.__name__, shown, called.attr)
+        if not hasattr(owner, called.attr):
+            return f"{owner.__name__} has no {called.attr!r}; {nearest(called.attr, dir(owner))}"
+    return _wrong_function(function.__name__, shown, value, node)
+
+
+def _wrong_numpy(owner: str, shown: str, name: str) -> str:
+    if "linalg" in owner or name in _NUMPY:
+        return _NUMPY["linalg" if "linalg" in owner else name]
+    if "." not in owner and not hasattr(np, name):
+        return f"numpy has no {name!r}; {nearest(name, dir(np))}"
+    if name in _ALLOCATING:
+        return f"{shown}: makes an array at each call; write numbers into out, or into an array field of State"
+    return ""
+
+
+def _wrong_function(caller: str, shown: str, value: Any, node: ast.Call) -> str:
+    name = str(getattr(value, "__name__", ""))
+    if is_kernel(value):
+        return _wrong_arguments(shown, value, node)
+    if value is f4 or isinstance(value, _FieldType) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return ""
+    module = str(getattr(value, "__module__", ""))
+    if module == "builtins" and getattr(builtins, name, None) is value:
+        if name in _ALLOWED:
+            return ""
+        return _BUILTINS.get(name, f"{shown}(...): kernels call @kernel functions, math and rl_lab.core.rng")
+    if value is None or module.startswith("numba") or isinstance(value, np.ufunc):
+        return ""
+    if module == "random" or module.startswith("numpy.random") or type(value).__module__.startswith("numpy.random"):
+        return f"{shown}: {DRAWS}"
+    if isinstance(value, FunctionType) and not module.startswith("numpy"):
+        return f"{shown} is no kernel: put @kernel above it, at {source_location(value)}: called from kernel {caller}"
+    if getattr(math, name, None) is value:
+        return ""
+    if module.startswith("numpy") and callable(value):
+        return _wrong_numpy(module, shown, name)
+    return f"{shown}(...): kernels call @kernel functions, math and rl_lab.core.rng" if callable(value) else ""
+
+
+def _wrong_arguments(shown: str, value: Any, node: ast.Call) -> str:
+    signature = inspect.signature(value)
+    names = list(signature.parameters)
+    try:
+        signature.bind(*node.args, **{word.arg: word for word in node.keywords if word.arg})
+    except TypeError as error:
+        return f"{shown}({', '.join(names)}): {error}"
+    drawing = value.__module__ == "rl_lab.core.rng" and names[:1] == ["s"]
+    if drawing and node.args and isinstance(node.args[0], ast.Constant | ast.BinOp | ast.UnaryOp):
+        return f"{shown}({', '.join(names)}): the State comes first"
+    return ""

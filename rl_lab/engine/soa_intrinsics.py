@@ -1,0 +1,200 @@
+"""Intrinsics that move numbers between records and columns, for stepping a block of worlds by vector instructions.
+
+A processor's vector instructions work on columns: x of 64 worlds side by side (a structure of arrays, SoA). States are
+records: all numbers of one world side by side (an array of structures, AoS).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from rl_lab.engine.vectorization import TRANSPOSE_TILE, Field
+
+
+@cache
+def stack_alloc() -> Any:
+    """Return the intrinsic `stack_alloc(bytes)`: a pointer to memory that lasts as long as the function.
+
+    LLVM keeps what it can of it in registers: a record filled, stepped and read out there costs nothing.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+    def stack_alloc(context: Any, size: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            memory = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), size.literal_value))
+            memory.align = 64
+            return builder.bitcast(memory, cgutils.voidptr_t)
+
+        return types.voidptr(size), code
+
+    return stack_alloc
+
+
+@cache
+def reward_column() -> tuple[Any, Any]:
+    """Return the intrinsics `store_lane(memory, lane, value)` and `load_lane(memory, lane, like)`.
+
+    The column has the type of `value`.
+
+    The type of a reward is the author's and known only to the compiler; wider than needed, it would halve the speed.
+    """
+    from numba import types
+    from numba.extending import intrinsic
+
+    def place(context: Any, builder: Any, memory: Any, lane: Any, kind: Any) -> Any:
+        pointer = builder.bitcast(memory, context.get_data_type(kind).as_pointer())
+        return builder.gep(pointer, [lane])
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store_lane(context: Any, memory: Any, lane: Any, value: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            column, at, number = arguments
+            context.pack_value(builder, value, number, place(context, builder, column, at, value))
+            return context.get_dummy_value()
+
+        return types.void(types.voidptr, types.intp, value), code
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load_lane(context: Any, memory: Any, lane: Any, like: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            column, at, _ = arguments
+            return context.unpack_value(builder, like, place(context, builder, column, at, like))
+
+        return like(types.voidptr, types.intp, like), code
+
+    return store_lane, load_lane
+
+
+def make_field_copy(fields: list[Field], from_columns: bool, to_columns: bool) -> Any:
+    """Return the intrinsic `move(source, i, target, j, wanted)`: copies these fields of item i to item j, if wanted.
+
+    Source and target are arrays of records, or byte arrays that hold columns. Not wanted, it writes what was there:
+    a choice between numbers is a vector instruction, a branch is not.
+    """
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, part: Field, columns: bool) -> Any:
+        data = context.make_array(array_type)(context, builder, array).data
+        data = builder.bitcast(data, cgutils.voidptr_t)
+        word = index.type
+        stride = part.dtype.itemsize if columns else array_type.dtype.size
+        start = part.column if columns else part.offset
+        place = builder.add(builder.mul(index, word(stride)), word(start))
+        return builder.bitcast(builder.gep(data, [place]), number(context, part).as_pointer())
+
+    def number(context: Any, part: Field) -> Any:
+        from numba.np.numpy_support import from_dtype
+
+        return context.get_data_type(from_dtype(part.dtype))
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def move(context: Any, source: Any, i: Any, target: Any, j: Any, wanted: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            s, i, t, j, wanted = arguments
+            source, _, target, *_ = signature.args
+            for part in fields:
+                a = address(context, builder, source, s, i, part, from_columns)
+                b = address(context, builder, target, t, j, part, to_columns)
+                align = part.dtype.itemsize
+                new, old = builder.load(a, align=align), builder.load(b, align=align)
+                builder.store(builder.select(wanted, new, old), b, align=align)
+            return context.get_dummy_value()
+
+        return types.void(source, types.intp, target, types.intp, types.boolean), code
+
+    return move
+
+
+def _runs(fields: list[Field]) -> list[list[Field]]:
+    """Split fields into runs of 4, 2 or 1 that lie side by side and are of one size: vectors of a record."""
+    runs: list[list[Field]] = []
+    for part in fields:
+        last = runs[-1][-1] if runs else None
+        size = part.dtype.itemsize
+        beside = last and (last.offset + size, last.dtype.itemsize) == (part.offset, size)
+        if beside and len(runs[-1]) < 4:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    for k, run in enumerate(runs):
+        if len(run) == 3:
+            runs[k : k + 1] = [run[:2], run[2:]]
+    return runs
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Return the vector of these lanes of a followed by b."""
+    from llvmlite import ir
+
+    i32 = ir.IntType(32)
+    mask = ir.Constant(ir.VectorType(i32, len(lanes)), [i32(lane) for lane in lanes])
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _concatenate(builder: Any, vectors: list[Any]) -> Any:
+    """Return vectors of one length, whose number is a power of two, one after the other."""
+    while len(vectors) > 1:
+        width = vectors[0].type.count
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [_shuffle(builder, a, b, list(range(2 * width))) for a, b in pairs]
+    return vectors[0]
+
+
+def make_aos_soa_transpose(fields: list[Field], to_columns: bool) -> Any:
+    """Return the intrinsic `move(records, i, columns, lane)`: copies these fields to columns, or back.
+
+    A call moves TRANSPOSE_TILE records, from record i and lane `lane` on.
+
+    Written out as vector loads, shuffles and stores: left to itself LLVM takes gather instructions, which are slower
+    than scalar code on many machines.
+    """
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def move(context: Any, records: Any, i: Any, columns: Any, lane: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            records, _, columns, _ = signature.args
+            r, i, c, lane = arguments
+            base, memory = (
+                builder.bitcast(context.make_array(kind)(context, builder, value).data, cgutils.voidptr_t)
+                for kind, value in ((records, r), (columns, c))
+            )
+            word = i.type
+            for run in _runs(fields):
+                width, size = len(run), run[0].dtype.itemsize
+                number = ir.IntType(8 * size)
+
+                def place(start: Any, index: Any, stride: int, offset: int, count: int, number: Any = number) -> Any:
+                    at = builder.add(builder.mul(index, word(stride)), word(offset))
+                    return builder.bitcast(builder.gep(start, [at]), ir.VectorType(number, count).as_pointer())
+
+                indices = [builder.add(i, word(k)) for k in range(TRANSPOSE_TILE)]
+                rows = [place(base, index, records.dtype.size, run[0].offset, width) for index in indices]
+                tops = [place(memory, lane, size, part.column, TRANSPOSE_TILE) for part in run]
+                if to_columns:
+                    whole = _concatenate(builder, [builder.load(row, align=size) for row in rows])
+                    for k, top in enumerate(tops):
+                        column = _shuffle(builder, whole, whole, list(range(k, width * TRANSPOSE_TILE, width)))
+                        builder.store(column, top, align=size)
+                else:
+                    whole = _concatenate(builder, [builder.load(top, align=size) for top in tops])
+                    order = [k * TRANSPOSE_TILE + world for world in range(TRANSPOSE_TILE) for k in range(width)]
+                    mixed = _shuffle(builder, whole, whole, order)
+                    for k, row in enumerate(rows):
+                        picked = _shuffle(builder, mixed, mixed, list(range(k * width, (k + 1) * width)))
+                        builder.store(picked, row, align=size)
+            return context.get_dummy_value()
+
+        return types.void(records, types.intp, columns, types.intp), code
+
+    return move

@@ -1,0 +1,1 @@
+"""Loops that are compiled once for each world."""

@@ -1,0 +1,381 @@
+"""This template has the loops that step, reset and script the worlds of a batch.
+
+`compiler` executes the file once for each world with that world's compiled kernels, and numba caches the machine code;
+and once with its plain kernels, for debugging. `batch` is the argument that callers pass: the address of the header or,
+in plain Python, the View. `b = batch_view(batch)` is the View in both. An outcome is the number of ended episodes or,
+below 0, -(1 + FAULTS * world + fault).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_lab.engine.buffers import (
+    ALREADY_DONE,
+    BAD_ACTION,
+    BAD_OBSERVATION,
+    BAD_OBSERVATION_BIT,
+    BAD_REWARD_BIT,
+    FAULTS,
+    FORFEIT,
+    RAISED,
+    REFUSE,
+    SAME_STEP,
+    TERMINATED,
+    TRUNCATED,
+)
+from rl_lab.engine.template_context import decorators, world_context
+from rl_lab.engine.templates.autoreset import finish_step, observe_env, reset_env
+
+ctx = world_context()
+inline, internal, jit = decorators().inline, decorators().internal, decorators().jit
+step, expert, novice, philox = ctx.kernels.step, ctx.kernels.expert, ctx.kernels.novice, ctx.kernels.philox
+current_player, is_alive, batch_view = ctx.kernels.current_player, ctx.kernels.is_alive, ctx.batch_view
+NUM_AGENTS, SINGLE_AGENT = ctx.constants.num_agents, ctx.constants.single_agent
+DISCRETE, COUNTS = ctx.constants.discrete, ctx.constants.counts
+LOWEST, HIGHEST = ctx.constants.lowest, ctx.constants.highest
+HAS_ACTION_MASK, IS_TURN_BASED = ctx.constants.has_action_mask, ctx.constants.is_turn_based
+HAS_EARLY_TERMINATION = ctx.constants.has_early_termination
+ZERO_SUM, FORFEIT_REWARD = ctx.constants.zero_sum, ctx.constants.forfeit_reward
+BLOCK = ctx.simd.block if ctx.simd else 0  # worlds stepped at a time
+if BLOCK:
+    from rl_lab.engine.templates.simd_step import step_simd
+
+LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@inline
+def _scalar_fits(b: Any, i: Any, a: Any) -> Any:
+    return 0 <= b.actions[i, a] < COUNTS[a]
+
+
+@inline
+def _legal_fits(b: Any, i: Any, a: Any) -> Any:
+    action = b.actions[i, a]
+    return 0 <= action < COUNTS[a] and b.action_mask[i, a, action] != 0
+
+
+@inline
+def _row_fits(b: Any, i: Any, a: Any) -> Any:
+    fits = True
+    for k in range(LOWEST.shape[1]):
+        fits &= LOWEST[a, k] <= b.actions[i, a, k] <= HIGHEST[a, k]
+    return fits
+
+
+fits = _legal_fits if HAS_ACTION_MASK else _scalar_fits if DISCRETE else _row_fits
+
+
+@inline
+def _world_fits_solo(b: Any, i: Any) -> Any:
+    return fits(b, i, 0)
+
+
+@inline
+def _world_fits_several(b: Any, i: Any) -> Any:
+    # The actions of agents that do not act are ignored.
+    good = True
+    for a in range(NUM_AGENTS):
+        good &= b.acting[i, a] == 0 or fits(b, i, a)
+    return good or b.paused[i] != 0
+
+
+@inline
+def _world_fits_masked(b: Any, i: Any) -> Any:
+    # A world that has ended takes no action, and may have no legal one.
+    return fits(b, i, 0) or (b.done[i] != 0 and b.mode != SAME_STEP)
+
+
+_world_fits_alone = _world_fits_masked if HAS_ACTION_MASK else _world_fits_solo
+world_fits = _world_fits_alone if SINGLE_AGENT else _world_fits_several
+
+
+@inline
+def check_actions(b: Any, low: Any, high: Any) -> Any:
+    """Return 0, or an outcome with BAD_ACTION for the first of worlds low..high-1 with an action outside its space."""
+    if HAS_ACTION_MASK and b.illegal != REFUSE:
+        return 0  # the step of each world handles its illegal actions
+    good = True
+    # LLVM vectorises this loop, because it has no exit but its end and its unsigned index cannot be negative.
+    for i in range(np.uint64(low), np.uint64(high)):
+        good &= world_fits(b, i)
+    if not good:
+        for i in range(low, high):
+            if not world_fits(b, i):
+                return -(1 + FAULTS * i + BAD_ACTION)
+    return 0
+
+
+@inline
+def _replace_illegal_actions(b: Any, i: Any) -> Any:
+    """Mark the agents of world i whose action is illegal, give each its first legal action; return their number."""
+    illegal_actions = 0
+    for a in range(NUM_AGENTS):
+        bad = (SINGLE_AGENT or b.acting[i, a] != 0) and not fits(b, i, a)
+        b.illegal_actions[i, a] = 1 if bad else 0
+        if bad:
+            illegal_actions += 1
+            b.actions[i, a] = 0
+            while b.actions[i, a] < COUNTS[a] - 1 and b.action_mask[i, a, b.actions[i, a]] == 0:
+                b.actions[i, a] += 1
+    return illegal_actions
+
+
+@inline
+def _no_illegal_actions(b: Any, i: Any) -> Any:
+    return 0
+
+
+replace_illegal_actions = _replace_illegal_actions if HAS_ACTION_MASK else _no_illegal_actions
+
+
+@inline
+def forfeit(b: Any, i: Any, illegal_actions: Any) -> None:
+    """Write the rewards of world i, in which this many agents have forfeited the episode by an illegal action.
+
+    They get FORFEIT_REWARD; in a zero-sum world, the other agents share the opposite amount.
+    """
+    for a in range(NUM_AGENTS):
+        if b.illegal_actions[i, a]:
+            b.rewards[i, a] = FORFEIT_REWARD
+        elif ZERO_SUM:
+            b.rewards[i, a] = -FORFEIT_REWARD * illegal_actions / (NUM_AGENTS - illegal_actions)
+
+
+@inline
+def _step_single_agent(i: Any, b: Any) -> Any:
+    s = b.states[i]
+    s.t += 1
+    if b.illegal != REFUSE and replace_illegal_actions(b, i) and b.illegal == FORFEIT:
+        b.rewards[i, 0] = FORFEIT_REWARD
+        b.running_returns[i, 0] += FORFEIT_REWARD
+        return True, True
+    reward, is_terminated = step(s, b.actions[i, 0], b.params[min(i, len(b.params) - 1)])
+    b.rewards[i, 0] = reward
+    finite = b.rewards[i, 0] - b.rewards[i, 0] == 0  # of the float32: a large float64 becomes infinite in it
+    if finite:
+        b.running_returns[i, 0] += reward
+    return is_terminated, finite
+
+
+@inline
+def _step_mover(s: Any, actions: Any, p: Any, rewards: Any) -> Any:
+    return step(s, actions[current_player(s)], p, rewards)
+
+
+@inline
+def _step_all(s: Any, actions: Any, p: Any, rewards: Any) -> Any:
+    return step(s, actions, p, rewards)
+
+
+step_world = _step_mover if IS_TURN_BASED else _step_all
+
+
+@inline
+def _step_multi_agent(i: Any, b: Any) -> Any:
+    s = b.states[i]
+    s.t += 1
+    for a in range(NUM_AGENTS):
+        b.rewards[i, a] = 0.0
+    illegal_actions = replace_illegal_actions(b, i) if b.illegal != REFUSE else 0
+    is_terminated = False
+    if HAS_EARLY_TERMINATION:
+        # Until the step is done, left_episode marks the agents that were alive before it. `acting` would not do: in a
+        # turn-based world, an agent may leave while another one is to move.
+        for a in range(NUM_AGENTS):
+            b.left_episode[i, a] = 1 if is_alive(s, a) != 0 else 0
+    if illegal_actions and b.illegal == FORFEIT:
+        forfeit(b, i, illegal_actions)
+        is_terminated = True
+    elif not (illegal_actions and IS_TURN_BASED):  # after an illegal action, the agent is to move again
+        is_terminated = step_world(s, b.actions[i], b.params[min(i, len(b.params) - 1)], b.rewards[i])
+    if HAS_EARLY_TERMINATION:
+        num_alive = 0
+        for a in range(NUM_AGENTS):
+            alive = is_alive(s, a) != 0
+            num_alive += alive
+            b.left_episode[i, a] = 1 if b.left_episode[i, a] and not alive else 0
+        is_terminated = is_terminated or num_alive == 0
+    excess = b.rewards[i, 0] - b.rewards[i, 0]
+    for a in range(NUM_AGENTS):
+        excess += b.rewards[i, a] - b.rewards[i, a]
+        b.running_returns[i, a] += b.rewards[i, a]
+    return is_terminated, excess == 0
+
+
+# Steps world i once; returns whether its episode has terminated, and whether the rewards are finite.
+step_one_world = _step_single_agent if SINGLE_AGENT else _step_multi_agent
+
+
+@internal
+def step_scalar(low: Any, high: Any, batch: Any) -> Any:
+    """Step worlds low..high-1 one after the other; return the outcome."""
+    b = batch_view(batch)
+    finished = 0
+    for i in range(low, high):
+        if not SINGLE_AGENT and b.paused[i]:
+            continue
+        if b.done[i] and b.mode != SAME_STEP:
+            for a in range(NUM_AGENTS):
+                b.rewards[i, a] = 0.0
+                b.left_episode[i, a] = b.illegal_actions[i, a] = 0
+            event = ALREADY_DONE
+        else:
+            is_terminated, finite = step_one_world(i, b)
+            is_truncated = 0 < b.horizon <= b.states[i].t
+            event = (TERMINATED if is_terminated else 0) | (TRUNCATED if is_truncated else 0)
+            if not finite:
+                event = BAD_REWARD_BIT
+            else:
+                b.terminated[i] = is_terminated
+                b.truncated[i] = is_truncated
+                b.done[i] = is_terminated or is_truncated
+                if not observe_env(i, b, not (is_terminated or is_truncated)):
+                    event |= BAD_OBSERVATION_BIT
+        if event:
+            outcome = finish_step(i, event, batch)
+            if outcome < 0:
+                return outcome
+            finished += outcome
+    return finished
+
+
+@inline
+def _step_many(low: Any, high: Any, batch: Any) -> Any:
+    # A block takes the same time whatever the number of its worlds, so a few worlds are stepped one by one.
+    return step_simd(low, high, batch) if high - low > 3 * BLOCK // 8 else step_scalar(low, high, batch)
+
+
+step_envs = _step_many if BLOCK else step_scalar
+
+
+def check_range(low: Any, high: Any, batch: Any) -> Any:
+    """Return what `check_actions` does. Callers have the address of this function."""
+    return check_actions(batch_view(batch), low, high)
+
+
+if ctx.compiled:
+
+    def step_range(low: Any, high: Any, batch: Any) -> Any:
+        """Step worlds low..high-1, whose actions have been checked; return the outcome.
+
+        Callers have the address of this function.
+        """
+        try:
+            outcome = step_envs(low, high, batch)
+        except Exception:  # numba passes no exception on to a caller that has only the address
+            outcome = -(1 + FAULTS * low + RAISED)
+        return outcome
+
+else:
+    step_range = step_envs
+
+
+@jit
+def reset_masked(batch: Any, mask: Any) -> Any:
+    """Begin a new episode where mask, uint8 [N], is 1, and write the observations where it is 1 or 2.
+
+    Return 0, or the outcome of the first world whose observation is not finite.
+    """
+    b = batch_view(batch)
+    for i in range(len(mask)):
+        if mask[i] == 1:
+            for a in range(NUM_AGENTS):
+                b.rewards[i, a] = 0.0
+                b.left_episode[i, a] = b.illegal_actions[i, a] = 0
+            b.terminated[i] = b.truncated[i] = b.done[i] = 0
+            reset_env(i, b)
+        if mask[i] and not observe_env(i, b, b.done[i] == 0 or b.mode == SAME_STEP):
+            return -(1 + FAULTS * i + BAD_OBSERVATION)
+    return 0
+
+
+@inline
+def _script_scalar(policy: Any, b: Any, i: Any) -> None:
+    b.actions[i, 0] = policy(b.states[i], b.params[min(i, len(b.params) - 1)])
+
+
+@inline
+def _script_row(policy: Any, b: Any, i: Any) -> None:
+    policy(b.states[i], b.params[min(i, len(b.params) - 1)], b.actions[i, 0])
+
+
+@inline
+def _script_scalars(policy: Any, b: Any, i: Any) -> None:
+    for a in range(NUM_AGENTS):
+        if b.acting[i, a]:
+            b.actions[i, a] = policy(b.states[i], a, b.params[min(i, len(b.params) - 1)])
+
+
+@inline
+def _script_rows(policy: Any, b: Any, i: Any) -> None:
+    for a in range(NUM_AGENTS):
+        if b.acting[i, a]:
+            policy(b.states[i], a, b.params[min(i, len(b.params) - 1)], b.actions[i, a])
+
+
+write_scripted_actions = (
+    (_script_scalar if DISCRETE else _script_row) if SINGLE_AGENT else _script_scalars if DISCRETE else _script_rows
+)
+
+
+@inline
+def _draw_choice(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    b.actions[i, a] = ((philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS) * np.uint64(COUNTS[a])) >> HALF
+
+
+@inline
+def _draw_legal(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    count = 0
+    for k in range(COUNTS[a]):
+        count += b.action_mask[i, a, k] != 0
+    drawn = philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS
+    rank = np.int64((drawn * np.uint64(count)) >> HALF)
+    for k in range(COUNTS[a]):
+        if b.action_mask[i, a, k]:
+            if rank == 0:
+                b.actions[i, a] = k
+            rank -= 1
+
+
+@inline
+def _draw_numbers(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    for k in range(LOWEST.shape[1]):
+        place = np.uint64((i * NUM_AGENTS + a) * LOWEST.shape[1] + k)
+        share = np.float32((philox(key, counter + place) & LOW_BITS) >> np.uint64(8)) * np.float32(2.0**-24)
+        low, high = max(LOWEST[a, k], np.float32(-1e6)), min(HIGHEST[a, k], np.float32(1e6))
+        b.actions[i, a, k] = min(low + (high - low) * share, high)
+
+
+draw_action = _draw_legal if HAS_ACTION_MASK else _draw_choice if DISCRETE else _draw_numbers
+
+
+@jit
+def random_actions(batch: Any, key: Any, counter: Any) -> None:
+    """Write uniformly random legal actions for all agents that act, from the random numbers of a key, at a counter.
+
+    Both are uint64.
+    """
+    b = batch_view(batch)
+    for i in range(len(b.states)):
+        for a in range(NUM_AGENTS):
+            if SINGLE_AGENT or b.acting[i, a]:
+                draw_action(b, i, a, key, counter)
+
+
+@jit
+def expert_actions(batch: Any) -> None:
+    """Write the expert's actions, [N, A] or [N, A, k], for every agent that acts."""
+    b = batch_view(batch)
+    for i in range(len(b.states)):
+        write_scripted_actions(expert, b, i)
+
+
+@jit
+def novice_actions(batch: Any) -> None:
+    """Write the novice's actions as `expert_actions` does the expert's."""
+    b = batch_view(batch)
+    for i in range(len(b.states)):
+        write_scripted_actions(novice, b, i)

@@ -1,0 +1,1 @@
+"""Measures agents: episodes at fixed seeds, statistics, exploitability, videos."""

@@ -1,0 +1,81 @@
+"""Record videos of the best, the median and the worst episode of an evaluation; each may fail without the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from rl_lab.core.errors import one_line
+from rl_lab.core.failures import is_failure
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.interrupts import Interrupted
+from rl_lab.evaluation.evaluate import Episode, Evaluation, best_median_worst
+from rl_lab.evaluation.video import ReplayError, film
+
+_SUFFIXES = (".mp4", ".safetensors")
+
+
+class VideoFiles(NamedTuple):
+    """The paths of the videos, and the reasons why others could not be made, both by the name of the video."""
+
+    paths: dict[str, Path]
+    failures: dict[str, str]
+
+
+def film_evaluation(
+    evaluation: Evaluation,
+    folder: Path,
+    *,
+    look: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> VideoFiles:
+    """Record the best, the median and the worst episode as `best.mp4`, `median.mp4` and `worst.mp4`.
+
+    `look` is called before each video and may raise; `note` is called with a line about each video. Any exception
+    becomes the reason of that video, in one line: from a drawing or render(), an invalid frame, ffmpeg or the disk.
+    """
+    videos = VideoFiles({}, {})
+    recorded: dict[int, Path] = {}  # by episode, because one episode may be the best and the worst
+    for name, episode in best_median_worst(evaluation).items():
+        look()
+        path = folder / f"{name}.mp4"
+        try:
+            if (same := recorded.get(episode.index)) is not None:
+                for suffix in _SUFFIXES:
+                    atomic_write_bytes(path.with_suffix(suffix), same.with_suffix(suffix).read_bytes())
+            else:
+                note(f"filming the {name} episode: return {episode.return_:.2f}")
+                players = _players(evaluation, episode)
+                film(episode, evaluation.world, evaluation.params, path, players=players)
+                recorded[episode.index] = path
+        except Interrupted:
+            raise
+        except (Exception, SystemExit) as error:
+            videos.failures[name] = _reason(error)
+        else:
+            videos.paths[name] = path
+    return videos
+
+
+def _players(evaluation: Evaluation, episode: Episode) -> list[str]:
+    """Return the name of the player of each agent of the world where an opponent plays some of them, otherwise []."""
+    opponent = evaluation.summary.get("opponent")
+    if not opponent:
+        return []
+    return [evaluation.agent if k in episode.seats else opponent for k in range(len(episode.returns))]
+
+
+def _reason(error: BaseException) -> str:
+    # The messages of these exceptions are complete without the name of the class.
+    is_complete = isinstance(error, ValueError | ReplayError) or is_failure(error)
+    message = one_line(error)
+    return message if is_complete and message else f"{type(error).__name__}: {message}".removesuffix(": ")
+
+
+def failures_told(failures: dict[str, str]) -> list[str]:
+    """Return a line for each reason, with the names of the videos that are missing for it."""
+    names: dict[str, list[str]] = {}
+    for name, reason in failures.items():
+        names.setdefault(reason, []).append(name)
+    return [f"no film of the {', '.join(each)} episode: {reason}" for reason, each in names.items()]

@@ -1,0 +1,324 @@
+"""Record videos of evaluated episodes by playing them again, and check that they are the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from gymnasium.vector import AutoresetMode
+
+from rl_lab.adapters import make
+from rl_lab.core.agent import Agent
+from rl_lab.core.errors import WorkFailed
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.untrusted import parse_json
+from rl_lab.core.world import Array
+from rl_lab.engine.batch import SEEDS
+from rl_lab.evaluation.evaluate import EVALUATION_SEED, Episode, mean_return, preserve_global_rng
+from rl_lab.multiagent.match_runner import MatchRunner, seat_rotation
+from rl_lab.rendering.pygame_canvas import tile
+from rl_lab.rendering.render import picture
+from rl_lab.rendering.video_writer import Mp4Writer
+from rl_lab.rendering.window import has_display
+
+_FORMAT = "rl_lab.trace 1"
+_MAX_NAME_LENGTH = 14  # characters of a player's name in a picture
+_HOLD_SECONDS = 0.7  # duration for which the last picture of an episode is shown
+
+
+class ReplayError(WorkFailed, RuntimeError):
+    """An episode played again from its seed and its actions came out differently."""
+
+
+class Trace(NamedTuple):
+    """An episode with its world and parameters, from which it can be recorded again.
+
+    Example: `film(*load_trace(path), "again.mp4")`.
+    """
+
+    episode: Episode
+    world: str
+    params: dict[str, Any]
+
+
+def _make_rendered(world: str, n: int, params: dict[str, Any]) -> BatchedEnv:
+    # Many third-party environments initialize all of pygame, which prints errors where there is no screen or sound.
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if not has_display():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    return make.make(world, n, params, autoreset=AutoresetMode.DISABLED, render=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
+
+
+def score(world: EnvSpec, returns: Array, players: Sequence[str] = ()) -> str:
+    """Return an episode's returns so far, [A], as text: the mean of each role, or the return of each agent.
+
+    `players` are the names of the players of the agents, [A], if the text is to contain them.
+    """
+    if world.current_player_field and len(world.agents) > 1:
+        groups: dict[str, tuple[int, ...]] = {agent: (k,) for k, agent in enumerate(world.agents)}
+    elif len(world.roles) > 1:
+        groups = world.roles
+    else:
+        return f"return {_number(float(np.mean(returns)))}"
+    names = {group: f"{group}: {_short(players[seats[0]])}" if players else group for group, seats in groups.items()}
+    return "   ".join(f"{names[k]} {_number(float(returns[list(seats)].mean()))}" for k, seats in groups.items())
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 3]}..."
+
+
+def film(
+    episode: Episode,
+    world: str,
+    params: dict[str, Any],
+    path: str | Path,
+    *,
+    size: tuple[int, int] = (640, 480),
+    speed: float = 1.0,
+    caption: str = "",
+    players: Sequence[str] = (),
+) -> Path:
+    """Play an evaluated episode again from its seed and actions, record a video of it, and return the video's path.
+
+    The video has a frame before the first step and one after each step; the last frame is shown for 0.7 s. `players`
+    are the names of the players of the world's agents, which are shown with their returns. The episode's trace is
+    written beside the video as `<name>.safetensors`.
+
+    Raises:
+        ReplayError: the return or the length is not exactly that of the evaluation. No file is written.
+        ValueError: the actions do not fit the world.
+    """
+    path, title = Path(path), "  ".join(filter(None, (world, f"episode {episode.index}", caption)))
+    with preserve_global_rng():
+        envs = _make_rendered(world, 1, params)
+        try:
+            shape = envs.actions.shape[2:] if len(envs.world.agents) == 1 else envs.actions.shape[1:]
+            if episode.actions.dtype != envs.actions.dtype or episode.actions.shape[1:] != shape:
+                text = f"{episode.actions.dtype} {list(episode.actions.shape)}"
+                raise ValueError(f"actions {text} of episode {episode.index} do not fit {world}")
+            fps = envs.world.frames_per_second * speed
+            with Mp4Writer(path, size[0] + size[0] % 2, size[1] + size[1] % 2, fps) as writer:
+                frame = _play_again(episode, envs, writer, title, size, players)
+                for _ in range(round(_HOLD_SECONDS * fps) - 1):
+                    writer.write(frame)
+        finally:
+            envs.close()
+    save_trace(Trace(episode, world, params), path.with_suffix(".safetensors"))
+    return path
+
+
+def _play_again(
+    episode: Episode, envs: BatchedEnv, writer: Mp4Writer, title: str, size: tuple[int, int], players: Sequence[str]
+) -> Array:
+    """Write a frame before the first step and after each step, and return the last one."""
+    envs.seed(np.array([episode.seed]))
+    envs.reset()
+    steps, return_, returns = 0, 0.0, np.zeros(len(envs.world.agents))
+    while True:
+        right = f"step {steps}   {score(envs.world, returns, players)}"
+        frame = picture(envs, 0, left=title, right=right, size=size)
+        writer.write(frame)
+        if envs.done[0] or steps == len(episode.actions):
+            break
+        envs.actions[0] = episode.actions[steps]
+        envs.step()
+        steps += 1
+        returns = (envs.episode_returns if envs.done[0] else envs.running_returns)[0].copy()
+        return_ = mean_return(returns, episode.seats)
+    if (bool(envs.done[0]), steps, return_) != (True, episode.length, episode.return_):
+        raise ReplayError(
+            f"{envs.world.name} episode {episode.index} (seed {episode.seed}): evaluated to return "
+            f"{episode.return_!r} in {episode.length} steps, played again to {return_!r} in {steps}: the "
+            "world or the actions have changed, or its random numbers do not come from the seed"
+        )
+    return frame
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write an episode's actions as safetensors, with its other fields, world and parameters as metadata."""
+    values = {"world": trace.world, "params": trace.params, **trace.episode.line()}
+    metadata = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
+    tensors = {"actions": trace.episode.actions}
+    atomic_write_bytes(path, safetensors.numpy.save(tensors, {"format": _FORMAT, **metadata}))
+
+
+def load_trace(path: str | Path) -> Trace:
+    """Read a trace that `save_trace` wrote. Raises ValueError, with the reason in one line, for any other file."""
+    try:
+        with safetensors.safe_open(str(path), "np") as file:
+            metadata, actions = file.metadata() or {}, file.get_tensor("actions")
+        if metadata.pop("format", None) != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
+        values = {name: parse_json(text) for name, text in metadata.items()}
+        world, params = values.pop("world"), values.pop("params")
+        for name in {"seats", "returns"} & set(values):
+            values[name] = tuple(values[name])
+        episode = Episode(return_=values.pop("return"), actions=actions, **values)
+        _check(episode, world, params)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not an action trace: {reason:.200}") from None
+    return Trace(episode, world, params)
+
+
+def _check(episode: Episode, world: Any, params: Any) -> None:
+    kinds = {
+        "index": int,
+        "seed": int,
+        "return_": float,
+        "length": int,
+        "terminated": bool,
+        "truncated": bool,
+    }
+    for name, kind in kinds.items():
+        if type(getattr(episode, name)) is not kind:
+            raise ValueError(f"{name.rstrip('_')} is {getattr(episode, name)!r}")
+    actions = episode.actions
+    if not isinstance(world, str) or not isinstance(params, dict) or type(episode.success) not in (bool, type(None)):
+        raise ValueError(f"world is {world!r}, params {params!r}, success {episode.success!r}")
+    for number in (*episode.seats, *episode.returns):
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError(f"seats are {episode.seats}, returns {episode.returns}")
+    if any(type(seat) is not int or not 0 <= seat < max(len(episode.returns), 1) for seat in episode.seats):
+        raise ValueError(f"seats are {episode.seats}")
+    if not 0 <= episode.seed < SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
+        raise ValueError(f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range")
+    is_multi_agent = len(episode.returns) > 1
+    if (actions.dtype, actions.ndim - is_multi_agent) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):
+        raise ValueError(f"actions are {actions.dtype} {list(actions.shape)}")
+    if not np.isfinite(actions).all() or len(actions) != episode.length or episode.length < 1:
+        raise ValueError(f"{len(actions)} actions, some perhaps not finite, for {episode.length} steps")
+
+
+class LiveView:
+    """N environments in which an agent plays, with a picture of them; environment i has the seeds `seed` + i + k N.
+
+    The last picture of an episode is shown for 0.7 s before the next episode begins. Raises as `make` and `MatchRunner`
+    do.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        world: str,
+        params: dict[str, Any],
+        count: int,
+        *,
+        seed: int,
+        opponent: Agent | None = None,
+        role: str = "",
+        columns: int | None = None,
+        deterministic: bool = True,
+        opponent_deterministic: bool | None = None,
+    ) -> None:
+        self.envs = _make_rendered(world, count, params)
+        self.columns = columns or math.ceil(math.sqrt(count))
+        width = min(max(960 // self.columns, 120), 640)
+        self.size = (width, 3 * width // 4)
+        self.episodes_shown = 0  # number of episodes whose end has been shown
+        modes: dict[str, Any] = {"deterministic": deterministic, "opponent_deterministic": opponent_deterministic}
+        self._runner = MatchRunner([agent, opponent] if opponent else agent, self.envs, **modes)
+        self._names = [agent.name, opponent.name] if opponent else [agent.name]
+        self._players: list[list[str]] = [[]] * count
+        self._seats = seat_rotation(self.envs.world, role)
+        self._first_seed, self._seeds = seed, seed + np.arange(count)
+        self._steps, self._held_frames = (np.zeros(count, np.int64) for _ in range(2))
+        self._returns = np.zeros(self.envs.rewards.shape)
+        # Last pictures of ended episodes, because a third-party environment may begin its next episode earlier.
+        self._last: dict[int, Array] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """Restart the episode of every environment from the same seed."""
+        self._runner.bind()
+        self._begin(np.ones(self.envs.num_envs, np.bool_))
+
+    def _begin(self, new_episodes: Array) -> None:
+        for i in np.flatnonzero(new_episodes).tolist():
+            seats = self._seats[(self._seeds[i] - self._first_seed) % len(self._seats)]
+            self._runner.assign_seats(i, seats)
+            agents = range(len(self.envs.world.agents))
+            self._players[i] = [self._names[0 if k in seats else 1] for k in agents] if len(self._names) > 1 else []
+        self._runner.begin(new_episodes, self._seeds)
+        self._steps[new_episodes] = self._returns[new_episodes] = self._held_frames[new_episodes] = 0
+
+    def step(self) -> None:
+        """Step every environment, and begin the next episode where the last picture was shown long enough."""
+        envs, live = self.envs, ~self.envs.done
+        self._runner.step()
+        self._steps[live] += 1
+        self._returns[live] = envs.running_returns[live]
+        ended = live & envs.done
+        self._returns[ended] = envs.episode_returns[ended]
+        for i in np.flatnonzero(ended).tolist():
+            self._last[i] = self._picture(i)
+        self._held_frames[envs.done] += 1
+        expired = self._held_frames > _HOLD_SECONDS * envs.world.frames_per_second
+        if expired.any():
+            self.episodes_shown += int(expired.sum())
+            self._seeds[expired] += envs.num_envs
+            self._begin(expired)
+
+    def frame(self) -> Array:
+        """Return one picture of all environments, uint8 [H, W, 3]."""
+        ended = self.envs.done
+        pictures = [self._last[i] if ended[i] else self._picture(i) for i in range(self.envs.num_envs)]
+        return tile(pictures, self.columns) if self.envs.num_envs > 1 else pictures[0]
+
+    def _picture(self, i: int) -> Array:
+        steps = f"step {self._steps[i]}{', end' if self.envs.done[i] else ''}"
+        text = score(self.envs.world, self._returns[i], self._players[i] if self.envs.num_envs == 1 else ())
+        if self.envs.num_envs > 1:
+            right = text if self.size[0] >= 200 else text.removeprefix("return ")
+            return picture(self.envs, i, left=steps, right=right, size=self.size)
+        left = f"{self.envs.world.name}  episode {self._seeds[i] - self._first_seed}"
+        return picture(self.envs, i, left=left, right=f"{steps}   {text}", size=self.size)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+def film_grid(
+    agent: Agent,
+    world: str,
+    params: dict[str, Any],
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    count: int = 16,
+    columns: int | None = None,
+    seed: int = EVALUATION_SEED,
+    opponent: Agent | None = None,
+    role: str = "",
+    deterministic: bool = True,
+    opponent_deterministic: bool | None = None,
+) -> Path:
+    """Record a video of `count` environments in tiles for `steps`, by default 12 seconds, and return its path."""
+    with preserve_global_rng():
+        against: dict[str, Any] = {"opponent": opponent, "role": role, "opponent_deterministic": opponent_deterministic}
+        show = LiveView(agent, world, params, count, seed=seed, columns=columns, deterministic=deterministic, **against)
+        try:
+            height, width = (frame := show.frame()).shape[:2]
+            fps = show.envs.world.frames_per_second
+            with Mp4Writer(path, width, height, fps) as writer:
+                writer.write(frame)
+                for _ in range(12 * fps if steps is None else steps):
+                    show.step()
+                    writer.write(show.frame())
+        finally:
+            show.close()
+    return Path(path)

@@ -1,0 +1,1 @@
+"""Scenarios, training runs and their folders."""

@@ -1,0 +1,116 @@
+"""Trained agents, loaded from checkpoints; nothing in a checkpoint is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rl_lab.adapters import make
+from rl_lab.core import agent_registry, checkpoint
+from rl_lab.core.agent import Agent, StateDict
+from rl_lab.core.errors import UsageError
+from rl_lab.experiments import whole_state
+from rl_lab.experiments.checkpoint_lookup import locate
+from rl_lab.experiments.multiagent_config import seats_of
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.multiagent.multi_policy import AgentSubsetView, LockstepScheduler, MultiPolicyAgent, split
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
+
+
+def device_of(name: str) -> str:
+    """Return "cpu" or "cuda" for a scenario's device; ValueError for cuda where there is none."""
+    if name == "cpu":
+        return "cpu"
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: this machine has no CUDA device; use device=auto or device=cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def as_usage_error(path: Path) -> Iterator[None]:
+    """Convert any error from a checkpoint's content into one line: content with valid hashes may still not fit."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # libraries raise many kinds for values that they do not expect
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        reason = reason or type(error).__name__
+        raise UsageError(f"{path}: does not fit this scenario and this version: {reason}") from error
+
+
+def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
+    """Return the agent of a checkpoint folder, and its step. Raises UsageError where nothing valid is there."""
+    loaded = read_agent(path, scenario)
+    return build_agent(loaded, scenario), loaded.step
+
+
+def read_agent(path: Path, scenario: Scenario) -> checkpoint.Checkpoint:
+    """Return the checkpoint of an agent; of a whole-state checkpoint, the part that makes its learner's agent.
+
+    Raises as `read_checkpoint`, and UsageError where a whole state is not that of this scenario.
+    """
+    loaded = read_checkpoint(path)
+    if not whole_state.is_whole_state(loaded):
+        return loaded
+    with as_usage_error(loaded.path):
+        return whole_state.as_agent(loaded, scenario)
+
+
+def read_checkpoint(path: Path) -> checkpoint.Checkpoint:
+    """Return the checkpoint in this folder or, of a folder of checkpoints, the newest valid one.
+
+    Raises CheckpointError where none is valid, UsageError where there is none.
+    """
+    if (path / "manifest.json").exists():
+        return checkpoint.load(path)
+    newest, errors = checkpoint.latest(path)
+    if newest is not None:
+        return newest
+    if errors:
+        raise checkpoint.CheckpointError("; ".join(errors))
+    raise UsageError(f"{path} holds no agent yet: train it first")
+
+
+def load_learner_state(target: str) -> StateDict:
+    """Return the state of the learner that made an agent, from the agent's checkpoint. Raises as `locate` does.
+
+    An agent's folder has it under "export"; a whole-state checkpoint has all of it.
+    """
+    found = locate(target)
+    loaded = read_checkpoint(found.folder)
+    if whole_state.is_whole_state(loaded):
+        with as_usage_error(loaded.path):
+            return whole_state.learner_state(loaded, found.run.scenario())
+    state = loaded.state.get("export", {})
+    return StateDict(loaded.tensors, state if isinstance(state, dict) else {})
+
+
+def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
+    """Return the agent of a checkpoint that `read_agent` returned, for the roles of its training.
+
+    Raises UsageError where it does not fit.
+    """
+    factory = agent_registry.load(scenario.agent)
+    envs = make.make(scenario.world, 1, scenario.params)
+    saved = StateDict(loaded.tensors, loaded.state)
+    with as_usage_error(loaded.path):
+        agent: Agent
+        device = device_of(scenario.device)
+        if scenario.policies:
+            policies = seats_of(envs.world, scenario.policies)
+            agents: dict[str, Agent] = {}
+            for name, part in split(saved, list(policies)).items():
+                view = AgentSubsetView(envs, policies[name], LockstepScheduler(envs))
+                agents[name] = factory.load(scenario.config, view.world, part, device=device)
+            agent = MultiPolicyAgent(agents, policies)
+        else:
+            alone = scenario.opponent is None and scenario.league is None
+            seat = envs if alone else OpponentsWrapper(envs, [], role=scenario.role)
+            agent = factory.load(scenario.config, seat.world, saved, device=device)
+    envs.close()
+    setattr(agent, "chosen_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
+    return agent

@@ -1,0 +1,196 @@
+"""What a scenario is made into: its learner at its worlds, the agent that was kept, and their opponents."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gymnasium.spaces import Discrete
+
+from rl_lab.adapters import make as batch
+from rl_lab.core import agent_registry
+from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.errors import UsageError
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.world import Array
+from rl_lab.evaluation.action_modes import NAMES, compared, differ, modes_of, opponents_mode
+from rl_lab.evaluation.evaluate import Evaluation, evaluate
+from rl_lab.experiments.agent_loading import device_of
+from rl_lab.experiments.frozen_agent import frozen_agent
+from rl_lab.experiments.multiagent_config import seats_of
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.league.joint_envs import JointEnvs
+from rl_lab.league.league import League
+from rl_lab.league.opponents import LeagueOpponents
+from rl_lab.multiagent.match_runner import seat_rotation
+from rl_lab.multiagent.multi_policy import MultiPolicyLearner
+from rl_lab.multiagent.opponent_mixture import OpponentMixture
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
+
+_APART = 2**20  # between the numbers of the first worlds of a league's learners
+
+
+class TrainingEnvs(Protocol):
+    """The methods of a learner's environments that a training uses."""
+
+    @property
+    def world(self) -> EnvSpec: ...  # noqa: D102
+    def snapshot(self) -> dict[str, Array]: ...  # noqa: D102
+    def restore(self, snapshot: dict[str, Array]) -> None: ...  # noqa: D102
+    def drain_log(self) -> dict[str, float]: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
+    """Return the scenario's learner over its worlds, at its start. Raises UsageError where they do not go together."""
+    factory = agent_registry.load(scenario.agent)
+    if not hasattr(factory, "learner"):
+        evaluate_scenario = f"rl-lab evaluate {scenario.agent} world={scenario.world}"
+        raise UsageError(f"agent {scenario.agent} does not learn; measure it with: {evaluate_scenario}")
+    import torch
+
+    # The only place where torch's threads are set. The engine sets its own for each batch.
+    torch.set_num_threads(scenario.threads)
+    try:
+        device = device_of(scenario.device)
+
+        def make(view: BatchedEnv, budget: int, seed: int) -> Learner:
+            learner: Learner = factory.learner(scenario.config, view, budget=budget, seed=seed, device=device)
+            return learner
+
+        if scenario.league is not None:
+            return _make_league(scenario, make, device)
+        envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
+        if scenario.opponent is not None:
+            opponents = _opponents(scenario.opponent, envs.world)
+            envs = OpponentsWrapper(envs, opponents, role=scenario.role, seed=scenario.seed)
+        if scenario.policies:
+            policies = seats_of(envs.world, scenario.policies)
+            return MultiPolicyLearner(envs, policies, make, budget=scenario.budget, seed=scenario.seed), envs
+        return make(envs, scenario.budget, scenario.seed), envs
+    except MemoryError as error:
+        raise UsageError(f"worlds, n_steps or buffer_size are too large for this machine: {error}") from error
+    except RuntimeError as error:  # torch's, for tensors that cannot be
+        if not re.search("alloc|memory|too large|overflow", str(error)):
+            raise
+        raise UsageError(f"this machine cannot hold it: {str(error).partition(chr(10))[0]}") from error
+    except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
+        said = str(error).partition("\n")[0] or f"the agent cannot be made: {type(error).__name__}{_place(error)}"
+        raise UsageError(said) from error
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error that says nothing was raised, in parentheses."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+def _make_league(
+    scenario: Scenario, make: Callable[[BatchedEnv, int, int], Learner], device: str
+) -> tuple[Learner, TrainingEnvs]:
+    config = scenario.league
+    assert config is not None
+    whole = batch.make(scenario.world, 1, scenario.params)
+    if not isinstance(whole.world.action, Discrete) or scenario.worlds > _APART:
+        raise ValueError(f"league: needs discrete actions, and at most {_APART:,} worlds")
+    validate_multiagent, names = OpponentsWrapper(whole, []).world, list(config.learners())
+    views: dict[str, OpponentsWrapper] = {}
+
+    def make_envs(index: int, opponents: LeagueOpponents) -> OpponentsWrapper:
+        # Some of them move at a time, and threads would be in each other's way.
+        envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed, threads=1)
+        view = views[names[index]] = OpponentsWrapper(
+            envs, opponents, seed=scenario.seed, random_opening_moves=config.random_opening_moves
+        )
+        view.seed(scenario.seed, index * _APART)  # no two learners' worlds draw alike
+        return view
+
+    def load(saved: StateDict) -> Agent:
+        agent: Agent = agent_registry.load(scenario.agent).load(
+            scenario.config, validate_multiagent, saved, device=device
+        )
+        return agent
+
+    def anchors() -> list[Agent]:
+        return [_make_agent(node, whole.world) for node in config.anchors]
+
+    named: dict[str, Any] = {"settings": scenario.config, "budget": scenario.budget, "seed": scenario.seed}
+    return League(config, make, load, make_envs, anchors, **named), JointEnvs(views)
+
+
+def evaluate_scenario(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
+    """Evaluate an agent as a scenario says: its episodes, on the evaluation seeds.
+
+    Where greedy and sampled actions may differ and `evaluation.actions` does not say which, both are measured: the
+    summary is of those by which the agent was chosen, and has a few figures of the others under "other". The
+    opponent plays both times in the same mode.
+    """
+    config = scenario.evaluation
+    modes = modes_of(agent, config.actions, deterministic=config.deterministic)
+    evaluations = [
+        evaluate(
+            agent,
+            scenario.world,
+            scenario.params,
+            episodes=config.episodes,
+            opponent=make_opponent(scenario),
+            role=scenario.role,
+            deterministic=deterministic,
+            opponent_deterministic=opponents_mode(modes),
+            progress=watch,
+        )
+        for deterministic in modes
+    ]
+    reported = evaluations[0]
+    if differ(agent):
+        reported.summary["actions"] = NAMES[modes[0]]
+    if len(evaluations) > 1:
+        reported.summary["other"] = compared(*evaluations)
+    return reported
+
+
+def opponent_of(scenario: Scenario, world: EnvSpec) -> Agent | None:
+    """Return the scenario's opponent, made for this world; None without one. Raises ValueError where it cannot be.
+
+    In a league, it is the last of the anchors, against which its agent is evaluated where no other opponent is named.
+    """
+    judges = evaluation_opponents(scenario, world)
+    return judges[-1] if judges else None
+
+
+def evaluation_opponents(scenario: Scenario, world: EnvSpec) -> list[Agent]:
+    """Return the opponents of evaluations during training: the scenario's opponent, or else a league's anchors."""
+    if scenario.opponent is not None:
+        return [_make_agent(scenario.opponent, world)]
+    return [_make_agent(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
+
+
+def _opponents(node: dict[str, Any], world: EnvSpec) -> OpponentMixture:
+    """Return the mixture of opponents that a learner plays against, from the scenario's `opponent`."""
+    return frozen_agent(node).opponents(world) if "path" in node else OpponentMixture([_make_agent(node, world)])
+
+
+def _make_agent(node: dict[str, Any], world: EnvSpec) -> Agent:
+    if "path" in node:
+        return frozen_agent(node).agent(world)
+    factory: Any = agent_registry.load(node["name"])
+    agent: Agent = factory.make(factory.Config(**{key: v for key, v in node.items() if key != "name"}), world)
+    return agent
+
+
+def make_opponent(scenario: Scenario) -> Agent | None:
+    """Return the scenario's opponent, if it has one. Raises UsageError where it cannot play this world."""
+    if scenario.opponent is None and (scenario.league is None or not scenario.league.anchors):
+        return None
+    envs = batch.make(scenario.world, 1, scenario.params)
+    try:
+        if len(envs.world.agents) == 1:
+            raise ValueError(f"{envs.world.name} has one agent, which cannot have an opponent")
+        seat_rotation(envs.world, scenario.role)
+        return opponent_of(scenario, envs.world)
+    except ValueError as error:
+        raise UsageError(f"opponent: {error}") from None
+    finally:
+        envs.close()

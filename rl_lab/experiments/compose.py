@@ -1,0 +1,40 @@
+"""Scenarios ready to run: parsed from a recipe and overrides, and with the content of a trained opponent looked up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rl_lab.core.checkpoint import CheckpointError
+from rl_lab.core.errors import UsageError
+from rl_lab.experiments.frozen_agent import FrozenAgentRef
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.scenario_parsing import parse
+from rl_lab.experiments.scenario_yaml import ScenarioError
+
+
+def target_of(overrides: Sequence[str]) -> str:
+    """Return the scenario that overrides without one mean: that of the world which the last of them names.
+
+    Where none names a world, it is the first override, and there is no such scenario.
+    """
+    worlds = [value for key, _, value in (line.partition("=") for line in overrides) if key == "world"]
+    return worlds[-1] if worlds else overrides[0]
+
+
+def compose(target: Any, overrides: Iterable[str] = ()) -> Scenario:
+    """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
+
+    Arguments and errors are those of `scenario_parsing.parse`. A trained opponent has the hash of its content: that
+    which the recipe gives, or that of the present content. Raises ScenarioError where there is no such agent.
+    """
+    scenario = parse(target, overrides)
+    opponent = scenario.opponent
+    if opponent is None or "path" not in opponent or opponent["sha256"]:
+        return scenario
+    try:
+        opponent = dataclasses.asdict(FrozenAgentRef(**opponent).with_content_hash())
+    except (UsageError, CheckpointError) as error:
+        raise ScenarioError(f"{target}: opponent: {error}") from None
+    return dataclasses.replace(scenario, opponent=opponent)

@@ -1,0 +1,116 @@
+"""Trained agents that stay as they are: named by a path, identified by a hash of their content, loaded as agents."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from rl_lab.adapters import make
+from rl_lab.core import checkpoint
+from rl_lab.core.agent import Agent
+from rl_lab.core.checkpoint import Tensors
+from rl_lab.core.errors import UsageError
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.experiments.agent_loading import build_agent, read_agent
+from rl_lab.experiments.checkpoint_lookup import locate, step_number
+from rl_lab.experiments.multiagent_config import AgentReference
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.league.average_policy import AveragePolicyAgent
+from rl_lab.league.batched_policies import SequentialPolicies, layers_of, stack_policies
+from rl_lab.league.opponents import opponents_of
+from rl_lab.league.snapshots import FOLDER, content_hash
+from rl_lab.multiagent.opponent_mixture import OpponentMixture
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenAgentRef(AgentReference):
+    """A trained agent, or the average policy of a league's snapshots."""
+
+    def with_content_hash(self) -> FrozenAgentRef:
+        """Return the reference with the SHA-256 of what decides the agent's actions: its parameters and settings.
+
+        The same agent has the same hash as an opponent and as an entrant of a tournament, and in an agent's folder and
+        a whole-state checkpoint. Raises UsageError or
+        CheckpointError where there is no such agent.
+        """
+        return dataclasses.replace(self, sha256=self._content_hash(*self._checkpoints()))
+
+    def agent(self, world: EnvSpec) -> Agent:
+        """Return the agent. Raises UsageError where its content has changed, or it was trained in another world."""
+        scenario, checkpoints = self._load_verified(world)
+        return self._sampling(world, scenario, checkpoints) if self.average else build_agent(checkpoints[0], scenario)
+
+    def sampling_agent(self, world: EnvSpec) -> AveragePolicyAgent:
+        """Return the agent so that it samples its actions. Raises as `agent`, and where it has no probabilities."""
+        return self._sampling(world, *self._load_verified(world))
+
+    def opponents(self, world: EnvSpec) -> OpponentMixture:
+        """Return the agent as a learner's opponent, which samples its actions. Raises as `agent`."""
+        scenario, checkpoints = self._load_verified(world)
+        if scenario.policies:
+            return OpponentMixture([build_agent(checkpoints[0], scenario)])
+        return opponents_of(self._sampling(world, scenario, checkpoints))
+
+    def _checkpoints(self) -> tuple[Scenario, list[checkpoint.Checkpoint]]:
+        """Return the scenario of the agent's training, and its checkpoint or those of a league's snapshots."""
+        found = locate(self.path)
+        scenario = dataclasses.replace(found.run.scenario(), device="cpu")
+        if not self.average:
+            return scenario, [read_agent(found.folder, scenario)]
+        folder = found.run.path / FOLDER / "main" if found.folder == found.run.agent else found.folder
+        found_at = {step_number(file.parent.name[5:]): file.parent for file in folder.glob("step-*/manifest.json")}
+        snapshots = {step: place for step, place in found_at.items() if step is not None}
+        if not snapshots:
+            raise UsageError(f"{self.path} has no average: no league has frozen anything in {folder}")
+        return scenario, [read_agent(place, scenario) for _, place in sorted(snapshots.items())]
+
+    def _content_hash(self, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]) -> str:
+        parts = [scenario.agent, repr(scenario.config), repr(scenario.policies), str(self.average)]
+        parts += [content_hash(_deciding_tensors(each.tensors)) for each in checkpoints]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def _load_verified(self, world: EnvSpec) -> tuple[Scenario, list[checkpoint.Checkpoint]]:
+        scenario, checkpoints = self._checkpoints()
+        if self.sha256 and (now := self._content_hash(scenario, checkpoints)) != self.sha256:
+            raise UsageError(
+                f"{self.path} is not the agent that it was: SHA-256 {now[:12]}..., not {self.sha256[:12]}..."
+            )
+        if not make.is_world(scenario.world, world):
+            raise UsageError(f"{self.path} was trained in {scenario.world}, not in {world.name}")
+        return scenario, checkpoints
+
+    def _sampling(
+        self, world: EnvSpec, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]
+    ) -> AveragePolicyAgent:
+        name = f"{scenario.agent}-average" if self.average else scenario.agent
+        layers = [own for each in checkpoints if (own := layers_of(each.tensors, scenario.config, world)) is not None]
+        if len(layers) == len(checkpoints):
+            return AveragePolicyAgent(name, stack_policies(scenario.config.activation, layers), len(checkpoints))
+        agents = [build_agent(each, scenario) for each in checkpoints]
+        if not all(hasattr(agent, "probabilities") for agent in agents):
+            raise UsageError(f"{self.path}: {name} does not tell how likely its actions are")
+        return AveragePolicyAgent(name, SequentialPolicies(agents), len(checkpoints))
+
+
+def frozen_agent(node: dict[str, Any]) -> FrozenAgentRef:
+    """Return the reference that a scenario's mapping of an opponent describes."""
+    return FrozenAgentRef(str(node["path"]), bool(node["average"]), str(node["sha256"]))
+
+
+def _deciding_tensors(tensors: Mapping[str, Tensors]) -> Mapping[str, Tensors]:
+    """Return the tensors that decide an agent's actions: parameters of policies, and statistics of observations.
+
+    What else a checkpoint has depends on where the agent is kept: the optimizer's moments, for example. An agent of
+    another kind, without a policy under that name, is taken as a whole.
+    """
+    deciding: dict[str, Tensors] = {}
+    for member, arrays in tensors.items():
+        kind = member.rpartition(".")[2]  # NAME.policy, where several policies are trained
+        if kind == "policy":
+            deciding[member] = arrays
+        elif kind == "normalizer":  # the statistics of rewards are of no matter
+            named = {name.removeprefix("observation_"): array for name, array in arrays.items()}
+            deciding[member] = {name: named[name] for name in ("mean", "var") if name in named}
+    return deciding if any(member.rpartition(".")[2] == "policy" for member in deciding) else tensors

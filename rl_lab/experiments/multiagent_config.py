@@ -1,0 +1,178 @@
+"""Parse which agents of a world a scenario trains: its opponent, its learner's role, its policies and its league."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, cast
+
+from rl_lab.core import agent_registry
+from rl_lab.core.errors import nearest
+from rl_lab.experiments.run_folders import is_named
+from rl_lab.experiments.scenario_yaml import ScenarioError, explain
+from rl_lab.league.config import MOST, RANGES, RENAMED, ROLES, LeagueConfig
+from rl_lab.league.matchmaking import SELECTIONS
+
+_POLICY = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # a checkpoint's members begin with it
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentReference:
+    """A trained agent, or the average policy of a league's snapshots."""
+
+    path: str  # as for `checkpoint_lookup.locate`
+    average: bool = False
+    sha256: str = ""  # of the agent's content; empty before the agent has been looked up
+
+
+def parse_multiagent(
+    target: str, recipe: dict[str, Any], overrides: list[Any]
+) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """Return the scenario's opponent, policies and league by key, the rest of the recipe, and the other overrides."""
+    opponent, overrides = _parse_opponent(target, recipe.get("opponent"), overrides)
+    policies, overrides = _parse_policies(target, recipe.get("policies") or {}, overrides)
+    league, overrides = _parse_league(target, recipe.get("league"), overrides)
+    chosen = {"opponent": opponent, "policies": policies, "league": league}
+    return chosen, {key: value for key, value in recipe.items() if key not in chosen}, overrides
+
+
+def _parse_opponent(target: str, node: Any, given: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
+    """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
+    own = [o for o in given if o.key_or_group.partition(".")[0] == "opponent"]
+    node = _parse_agent_ref(node) if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
+    for override in own:
+        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
+        if not key:
+            node = dict(value) if isinstance(value, dict) else _parse_agent_ref(str(value)) if value else None
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"{override.input_line}: say which opponent first: opponent=NAME")
+        else:
+            # The hash was of the agent before this override; the new agent is hashed when it is resolved.
+            node = {k: v for k, v in node.items() if k != "sha256"} | {key: value}
+    others = [o for o in given if o not in own]
+    if isinstance(node, dict) and "path" in node:
+        return _typed(target, "opponent", AgentReference, node), others
+    return (None if node is None else _untrained(target, "opponent", node)), others
+
+
+def _parse_agent_ref(text: str) -> dict[str, Any]:
+    """Return an opponent by its name, or by what names a run or a checkpoint: see `checkpoint_lookup.locate`."""
+    trained = text not in agent_registry.names() and ("/" in text or is_named(text))
+    return {"path" if trained else "name": text}
+
+
+def _untrained(target: str, key: str, node: Any) -> dict[str, Any]:
+    """Return an agent that needs no training, its name and all its hyperparameters, as a recipe's `key` gives it."""
+    node = {"name": node} if isinstance(node, str) else node
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise ScenarioError(f"{target}: {key} is {node!r}; expected an agent's name, or a mapping with one")
+    name, node = node["name"], {k: v for k, v in node.items() if k != "name"}
+    if name not in agent_registry.names():
+        raise ScenarioError(f"{target}: {key}: no agent {name!r}; {nearest(name, agent_registry.names())}")
+    if agent_registry.learns(name):
+        raise ScenarioError(f"{target}: {key} {name} would have to be trained first; take one that needs no training")
+    return {"name": name, **_typed(target, key, agent_registry.load(name).Config, node)}
+
+
+def _typed(target: str, key: str, config: type, node: dict[str, Any]) -> dict[str, Any]:
+    """Return all fields of a dataclass, those given with their types checked."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [f.name for f in dataclasses.fields(config)]
+    for field in node:
+        if field not in known:
+            raise ScenarioError(f"{target}: unknown key '{key}.{field}'; {nearest(str(field), known)}")
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config), node)))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ScenarioError(f"{target}: {key}: {explain(error)}") from None
+
+
+def _parse_league(target: str, node: Any, given: list[Any]) -> tuple[LeagueConfig | None, list[Any]]:
+    """Return the league's settings, from the recipe and its overrides, and the other overrides."""
+    own = [o for o in given if o.key_or_group.partition(".")[0] == "league"]
+    others = [o for o in given if o not in own]
+    for override in own:
+        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
+        if not key:
+            node = value
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"{override.input_line}: {target} has no league; begin with league={{}}")
+        else:
+            inner, _, count = key.partition(".")
+            whole = node.get(inner, {}) if count else None
+            node = {**node, inner: {**whole, count: value} if isinstance(whole, dict) else value}
+    if node is None:
+        return None, others
+    if not isinstance(node, dict):
+        raise ScenarioError(f"{target}: league is {node!r}; expected keys such as selection, members, anchors")
+    for key in node:
+        if key in RENAMED:
+            raise ScenarioError(f"{target}: unknown key 'league.{key}'; did you mean {RENAMED[key]!r}?")
+    values = _typed(target, "league", LeagueConfig, {k: v for k, v in node.items() if k not in ("members", "anchors")})
+    members, anchors = node.get("members", {"main": 1}), node.get("anchors", [])
+    for role in members if isinstance(members, dict) else ():
+        if role not in ROLES:
+            raise ScenarioError(f"{target}: unknown key 'league.members.{role}'; {nearest(str(role), ROLES)}")
+    counts: list[Any] = list(members.values()) if isinstance(members, dict) else [None]
+    if not all(type(n) is int and 0 <= n <= MOST for n in counts) or not 0 < sum(counts) <= MOST:
+        raise ScenarioError(f"{target}: league.members is a mapping of roles to how many, {MOST} at most in all")
+    if not members.get("main"):
+        raise ScenarioError(f"{target}: league.members: there is no main agent, which the exploiters play against")
+    if not isinstance(anchors, list):
+        raise ScenarioError(f"{target}: league.anchors is {anchors!r}; expected a list of agents")
+    values |= {"members": dict(members), "anchors": [_untrained(target, "league.anchors", a) for a in anchors]}
+    config = LeagueConfig(**values)
+    if config.selection not in SELECTIONS:
+        chosen = nearest(config.selection, SELECTIONS)
+        raise ScenarioError(f"{target}: league.selection={config.selection!r}; {chosen}")
+    for key, (low, high) in RANGES.items():
+        if not low <= getattr(config, key) <= high:
+            raise ScenarioError(f"{target}: league.{key}={getattr(config, key)}: expected {low} to {high}")
+    if config.self_play + config.lost_to_share > 1:
+        raise ScenarioError(
+            f"{target}: the shares league.self_play and league.lost_to_share must not exceed 1 together"
+        )
+    return config, others
+
+
+def _parse_policies(target: str, node: Any, given: list[Any]) -> tuple[dict[str, list[str]], list[Any]]:
+    """Return each policy's members, from the recipe or an override, and the other overrides."""
+    own = [o for o in given if o.key_or_group == "policies"]
+    node = own[-1].value() if own else node
+    sound = isinstance(node, dict) and all(
+        _POLICY.fullmatch(str(name))
+        and isinstance(members, list)
+        and members
+        and all(isinstance(m, str) for m in members)
+        for name, members in node.items()
+    )
+    if not sound:
+        wrong = [str(name) for name in node if not _POLICY.fullmatch(str(name))] if isinstance(node, dict) else []
+        if wrong:  # it names files of checkpoints, where a file system may not tell "A" from "a"
+            raise ScenarioError(f"{target}: policies: {wrong[0]!r:.60} is no name: use a-z, 0-9 and _, 40 at most")
+        raise ScenarioError(f"{target}: policies is a mapping of a policy's name to a list of agents or roles")
+    policies = {str(name): [str(m) for m in members] for name, members in node.items()}
+    return policies, [o for o in given if o not in own]
+
+
+def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
+    """Return each policy's seats; ValueError unless every seat belongs to exactly one."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, members in policies.items():
+        seats: list[int] = []
+        for member in members:
+            if member in world.agents:
+                seats.append(world.agents.index(member))
+            elif member in world.roles:
+                seats += world.roles[member]
+            else:
+                known = [*world.roles, *world.agents]
+                raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, known)}")
+        found[name] = tuple(sorted(seats))
+    taken = sorted(seat for seats in found.values() for seat in seats)
+    if taken != list(range(len(world.agents))):
+        doubtful = [a for k, a in enumerate(world.agents) if taken.count(k) != 1]
+        raise ValueError(f"{doubtful[0]} needs exactly one policy" if doubtful else "seats are wrong")
+    return found

@@ -1,0 +1,267 @@
+"""The folder of a run: the paths of its files, and how it is created, locked and found."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core import checkpoint, lock
+from rl_lab.core.errors import UsageError, nearest, only_match
+from rl_lab.core.files import atomic_write_bytes, clear
+from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.experiments.run_folders import RUNS, run_folders
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.scenario_parsing import parse
+from rl_lab.experiments.scenario_yaml import ScenarioError
+
+_MAX_SETTINGS_LENGTH = 80  # the most characters of a folder's name for settings
+_TEMPORARY_FILE = re.compile(r"(config\.yaml|run\.json)\.[0-9a-f]{8}\.partial|" + re.escape(lock.NAME))
+_MAX_JSON_BYTES = 2**24  # larger files are not read
+_PACKAGES = "rl-lab numpy numba gymnasium stable-baselines3 torch hydra-core".split()
+
+
+class RunError(UsageError):
+    """The folder is not a run, or cannot become one; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths of one run's files; docs/commands.md ("A run folder") lists them."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of whole-state checkpoints, one folder for each step."""
+        return self.path / "checkpoints"
+
+    @property
+    def agent(self) -> Path:
+        """The folder of the best agent, which has one checkpoint."""
+        return self.path / "agent"
+
+    @property
+    def metrics(self) -> Path:
+        """The file with one JSON object a line, without times: it is the same for every run of the same seed."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def videos(self) -> Path:
+        """The folder of the videos of the best, median and worst evaluated episode."""
+        return self.path / "videos"
+
+    def evaluation(self, step: int) -> Path:
+        """Return the folder of the evaluation of the agent of this step."""
+        return self.path / "evaluations" / str(step)
+
+    def scenario(self) -> Scenario:
+        """Return the scenario of config.yaml; RunError where it cannot be read."""
+        try:
+            return parse(str(self.path / "config.yaml"))
+        except ScenarioError as error:
+            raise RunError(str(error)) from None
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the newest evaluation's summary, None before the first."""
+        files = [f for f in self.path.glob("evaluations/*/summary.json") if f.is_file()]
+        files.sort(key=lambda f: f.stat().st_mtime)
+        return _read_object(files[-1]) if files else None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the content of run.json, or {} where it cannot be read, so that `list runs` lists all other runs."""
+        return _read_object(self.path / "run.json") or {}
+
+
+def _read_object(file: Path) -> dict[str, Any] | None:
+    try:
+        return of_kind(read_json(file, _MAX_JSON_BYTES), "it", dict)
+    except (OSError, ValueError):
+        return None
+
+
+def create(scenario: Scenario, command: list[str]) -> Run:
+    """Create the folder of a new run with its run.json and config.yaml. Raises as `new_run`."""
+    with new_run(scenario, command) as run:
+        return run
+
+
+@contextmanager
+def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
+    """Create the folder of a new run with its run.json and config.yaml, lock it while the block runs, and yield it.
+
+    Raises RunError for a folder that is not empty or cannot be written, lock.InUseError for one that is locked.
+    """
+    stem = f"{run_label(scenario)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = RUNS / stem if scenario.run_dir is None else Path(scenario.run_dir)
+    with ExitStack() as stack:
+        try:
+            if scenario.run_dir is None:
+                path = lock.fresh(RUNS, stem)
+            else:
+                _require_free(path, scenario)
+                path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.locked(path, f"run {path}"))
+            _require_free(path, scenario)  # another process may have written there before the lock was taken
+            clear(path)
+            atomic_write_bytes(path / "config.yaml", _config_yaml(scenario, path).encode())
+            _write_run_json(Run(path), scenario, command)
+        except UsageError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"cannot write run_dir {path}: {reason}; choose another with run_dir=PATH") from None
+        yield Run(path)
+
+
+@contextmanager
+def locked_run(run: Run) -> Iterator[Scenario]:
+    """Lock the folder of a run while the block runs, and yield its scenario.
+
+    Temporary files are deleted, and a missing run.json is written. Raises as `Run.scenario`, and lock.InUseError for a
+    run that is locked.
+    """
+    with lock.locked(run.path, f"run {run.path}"):
+        scenario = run.scenario()
+        for folder in (run.path, run.videos, *run.path.glob("evaluations/*")):
+            clear(folder)
+        if not (run.path / "run.json").exists():
+            _write_run_json(run, scenario, sys.argv)
+        yield scenario
+
+
+def _require_free(path: Path, scenario: Scenario) -> None:
+    """Raise RunError unless a run can start in this folder: it is empty, or the same run was killed at its start."""
+    if not path.exists():
+        return
+    file_names = {"file"}
+    if path.is_dir():
+        file_names = {file.name for file in path.iterdir() if not _TEMPORARY_FILE.fullmatch(file.name)}
+    if not file_names or (
+        file_names == {"config.yaml"} and (path / "config.yaml").read_bytes() == _config_yaml(scenario, path).encode()
+    ):
+        return
+    can_resume = file_names == {"config.yaml"} or {"config.yaml", "run.json"} <= file_names
+    hint = f"; continue with: rl-lab resume {shell_quoted(path)}" if can_resume else ""
+    raise RunError(f"run_dir {path} is not empty{hint}")
+
+
+def _config_yaml(scenario: Scenario, path: Path) -> str:
+    from omegaconf import OmegaConf
+
+    config = scenario.as_config()
+    if "file" in config["world"]:  # the file of a user's own world, relative to the run's folder
+        config["world"]["file"] = os.path.relpath(config["world"]["file"], path.resolve())
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def _write_run_json(run: Run, scenario: Scenario, command: list[str]) -> None:
+    """Write run.json. It is written last, because a folder with it is taken for a run."""
+    metadata = {
+        "scenario": scenario.name,
+        "world": scenario.world,
+        "agent": scenario.agent,
+        "seed": scenario.seed,
+        "settings": scenario.settings,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command,
+        "git_commit": _commit(),
+        "versions": versions() | {"python": platform.python_version()},
+        "host": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+    }
+    atomic_write_bytes(run.path / "run.json", (json.dumps(metadata, indent=2) + "\n").encode())
+
+
+def run_label(scenario: Scenario) -> str:
+    """Return scenario, agent, settings and seed as part of a folder's name: letters, digits, - _ and . only."""
+    settings = "-".join(f"{key.rpartition('.')[2]}_{value}" for key, value in scenario.settings.items())
+    settings = re.sub(r"[^A-Za-z0-9._-]+", "_", settings)[:_MAX_SETTINGS_LENGTH].strip("._-")
+    return "-".join(filter(None, (scenario.name, scenario.agent, settings, f"s{scenario.seed}")))
+
+
+def shell_quoted(path: Path) -> str:
+    """Return a path as a word for a shell; one that begins with a hyphen gets ./ before it."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+
+
+def find(path: str, *, unfinished: bool = False) -> Run:
+    """Return the run of this folder, or the only one in runs/ whose name begins with `path`.
+
+    With `unfinished`, a folder that has only a config.yaml is accepted: the run was killed while it started.
+
+    Raises RunError for a folder that is not a run and where no name begins with `path`, UsageError where several do.
+    """
+    folder = Path(path)
+    try:
+        has_run_json, has_config = (folder / "run.json").is_file(), (folder / "config.yaml").is_file()
+        if has_config and not (folder / "run.json").exists() and not unfinished:
+            hint = f"rl-lab resume {shell_quoted(folder)}"
+            raise RunError(f"{path} has no run.json: the run was killed while it started; continue with: {hint}")
+        if has_config and (has_run_json or not (folder / "run.json").exists()):
+            return _without_links(Run(folder))
+        is_folder = folder.is_dir()
+    except RunError:
+        raise
+    except (OSError, ValueError) as error:  # not a valid path
+        raise RunError(f"no run {path[:80]}: {getattr(error, 'strerror', None) or error}") from None
+    if is_folder:
+        raise RunError(f"{path} is not a run: it has no run.json and config.yaml")
+    match = only_match(path, [run.path for run in list_runs()]) if folder.name == path else None
+    if match is not None:
+        return _without_links(Run(match))
+    raise RunError(f"no run {path}; {nearest(path, (str(run.path) for run in list_runs()))}")
+
+
+def _without_links(run: Run) -> Run:
+    """Return the run. Raises RunError for a link in it: files outside the folder could be changed through it."""
+    for place, folders, files in os.walk(run.path):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(place, name)):
+                raise RunError(f"{os.path.join(place, name)} is a symbolic link, which a run's folder must not contain")
+    return run
+
+
+def list_runs(folder: Path = RUNS) -> list[Run]:
+    """Return the runs in a folder, oldest first."""
+    return [Run(path) for path in run_folders(folder)]
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that a run's result depends on, None where one is missing."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def load_latest(run: Run) -> checkpoint.Checkpoint | None:
+    """Return the newest valid checkpoint, or None; print to stderr which newer ones are damaged, and how."""
+    newest, errors = checkpoint.latest(run.checkpoints)
+    for reason in errors:
+        print(f"skipped a damaged checkpoint: {reason}", file=sys.stderr)
+    if errors and newest is not None:
+        print(f"continuing from {newest.path.name}", file=sys.stderr)
+    return newest

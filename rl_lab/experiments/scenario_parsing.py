@@ -1,0 +1,119 @@
+"""Scenarios: a YAML recipe and command-line overrides become one frozen, typed object.
+
+Config is data. Names resolve to files in envs/ and agents/ only; unknown keys, `_target_` and resolver calls are
+refused, so a scenario from a stranger can be run without reading it first.
+
+The order is: parse (recipe and overrides, plain data), compose (typed values, by Hydra), validate. `compose.compose`
+adds the last step, which looks up a trained opponent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rl_lab.core import agent_registry
+from rl_lab.core.errors import UsageError, nearest
+from rl_lab.engine import user_code
+from rl_lab.experiments.multiagent_config import parse_multiagent
+from rl_lab.experiments.overrides import parse_overrides
+from rl_lab.experiments.scenario import Expectation, Scenario
+from rl_lab.experiments.scenario_schema import compose_typed
+from rl_lab.experiments.scenario_validation import validate
+from rl_lab.experiments.scenario_yaml import ScenarioError, is_world, recipe_of
+
+PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned` may set for one agent
+
+
+def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
+    """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
+
+    From Python, `target` may be the class or function that makes an environment, too. Code that the target or an
+    override names may run from then on; code that a file names only if it is trusted, see `user_code`.
+
+    Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
+    the wrong type or range, malformed YAML. A trained opponent is a path: `experiments.compose` looks it up.
+    """
+    target = target if isinstance(target, str) else user_code.reference(target)
+    lines = tuple(lines)
+    overrides = parse_overrides(lines)
+    multiagent, recipe, overrides = parse_multiagent(target, recipe_of(target), overrides)
+    is_typed = is_world(target) or any(override.key_or_group == "world" for override in overrides)
+    world, overrides = _named_node(target, "world", recipe.pop("world", None), overrides)
+    agent, overrides = _named_node(target, "agent", recipe.pop("agent", None), overrides)
+    agent, recipe = _tuned(target, {"name": "ppo", **agent}, recipe)
+    if not world.get("name"):
+        raise ScenarioError(f"{target}: names no world; add world=NAME")
+    world, code = _world_code(target, world, is_typed)
+    expect = _expectations(target, recipe.pop("expect", {}))
+    values = compose_typed(target, world, agent, recipe, overrides)
+    params, config = values.pop("world"), values.pop("agent")
+    return validate(
+        Scenario(
+            world=world["name"],
+            params=params,
+            agent=agent["name"],
+            config=config,
+            expect=expect,
+            code=code,
+            overrides=lines,
+            **multiagent,
+            **values,
+        )
+    )
+
+
+def _named_node(target: str, key: str, node: Any, overrides: list[Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Return the recipe's world or agent, a mapping with a name, and the overrides but those that name another one."""
+    name = node.get("name", "") if isinstance(node, dict) else node
+    if not isinstance(name, str | None):
+        raise ScenarioError(f"{target}: {key} is {node!r}; expected a name, or a mapping with one")
+    node = {"name": node} if isinstance(node, str) else dict(node or {})
+    if node.get("name", "") is None:  # name: null is the same as no name
+        del node["name"]
+    typed = [override for override in overrides if override.key_or_group == key]
+    if typed and (name := str(typed[-1].value())) != node.get("name"):
+        node = {"name": name}  # parameters and hyperparameters were those of the other one
+    return node, [override for override in overrides if override.key_or_group != key]
+
+
+def _tuned(target: str, agent: dict[str, Any], recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the agent with the hyperparameters that the recipe has for it, and the recipe with its own keys."""
+    tuned = recipe.get("tuned") or {}
+    if not isinstance(tuned, dict) or not isinstance(tuned.get(agent["name"], {}), dict):
+        raise ScenarioError(f"{target}: tuned is a mapping of an agent to its hyperparameters")
+    for name in tuned:
+        if name not in agent_registry.names():
+            raise ScenarioError(f"{target}: tuned: no agent {name!r}; {nearest(str(name), agent_registry.names())}")
+    own = dict(tuned.get(agent["name"], {}))
+    # An agent may want another batch or budget than the scenario's first.
+    per_agent = {key: own.pop(key) for key in PER_AGENT if key in own}
+    return {**own, **agent}, {key: value for key, value in recipe.items() if key != "tuned"} | per_agent
+
+
+def _world_code(target: str, world: dict[str, Any], is_typed: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the world by its short name, and what is recorded of the user's code that it is, None for the lab's."""
+    record = {key: world[key] for key in user_code.RECORDED if key in world}
+    name, world = world["name"], {key: value for key, value in world.items() if key not in record}
+    try:
+        code = user_code.name_typed(name) if is_typed else user_code.name_recorded(name, record, target)
+    except UsageError as error:
+        raise ScenarioError(str(error)) from None
+    return (world, None) if code is None else ({**world, "name": code.world}, code.record())
+
+
+def _expectations(target: str, node: Any) -> dict[str, Expectation]:
+    for agent in node if isinstance(node, dict) else ():
+        if agent not in agent_registry.names():
+            raise ScenarioError(
+                f"{target}: expect names no agent {agent!r}; {nearest(str(agent), agent_registry.names())}"
+            )
+    try:
+        if not all(math.isfinite(float(v["mean_return"])) for v in node.values()):
+            raise ValueError
+        return {str(k): Expectation(float(v["mean_return"]), str(v["source"])) for k, v in node.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        raise ScenarioError(
+            f"{target}: expect is a mapping of an agent to mean_return (a number) and source (a text)"
+        ) from None

@@ -1,0 +1,103 @@
+"""The choice of the best agent of a training: it is evaluated from time to time, on seeds of their own, and written."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import Any
+
+from rl_lab.core import checkpoint
+from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.interrupts import Interrupts
+from rl_lab.evaluation.action_modes import Measured, depends_on_mode, measured, modes_of, opponents_mode, select
+from rl_lab.evaluation.evaluate import SELECTION_SEED, evaluate, preserve_global_rng
+from rl_lab.experiments.build import TrainingEnvs, evaluation_opponents
+from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.scenario import Scenario
+
+
+class Selection:
+    """The best agent so far, its score, and how many selections have been done."""
+
+    def __init__(self, run: Run, scenario: Scenario, envs: TrainingEnvs, interrupts: Interrupts) -> None:
+        self.run, self.scenario, self.interrupts = run, scenario, interrupts
+        world = envs.world
+        opponents = evaluation_opponents(scenario, getattr(envs, "batch", envs).world)
+        self.evaluation_opponents: list[Agent | None] = [*opponents]
+        # In self-play, the mean return over all agents says nothing about their strength, so the newest agent is kept.
+        several = scenario.league is not None or (bool(scenario.policies) and len(world.roles) > 1)
+        self.is_self_play = not opponents and (bool(getattr(world, "zero_sum", False)) or several)
+        # The return in training can be compared with that of a selection only where both have the same opponents, which
+        # choose their actions in the same way. In training, a frozen agent samples its actions, and a league's learner
+        # meets the league's players. An average policy samples its actions in both.
+        opponent = scenario.opponent or {}
+        opponent_is_frozen = "path" in opponent and not opponent["average"]
+        opponent_samples_in_training = opponent_is_frozen or any(map(depends_on_mode, opponents))
+        self.training_return_is_comparable = not (
+            self.is_self_play or scenario.league is not None or opponent_samples_in_training
+        )
+        self.best_score = -math.inf
+        self.best_agent: checkpoint.Checkpoint | None = None
+        self.count = 0
+
+    def is_due(self, steps: int) -> bool:
+        """Return whether another 1/selections of the budget is done, or all of it without any selection so far."""
+        return self._due_count(steps) > self.count or (steps >= self.scenario.budget and self.best_score == -math.inf)
+
+    def measure(self, learner: Learner, training_return: float | None) -> tuple[Measured, str]:
+        """Evaluate the learner's agent, and keep it if its mean return is at least the best so far; return the result.
+
+        In self-play, the newest agent is kept. `training_return` is that of the last training episodes. The note says
+        which actions were measured. Raises Interrupted after a signal; nothing has changed then.
+        """
+        config, agent = self.scenario.evaluation, learner.agent()
+        modes = modes_of(agent, config.actions, deterministic=config.deterministic)
+
+        def measure_in(deterministic: bool) -> Measured:
+            evaluations = [
+                evaluate(
+                    agent,
+                    self.scenario.world,
+                    self.scenario.params,
+                    episodes=config.selection_episodes,
+                    opponent=opponent,
+                    role=self.scenario.role,
+                    first_seed=SELECTION_SEED,
+                    deterministic=deterministic,
+                    opponent_deterministic=opponents_mode(modes),
+                    progress=self.interrupts.check,
+                )
+                for opponent in self.evaluation_opponents or [None]
+            ]
+            return measured(deterministic, evaluations)
+
+        with preserve_global_rng(), self.interrupts.abort_after(0.0):
+            result, note = select(modes, measure_in, training_return if self.training_return_is_comparable else None)
+        self.count = self._due_count(learner.steps)
+        if self.is_self_play or result.score >= self.best_score:
+            self.best_score = result.score
+            self.best_agent = self._agent_checkpoint(learner, result)
+            self.write_best_agent()
+        return result, note + " (self-play: the newest agent is kept)" * self.is_self_play
+
+    def write_best_agent(self) -> None:
+        """Write the best agent to the agent's folder, and delete others: a killed run may have left a later one."""
+        best = self.best_agent
+        if best is None:
+            shutil.rmtree(self.run.agent, ignore_errors=True)
+            return
+        written = checkpoint.save(self.run.agent, best.step, best.tensors, best.state, keep_last=1)
+        for other in self.run.agent.glob("step-*"):
+            if other != written:
+                shutil.rmtree(other)
+
+    def _due_count(self, steps: int) -> int:
+        budget = self.scenario.budget
+        return min(steps, budget) * self.scenario.evaluation.selections // budget
+
+    def _agent_checkpoint(self, learner: Any, result: Measured) -> checkpoint.Checkpoint:
+        saved = learner.save_agent()
+        more = learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
+        state = {**saved.state, "selection_return": result.score, "export": more.state}
+        state["deterministic"] = result.deterministic
+        return checkpoint.Checkpoint(self.run.agent, learner.steps, {**saved.tensors, **more.tensors}, state)

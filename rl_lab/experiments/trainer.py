@@ -1,0 +1,283 @@
+"""The training of a run: until the budget is used, with checkpoints from which it can be resumed at any time."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rl_lab.core import checkpoint
+from rl_lab.core.agent import Learner, StateDict
+from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
+from rl_lab.core.progress import Progress
+from rl_lab.core.untrusted import number, of_kind, whole
+from rl_lab.engine import user_code
+from rl_lab.experiments import run_dir, whole_state
+from rl_lab.experiments.agent_loading import as_usage_error, load_agent
+from rl_lab.experiments.build import TrainingEnvs, evaluate_scenario, make_learner
+from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.selection import Selection
+from rl_lab.experiments.training_metrics import Metrics
+from rl_lab.experiments.training_result import Result
+from rl_lab.league.league import League
+
+__all__ = ["Interrupted", "Result", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
+COST_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
+_MAX_COPY = 2**26  # the most bytes of state that are copied before an iteration that may be aborted: some 0.01 s
+
+
+def train(
+    scenario: Scenario,
+    command: list[str],
+    progress: Progress,
+    report: Callable[[Result], None] = lambda result: None,
+) -> Result:
+    """Train from the start. Nothing is written before the learner and its environments could be made.
+
+    `report` is called with the result of the final evaluation, before videos are made.
+    """
+    user_code.refuse_while_loading()
+    with Interrupts() as interrupts:
+        with interrupts.abort_after(0.0):
+            learner, envs = make_learner(scenario)
+        with run_dir.new_run(scenario, command) as run:
+            _attach_run_dir(learner, run)
+            what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}"
+            progress.note(f"{what}, learner: {learner.backend}")
+            return _Training(run, scenario, learner, envs, interrupts, progress).run_to_budget(report)
+
+
+def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lambda result: None) -> Result:
+    """Continue from the newest valid checkpoint, or from the start without one; the result has the same bits.
+
+    `report` as in `train`.
+    """
+    with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
+        try:
+            with interrupts.abort_after(0.0):
+                training = _restored(run, scenario, interrupts, progress)
+        except Interrupted as stop:
+            stop.run, stop.is_work_lost = run, False
+            raise
+        return training.run_to_budget(report)
+
+
+def _restored(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Progress) -> _Training:
+    learner, envs = make_learner(scenario)
+    _attach_run_dir(learner, run)
+    training = _Training(run, scenario, learner, envs, interrupts, progress)
+    saved = run_dir.load_latest(run)
+    if saved is not None:
+        with as_usage_error(saved.path):
+            training.restore(saved)
+    return training
+
+
+def _attach_run_dir(learner: Learner, run: Run) -> None:
+    if isinstance(learner, League):
+        learner.set_run_dir(run.path)
+
+
+class _Training:
+    """The training loop of one run.
+
+    Its own state, besides the learner and the environments: the best agent and its score, the number of selections, and
+    the size of metrics.jsonl.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        scenario: Scenario,
+        learner: Learner,
+        envs: TrainingEnvs,
+        interrupts: Interrupts,
+        progress: Progress,
+    ) -> None:
+        self.run, self.scenario, self.learner, self.envs = run, scenario, learner, envs
+        self.interrupts, self.progress = interrupts, progress
+        self.selection = Selection(run, scenario, envs, interrupts)
+        self.training_return: float | None = None  # of the last training episodes
+        self.seconds = 0.0  # of training before the last resume
+        self.first_iteration = (0, 0.0)
+        self.log_seconds = 0.0
+        self.metrics_size = 0
+        self.saved_at = 0
+        self.unsaved = True  # whether the state has changed since the last checkpoint
+        self.may_be_aborted = False  # whether the last iteration took longer than one may take after a signal
+        self._begin = time.perf_counter()
+        self._due = self._begin + scenario.checkpoint.seconds
+        ended = "the process was ended before it wrote a checkpoint"
+        interrupts.last_words = f"{ended}; continue with: rl-lab resume {run_dir.shell_quoted(run.path)}"
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Restore the state of a checkpoint. Raises KeyError or ValueError where it does not fit."""
+        state = of_kind(saved.state["training"], "training", dict)
+        for name in ("selections", "metrics_size"):
+            whole(state[name], f"training: {name}")
+        number(saved.state["clock"], "clock", 0.0)
+        if state["best"] is not None:
+            number(state["best"], "training: best")
+        best_agent = state["kept"]
+        if best_agent is not None:
+            whole(of_kind(best_agent, "training: kept", dict)["step"], "training: kept: step", 0, saved.step)
+            of_kind(best_agent["state"], "training: kept: state", dict)
+        of_kind(saved.state["learner"], "learner", dict)
+        if isinstance(self.learner, League):
+            self.learner.reload_snapshots(saved.state["learner"])
+        self.envs.restore(saved.tensors[whole_state.WORLD])
+        self.selection.best_score = -math.inf if state["best"] is None else state["best"]
+        self.selection.count, self.metrics_size = state["selections"], state["metrics_size"]
+        self.seconds = saved.state["clock"]
+        training_return = state.get("sampled_return")
+        if training_return is not None:
+            self.training_return = number(training_return, "training: sampled_return")
+        if best_agent:
+            tensors = whole_state.best_agent_tensors(saved)
+            self.selection.best_agent = checkpoint.Checkpoint(
+                self.run.agent, best_agent["step"], tensors, best_agent["state"]
+            )
+        self.saved_at, self.unsaved = saved.step, False
+        # Last, because it sets the global random generators.
+        self.learner.restore(StateDict(whole_state.learner_tensors(saved), saved.state["learner"]))
+        if self.learner.steps != saved.step:
+            raise ValueError(f"it is of step {self.learner.steps}")
+
+    def run_to_budget(self, report: Callable[[Result], None]) -> Result:
+        """Train until the budget is used, then evaluate the best agent, report the result and record videos."""
+        try:
+            return self._run_to_budget(report)
+        except Interrupted as stop:
+            stop.run, stop.is_work_lost = self.run, self.unsaved
+            raise
+
+    def _run_to_budget(self, report: Callable[[Result], None]) -> Result:
+        self._begin = time.perf_counter()
+        size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
+        self.selection.write_best_agent()
+        self.metrics = Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
+        self.progress.begin(self.learner.steps, self.scenario.budget)
+        try:
+            if self.learner.steps:
+                self._select()  # it may have been interrupted before the run was resumed
+            self.interrupts.check()
+            if self.learner.steps < self.scenario.budget:
+                with self.progress.waiting("compiling, about half a minute; later runs use the cached code"):
+                    self._iterate(first=True)
+            while self.learner.steps < self.scenario.budget:
+                self._iterate()
+            self._save()
+        finally:
+            self.metrics.close()
+        elapsed = self._elapsed()
+        self.progress.end()
+        with self.interrupts.abort_after(0.0):
+            result = self._finish(elapsed, report)
+        self.envs.close()
+        return result
+
+    def _iterate(self, *, first: bool = False) -> None:
+        before, start = self.learner.steps, time.perf_counter()
+        state = self._copy_of_state() if self.may_be_aborted else None
+        try:
+            with self.interrupts.iteration():
+                values = self.learner.train_iteration()
+        except Interrupted:
+            if state is not None:  # the state before this iteration, which is repeated after a resume
+                self._write(state)
+            raise
+        self.unsaved = True
+        begin = time.perf_counter()
+        self.may_be_aborted = begin - start > GRACE
+        steps, elapsed = self.learner.steps, self._elapsed()
+        self.training_return = values.get("rollout/return", self.training_return)
+        values |= {f"log/{name}": value for name, value in self.envs.drain_log().items()}
+        rate = self.progress.rate(steps)
+        self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
+        if first:  # it may have compiled, so the remaining time is estimated from the later iterations
+            self.first_iteration = self.learner.steps - before, begin - start
+            self.progress.begin(steps, self.scenario.budget)
+        try:
+            self._select()
+        except Interrupted:
+            self._save()
+            raise
+        spent = {**self.learner.seconds, "log": self.log_seconds}
+        self.progress.show(steps, values.get("rollout/return"), spent)
+        every = self.scenario.checkpoint.steps
+        due = steps // every > self.saved_at // every if every else time.perf_counter() >= self._due
+        if due or self.interrupts.code:
+            self._save()
+            self.interrupts.check()
+        self.log_seconds += time.perf_counter() - begin
+
+    def _select(self) -> None:
+        """Evaluate the agent each time another 1/selections of the budget is done, and write the best one."""
+        steps = self.learner.steps
+        if not self.selection.is_due(steps):
+            return
+        result, note = self.selection.measure(self.learner, self.training_return)
+        self.unsaved = True
+        self.metrics.show(steps, {"selection/return": result.score, "selection/length": result.length})
+        self.progress.note(f"selection at {steps:,} steps: mean return {result.score:.2f}{note}")
+
+    def _save(self) -> None:
+        begin = time.perf_counter()
+        if self.unsaved:
+            self._write(self._state())
+        cost = time.perf_counter() - begin
+        self._due = time.perf_counter() + max(self.scenario.checkpoint.seconds, cost / COST_SHARE)
+
+    def _state(self) -> checkpoint.Checkpoint:
+        """Return the whole state; some of its arrays are memory that the next iteration changes."""
+        saved, selection, best = self.learner.save(), self.selection, self.selection.best_agent
+        state = {
+            "learner": saved.state,
+            "training": {
+                "best": None if selection.best_score == -math.inf else selection.best_score,
+                "selections": selection.count,
+                "sampled_return": self.training_return,
+                "metrics_size": self.metrics.size,
+                "kept": best and {"step": best.step, "state": best.state},
+            },
+            "clock": self._elapsed(),
+        }
+        tensors = {**saved.tensors, whole_state.WORLD: self.envs.snapshot()}
+        if best is not None:
+            tensors |= {whole_state.BEST_PREFIX + name: arrays for name, arrays in best.tensors.items()}
+        return checkpoint.Checkpoint(self.run.checkpoints, self.learner.steps, tensors, state)
+
+    def _copy_of_state(self) -> checkpoint.Checkpoint | None:
+        """Return a copy of the whole state; None where it is saved already, or too large to be copied each time."""
+        if not self.unsaved:
+            return None
+        state = self._state()
+        if sum(array.nbytes for arrays in state.tensors.values() for array in arrays.values()) > _MAX_COPY:
+            return None
+        tensors = {m: {n: np.array(a) for n, a in arrays.items()} for m, arrays in state.tensors.items()}
+        return checkpoint.Checkpoint(state.path, state.step, tensors, copy.deepcopy(state.state))
+
+    def _write(self, state: checkpoint.Checkpoint) -> None:
+        keep = self.scenario.checkpoint.keep_last
+        checkpoint.save(state.path, state.step, state.tensors, state.state, keep_last=keep)
+        self.saved_at, self.unsaved = state.step, False
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self._begin
+
+    def _finish(self, elapsed: float, report: Callable[[Result], None]) -> Result:
+        agent, step = load_agent(self.run.agent, self.scenario)
+        evaluation = evaluate_scenario(agent, self.scenario, self.interrupts.check)
+        evaluation.save(self.run.evaluation(step))
+        result = Result(self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary, self.first_iteration)
+        report(result)
+        if self.scenario.video:
+            from rl_lab.evaluation.episode_videos import film_evaluation
+
+            look, note = self.interrupts.check, self.progress.note
+            result.videos, result.video_failures = film_evaluation(evaluation, self.run.videos, look=look, note=note)
+        return result

@@ -1,0 +1,65 @@
+"""The metrics of a run: lines of metrics.jsonl, and events for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, TextIO
+
+from rl_lab.experiments.run_dir import Run
+
+# The tags that Stable-Baselines3 writes to TensorBoard, so that its runs and ours are in the same plots.
+_SB3_TAGS = {
+    "rollout/return": "rollout/ep_rew_mean",
+    "rollout/length": "rollout/ep_len_mean",
+    "time/steps_per_second": "time/fps",
+    "time/seconds": "time/time_elapsed",
+    "selection/return": "eval/mean_reward",
+    "selection/length": "eval/mean_ep_length",
+}
+
+
+class Metrics:
+    """Writes metrics.jsonl and TensorBoard events. After a resume, both continue from the checkpoint's step."""
+
+    def __init__(self, run: Run, *, size: int = 0, step: int = 0) -> None:
+        run.metrics.touch()
+        os.truncate(run.metrics, size)
+        self._file: TextIO = run.metrics.open("a", encoding="utf-8")
+        self._size = size
+        self._folder, self._purge = run.path, step + 1 if step else None
+        self._events: Any = None
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of metrics.jsonl that are written and flushed."""
+        return self._size
+
+    def write(self, step: int, values: dict[str, float], clock: dict[str, float]) -> None:
+        """Append one line of values. `clock`, seconds and rates, which differ in every run, is for TensorBoard only."""
+        line = json.dumps({"step": step, **values}, allow_nan=False) + "\n"
+        self._file.write(line)
+        self._file.flush()
+        self._size += len(line.encode())
+        self.show(step, {**values, **clock})
+
+    def show(self, step: int, values: dict[str, float]) -> None:
+        """Write values to TensorBoard only, also under the name that Stable-Baselines3 has for them, if any."""
+        if self._events is None:
+            self._events = self._open_events()
+        for key, value in values.items():
+            self._events.add_scalar(key, value, step)
+            if key in _SB3_TAGS:
+                self._events.add_scalar(_SB3_TAGS[key], value, step)
+
+    def _open_events(self) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # TensorBoard drops the events after the checkpoint, because these steps are trained again.
+        return SummaryWriter(str(self._folder), purge_step=self._purge, flush_secs=10)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()

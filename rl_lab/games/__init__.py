@@ -1,0 +1,1 @@
+"""This package has exact solutions of small games, and search."""

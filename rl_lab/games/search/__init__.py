@@ -1,0 +1,1 @@
+"""Minimax and Monte-Carlo tree search over states of a world."""

@@ -1,0 +1,1 @@
+"""Searches that are compiled once for each world."""

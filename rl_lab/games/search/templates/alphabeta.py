@@ -1,0 +1,220 @@
+"""Minimax: alpha-beta by iterative deepening, with a table of positions and the history heuristic.
+
+A template, see `engine/template_context.py`. Ply d is d actions from the root; seat 0 maximises, seat 1 minimises. A
+reward at ply d counts 1 - d * DEPTH_DISCOUNT, so that the faster of two wins is chosen, and the slower of two losses.
+Sources: Knuth & Moore 1975, "An analysis of alpha-beta pruning"; Schaeffer 1989, "The history heuristic and alpha-beta
+search enhancements in practice".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_lab.engine.atomics import atomics
+from rl_lab.engine.template_context import decorators, world_context
+from rl_lab.games.search.templates.primitives import (
+    choices,
+    copy,
+    digest,
+    next_legal,
+    play,
+    playout,
+    random_int,
+    unmanaged_buffers,
+    unmanaged_view,
+)
+from rl_lab.games.search.workspace import AlphaBetaBuffers
+
+inline, internal, jit = decorators().inline, decorators().internal, decorators().jit
+current_player, read_at = world_context().kernels.current_player, atomics()["read_at"]
+RNG_WORDS = world_context().constants.rng_words  # of a state's first 8-byte words: its random stream
+
+DEPTH_DISCOUNT = 2.0**-20
+MARGIN = 2.0**-30  # below the best, at the root: actions as good as it come back with their value, not with a bound
+EXACT, AT_LEAST, AT_MOST = 0, 1, 2
+# Indices of counters: the actions so far, the root's number, and the number of actions that are equally good.
+NUM_ACTIONS, ROOT, EQUAL = 0, 1, 2
+
+
+@inline
+def _entry(board: Any, key: Any) -> Any:
+    return board.table[np.int64(key & np.uint64(len(board.table) - 1))]
+
+
+@internal
+def _estimate(d: Any, buffers: Any, board: Any, p: Any) -> Any:
+    """Return the mean of random playouts from ply d, which is always the same for the same position."""
+    buffers.stream[0] = board.plies[d].key ^ buffers.seed
+    last, total = len(buffers.states) - 1, 0.0
+    for _ in range(board.playouts):
+        copy(buffers.words, d, buffers.words, last)
+        gain, num_actions = playout(last, buffers, p)
+        total += gain
+        board.counters[NUM_ACTIONS] += num_actions
+    return total / board.playouts
+
+
+@inline
+def _push_frame(d: Any, alpha: Any, beta: Any, limit: Any, buffers: Any, board: Any, p: Any) -> Any:
+    """Begin ply d, whose state has been written; return whether its value, `best`, is known without a search."""
+    f, s = board.plies[d], buffers.states[d]
+    f.alpha = f.floor = alpha
+    f.beta = f.ceiling = beta
+    f.seat, f.index, f.open, f.best, f.action, f.hint = current_player(s), 0, 0, 0.0, -1, -1
+    f.count = choices(s, f.seat, p, buffers.mask)
+    if f.count == 0:
+        return True
+    f.key = digest(buffers.words, d, RNG_WORDS, np.uint64(0))
+    if d >= limit:
+        f.open = 1
+        if board.playouts > 0:
+            f.best = _estimate(d, buffers, board, p)
+        return True
+    entry = _entry(board, f.key)
+    if entry.key == f.key and entry.root == board.counters[ROOT]:
+        f.hint = entry.action
+        if d > 0 and (entry.limit == limit or entry.open == 0):
+            kind, value = entry.kind, entry.value
+            if kind == EXACT or (kind == AT_LEAST and value >= beta) or (kind == AT_MOST and value <= alpha):
+                f.best, f.open = value, entry.open
+                return True
+    action = 0
+    for k in range(f.count):
+        action = next_legal(buffers.mask, action)
+        board.actions[d, k] = action
+        action += 1
+    f.best = -np.inf if f.seat == 0 else np.inf
+    return False
+
+
+@inline
+def _next(d: Any, board: Any) -> Any:
+    """Return the action to try next: the table's, else the one that has cut off most elsewhere."""
+    f, best = board.plies[d], board.plies[d].index
+    for k in range(f.index, f.count):
+        action = board.actions[d, k]
+        if action == f.hint:
+            best = k
+            break
+        if board.history[f.seat, action] > board.history[f.seat, board.actions[d, best]]:
+            best = k
+    action = board.actions[d, best]
+    board.actions[d, best] = board.actions[d, f.index]
+    board.actions[d, f.index] = action
+    f.index += 1
+    return action
+
+
+@inline
+def _backup(d: Any, value: Any, is_open: Any, board: Any) -> None:
+    """Take the value of the action that was tried into account."""
+    f, slack = board.plies[d], 0.0
+    f.open |= is_open
+    if d == 0:
+        board.worth[f.tried] = value
+        slack = MARGIN * max(1.0, abs(value))
+    if f.seat == 0:
+        if value > f.best:
+            f.best, f.action = value, f.tried
+        f.alpha = max(f.alpha, f.best - slack)
+    else:
+        if value < f.best:
+            f.best, f.action = value, f.tried
+        f.beta = min(f.beta, f.best + slack)
+
+
+@inline
+def _store_in_table(d: Any, limit: Any, board: Any) -> None:
+    """Write ply d's value into the table, over whatever is there."""
+    f = board.plies[d]
+    if f.alpha >= f.beta:
+        board.history[f.seat, f.action] += (limit - d) * (limit - d)
+    entry = _entry(board, f.key)
+    entry.key, entry.root, entry.limit = f.key, board.counters[ROOT], limit
+    entry.value, entry.action, entry.open = f.best, f.action, f.open
+    entry.kind = AT_MOST if f.best <= f.floor else AT_LEAST if f.best >= f.ceiling else EXACT
+
+
+@internal
+def _deepen(limit: Any, buffers: Any, board: Any, p: Any) -> Any:
+    """Search `limit` plies deep; return whether that was done before the nodes were spent."""
+    board.worth[:] = np.nan
+    d, alpha, beta, fresh, known = 0, -np.inf, np.inf, True, False
+    while True:
+        if fresh:
+            known = _push_frame(d, alpha, beta, limit, buffers, board, p)
+        f = board.plies[d]
+        fresh = not known and f.index < f.count and f.alpha < f.beta
+        if fresh:
+            if limit > 1 and 0 < board.nodes <= board.counters[NUM_ACTIONS]:
+                return False
+            if read_at(buffers.stop) != 0:
+                return False
+            board.counters[NUM_ACTIONS] += 1
+            f.tried = _next(d, board)
+            copy(buffers.words, d, buffers.words, d + 1)
+            d += 1
+            reward, over = play(buffers.states[d], f.tried, p, buffers.rewards, buffers.horizon)
+            f.reward = reward * (1.0 - d * DEPTH_DISCOUNT)
+            alpha, beta = f.alpha - f.reward, f.beta - f.reward
+            if over:
+                board.plies[d].best, board.plies[d].open = 0.0, 0
+                fresh, known = False, True
+        else:
+            if not known:
+                _store_in_table(d, limit, board)
+            if d == 0:
+                return True
+            d -= 1
+            known = False
+            _backup(d, board.plies[d].reward + board.plies[d + 1].best, board.plies[d + 1].open, board)
+
+
+@internal
+def _solve(buffers: Any, board: Any, p: Any, answer: Any) -> None:
+    """Search from state 0 to increasing depths, until a limit is reached or the value is exact."""
+    board.history[:] = 0
+    board.counters[NUM_ACTIONS] = 0
+    board.counters[ROOT] += 1
+    root = board.plies[0]
+    for limit in range(1, len(board.plies)):
+        if not _deepen(limit, buffers, board, p):
+            break
+        board.counters[EQUAL] = 0
+        for action in range(len(board.worth)):
+            if board.worth[action] == root.best:
+                board.equal[board.counters[EQUAL]] = action
+                board.counters[EQUAL] += 1
+        answer.value = root.best if root.seat == 0 else -root.best
+        if root.open == 0:
+            answer.exact = 1
+            break
+    answer.nodes = board.counters[NUM_ACTIONS]
+    if root.count > 0:
+        buffers.stream[0] = digest(buffers.words, 0, 0, buffers.seed)
+        answer.action = board.equal[random_int(buffers, board.counters[EQUAL])]
+
+
+@jit
+def search(which: Any, first: Any, stride: Any, buffers: Any, board: Any, answers: Any) -> None:
+    """Answer for roots which[k], int64 [R], with k = first, first + stride, ..."""
+    buffers = unmanaged_buffers(buffers)
+    board = AlphaBetaBuffers(
+        unmanaged_view(board.plies),
+        unmanaged_view(board.actions),
+        unmanaged_view(board.table),
+        unmanaged_view(board.history),
+        unmanaged_view(board.worth),
+        unmanaged_view(board.equal),
+        unmanaged_view(board.counters),
+        board.nodes,
+        board.playouts,
+    )
+    for k in range(first, len(which), stride):
+        i = which[k]
+        copy(buffers.roots, i, buffers.words, 0)
+        _solve(buffers, board, buffers.params[min(i, len(buffers.params) - 1)], answers[k])
+        if read_at(buffers.stop) != 0:
+            return

@@ -1,0 +1,171 @@
+"""The functions that all searches share. They continue games in copies of a world's state.
+
+A template, see `engine/template_context.py`. Values are rewards of seat 0; in a zero-sum world,
+they determine those of seat 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray
+
+from rl_lab.engine.atomics import atomics
+from rl_lab.engine.intrinsics import address_to_pointer as make_address_to_pointer
+from rl_lab.engine.template_context import decorators, world_context
+from rl_lab.games.search.workspace import SearchBuffers
+
+ctx = world_context()
+inline, internal = decorators().inline, decorators().internal
+step, action_mask = ctx.kernels.step, ctx.kernels.action_mask
+current_player, is_alive = ctx.kernels.current_player, ctx.kernels.is_alive
+HAS_ACTION_MASK, MASK_SIZE, COUNTS = ctx.constants.has_action_mask, ctx.constants.mask_size, ctx.constants.counts
+HAS_EARLY_TERMINATION, STATE_WORDS = ctx.constants.has_early_termination, ctx.constants.state_words
+read_at, address_to_pointer = atomics()["read_at"], make_address_to_pointer()
+
+ACTIONS_BETWEEN_CHECKS = 1024  # of whether the search is to stop
+# SplitMix64 (Source: Steele et al. 2014, "Fast splittable pseudorandom number generators").
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_27, _30, _31, _32 = (np.uint64(k) for k in (27, 30, 31, 32))
+
+
+@inline
+def unmanaged_view(a: Any) -> Any:
+    """Return the array without its owner, whose references numba would count, with a locked instruction each time."""
+    return carray(address_to_pointer(a.ctypes.data), a.shape, a.dtype)
+
+
+@inline
+def unmanaged_buffers(d: Any) -> Any:
+    """Return SearchBuffers of such arrays; they last as long as the caller's."""
+    return SearchBuffers(
+        unmanaged_view(d.roots),
+        unmanaged_view(d.params),
+        d.horizon,
+        d.seed,
+        d.max_playout_length,
+        unmanaged_view(d.states),
+        unmanaged_view(d.words),
+        unmanaged_view(d.mask),
+        unmanaged_view(d.rewards),
+        unmanaged_view(d.stream),
+        d.stop,
+    )
+
+
+@inline
+def mixed(x: Any) -> Any:
+    """Return 64 bits that each depend on all of x, uint64."""
+    x = (x ^ (x >> _30)) * _FIRST
+    x = (x ^ (x >> _27)) * _SECOND
+    return x ^ (x >> _31)
+
+
+@inline
+def digest(words: Any, k: Any, first: Any, seed: Any) -> Any:
+    """Return a hash, uint64, of row k's words from `first` on."""
+    x = seed
+    for j in range(first, STATE_WORDS):
+        x = mixed((x ^ words[k, j]) + _GAMMA)
+    return x
+
+
+@inline
+def random_int(buffers: Any, n: Any) -> Any:
+    """Return a random integer in 0..n-1 (multiply-shift: bias below n / 2**32)."""
+    buffers.stream[0] += _GAMMA
+    return np.int64(((mixed(buffers.stream[0]) >> _32) * np.uint64(n)) >> _32)
+
+
+@inline
+def copy(source: Any, i: Any, target: Any, k: Any) -> None:
+    """Copy state i of `source` to state k of `target`; both are uint64 [any, STATE_WORDS]."""
+    for j in range(STATE_WORDS):
+        target[k, j] = source[i, j]
+
+
+@inline
+def _count_masked(s: Any, agent: Any, p: Any, mask: Any) -> Any:
+    for k in range(MASK_SIZE):
+        mask[k] = 0
+    action_mask(s, agent, p, mask)
+    count = 0
+    for k in range(MASK_SIZE):
+        count += 1 if mask[k] != 0 else 0
+    return count
+
+
+@inline
+def _count_all(s: Any, agent: Any, p: Any, mask: Any) -> Any:
+    return COUNTS[agent]
+
+
+# Writes the mask of the agent's legal actions, and returns their number.
+choices = _count_masked if HAS_ACTION_MASK else _count_all
+
+
+@inline
+def _next_masked(mask: Any, action: Any) -> Any:
+    while mask[action] == 0:
+        action += 1
+    return action
+
+
+@inline
+def _next_of_all(mask: Any, action: Any) -> Any:
+    return action
+
+
+# Returns the first legal action from this one on, by the mask that `choices` has written.
+next_legal = _next_masked if HAS_ACTION_MASK else _next_of_all
+
+
+@inline
+def _ranked_masked(mask: Any, rank: Any) -> Any:
+    action = 0
+    while True:
+        if mask[action] != 0:
+            if rank == 0:
+                return action
+            rank -= 1
+        action += 1
+
+
+@inline
+def _ranked_of_all(mask: Any, rank: Any) -> Any:
+    return rank
+
+
+# Returns the legal action that `rank` legal actions precede.
+legal_of_rank = _ranked_masked if HAS_ACTION_MASK else _ranked_of_all
+
+
+@internal
+def play(s: Any, action: Any, p: Any, rewards: Any, horizon: Any) -> Any:
+    """Take an action; return seat 0's reward, and whether the game is over."""
+    rewards[0] = rewards[1] = 0.0
+    s.t += 1
+    over = step(s, action, p, rewards)
+    if HAS_EARLY_TERMINATION:
+        over = over or (is_alive(s, 0) == 0 and is_alive(s, 1) == 0)
+    return np.float64(rewards[0]), over or 0 < horizon <= s.t
+
+
+@internal
+def playout(k: Any, buffers: Any, p: Any) -> Any:
+    """Play random actions from state k; return seat 0's sum of rewards, and the number of actions."""
+    s, total, num_actions, over = buffers.states[k], 0.0, 0, False
+    while not over and num_actions < buffers.max_playout_length:
+        count = choices(s, current_player(s), p, buffers.mask)
+        if count == 0:
+            break
+        reward, over = play(
+            s, legal_of_rank(buffers.mask, random_int(buffers, count)), p, buffers.rewards, buffers.horizon
+        )
+        total += reward
+        num_actions += 1
+        if num_actions % ACTIONS_BETWEEN_CHECKS == 0 and read_at(buffers.stop) != 0:
+            break
+    return total, num_actions

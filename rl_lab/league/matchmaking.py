@@ -1,0 +1,64 @@
+"""Choose opponents from a pool by their results: prioritized fictitious self-play (PFSP) and the table it needs.
+
+Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods:
+prioritized fictitious self-play, and the league's roles.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rl_lab.core.world import Array
+
+SELECTIONS = ("latest", "uniform", "pfsp_hard", "pfsp_var")
+PRIOR = (1.0, 1.0)  # Beta(1, 1), the uniform prior of a win probability; a draw counts as half a win and half a loss
+# Factor of a pair's earlier results for each new game, because both players change. Source: AlphaStar's pseudocode
+DECAY = 0.99
+
+
+def pfsp(win_rates: Array, weighting: str, power: float = 2.0) -> Array:
+    """Return the probability of playing each opponent, float64 [M], from the win rates against them, float64 [M].
+
+    It is proportional to f_hard(x) = (1 - x)^power for "pfsp_hard", and to f_var(x) = x (1 - x) for "pfsp_var". Where
+    all weights are 0, it is uniform.
+    """
+    x = np.asarray(win_rates, np.float64)
+    weights = (1 - x) ** power if weighting == "pfsp_hard" else x * (1 - x)
+    total = weights.sum()
+    return np.asarray(weights / total) if total > 0 else np.full(len(x), 1.0) / max(len(x), 1)
+
+
+def sample_support(probs: Array, size: int, generator: np.random.Generator) -> Array:
+    """Return random probabilities, float64 [M], with at most `size` nonzero entries and the expected value `probs`."""
+    if np.count_nonzero(probs) <= size:
+        return probs
+    total = probs.sum()
+    sample = generator.choice(len(probs), size=size, p=probs / total)
+    return np.asarray(np.bincount(sample, minlength=len(probs)) * (total / size))
+
+
+class WinTable:
+    """Results of L learners against M players, `games`, float64 [L, M, 3]: decayed counts of lost, drawn, won games."""
+
+    def __init__(self, learners: int) -> None:
+        self.games = np.zeros((learners, 0, 3))
+
+    def grow(self, players: int) -> None:
+        """Extend the table to this number of players."""
+        learners, old_players, _ = self.games.shape
+        self.games = np.concatenate([self.games, np.zeros((learners, players - old_players, 3))], axis=1)
+
+    def add(self, learner: int, results: Array) -> None:
+        """Add the results of a learner's last games, int [M, 3]."""
+        self.games[learner] *= DECAY ** results.sum(axis=1, keepdims=True)
+        self.games[learner] += results
+
+    def forget(self, player: int) -> None:
+        """Clear the results of a learner that restarts, both as a learner and as an opponent."""
+        self.games[player] = 0
+        self.games[:, player] = 0
+
+    def win_rates(self, learner: int) -> Array:
+        """Return the posterior mean, under PRIOR, of a learner's probability to beat each player, float64 [M]."""
+        wins = self.games[learner, :, 2] + self.games[learner, :, 1] / 2
+        return np.asarray((PRIOR[0] + wins) / (sum(PRIOR) + self.games[learner].sum(axis=1)))

@@ -1,0 +1,84 @@
+"""Decide which players each learner's role plays against, and when a learner is frozen.
+
+Players have the numbers 0 to M - 1: first the learners, then the pool, which starts with the anchors.
+
+Source: Vinyals et al. 2019, Methods. The shares of games are those of the paper unless the settings change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl_lab.core.world import Array
+from rl_lab.league.config import LeagueConfig
+from rl_lab.league.matchmaking import pfsp, sample_support
+
+_LOST_TO = 0.5  # a main agent has lost to a snapshot that it beats at a lower rate; not a figure of the paper
+_TOO_STRONG = (
+    0.2  # below this win rate against the main agents, a main exploiter plays their snapshots half of the time
+)
+
+
+@dataclass(frozen=True)
+class PlayerIndex:
+    """The numbers of the players by kind."""
+
+    total: int  # number of players
+    mains: Sequence[int]  # current main agents
+    pool: Sequence[int]  # anchors and all snapshots
+    frozen_mains: Sequence[int]  # snapshots of main agents
+    frozen_main_exploiters: Sequence[int]  # snapshots of main exploiters
+
+
+def matchmaking_probs(
+    role: str, win_rates: Array, players: PlayerIndex, config: LeagueConfig, generator: np.random.Generator
+) -> Array:
+    """Return the probability that a learner plays each player, float64 [M], from its win rates, float64 [M].
+
+    At most `config.max_opponents` probabilities are nonzero.
+    """
+    probs = np.zeros(players.total)
+    if role == "main":
+        snapshots = [*players.frozen_mains, *players.frozen_main_exploiters]
+        lost_to = [k for k in snapshots if win_rates[k] < _LOST_TO]
+        pool_share = max(1.0 - config.self_play - config.lost_to_share, 0.0)
+        _add_pool_share(probs, pool_share, win_rates, config, players)
+        if lost_to:
+            probs[lost_to] += config.lost_to_share * pfsp(win_rates[lost_to], "pfsp_hard", config.power)
+    elif role == "main_exploiter":
+        snapshots = list(players.frozen_mains)
+        if snapshots and win_rates[list(players.mains)].mean() < _TOO_STRONG:
+            probs[snapshots] = 0.5 * pfsp(win_rates[snapshots], "pfsp_var")
+    else:
+        _add_pool_share(probs, 1.0, win_rates, config, players)
+    mains = list(players.mains)
+    main_probs = probs[mains] + (1.0 - probs.sum()) / len(mains)  # the current main agents take the rest
+    probs[mains] = 0.0
+    if main_probs.sum() > 1e-12:
+        probs = sample_support(probs, max(config.max_opponents - len(mains), 1), generator)
+        probs[mains] = main_probs
+        return probs
+    return sample_support(probs, config.max_opponents, generator)
+
+
+def _add_pool_share(probs: Array, share: float, win_rates: Array, config: LeagueConfig, players: PlayerIndex) -> None:
+    """Add a share of games against the pool by the rule `config.selection`; an empty pool gets none."""
+    pool = list(players.frozen_mains[-1:] if config.selection == "latest" else players.pool)
+    if not pool:
+        return
+    if config.selection in ("latest", "uniform"):
+        probs[pool] += share / len(pool)
+    else:
+        probs[pool] += share * pfsp(win_rates[pool], config.selection, config.power)
+
+
+def should_freeze(role: str, steps: int, win_rates: Array, players: PlayerIndex, config: LeagueConfig) -> bool:
+    """Return whether a learner is to be frozen, `steps` environment steps after its start or its last snapshot."""
+    if role == "main":
+        return steps >= config.freeze_every
+    targets = list(players.mains if role == "main_exploiter" else players.pool)
+    has_won = bool(targets) and float(win_rates[targets].min()) > config.freeze_win_rate
+    return has_won or steps >= (config.timeout or 2 * config.freeze_every)

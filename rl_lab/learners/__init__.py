@@ -1,0 +1,1 @@
+"""PPO and DQN: compiled, and Stable-Baselines3's own."""

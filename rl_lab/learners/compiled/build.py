@@ -1,0 +1,53 @@
+"""The compiled learners, built and cached as worlds are."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from rl_lab.core import rng
+from rl_lab.engine import atomics, buffers, compiler
+from rl_lab.learners.compiled import adam_records, dqn_records, intrinsics, ppo_records, primitives
+from rl_lab.learners.compiled import network as network_layout
+
+
+@cache
+def ppo() -> ModuleType:
+    """Return the functions of `templates/ppo.py`."""
+    return _library("ppo", ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss"))
+
+
+@cache
+def dqn() -> ModuleType:
+    """Return the functions of `templates/dqn.py`."""
+    return _library("dqn", ("tiles", "barrier", "adam", "replay_buffer"))
+
+
+@cache
+def greedy() -> ModuleType:
+    """Return the functions of `templates/inference.py`."""
+    return _library("inference", ("tiles",))
+
+
+@cache
+def tensors() -> ModuleType:
+    """Return the functions of `templates/param_copy.py`."""
+    return _library("param_copy", ())
+
+
+@cache
+def network() -> tuple[int, int, int]:
+    """Return the addresses of `forward`, `backward` and `transpose_weights` of `templates/layers.py`."""
+    made = _library("layers", ("tiles",))
+    return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.transpose_weights)
+
+
+def _library(name: str, below: tuple[str, ...] = ("tiles", "barrier", "adam")) -> ModuleType:
+    """Return a template of the learners, executed after those that it imports."""
+    folder = Path(__file__).parent / "templates"
+    widths = [(key, value) for key, value in intrinsics.blocks().items() if isinstance(value, int)]
+    modules = (network_layout, intrinsics, primitives, atomics, buffers, rng, adam_records, ppo_records, dqn_records)
+    sources = [Path(str(module.__file__)).read_text() for module in modules]
+    files = tuple(folder / f"{file}.py" for file in (*below, name))
+    return compiler.instantiate_templates(f"learner-{name}", files, *sources, widths)

@@ -1,0 +1,1 @@
+"""The learners' kernels, compiled once for each shape of network."""

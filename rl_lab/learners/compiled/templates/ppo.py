@@ -1,0 +1,306 @@
+"""PPO in compiled code: rollouts without Python, advantages, and updates from forward pass to Adam.
+
+A template, executed by `build`: see `engine/template_context.py`.
+It computes what Stable-Baselines3's PPO does, in the same order; tests compare the two:
+
+    collect                        OnPolicyAlgorithm.collect_rollouts, with the parts of `ppo_rollout.py`
+    compute_returns_and_advantage  RolloutBuffer.compute_returns_and_advantage
+    update                         PPO.train, with the losses of `ppo_loss.py` and the optimizer of `adam.py`
+
+Shapes are those of `ppo_records`. Several threads call `collect` or `update` at the same time: `rank` is the index of
+the calling thread, `ranks` their number, and `team` the address of their barrier's counters, see `barrier.py`.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms"
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_lab.engine.template_context import decorators
+from rl_lab.learners.compiled.network import (
+    APPROX_KL,
+    AT_GRADS,
+    AT_PLACES,
+    AT_STOP,
+    AT_VALUES,
+    CLIPPED,
+    ENTROPY_LOSS,
+    EPOCHS,
+    FAILED,
+    LOSS,
+    POLICY_LOSS,
+    SHARD,
+    STEPS,
+    TILE,
+    VALUE_LOSS,
+)
+from rl_lab.learners.compiled.ppo_records import (
+    AdamState,
+    BatchScale,
+    EnvArrays,
+    PolicyNetwork,
+    PolicyOutputs,
+    PpoSettings,
+    RandomStream,
+    RolloutBuffers,
+    RolloutSamples,
+    RunningStats,
+    UpdateReport,
+    Worker,
+)
+from rl_lab.learners.compiled.primitives import primitives
+from rl_lab.learners.compiled.templates.adam import adam_step, reduce_gradients
+from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped, barrier_wait
+from rl_lab.learners.compiled.templates.ppo_loss import ONE, add_loss_gradient, advantage_mean_and_std
+from rl_lab.learners.compiled.templates.ppo_rollout import (
+    ZERO,
+    bootstrap_truncated,
+    evaluate_observations,
+    record_step,
+    sample_actions,
+    send_actions,
+    update_normalization,
+)
+from rl_lab.learners.compiled.templates.tiles import (
+    activations,
+    as_f32,
+    copy,
+    forward,
+    list_nonzero,
+    list_nonzero_u8,
+    step_envs,
+    store_observations,
+    transpose_weights,
+)
+
+internal, jit = decorators().internal, decorators().jit
+cycles = primitives().cycles
+
+REPORTED = FAILED + 1  # columns of a report
+
+
+@jit
+def collect(
+    rank: Any,
+    ranks: Any,
+    team: Any,
+    envs: EnvArrays,
+    buffers: RolloutBuffers,
+    policy: PolicyNetwork,
+    stats: RunningStats,
+    stream: RandomStream,
+) -> Any:
+    """Collect a rollout of T steps into the buffers.
+
+    Thread `rank` of `ranks` acts in environments partition[rank] to partition[rank + 1] - 1; the threads exchange data
+    only for running statistics. Returns 0, or the negative outcome of a step that failed. If the user interrupts the
+    work, it returns 0 and the buffers are incomplete.
+    """
+    start, env_cycles = cycles(), 0
+    n_steps, rows = buffers.rewards.shape
+    agents, first, last = rows // len(envs.dones), envs.partition[rank], envs.partition[rank + 1]
+    low_row, high_row = first * agents, last * agents
+    all_rows, truncated_rows = np.arange(rows), np.zeros(high_row - low_row, np.int64)
+    net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP]
+    outputs, obs_rms = buffers.outputs, stats.obs_rms
+    is_uint8, d, sparse = envs.obs_is_uint8, envs.obs_size, policy.sparse
+    inputs, value = activations(net, 0), activations(net, policy.value_buffer)
+    step_bytes = rows * d * (1 if buffers.obs_is_uint8 else 4)
+    transpose_weights(net)
+    for t in range(n_steps):
+        for low in range(low_row, high_row, TILE):
+            if barrier_stopped(team, stop_flag):
+                return 0
+            high = min(low + TILE, high_row)
+            evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, obs_rms, sparse, net)
+            store_observations(buffers.observations + t * step_bytes, buffers.obs_is_uint8, d, low, high, inputs)
+            if envs.action_masks.shape[1]:
+                for row in range(low, high):
+                    copy(outputs.action_masks[t, row], envs.action_masks[row])
+            sample_actions(t, low, high, outputs, policy, stream, net)
+            send_actions(t, low, high, envs, outputs)
+        entered = cycles()
+        outcome = step_envs(first, last, envs.native_handle)
+        env_cycles += cycles() - entered
+        if outcome < 0:
+            barrier_abort(team)
+            return outcome
+        if not update_normalization(rank, ranks, team, low_row, high_row, envs, stats):
+            return 0
+        n_truncated = record_step(t, low_row, high_row, envs, buffers, stats, truncated_rows)
+        for low in range(0, n_truncated, TILE):
+            truncated = truncated_rows[low : min(low + TILE, n_truncated)]
+            evaluate_observations(envs.final_observations, truncated, is_uint8, d, obs_rms, sparse, net)
+            bootstrap_truncated(t, truncated, buffers.rewards, buffers.gamma, value)
+    for low in range(low_row, high_row, TILE):
+        if barrier_stopped(team, stop_flag):
+            return 0
+        high = min(low + TILE, high_row)
+        evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, obs_rms, sparse, net)
+        for row in range(low, high):
+            buffers.last_values[row] = value[row - low, 0]
+    if rank == 0:
+        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start
+    return 0
+
+
+@jit
+def act(observations: Any, outputs: PolicyOutputs, policy: PolicyNetwork, stream: RandomStream) -> None:
+    """Sample actions for observations float32 [B, d] of environments that Python steps; the outputs have T = 1.
+
+    Row b uses the same random numbers as in `collect`.
+    """
+    rows, d = observations.shape
+    net = policy.tables.ctypes.data
+    inputs = activations(net, 0)
+    transpose_weights(net)
+    for low in range(0, rows, TILE):
+        high = min(low + TILE, rows)
+        for r in range(high - low):
+            copy(inputs[r, :d], observations[low + r])
+        forward(high - low, d, policy.sparse, net)
+        sample_actions(0, low, high, outputs, policy, stream, net)
+
+
+@jit
+def compute_returns_and_advantage(buffers: RolloutBuffers, gamma: Any, gae_lambda: Any) -> None:
+    """Compute generalised advantage estimates and the returns, their sums with the values.
+
+    Source: Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation"
+    """
+    rewards, values, episode_starts = buffers.rewards, buffers.outputs.values, buffers.episode_starts
+    last_values, dones = buffers.last_values, buffers.last_episode_starts
+    advantages, returns = buffers.advantages, buffers.returns
+    discount, decay = np.float32(gamma), np.float32(gamma * gae_lambda)
+    last_gae_lam = np.zeros(len(last_values), np.float32)
+    for t in range(len(rewards) - 1, -1, -1):
+        for row in range(len(last_values)):
+            is_last = t == len(rewards) - 1
+            next_non_terminal = ONE - (np.float32(dones[row]) if is_last else episode_starts[t + 1, row])
+            next_value = last_values[row] if is_last else values[t + 1, row]
+            delta = rewards[t, row] + discount * next_value * next_non_terminal - values[t, row]
+            last_gae_lam[row] = delta + decay * next_non_terminal * last_gae_lam[row]
+            advantages[t, row] = last_gae_lam[row]
+            returns[t, row] = last_gae_lam[row] + values[t, row]
+
+
+@jit
+def build_all_sparse_rows(
+    observations: Any, is_uint8: Any, rows: Any, d: Any, starts: Any, indices: Any, values: Any
+) -> None:
+    """List the numbers that are not zero in observations [R, d] at an address: see `ppo_records.RolloutSamples`.
+
+    The arrays of indices and values are longer than the list by one entry, which is written to as well.
+    """
+    for r in range(rows):
+        if is_uint8:
+            starts[r + 1] = list_nonzero_u8(observations + r * d, d, starts[r], indices, values)
+        else:
+            starts[r + 1] = list_nonzero(as_f32(observations + 4 * r * d, d), starts[r], indices, values)
+
+
+@jit
+def update(
+    rank: Any,
+    ranks: Any,
+    team: Any,
+    samples: RolloutSamples,
+    policy: PolicyNetwork,
+    optimizer: AdamState,
+    settings: PpoSettings,
+    report: UpdateReport,
+) -> Any:
+    """Train for some epochs over minibatches of the samples, and write losses and counts to report.totals.
+
+    All threads process the same minibatch at the same time and decide alike, because they exchange their sums. Training
+    stops early where the approximate KL divergence exceeds 1.5 * target_kl, or where a gradient is not finite: FAILED
+    is then the number, from 1, of that minibatch. If the user interrupts the work, the report is not changed.
+    """
+    # A copy, because this update replaces addresses in it: those of the listed observations and of a shard's gradient.
+    table = policy.tables[rank].copy()
+    table[AT_PLACES], table[AT_VALUES] = samples.nonzero_indices.ctypes.data, samples.nonzero_values.ctypes.data
+    worker, grads, batch_size = Worker(rank, ranks, team), optimizer.grads, settings.batch_size
+    totals, losses, minibatches = np.zeros(REPORTED), np.zeros(REPORTED), 0
+    for epoch in range(len(samples.indices)):
+        approx_kl, minibatches_in_epoch = 0.0, 0  # the divergence is reported for the last epoch alone
+        for begin in range(0, samples.end, batch_size):
+            indices = samples.indices[epoch, begin : begin + batch_size]
+            num_shards, num_partial_grads = minibatch_gradient(
+                worker, indices, samples, policy, grads, settings, table, report.shards
+            )
+            if num_shards == 0:
+                return
+            minibatches += 1
+            for k in range(APPROX_KL + 1):  # policy, value and entropy loss, clip fraction, approximate KL divergence
+                losses[k] = 0.0
+                for shard in range(num_shards):
+                    losses[k] += report.shards[shard, k]
+                losses[k] /= len(indices)
+                totals[k] += losses[k]
+            approx_kl, minibatches_in_epoch = approx_kl + losses[APPROX_KL], minibatches_in_epoch + 1
+            totals[LOSS] = losses[POLICY_LOSS] + settings.ent_coef * losses[ENTROPY_LOSS]
+            totals[LOSS] += settings.vf_coef * losses[VALUE_LOSS]
+            totals[APPROX_KL], totals[EPOCHS] = approx_kl / minibatches_in_epoch, epoch + 1
+            if losses[APPROX_KL] > 1.5 * settings.target_kl:
+                return report_means(rank, totals, minibatches, report.totals)
+            weights, exp_avg, exp_avg_sq = optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq
+            step, norms = optimizer.step + totals[STEPS], optimizer.squared_norms
+            adam_state = AdamState(weights, grads[:num_partial_grads], exp_avg, exp_avg_sq, step, norms)
+            if not adam_step(worker, adam_state, settings.adam):
+                totals[FAILED] = minibatches
+                return report_means(rank, totals, minibatches, report.totals)
+            totals[STEPS] += 1
+    report_means(rank, totals, minibatches, report.totals)
+
+
+@internal
+def report_means(rank: Any, totals: Any, minibatches: Any, report: Any) -> None:
+    """Write totals to the report, sums over minibatches as means; both are float64 [REPORTED]."""
+    if rank == 0:
+        copy(report, totals)
+        for k in range(CLIPPED + 1):  # policy, value and entropy loss, clip fraction
+            report[k] /= minibatches
+
+
+@internal
+def minibatch_gradient(
+    worker: Worker,
+    indices: Any,
+    samples: RolloutSamples,
+    policy: PolicyNetwork,
+    grads: Any,
+    settings: PpoSettings,
+    table: Any,
+    report: Any,
+) -> Any:
+    """Compute the loss gradient of a minibatch, transitions `indices`, int64 [M].
+
+    The minibatch is divided into shards, each with a gradient in grads [SHARDS, P] and sums of losses in report
+    [SHARDS, REPORTED]. The shards depend on M only, so that the number of threads changes no result. Returns the number
+    of shards and the number G of remaining gradients: the minibatch's gradient is the sum of grads[:G]. Both are 0 if
+    the user interrupts the work.
+    """
+    m = len(indices)
+    mean, std = 0.0, 1.0
+    if settings.normalize_advantage and m > 1:
+        mean, std = advantage_mean_and_std(samples.advantages, indices)
+    scale = BatchScale(mean, std, ONE / np.float32(m))
+    net = table.ctypes.data  # the address of this thread's network
+    transpose_weights(net)
+    num_shards = min(len(grads), max(m // SHARD, 1))
+    size = -(-m // num_shards)
+    for shard in range(worker.rank, num_shards, worker.ranks):
+        grads[shard] = ZERO
+        report[shard] = 0.0
+        table[AT_GRADS] = grads[shard].ctypes.data
+        own = indices[shard * size : min((shard + 1) * size, m)]
+        add_loss_gradient(worker.team, own, scale, samples, policy, settings, net, report[shard])
+    if barrier_stopped(worker.team, table[AT_STOP]):
+        return 0, 0
+    num_partial_grads = reduce_gradients(worker.rank, worker.ranks, grads[:num_shards])
+    if not barrier_wait(worker.ranks, worker.team):
+        return 0, 0
+    return num_shards, num_partial_grads

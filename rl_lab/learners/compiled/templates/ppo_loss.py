@@ -1,0 +1,207 @@
+"""PPO's loss and its analytic gradient: clipped surrogate, entropy and value loss of some transitions.
+
+A template, executed by `build` before `ppo`: see `engine/template_context.py`.
+Functions of one row add their losses to a report, whose columns are `network.POLICY_LOSS` and its followers. Shapes
+are those of `ppo_records`.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms"
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from rl_lab.engine.template_context import decorators
+from rl_lab.learners.compiled.network import (
+    ADDRESSES,
+    APPROX_KL,
+    AT_BACKWARD,
+    AT_FORWARD,
+    AT_GRADS,
+    AT_PLACES,
+    AT_STARTS,
+    AT_STOP,
+    AT_VALUES,
+    AT_WEIGHTS,
+    CLIPPED,
+    ENTROPY_LOSS,
+    POLICY_LOSS,
+    TILE,
+    VALUE_LOSS,
+)
+from rl_lab.learners.compiled.ppo_records import (
+    BatchScale,
+    PolicyNetwork,
+    PpoSettings,
+    RolloutSamples,
+    SurrogateTerms,
+)
+from rl_lab.learners.compiled.primitives import primitives
+from rl_lab.learners.compiled.templates.barrier import barrier_stopped
+from rl_lab.learners.compiled.templates.ppo_rollout import LOG_SQRT_2_PI, ZERO
+from rl_lab.learners.compiled.templates.tiles import activation_grads, activations, as_f32, as_i64, load_observations
+
+internal = decorators().internal
+call, fetch = primitives().call, primitives().fetch
+ONE = np.float32(1.0)
+
+
+@internal
+def clipped_surrogate(log_ratio: Any, terms: SurrogateTerms, report: Any) -> Any:
+    """Report the clipped policy loss of one row; return the loss's gradient by the row's log probability, times 1 / M.
+
+    `log_ratio` is the log probability minus the old one. Where the clipped term is the smaller, the gradient is 0.
+    """
+    ratio = np.float32(math.exp(log_ratio))
+    surrogate = ratio * terms.advantage
+    clipped = min(max(ratio, ONE - terms.clip_range), ONE + terms.clip_range) * terms.advantage
+    report[POLICY_LOSS] -= min(surrogate, clipped)
+    report[APPROX_KL] += ratio - ONE - log_ratio
+    report[CLIPPED] += abs(ratio - ONE) > terms.clip_range
+    return -terms.inv_batch * terms.advantage * ratio if surrogate <= clipped else ZERO
+
+
+@internal
+def categorical_loss_grad(
+    logits: Any, grad: Any, action_mask: Any, action: Any, terms: SurrogateTerms, report: Any
+) -> None:
+    """Report policy and entropy loss of one row; set grad [n] to the gradient by its logits [n], times 1 / M."""
+    n = len(logits)
+    highest = np.float32(-np.inf)
+    for k in range(n):
+        if action_mask[k]:
+            highest = max(highest, logits[k])
+    total = ZERO
+    for k in range(n):
+        grad[k] = ZERO
+        if action_mask[k]:
+            grad[k] = math.exp(logits[k] - highest)
+            total += grad[k]
+    log_sum_exp = highest + np.float32(math.log(total))
+    entropy = ZERO
+    for k in range(n):
+        if action_mask[k]:
+            grad[k] /= total
+            entropy -= grad[k] * (logits[k] - log_sum_exp)
+    log_ratio = logits[action] - log_sum_exp - terms.old_log_prob
+    log_prob_grad = clipped_surrogate(log_ratio, terms, report)
+    report[ENTROPY_LOSS] -= entropy
+    for k in range(n):
+        if action_mask[k]:
+            prob = grad[k]
+            entropy_grad = terms.ent_coef * terms.inv_batch * prob * (logits[k] - log_sum_exp + entropy)
+            grad[k] = entropy_grad - log_prob_grad * prob + (log_prob_grad if k == action else ZERO)
+
+
+@internal
+def gaussian_loss_grad(
+    mean: Any, grad: Any, log_std: Any, log_std_grad: Any, action: Any, terms: SurrogateTerms, report: Any
+) -> None:
+    """Report policy and entropy loss of one row; set grad [k] to the gradient by its mean [k], times 1 / M.
+
+    The gradient by log_std [k], which all rows share, is added to log_std_grad [k].
+    """
+    log_prob, entropy = ZERO, ZERO
+    for j in range(len(action)):
+        z = (action[j] - mean[j]) / math.exp(log_std[j])
+        log_prob -= np.float32(0.5) * z * z + log_std[j] + LOG_SQRT_2_PI
+        entropy += np.float32(0.5) + LOG_SQRT_2_PI + log_std[j]
+    log_prob_grad = clipped_surrogate(log_prob - terms.old_log_prob, terms, report)
+    report[ENTROPY_LOSS] -= entropy
+    for j in range(len(action)):
+        std = math.exp(log_std[j])
+        z = (action[j] - mean[j]) / std
+        grad[j] = log_prob_grad * z / std
+        log_std_grad[j] += log_prob_grad * (z * z - ONE) - terms.ent_coef * terms.inv_batch
+
+
+@internal
+def value_loss_grad(value: Any, target: Any, weight: Any, report: Any) -> Any:
+    """Report the squared error of one row's value; return the gradient by it: weight (2 vf_coef / M) times error."""
+    error = value - target
+    report[VALUE_LOSS] += np.float64(error) * np.float64(error)
+    return weight * error
+
+
+@internal
+def advantage_mean_and_std(advantages: Any, indices: Any) -> Any:
+    """Return the mean of advantages[indices] and their standard deviation plus 1e-8, as PPO normalises them."""
+    m = len(indices)
+    mean, squares = 0.0, 0.0
+    for i in indices:
+        mean += advantages[i]
+    mean /= m
+    for i in indices:
+        squares += (advantages[i] - mean) ** 2
+    return mean, math.sqrt(squares / (m - 1)) + 1e-8
+
+
+@internal
+def select_sparse_rows(indices: Any, nonzero_starts: Any, net: Any) -> None:
+    """Set the network's sparse inputs to the lists of these transitions, and prefetch them.
+
+    Minibatches are in random order, so the processor cannot prefetch the rows by itself.
+    """
+    at = as_i64(net, ADDRESSES)
+    starts = as_i64(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
+    for r in range(len(indices)):
+        i = indices[r]
+        starts[r, 0], starts[r, 1] = nonzero_starts[i], nonzero_starts[i + 1]
+        for address in (at[AT_PLACES], at[AT_VALUES]):
+            fetch(address + 4 * starts[r, 0], 4 * (starts[r, 1] - starts[r, 0]))
+
+
+@internal
+def add_loss_gradient(
+    team: Any,
+    indices: Any,
+    scale: BatchScale,
+    samples: RolloutSamples,
+    policy: PolicyNetwork,
+    settings: PpoSettings,
+    net: Any,
+    report: Any,
+) -> None:
+    """Add the loss gradient of transitions `indices`, a part of a minibatch, to the gradient of the network at `net`.
+
+    Losses are added to report float64 [REPORTED]. This is the body of the loop in `PPO.train` up to `loss.backward()`.
+    """
+    at = as_i64(net, ADDRESSES)
+    inputs = activations(net, 0)
+    logits, value = activations(net, policy.logits_buffer), activations(net, policy.value_buffer)
+    logits_grad, value_grad = activation_grads(net, policy.logits_buffer), activation_grads(net, policy.value_buffer)
+    log_std = as_f32(at[AT_WEIGHTS] + 4 * policy.log_std_offset, policy.action_size)
+    log_std_grad = as_f32(at[AT_GRADS] + 4 * policy.log_std_offset, policy.action_size)
+    old_log_prob, advantages, returns = samples.old_log_prob, samples.advantages, samples.returns
+    discrete_actions, continuous_actions = samples.discrete_actions, samples.continuous_actions
+    action_masks, nonzero_starts, not_normalized = samples.action_masks, samples.nonzero_starts, np.zeros((3, 0))
+    sparse, n = len(nonzero_starts) > 0, policy.action_size
+    clip_range, ent_coef = np.float32(settings.clip_range), np.float32(settings.ent_coef)
+    value_weight = np.float32(2.0 * settings.vf_coef) * scale.inv_batch
+    for low in range(0, len(indices), TILE):
+        if barrier_stopped(team, at[AT_STOP]):
+            return
+        high = min(low + TILE, len(indices))
+        if sparse:
+            select_sparse_rows(indices[low:high], nonzero_starts, net)
+        else:
+            load_observations(
+                samples.observations, samples.obs_is_uint8, samples.obs_size, low, high, indices, not_normalized, inputs
+            )
+        call(at[AT_FORWARD], high - low, np.int64(sparse), net)
+        for r in range(high - low):
+            i = indices[low + r]
+            advantage = np.float32((advantages[i] - scale.advantage_mean) / scale.advantage_std)
+            terms = SurrogateTerms(old_log_prob[i], advantage, clip_range, ent_coef, scale.inv_batch)
+            if discrete_actions.shape[1]:
+                mask = action_masks[i] if action_masks.shape[1] else policy.all_legal
+                categorical_loss_grad(logits[r, :n], logits_grad[r, :n], mask, discrete_actions[i, 0], terms, report)
+            else:
+                gaussian_loss_grad(
+                    logits[r], logits_grad[r], log_std, log_std_grad, continuous_actions[i], terms, report
+                )
+            value_grad[r, 0] = value_loss_grad(value[r, 0], returns[i], value_weight, report)
+        call(at[AT_BACKWARD], high - low, np.int64(sparse), net)

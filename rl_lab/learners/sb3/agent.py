@@ -1,0 +1,182 @@
+"""Stable-Baselines3 policies as agents."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+
+from rl_lab.adapters.sb3_vec_env import append_agent_indicator
+from rl_lab.adapters.structured import Structure
+from rl_lab.core.agent import StateDict
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.world import Array
+from rl_lab.learners.sb3.inference import CompiledPolicy
+from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
+from rl_lab.learners.sb3.training_state import as_tensors
+
+_ACTORS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # neither is a subclass of the other
+
+
+class Sb3Agent:
+    """An SB3 policy with the observation statistics of its training.
+
+    `indicator` is the length of the one-hot agent index that was appended to its observations, 0 for none. Where roles
+    have observations of different lengths, the batch pads them to the longest; the agent removes the padding.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: BasePolicy,
+        normalizer: dict[str, Array] | None,
+        *,
+        indicator: int = 0,
+        clip: float = 10.0,
+        structure: Structure | None = None,
+    ) -> None:
+        self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
+        self.stochastic = isinstance(policy, _ACTORS)  # a DQN always takes the action with the largest value
+        self.indicator, self.structure = indicator, structure
+        self.places = np.arange(max(indicator, 1))  # the agent index that the indicator shows for each seat
+        self._action_shape = policy.action_space.shape or ()
+        self._greedy: CompiledPolicy | None = None
+        with suppress(UnsupportedByCompiledError):
+            self._greedy = CompiledPolicy(policy)
+        policy.set_training_mode(False)
+
+    def bind(self, envs: BatchedEnv) -> None:
+        """Store the action shape and the agent indices of the batch's seats."""
+        world, self._action_shape = envs.world, envs.actions.shape[2:]
+        self.places = np.arange(len(world.agents))
+        if self.indicator and self.indicator != len(world.agents):
+            for seats in world.roles.values():  # it was trained at the seats of one role
+                self.places[list(seats)] = np.arange(len(seats)) % self.indicator
+
+    def act(
+        self,
+        observations: Array,
+        *,
+        state: Any = None,
+        action_mask: Array | None = None,
+        rows: Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, Any]:
+        """See `Agent.act`; actions are clipped to the space as in training."""
+        actions = self._predict(self._policy_obs(observations, rows), action_mask, deterministic)
+        if actions.shape[1:] != self._action_shape:  # the actions of other roles have more components
+            padded = np.zeros((len(actions), *self._action_shape), actions.dtype)
+            padded[:, : actions.shape[1]] = actions
+            actions = padded
+        return actions, None
+
+    def probabilities(
+        self, observations: Array, action_mask: Array | None = None, *, rows: Array | None = None
+    ) -> Array:
+        """Return the probability of each action when the policy samples, float64 [B, actions].
+
+        A DQN has probability 1 for the action with the largest value. `action_mask` and `rows` are those of `act`.
+        Raises ValueError where actions are not discrete, and where the policy observes an agent index and `rows` are
+        missing.
+        """
+        policy: Any = self.policy
+        if self.indicator > 1 and rows is None:
+            raise ValueError(f"{self.name} has agent_indicator: its probabilities depend on the seat")
+        if not isinstance(policy.action_space, Discrete):
+            raise ValueError(f"{self.name} takes actions of {policy.action_space}, which have no probabilities")
+        scores = self._scores(self._policy_obs(observations, rows))
+        if action_mask is not None:
+            scores = np.where(action_mask[:, : scores.shape[1]] != 0, scores, -np.inf)
+        if isinstance(policy, _ACTORS):
+            probs = np.exp(scores - scores.max(axis=1, keepdims=True))
+            probs /= probs.sum(axis=1, keepdims=True)
+        else:
+            probs = np.eye(scores.shape[1])[scores.argmax(axis=1)]
+        # Other roles may have more actions than this one.
+        padding = 0 if action_mask is None else action_mask.shape[1] - scores.shape[1]
+        return np.pad(probs, ((0, 0), (0, padding)))
+
+    def _scores(self, observations: Any) -> Array:
+        """Return PPO's logits or DQN's values, float64 [B, actions]."""
+        policy: Any = self.policy
+        with torch.no_grad():
+            obs = policy.obs_to_tensor(observations)[0]
+            if isinstance(policy, _ACTORS):
+                features: Any = policy.extract_features(obs, policy.pi_features_extractor)
+                scores = policy.action_net(policy.mlp_extractor.forward_actor(features))
+            else:
+                scores = policy.q_net(obs)
+        return np.asarray(scores.cpu().numpy(), np.float64)
+
+    def _policy_obs(self, observations: Array, rows: Array | None) -> Any:
+        """Return observations, [B, ...], in the form in which the policy received them in training."""
+        if self.structure is not None:
+            return self.structure.unflatten(observations)
+        shape = self.policy.observation_space.shape or ()
+        if len(shape) == 1:
+            observations = observations[:, : shape[0] - self.indicator]
+        if self.indicator:
+            numbers = np.arange(len(observations)) if rows is None else rows
+            observations = append_agent_indicator(observations, self.places[numbers % len(self.places)], self.indicator)
+        if self.normalizer is not None:
+            mean, var = self.normalizer["mean"], self.normalizer["var"]
+            scaled = (observations - mean) / np.sqrt(var + 1e-8)
+            observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        return observations
+
+    def _predict(self, observations: Any, action_mask: Array | None, deterministic: bool) -> Array:
+        """Return actions without padding."""
+        policy: Any = self.policy
+        if deterministic and self._greedy is not None:
+            return self._greedy.act(observations, action_mask)
+        if action_mask is None or not isinstance(policy.action_space, Discrete):
+            return np.asarray(policy.predict(observations, deterministic=deterministic)[0])
+        legal = action_mask[:, : int(policy.action_space.n)] != 0
+        if isinstance(policy, MaskableActorCriticPolicy):
+            return np.asarray(policy.predict(observations, deterministic=deterministic, action_masks=legal)[0])
+        return np.asarray(np.where(legal, self._scores(observations), -np.inf).argmax(axis=1))
+
+
+def load_policy(
+    policy: BasePolicy,
+    name: str,
+    saved: StateDict,
+    *,
+    normalized: bool,
+    indicator: int = 0,
+    structure: Structure | None = None,
+) -> Sb3Agent:
+    """Return an agent with a new policy and the saved parameters. Raises ValueError where they do not fit."""
+    try:
+        policy.load_state_dict(as_tensors(saved.tensors["policy"]))
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"the saved parameters do not fit this {name} policy: {error}") from None
+    for member in ("policy", "normalizer"):
+        for key, array in saved.tensors.get(member, {}).items():
+            if not np.isfinite(array).all():
+                raise ValueError(f"the saved {key} is not finite")
+    statistics = saved.tensors.get("normalizer")
+    if statistics is not None:
+        statistics = {key.removeprefix("observation_"): value for key, value in statistics.items()}
+        statistics = {key: statistics[key] for key in ("mean", "var")} if "mean" in statistics else None
+    shape = policy.observation_space.shape
+    if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
+        raise ValueError(f"the saved observation statistics do not fit this {name} policy")
+    return Sb3Agent(name, policy, statistics, indicator=indicator, structure=structure)
+
+
+def maskable(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:
+    """Return the policy class with action masks, and those of the policy's arguments that it accepts."""
+    continuous_only = ("log_std_init", "use_sde")
+    return MaskableActorCriticPolicy, {k: v for k, v in policy_arguments.items() if k not in continuous_only}
+
+
+def only_discrete(name: str, world: EnvSpec) -> None:
+    """Raise ValueError unless the world's actions are discrete."""
+    if not isinstance(world.action, Discrete):
+        raise ValueError(f"{name} needs discrete actions; {world.name}'s are {world.action}: use agent=ppo")

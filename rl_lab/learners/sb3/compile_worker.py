@@ -1,0 +1,26 @@
+"""The process that compiles PPO's update while its parent compiles a world; `precompile` starts it."""
+
+from __future__ import annotations
+
+from rl_lab.core.interrupts import end_with_parent
+from rl_lab.learners.sb3.ppo import FastPPO
+from rl_lab.learners.sb3.precompile import PARTS
+
+
+def main() -> None:
+    """Compile the functions of an update by updating an untrained agent with an empty rollout."""
+    from stable_baselines3.common.logger import Logger
+
+    end_with_parent()
+    FastPPO.ahead = False
+    model = FastPPO("MlpPolicy", "CartPole-v1", n_steps=64, batch_size=64, device="cpu")
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    model.ready()
+    model.tables()
+    print(PARTS[0], flush=True)
+    model.train()
+    print(PARTS[1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

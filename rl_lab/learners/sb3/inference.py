@@ -1,0 +1,46 @@
+"""Deterministic actions of a trained Stable-Baselines3 policy, computed by compiled code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete
+from stable_baselines3.dqn.policies import DQNPolicy
+
+from rl_lab.core.world import Array
+from rl_lab.learners.compiled import build
+from rl_lab.learners.sb3.network_import import ParameterMirror, actor_critic, q_network
+from rl_lab.learners.sb3.ppo import DENSE_FROM, SPARSE_FROM
+
+
+class CompiledPolicy:
+    """Computes deterministic actions of an SB3 policy, whose tensors it reads at each call.
+
+    The action of a row does not depend on the number of other rows, as that of a matrix library may by rounding. Raises
+    UnsupportedByCompiledError for a policy that compiled code does not support.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        if isinstance(policy, DQNPolicy):
+            network, tensors, self._output = q_network(policy.q_net)
+        else:
+            network, tensors, outputs = actor_critic(policy)
+            self._output = int(outputs[0])
+        self._shared, self._space = ParameterMirror(network, tensors, None), policy.action_space
+        self._kernels = build.greedy()
+
+    def act(self, observations: Array, action_mask: Array | None) -> Array:
+        """Return actions, int64 [B] or float32 [B, k], for observations [B, ...] and masks, uint8 [B, n or more]."""
+        self._shared.copy_from_tensors()
+        rows, network = len(observations), self._shared.network
+        obs = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
+        is_discrete = isinstance(self._space, Discrete)
+        count = int(self._space.n) if is_discrete else self._space.shape[0]
+        discrete = np.zeros(rows if is_discrete else 0, np.int64)
+        continuous = np.zeros((0, 0) if is_discrete else (rows, count), np.float32)
+        masks = np.zeros((rows, 0), np.uint8) if action_mask is None else np.ascontiguousarray(action_mask, np.uint8)
+        few_nonzero = obs.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(obs) < DENSE_FROM * obs.size)
+        sparse, tables = network.plan.convolves or few_nonzero, self._shared.tables()
+        self._kernels.greedy_actions(obs, masks, discrete, continuous, count, tables, self._output, sparse)
+        return discrete if is_discrete else np.clip(continuous, self._space.low, self._space.high)

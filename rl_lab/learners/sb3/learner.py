@@ -1,0 +1,313 @@
+"""Stable-Baselines3 algorithms as `Learner` objects, which are trained one iteration at a time."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium.spaces import Dict
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from rl_lab.adapters.sb3_vec_env import LabVecEnv
+from rl_lab.adapters.structured import structure_of
+from rl_lab.core.agent import StateDict
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.engine.batch import NonFiniteError
+from rl_lab.learners.sb3.agent import Sb3Agent, maskable
+from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
+from rl_lab.learners.sb3.masked_dqn import RowDQN
+from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplay, ActingReplay
+from rl_lab.learners.sb3.masked_rollout_buffers import (
+    ActingDictRollout,
+    ActingMaskableDictRollout,
+    ActingMaskableRollout,
+    ActingRollout,
+)
+from rl_lab.learners.sb3.memory import require_memory
+from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.training_state import as_arrays, export_state, restore, save
+from rl_lab.learners.sb3.vec_normalize import ActingMeanStd
+
+CHUNK = 1024  # environment steps of an off-policy learner in one iteration
+
+
+class _TimedVecEnv(LabVecEnv):
+    """A vector env that measures the time of its steps in seconds."""
+
+    supports_compiled_rollout = True
+    seconds = 0.0
+
+    def step_wait(self) -> Any:
+        begin = time.perf_counter()
+        result = super().step_wait()
+        self.seconds += time.perf_counter() - begin
+        return result
+
+
+class Sb3Learner:
+    """An SB3 algorithm that is trained one iteration at a time, so that its state can be saved between iterations."""
+
+    def __init__(
+        self,
+        name: str,
+        algorithm: type[BaseAlgorithm],
+        envs: BatchedEnv,
+        *,
+        budget: int,
+        seed: int,
+        device: str,
+        normalize_observations: bool,
+        normalize_rewards: bool,
+        arguments: dict[str, Any],
+        indicator: bool = False,
+    ) -> None:
+        _without_dynamo()
+        self.name, self.budget = name, budget
+        self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
+        set_random_seed(seed)
+        self.indicator = len(envs.world.agents) if indicator else 0
+        self.timed = _TimedVecEnv(envs, indicator=indicator)
+        self.structure = structure_of(envs.world)
+        if self.structure is not None:
+            if normalize_observations:
+                raise ValueError(f"normalize_observations: {envs.world.name} observes a {self.structure.kind}")
+            algorithm, arguments = _sb3_algorithm(algorithm, dict(arguments))
+        if envs.world.has_action_mask or envs.world.is_multi_agent:
+            algorithm, arguments = _for_masked_rows(algorithm, self.timed, dict(arguments))
+        env: VecEnv = self.timed
+        require_memory(env, arguments)
+        if normalize_observations or normalize_rewards:
+            gamma = arguments["gamma"]
+            env = self._normalized(env, normalize_observations, normalize_rewards, gamma)
+        # SB3 gets no seed, because it would seed environment i with seed + i. The batch has independent streams.
+        policy = "MultiInputPolicy" if isinstance(self.timed.observation_space, Dict) else "MlpPolicy"
+        self.model = algorithm(policy, env, device=device, **arguments)
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+        self.model.action_space.seed(seed)
+        if isinstance(self.model, RowDQN):
+            self.model.vec_env = self.timed
+        self.backend = "stock, because compiled=false"
+        if self.structure is not None:
+            self.backend = f"stock, because its observations are a {self.structure.kind}"
+        if isinstance(self.model, FastPPO | FastMaskablePPO | FastDQN | FastRowDQN):
+            self.model.ready()
+            self.backend = self.model.learner
+        _, self._callback = self.model._setup_learn(budget)
+        self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
+        self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
+
+    def _normalized(self, env: VecEnv, observations: bool, rewards: bool, gamma: float) -> VecEnv:
+        """Return the env in a VecNormalize, whose statistics leave out rows of agents that are not to act."""
+        normalizer = VecNormalize(env, norm_obs=observations, norm_reward=rewards, gamma=gamma)
+        if self.timed.envs.world.is_multi_agent:
+            normalizer.ret_rms = ActingMeanStd(self.timed, "rewarded", normalizer.ret_rms)
+            if observations:
+                statistics: Any = ActingMeanStd(self.timed, "acting", cast(Any, normalizer.obs_rms))
+                normalizer.obs_rms = statistics
+        return normalizer
+
+    @property
+    def steps(self) -> int:
+        """Return the number of environment steps so far."""
+        return int(self.model.num_timesteps)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the time so far in seconds by activity: env, infer, learn."""
+        return dict(self._spent)
+
+    def train_iteration(self) -> dict[str, float]:
+        """Collect one rollout and update; an off-policy algorithm repeats this for `CHUNK` steps. Return the metrics.
+
+        Raises NonFiniteError for a loss or a gradient that is not finite.
+        """
+        model: Any = self.model
+        model.logger.name_to_value.clear()
+        if self.on_policy:
+            self._train_on_policy(model)
+        else:
+            self._train_off_policy(model)
+        return self._metrics(model)
+
+    def _train_on_policy(self, model: Any) -> None:
+        """Collect one rollout and update."""
+        self._collect(model)
+        acted = getattr(model.rollout_buffer, "acted", None)
+        if acted is None or acted.any():
+            self._learn(lambda: _train(model, single=acted is not None and acted.sum() == 1))
+            if acted is not None and self.backend != "compiled":  # SB3 includes rows of agents that were not to act
+                explained = model.rollout_buffer.explained_variance()
+                model.logger.record("train/explained_variance", explained)
+
+    def _train_off_policy(self, model: Any) -> None:
+        """Collect and update until the next multiple of `CHUNK` steps, in whole steps of the vector env.
+
+        Several policies that are trained in one batch take equally many steps in this way.
+        """
+        calls_per_chunk = max(CHUNK // self.timed.envs.num_envs, 1)
+        calls = self.steps // self.timed.num_envs
+        target = min((calls // calls_per_chunk + 1) * calls_per_chunk * self.timed.num_envs, self.budget)
+        engine = model.engine() if isinstance(model, FastDQN | FastRowDQN) else None
+        if engine is not None:
+            begin = time.perf_counter()
+            shares = model.learn_compiled(engine, target)
+            seconds = time.perf_counter() - begin
+            for part, share in {**shares, "infer": 1 - shares["env"] - shares["learn"]}.items():
+                self._spent[part] += share * seconds
+        while self.steps < target:
+            self._collect(model)
+            if self.steps > model.learning_starts and model.gradient_steps > 0:
+                self._learn(lambda: model.train(model.gradient_steps, model.batch_size))
+
+    def _metrics(self, model: Any) -> dict[str, float]:
+        """Return the finite metrics of the logger, and the mean return and length of the last episodes."""
+        episodes = list(model.ep_info_buffer or ())
+        metrics = {key: float(value) for key, value in model.logger.name_to_value.items()}
+        for key, value in metrics.items():
+            if "loss" in key and not np.isfinite(value):
+                raise NonFiniteError(f"{self.name}: non-finite {key} at step {self.steps}")
+        # Other metrics may be undefined, as the explained variance is while all returns are equal.
+        metrics = {key: value for key, value in metrics.items() if np.isfinite(value)}
+        if episodes:
+            metrics["rollout/return"] = float(np.mean([e["r"] for e in episodes]))
+        if lengths := [e["l"] for e in episodes if e["l"]]:  # the length is unknown for agents that left early
+            metrics["rollout/length"] = float(np.mean(lengths))
+        return metrics
+
+    def _collect(self, model: Any) -> None:
+        begin, before = time.perf_counter(), self.timed.seconds
+        if self.on_policy:
+            model.collect_rollouts(model.env, self._callback, model.rollout_buffer, model.n_steps)
+        else:
+            model.collect_rollouts(
+                model.env,
+                self._callback,
+                model.train_freq,
+                model.replay_buffer,
+                learning_starts=model.learning_starts,
+                log_interval=None,
+            )
+        model._update_current_progress_remaining(self.steps, self.budget)
+        env, spent = self.timed.seconds - before, time.perf_counter() - begin
+        if getattr(model, "env_time_fraction", None) is not None:
+            env = model.env_time_fraction * spent
+        self._spent["env"] += env
+        self._spent["infer"] += spent - env
+
+    def _learn(self, update: Any) -> None:
+        begin = time.perf_counter()
+        update()
+        self._spent["learn"] += time.perf_counter() - begin
+
+    def _check_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+            for field, parameter in self.model.policy.named_parameters():
+                if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                    raise NonFiniteError(
+                        f"{self.name}: non-finite gradient of {field} in update {self.model._n_updates + 1} "
+                        f"at step {self.steps}; no parameter was changed by it"
+                    )
+
+    def _observation_statistics(self) -> dict[str, Array] | None:
+        normalizer: Any = self.model.get_vec_normalize_env()
+        if normalizer is None or not normalizer.norm_obs:
+            return None
+        return {"mean": normalizer.obs_rms.mean.copy(), "var": normalizer.obs_rms.var.copy()}
+
+    def agent(self) -> Sb3Agent:
+        """Return the current agent, which shares the learner's parameters."""
+        statistics = self._observation_statistics()
+        return Sb3Agent(self.name, self.model.policy, statistics, indicator=self.indicator, structure=self.structure)
+
+    def save_agent(self) -> StateDict:
+        """Return the policy's parameters and the observation statistics."""
+        tensors = {"policy": as_arrays(self.model.policy.state_dict())}
+        statistics = self._observation_statistics()
+        if statistics is not None:
+            tensors["normalizer"] = statistics
+        return StateDict(tensors, {})
+
+    def export_state(self) -> StateDict:
+        """Return the state with which training of an exported agent continues, beside what `save_agent` returns."""
+        return export_state(self.model)
+
+    def save(self) -> StateDict:
+        """Return the algorithm's whole state between two iterations."""
+        return save(self.model, compiled=self.backend == "compiled")
+
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned. Raises ValueError for the state of another algorithm or size."""
+        restore(self.model, self.name, saved, compiled=self.backend == "compiled")
+
+
+def _train(model: Any, *, single: bool) -> None:
+    """Update an on-policy algorithm. The advantages of a `single` row have no deviation, so they are not normalized."""
+    normalize = model.normalize_advantage
+    model.normalize_advantage = normalize and not single
+    try:
+        model.train()
+    finally:
+        model.normalize_advantage = normalize
+
+
+def _sb3_algorithm(
+    algorithm: type[BaseAlgorithm], arguments: dict[str, Any]
+) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
+    """Return SB3's algorithm in place of a compiled one, and the arguments that it accepts."""
+    for compiled, sb3 in ((FastPPO, PPO), (FastDQN, DQN)):
+        if issubclass(algorithm, compiled):
+            known = inspect.signature(sb3).parameters
+            for key in [key for key in arguments if key not in known]:
+                if arguments.pop(key) != inspect.signature(compiled).parameters[key].default:
+                    raise ValueError(f"{key} needs the compiled learner, which does not support such observations")
+            return sb3, arguments
+    return algorithm, arguments
+
+
+def _for_masked_rows(
+    algorithm: type[BaseAlgorithm], vec_env: LabVecEnv, arguments: dict[str, Any]
+) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
+    """Return the algorithm and arguments for rows with action masks, or of agents that do not act in each step."""
+    is_dict = isinstance(vec_env.observation_space, Dict)
+    if not issubclass(algorithm, OnPolicyAlgorithm):
+        algorithm = FastRowDQN if issubclass(algorithm, FastDQN) else RowDQN
+        replay = {"vec_env": vec_env, "n_steps": arguments.pop("n_steps", 1), "gamma": arguments["gamma"]}
+        replay_class = ActingDictReplay if is_dict else ActingReplay
+        return algorithm, arguments | {"replay_buffer_class": replay_class, "replay_buffer_kwargs": replay}
+    if not vec_env.envs.world.has_action_mask:
+        rollout_class: type[Any] = ActingDictRollout if is_dict else ActingRollout
+        return algorithm, arguments | {
+            "rollout_buffer_class": rollout_class,
+            "rollout_buffer_kwargs": {"vec_env": vec_env},
+        }
+    if arguments.pop("use_sde"):
+        raise ValueError("use_sde is for continuous actions")
+    del arguments["sde_sample_freq"]
+    _, arguments["policy_kwargs"] = maskable(arguments["policy_kwargs"])
+    rollout_class = ActingMaskableDictRollout if is_dict else ActingMaskableRollout
+    arguments |= {"rollout_buffer_class": rollout_class, "rollout_buffer_kwargs": {"vec_env": vec_env}}
+    return FastMaskablePPO if issubclass(algorithm, FastPPO) else MaskablePPO, arguments
+
+
+def _without_dynamo() -> None:
+    """Prevent torch from importing its compiler at the first use of an optimizer, which takes more than a second.
+
+    torch wraps the methods of optimizers so that torch.compile ignores them. The wrapper imports the compiler unless
+    the method has this attribute.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        wrapped = getattr(method, "__wrapped__", None)
+        code = getattr(method, "__code__", None)
+        if wrapped is not None and code is not None and code.co_filename.endswith("_compile.py"):
+            wrapped.__dynamo_disable = wrapped

@@ -1,0 +1,252 @@
+"""Map Stable-Baselines3's networks to those of the compiled learners, and copy parameters between the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from rl_lab.core.world import Array
+from rl_lab.learners.compiled import build
+from rl_lab.learners.compiled.network import (
+    AT_BACKWARD,
+    AT_FORWARD,
+    AT_TRANSPOSE,
+    LINEAR,
+    RELU,
+    SHARDS,
+    TANH,
+    Network,
+    NetworkSpec,
+)
+from rl_lab.learners.sb3.policies import BoardCnn
+
+WIDEST = 1024  # maximum number of units of a layer; for wider layers, torch's matrix products are as fast
+_ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
+
+
+class UnsupportedByCompiledError(Exception):
+    """The configuration needs Stable-Baselines3's own learner; the message says why."""
+
+
+class ParameterMirror:
+    """A compiled network with copies of a policy's parameters and Adam moments.
+
+    `copy_from_tensors` copies them from the tensors before compiled code uses them; `copy_parameters_to_tensors` and
+    `copy_to_tensors` copy them back. Moments are only copied from the tensors where they have changed since.
+    """
+
+    def __init__(
+        self, network: Network, tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        self.network, self.names, self.optimizer = network, list(tensors), optimizer
+        self.tensors = list(tensors.values())
+        for tensor in self.tensors:
+            if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
+                raise UnsupportedByCompiledError("its parameters are not contiguous float32 on the CPU")
+            if optimizer is not None and not tensor.requires_grad:
+                raise UnsupportedByCompiledError("some of its parameters are frozen")
+        self.moments = [np.zeros_like(network.weights) for _ in range(2)]
+        self._known: list[tuple[torch.Tensor, int]] = []
+
+    def _copy(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:
+        addresses, network = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self.network
+        build.tensors().copy_params(addresses, network.bounds, network.lines, network.places, flat, out)
+
+    def _states(self) -> list[dict[str, Any]]:
+        """Return the state of Adam for each tensor, which is created if Adam has made no step yet."""
+        assert self.optimizer is not None
+        for tensor in self.tensors:
+            state = self.optimizer.state[tensor]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        return [self.optimizer.state[tensor] for tensor in self.tensors]
+
+    def tables(self) -> Array:
+        """Return the network's tables with the addresses of its functions, which are compiled in the first call."""
+        tables = self.network.tables
+        if not tables[0, AT_FORWARD]:
+            tables[:, [AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE]] = build.network()
+        return tables
+
+    def copy_from_tensors(self) -> None:
+        """Copy the tensors; parameters at each call, because a write to a tensor's `data` keeps its version."""
+        self._copy(self.tensors, self.network.weights)
+        states = self._states() if self.optimizer is not None else []
+        now = [s[key] for s in states for key in ("exp_avg", "exp_avg_sq")]
+        if len(now) == len(self._known) and all(
+            a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True)
+        ):
+            return
+        for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
+            self._copy([s[key] for s in states], flat)
+        self._known = [(tensor, tensor._version) for tensor in now]
+
+    def invalidate_moments(self) -> None:
+        """Make the next `copy_from_tensors` copy the moments, even where they have not changed."""
+        self._known = []
+
+    @property
+    def adam_steps(self) -> int:
+        """Return the number of Adam's steps so far."""
+        return int(self._states()[0]["step"])
+
+    def copy_parameters_to_tensors(self) -> None:
+        """Copy the parameters back into the tensors."""
+        self._copy(self.tensors, self.network.weights, out=True)
+
+    def first_nonfinite_gradient(self) -> str:
+        """Return the name of the first tensor whose gradient is not finite, or "the loss" where there is none."""
+        network = self.network
+        for name, low, high in zip(self.names, network.bounds, network.bounds[1:], strict=False):
+            if not np.isfinite(network.grads[0, network.places[low:high]]).all():
+                return name
+        return "the loss"
+
+    def copy_to_tensors(self, adam_steps: int) -> None:
+        """Copy parameters and moments back into the tensors, and set Adam's number of steps to `adam_steps`."""
+        self.copy_parameters_to_tensors()
+        states = self._states()
+        for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
+            self._copy([s[key] for s in states], flat, out=True)
+        with torch.no_grad():
+            for state in states:
+                state["step"].fill_(adam_steps)
+
+
+def adam_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the settings of a plain Adam with one group of parameters.
+
+    Raises UnsupportedByCompiledError for any other optimizer.
+    """
+    group = optimizer.param_groups[0]
+    plain = type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
+    if not plain or group["weight_decay"] or group["amsgrad"] or group["maximize"]:
+        raise UnsupportedByCompiledError(f"its optimizer is {type(optimizer).__name__} with options of its own")
+    return dict(group)
+
+
+def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torch.Tensor], Array]:
+    """Return the network of an actor-critic policy, its tensors by name, and the places of its outputs, int64 [3].
+
+    The places are the buffers of logits and of values, and the offset of log_std, -1 for none. `threads` is the number
+    of threads that use the network at a time.
+
+    Raises UnsupportedByCompiledError for a policy that compiled code does not support.
+    """
+    if not isinstance(policy.observation_space, Box):
+        raise UnsupportedByCompiledError(f"its observations are a {type(policy.observation_space).__name__}")
+    if type(policy) not in (ActorCriticPolicy, MaskableActorCriticPolicy):
+        raise UnsupportedByCompiledError(f"its policy is a {type(policy).__name__}")
+    if getattr(policy, "use_sde", False) or getattr(policy, "squash_output", False):
+        raise UnsupportedByCompiledError("it explores by state-dependent noise, or squashes its actions")
+    if not isinstance(policy.action_space, Discrete | Box):
+        raise UnsupportedByCompiledError(f"its actions are {policy.action_space}")
+    if isinstance(policy.action_space, Box) and len(policy.action_space.shape) != 1:
+        raise UnsupportedByCompiledError(f"its actions have the shape {policy.action_space.shape}")
+    if policy.features_extractor is not policy.vf_features_extractor:
+        raise UnsupportedByCompiledError("its policy and its values have different features extractors")
+    _check_observations(policy)
+    plan = NetworkSpec(int(np.prod(policy.observation_space.shape)))
+    names: list[str] = []
+    if hasattr(policy, "log_std"):
+        spread = plan.vector(len(policy.log_std))
+        names.append("log_std")
+    features, order = _features(plan, policy.features_extractor, "features_extractor", names)
+    ends = [
+        _layers(plan, stem, f"mlp_extractor.{key}", features, order, names)
+        for key, stem in (
+            ("policy_net", policy.mlp_extractor.policy_net),
+            ("value_net", policy.mlp_extractor.value_net),
+        )
+    ]
+    heads = [
+        _linear(plan, head, key, end, order if end == features else None, LINEAR, names)
+        for key, head, end in (("action_net", policy.action_net, ends[0]), ("value_net", policy.value_net, ends[1]))
+    ]
+    network, tensors = _build_network(plan, names, policy, threads, SHARDS)
+    return network, tensors, np.array([*heads, spread if hasattr(policy, "log_std") else -1], np.int64)
+
+
+def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
+    """Return the network of a QNetwork, its tensors by name, and the buffer of its values. Raises as `actor_critic`."""
+    _check_observations(network)
+    plan = NetworkSpec(int(np.prod(network.observation_space.shape)))
+    names: list[str] = []
+    features, order = _features(plan, network.features_extractor, "features_extractor", names)
+    values = _layers(plan, network.q_net, "q_net", features, order, names)
+    compiled, tensors = _build_network(plan, names, network)
+    return compiled, tensors, values
+
+
+def _check_observations(policy: Any) -> None:
+    if not isinstance(policy.observation_space, Box):
+        raise UnsupportedByCompiledError(f"its observations are a {type(policy.observation_space).__name__}")
+    if policy.normalize_images and is_image_space(policy.observation_space):
+        raise UnsupportedByCompiledError("its observations are images, which the library scales")
+
+
+def _build_network(
+    plan: NetworkSpec, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
+) -> tuple[Network, dict[str, torch.Tensor]]:
+    parameters = dict(module.named_parameters())
+    if sorted(parameters) != sorted(names):
+        raise UnsupportedByCompiledError("its network has other parameters than weights and biases of known layers")
+    for name, places in zip(names, plan.parameters, strict=True):
+        if parameters[name].numel() != places.size:
+            raise UnsupportedByCompiledError(f"its {name} has another size")
+    return Network(plan, threads, shards), {name: parameters[name] for name in names}
+
+
+def _features(plan: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:
+    if type(extractor) is FlattenExtractor:
+        return 0, None
+    if type(extractor) is not BoardCnn:
+        raise UnsupportedByCompiledError(f"its features are a {type(extractor).__name__}'s")
+    shape = tuple(extractor._observation_space.shape or ())
+    rows, side, depth = (*shape, 1) if extractor.add_channel else shape
+    convolution: Any = extractor.convolution[0]
+    if len(extractor.convolution) != 3 or not (extractor.channels_last or extractor.add_channel):
+        raise UnsupportedByCompiledError("its convolution is not MinAtar's, or its boards have their channels first")
+    if convolution.kernel_size != (3, 3) or convolution.stride != (1, 1) or convolution.out_channels != 16:
+        raise UnsupportedByCompiledError("its convolution is not MinAtar's")
+    names += [f"{name}.convolution.0.weight", f"{name}.convolution.0.bias"]
+    first: Any = extractor.dense[0]
+    board, order = plan.convolution(rows, side, depth, RELU)
+    return _linear(plan, first, f"{name}.dense.0", board, order, RELU, names), None
+
+
+def _layers(
+    plan: NetworkSpec, stem: nn.Sequential, name: str, source: int, order: Array | None, names: list[str]
+) -> int:
+    modules = list(stem)
+    for k, module in enumerate(modules):
+        if isinstance(module, nn.Linear):
+            following = modules[k + 1] if k + 1 < len(modules) else None
+            if following is not None and type(following) not in _ACTIVATIONS:
+                raise UnsupportedByCompiledError(f"its activation is {type(following).__name__}")
+            activation = LINEAR if following is None else _ACTIVATIONS[type(following)]
+            source = _linear(plan, module, f"{name}.{k}", source, order, activation, names)
+            order = None
+        elif type(module) not in _ACTIVATIONS:
+            raise UnsupportedByCompiledError(f"its network has a {type(module).__name__}")
+    return source
+
+
+def _linear(
+    plan: NetworkSpec, module: nn.Linear, name: str, source: int, order: Array | None, activation: int, names: list[str]
+) -> int:
+    if module.out_features > WIDEST or module.bias is None:
+        raise UnsupportedByCompiledError(
+            f"its {name} has {module.out_features} units, or no bias; torch serves large networks better"
+        )
+    names += [f"{name}.weight", f"{name}.bias"]
+    return plan.dense(source, module.out_features, activation, order)

@@ -1,0 +1,121 @@
+"""Makes the arguments of compiled PPO, see `compiled.ppo_records`, of Stable-Baselines3's buffers and a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rl_lab.core.world import Array
+from rl_lab.engine.batch import Batch
+from rl_lab.learners.compiled.ppo_records import (
+    AdamSettings,
+    EnvArrays,
+    PolicyOutputs,
+    PpoSettings,
+    RolloutBuffers,
+    RolloutSamples,
+)
+
+
+def env_arrays(batch: Batch, action_bounds: Array, threads: int) -> EnvArrays:
+    """Return the arrays of a batch that so many threads step together; `action_bounds` is float32 [2, k] or [2, 0]."""
+    rows = batch.num_envs * batch.rewards.shape[1]
+    observations = batch.observations.reshape(rows, -1)
+    action_masks = batch.action_mask.reshape(rows, -1)
+    discrete_actions, continuous_actions = _discrete_and_continuous(batch.actions.reshape(rows, -1))
+    action_low, action_high = action_bounds
+    return EnvArrays(
+        batch.native_handle(),
+        batch.partition(threads),
+        observations.ctypes.data,
+        batch.final_observations.ctypes.data,
+        observations.dtype == np.uint8,
+        observations.shape[1],
+        discrete_actions,
+        continuous_actions,
+        action_low,
+        action_high,
+        action_masks if batch.world.has_action_mask else action_masks[:, :0],
+        batch.rewards.reshape(rows),
+        batch.terminated,
+        batch.truncated,
+        batch.done,
+        batch.episode_returns.reshape(rows),
+        batch.episode_lengths,
+    )
+
+
+def policy_outputs(actions: Array, action_masks: Array | None, values: Array, log_probs: Array) -> PolicyOutputs:
+    """Return arrays [T, B, ...] as outputs of the policy; no masks mean that every action is always legal."""
+    if action_masks is None:
+        action_masks = np.zeros((*values.shape, 0), np.float32)
+    return PolicyOutputs(*_discrete_and_continuous(actions), action_masks, values, log_probs)
+
+
+def rollout_buffers(buffer: Any, episode_starts: Array, gamma: float) -> RolloutBuffers:
+    """Return the arrays of a RolloutBuffer that is to be filled at once.
+
+    `episode_starts`, bool [B], says whether the environments' present observations are the first of their episodes.
+    """
+    rows = len(episode_starts)
+    return RolloutBuffers(
+        buffer.observations.ctypes.data,
+        buffer.observations.dtype == np.uint8,
+        policy_outputs(buffer.actions, getattr(buffer, "action_masks", None), buffer.values, buffer.log_probs),
+        buffer.rewards,
+        buffer.episode_starts,
+        buffer.advantages,
+        buffer.returns,
+        last_values=np.zeros(rows, np.float32),
+        last_episode_starts=episode_starts.copy(),
+        ep_info=np.zeros((buffer.buffer_size, rows, 2)),
+        cycles=np.zeros(2, np.int64),
+        gamma=gamma,
+    )
+
+
+def rollout_samples(buffer: Any, indices: Array, end: int, nonzero: tuple[Array, Array, Array]) -> RolloutSamples:
+    """Return a filled RolloutBuffer as transitions; `indices` and `end` say which, and `nonzero` lists observations."""
+    rows = buffer.values.size
+    observations = buffer.observations.reshape(rows, -1)
+    action_masks = getattr(buffer, "action_masks", None)
+    return RolloutSamples(
+        observations.ctypes.data,
+        observations.dtype == np.uint8,
+        observations.shape[1],
+        *nonzero,
+        *_discrete_and_continuous(buffer.actions.reshape(rows, -1)),
+        np.zeros((1, 0), np.float32) if action_masks is None else action_masks.reshape(rows, -1),
+        buffer.log_probs.reshape(rows),
+        buffer.advantages.reshape(rows),
+        buffer.returns.reshape(rows),
+        indices,
+        end,
+    )
+
+
+def ppo_settings(model: Any, clip_range: float, betas: tuple[float, float], eps: float) -> PpoSettings:
+    """Return the hyperparameters of a PPO as they are now, and those of its Adam."""
+    return PpoSettings(
+        batch_size=int(model.batch_size),
+        clip_range=clip_range,
+        ent_coef=float(model.ent_coef),
+        vf_coef=float(model.vf_coef),
+        target_kl=np.inf if model.target_kl is None else float(model.target_kl),
+        normalize_advantage=bool(model.normalize_advantage),
+        adam=AdamSettings(
+            learning_rate=float(model.policy.optimizer.param_groups[0]["lr"]),
+            max_grad_norm=float(model.max_grad_norm),
+            beta_1=float(betas[0]),
+            beta_2=float(betas[1]),
+            eps=float(eps),
+        ),
+    )
+
+
+def _discrete_and_continuous(actions: Array) -> tuple[Array, Array]:
+    """Return actions as discrete, int64 [..., 1], and continuous, float32 [..., k]: one of them has no columns."""
+    if actions.dtype.kind == "i":
+        return actions, np.zeros((*actions.shape[:-1], 0), np.float32)
+    return np.zeros((*actions.shape[:-1], 0), np.int64), actions

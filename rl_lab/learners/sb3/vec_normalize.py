@@ -1,0 +1,67 @@
+"""The running statistics of Stable-Baselines3's VecNormalize: copied to compiled rollouts and back, or of some rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from rl_lab.adapters.sb3_vec_env import LabVecEnv
+from rl_lab.core.world import Array
+
+_NONE = np.zeros((3, 0))
+
+
+class ActingMeanStd(RunningMeanStd):
+    """Running statistics for VecNormalize that leave out rows whose agent waits or has left.
+
+    `attribute` is the mask of a LabVecEnv, bool [B], of the rows that count: "acting" or "rewarded".
+    """
+
+    def __init__(self, vec_env: LabVecEnv, attribute: str, like: RunningMeanStd) -> None:
+        super().__init__(shape=like.mean.shape)
+        self.vec_env, self.attribute = vec_env, attribute
+
+    def update(self, arr: Array) -> None:
+        """Update the statistics with the rows of [B, ...] that count."""
+        if (mask := getattr(self.vec_env, self.attribute)).any():
+            super().update(arr[mask])
+
+
+def has_default_settings(env: VecEnv) -> bool:
+    """Return False for a VecNormalize that compiled code cannot replace: one with other settings than the defaults."""
+    if not isinstance(env, VecNormalize):
+        return True
+    return env.training and (env.clip_obs, env.clip_reward, env.epsilon) == (10.0, 10.0, 1e-8)
+
+
+def statistics_of(normalizer: Any, rows: int) -> tuple[Array, Array, Array]:
+    """Return the running statistics of observations and of discounted returns, float64 [3, D] and [3, 1], and returns.
+
+    The three rows are mean, variance and count; statistics that do not exist have the shape [3, 0]. The discounted
+    returns so far are float64 [B].
+    """
+    if normalizer is None:
+        return _NONE, _NONE, np.zeros(rows)
+    statistics = []
+    # Like SB3, update the statistics of returns whether or not rewards are scaled by them.
+    for source in (normalizer.obs_rms if normalizer.norm_obs else None, normalizer.ret_rms):
+        if source is None:
+            statistics.append(_NONE)
+            continue
+        mean = np.ravel(source.mean)
+        statistics.append(np.stack([mean, np.ravel(source.var), np.full(len(mean), source.count)]))
+    return statistics[0], statistics[1], np.array(normalizer.returns, np.float64)
+
+
+def set_statistics(normalizer: Any, obs_statistics: Array, return_statistics: Array, returns: Array) -> None:
+    """Set the statistics of a VecNormalize to those of a compiled rollout; the shapes are those of `statistics_of`."""
+    normalizer.returns = returns
+    for statistics, name in ((obs_statistics, "obs_rms"), (return_statistics, "ret_rms")):
+        if statistics.shape[1]:
+            target = getattr(normalizer, name)
+            shape = np.shape(target.mean)
+            target.mean, target.var = statistics[0].reshape(shape).copy(), statistics[1].reshape(shape).copy()
+            target.count = float(statistics[2, 0])

@@ -1,0 +1,1 @@
+"""Training against opponents, training several policies together, and matches between agents of one world."""

@@ -1,0 +1,60 @@
+"""A list of opponents that may grow, with the probability of meeting each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rl_lab.core.agent import Agent
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.multiagent.match_runner import write_actions
+
+
+class OpponentMixture:
+    """R agents, and `probs`, float64 [R] with sum 1: the probability that an episode is played against each."""
+
+    def __init__(self, agents: Sequence[Agent]) -> None:
+        self.agents: list[Agent] = list(agents)
+        self.probs = np.full(len(self.agents), 1.0) / max(len(self.agents), 1)
+
+    def __len__(self) -> int:
+        return len(self.agents)
+
+    def seed(self, seed: int, first: int, envs: BatchedEnv) -> None:
+        """Seed the mixture's own random numbers for `envs`, whose first environment has number `first`.
+
+        This class has no random numbers of its own, and its agents have seeds of their own.
+        """
+
+    def bind(self, envs: BatchedEnv) -> None:
+        """Bind every agent to the batch."""
+        for agent in self.agents:
+            agent.bind(envs)
+
+    def draw(self, uniform: Array) -> Array:
+        """Return the opponents of E episodes, int64 [E], for uniform numbers in [0, 1), float64 [E]."""
+        bounds = np.cumsum(self.probs)
+        # Rounding can leave the last bound below 1, and the last agent of the list may have probability 0.
+        last = int(np.flatnonzero(self.probs)[-1]) if self.probs.any() else 0
+        indices = np.searchsorted(bounds, uniform * bounds[-1], side="right")
+        return np.asarray(np.minimum(indices, last))
+
+    def write_actions(self, envs: BatchedEnv, rows: Array, opponents: Array, *, deterministic: bool) -> None:
+        """Write the actions of rows, int64 [K]; the agent with index opponents[k], int64 [K], acts for rows[k]."""
+        for index in np.unique(opponents).tolist():
+            write_actions(self.agents[index], envs, rows[opponents == index], deterministic=deterministic)
+
+    def snapshot(self) -> dict[str, Array]:
+        """Return the counters of the agents that draw random numbers."""
+        return {"calls": np.array([getattr(agent, "calls", 0) for agent in self.agents], np.int64)}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        """Restore a `snapshot`. Raises ValueError for one of another number of opponents."""
+        calls = snapshot.get("calls")
+        if calls is None or calls.shape != (len(self.agents),) or calls.dtype != np.int64:
+            raise ValueError(f"the snapshot does not fit: it is not one of {len(self.agents)} opponents")
+        for agent, count in zip(self.agents, calls.tolist(), strict=True):
+            if hasattr(agent, "calls"):
+                agent.calls = count

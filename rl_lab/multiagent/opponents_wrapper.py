@@ -1,0 +1,340 @@
+"""A wrapper that gives some agents of a batch to opponents, and leaves the others to the learner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from rl_lab.core.agent import Agent
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.random_actions import write_random_actions
+from rl_lab.core.random_streams import PhiloxStream
+from rl_lab.core.rng import philox
+from rl_lab.core.world import Array
+from rl_lab.multiagent.match_runner import seat_rotation
+from rl_lab.multiagent.opponent_mixture import OpponentMixture
+from rl_lab.multiagent.specs import AgentSubsetSpec
+
+# Prefixes of array names in a snapshot, which are part of the checkpoint format: of this wrapper's arrays, and of the
+# opponents' arrays.
+_PREFIX = "wrapper_"
+_OPPONENTS_PREFIX = "wrapper_opponents_"
+
+
+class OpponentsWrapper:
+    """A `BatchedEnv` of N environments with the K agents of the learner; opponents act for the other A - K agents.
+
+    The learner receives the observations of its own agents only. A step lasts until the learner has to act again. In a
+    turn-based world, the opponents act inside of the step, and the rewards of their moves are added to the learner's.
+    Each episode draws the role of the learner (all roles have K agents) and its opponent from the seed, so both depend
+    neither on N nor on the opponents that other episodes meet. An episode that ends before the learner's first move is
+    not reported. `pop_win_draw_loss` counts the results of the reported episodes.
+
+    Args:
+        envs: the batch with all A agents.
+        opponents: agents, or an `OpponentMixture`, whose agents and probabilities may change between two steps.
+        role: the role of the learner; by default the episodes draw one.
+        seed: the seed of the roles and opponents.
+        deterministic: whether the opponents take their most probable actions or sample.
+        random_opening_moves: the maximum of random moves of all agents at the start of an episode, so that more
+            positions occur. The number is drawn from the seed for each episode. The moves are not part of the learner's
+            experience.
+
+    Raises:
+        ValueError: the world has one agent, the role is unknown, the roles differ in size, or an opening is asked of a
+            world that is not turn-based.
+    """
+
+    def __init__(
+        self,
+        envs: BatchedEnv,
+        opponents: Sequence[Agent] | OpponentMixture,
+        *,
+        role: str = "",
+        seed: int = 0,
+        deterministic: bool = False,
+        random_opening_moves: int = 0,
+    ) -> None:
+        world = envs.world
+        if len(world.agents) == 1:
+            raise ValueError(f"{world.name} has one agent: there is no agent left for an opponent")
+        if random_opening_moves and not world.current_player_field:
+            raise ValueError(f"{world.name}: random opening moves need a turn-based world")
+        self.roles = np.array(_of_equal_size(world.name, seat_rotation(world, role)), np.int64)  # [R, K], of R roles
+        self.batch, self.deterministic = envs, deterministic
+        self.opponents = opponents if isinstance(opponents, OpponentMixture) else OpponentMixture(opponents)
+        self.num_envs, self.restores_exactly = envs.num_envs, envs.restores_exactly
+        self.seed_value, self.first = seed, 0
+        num_own_agents = self.roles.shape[1]
+        seat_names = tuple(f"seat_{k}" for k in range(num_own_agents))
+        agents = tuple(world.agents[a] for a in self.roles[0]) if role else seat_names
+        # With several roles, the world's common spaces, to which the engine pads the rows of every role.
+        space = world.observation_spaces[self.roles[0, 0]] if role else world.observation
+        action = world.action_spaces[self.roles[0, 0]] if role else world.action
+        # With one agent in a turn-based world, each step ends when that agent is to act, so it is never idle.
+        is_multi_agent = not world.current_player_field or num_own_agents > 1
+        self.world = AgentSubsetSpec.of(
+            world, agents, space, action, is_multi_agent=is_multi_agent, seats=self.roles.ravel().tolist()
+        )
+        self._allocate_buffers(world.has_action_mask)
+        self._random_opening_moves = random_opening_moves
+        self._moves_left = np.zeros(self.num_envs, np.int64)  # random moves; 0 whenever the learner is to act
+        self._move_keys = np.zeros(self.num_envs, np.uint64)  # random keys of these moves
+        self._results = np.zeros((0, len(self.roles), 3), np.int64)
+        self._env_index = np.arange(self.num_envs)[:, None]  # [N, 1], for indexing together with `self.seats`
+        self._is_bound = False
+        self.opponents.seed(seed, 0, envs)
+
+    def _allocate_buffers(self, has_action_mask: bool) -> None:
+        """Allocate the arrays of a `BatchedEnv`, and those that describe the current and the last episodes."""
+        space, action, envs = self.world.observation, self.world.action, self.batch
+        n, shape = self.num_envs, (self.num_envs, self.roles.shape[1])
+        self._obs_size = space.shape[0] if len(space.shape) == 1 else None
+        self._num_actions = int(action.n) if isinstance(action, Discrete) else 0
+        self._action_size = None if isinstance(action, Discrete) else action.shape[0]
+        self.actions = np.zeros((*shape, *(action.shape or ())), envs.actions.dtype)
+        self.observations = np.zeros((*shape, *space.shape), envs.observations.dtype)
+        self.final_observations = np.zeros_like(self.observations)
+        self.rewards = np.zeros(shape, np.float32)
+        self.terminated, self.truncated, self.done, self.paused = (np.zeros(n, np.bool_) for _ in range(4))
+        self.acting, self.left_episode = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
+        self.agent_terminated, self.agent_truncated = (np.zeros(shape, np.bool_) for _ in range(2))
+        self.action_mask = np.zeros((*shape, self._num_actions if has_action_mask else 1), np.uint8)
+        self.episode_returns, self.episode_lengths = np.zeros(shape), np.zeros(n, np.int32)
+        self.running_returns = np.zeros(shape)
+        self.episodes = np.zeros(n, np.int64)  # number of episodes begun in each environment
+        self.seats = np.zeros(shape, np.int64)  # [N, K] indices of the learner's agents
+        self.opponent_index = np.zeros(n, np.int64)  # [N] index of the opponent
+        self._last_opponent, self._last_seats = np.zeros(n, np.int64), np.zeros(shape, np.int64)  # of ended episodes
+        self._last_result = np.zeros(n, np.int64)  # 0 lost, 1 drawn, 2 won
+
+    def seed(self, seed: int | Array, first: int = 0) -> None:
+        """Seed the environments, as `Batch.seed` does, and the draws of roles and opponents."""
+        self.batch.seed(seed, first)
+        self.seed_value, self.first = int(np.asarray(seed).ravel()[0]), first
+        self.episodes[:] = 0
+        self.opponents.seed(self.seed_value, first, self.batch)
+
+    def reset(self, mask: Array | None = None) -> Array:
+        """Begin a new episode in every environment, or where mask, bool [N], is True; return `observations`."""
+        selected = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        self.batch.reset(selected)
+        if not self._is_bound:
+            self.opponents.bind(self.batch)
+            self._is_bound = True
+        self._start_episodes(selected)
+        return self.observations
+
+    def _start_episodes(self, mask: Array) -> None:
+        """Play the new episodes of the environments where mask, bool [N], is True up to the learner's first move."""
+        self._draw_seats_and_opponents(mask)
+        self.done[mask] = False
+        self._play_opponents(mask)
+        # The rewards of the opponents' first moves follow no action of the learner.
+        for array in self._step_outputs():
+            array[mask] = 0
+        self._refresh()
+
+    def step(self) -> int:
+        """Apply the learner's actions, play until it is to act again, and return how many episodes ended.
+
+        Raises as `Batch.step` does.
+        """
+        for array in self._step_outputs():
+            array[...] = 0
+        actions = self.batch.actions[self._env_index, self.seats]
+        if self._action_size is None:
+            actions = self.actions
+        else:
+            actions[..., : self._action_size] = self.actions
+        self.batch.actions[self._env_index, self.seats] = actions
+        everywhere = np.ones(self.num_envs, np.bool_)
+        if not self.batch.world.current_player_field:
+            self._query_opponents(everywhere)
+        self._advance(everywhere)
+        self._play_opponents(everywhere)
+        self._refresh()
+        self._count_results()
+        return int(self.done.sum())
+
+    def _step_outputs(self) -> tuple[Array, ...]:
+        """Return the arrays that describe one step and are cleared before the next."""
+        arrays = (self.terminated, self.truncated, self.done, self.rewards, self.left_episode)
+        return (*arrays, self.agent_terminated, self.agent_truncated)
+
+    def elapsed_steps(self, i: int) -> int:
+        """Return the number of steps of the current episode of environment i."""
+        return self.batch.elapsed_steps(i)
+
+    def _count_results(self) -> None:
+        """Count the results of the episodes that ended in this step."""
+        ended = np.flatnonzero(self.done)
+        if len(ended):
+            self._results = _with_rows(self._results, len(self.opponents))
+            role = (self._last_seats[ended, None] == self.roles[None]).all(axis=2).argmax(axis=1)
+            np.add.at(self._results, (self._last_opponent[ended], role, self._last_result[ended]), 1)
+
+    def pop_win_draw_loss(self) -> Array:
+        """Return the results since the last call, int64 [opponents, roles, 3]: lost, drawn, won by the learner.
+
+        The learner wins an episode where the mean return of its agents is above that of the other agents.
+        """
+        results = _with_rows(self._results, len(self.opponents))
+        self._results = np.zeros_like(results)
+        return results
+
+    def _advance(self, mask: Array) -> None:
+        """Step the environments where mask, bool [N], is True.
+
+        The rewards are added for those whose episode has not ended earlier in this step.
+        """
+        batch = self.batch
+        batch.paused[...] = ~mask
+        try:
+            batch.step()
+        finally:
+            batch.paused[...] = False
+        running = mask & ~self.done  # the other environments are in new episodes, whose rewards do not count yet
+        rewards = batch.rewards[self._env_index, self.seats]
+        self.rewards[running] += rewards[running]
+        self.left_episode[running] |= batch.left_episode[self._env_index, self.seats][running]
+        # An agent's own episode ends once: the end of the environment's episode later in the same step changes nothing.
+        unfinished = running[:, None] & ~(self.agent_terminated | self.agent_truncated)
+        self.agent_terminated |= unfinished & batch.agent_terminated[self._env_index, self.seats]
+        self.agent_truncated |= unfinished & batch.agent_truncated[self._env_index, self.seats]
+        new_episodes = mask & batch.done
+        if new_episodes.any():
+            self._record_ends(running & new_episodes)
+            self._draw_seats_and_opponents(new_episodes)
+
+    def _record_ends(self, ended: Array) -> None:
+        """Record how episodes of the learner ended where ended, bool [N], is True."""
+        batch = self.batch
+        self.terminated[ended], self.truncated[ended] = batch.terminated[ended], batch.truncated[ended]
+        self.done[ended] = True
+        final = batch.final_observations[self._env_index, self.seats]
+        self.final_observations[ended] = self._unpadded(final)[ended]
+        self.episode_returns[ended] = batch.episode_returns[self._env_index, self.seats][ended]
+        self.episode_lengths[ended] = batch.episode_lengths[ended]
+        if ended.any():
+            total, num_own_agents = self.episode_returns[ended].sum(axis=1), self.seats.shape[1]
+            mean_of_others = (batch.episode_returns[ended].sum(axis=1) - total) / (
+                batch.rewards.shape[1] - num_own_agents
+            )
+            self._last_result[ended] = 1 + np.sign(total / num_own_agents - mean_of_others)
+            self._last_opponent[ended], self._last_seats[ended] = self.opponent_index[ended], self.seats[ended]
+
+    def _draw_seats_and_opponents(self, new_episodes: Array) -> None:
+        """Draw the role, the opponent and the number of opening moves where new_episodes, bool [N], is True."""
+        self.episodes[new_episodes] += 1
+        index = np.flatnonzero(new_episodes)
+        numbers = np.uint64(self.first) + index.astype(np.uint64)
+        counters = (numbers << np.uint64(40)) + self.episodes[index].astype(np.uint64)
+        seed = np.uint64(self.seed_value)
+        seat_bits, opponent_bits = (
+            _bits_24(seed ^ key, counters) for key in (PhiloxStream.ROLE.key, PhiloxStream.OPPONENT.key)
+        )
+        if self._random_opening_moves:
+            self._move_keys[index] = philox(seed ^ PhiloxStream.RANDOM_OPENING.key, counters)
+            self._moves_left[index] = (self._move_keys[index] % np.uint64(self._random_opening_moves + 1)).astype(
+                np.int64
+            )
+        self.seats[index] = self.roles[seat_bits % len(self.roles)]
+        if len(self.opponents):
+            self.opponent_index[index] = self.opponents.draw(opponent_bits * 2.0**-24)
+
+    def _play_opponents(self, mask: Array) -> None:
+        """In a turn-based world, step the environments where mask, bool [N], is True until the learner is to act."""
+        while self.batch.world.current_player_field:
+            opening = mask & (self._moves_left > 0)
+            waiting = opening | mask & ~self.batch.acting[self._env_index, self.seats].any(axis=1)
+            if not waiting.any():
+                return
+            if opening.any():
+                rows = np.flatnonzero(self.batch.acting & opening[:, None])
+                index = rows // self.batch.acting.shape[1]
+                write_random_actions(self.batch, rows, self._move_keys[index], self._moves_left[index])
+                self._moves_left[opening] -= 1
+            self._query_opponents(waiting & ~opening)
+            self._advance(waiting)
+
+    def _query_opponents(self, mask: Array) -> None:
+        """Write the actions of the opponents' agents that are to act where mask, bool [N], is True."""
+        acting = self.batch.acting & mask[:, None]
+        acting[self._env_index, self.seats] = False
+        rows = np.flatnonzero(acting)
+        if len(rows):
+            indices = self.opponent_index[rows // acting.shape[1]]
+            self.opponents.write_actions(self.batch, rows, indices, deterministic=self.deterministic)
+
+    def _unpadded(self, observations: Array) -> Array:
+        """Return the learner's part of observations, which the engine pads to the world's largest space."""
+        return observations if self._obs_size is None else observations[..., : self._obs_size]
+
+    def _refresh(self) -> None:
+        """Copy the learner's part of the batch's arrays."""
+        batch = self.batch
+        self.observations[...] = self._unpadded(batch.observations[self._env_index, self.seats])
+        self.acting[...] = batch.acting[self._env_index, self.seats]
+        self.running_returns[...] = batch.running_returns[self._env_index, self.seats]
+        if self.world.has_action_mask:
+            self.action_mask[...] = batch.action_mask[self._env_index, self.seats][..., : self._num_actions]
+
+    def snapshot(self) -> dict[str, Array]:
+        """Return the batch's snapshot with this wrapper's arrays and the opponents' random counters."""
+        arrays = {f"{_PREFIX}{name}": np.array(array) for name, array in self._persistent().items()}
+        opponents = {f"{_OPPONENTS_PREFIX}{name}": np.array(a) for name, a in self.opponents.snapshot().items()}
+        return {**self.batch.snapshot(), **arrays, **opponents}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        """Restore a `snapshot`. Raises ValueError, naming the array, where it does not fit."""
+        for name, array in self._persistent().items():
+            saved = snapshot.get(f"{_PREFIX}{name}")
+            if saved is None or saved.dtype != array.dtype or saved.shape != array.shape:
+                raise ValueError(f"the snapshot does not fit {self.world.name} x {self.num_envs}: array {name}")
+        seats, opponents = snapshot[f"{_PREFIX}seats"], snapshot[f"{_PREFIX}opponent_index"]
+        if not (seats[:, None] == self.roles[None]).all(axis=2).any(axis=1).all():
+            raise ValueError("the snapshot does not fit: its seats belong to no role of this world")
+        if len(opponents) and not 0 <= opponents.min() <= opponents.max() < len(self.opponents):
+            raise ValueError(f"the snapshot does not fit: its opponent index is not below {len(self.opponents)}")
+        self.batch.restore({name: array for name, array in snapshot.items() if not name.startswith(_PREFIX)})
+        for name, array in self._persistent().items():
+            array[...] = snapshot[f"{_PREFIX}{name}"]
+        self.opponents.bind(self.batch)
+        prefix = _OPPONENTS_PREFIX
+        self.opponents.restore({k.removeprefix(prefix): v for k, v in snapshot.items() if k.startswith(prefix)})
+        self._is_bound = True
+        if not self.restores_exactly:  # third-party environments begin new episodes
+            self._start_episodes(np.ones(self.num_envs, np.bool_))
+
+    def _persistent(self) -> dict[str, Array]:
+        """Return the arrays that a snapshot holds, by name."""
+        names = "observations final_observations rewards terminated truncated done acting left_episode action_mask"
+        names += " episode_returns episode_lengths running_returns episodes seats opponent_index"
+        return {name: getattr(self, name) for name in names.split()}
+
+    def drain_log(self) -> dict[str, float]:
+        """See `Batch.drain_log`."""
+        return self.batch.drain_log()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.batch.close()
+
+
+def _bits_24(key: np.uint64, counters: Array) -> Array:
+    """Return a random integer of 24 bits, int64, for each of the counters, uint64."""
+    return np.asarray(((philox(key, counters) & np.uint64(0xFFFFFFFF)) >> np.uint64(8)).astype(np.int64))
+
+
+def _with_rows(results: Array, count: int) -> Array:
+    """Return results, int64 [opponents, roles, 3], extended by rows of zeros to `count` opponents."""
+    return np.concatenate([results, np.zeros((count - len(results), *results.shape[1:]), np.int64)])
+
+
+def _of_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    if len({len(seats) for seats in roles}) > 1:
+        raise ValueError(f"{name}: its roles have different numbers of agents; choose one with role=")
+    return roles

@@ -1,0 +1,72 @@
+"""The description of an environment that has a subset of a world's agents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gymnasium.spaces import Box, Discrete
+
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.core.world import roles_of
+
+
+@dataclass(frozen=True)
+class AgentSubsetSpec:
+    """An `EnvSpec` for a subset of a world's agents, which share one observation space and one action space."""
+
+    name: str
+    observation: Box
+    action: Discrete[Any] | Box
+    horizon: int
+    solved: float | None
+    agents: tuple[str, ...]
+    has_action_mask: bool
+    frames_per_second: int
+    is_multi_agent: bool
+    current_player_field: str
+    structures: tuple[Any, ...] = ()  # see `ForeignWorld.structures`
+
+    @classmethod
+    def of(
+        cls,
+        world: EnvSpec,
+        agents: tuple[str, ...],
+        observation: Box,
+        action: Discrete[Any] | Box,
+        *,
+        is_multi_agent: bool,
+        current_player_field: str = "",
+        seats: Sequence[int] = (),
+    ) -> AgentSubsetSpec:
+        """Return the spec of `agents` of a world, where they have the indices `seats`."""
+        structures: tuple[Any, ...] = getattr(world, "structures", ())
+        return cls(
+            name=world.name,
+            observation=observation,
+            action=action,
+            horizon=world.horizon,
+            solved=world.solved,
+            agents=agents,
+            has_action_mask=world.has_action_mask,
+            frames_per_second=world.frames_per_second,
+            is_multi_agent=is_multi_agent,
+            current_player_field=current_player_field,
+            structures=tuple(structures[a] for a in seats) if structures else (),
+        )
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """See `World.observation_spaces`."""
+        return (self.observation,) * len(self.agents)
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """See `World.action_spaces`."""
+        return (self.action,) * len(self.agents)
+
+    @property
+    def roles(self) -> dict[str, tuple[int, ...]]:
+        """See `World.roles`."""
+        return roles_of(self.agents)

@@ -1,0 +1,1 @@
+"""This package draws worlds to pictures, windows and video files."""

@@ -1,0 +1,1 @@
+"""This package recomputes published values and exact values, for `rl-lab validate`."""

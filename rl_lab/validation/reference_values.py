@@ -1,0 +1,265 @@
+"""This module recomputes reference values: published or exact values, listed with their sources in reference.json."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+Entry = dict[str, Any]
+_GAMES = 100_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check: a reference value and the value obtained.
+
+    `status` is "pass" or "fail"; "elsewhere" for values that training measures; or "slow" for values that were skipped
+    because they take long.
+    """
+
+    name: str
+    status: str
+    expected: Any
+    obtained: Any
+    seconds: float
+    source: str
+    note: str = ""
+
+    def line(self) -> dict[str, Any]:
+        """Return the fields as a dict for JSON."""
+        return asdict(self)
+
+
+def entries() -> list[Entry]:
+    """Return the entries of reference.json: dicts with name, expected, source, tolerance or measured_by, and inputs.
+
+    The key `seconds` is the approximate time on one core of an entry that takes long.
+    """
+    return list(json.loads((resources.files(__package__) / "reference.json").read_text("utf-8")))
+
+
+def run_checks(checked: list[Entry] | None = None, *, slow: bool = False) -> Iterator[Finding]:
+    """Yield a finding for each entry, in order; an entry whose computation raises an exception fails, with a note.
+
+    Args:
+        checked: the entries; by default, all entries of reference.json.
+        slow: compute also the values that take minutes.
+    """
+    for entry in entries() if checked is None else checked:
+        skipped = _skip_reason(entry, slow)
+        if skipped is not None:
+            yield Finding(entry["name"], skipped[0], entry["expected"], None, 0.0, entry["source"], skipped[1])
+            continue
+        begin, note, passed, value = time.perf_counter(), "", False, None
+        try:
+            obtained = compute(entry)
+            passed, value = within_tolerance(entry, obtained), to_json(obtained)
+        except Exception as error:  # an error in one value must not hide the others
+            note = f"{type(error).__name__}: {error}"
+        seconds = time.perf_counter() - begin
+        status = "pass" if passed else "fail"
+        yield Finding(entry["name"], status, entry["expected"], value, seconds, entry["source"], note)
+
+
+def _skip_reason(entry: Entry, slow: bool) -> tuple[str, str] | None:
+    """Return the status and the reason for an entry that is not computed, None for one that is."""
+    if "measured_by" in entry:
+        return "elsewhere", f"measured by: {entry['measured_by']}"
+    if "seconds" in entry and not slow:
+        return "slow", f"not recomputed: it takes about {entry['seconds']} s of one core; --slow does it"
+    return None
+
+
+def within_tolerance(entry: Entry, obtained: Any) -> bool:
+    """Return True if a value equals the expected one, all its numbers within the tolerance."""
+    expected = entry["expected"]
+    if isinstance(expected, dict):
+        return list(expected) == list(obtained) and within_tolerance(
+            {**entry, "expected": list(expected.values())}, list(obtained.values())
+        )
+    if isinstance(expected, str) and "/" not in expected:
+        return bool(expected == obtained)
+    target = np.array(float(Fraction(expected)) if isinstance(expected, str) else expected, np.float64)
+    actual = np.asarray(obtained, np.float64)
+    return actual.shape == target.shape and bool((np.abs(actual - target) <= np.array(entry["tolerance"])).all())
+
+
+def to_json(value: Any) -> Any:
+    """Return a value with numpy arrays and numbers converted to JSON's types."""
+    if isinstance(value, dict):
+        return {key: to_json(each) for key, each in value.items()}
+    return np.asarray(value).tolist()
+
+
+def compute(entry: Entry) -> Any:
+    """Return the recomputed value of an entry."""
+    kind, _, rest = entry["name"].partition(".")
+    return _COMPUTE[kind](entry, rest)
+
+
+def _kuhn(entry: Entry, rest: str) -> Any:
+    from rl_lab.games import best_response, tabular_policy
+
+    if rest == "game_value_first_player":
+        return _equilibrium("kuhn_poker").value
+    if rest == "uniform_vs_uniform_first_player":
+        return best_response.values(tabular_policy.uniform, tabular_policy.uniform, "kuhn_poker")[0]
+    known: dict[str, Any] = {
+        "uniform": tabular_policy.uniform,
+        "always_bet": tabular_policy.always(1),
+        "always_pass": tabular_policy.always(0),
+    }
+    known["nash"] = _equilibrium("kuhn_poker")
+    return best_response.nash_conv(known[rest.removeprefix("nash_conv.")], "kuhn_poker")
+
+
+def _leduc(entry: Entry, rest: str) -> Any:
+    from rl_lab.games import best_response, tabular_policy
+
+    if rest == "game_value_first_player":
+        return _equilibrium("leduc_poker").value
+    if rest == "nash_conv.uniform":
+        return best_response.nash_conv(tabular_policy.uniform, "leduc_poker")
+    return best_response.values(tabular_policy.uniform, tabular_policy.uniform, "leduc_poker")[0]
+
+
+@cache
+def _equilibrium(world: str) -> Any:
+    from rl_lab.games.sequence_form import solve
+
+    return solve(world)
+
+
+def _tic_tac_toe(entry: Entry, rest: str) -> Any:
+    from rl_lab.games import best_response, tabular_policy
+    from rl_lab.games.game_tree import tree
+
+    if rest.startswith("best_response"):
+        return best_response.best_response(tabular_policy.uniform, "tic_tac_toe", "xo".index(rest[-1])).value
+    if rest == "positions_not_over":
+        return sum(len(layer.action_mask) for layer in tree("tic_tac_toe").layers)
+    if rest == "minimax_vs_minimax":
+        return {1.0: "x wins", 0.0: "draw", -1.0: "o wins"}[best_response.perfect_value("tic_tac_toe")]
+    probs = best_response.outcomes(tabular_policy.uniform, tabular_policy.uniform, "tic_tac_toe")
+    return probs[["x_wins", "draw", "o_wins"].index(rest.removeprefix("random_vs_random."))]
+
+
+def _connect_four(entry: Entry, rest: str) -> Any:
+    from gymnasium.vector import AutoresetMode
+
+    from rl_lab.engine import world_registry
+    from rl_lab.engine.batch import Batch
+
+    if rest == "perfect_play":
+        return _perfect_play()
+    batch = Batch(world_registry.load("connect_four"), _GAMES, threads=1, autoreset=AutoresetMode.DISABLED)
+    batch.reset()
+    while not batch.done.all():
+        batch.random_actions(4)
+        batch.step()
+    return [100 * float((batch.episode_returns[:, 0] == result).mean()) for result in (1, -1, 0)]
+
+
+def _perfect_play() -> str:
+    from rl_lab.validation.connect_four_solver import openings
+
+    wins = openings()
+    if wins == [column == 3 for column in range(7)]:
+        return "first player wins, only by opening in the centre column"
+    return f"first player wins by opening in {[column for column in range(7) if wins[column]]}"
+
+
+def _bradley_terry(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating import bradley_terry, davidson, ratings
+    from rl_lab.rating.results import duels
+
+    if "wins" in entry:
+        games = [[one, other, n, 0, 0] for one, row in entry["wins"].items() for other, n in row.items()]
+    else:
+        games = entry["games"]
+    names = sorted({name for game in games for name in game[:2]})
+    count = [sum(game[2:]) for game in games]
+    first, second = (np.repeat([names.index(game[k]) for game in games], count) for k in (0, 1))
+    outcome = np.concatenate([np.repeat([1.0, 0.5, 0.0], game[2:]) for game in games])
+    played, home = duels(names, first, second, outcome), "home" in rest
+    strength = bradley_terry.strengths(played, seat=home) / ratings.POINTS
+    if "wins" in entry:
+        return np.exp(strength)
+    model, _ = davidson.cells(played, home)
+    last = davidson.maximise(model, model.counts[None], 0.0)[0, -1]
+    if home:
+        return dict(zip(names, strength - strength[0], strict=True)) | {"at home": last}
+    return [*np.exp(strength) / np.exp(strength).sum(), np.exp(last)]
+
+
+def _trueskill(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating.trueskill import NEW, update
+
+    ranks = {"one_vs_one": [1, 2], "draw": [1, 1], "free_for_all_3": [1, 2, 3]}[rest]
+    return update([NEW] * len(ranks), ranks)
+
+
+def _elo(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating.head_to_head import expected_score
+
+    return expected_score(float(rest))
+
+
+def _nash(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating.metagame import maxent_nash
+
+    transitive = [[0, -1, -1], [1, 0, -1], [1, 1, 0]]
+    cycle = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
+    table = entry.get("matrix", transitive if "transitive" in rest else cycle)
+    return maxent_nash(table)[int(rest.endswith("values"))]
+
+
+def _alpha_rank(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating.metagame import alpha_rank
+
+    if "matrix" in entry:
+        return alpha_rank(entry["matrix"], alpha=0.1, population=20, mixing=True)
+    return alpha_rank([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+
+
+def _match(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating import head_to_head
+
+    kind, _, about = rest.partition(".")
+    if kind == "wilson_95":
+        return head_to_head.wilson(*map(int, about.split("/")))
+    if kind == "pentanomial_elo":
+        comparison = head_to_head.compare([int(n) for n in about.split("-")])
+        return [comparison.elo, comparison.elo_error, comparison.normalized]
+    comparison = head_to_head.compare([96, 111, 136])
+    return 100 * comparison.los if about == "los_percent" else [comparison.elo, comparison.elo_error]
+
+
+def _sprt(entry: Entry, rest: str) -> Any:
+    from rl_lab.rating.sprt import sprt
+
+    counts = [int(n) for n in rest.removeprefix("llr.").split("-")]
+    return sprt(counts, elo0=entry["bounds"][0], elo1=entry["bounds"][1]).llr
+
+
+_COMPUTE: dict[str, Callable[[Entry, str], Any]] = {
+    "kuhn_poker": _kuhn,
+    "leduc_poker": _leduc,
+    "tic_tac_toe": _tic_tac_toe,
+    "connect_four": _connect_four,
+    "bradley_terry": _bradley_terry,
+    "trueskill_default": _trueskill,
+    "elo_expected_score": _elo,
+    "nash_averaging": _nash,
+    "alpha_rank": _alpha_rank,
+    "match_statistics": _match,
+    "sprt": _sprt,
+}

@@ -1,0 +1,386 @@
+"""Benchmarks: what is compared with what, in which order, and what is made of the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import re
+import statistics
+from typing import Any
+
+import gymnasium
+import pytest
+
+from rl_lab.bench import (
+    compare,
+    env_throughput,
+    peer_gymnax,
+    peers_multiagent,
+    startup_time,
+    time_to_solve,
+    timing,
+    train_throughput,
+)
+from rl_lab.bench.compare import PEERS, bench
+from rl_lab.bench.env_throughput import ORIGINALS
+from rl_lab.bench.settings import SETTINGS, Setting, named
+from rl_lab.bench.timing import Contender
+from rl_lab.core.errors import UsageError
+from rl_lab.engine import world_registry
+from rl_lab.experiments.compose import compose
+
+SPREAD = {"median", "low", "high"}
+
+
+def test_originals_are_of_worlds_that_exist() -> None:
+    assert set(ORIGINALS) | set(peer_gymnax.IDS) <= set(world_registry.names())
+    for name, identity in ORIGINALS.items():
+        original = gymnasium.make(identity)
+        world = world_registry.load(name)
+        assert original.observation_space.shape == world.observation.shape
+        assert type(original.action_space) is type(world.action)
+        assert gymnasium.spec(identity).max_episode_steps == world.horizon
+        original.close()
+
+
+def test_every_world_that_says_it_is_gymnasiums_has_its_original() -> None:
+    said = {
+        name: re.search(r"Gymnasium's (\S+-v\d+)", world_registry.load(name).doc) for name in world_registry.names()
+    }
+    assert {name: match[1] for name, match in said.items() if match} == ORIGINALS
+
+
+class _Clock:
+    """A clock that stands still but for what the contenders take."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.turns: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return 1.5 * self.now
+
+    def contender(self, what: str, rates: list[float]) -> Contender:
+        """One that steps 1000 worlds a call, at the next of these rates in each of its turns."""
+        state = {"turn": -1}
+
+        def run() -> int:
+            if not self.turns or self.turns[-1] != what:
+                self.turns.append(what)
+                state["turn"] += 1
+            self.now += 1000 / rates[min(state["turn"], len(rates) - 1)]
+            return 1000
+
+        return Contender(what, "env", "none", run, 0.25)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Rows of a bench of three contenders whose rates, after the warm turn, are known."""
+    clock = _Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    engine = clock.contender("engine", [1.0, 900e3, 1000e3, 700e3])
+    lab = clock.contender("lab", [1.0, 100e3, 300e3, 200e3])
+    peer = clock.contender("gymnasium", [1.0, 10e3, 20e3, 100e3])
+    monkeypatch.setattr(env_throughput, "engine", lambda world, num_envs: engine)
+    monkeypatch.setattr(env_throughput, "lab_vector", lambda world, num_envs: lab)
+    monkeypatch.setitem(env_throughput.PEERS, "gymnasium", lambda world, num_envs: peer)
+    found = bench("env", "cartpole", num_envs=8, against=("gymnasium",), rounds=3, seconds=0.5)
+    return found, clock.turns
+
+
+def test_contenders_take_turns_so_that_noise_hits_all_alike(rows: Any) -> None:
+    _, turns = rows
+    warm, *rounds = [turns[k : k + 3] for k in range(0, len(turns), 3)]
+    assert set(warm) == {"engine", "lab", "gymnasium"}
+    assert len(rounds) == 3
+    for turn in rounds:
+        assert set(turn) == {"engine", "lab", "gymnasium"}
+
+
+def test_the_warm_turn_does_not_count_and_the_median_does(rows: Any) -> None:
+    found, _ = rows
+    engine, lab, peer = (row["steps_per_second"] for row in found)
+    assert (engine["low"], engine["median"], engine["high"]) == pytest.approx((700e3, 900e3, 1000e3))
+    assert (lab["low"], lab["median"], lab["high"]) == pytest.approx((100e3, 200e3, 300e3))
+    assert (peer["low"], peer["median"], peer["high"]) == pytest.approx((10e3, 20e3, 100e3))
+
+
+def test_ratios_are_of_the_same_round_and_the_same_interface(rows: Any) -> None:
+    found, _ = rows
+    whole = {"what", "kind", "conditions", "cold_seconds", "steps_per_second", "cores"}
+    assert [set(row) for row in found[:2]] == [whole] * 2 and found[0]["cores"] == 1.5
+    ratios = [100e3 / 10e3, 300e3 / 20e3, 200e3 / 100e3]  # of the lab's own vector face, not of its engine
+    ratio = found[2]["ratio"]
+    assert set(ratio) == SPREAD
+    assert (ratio["low"], ratio["median"], ratio["high"]) == pytest.approx(
+        (min(ratios), statistics.median(ratios), max(ratios))
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, world, peer, said",
+    [
+        ("env", "cartpole", "gymnasum", "did you mean 'gymnasium'?"),
+        ("env", "cartpole", "sb3", "bench env"),
+        ("train", "cartpole", "gymnasium", "sb3"),
+        ("rollout", "cartpole", "envpool", "sb3"),
+        ("env", "catch", "gymnasium", "gymnasium has no catch"),
+    ],
+)
+def test_a_peer_that_cannot_is_one_line(kind: str, world: str, peer: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        bench(kind, world, num_envs=8, against=(peer,))
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("peer", sorted({peer for peers in PEERS.values() for peer in peers}))
+def test_a_peer_that_is_not_installed_says_how(peer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = next(kind for kind, peers in PEERS.items() if peer in peers)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install"):
+        bench(kind, "cartpole", num_envs=8, against=(peer,))
+
+
+@pytest.mark.parametrize("world", sorted(ORIGINALS))
+def test_every_original_can_be_measured(world: str) -> None:
+    found = bench("env", world, num_envs=4, against=("gymnasium",), rounds=2, seconds=0.002)
+    assert [row["what"] for row in found] == ["rl_lab engine", "rl_lab", "gymnasium"]
+    check(found, "env")
+    assert found[-1]["ratio"]["median"] > 0
+    assert ORIGINALS[world] in found[-1]["conditions"]
+
+
+def test_gymnax_is_asked_only_for_what_it_has() -> None:
+    gymnax = pytest.importorskip("gymnax")
+    assert set(peer_gymnax.IDS.values()) <= set(gymnax.registered_envs)
+    row = bench("env", "breakout", num_envs=4, against=("gymnax",), rounds=1, seconds=0.002)[-1]
+    assert row["what"] == "gymnax" and row["ratio"]["median"] > 0 and "lax.scan" in row["conditions"]
+
+
+def test_gymnasiums_own_vectorised_version_is_taken_where_it_pays() -> None:
+    few, many = (
+        bench("env", "cartpole", num_envs=n, against=("gymnasium",), rounds=1, seconds=0.002)[-1]["conditions"]
+        for n in (8, 64)
+    )
+    assert "SyncVectorEnv" in few and "vectorised" in many
+
+
+# Learners
+
+
+TINY = {
+    "ppo": Setting("ppo", 4, {**SETTINGS["small"].config, "n_steps": 16, "batch_size": 32, "n_epochs": 1}),
+    "cnn": Setting("ppo", 4, {**SETTINGS["cnn"].config, "n_steps": 16, "batch_size": 32, "n_epochs": 1}),
+    "dqn": Setting("dqn", 1, {**SETTINGS["dqn"].config, "buffer_size": 5000}),
+}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "_PEER_DEFAULT", TINY["ppo"])
+    for name, setting in TINY.items():
+        monkeypatch.setitem(SETTINGS, f"tiny-{name}", setting)
+
+
+@pytest.mark.parametrize("kind", ["rollout", "train"])
+def test_learning_beside_sb3(kind: str, tiny: None) -> None:
+    found = bench(kind, "cartpole", num_envs=4, against=("sb3",), rounds=1, seconds=0.001, threads=1)
+    assert [row["what"] for row in found] == ["rl_lab ppo", "sb3 ppo"]
+    check(found, kind)
+    assert "ratio" in found[1] and "ratio" not in found[0]
+
+
+@pytest.mark.parametrize(
+    "setting, world",
+    [("tiny-ppo", "cartpole"), ("tiny-cnn", "breakout"), ("tiny-ppo", "breakout"), ("tiny-dqn", "cartpole")],
+)
+def test_a_setting_is_the_same_work_for_all(setting: str, world: str, tiny: None) -> None:
+    found = bench("train", world, setting=setting, against=("sb3", "stock"), rounds=1, seconds=0.001, threads=1)
+    check(found, "train")
+    assert [row["setting"] for row in found] == [setting] * len(found)
+    assert {
+        re.sub("(, DummyVecEnv)?, (one thread|[0-9]+ threads|torch threads .*)$", "", row["conditions"])
+        for row in found
+    } == {named(setting).describe()}
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    """What decides how much a model of SB3's computes, and what it computes."""
+    names = "n_steps batch_size n_epochs gamma gae_lambda ent_coef vf_coef max_grad_norm normalize_advantage".split()
+    names += "learning_rate buffer_size learning_starts tau train_freq gradient_steps target_update_interval".split()
+    facts = {name: getattr(model, name) for name in names if hasattr(model, name)}
+    layers = [(type(m).__name__, str(m)) for m in model.policy.modules() if not list(m.children())]
+    shapes = [tuple(p.shape) for p in model.policy.parameters()]
+    optimizer = model.policy.optimizer
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    num_envs = model.n_envs
+    return {**facts, "layers": layers, "shapes": shapes, "groups": groups, "num_envs": num_envs, "type": optimizer}
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS)))
+def test_presets_give_all_contenders_the_same_network_batches_and_epochs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = dataclasses.replace(SETTINGS[name], num_envs=min(SETTINGS[name].num_envs, 64))
+    if "n_steps" in setting.config:  # a rollout as large, of fewer worlds: singles are slow to make
+        steps = setting.config["n_steps"] * SETTINGS[name].num_envs // setting.num_envs
+        setting = dataclasses.replace(setting, config={**setting.config, "n_steps": steps})
+    else:
+        setting = dataclasses.replace(setting, config={**setting.config, "buffer_size": 1000})
+    world = "breakout" if name in ("cnn", "flat") else "cartpole"
+    made: list[Any] = []
+    monkeypatch.setattr(train_throughput, "_stepping", lambda learner, kind: made.append(learner.model))
+    for compiled in (True, False):
+        train_throughput._lab_learner("train", world, setting, compiled=compiled)
+    made.append(train_throughput._sb3(world, setting))
+    ours, stock, alone = map(_facts, made)
+    assert made[0].learner == "compiled" and type(made[1]) is type(made[2])
+    for facts in (stock, alone):
+        assert type(facts.pop("type")) is type(ours["type"])
+        assert facts == {key: value for key, value in ours.items() if key != "type"}
+
+
+def test_sizes_are_those_that_the_settings_promise() -> None:
+    sizes = {
+        name: (s.num_envs, s.config["n_steps"], s.config["batch_size"], s.config["n_epochs"], s.config["net_arch"])
+        for name, s in SETTINGS.items()
+        if s.agent == "ppo"
+    }
+    mlp = [64, 64]
+    assert sizes == {
+        "small": (8, 256, 256, 10, mlp),
+        "jax": (4, 128, 4 * 128 // 4, 4, mlp),
+        "wide": (1024, 32, 8192, 4, mlp),
+        "wide1": (1024, 32, 8192, 1, mlp),
+        "cnn": (64, 128, 64 * 128 // 8, 4, []),
+        "flat": (64, 128, 64 * 128 // 8, 4, mlp),
+    }
+    assert all(
+        s.config["n_steps"] * s.num_envs % s.config["batch_size"] == 0 for s in SETTINGS.values() if s.agent == "ppo"
+    )
+
+
+def test_sbx_where_it_is_installed(tiny: None) -> None:
+    pytest.importorskip("sbx")
+    found = bench("train", "cartpole", setting="tiny-ppo", against=("sbx",), rounds=1, seconds=0.001)
+    check(found, "train")
+
+
+@pytest.mark.parametrize(
+    "kind, world, more, said",
+    [
+        ("train", "cartpole", {"setting": "smal"}, "did you mean 'small'?"),
+        ("rollout", "cartpole", {"setting": "dqn"}, "dqn's"),
+        ("train", "cartpole", {"setting": "cnn"}, "vector"),
+        ("train", "pendulum", {"setting": "dqn"}, "discrete"),
+        ("train", "catch", {"setting": "small", "against": ("sb3",)}, "sb3 has no catch"),
+        ("train", "tic_tac_toe", {"setting": "small"}, "several agents"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(kind: str, world: str, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        bench(kind, world, rounds=1, seconds=0.001, **more)
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_starts_are_cold_and_then_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches: list[tuple[str, str]] = []
+
+    def start(name: str, world: str, setting: str, cache: str) -> float:
+        caches.append((name, cache))
+        return 10.0 if caches.count((name, cache)) == 1 else 2.0
+
+    monkeypatch.setattr(startup_time, "_measure", start)
+    rows = startup_time.starts("cartpole", "small", against=("sb3",), rounds=3)
+    assert [(row["what"], row["start"], row["seconds"]["median"]) for row in rows] == [
+        ("rl_lab ppo", "cold", 10.0),
+        ("rl_lab ppo", "warm", 2.0),
+        ("sb3 ppo", "cold", 10.0),
+        ("sb3 ppo", "warm", 2.0),
+    ]
+    assert len(set(caches)) == 6 and all(row["kind"] == "start" and set(row["seconds"]) == SPREAD for row in rows)
+
+
+def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(startup_time, "_FIRST", "raise ValueError('no {name} here')")
+    with pytest.raises(ChildProcessError, match="no lab here"):
+        startup_time._measure("lab", "cartpole", "small", str(tmp_path))
+
+
+def test_a_start_is_timed_until_the_update_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(
+        startup_time, "_FIRST", f"import time; print({startup_time._DONE!r}, flush=True); time.sleep(1) # {{name}}"
+    )
+    assert 0 < startup_time._measure("lab", "cartpole", "small", str(tmp_path)) < 1
+
+
+# Solving
+
+
+CATCH = ("budget=8000", "agent.policy=mlp", "agent.batch_size=64", "agent.n_epochs=8", "evaluation.episodes=20")
+
+
+def test_solving_catch() -> None:
+    heard: list[time_to_solve.Solved] = []
+    *seeds, whole = time_to_solve.solve(compose("catch", CATCH), seeds=2, tell=heard.append)
+    assert [row["seed"] for row in seeds] == [0, 1] == [outcome.seed for outcome in heard]
+    for row in seeds:
+        assert row["kind"] == "solve" and row["solved"] and row["score"] == 1.0
+        assert 0 < row["training_seconds"] < row["seconds"] and 0 < row["steps"] < 8000
+    assert (whole["kind"], whole["seeds"], whole["solved"]) == ("solve", 2, 2)
+    for key in ("steps", "training_seconds", "seconds"):
+        assert whole[key]["low"] == min(row[key] for row in seeds) <= whole[key]["median"] <= whole[key]["high"]
+
+
+def test_a_seed_that_never_gets_there_is_said() -> None:
+    seed, whole = time_to_solve.solve(compose("catch", ("budget=512", "evaluation.episodes=2")), seeds=1)
+    assert not seed["solved"] and seed["steps"] == 512 and whole["solved"] == 0
+    assert whole["steps"] == whole["seconds"] == {"median": None, "low": None, "high": None}
+
+
+def test_what_counts_as_solved() -> None:
+    assert time_to_solve.score_of(compose("cartpole")) == 475.0
+    pendulum = compose("pendulum")
+    assert time_to_solve.score_of(pendulum) == pendulum.expect["ppo"].mean_return  # the world says nothing
+    with pytest.raises(UsageError, match="neither"):
+        time_to_solve.score_of(dataclasses.replace(pendulum, expect={}))
+
+
+@pytest.mark.parametrize(
+    "n, low, high", [(1, 0, 0), (5, 0, 4), (6, 0, 5), (9, 1, 7), (10, 1, 8), (12, 2, 9), (20, 5, 14)]
+)
+def test_the_median_lies_in_its_interval_with_95_percent(n: int, low: int, high: int) -> None:
+    """Order statistics as in tables of the sign test's interval."""
+    found = timing.interval([float(k) for k in range(n)])
+    assert found == {"median": (n - 1) / 2, "low": low, "high": high}
+
+
+def test_what_never_came_counts_as_late() -> None:
+    assert timing.interval([1.0, 2.0, 3.0, 4.0, math.inf]) == {"median": 3.0, "low": 1.0, "high": None}
+    assert timing.interval([1.0, math.inf, math.inf])["median"] is None
+
+
+def test_every_peer_of_learners_has_a_module_and_minatars_games() -> None:
+    assert set(train_throughput.MODULES) == set(train_throughput.PEERS)
+    assert peers_multiagent.PEERS["minatar"].keys() <= set(world_registry.names())
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")  # envpool's own, of its spaces
+def test_envpool() -> None:
+    pytest.importorskip("envpool")
+    found = bench("env", "cartpole", num_envs=8, against=("envpool",), rounds=1, seconds=0.01)
+    check(found, "env")
+    assert found[-1]["what"] == "envpool" and "ratio" in found[-1]
+
+
+def check(rows: list[dict[str, Any]], kind: str) -> None:
+    for row in rows:
+        assert row["kind"] == kind and row["conditions"] and row["cold_seconds"] > 0
+        for spread in filter(None, (row["steps_per_second"], row.get("ratio"))):
+            assert set(spread) == SPREAD
+            assert 0 < spread["low"] <= spread["median"] <= spread["high"]

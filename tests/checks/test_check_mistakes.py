@@ -1,0 +1,110 @@
+"""`rl-lab check` fails worlds that are wrong in what only playing shows, and passes right ones wherever they lie."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.walk_world import MOVE, RETURN, WALK
+
+from rl_lab.checks.subject import RULES
+from rl_lab.cli import main
+
+DRAW = """
+
+def draw(s: State, p: Params, canvas) -> None:
+    canvas.view(0, 0, 10, 1)
+    canvas.circle(s.x, 0.5, 0.3, (0, 0, 0))
+"""
+DRAWN = WALK.replace("\n\nworld = ", f"{DRAW}\n\nworld = ").replace(
+    "    expert=expert,\n", "    expert=expert,\n    draw=draw,\n"
+)
+HELPER = "\n\n@kernel\ndef finish(s: State, p: Params):\n    return {}\n\n\n@kernel\ndef reset("
+WRONG = {
+    "what another kernel returns is swapped": (
+        RULES,
+        WALK.replace(RETURN, "    return finish(s, p)\n").replace(
+            "\n\n@kernel\ndef reset(", HELPER.format("s.x == 9, 0.0")
+        ),
+        "terminated comes first",
+    ),
+    "what another kernel returns has five parts": (
+        RULES,
+        WALK.replace(RETURN, "    return finish(s, p)\n").replace(
+            "\n\n@kernel\ndef reset(", HELPER.format("0.0, False, False, 0, 0")
+        ),
+        "something else than (reward, terminated)",
+    ),
+    "another kernel writes a parameter": (
+        RULES,
+        WALK.replace(MOVE, f"    finish(s, p)\n{MOVE}").replace(
+            "\n\n@kernel\ndef reset(", HELPER.replace("return {}", "p.wind = 0.5")
+        ),
+        "Params are the user's",
+    ),
+    "a parameter is written through another name": (
+        RULES,
+        WALK.replace(MOVE, f"    q = p\n    q.wind = 0.5\n{MOVE}"),
+        "Params are the user's",
+    ),
+    "draw raises": ("it can be drawn", DRAWN.replace("canvas.circle(", "canvas.cirle("), "cirle"),
+    "draw raises at the end": (
+        "it can be drawn",
+        DRAWN.replace("    canvas.circle(s.x,", "    canvas.circle(s.x if s.x < 9 else s.goal,"),
+        "goal",
+    ),
+    "draw changes the state": (
+        "it can be drawn",
+        DRAWN.replace("    canvas.view(0, 0, 10, 1)\n", "    canvas.view(0, 0, 10, 1)\n    s.x = 0\n"),
+        "it may only look",
+    ),
+}
+
+
+def check(target: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    status = main(["check", target, "--quick", "--json"])
+    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return status, {p["name"]: p["findings"] for p in shown["properties"] if p["status"] == "fail"}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_only_playing_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, text, said = WRONG[name]
+    assert text not in (WALK, DRAWN)
+    file = tmp_path / f"wrong{list(WRONG).index(name)}.py"
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    status, failed = check(f"{file.name}:world", capsys)
+    sys.modules.pop(file.stem, None)
+    assert status == 1 and failing in failed
+    assert any(said in finding and file.name in finding for finding in failed[failing]), failed
+
+
+@pytest.mark.parametrize(
+    "how", ["from its own folder", "from the folder above", "by its whole path", "with a neighbour"]
+)
+def test_a_right_world_passes_wherever_it_lies(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    name = f"right{how.count('e')}{len(how)}"
+    (folder / f"{name}.py").write_text(DRAWN)
+    if how == "with a neighbour":
+        (folder / f"{name}_parts.py").write_text("LAST = 9\n")
+        text = DRAWN.replace("import math\n", f"import math\nfrom {name}_parts import LAST\n").replace(
+            "0), 9)", "0), LAST)"
+        )
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.chdir(folder if how == "from its own folder" else tmp_path)
+    where = {"from its own folder": f"{name}.py", "by its whole path": str(folder / f"{name}.py")}.get(
+        how, f"mine/{name}.py"
+    )
+    status, failed = check(f"{where}:world", capsys)
+    sys.modules.pop(name, None)
+    assert (status, failed) == (0, {})

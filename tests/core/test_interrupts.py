@@ -1,0 +1,32 @@
+"""A run is given up soon, whatever it is at."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from rl_lab.core import interrupts
+from rl_lab.core.interrupts import Interrupted, Interrupts
+
+
+def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is in numba's callbacks, from which no exception gets out."""
+    begin = time.monotonic()
+    monkeypatch.setattr(interrupts, "GRACE", 0.1)
+    monkeypatch.setattr(interrupts, "AGAIN", 0.1)
+    with Interrupts() as noticed:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted) as stopped, noticed.iteration():
+            for _ in range(2):
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait(10)
+            time.sleep(10)
+        assert time.monotonic() - begin < 5
+        assert stopped.value.is_work_lost and stopped.value.code == 130
+        time.sleep(0.3)  # once more comes too late, and disturbs nobody
+        with pytest.raises(Interrupted):
+            noticed.check()

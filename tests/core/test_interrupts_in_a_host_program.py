@@ -1,0 +1,222 @@
+"""Signals where rl_lab is a part of another program, and in the processes that are forked while it runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rl_lab.core import interrupts
+from rl_lab.core.interruptible import interruptible
+from rl_lab.core.interrupts import Interrupted, Interrupts
+
+FORK = multiprocessing.get_context("fork")
+
+
+def soon(number: int, *seconds: float) -> None:
+    """Send this process a signal after each of so many seconds."""
+    for each in seconds:
+        timer = threading.Timer(each, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+
+def still_obeyed(noticed: Interrupts) -> None:
+    """Require that a signal to this process is obeyed, although its main thread waits."""
+    assert noticed.code == 0
+    soon(signal.SIGINT, 0.1)
+    with pytest.raises(Interrupted), noticed.abort_after(0.0):
+        time.sleep(10)
+
+
+# Forked children
+
+
+def test_a_forked_child_can_be_terminated_and_its_parent_goes_on() -> None:
+    with Interrupts() as noticed:
+        children = [FORK.Process(target=time.sleep, args=(60,)) for _ in range(20)]
+        for child in children:
+            child.start()
+            child.terminate()  # at once: there is no moment at which it has its parent's handlers
+        for child in children:
+            child.join(20)
+        assert [child.exitcode for child in children] == [-signal.SIGTERM] * 20
+        still_obeyed(noticed)
+
+
+def test_a_pool_inside_ends_and_is_no_signal() -> None:
+    with Interrupts() as noticed:
+        with FORK.Pool(2) as pool:
+            assert pool.map(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
+        pool.join()
+        still_obeyed(noticed)
+
+
+def test_a_child_that_leaves_the_block_leaves_its_parents_alone() -> None:
+    child = -1
+    with Interrupts() as noticed, Interrupts() as inner:
+        child = os.fork()
+        if child:
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            still_obeyed(inner)
+    if child == 0:
+        with Interrupts() as own:  # its own works
+            handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+            os._exit(0 if noticed.code == 0 and handlers == [own._note] * 2 else 1)
+
+
+# Programs around
+
+LIBRARY = """
+import os, signal, sys, threading, time
+from rl_lab.core import interrupts
+from rl_lab.core.interrupts import Interrupts
+interrupts.DEADLINE, interrupts.REPEATED = {deadline}, 0.1
+for seconds in {seconds}:
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+before = signal.getsignal(signal.SIGINT)
+begin = time.monotonic()
+try:
+    with Interrupts():
+        time.sleep(20)
+except KeyboardInterrupt:
+    assert time.monotonic() - begin < 15
+    assert signal.getsignal(signal.SIGINT) is before
+    print("lives")
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [(60, (0.2, 0.6)), (0.3, (0.2,))], ids=["twice", "deadline"])
+def test_a_program_that_uses_the_library_is_not_ended(deadline: float, seconds: tuple[float, ...]) -> None:
+    code = LIBRARY.format(deadline=deadline, seconds=seconds)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "lives\n", "")
+
+
+def test_training_that_is_interrupted_twice_raises(tmp_path: Path) -> None:
+    """Where an environment does not come back from a step, as a library call."""
+    (tmp_path / "stuck.py").write_text(STUCK)
+    done = subprocess.run([sys.executable, "stuck.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.splitlines()[-1] in ("Interrupted", "KeyboardInterrupt")
+
+
+STUCK = """
+import os, signal, sys, threading, time
+import gymnasium
+from rl_lab.core.progress import Progress
+from rl_lab.experiments.compose import compose
+from rl_lab.experiments.trainer import train
+
+class Stuck(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        Stuck.steps += 1
+        if Stuck.steps == 200:
+            for seconds in (0.1, 0.6):
+                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+        while Stuck.steps >= 200:
+            try:
+                time.sleep(20)
+            except KeyboardInterrupt:
+                Stuck.steps = -10**9
+                raise
+        return self.observation_space.sample(), 1.0, Stuck.steps % 20 == 0, False, {}
+
+gymnasium.register("Stuck-v0", Stuck)
+settings = "budget=1e5 worlds=2 agent.n_steps=64 agent.batch_size=64 device=cpu video=false run_dir=run".split()
+try:
+    train(compose("gym:Stuck-v0", settings), [], Progress(quiet=True))
+except BaseException as error:
+    print(type(error).__name__)
+sys.exit(7)
+"""
+TWICE = """
+import os, signal, sys, threading, time
+from rl_lab import cli
+from rl_lab.core import interrupts
+interrupts.DEADLINE = 0.8
+real = cli._run
+def run(arguments):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    time.sleep(20)
+cli._run = run
+first = cli.main(["list", "worlds"])
+time.sleep(1)
+cli._run = real
+second = cli.main(["list", "worlds", "--json"]) if {again} else 0
+print("lives", first, second)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_program_goes_on_after_a_command_that_was_interrupted(again: bool) -> None:
+    code = TWICE.format(again=again)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.endswith("lives 130 0\n")
+
+
+# Signals at the edges
+
+
+def test_a_signal_that_comes_last_is_not_forgotten() -> None:
+    """A sweep's next training does not begin, and a library's call raises."""
+    begun = []
+    with Interrupts() as around:
+        with Interrupts():
+            signal.raise_signal(signal.SIGTERM)
+        assert around.code == 143
+        with pytest.raises(Interrupted), Interrupts() as later, later.abort_after(0.0):
+            begun.append(1)
+    assert not begun
+    with pytest.raises(Interrupted) as stopped, Interrupts():
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 143
+
+
+def test_a_command_whose_signal_comes_last_says_so() -> None:
+    def main(*_: object) -> int:
+        with Interrupts():
+            signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    assert interruptible(main)([]) == 143
+
+
+@pytest.mark.parametrize("at", ["_watch", "_restore_handlers"])
+def test_a_signal_while_the_handlers_are_set_or_put_back(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    real = getattr(Interrupts, at)
+
+    def signalled(self: Interrupts) -> None:
+        if at == "_restore_handlers":
+            signal.raise_signal(signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self)
+
+    monkeypatch.setattr(Interrupts, at, signalled)
+    assert interruptible(lambda *_: 0)([]) == 130
+    limit = time.monotonic() + 5  # a busy machine may run the other thread late
+    while (entered := list(interrupts._entered)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    time.sleep(0.1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not entered

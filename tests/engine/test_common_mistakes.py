@@ -1,0 +1,191 @@
+"""Mistakes that somebody who knows Gymnasium makes in a world's file: each is one line, with file, line and a fix.
+
+None of these compiles anything: the source is looked at, and played as plain Python, before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.walk_world import BEGIN, LOOK, MOVE, RETURN, STEP, WALK
+
+from rl_lab.checks.subject import QUICK
+from rl_lab.checks.suite import check_world
+from rl_lab.cli import main
+from rl_lab.core.world import World, WorldError
+from rl_lab.engine import world_registry
+from rl_lab.engine.batch import Batch
+from rl_lab.engine.kernel_rules import violations
+
+# What is replaced in the file, by what, and the words that must be said; the line is the first that differs.
+MISTAKES: dict[str, tuple[str, str, str]] = {
+    # What step returns.
+    "five values": (RETURN, "    return s.x, 0.0, False, False, {}\n", "step returns .reward, terminated.: 5 values"),
+    "four values": (RETURN, "    return 0.0, False, False, {}\n", "step returns .reward, terminated.: 4 values"),
+    "three values": (RETURN, "    return 0.0, False, {}\n", "3 values .*observe"),
+    "only a reward": (RETURN, "    return 1.0\n", "return reward, terminated"),
+    "only whether it ended": (RETURN, "    return s.x == 9\n", "return reward, terminated"),
+    "the two swapped": (RETURN, "    return False, 0.0\n", "terminated comes first"),
+    "the two swapped, computed": (RETURN, "    return s.x == 9, 1.0 / 9\n", "terminated comes first"),
+    "the two swapped, as variables": (
+        RETURN,
+        "    over = s.x == 9\n    gain = 0.5\n    return over, gain\n",
+        "terminated comes first",
+    ),
+    "terminated as a float": (RETURN, "    return 1.0, 0.0\n", "True or False, not 0.0"),
+    "terminated left out": (RETURN, "    return 1.0, None\n", "True or False, not None"),
+    "no reward": (RETURN, "    return None, False\n", "reward is a number, not None"),
+    "nothing at all": (RETURN, "    s.speed = 0.0\n", "end with `return reward, terminated`"),
+    "a way out without a return": (RETURN, "    if s.x == 9:\n        return 1.0, True\n", "on some way through"),
+    "a bare return": (RETURN, "    return\n", "return reward, terminated"),
+    "a list": (RETURN, "    return [0.0, False]\n", "return reward, terminated"),
+    "a dictionary": (RETURN, '    return {"reward": 0.0}\n', "return reward, terminated"),
+    # What the other kernels return.
+    "reset returns observation and info": (BEGIN, f"{BEGIN}    return s.x, {{}}\n", "reset returns nothing.*observe"),
+    "observe returns an array": (LOOK, "    return np.array([s.x])\n", "observe returns nothing.*out.0. ="),
+    "observe names an array out": (LOOK, "    out = np.zeros(2)\n", "out\\[0\\] = ..."),
+    "an expert without an action": ("    return 2\n", "    return None\n", "number of one action"),
+    # What is no scalar code.
+    "np.clip": (MOVE, "    s.x = np.clip(s.x + action, 0, 9)\n", r"min\(max\(x, low\), high\)"),
+    "np.random": (BEGIN, "    s.x = np.random.randint(3)\n", "integers"),
+    "a generator of numpy": (BEGIN, "    s.x = np.random.default_rng().integers(3)\n", "integers"),
+    "random": (BEGIN, "    s.x = random.randrange(3)\n", "integers"),
+    "self.np_random": (BEGIN, "    s.x = self.np_random.integers(3)\n", "a kernel is a function"),
+    "np.zeros": (MOVE, "    grid = np.zeros((3, 3))\n", "makes an array at each call"),
+    "arithmetic of arrays": (MOVE, "    s.speed = max(s.seen[1:] - s.seen[:9])\n", "s.seen.1:. is an array"),
+    "the observation compared": (LOOK, "    out[0] = 1.0 if out > 0 else 0.0\n", "out is an array"),
+    "a name that numpy has no more": (MOVE, "    s.x = np.int(s.x)\n", "numpy has no 'int'"),
+    "np.linalg": (MOVE, "    s.speed = np.linalg.norm(s.seen)\n", "math.sqrt"),
+    "a list inside": (MOVE, "    moves = [-1, 0, 1]\n", r"use a tuple"),
+    "a comprehension": (MOVE, "    best = max([k for k in range(3)])\n", "comprehension"),
+    "a dictionary inside": (MOVE, "    info = {}\n", "a dict"),
+    "a set": (MOVE, "    if action in {0, 1}:\n        s.x = 0\n", "a set"),
+    "a text": (MOVE, '    if action == "left":\n        s.x = 0\n', "kernels have no text"),
+    "an f-string": (MOVE, '    name = f"{action}"\n', "f-string"),
+    "print": (MOVE, f"    print(s.x)\n{MOVE}", "print"),
+    "assert": (MOVE, f"    assert action < 3\n{MOVE}", "assert: .*bounded"),
+    "raise": (MOVE, "    raise ValueError(action)\n", "raise: "),
+    "try": (MOVE, f"    try:\n    {MOVE}    except IndexError:\n        s.x = 0\n", "try: .*`if`"),
+    "an import inside": (MOVE, "    import math\n", "at the top of the file"),
+    "a global counter": (MOVE, f"    global TABLE\n{MOVE}", "a field of State"),
+    "state in a global": (MOVE, "    BEST[0] = 1.0\n", "writes to BEST, which is global"),
+    "a global list": (MOVE, "    s.x = TABLE[action]\n", "make it a tuple"),
+    "a global dictionary": (MOVE, "    s.x = NAMES[action]\n", "global dict"),
+    "a lambda": (MOVE, "    f = lambda x: x\n", "lambda: "),
+    "a method": (MOVE, "    s.x = s.seen.sum()\n", "have no methods"),
+    "isinstance": (MOVE, f"    if isinstance(action, int):\n    {MOVE}", "isinstance"),
+    "a helper without @kernel": (MOVE, "    s.x = clipped(s.x)\n", "clipped is no kernel: put @kernel above it"),
+    "a call of itself": (MOVE, "    step(s, action, p)\n", "calls itself"),
+    # What it receives and writes.
+    "swapped parameters": (STEP, STEP.replace("s: State, action: int", "action: int, s: State"), r"\(s, action, p\)"),
+    "swapped parameters without types": (STEP, "def step(action, s, p):\n", r"\(s, action, p\)"),
+    "no field of that name": (MOVE, "    s.y = 1\n", "no field 'y'"),
+    "a misspelt field": (MOVE, "    s.sped = 1.0\n", "did you mean 'speed'"),
+    "a parameter written": (MOVE, "    p.wind = 0.5\n", "Params are the user's"),
+    "an action written": (MOVE, "    action[0] = 1\n", "actions are the agent's"),
+    "an action as an array": (MOVE, "    s.x += action[0]\n", "action is one int"),
+    "time counted again": (MOVE, f"    s.t += 1\n{MOVE}", "the engine counts steps"),
+    "a fraction in an integer": (MOVE, "    s.x += 0.5\n", "x is i4, so a fraction is lost"),
+    "None for a number": (MOVE, "    s.speed = None\n", "holds a number, not None"),
+    "an array field at once": (BEGIN, "    s.seen = 0\n", r"write its elements, s.seen\[0\]"),
+    "a scalar as an array": (MOVE, "    s.x[0] = 1\n", "is one number: declare the field with a shape"),
+    "too many indices": (LOOK, "    out[0, 1] = 1.0\n", "2 indices are too many"),
+    "behind the end": (LOOK, "    out[2] = 1.0\n", "index 2 is not in 0 to 1"),
+    "far behind the end": (LOOK, "    out[100_000_000 + s.x] = 1.0\n", "index 10000000[012] is not in 0 to 1"),
+    "an undefined name": (MOVE, "    s.x = LENGHT\n", "name 'LENGHT' is not defined"),
+    "a function that math lacks": (MOVE, "    s.speed = math.clip(0.5, 0.0, 1.0)\n", "math has no 'clip'"),
+    "rng without the state": (BEGIN, "    s.x = integers(3)\n", r"integers\(s, n\)"),
+    "rng with the state last": (BEGIN, "    s.x = integers(3, s)\n", "the State comes first"),
+    # What the file declares.
+    "a field without a type": ("    speed: f4\n", "    speed = 0.0\n", r"speed: f4 = "),
+    "a field of Python's type": ("    speed: f4\n", "    speed: float\n", "use f4"),
+    "a parameter without a default": ("    length: i4 = bounded(9, low=1, high=9)\n", "    length: i4\n", "default"),
+    "a kernel without @kernel": (f"@kernel\n{STEP}", STEP, "decorated with @kernel"),
+    "self among the parameters": (STEP, STEP.replace("(s:", "(self, s:"), r"step\(s, action, p\)"),
+    "a keyword that World lacks": ("    horizon=30,\n", "    max_steps=30,\n", "no keyword 'max_steps'.*'horizon'"),
+    "MultiDiscrete": ("action=Discrete(3)", "action=__import__('gymnasium').spaces.MultiDiscrete([3])", "a Discrete"),
+    "rng from the wrong module": (
+        "from rl_lab.core.world import Array",
+        "from rl_lab.core.world import normal, Array",
+        "rl_lab.core.rng",
+    ),
+}
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file in envs/ of a name of its own, with Walk in it."""
+    path = tmp_path / f"walk{next(NUMBERS)}.py"  # worlds are kept by name
+    path.write_text(WALK)
+    package = importlib.import_module("rl_lab.envs")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    yield path
+    sys.modules.pop(f"rl_lab.envs.{path.stem}", None)
+
+
+def test_there_are_forty_and_the_file_without_them_is_right(file: Path) -> None:
+    assert len(MISTAKES) >= 40
+    assert violations(world_registry.load(file.stem)) == []
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line(
+    name: str, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong, said = MISTAKES[name]
+    text = WALK.replace(right, wrong, 1)
+    pairs = enumerate(zip(text.splitlines(), WALK.splitlines(), strict=False), 1)
+    line = next(number for number, (mine, theirs) in pairs if mine != theirs)
+    file.write_text(text)
+    from numba.core.compiler import Compiler
+
+    monkeypatch.setattr(Compiler, "compile_extra", lambda *_: pytest.fail("it was compiled"))
+    with pytest.raises(WorldError, match=said) as caught:
+        batch = Batch(world_registry.load(file.stem), 2, threads=1)
+        batch.reset()
+        batch.step()
+    # Of a declaration, the line of its class, of World(...) or of the function; of the rest, the very line, or that of
+    # a return among those that were put there.
+    added = len(wrong.splitlines())
+    message = str(caught.value)
+    assert message.startswith(str(file)) and "\n" not in message
+    number = int(message.removeprefix(f"{file}:").partition(" ")[0].rstrip(":"))
+    if list(MISTAKES).index(name) < list(MISTAKES).index("a field without a type"):
+        assert line <= number < line + added, message
+    assert "numba" not in message and len(message) < 100 + 260 + len(str(file))
+
+
+@pytest.mark.parametrize("name", ["print", "the two swapped", "a parameter written", "assert", "a dictionary inside"])
+def test_check_says_it_once(name: str, file: Path) -> None:
+    right, wrong, said = MISTAKES[name]
+    file.write_text(WALK.replace(right, wrong, 1))
+    world = world_registry.load(file.stem)
+    assert isinstance(world, World)
+    failed = [result for result in check_world(world, QUICK) if result.status == "fail"]
+    assert len(failed) == 1 and len(failed[0].findings) == 1
+
+
+def test_commands_say_it_in_one_line_too(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(WALK.replace(MOVE, f"    print(s.x)\n{MOVE}"))
+    assert main(["evaluate", "random", f"world={file.stem}"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith(f"rl-lab: {file}:") and err.count("\n") == 1 and out == ""
+
+
+def test_a_file_may_hold_several_and_check_lists_them(file: Path) -> None:
+    file.write_text(
+        WALK.replace(MOVE, f"    print(s.x)\n    assert action\n{MOVE}").replace(RETURN, "    return 1.0\n")
+    )
+    assert [v.said.partition(":")[0] for v in violations(world_registry.load(file.stem))] == [
+        "print",
+        "assert",
+        "step returns (reward, terminated)",
+    ]

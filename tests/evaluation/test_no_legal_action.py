@@ -1,0 +1,229 @@
+"""An agent that has to act and has no legal action: the world's mistake, which stops the work and is no agent's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pettingzoo
+import pytest
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+from support.nim import NIM, Nim, NimParams
+
+from rl_lab.adapters import make
+from rl_lab.cli import main
+from rl_lab.core import agent_registry
+from rl_lab.core.agent import Agent
+from rl_lab.core.world import Array, Record, StuckError, World, WorldState, bounded, i4, kernel
+from rl_lab.engine import world_registry
+from rl_lab.engine.batch import Batch
+from rl_lab.evaluation.evaluate import evaluate
+from rl_lab.games.game_tree import tree
+from rl_lab.tournament import seat_rotation
+from rl_lab.tournament.entrants import parse_entrants
+from rl_lab.tournament.isolation import IsolationError, play_isolated
+from rl_lab.tournament.ledger import read
+from rl_lab.tournament.matches import MatchEngine, MatchSetup
+from rl_lab.tournament.runner import run_tournament
+from rl_lab.tournament.schedule import Schedule
+from rl_lab.tournament.store import create
+
+SAID = r"(nim|pettingzoo:labdata/gate_v0): stuck: second has to act at step \d+ and has no legal action"
+TINY = (
+    "budget=4096 worlds=4 agent.n_steps=32 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false run_dir=r "
+    "evaluation.episodes=3 evaluation.selections=0"
+).split()
+
+
+@kernel
+def action_mask(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
+    for k in range(3):
+        mask[k] = 1 if k + 1 <= s.heap and not (agent == 1 and s.heap == 4) else 0
+
+
+class Count(WorldState):
+    left: i4 = bounded(0, low=0, high=9)
+
+
+class CountParams(Record):
+    most: i4 = bounded(9, low=3, high=9)
+
+
+@kernel
+def count_reset(s: Count, p: CountParams) -> None:
+    s.left = p.most
+
+
+@kernel
+def count_step(s: Count, action: int, p: CountParams) -> tuple[float, bool]:
+    s.left = max(s.left - i4(1 + action), i4(0))
+    return 1.0, s.left == 0
+
+
+@kernel
+def count_observe(s: Count, p: CountParams, out: Array) -> None:
+    out[0] = s.left
+
+
+@kernel
+def count_legal(s: Count, p: CountParams, mask: Array) -> None:
+    mask[0] = 1 if s.left >= 1 else 0
+    mask[1] = 1 if s.left >= 2 else 0
+
+
+STUCK = World(**NIM | {"action_mask": action_mask, "perfect_information": True})  # named after the file of its step
+COUNT = World(
+    State=Count,
+    Params=CountParams,
+    reset=count_reset,
+    step=count_step,
+    observe=count_observe,
+    action_mask=count_legal,
+    observation=Box(0, 9, (1,)),
+    action=Discrete(2),
+)
+
+
+class Gate(pettingzoo.ParallelEnv):  # type: ignore[misc]
+    """The second agent has no legal action after three steps."""
+
+    metadata = {"name": "gate"}
+    possible_agents = ["first", "second"]
+
+    def __init__(self, render_mode: Any = None) -> None:
+        self.render_mode = render_mode
+
+    def observation_space(self, agent: str) -> Any:
+        return Box(0, 9, (1,), np.float32)
+
+    def action_space(self, agent: str) -> Any:
+        return Discrete(2)
+
+    def look(self) -> tuple[Any, Any]:
+        masks = {"first": np.ones(2, np.int8), "second": np.full(2, self.t < 3, np.int8)}
+        return {a: np.zeros(1, np.float32) for a in self.agents}, {a: {"action_mask": masks[a]} for a in self.agents}
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.t, self.agents = 0, ["first", "second"]
+        return self.look()
+
+    def step(self, actions: Any) -> Any:
+        self.t += 1
+        seen, infos = self.look()
+        over = dict.fromkeys(self.agents, False)
+        return seen, dict.fromkeys(self.agents, 0.0), over, over, infos
+
+
+@pytest.fixture(autouse=True)
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let both worlds be found by name, and every test work in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bots.py").write_text("def first(observation, legal):\n    return int(legal.nonzero()[0][0])\n")
+    made = {"nim": STUCK, "count": COUNT}
+    before = world_registry.names()
+    monkeypatch.setattr(world_registry, "load", lambda name: made[name])
+    monkeypatch.setattr(world_registry, "names", lambda: [*before, *made])
+    pettingzoo.register("parallel", "labdata/gate_v0", Gate)
+    yield
+    del pettingzoo.parallel_registry["labdata/gate-v0"]
+
+
+class Strict:
+    """Takes the first legal action; with none there is an IndexError."""
+
+    name = "strict"
+
+    def bind(self, envs: Any) -> None:
+        pass
+
+    def act(self, observations: Array, *, action_mask: Array, rows: Any = None, **_: Any) -> tuple[Array, Any]:
+        return np.array([np.flatnonzero(row)[0] for row in action_mask]), None
+
+
+def made(name: str, world: Any, **config: Any) -> Agent:
+    module = agent_registry.load(name)
+    agent: Agent = module.make(module.Config(**config), world)
+    return agent
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_batch_says_who_is_stuck(plain: bool) -> None:
+    envs = Batch(STUCK, 8, plain=plain, autoreset=AutoresetMode.SAME_STEP)
+    envs.reset()
+    with pytest.raises(StuckError, match=SAID):
+        for _ in range(200):
+            envs.random_actions()
+            envs.step()
+    stuck = int(np.flatnonzero((envs.states["heap"] == 4) & (envs.states["to_move"] == 1))[0])
+    with pytest.raises(StuckError, match=f"at step {envs.states['t'][stuck]} "):
+        envs.step()
+
+
+@pytest.mark.parametrize("name", ["nim", "pettingzoo:labdata/gate_v0"])
+@pytest.mark.parametrize("opposed", [False, True])
+def test_no_agent_is_asked(name: str, opposed: bool) -> None:
+    with pytest.raises(StuckError, match=SAID):
+        evaluate(Strict(), name, {}, episodes=20, opponent=Strict() if opposed else None)
+
+
+@pytest.mark.parametrize("name", ["random", "mcts", "minimax"])
+def test_agents_that_need_no_training(name: str) -> None:
+    with pytest.raises(StuckError, match=SAID):
+        evaluate(made(name, STUCK), "nim", {}, episodes=40)
+
+
+def test_the_whole_game() -> None:
+    with pytest.raises(StuckError, match=SAID):
+        tree(STUCK)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "random", "world=nim", "evaluation.episodes=40"],
+        ["evaluate", "random", "world=pettingzoo:labdata/gate_v0", "evaluation.episodes=2"],
+        ["train", "nim", *TINY],
+        ["train", "nim", "opponent=random", *TINY],
+        ["train", "pettingzoo:labdata/gate_v0", *TINY],
+    ],
+    ids=lambda words: " ".join(words[:3]),
+)
+def test_a_command_stops_with_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert last.startswith("rl-lab: ") and "stuck: second has to act at step" in last
+    assert "Traceback" not in err and not out
+
+
+def hall_and_tasks(world: str, *words: str) -> tuple[MatchEngine, list[Any]]:
+    info = make.make(world, 1).world
+    found = tuple(parse_entrants(words, info))
+    names = tuple(each.name for each in found)
+    met = seat_rotation.players_per_match(info, len(names))
+    plan = Schedule("round-robin", names, met, tuple(seat_rotation.legs(info, met)), pairs=10, rounds=3, seed=5)
+    return MatchEngine(MatchSetup(world, {}, found, 5)), plan.missing({})
+
+
+@pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
+def test_a_tournament_stops_and_nobody_forfeits(world: str) -> None:
+    tournament = create(["random", "other=random:seed=1"], world, {}, path=Path("t"), pairs=20, seed=5)
+    with pytest.raises(StuckError, match=SAID):
+        run_tournament(tournament)
+    assert all(match.fault is None for match in read("t/matches.jsonl"))
+
+
+@pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
+def test_a_match_played_apart_blames_the_world(world: str) -> None:
+    hall, tasks = hall_and_tasks(world, "random", "bots.py:first")
+    with pytest.raises(IsolationError, match=SAID):
+        for task in tasks:
+            assert play_isolated(hall, task).fault is None
+
+
+def test_a_world_that_has_ended_needs_no_legal_action() -> None:
+    measured = evaluate(made("random", COUNT), "count", {}, episodes=30, num_envs=4)
+    assert len(measured.episodes) == 30 and len({episode.length for episode in measured.episodes}) > 1

@@ -1,0 +1,407 @@
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rl_lab.core.canvas import INK
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.evaluation.evaluate import EVALUATION_SEED
+from rl_lab.evaluation.video import LiveView, load_trace
+from rl_lab.evaluation.watch import _play, watch
+from rl_lab.rendering import window as window_module
+from rl_lab.rendering.pygame_canvas import PygameCanvas
+from rl_lab.rendering.window import Action, Window, WindowError, has_display
+
+pygame: Any = pytest.importorskip("pygame")
+
+
+class Fixed:
+    """Takes the actions of a function of the observations."""
+
+    name = "fixed"
+
+    def __init__(self, decide: Any) -> None:
+        self.decide = decide
+
+    def bind(self, envs: BatchedEnv) -> None:
+        pass
+
+    def act(
+        self, observations: Array, *, state: Any = None, action_mask: Array | None = None, deterministic: bool = True
+    ) -> tuple[Array, Any]:
+        return self.decide(observations), None
+
+
+def balancing(observations: Array) -> Array:
+    x, speed, angle, spin = observations.T
+    return (angle + 0.3 * spin + 0.03 * x + 0.06 * speed > 0).astype(np.int64)
+
+
+def nothing(observations: Array) -> Array:
+    return np.ones(len(observations), np.int64)
+
+
+@pytest.fixture
+def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A display that nobody sees; SDL's own way to test programs with windows."""
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    yield
+    pygame.display.quit()
+
+
+@pytest.fixture
+def no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+def press(*keys: int) -> None:
+    for key in keys:
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+
+
+def shown() -> NDArray[np.uint8]:
+    """What the window shows, [H, W, 3]."""
+    surface = pygame.display.get_surface()
+    pixels = np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8)
+    return pixels.reshape(surface.get_height(), surface.get_width(), 3)
+
+
+# The window
+
+
+def test_window_shows_the_picture(display: None) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    window = Window("title", 64, 48)
+    for picture in (frame, frame[::-1]):  # the second is not contiguous
+        window.show(picture)
+        assert np.array_equal(shown(), picture)
+    assert pygame.display.get_caption()[0] == "title"
+    window.close()
+    assert not pygame.display.get_init()
+
+
+def test_window_of_another_size_shows_the_whole_picture(display: None) -> None:
+    window = Window("title", 64, 48)
+    pygame.display.set_mode((200, 96), pygame.RESIZABLE)
+    window.show(np.full((48, 64, 3), 200, np.uint8))
+    assert (shown()[:, 36:164] == 200).all()
+    assert (shown()[:, :36] == INK[:3]).all() and (shown()[:, 164:] == INK[:3]).all()
+
+
+def test_window_survives_an_environment_that_shuts_pygame_down(display: None) -> None:
+    window = Window("title", 64, 48)
+    pygame.quit()
+    assert window.wait(0.0) and window.events() == []
+    window.show(np.full((48, 64, 3), 9, np.uint8))
+    assert (shown() == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("key", "action"),
+    [
+        *[("SPACE", "pause"), ("RIGHT", "step"), ("PERIOD", "step"), ("r", "restart")],
+        *[("UP", "faster"), ("PLUS", "faster"), ("EQUALS", "faster"), ("KP_PLUS", "faster")],
+        *[("DOWN", "slower"), ("MINUS", "slower"), ("KP_MINUS", "slower")],
+        *[("q", "quit"), ("ESCAPE", "quit")],
+    ],
+)
+def test_keys(display: None, key: str, action: Action) -> None:
+    window = Window("title", 64, 48)
+    press(pygame.K_x, getattr(pygame, f"K_{key}"), pygame.K_F5)
+    assert window.events() == [action]
+    assert window.events() == []
+
+
+def test_closing_the_window_is_quitting(display: None) -> None:
+    window = Window("title", 64, 48)
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    press(pygame.K_SPACE)
+    assert window.events() == ["quit", "pause"]
+
+
+def test_wait_is_measured_from_the_last(display: None) -> None:
+    window = Window("title", 64, 48)
+    window.wait(0.0)
+    begin = time.monotonic()
+    for _ in range(4):
+        time.sleep(0.02)  # drawing takes time too
+        assert window.wait(0.05)
+    assert time.monotonic() - begin > 0.19
+    begin = time.monotonic()
+    time.sleep(0.5)
+    window.wait(0.5)
+    assert time.monotonic() - begin < 0.9
+
+
+def test_key_ends_the_wait_and_the_next_goes_on(display: None) -> None:
+    window = Window("title", 64, 48)
+    window.wait(0.0)
+    begin = time.monotonic()
+    press(pygame.K_x, pygame.K_SPACE)
+    assert not window.wait(1.5)
+    assert time.monotonic() - begin < 0.75
+    assert window.wait(1.5)  # the key has been noted: it does not wake a second time
+    assert time.monotonic() - begin > 1.45
+    assert window.events() == ["pause"]
+
+
+def test_keys_nobody_asks_for_do_not_hurry_the_wait(display: None) -> None:
+    window = Window("title", 64, 48)
+    press(pygame.K_SPACE)
+    begin = time.monotonic()
+    assert not window.wait(0.05)
+    for _ in range(3):
+        assert window.wait(0.05)
+    assert time.monotonic() - begin > 0.12
+
+
+def test_window_without_a_display_is_refused(no_display: None) -> None:
+    with pytest.raises(WindowError, match="there is no display"):
+        Window("title", 64, 48)
+    assert not pygame.display.get_init()
+
+
+def test_display_that_does_not_answer_is_refused(no_display: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":4711")
+    assert has_display()
+    with pytest.raises(WindowError, match="cannot open a window"):
+        Window("title", 64, 48)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, False),
+        ("linux", {"DISPLAY": ""}, False),
+        ("linux", {"DISPLAY": ":0"}, True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("darwin", {}, True),
+        ("win32", {}, True),
+    ],
+)
+def test_has_display(
+    no_display: None,
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    variables: dict[str, str],
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(window_module.sys, "platform", platform)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert has_display() is expected
+
+
+def test_module_does_not_load_pygame() -> None:
+    program = "import sys, rl_lab.rendering.window as w; w.has_display(); assert 'pygame' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+# Watching in a window
+
+
+class Scripted:
+    """A window whose user presses keys by a script: what comes after each picture."""
+
+    def __init__(self, *script: str, due: bool = True) -> None:
+        self.script = [words.split() for words in script]
+        self.due = due
+        self.waits: list[float] = []
+        self.frames: list[NDArray[np.uint8]] = []
+        self.steps: list[int] = []
+        self.show_of: LiveView | None = None
+
+    def watching(self, show: LiveView) -> "Scripted":
+        self.show_of = show
+        return self
+
+    def show(self, frame: NDArray[np.uint8]) -> None:
+        assert self.show_of is not None
+        self.frames.append(frame)
+        self.steps.append(int(self.show_of.envs.states["t"][0]))  # type: ignore[attr-defined]
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return self.due
+
+    def events(self) -> list[str]:
+        return self.script[len(self.frames) - 1] if len(self.frames) <= len(self.script) else ["quit"]
+
+
+def play(window: Scripted, episodes: int | None = None, world: str = "cartpole", decide: Any = balancing) -> LiveView:
+    show = LiveView(Fixed(decide), world, {}, 1, seed=EVALUATION_SEED)
+    _play(show, window.watching(show), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
+    return show
+
+
+def test_plays_a_step_a_picture_until_the_user_quits() -> None:
+    window = Scripted("", "", "", "quit")
+    play(window)
+    assert window.steps == [0, 1, 2, 3]
+    assert window.waits == [pytest.approx(1 / 50)] * 4
+    assert {frame.shape for frame in window.frames} == {(508, 640, 3)}
+
+
+def test_pause_and_single_steps() -> None:
+    window = Scripted("", "pause", "", "", "step", "step", "", "pause", "", "", "step", "", "")
+    play(window)
+    #                        pause           step step     pause          step: pauses too
+    assert window.steps == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 7, 7, 7]
+
+
+def test_key_that_cuts_a_wait_short_does_not_step() -> None:
+    window = Scripted("faster", "", "restart", due=False)
+    play(window)
+    assert window.steps == [0, 0, 0, 0]
+
+
+def test_speed_doubles_and_halves_within_limits() -> None:
+    window = Scripted("slower", "slower", "faster", *["slower"] * 9)
+    play(window)
+    assert window.waits[:4] == [pytest.approx(wait / 50) for wait in (1, 2, 4, 2)]
+    assert window.waits[-1] == pytest.approx(8 / 50)
+
+
+def test_fast_worlds_skip_pictures_not_steps() -> None:
+    window = Scripted("faster", "", "faster", "", "")
+    play(window)
+    # 50 steps a second at 1x, 100 at 2x shown two by two, 200 at 4x shown three by three.
+    assert window.steps == [0, 1, 3, 5, 8, 11]
+    assert window.waits[-1] == pytest.approx(3 / 200)
+
+
+def test_restart_begins_the_same_episode_again() -> None:
+    window = Scripted("", "", "", "restart", "", "", "")
+    play(window)
+    assert window.steps == [0, 1, 2, 3, 0, 1, 2, 3]
+    for begun, again in zip(window.frames[:4], window.frames[4:], strict=True):
+        assert np.array_equal(begun, again)
+
+
+def test_help_and_state_are_on_screen() -> None:
+    window = Scripted("pause", "faster", "pause", "")
+    play(window)
+    lines = [frame[480:] for frame in window.frames]
+    assert all((np.abs(line.astype(int) - INK[:3]).max(axis=2) > 60).sum() > 1000 for line in lines)
+    running, paused, _, faster = lines[:4]
+    right = slice(520, 640)
+    assert not np.array_equal(running[:, right], paused[:, right])
+    assert not np.array_equal(running[:, right], faster[:, right])
+    # Orange appears where it says that it is paused.
+    assert (paused[..., 0].astype(int) - paused[..., 2] > 100).any()
+    assert not (running[..., 0].astype(int) - running[..., 2] > 100).any()
+
+
+def test_end_of_an_episode_stays_before_the_next_begins() -> None:
+    window = Scripted(*[""] * 40)
+    show = play(window, episodes=2, world="catch", decide=nothing)
+    # Nine steps, the end for 0.7 s at 6 a second, then the next seed; the second end is seen too.
+    assert window.steps == 2 * [*range(10), 9, 9, 9]
+    assert show.episodes_shown == 2
+    assert not np.array_equal(window.frames[0], window.frames[13])
+    assert np.array_equal(window.frames[9], window.frames[12])
+
+
+def test_watch_in_a_window(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures: list[NDArray[np.uint8]] = []
+    show = Window.show
+
+    def looked_at(self: Window, frame: NDArray[np.uint8]) -> None:
+        show(self, frame)
+        pictures.append(shown())
+        if len(pictures) == 5:
+            press(pygame.K_q)
+
+    monkeypatch.setattr(Window, "show", looked_at)
+    for world, grid, size in (("cartpole", None, (508, 640)), ("gym:CartPole-v1", 4, (752, 964))):
+        pictures.clear()
+        assert watch(Fixed(balancing), world, {}, out=tmp_path, grid=grid) == []
+        assert len(pictures) == 5 and pictures[0].shape[:2] == size
+        assert not np.array_equal(pictures[0], pictures[4])
+        assert not pygame.display.get_init()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_watch_in_a_window_for_some_episodes(display: None, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert watch(Fixed(nothing), "catch", {}, out=tmp_path, episodes=1, window=True) == []
+    assert 13 / 6 - 0.3 < time.monotonic() - begin < 6
+
+
+# Watching without one
+
+
+def frames_of(path: Path) -> int:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "null", "-"]
+    words = subprocess.run(command, capture_output=True, timeout=60, check=True).stderr.decode()
+    return int(words.rpartition("frame=")[2].split()[0])
+
+
+def test_machine_without_a_display_gets_a_file(no_display: None, tmp_path: Path) -> None:
+    paths = watch(Fixed(nothing), "catch", {}, out=tmp_path / "videos")
+    assert paths == [tmp_path / "videos" / f"catch-seed{EVALUATION_SEED}.mp4"]
+    assert frames_of(paths[0]) == 9 + 4
+    assert load_trace(paths[0].with_suffix(".safetensors")).episode.seed == EVALUATION_SEED
+
+
+def test_display_that_does_not_answer_gives_a_file(
+    no_display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":4711")
+    (path,) = watch(Fixed(nothing), "catch", {}, out=tmp_path)
+    assert frames_of(path) == 13
+    with pytest.raises(WindowError):
+        watch(Fixed(nothing), "catch", {}, out=tmp_path, window=True)
+
+
+def test_files_where_there_is_a_display_if_asked_for(display: None, tmp_path: Path) -> None:
+    paths = watch(Fixed(nothing), "gym:CartPole-v1", {}, out=tmp_path, window=False, episodes=2, seed=7)
+    assert [path.name for path in paths] == ["gym-CartPole-v1-seed7.mp4", "gym-CartPole-v1-seed8.mp4"]
+    assert all(frames_of(path) > 35 for path in paths)
+
+
+def test_many_worlds_in_a_file(no_display: None, tmp_path: Path) -> None:
+    (path,) = watch(Fixed(nothing), "catch", {}, out=tmp_path, grid=9)
+    assert path.name == f"catch-9-worlds-seed{EVALUATION_SEED}.mp4" and frames_of(path) == 73
+
+
+def test_file_shows_what_the_window_shows(no_display: None, tmp_path: Path) -> None:
+    (path,) = watch(Fixed(balancing), "cartpole", {}, out=tmp_path)
+    trace = load_trace(path.with_suffix(".safetensors"))
+    window = Scripted(*[""] * 12)
+    show = play(window)
+    taken = show.envs.actions[0, 0]
+    assert trace.episode.length == 500 and trace.episode.actions[11] == taken
+
+
+@pytest.mark.parametrize("wrong", [{"grid": 0}, {"episodes": 0}, {"grid": -3}])
+def test_wrong_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        watch(Fixed(nothing), "catch", {}, out=tmp_path, **wrong)
+
+
+def test_watching_does_not_speak_on_stdout(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from rl_lab.evaluation.watch import watch\n"
+        "from rl_lab.core import agent_registry as catalogue; from rl_lab.adapters import make as batch\n"
+        "agents = catalogue.load('random'); worlds = batch.make('gym:CartPole-v1', 1)\n"
+        f"watch(agents.make(agents.Config(), worlds.world), 'gym:CartPole-v1', {{}}, out=Path({str(tmp_path)!r}))"
+    )
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_AUDIODRIVER")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

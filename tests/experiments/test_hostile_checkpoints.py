@@ -1,0 +1,703 @@
+"""A run's folder from a stranger: nothing in it runs, writes elsewhere, hangs or fills memory; all ends in a line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from rl_lab.adapters import make as batch
+from rl_lab.cli import main
+from rl_lab.core import checkpoint
+from rl_lab.evaluation.video import film, load_trace
+
+PATIENCE = 8  # seconds for any command; most take a tenth of one
+TINY = (
+    "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false "
+    "evaluation.episodes=2 evaluation.selections=1 evaluation.selection_episodes=1 checkpoint.steps=128"
+).split()
+COMMANDS: dict[str, list[str]] = {
+    "evaluate": ["evaluate", "runs/theirs", "--json"],
+    "watch": ["watch", "runs/theirs", "--file", "--json"],
+    "resume": ["resume", "runs/theirs", "--json"],
+    "list": ["list", "runs", "--json"],
+}
+
+
+class Planted:
+    """Pickled, it creates a file when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.path,)
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Hanging(BaseException):
+    """A command did not come back."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile") / "run"
+    assert main(["train", "catch", *TINY, f"run_dir={folder}", "--json"]) == 0
+    return folder
+
+
+@pytest.fixture
+def theirs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a good run, in runs/ beside another."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "theirs"):
+        shutil.copytree(made, tmp_path / "runs" / name)
+    return Path("runs/theirs")
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[str]:
+    """The folder a payload would make; it must not be there in the end."""
+    yield str(tmp_path / "sentinel")
+    assert not (tmp_path / "sentinel").exists(), "a file was executed"
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+    def stop(*_: Any) -> None:
+        raise Hanging
+
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        begin = time.monotonic()
+        status = main(list(words))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        outcome = Outcome(status, *capsys.readouterr(), time.monotonic() - begin)
+        assert "unexpected Hanging" not in outcome.err  # which the command tells as it tells any error
+        return outcome
+
+    before = signal.signal(signal.SIGALRM, stop)
+    yield run
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def is_one_line(outcome: Outcome) -> bool:
+    line = outcome.err.removesuffix("\n")
+    return outcome.status in (1, 2) and outcome.out == "" and line.startswith("rl-lab: ") and line.isprintable()
+
+
+def is_refusal(outcome: Outcome) -> bool:
+    """Ended with one line; or went on from something older, and said what was refused."""
+    return is_one_line(outcome) or (outcome.status == 0 and "skipped" in outcome.err)
+
+
+# What a hostile file may hold
+
+
+def tensors(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def entry(**values: Any) -> bytes:
+    return json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **values}}).encode()
+
+
+def pickled(sentinel: str) -> bytes:
+    return pickle.dumps(Planted(sentinel))
+
+
+def torch_saved(sentinel: str) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"policy": Planted(sentinel)}, buffer)
+    return buffer.getvalue()
+
+
+def numpy_saved(sentinel: str) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Planted(sentinel)], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def yaml_tagged(sentinel: str) -> bytes:
+    return f"world: !!python/object/apply:os.mkdir [{sentinel}]\n".encode()
+
+
+def yaml_target(sentinel: str) -> bytes:
+    return f"world: catch\nagent: {{_target_: os.mkdir, path: {sentinel}}}\n".encode()
+
+
+def python_source(sentinel: str) -> bytes:
+    return f"__import__('os').mkdir({sentinel!r})".encode()
+
+
+CODE = [pickled, torch_saved, numpy_saved, yaml_tagged, yaml_target, python_source]
+JUNK = {
+    "nothing": b"",
+    "nul": b"\0" * 64,
+    "not text": b"\xff\xfe\x80" * 20,
+    "a list": b"[1, 2, 3]",
+    "null": b"null",
+    "a text": b'"text"',
+    "other keys": b'{"../../x": {"sha256": 1}}',
+    "deep": b"[" * 100_000,
+    "deep and closed": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "huge integer": b'{"step": ' + b"9" * 100_000 + b"}",
+    "not finite": b'{"step": NaN, "seed": 1e999, "mean_return": -Infinity}',
+    "repeated keys": b'{"step": 1, "step": 2}',
+}
+ABSURD_TENSORS = {
+    "a header of exabytes": tensors(b"{}", length=2**60),
+    "a header of all there is": tensors(b"{}", length=2**64 - 1),
+    "a deep header": tensors(b"[" * 50_000),
+    "a header that is no JSON": tensors(b"\x80\x04."),
+    "a tensor of exabytes": tensors(entry(shape=[2**62], data_offsets=[0, 2**64 - 1])),
+    "a product that overflows": tensors(entry(shape=[2**32, 2**32, 16]), b"\0" * 4),
+    "a negative shape": tensors(entry(shape=[-1]), b"\0" * 4),
+    "offsets outside": tensors(entry(data_offsets=[4, 400]), b"\0" * 8),
+    "offsets backwards": tensors(entry(data_offsets=[4, 0]), b"\0" * 8),
+    "an unknown dtype": tensors(entry(dtype="O"), b"\0" * 4),
+    "no tensors": tensors(b"{}"),
+}
+ALL = {
+    **{make.__name__: make for make in CODE},
+    **{name: (lambda _, data=data: data) for name, data in {**JUNK, **ABSURD_TENSORS}.items()},
+}
+
+
+def test_the_payloads_would_work(tmp_path: Path) -> None:
+    for k, make in enumerate((pickled, numpy_saved)):
+        path = tmp_path / f"{k}"
+        if make is pickled:
+            pickle.loads(make(str(path)))
+        else:
+            np.load(io.BytesIO(make(str(path))), allow_pickle=True)
+        assert path.is_dir()
+    path = tmp_path / "source"
+    exec(python_source(str(path)))
+    assert path.is_dir()
+
+
+def sign(folder: Path) -> None:
+    """Make a checkpoint's manifest agree with what is in it now, as an attacker would."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["members"] = {
+        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
+        for file in sorted(folder.iterdir())
+        if file.name != "manifest.json"
+    }
+    (folder / "manifest.json").write_bytes(json.dumps(manifest).encode())
+
+
+def test_what_is_signed_is_believed(theirs: Path) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    (agent / "state.json").write_text('{"selection_return": 3.0}')
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(agent)
+    sign(agent)
+    assert checkpoint.load(agent).state == {"selection_return": 3.0}
+
+
+# The agent that is kept
+
+
+@pytest.mark.parametrize("content, signed", [*((name, True) for name in ALL), ("pickled", False), ("nothing", False)])
+@pytest.mark.parametrize("member", ["policy.safetensors", "state.json"])
+def test_a_hostile_agent(
+    member: str, content: str, signed: bool, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    (agent / member).write_bytes(ALL[content](sentinel))
+    if signed:
+        sign(agent)
+    outcome = call(*COMMANDS["evaluate"])
+    # An agent is all in its tensors: what its state says is only told to whoever asks.
+    harmless = signed and member == "state.json" and content in ("other keys", "huge integer", "repeated keys")
+    assert is_one_line(outcome) or (harmless and outcome.status == 0), outcome
+    assert harmless or agent.name in outcome.err or member in outcome.err
+
+
+@pytest.mark.parametrize("content", ALL)
+def test_a_hostile_manifest(content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    (agent / "manifest.json").write_bytes(ALL[content](sentinel))
+    outcome = call(*COMMANDS["evaluate"])
+    assert is_one_line(outcome) and "manifest.json" in outcome.err, outcome
+
+
+@pytest.mark.parametrize("verb", ["watch", "evaluate"])
+@pytest.mark.parametrize("make", CODE)
+def test_no_command_runs_what_is_in_an_agent(
+    make: Callable[[str], bytes], verb: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    for file in agent.iterdir():
+        file.write_bytes(make(sentinel))
+    (agent / "extra.pkl").write_bytes(make(sentinel))
+    assert is_one_line(call(*COMMANDS[verb]))
+
+
+WRONG_TENSORS = {
+    "none": {},
+    "other names": {"x": np.zeros(3, np.float32)},
+    "other shapes": None,
+    "not finite": None,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TENSORS)
+def test_an_agent_of_tensors_that_do_not_fit(wrong: str, theirs: Path, call: Callable[..., Outcome]) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    arrays = safetensors.numpy.load_file(agent / "policy.safetensors")
+    if wrong == "other shapes":
+        arrays = {name: np.zeros((*array.shape, 2), array.dtype) for name, array in arrays.items()}
+    elif wrong == "not finite":
+        arrays = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
+    else:
+        arrays = WRONG_TENSORS[wrong] or {}
+    (agent / "policy.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    sign(agent)
+    assert is_one_line(call(*COMMANDS["evaluate"]))
+
+
+# Whole-state checkpoints
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("content", ["pickled", "torch_saved", "deep", "null", "huge integer", "a header of exabytes"])
+@pytest.mark.parametrize("member", ["state.json", "optimizer.safetensors", "world.safetensors"])
+def test_a_hostile_checkpoint_is_refused_and_the_one_before_it_is_used(
+    member: str, content: str, signed: bool, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+) -> None:
+    newest = sorted((theirs / "checkpoints").iterdir())[-1]
+    (newest / member).write_bytes(ALL[content](sentinel))
+    if signed:
+        sign(newest)
+    outcome = call(*COMMANDS["resume"])
+    assert is_refusal(outcome), outcome
+    listed = call(*COMMANDS["list"])
+    assert listed.status == 0 and "runs/mine" in listed.out and "runs/theirs" in listed.out
+
+
+def with_work_left(run: Path) -> Path:
+    """Take the checkpoint of the end away, and return the one before it."""
+    before, end = sorted((run / "checkpoints").iterdir())
+    shutil.rmtree(end)
+    return before
+
+
+def changed(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    node = state
+    *parents, last = path.split(".")
+    for name in parents:
+        node = node[name]
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("training", ...),
+        ("training", 3),
+        ("training.best", "x"),
+        ("training.selections", "x"),
+        ("training.selections", ...),
+        ("training.metrics_size", -1),
+        ("training.metrics_size", "x"),
+        ("training.metrics_size", 1.5),
+        ("training.kept", 3),
+        ("training.kept", {"step": "../../../outside", "state": {}}),
+        ("training.kept", {"step": -1, "state": {}}),
+        ("training.kept", {"step": 128, "state": 3}),
+        ("learner", ...),
+        ("learner", []),
+        ("learner.steps", "x"),
+        ("learner.steps", -5),
+        ("learner.updates", None),
+        ("learner.optimizer_groups", []),
+        ("learner.optimizer_groups", [{"params": [0], "lr": "x"}]),
+        ("learner.episode_infos", 3),
+        ("learner.episode_infos", [[1.0]]),
+        ("learner.episode_infos", [["x", "y"]]),
+        ("learner.python", [3, [1, 2], None]),
+        ("learner.python", "x"),
+        ("learner.numpy", {}),
+        ("learner.numpy.pos", "x"),
+        ("learner.action_space", {}),
+        ("learner.action_space", {"bit_generator": "os.mkdir", "state": {}}),
+        ("clock", "x"),
+        ("clock", ...),
+    ],
+)
+def test_a_signed_state_of_another_kind(path: str, value: Any, theirs: Path, call: Callable[..., Outcome]) -> None:
+    folder = with_work_left(theirs)
+    state = json.loads((folder / "state.json").read_bytes())
+    (folder / "state.json").write_bytes(json.dumps(changed(state, path, value)).encode())
+    sign(folder)
+    before = {p for p in Path().rglob("*") if not p.is_relative_to(theirs)}
+    assert is_refusal(call(*COMMANDS["resume"]))
+    assert {p for p in Path().rglob("*") if not p.is_relative_to(theirs)} == before
+
+
+def as_program(*words: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = ["-c", textwrap.dedent(script)] if script else ["-m", "rl_lab.cli"]
+    return subprocess.run([sys.executable, *command, *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("what", ["a state far outside the board", "a random stream's position"])
+def test_numbers_from_a_checkpoint_do_not_reach_memory_they_should_not(what: str, theirs: Path) -> None:
+    """Worlds are compiled without bounds checks, and so is numpy's generator: a process must not die of it."""
+    from rl_lab.engine import world_registry
+
+    folder = with_work_left(theirs)
+    if what == "a state far outside the board":
+        arrays = safetensors.numpy.load_file(folder / "world.safetensors")
+        states = arrays["states"].view(world_registry.load("catch").State.dtype)
+        states["ball_x"], states["paddle_x"] = 2**30, -(2**30)
+        (folder / "world.safetensors").write_bytes(safetensors.numpy.save(arrays))
+    else:
+        state = json.loads((folder / "state.json").read_bytes())
+        (folder / "state.json").write_bytes(json.dumps(changed(state, "learner.numpy.pos", 2**30)).encode())
+    sign(folder)
+    done = as_program(*COMMANDS["resume"])
+    assert done.returncode in (1, 2) or (done.returncode == 0 and "skipped" in done.stderr), done.returncode
+    assert "Traceback" not in done.stderr
+
+
+# The other files of a run
+
+
+@pytest.mark.parametrize("content", [*(make.__name__ for make in CODE), *JUNK])
+def test_a_hostile_config(content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]) -> None:
+    (theirs / "config.yaml").write_bytes(ALL[content](sentinel))
+    for verb in ("evaluate", "resume"):
+        outcome = call(*COMMANDS[verb])
+        assert is_one_line(outcome) and "config.yaml" in outcome.err, (verb, outcome)
+    Path("theirs.yaml").write_bytes(ALL[content](sentinel))
+    assert is_one_line(call("train", "theirs.yaml", "run_dir=new"))
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("content", [*(make.__name__ for make in CODE), *JUNK])
+@pytest.mark.parametrize("file", ["run.json", "evaluations/256/summary.json"])
+def test_a_hostile_run_does_not_hide_the_others(
+    file: str, content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+) -> None:
+    assert (theirs / file).is_file()
+    (theirs / file).write_bytes(ALL[content](sentinel))
+    for words in (COMMANDS["list"], ["list", "runs"]):
+        outcome = call(*words)
+        assert outcome.status == 0 and "runs/mine" in outcome.out, outcome
+        assert all(line.isprintable() for line in outcome.out.splitlines())
+
+
+def test_a_name_with_control_characters_in_a_list(theirs: Path, call: Callable[..., Outcome]) -> None:
+    facts = json.loads((theirs / "run.json").read_text())
+    (theirs / "run.json").write_text(json.dumps({**facts, "scenario": "\x1b[2J\nmine"}))
+    outcome = call("list", "runs")
+    assert outcome.status == 0 and len(outcome.out.splitlines()) == 3
+    assert all(line.isprintable() for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize("content", ["pickled", "nul", "deep", "nothing"])
+def test_hostile_metrics_are_only_cut_and_added_to(
+    content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+) -> None:
+    (theirs / "metrics.jsonl").write_bytes(ALL[content](sentinel))
+    assert call(*COMMANDS["evaluate"]).status == 0
+    assert call(*COMMANDS["resume"]).status == 0
+
+
+@pytest.mark.parametrize("file", ["run.json", "config.yaml", "evaluations/256/summary.json", "metrics.jsonl"])
+def test_a_pipe_does_not_hang(file: str, theirs: Path, call: Callable[..., Outcome]) -> None:
+    (theirs / file).unlink()
+    os.mkfifo(theirs / file)
+    for verb in ("list", "evaluate", "resume"):
+        outcome = call(*COMMANDS[verb])
+        assert outcome.status == 0 or is_one_line(outcome), (verb, outcome)
+
+
+# Links
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "agent", "evaluations", "evaluations/256", "videos"])
+def test_nothing_is_written_or_removed_through_a_link(name: str, theirs: Path, call: Callable[..., Outcome]) -> None:
+    outside, linked = Path("outside"), theirs / name
+    with_work_left(theirs)
+    if linked.is_dir():
+        shutil.copytree(linked, outside)
+        shutil.rmtree(linked)
+    else:
+        outside.mkdir()
+        linked.unlink(missing_ok=True)
+    (outside / "precious").write_text("precious\n" * 1000)
+    (outside / "step-000000001").mkdir()
+    for summary in outside.rglob("summary.json"):
+        summary.write_text("precious")
+    linked.symlink_to((outside / "precious" if name == "metrics.jsonl" else outside).resolve())
+    before = everything(outside)
+    for verb in ("evaluate", "watch", "resume"):
+        outcome = call(*COMMANDS[verb])
+        assert outcome.status == 0 or is_one_line(outcome), (verb, outcome)
+        assert everything(outside) == before, verb
+
+
+@pytest.mark.parametrize("name", ["policy.safetensors", "state.json", "manifest.json"])
+def test_a_member_that_is_a_link_is_refused(name: str, theirs: Path, call: Callable[..., Outcome]) -> None:
+    (agent,) = (theirs / "agent").iterdir()
+    (agent / name).rename("elsewhere")
+    (agent / name).symlink_to(Path("elsewhere").resolve())
+    outcome = call(*COMMANDS["evaluate"])
+    assert is_one_line(outcome) and name in outcome.err
+
+
+# Traces of episodes
+
+
+@pytest.fixture
+def trace(theirs: Path, call: Callable[..., Outcome]) -> Path:
+    assert call(*COMMANDS["watch"]).status == 0
+    (path,) = (theirs / "videos").glob("*.safetensors")
+    return path
+
+
+@pytest.mark.parametrize("content", ALL)
+def test_a_hostile_trace(content: str, sentinel: str, tmp_path: Path) -> None:
+    path = tmp_path / "trace.safetensors"
+    path.write_bytes(ALL[content](sentinel))
+    with pytest.raises(ValueError) as caught:
+        load_trace(path)
+    assert str(path) in str(caught.value) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("world", '"../../x"'),
+        ("world", '"os"'),
+        ("world", '"gym:os:Any-v0"'),
+        ("world", "3"),
+        ("params", '{"speed": 1000000000}'),
+        ("params", '{"_target_": "os.mkdir"}'),
+        ("params", "[" * 50_000),
+        ("seed", "-1"),
+        ("seed", "1e3"),
+        ("seed", "9" * 5000),
+        ("return", "NaN"),
+        ("return", "1e999"),
+        ("length", "1000000000"),
+        ("index", "true"),
+        ("terminated", "3"),
+        ("extra", "3"),
+    ],
+)
+def test_a_trace_that_says_something_else(key: str, value: str, trace: Path, tmp_path: Path) -> None:
+    with safetensors.safe_open(str(trace), "np") as file:
+        said, actions = file.metadata(), file.get_tensor("actions")
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(safetensors.numpy.save({"actions": actions}, {**said, key: value}))
+    with pytest.raises(ValueError) as caught:
+        film(*load_trace(path), tmp_path / "again.mp4")
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "again.mp4").exists()
+
+
+@pytest.mark.parametrize("value", [-1, 3, 2**62])
+def test_a_trace_of_actions_there_are_not(value: int, trace: Path, tmp_path: Path) -> None:
+    loaded = load_trace(trace)
+    loaded.episode.actions[0] = value
+    with pytest.raises(ValueError, match="action"):
+        film(*loaded, tmp_path / "again.mp4")
+
+
+# Bombs
+
+
+BOMBS = {
+    "a billion laughs": "a: &a0 [x, x]\n"
+    + "".join(f"k{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
+    + "world: catch\n",
+    "a billion keys": "a: &a0 {x: 1}\n"
+    + "".join(f"k{n}: &a{n + 1} {{{', '.join(f'x{m}: *a{n}' for m in range(9))}}}\n" for n in range(9))
+    + "world: catch\n",
+    "a billion merges": "a: &a0 {x: 1}\n"
+    + "".join(f"k{n}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}\n" for n in range(9))
+    + "world: catch\n",
+    "a deep one": "[" * 100_000,
+    "a wide one": "a: " + "9" * 2_000_000,
+}
+MEASURE = """
+import resource, signal, sys, time
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # so that a failing test leaves the machine alone
+from rl_lab.cli import main
+main(["train", "harmless.yaml"])
+for bomb in sorted(Path().glob("bomb*.yaml")):
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    signal.alarm(10)
+    status = main(["train", str(bomb)])
+    signal.alarm(0)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(bomb.stem.removeprefix("bomb "), status, grown, time.monotonic() - begin, sep=": ", flush=True)
+"""
+
+
+def test_bombs_of_yaml_take_seconds_and_tens_of_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("harmless.yaml").write_text("world: cach\n")
+    for name, text in BOMBS.items():
+        Path(f"bomb {name}.yaml").write_text(text)
+    done = as_program(script=MEASURE)
+    survived = [line.split(": ") for line in done.stdout.splitlines()]
+    assert sorted(name for name, *_ in survived) == sorted(BOMBS), done.stderr[-300:]
+    for name, status, grown, seconds in survived:
+        assert status == "2" and float(grown) < 64 and float(seconds) < 5, name
+    assert len(done.stderr.splitlines()) == 1 + len(BOMBS)
+
+
+# Nothing of a user's is ever unpickled or evaluated
+
+AUDIT = """
+import builtins, json, pickle, sys
+from pathlib import Path
+
+mine, compiled, loads, noted = sys.argv[1], [], [], []
+
+def frames():
+    frame = sys._getframe(2)
+    while frame:
+        yield frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        frame = frame.f_back
+
+def hook(event, arguments):
+    if event == "pickle.find_class":
+        modules = [name for name, _ in frames()]
+        loads.append([f"{arguments[0]}.{arguments[1]}", any(m.startswith("numba.") for m in modules)])
+    elif event == "compile":
+        source, name = arguments
+        text = source.decode("utf-8", "replace") if isinstance(source, bytes) else str(source)
+        compiled.append([str(name), "canary" in text])
+    elif event in ("os.system", "os.exec", "socket.connect", "code.__new__"):
+        noted.append(event)
+
+def watched(module, name):
+    original = getattr(module, name)
+    def called(*arguments, **named):
+        path = getattr(arguments[0], "name", "") if arguments else ""
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        loads.append([f"{module.__name__}.{name} of {path}", caller.startswith("numba.")])
+        return original(*arguments, **named)
+    setattr(module, name, called)
+
+class Unpickler(pickle.Unpickler):
+    def __init__(self, file, **named):
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        loads.append([f"pickle.Unpickler of {getattr(file, 'name', '')}", caller.startswith("numba.")])
+        super().__init__(file, **named)
+
+pickle.Unpickler = Unpickler
+watched(pickle, "load"), watched(pickle, "loads")
+import torch
+watched(torch, "load")
+for name in ("eval", "exec"):
+    original = getattr(builtins, name)
+    def called(source, *arguments, original=original, name=name, **named):
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if caller.partition(".")[0] in ("rl_lab", "hydra", "omegaconf", "yaml", "safetensors", "stable_baselines3"):
+            noted.append(f"{name} in {caller}: {str(source)[:80]}")
+        if not arguments:
+            frame = sys._getframe(1)
+            arguments = (frame.f_globals, frame.f_locals)
+        return original(source, *arguments, **named)
+    setattr(builtins, name, called)
+sys.addaudithook(hook)
+
+from rl_lab.cli import main
+status = [main(words) for words in json.loads(sys.argv[2])]
+print(json.dumps({"status": status, "loads": loads, "compiled": compiled, "noted": noted}))
+"""
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_a_whole_cycle_unpickles_and_evaluates_nothing_of_a_users(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only numba's own cache of machine code is pickled, and that is no file that users pass to each other.
+
+    It lies in the user's cache folder, which the compiler makes readable to its owner alone and takes only if it
+    is the owner's; nothing of a run's folder, a scenario or a trace goes there or says what is read from there.
+    """
+    from rl_lab.engine.compiler import cache_folder
+
+    monkeypatch.chdir(tmp_path)
+    compiled = batch.make("cartpole", 64, threads=1)  # so that the cache holds what the cycle will read
+    compiled.reset()
+    compiled.step()
+    Path("canary.yaml").write_text(
+        "defaults: [cartpole, _self_]\nname: canary\nagent: {name: AGENT}\n".replace("AGENT", agent)
+    )
+    own = "agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1" if agent == "ppo" else "agent.train_freq=16"
+    words = [w for w in TINY if not w.startswith("agent.")] + own.split()
+    cycle = [
+        ["train", "canary.yaml", *words, "run_dir=canary"],
+        ["evaluate", "canary"],
+        ["watch", "canary", "--file"],
+        ["resume", "canary"],
+        ["list", "runs"],
+    ]
+    done = as_program(str(tmp_path), json.dumps(cycle), script=AUDIT)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["status"] == [0] * len(cycle), done.stderr
+    assert [what for what, by_numba in seen["loads"] if not by_numba] == []
+    named = [what.partition(" of ")[2] for what, _ in seen["loads"] if " of /" in what]
+    assert named, "numba's cache is expected to be read; if it is not, this test has gone blind"
+    assert all(Path(path).is_relative_to(cache_folder()) for path in named)
+    folder = cache_folder().stat()
+    assert folder.st_uid == os.getuid() and folder.st_mode & 0o077 == 0
+    assert [name for name, canary in seen["compiled"] if canary or name.startswith(str(tmp_path))] == []
+    assert seen["noted"] == []
+
+
+def test_the_audit_would_notice(tmp_path: Path) -> None:
+    """The same hook, over a command that does all of it."""
+    script = AUDIT.replace(
+        "from rl_lab.cli import main", "def main(words): return eval(pickle.loads(PICKLED))"
+    ).replace("import torch\n", "import torch\nPICKLED = pickle.dumps('1 + len(\"canary\")')\n")
+    done = as_program(str(tmp_path), "[[]]", script=script)
+    seen = json.loads(done.stdout)
+    assert seen["status"] == [7]
+    assert ["pickle.loads of ", False] in seen["loads"]
+    assert ["<string>", True] in seen["compiled"]

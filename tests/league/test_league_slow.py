@@ -1,0 +1,141 @@
+"""What learning against others must reach, by exact calculation over whole games; and what self-play may cost."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.agents import random_agent
+from support.game_tree import Layer, expected, grow, start, uniform
+from support.leagues import outcome
+
+from rl_lab.adapters import make
+from rl_lab.core import agent_registry
+from rl_lab.core.world import Array
+from rl_lab.engine import world_registry
+from rl_lab.experiments.build import make_learner
+from rl_lab.experiments.compose import compose
+from rl_lab.games.best_response import nash_conv, values
+from rl_lab.games.tabular_policy import average
+from rl_lab.league.average_policy import AveragePolicyAgent
+from rl_lab.league.batched_policies import layers_of, stack_policies
+from rl_lab.league.league import League
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# The exact values are of Bellman's equation over the whole game, by uniform random play in the other seat.
+BEST = [(0, 191 / 192, 0.01), (1, 874 / 945, 0.02)]
+PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 2048, "n_epochs": 4, "gamma": 1.0, "gae_lambda": 1.0}
+PPO |= {"learning_rate": 3e-3, "learning_rate_schedule": "linear", "ent_coef": 0.03}
+PPO |= {"net_arch": [128, 128], "activation": "relu"}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) -> None:
+    world, module = world_registry.load("tic_tac_toe"), agent_registry.load("ppo")
+    tree = grow(world, start(world), same=("marks", "to_move"))
+    seats = OpponentsWrapper(make.make("tic_tac_toe", 256, seed=seed), [random_agent(world, seed)], seed=seed)
+    learner = module.learner(module.Config(**PPO), seats, budget=2_000_000, seed=seed, device="cpu")
+    while learner.steps < 2_000_000:
+        learner.train_iteration()
+    agent = learner.agent()
+    for seat, best, within in BEST:
+
+        def policy(layer: Layer, seat: int = seat) -> Array:
+            if layer.mover[0] != seat:
+                return uniform(layer)
+            rows = np.arange(len(layer.states)) * 2 + seat
+            chosen, _ = agent.act(layer.observations[:, seat], action_mask=layer.action_mask, rows=rows)
+            return np.eye(9)[chosen]
+
+        worth = expected(tree, policy)[0, seat]
+        assert best - within <= worth <= best + 1e-9, (seat, worth)
+
+
+def test_kuhn_pokers_averaged_play_is_hardly_exploitable() -> None:
+    """Half against itself, half against the uniform mixture of all it has been, which is fictitious play."""
+    learner, _ = make_learner(compose("kuhn_poker_league"))
+    assert isinstance(learner, League)
+    while learner.steps < 800_000:
+        learner.train_iteration()
+    view = learner.players[0].envs.world
+    layers = [layers_of(member.saved.tensors, learner.settings, view) for member in learner.pool.members]
+    members = AveragePolicyAgent(
+        "average", stack_policies("tanh", [each for each in layers if each]), len(layers)
+    ).policies()
+    assert nash_conv(members[0], "kuhn_poker") > 0.3, "it has something to learn"
+    mean = average(members, "kuhn_poker")
+    assert nash_conv(mean, "kuhn_poker") < 0.1
+    assert values(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.05)
+
+
+def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    text = "world: tic_tac_toe\nbudget: 24_000\nworlds: 8\nvideo: false\ncheckpoint: {steps: 500}\n"
+    text += "agent: {name: ppo, n_steps: 8, batch_size: 32, n_epochs: 2}\n"
+    text += "evaluation: {episodes: 4, selections: 9, selection_episodes: 4}\n"
+    text += "league: {freeze_every: 700, max_opponents: 2, random_opening_moves: 2, reset_prob: 0.5, anchors: [random],"
+    text += " members: {main: 1, main_exploiter: 1, league_exploiter: 1}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+
+    def command(*words: str) -> list[str]:
+        return [sys.executable, "-m", "rl_lab.cli", *words]
+
+    whole, part, kills, chance = tmp_path / "whole", tmp_path / "part", 0, random.Random(5)
+    subprocess.run(command("train", str(tmp_path / "mine.yaml"), f"run_dir={whole}"), check=True, capture_output=True)
+    words = command("train", str(tmp_path / "mine.yaml"), f"run_dir={part}")
+    for _ in range(30):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while kills == 0 and not (part / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.01)
+        try:
+            _, errors = process.communicate(timeout=chance.uniform(0, 1) if kills == 0 else 3 + 2 * kills)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills, words = kills + 1, command("resume", str(part))
+            continue
+        assert process.returncode == 0, errors
+        break
+    assert kills > 0
+    newest = sorted((whole / "checkpoints").iterdir())[-1].name
+    kept = [
+        {name: data for name, data in outcome(folder).items() if "checkpoints" not in name or newest in name}
+        for folder in (whole, part)
+    ]
+    assert kept[0] == kept[1]
+
+
+def test_self_play_costs_little_more_than_one_fixed_opponent() -> None:
+    """Per step of training, processor time; against the same kind of agent, frozen, that the league is full of."""
+    settings = "worlds=64 budget=10_000_000 agent.n_steps=64 agent.batch_size=512 agent.n_epochs=4".split()
+    common = "lost_to_share: 0, max_opponents: 4, selection: uniform"
+    alone, many = f"self_play: 1, freeze_every: 10_000_000, {common}", f"self_play: 0.35, freeze_every: 4096, {common}"
+    learners = [make_learner(compose("connect_four", [*settings, f"league={{{words}}}"]))[0] for words in (alone, many)]
+    times: list[list[float]] = [[], []]
+    for rounds in range(40):
+        for learner, spent in zip(learners, times, strict=True):
+            begin, before = time.process_time(), learner.steps
+            learner.train_iteration()
+            if rounds >= 10:
+                spent.append((time.process_time() - begin) / (learner.steps - before))
+    one, several = map(statistics.median, times)
+    assert several <= 1.3 * one, f"{1e6 * several:.1f} us a step, {1e6 * one:.1f} against one"

@@ -1,0 +1,56 @@
+"""What another process compiles is what this one calls."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rl_lab.adapters import make
+from rl_lab.adapters.sb3_vec_env import LabVecEnv
+from rl_lab.learners.sb3 import precompile
+from rl_lab.learners.sb3.ppo import FastPPO
+from rl_lab.learners.sb3.precompile import PARTS, BackgroundCompile
+
+LEARN = """
+from rl_lab.adapters import make as batch
+from rl_lab.adapters.sb3_vec_env import LabVecEnv
+from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.compiled import build as kernels
+
+for kind, world in ((FastPPO, "cartpole"), (FastPPO, "pendulum"), (FastMaskablePPO, "breakout")):
+    model = kind("MlpPolicy", LabVecEnv(batch.make(world, 2)), n_steps=32, batch_size=64, device="cpu")
+    model.learn(64)
+    assert model.learner == "compiled"
+update = kernels.ppo().update
+assert len(update.signatures) == 1 and not update.stats.cache_misses, update.stats
+"""
+
+
+def test_an_update_is_compiled_ahead_for_every_kind_of_agent() -> None:
+    command = [sys.executable, "-m", "rl_lab.learners.sb3.compile_worker"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert said.split() == list(PARTS)
+    subprocess.run([sys.executable, "-c", LEARN], timeout=300, check=True)
+
+
+@pytest.mark.timeout(60)  # or they wait for ever
+@pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])
+def test_nobody_waits_for_a_process_that_cannot_start(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    ahead = BackgroundCompile()
+    for part in PARTS:
+        ahead.wait(part)
+    assert all(done.is_set() for done in ahead._done.values())
+
+
+def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[BackgroundCompile] = []
+    monkeypatch.setattr(precompile, "needed", lambda: True)
+    monkeypatch.setattr(BackgroundCompile, "__init__", lambda self: begun.append(self))
+    precompile.compiling.cache_clear()
+    for _ in range(2):
+        assert FastPPO("MlpPolicy", LabVecEnv(make.make("catch", 2)), n_steps=8, batch_size=16, device="cpu").ready()
+    precompile.compiling.cache_clear()
+    assert len(begun) == 1

@@ -1,0 +1,393 @@
+"""Learning in worlds of several agents: the learner's own view, rows with masks and absences, policies side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.agents import Takes, random_agent
+from support.commands import run
+from support.nim import NIM, NimParams
+from support.race import RACE
+
+from rl_lab.adapters.sb3_vec_env import LabVecEnv
+from rl_lab.cli import main
+from rl_lab.core import agent_registry
+from rl_lab.core.world import World
+from rl_lab.engine import world_registry
+from rl_lab.engine.batch import Batch
+from rl_lab.evaluation.evaluate import evaluate
+from rl_lab.multiagent.multi_policy import LockstepScheduler
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def seated(n: int = 4, heap: int = 7, **how: Any) -> tuple[OpponentsWrapper, Takes]:
+    rival = Takes()
+    return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [rival], **how), rival
+
+
+# The learner's view
+
+
+def test_a_step_lasts_until_the_learner_moves_again() -> None:
+    game, rival = seated(n=32)
+    game.reset()
+    for _ in range(40):
+        # The learner always finds itself at the move, and sees whose it is.
+        assert (game.observations[:, 0, 1] == 1).all() and game.acting.all()
+        before = game.observations[:, 0, 0].copy()
+        game.actions[:, 0] = 0
+        game.step()
+        going = ~game.done
+        assert (game.observations[going, 0, 0] == before[going] - 2).all()  # its own and the rival's
+    assert all((asked[:, 1] == 1).all() for asked in rival.asked), "the rival sees its own observations"
+
+
+def test_the_learner_is_paid_whoever_moved_last() -> None:
+    game, _ = seated(n=64, heap=2)
+    game.reset()
+    lost = np.zeros(64, np.bool_)
+    opened = game.observations[:, 0, 0] == 2  # the learner opens; otherwise the rival took one already
+    game.actions[:, 0] = 0
+    game.step()
+    lost = game.done & (game.rewards[:, 0] == -1)
+    assert (lost == opened).all() and opened.any() and not opened.all()
+    won = game.done & (game.rewards[:, 0] == 1)
+    assert (won == ~opened).all()
+    assert (game.episode_returns[game.done, 0] == game.rewards[game.done, 0]).all()
+    assert (game.final_observations[:, 0, 0] == 0).all() and game.terminated.all() and not game.truncated.any()
+    assert (game.rewards[:, 0] != 0).all()
+
+
+def test_roles_are_drawn_from_the_seed_alone() -> None:
+    def first_seats(n: int, first: int, seed: int = 5) -> list[int]:
+        game, _ = seated(n=n, seed=seed)
+        game.seed(seed, first)
+        game.reset()
+        return list(game.seats[:, 0])
+
+    whole = first_seats(200, 0)
+    assert first_seats(50, 0) + first_seats(150, 50) == whole != first_seats(200, 0, seed=6)
+    assert 60 < sum(whole) < 140
+    fixed, _ = seated(n=50, role="second")
+    fixed.reset()
+    assert (fixed.seats == 1).all()
+
+
+def test_a_snapshot_goes_on_as_it_would_have() -> None:
+    world = World(**NIM)
+
+    def play(game: OpponentsWrapper, steps: int) -> list[bytes]:
+        seen = []
+        for _ in range(steps):
+            game.actions[:, 0] = 0
+            game.step()
+            seen.append(b"".join(a.tobytes() for a in game.snapshot().values()))
+        return seen
+
+    game = OpponentsWrapper(Batch(world, 5, seed=1), [random_agent(world)], seed=1)
+    game.reset()
+    play(game, 7)
+    kept = game.snapshot()
+    expected = play(game, 9)
+    other = OpponentsWrapper(Batch(world, 5, seed=2), [random_agent(world)], seed=1)
+    other.reset()
+    other.restore(kept)
+    assert play(other, 9) == expected
+    with pytest.raises(ValueError, match="seats belong to no role of this world"):
+        other.restore({**kept, "wrapper_seats": kept["wrapper_seats"] + 2})
+    with pytest.raises(ValueError, match="does not fit"):
+        other.restore({**kept, "wrapper_episodes": kept["wrapper_episodes"][:2]})
+
+
+def test_random_moves_that_open_an_episode_are_no_experience() -> None:
+    def opened(n: int, first: int) -> list[int]:
+        game, rival = seated(n=n, heap=20, random_opening_moves=4, seed=3)
+        game.seed(3, first)
+        game.reset()
+        assert (game.observations[:, 0, 1] == 1).all(), "the learner is at the move"
+        assert all((asked[:, 1] == 1).all() for asked in rival.asked)
+        return [int(heap) for heap in game.observations[:, 0, 0]]
+
+    heaps = opened(400, 0)
+    assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of everybody's, each of 1 to 3"
+    assert opened(100, 0) + opened(300, 100) == heaps
+    game, _ = seated(
+        n=64, heap=4, random_opening_moves=4, seed=3
+    )  # many an episode is over before it is anybody's experience
+    game.reset()
+    over, kept = 0, {}
+    for step in range(60):
+        if step == 30:
+            kept = game.snapshot()
+        game.actions[:, 0] = 0
+        game.step()
+        over += int(game.done.sum())
+        # What the opening brought is in nobody's reward.
+        assert (game.episode_returns[game.done] == game.rewards[game.done]).all()
+        assert (game.rewards[~game.done] == 0).all() and (game.observations[:, 0, 1] == 1).all()
+    assert game.pop_win_draw_loss().sum() == over > 0
+    other, _ = seated(n=64, heap=4, random_opening_moves=4, seed=3)
+    other.reset()
+    other.restore(kept)
+    for _ in range(30):
+        other.actions[:, 0] = 0
+        other.step()
+    assert (other.observations == game.observations).all() and (other.episodes == game.episodes).all()
+    with pytest.raises(ValueError, match="need a turn-based world"):
+        OpponentsWrapper(Batch(world_registry.load("pursuit"), 1), [Takes()], random_opening_moves=1)
+
+
+def test_an_opponent_needs_seats() -> None:
+    with pytest.raises(ValueError, match="no agent left for an opponent"):
+        OpponentsWrapper(Batch(world_registry.load("catch"), 1), [Takes()])
+    with pytest.raises(ValueError, match="no role 'third'"):
+        seated(role="third")
+    with pytest.raises(ValueError, match="different numbers of agents"):
+        OpponentsWrapper(Batch(World(**RACE), 1), [Takes()])
+
+
+# Rows
+
+
+def test_rows_say_who_acted_and_who_is_done() -> None:
+    race = Batch(World(**RACE), 2)
+    rows = LabVecEnv(race, indicator=True)
+    first = rows.reset()
+    assert first.shape == (6, 5) and (first[:, 2:] == np.tile(np.eye(3), (2, 1))).all()
+    seen = []
+    for _ in range(3):
+        rows.step_async(np.tile([[1.0], [2.0], [1.5]], (2, 1)).astype(np.float32))
+        observations, rewards, dones, infos = rows.step_wait()
+        seen.append((rows.acted[:3].tolist(), rewards[:3].tolist(), dones[:3].tolist()))
+    assert seen[1] == ([True, True, True], [-1, -1, -1], [False, True, True])  # the hares arrive
+    assert seen[2] == ([True, False, False], [-1, 0, 0], [True, True, True])
+    assert infos[0]["episode"]["r"] == -3 and infos[0]["terminal_observation"].tolist() == [3, 3, 1, 0, 0]
+    assert infos[1] == infos[2] == {}, "who left before has been told already"
+    assert not infos[0]["TimeLimit.truncated"]
+
+
+def learner(name: str, views: Any, budget: int = 100_000, **values: Any) -> Any:
+    module = agent_registry.load(name)
+    return module.learner(module.Config(**values), views, budget=budget, seed=0, device="cpu")
+
+
+SMALL = {
+    "ppo": {"n_steps": 8, "batch_size": 48, "n_epochs": 2},
+    "dqn": {"buffer_size": 400, "learning_starts": 20, "train_freq": 2},
+}
+
+
+def test_ppo_never_acts_illegally_nor_learns_from_who_waits() -> None:
+    taught = learner("ppo", Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL["ppo"])
+    for _ in range(4):
+        taught.train_iteration()  # the batch refuses illegal actions
+    model, buffer = taught.model, taught.model.rollout_buffer
+    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    expected = int(buffer.acted.sum())
+    assert 0.3 < buffer.acted.mean() < 0.7
+    assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
+    assert all((part.observations[:, 1] == 1).all() for part in buffer.get(10)), "whose move it was not is in"
+
+
+def test_advantages_are_those_of_each_players_own_turns() -> None:
+    """Against GAE written out for one player: its turns in order, and all it was paid until the next of them."""
+    taught = learner("ppo", Batch(World(**NIM), 8, seed=3), budget=9999, **SMALL["ppo"] | {"batch_size": 128})
+    taught.train_iteration()
+    model, buffer = taught.model, taught.model.rollout_buffer
+    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    gamma, decay, compared = buffer.gamma, buffer.gamma * buffer.gae_lambda, 0
+    for row in range(16):
+        ends = [t for t in range(1, 8) if buffer.episode_starts[t, row]]
+        for first, last in zip([0, *ends], ends, strict=False):  # whole or begun before, but ended in the rollout
+            turns = [t for t in range(first, last) if buffer.acted[t, row]]
+            following = 0.0
+            for k in reversed(range(len(turns))):
+                until = turns[k + 1] if k + 1 < len(turns) else last
+                paid = float(buffer.rewards[turns[k] : until, row].sum())
+                after = float(buffer.values[until, row]) if k + 1 < len(turns) else 0.0
+                following = paid + gamma * after - float(buffer.values[turns[k], row]) + decay * following
+                assert buffer.advantages[turns[k], row] == pytest.approx(following, abs=1e-5)
+                compared += 1
+    assert compared > 20 and (buffer.rewards == -1).any()
+
+
+def test_dqn_samples_only_rows_that_acted() -> None:
+    taught = learner("dqn", Batch(world_registry.load("junction"), 4, seed=0), budget=4000, **SMALL["dqn"])
+    for _ in range(3):
+        taught.train_iteration()
+    buffer = taught.model.replay_buffer
+    assert 0.05 < buffer.acted.mean() < 0.95
+    buffer.rewards[~buffer.acted] = 777.0
+    assert buffer.sample(2000).rewards.max() < 700
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_dqn_learns_a_turn_based_game_against_itself(compiled: bool) -> None:
+    """On the way of perfect play it leaves multiples of four, and it expects to lose where it finds such a heap."""
+    settings: dict[str, Any] = {"learning_starts": 200, "train_freq": 2, "gamma": 1.0, "learning_rate": 2e-3}
+    settings |= {"net_arch": [32], "gradient_steps": 8, "target_update_interval": 200, "compiled": compiled}
+    taught = learner("dqn", Batch(World(**NIM), 8, seed=0), budget=20_000, **settings)
+    while taught.steps < 20_000:
+        taught.train_iteration()
+    heaps = [1, 2, 3, 7, 4]
+    seen = torch.tensor([[heap, 1.0] for heap in heaps])
+    legal = torch.tensor([[take <= heap for take in (1, 2, 3)] for heap in heaps])
+    with torch.no_grad():
+        q_values = taught.model.q_net(seen).masked_fill(~legal, -torch.inf)
+    values_by_heap = q_values.max(dim=1).values.tolist()
+    assert (q_values[:4].argmax(dim=1) + 1).tolist() == [1, 2, 3, 3]
+    assert values_by_heap[:4] == pytest.approx([1.0] * 4, abs=0.2)
+    assert values_by_heap[4] < -0.2
+
+
+def test_a_view_of_one_seat_knows_who_waits_and_who_has_left() -> None:
+    world = world_registry.load("junction")
+    game = OpponentsWrapper(Batch(world, 32, seed=2), [random_agent(world)], seed=2)
+    rows = LabVecEnv(game)
+    rows.reset()
+    left = 0
+    for _ in range(200):
+        game_actions = np.ones(32, np.int64)
+        rows.step_async(game_actions)
+        _, _, dones, infos = rows.step_wait()
+        gone = game.left_episode[:, 0] & ~game.done
+        left += int(gone.sum())
+        assert dones[gone].all() and all("terminal_observation" in infos[i] for i in np.flatnonzero(gone))
+    assert left > 0 and not rows.acted.all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nim_is_learned_against_an_opponent(name: str) -> None:
+    """Heap 7 against one who takes one at a time: a good player wins from both seats."""
+    rival = Takes()
+    game = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [rival], seed=1)
+    settings: dict[str, Any] = (
+        {"n_steps": 16, "batch_size": 64, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 1.0}
+        if name == "ppo"
+        else {"learning_rate": 3e-3, "learning_starts": 200, "train_freq": 1, "target_update_interval": 100}
+    )
+    budget = 12_000 if name == "ppo" else 5000
+    taught = learner(name, game, budget, **settings)
+    while taught.steps < budget:
+        taught.train_iteration()
+    agent, test = taught.agent(), OpponentsWrapper(Batch(World(**NIM), 100, seed=77), [Takes()], seed=9)
+    test.reset()
+    returns = np.full(100, np.nan)
+    while np.isnan(returns).any():
+        test.actions[:, 0], _ = agent.act(test.observations[:, 0], action_mask=test.action_mask[:, 0])
+        test.step()
+        fresh = test.done & np.isnan(returns)
+        returns[fresh] = test.episode_returns[fresh, 0]
+    assert returns.mean() > 0.95
+
+
+# Policies side by side, through the commands
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BOTH = "budget: 2400\nworlds: 4\nthreads: 1\nvideo: false\n"
+BOTH += "evaluation: {episodes: 8, selections: 2, selection_episodes: 4}\n"
+GAMES = {
+    "ppo": "world: tic_tac_toe\npolicies: {cross: [x], nought: [o]}\n",
+    "dqn": "world: simple_tag\npolicies: {cross: [adversary], nought: [agent]}\n",
+}
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
+    agent: str, inside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "n_steps: 16, batch_size: 32" if agent == "ppo" else "learning_starts: 50, buffer_size: 1200"
+    text = f"agent: {{name: {agent}, {own}}}\ncheckpoint: {{steps: 400}}\n"
+    (inside / "both.yaml").write_text(BOTH + GAMES[agent] + text)
+    run("train", "both.yaml", "run_dir=whole")
+    run("train", "both.yaml", "run_dir=part")
+    for later in sorted((inside / "part/checkpoints").iterdir())[1:]:
+        for file in later.iterdir():
+            file.unlink()
+        later.rmdir()
+    for path in ("part/evaluations", "part/agent"):
+        for file in sorted((inside / path).rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+    run("resume", "part")
+    whole, part = (sorted((inside / name / "checkpoints").iterdir())[-1] for name in ("whole", "part"))
+    assert whole.name == part.name
+    tensors = [p for p in whole.glob("*.safetensors") if "policy" in p.name or "optimizer" in p.name]
+    assert len(tensors) >= 4
+    for file in tensors:
+        assert file.read_bytes() == (part / file.name).read_bytes(), file.name
+    lines = [json.loads(line) for line in (inside / "whole/metrics.jsonl").read_text().splitlines()]
+    assert {key.split("/")[0] for key in lines[-1] if "/loss" in key or "/train/loss" in key} >= {"cross", "nought"}
+
+
+def test_a_view_alone_cannot_step() -> None:
+    table = LockstepScheduler(Batch(World(**NIM), 1))
+    with pytest.raises(RuntimeError, match="together with the others"):
+        table.wait()
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("world=tic_tac_toe opponent=nobody", "opponent: no agent 'nobody'"),
+        ("world=tic_tac_toe opponent=ppo", "would have to be trained first"),
+        ("world=tic_tac_toe opponent=random opponent.sed=1", "unknown key 'opponent.sed'; did you mean 'seed'"),
+        ("world=tic_tac_toe opponent=random role=z", "tic_tac_toe has no role 'z'"),
+        ("world=connect_four role=red", "name the agent of the other seats"),
+        ("world=catch opponent=random", "catch has one agent"),
+    ],
+)
+def test_a_wrong_opponent_is_one_line(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "random", *line.split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+
+
+# Evaluation
+
+
+def test_random_players_of_tic_tac_toe_meet_as_they_should() -> None:
+    """X wins 737/1260 of random games, O 121/420 (exact): an agent that has each seat in turn gets their difference."""
+    world = world_registry.load("tic_tac_toe")
+    played = evaluate(random_agent(world, 1), "tic_tac_toe", {}, episodes=4000, opponent=random_agent(world, 2))
+    as_x = [e.return_ for e in played.episodes if e.seats == (0,)]
+    as_o = [e.return_ for e in played.episodes if e.seats == (1,)]
+    assert len(as_x) == len(as_o) == 2000
+    expected, error = 737 / 1260 - 121 / 420, np.sqrt(1 / 2000)
+    assert abs(np.mean(as_x) - expected) < 5 * error and abs(np.mean(as_o) + expected) < 5 * error
+    assert all(sum(e.returns) == 0 and e.actions.shape == (e.length, 2) for e in played.episodes)
+
+
+def test_an_episode_of_a_game_is_filmed_again(inside: Path) -> None:
+    from rl_lab.evaluation.video import film, load_trace
+
+    world = world_registry.load("tic_tac_toe")
+    played = evaluate(random_agent(world), "tic_tac_toe", {}, episodes=2, opponent=random_agent(world, 1))
+    path = film(played.episodes[1], "tic_tac_toe", {}, inside / "one.mp4")
+    again = load_trace(path.with_suffix(".safetensors"))
+    assert again.episode == played.episodes[1] and again.episode.seats == (1,)
+    assert film(*again, inside / "two.mp4").read_bytes() == path.read_bytes()
+
+
+def test_watch_shows_agents_in_a_world(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("watch", "tic_tac_toe", "--agents", "scripted,random", "--file", "--out", "films")
+    assert Path(capsys.readouterr().out.strip()).stat().st_size > 1000

@@ -1,0 +1,193 @@
+"""Our Seaquest beside MinAtar's: on the same actions and chances it shows, pays and ends the same in every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rl_lab.envs.seaquest import (
+    AIM,
+    AIR,
+    CREW,
+    DIVER,
+    FASTEST_PACE,
+    FISH,
+    HALF,
+    HEADING,
+    KIND,
+    SIDE,
+    SLOWEST_PACE,
+    SLOWEST_SPAWN,
+    SUB,
+    WAIT,
+    X,
+    Y,
+)
+from rl_lab.envs.seaquest import State as SeaquestState
+from support.minatar_games import Call, Fields, Game, chosen, on_side, played_beside
+
+NAMES = {
+    "sub_x": "x",
+    "sub_y": "y",
+    "oxygen": "air",
+    "diver_count": "aboard",
+    "surface": "surfaced",
+    "e_spawn_speed": "spawn",
+    "move_speed": "pace",
+    "ramp_index": "level",
+    "e_spawn_timer": "spawn_wait",
+    "d_spawn_timer": "diver_wait",
+    "shot_timer": "fire_wait",
+}
+LISTS = {"e_fish": FISH, "e_subs": SUB, "divers": DIVER}
+
+
+def scatter(rng: np.random.Generator, state: np.void) -> None:
+    """Put our state anywhere; most swimmers are near the bow or a torpedo, and some just leave."""
+    x, y = int(rng.integers(0, SIDE)), rng.choice([0, 1, rng.integers(1, SIDE - 1)])
+    state["t"], state["x"], state["y"] = 0, x, y
+    state["heading"] = 1 if x == SIDE - 1 else -1 if x == 0 else rng.choice([-1, 1])
+    state["surfaced"] = y == 0
+    state["air"] = AIR if y == 0 else rng.choice([rng.integers(0, 12), rng.integers(0, AIR + 1)])
+    state["aboard"] = rng.choice([-1, 0, 1, CREW - 1, CREW, rng.integers(-3, CREW + 1)])
+    state["level"], state["pace"] = rng.integers(0, 30), rng.integers(FASTEST_PACE, SLOWEST_PACE + 1)
+    state["spawn"] = rng.choice([1, 2, rng.integers(1, SLOWEST_SPAWN + 1)])
+    state["spawn_wait"] = rng.integers(0, SLOWEST_SPAWN) * rng.integers(0, 2)
+    state["diver_wait"] = rng.integers(0, 30) * rng.integers(0, 2)
+    state["fire_wait"] = rng.integers(0, 5)
+    boards = (
+        rng.integers(0, 1024, (2, 2, SIDE)) & rng.integers(0, 1024, (2, 2, SIDE)) & rng.integers(0, 1024, (2, 1, 1))
+    )
+    boards[..., [0, 9]] = 0
+    boards *= rng.random(boards.shape) < 0.3
+    # Torpedoes are ahead of where they came from: the boat, no faster, never gets to one, nor they to each other.
+    boards[0, 0] &= (1 << x) - 1
+    boards[0, 1] &= 1024 - (2 << x)
+    state["torpedoes"], state["shots"] = words_of(boards)
+    rows = [y, y + 1, *np.flatnonzero(boards[0].any(axis=0)), *rng.integers(1, SIDE, 2)]
+    swimmers: list[list[int]] = []
+    for kind, (most, pace) in zip(LISTS.values(), ((5, state["pace"]), (3, state["pace"]), (2, 5)), strict=True):
+        n = rng.integers(0, most + 1)
+        them = np.zeros((n, 6), np.int64)
+        them[:, X] = rng.integers(0, SIDE, n)
+        them[:, Y] = np.clip(rng.choice(rows, n), 1, SIDE - 2)
+        if n > 1 and rng.random() < 0.3:
+            them[1] = them[0]  # two in a cell
+        them[:, HEADING] = rng.choice([-1, 1], n)
+        them[:, WAIT] = rng.integers(0, pace + 1, n) * rng.integers(0, 2, n)
+        them[:, AIM] = rng.integers(-1, SIDE, n) * rng.integers(0, 2, n)
+        them[:, KIND] = kind
+        swimmers += them.tolist()
+    rng.shuffle(swimmers)  # kinds come in any order
+    state["count"], state["them"] = len(swimmers), 0
+    state["them"][: len(swimmers)] = np.reshape(swimmers, (-1, 6))
+
+
+def words_of(rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the words that boards [..., 2, rows] of 10-bit numbers are kept in, [..., 2, 2]."""
+    halves = rows.reshape(*rows.shape[:-1], 2, SIDE // 2).astype(np.int64)
+    return np.bitwise_or.reduce(halves << SIDE * np.arange(SIDE // 2), axis=-1)
+
+
+def flights(flying: np.ndarray[Any, Any]) -> list[list[Any]]:
+    """Return what our bits stand for as MinAtar keeps it: column, row, whether to the right."""
+    bits = (flying[:, :, None] >> np.arange(HALF) & 1).reshape(2, SIDE, SIDE)
+    return [[int(x), int(y), bool(side)] for side, y, x in np.argwhere(bits)]
+
+
+def side_of(drawn: int) -> Call:
+    return "rand", (), on_side(chosen(drawn, 2) == 0, 1 / 2)
+
+
+def row_of(drawn: int) -> Call:
+    return "randint", (1, SIDE - 1), 1 + chosen(drawn, SIDE - 2)
+
+
+def bits_of(flights: list[list[Any]]) -> NDArray[np.int64]:
+    rows = np.zeros((2, SIDE), np.int64)
+    for x, y, right in flights:
+        rows[int(right), y] |= 1 << x
+    return words_of(rows)
+
+
+class Seaquest(Game):
+    name, codes = "seaquest", (0, 1, 2, 3, 4, 5)
+
+    def write(self, g: Any, s: np.void) -> None:
+        for theirs, ours in NAMES.items():
+            setattr(g, theirs, int(s[ours]))
+        g.sub_or, g.surface = bool(s["heading"] > 0), bool(s["surfaced"])
+        for theirs, kind in LISTS.items():
+            them = [row for row in s["them"][: s["count"]].tolist() if row[KIND] == kind]
+            rows = [[x, y, heading > 0, wait, aim + 1] for x, y, heading, wait, aim, _ in them]
+            setattr(g, theirs, rows if kind == SUB else [row[:AIM] for row in rows])
+        g.f_bullets, g.e_bullets = flights(s["torpedoes"]), flights(s["shots"])
+
+    def read(self, g: Any, s: np.void) -> Fields:
+        # Theirs is a list a kind, ours one of all: each of ours must be the next of its kind's list.
+        lists = {kind: list(getattr(g, theirs)) for theirs, kind in LISTS.items()}
+        them = np.zeros_like(s["them"])
+        for i, ours in enumerate(s["them"][: s["count"]]):
+            if lists[ours[KIND]]:
+                x, y, right, wait, *shot = lists[ours[KIND]].pop(0)
+                them[i] = x, y, 2 * right - 1, wait, shot[0] - 1 if shot else ours[AIM], ours[KIND]
+        count = s["count"] + sum(map(len, lists.values()))  # those that are left over are not among ours
+        fields = {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
+        fields |= {"heading": 2 * g.sub_or - 1, "count": count, "them": them}
+        return fields | {"torpedoes": bits_of(g.f_bullets), "shots": bits_of(g.e_bullets)}
+
+    def resets(self, bits: list[int]) -> list[Call]:
+        assert not bits
+        return []
+
+    def steps(self, before: np.void, bits: list[int]) -> list[Call]:
+        calls: list[Call] = []
+        if before["spawn_wait"] == 0:
+            side, sort, row, *bits = bits
+            calls += [side_of(side), ("rand", (), on_side(chosen(sort, 3) == 0, 1 / 3)), row_of(row)]
+        if before["diver_wait"] == 0:
+            side, row, *bits = bits
+            calls += [side_of(side), row_of(row)]
+        assert not bits
+        return calls
+
+    def sampled(self, rng: np.random.Generator, n: int) -> Fields:
+        states = SeaquestState.zeros(n)
+        for state in states:
+            scatter(rng, state)
+        return {field: states[field] for field in states.dtype.names if not field.startswith("rng_")}
+
+    def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
+        surfaced = before["surfaced"] < after["surfaced"]
+        alive = before["air"] > 0
+        kinds = after["them"][..., KIND]  # 0 where nobody is
+        at_bow = (after["them"][..., X] == after["x"][:, None]) & (after["them"][..., Y] == after["y"][:, None])
+        fish, submarine, diver = ((at_bow & (kinds == kind)).any(axis=1) for kind in LISTS.values())
+        enemies = [((state["them"][..., KIND] % DIVER) > 0).sum(axis=1) for state in (before, after)]
+        came = enemies[0] < enemies[1]
+        return {
+            "over": over,
+            "met a fish": over & alive & fish & ~submarine,
+            "met a submarine": over & alive & submarine & ~fish,
+            "met a shot or swam apart": over & alive & ~fish & ~submarine & (after["y"] > 0),
+            "out of air": over & ~alive,
+            "hit": (rewards == 1) & ~surfaced,
+            "two hits in a step": (rewards == 2) & ~surfaced,
+            "surfaced with nobody": over & (after["y"] == 0) & (before["y"] == 1) & (before["aboard"] == 0),
+            "surfaced with some": surfaced & (before["aboard"] > 0) & (before["aboard"] < CREW),
+            "surfaced with a crew": surfaced & (rewards > 2),
+            "surfaced owing one": surfaced & (before["aboard"] < 0),
+            "faster": before["pace"] > after["pace"],
+            "no harder": surfaced & (before["level"] == after["level"]),
+            "took in a diver": before["aboard"] < after["aboard"],
+            "had no room": diver & (before["aboard"] == CREW),
+            "an enemy came": (before["spawn_wait"] == 0) & came,
+            "an enemy did not": (before["spawn_wait"] == 0) & (rewards == 0) & ~came,
+            "long lives": after["t"] > 150,
+        }
+
+
+def test_every_step_is_the_originals() -> None:
+    visits = played_beside(Seaquest(), "seaquest", rounds=480)  # there is but one action set to play
+    assert visits["steps"] > 100_000 and min(visits.values()) >= 20, visits

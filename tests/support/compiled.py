@@ -1,0 +1,14 @@
+"""Functions of the compiled learners, run as plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rl_lab.learners.compiled import build
+
+
+def plain_n_step_return() -> Callable[..., Any]:
+    """Return the n-step return of the replay buffer."""
+    function: Callable[..., Any] = build._library("replay_buffer", ("tiles",)).n_step_return.py_func
+    return function

@@ -1,0 +1,33 @@
+"""Small leagues: parts of their scenarios, learners, and what a run of one leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.agents import random_agent
+
+from rl_lab.adapters import make
+from rl_lab.core import agent_registry
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
+
+LEAGUE = (
+    "league: {freeze_every: 128, timeout: 200, max_opponents: 2, random_opening_moves: 2, reset_prob: 0.5,"
+    " anchors: [random]"
+)
+THREE = LEAGUE + ", members: {main: 1, main_exploiter: 1, league_exploiter: 1}}\n"
+SMALL = "worlds: 8\nvideo: false\nthreads: 1\nevaluation: {episodes: 4, selections: 2, selection_episodes: 4}\n"
+PPO = "agent: {name: ppo, n_steps: 8, batch_size: 32, n_epochs: 2}\n"
+DQN = "agent: {name: dqn, learning_starts: 50, buffer_size: 800, train_freq: 8}\n"
+
+
+def ppo_at(world: str, n: int, **settings: Any) -> Any:
+    module, whole = agent_registry.load("ppo"), make.make(world, n, seed=3)
+    config = module.Config(n_steps=8, batch_size=n * 8, n_epochs=1, net_arch=[24, 16], **settings)
+    rival = random_agent(whole.world)
+    return module.learner(config, OpponentsWrapper(whole, [rival]), budget=1000, seed=4, device="cpu"), config
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    files = [p for p in folder.rglob("*") if p.suffix in (".safetensors", ".jsonl") or "league" in p.parts[:-2]]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.is_file()}

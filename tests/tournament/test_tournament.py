@@ -1,0 +1,329 @@
+"""Tournaments: matches depend on themselves alone, seats are swapped, and whoever fails loses only its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rl_lab.core import agent_registry
+from rl_lab.core.errors import UsageError
+from rl_lab.engine import world_registry
+from rl_lab.evaluation.evaluate import TRAINING_SEEDS
+from rl_lab.tournament import seat_rotation
+from rl_lab.tournament.entrants import Entrant, parse_entrants
+from rl_lab.tournament.ledger import Fault, Match, read
+from rl_lab.tournament.matches import MatchEngine, MatchSetup
+from rl_lab.tournament.runner import run_tournament
+from rl_lab.tournament.schedule import SCHEDULES, Schedule, Task, usual_rounds
+from rl_lab.tournament.session import ranks
+from rl_lab.tournament.store import create
+
+BOTS = """
+import os
+import time
+import numpy as np
+
+def first(observation, action_mask):
+    return int(np.flatnonzero(action_mask)[0])
+
+def crash(observation, action_mask):
+    raise KeyError("lost\\nmy way")
+
+def illegal(observation, action_mask):
+    return 77
+
+def taken(observation, action_mask):
+    return int(np.flatnonzero(action_mask == 0)[0]) if (action_mask == 0).any() else 4
+
+def fraction(observation, action_mask):
+    return 0.5
+
+def nan(observation, action_mask):
+    return float("nan")
+
+def many(observation, action_mask):
+    return [0, 1]
+
+def paused(observation, action_mask):
+    if observation.sum() == 0:
+        time.sleep(0.05)  # as when others have the processor
+    return first(observation, action_mask)
+
+def busy(observation, action_mask):
+    while True:
+        pass
+
+def slow(observation, action_mask):
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+def leaves(observation, action_mask):
+    return os._exit(7) if action_mask.sum() < 8 else first(observation, action_mask)
+
+class Whole:
+    def act(self, observations, *, state=None, action_mask=None, rows=None, deterministic=True):
+        if (action_mask.sum(axis=1) == 5).any():
+            raise ValueError("five are too many")
+        return action_mask.argmax(axis=1), None
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bots.py").write_text(BOTS)
+    return tmp_path
+
+
+def entrants(world: str, *words: str) -> tuple[Entrant, ...]:
+    return tuple(parse_entrants(words, world_registry.load(world)))
+
+
+def schedule(world: str, found: Iterable[Entrant], kind: str = "round-robin", **more: Any) -> Schedule:
+    names = tuple(each.name for each in found)
+    players_per_match = seat_rotation.players_per_match(world_registry.load(world), len(names))
+    legs = tuple(seat_rotation.legs(world_registry.load(world), players_per_match))
+    return Schedule(kind, names, players_per_match, legs, **{"pairs": 3, "rounds": 3, "seed": 5, **more})
+
+
+def play(world: str, *words: str, at_once: int | None = None, timeout: float = 0.0, **more: Any) -> list[Match]:
+    found = entrants(world, *words)
+    hall = MatchEngine(MatchSetup(world, {}, found, 5, timeout=timeout))
+    tasks = schedule(world, found, **more).missing({})
+    return sorted((played.match for played in hall.play(tasks, num_envs=at_once)), key=lambda match: match.id)
+
+
+CASTS = {
+    "tic_tac_toe": (
+        "random",
+        "scripted",
+        "other=random:seed=1",
+        "mcts:simulations=5",
+        "minimax:depth=2",
+        "bots.py:first",
+    ),
+    "kuhn_poker": ("random", "scripted", "other=random:seed=1"),
+    "connect_four": ("random", "scripted:strength=novice"),
+}
+
+
+@pytest.mark.parametrize("world", CASTS)
+def test_a_match_is_the_same_in_whatever_batch_it_is_played(world: str) -> None:
+    whole = play(world, *CASTS[world], pairs=4)
+    assert play(world, *CASTS[world], pairs=4, at_once=1) == whole
+    assert play(world, *CASTS[world], pairs=4, at_once=5) == whole
+    fewer = play(world, *CASTS[world][:2], pairs=4)
+    assert all(match in whole for match in fewer)  # nor on who else is there
+    assert len({match.trace for match in whole}) > 3
+
+
+def test_random_agents_draw_for_their_rows_alone() -> None:
+    world = world_registry.load("tic_tac_toe")
+    make = agent_registry.load("random")
+    keys, clock = np.arange(100, 108, dtype=np.uint64), np.array([0, 3, 1, 0])
+    observations, action_mask = np.zeros((8, *world.observation.shape)), np.ones((8, 9), np.uint8)
+    agents = [make.make(make.Config(seed=seed), world) for seed in (0, 0, 1)]
+    for agent in agents:
+        agent.set_row_seeds(keys, clock)
+    everybody = agents[0].act(observations, action_mask=action_mask)[0]
+    for row in (6, 2):
+        one = agents[1].act(observations[:1], action_mask=action_mask[:1], rows=np.array([row]))[0]
+        assert one == everybody[row]
+    clock += 1
+    assert (agents[0].act(observations, action_mask=action_mask)[0] != everybody).any()
+    assert (
+        agents[2].act(observations, action_mask=action_mask)[0]
+        != agents[0].act(observations, action_mask=action_mask)[0]
+    ).any()
+
+
+def test_pairs_share_their_seed_and_swap_seats() -> None:
+    found = entrants("tic_tac_toe", "random", "scripted", "other=random")
+    tasks = schedule("tic_tac_toe", found, pairs=10).missing({})
+    assert len(tasks) == len({task.id for task in tasks}) == 3 * 10 * 2
+    pairs: dict[Any, list[Task]] = {}
+    for task in tasks:
+        pairs.setdefault((task.pairing, task.pair), []).append(task)
+        assert task.seed not in TRAINING_SEEDS
+    for one, other in pairs.values():
+        assert one.seed == other.seed and one.entrants == other.entrants[::-1] == one.pairing
+    assert len({task.seed for task in tasks}) == len(pairs)
+    again = schedule("tic_tac_toe", reversed(found), pairs=10).missing({})
+    assert {(task.id, task.seed) for task in again} == {(task.id, task.seed) for task in tasks}
+    other_seed = schedule("tic_tac_toe", found, pairs=10, seed=6).missing({})
+    assert not {task.seed for task in other_seed} & {task.seed for task in tasks}
+
+
+@pytest.mark.parametrize(
+    ("world", "count", "players_per_match", "legs"),
+    [
+        ("tic_tac_toe", 4, 2, [(0, 1), (1, 0)]),
+        ("arena", 3, 2, [(0, 1, 0, 1), (1, 0, 1, 0)]),
+        ("simple_tag", 3, 2, [(0, 0, 0, 1), (1, 1, 1, 0)]),
+        ("simple_spread", 4, 3, [(0, 1, 2), (1, 2, 0), (2, 0, 1)]),
+        ("simple_spread", 2, 2, [(0, 1, 0), (1, 0, 1)]),
+    ],
+)
+def test_everybody_has_every_part(world: str, count: int, players_per_match: int, legs: list[tuple[int, ...]]) -> None:
+    assert seat_rotation.players_per_match(world_registry.load(world), count) == players_per_match
+    assert seat_rotation.legs(world_registry.load(world), players_per_match) == legs
+
+
+def test_a_known_game() -> None:
+    one, other = play("tic_tac_toe", "a=bots:first", "b=bots:first", pairs=1)
+    assert (one.entrants, other.entrants) == (("a", "b"), ("b", "a"))
+    for match in (one, other):  # 0 1 2 3 4 5 6: x has the diagonal
+        assert (match.returns, match.ranks, match.steps) == ((1.0, -1.0), (1, 2), 7)
+        assert (match.ended, match.fault, match.seats) == ("terminated", None, ("x", "o"))
+    assert one.trace == other.trace and one.hashes == other.hashes
+
+
+@pytest.mark.parametrize(
+    ("seats", "returns", "loser", "expected"),
+    [
+        ("ab", [1, -1], None, (1, 2)),
+        ("ab", [0, 0], None, (1, 1)),
+        ("abc", [1, 1, 0], None, (1, 1, 3)),
+        ("abc", [0, 2, 1], None, (3, 1, 2)),
+        ("aab", [1, 4, 3], None, (2, 2, 1)),  # by the mean of a's seats
+        ("abc", [9, 1, 0], "a", (3, 1, 2)),
+    ],
+)
+def test_ranks(seats: str, returns: list[float], loser: str | None, expected: tuple[int, ...]) -> None:
+    fault = Fault(0, loser, "crash", "why") if loser else None
+    assert ranks(seats, np.array(returns, float), fault) == expected
+
+
+FAULTS = {
+    "crash": ("crash", "KeyError: 'lost"),
+    "illegal": ("illegal", "action 77 is illegal; legal are ["),
+    "taken": ("illegal", "is illegal; legal are"),
+    "fraction": ("illegal", "returned float64 [1]: [0.5], not int64 [1]"),
+    "nan": ("nonfinite", "returned [nan]"),
+    "many": ("illegal", "returned int64 [1, 2]"),
+    "slow": ("timeout", "a move took longer than 0.02 s"),
+    "busy": ("timeout", "a move took longer than 0.02 s"),
+    "Whole": ("crash", "ValueError: five are too many"),
+}
+
+
+def test_whoever_fails_loses_its_own_matches_and_nobody_elses() -> None:
+    good = ("random", "scripted", "bots:paused")
+    matches = play("tic_tac_toe", *good, *(f"bots:{name}" for name in FAULTS), pairs=2, timeout=0.02)
+    assert len(matches) == 12 * 11 // 2 * 2 * 2
+    expected = {match.id: match for match in play("tic_tac_toe", *good, pairs=2)}
+    assert {match.id: match for match in matches if set(match.pairing) <= set(good)} == expected
+    seen: set[str] = set()
+    for match in matches:
+        if match.fault is None:
+            assert match.ended != "forfeit"
+            continue
+        assert match.ended == "forfeit" and match.entrants[match.fault.seat] == match.fault.entrant
+        assert match.ranks[match.fault.seat] == 2 and match.returns[match.fault.seat] == -1 == -sum(match.returns) - 1
+        kind, reason = FAULTS[match.fault.entrant.removeprefix("bots:")]
+        assert match.fault.kind == kind and reason in match.fault.reason and match.fault.reason.isprintable()
+        seen.add(match.fault.entrant)
+    assert seen == {f"bots:{name}" for name in FAULTS}
+
+
+def tournament(name: str, *words: str, world: str = "tic_tac_toe", **more: Any) -> Any:
+    return create(words, world, {}, path=Path(name), **{"pairs": 3, "seed": 5, **more})
+
+
+def test_one_worker_or_three() -> None:
+    words = "random", "scripted", "other=random:seed=1"
+    one = run_tournament(tournament("one", *words, pairs=40))
+    three = run_tournament(tournament("three", *words, pairs=40), workers=3)
+    assert one.matches == three.matches == read("three/matches.jsonl")
+    assert len(one.matches) == one.total == one.played == 240
+
+
+def test_an_entrant_that_ends_its_process_crashes_where_it_was() -> None:
+    outcome = run_tournament(tournament("t", "random", "scripted", "bots:leaves", timeout=5.0))
+    assert len(outcome.matches) == outcome.total == 18
+    innocent = [match for match in outcome.matches if "bots:leaves" not in match.pairing]
+    assert innocent == play("tic_tac_toe", "random", "scripted")
+    guilty = [match for match in outcome.matches if "bots:leaves" in match.pairing]
+    for match in guilty:
+        assert match.fault == Fault(
+            match.entrants.index("bots:leaves"), "bots:leaves", "crash", "its process ended: exit status 7"
+        )
+    # As x it moves once, and ends at its second move; as o at its second, with three discs on the board.
+    assert {(m.entrants.index("bots:leaves"), m.steps) for m in guilty} == {(0, 2), (1, 3)}
+    assert run_tournament(outcome.tournament).played == 0
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
+    words = [f"r{k}=random:seed={k}" for k in range(5)] + ["scripted"]
+    found = entrants("tic_tac_toe", *words)
+    plan = schedule("tic_tac_toe", found, kind, pairs=2, rounds=usual_rounds(kind, 6))
+    hall, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    while tasks := plan.missing(played):
+        played |= {p.match.id: p.match for p in hall.play(tasks)}
+    assert len(played) == plan.total
+    games = {name: sum(name in match.pairing for match in played.values()) for name in plan.names}
+    if kind == "gauntlet":
+        assert games["r0"] == 20 and set(games.values()) == {20, 4}
+    elif kind == "round-robin":
+        assert set(games.values()) == {20}
+    else:
+        assert set(games.values()) == {4 * plan.rounds}
+    if kind == "swiss":
+        assert len({match.pairing for match in played.values()}) == 3 * plan.rounds  # nobody meets twice
+    rng = np.random.default_rng(0)
+    some = {key: played[key] for key in rng.permutation(sorted(played))[: len(played) // 2]}
+    while tasks := plan.missing(some):
+        for task in tasks[:7]:
+            some[task.id] = played[task.id]  # nothing else is asked for
+    assert some.keys() == played.keys()
+
+
+def test_a_swiss_round_lets_another_sit_out_each_time() -> None:
+    found = entrants("tic_tac_toe", *(f"r{k}=random:seed={k}" for k in range(5)))
+    plan = schedule("tic_tac_toe", found, "swiss", pairs=1, rounds=5)
+    hall, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    while tasks := plan.missing(played):
+        played |= {p.match.id: p.match for p in hall.play(tasks)}
+    assert {sum(name in match.pairing for match in played.values()) for name in plan.names} == {8}
+
+
+def test_openings_are_random_and_the_same_in_both_legs() -> None:
+    found = entrants("tic_tac_toe", "a=bots:first", "b=bots:first")
+    hall = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5, random_opening_moves=2))
+    actions: dict[int, list[Any]] = {}
+    for played in hall.play(schedule("tic_tac_toe", found, pairs=8).missing({})):
+        actions.setdefault(played.match.pair, []).append(played.actions[:2].tolist())
+    assert all(one == other for one, other in actions.values())
+    assert len({str(one) for one, _ in actions.values()}) > 4
+
+
+def test_policies_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rl_lab.cli import main
+
+    tiny = "budget=128 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false "
+    tiny += "evaluation.episodes=2 evaluation.selections=1 evaluation.selection_episodes=1 run_dir=runs/p"
+    assert main(["train", "connect_four", "world=connect_four", "agent=ppo", *tiny.split()]) == 0
+    step = next(Path("runs/p/agent").glob("step-*"))
+    words = "p", "again=runs/p", str(step), "p:sample=true", f"at=p@{int(step.name[5:])}", "random"
+    found = entrants("connect_four", *words)
+    assert [each.name for each in found] == ["p", "again", f"p@{int(step.name[5:])}", "p:sample=true", "at", "random"]
+    assert len({each.hash for each in found}) == 3
+    with pytest.raises(UsageError, match="was trained in connect_four, not in tic_tac_toe"):
+        play("tic_tac_toe", "p", "random")
+    with pytest.raises(UsageError, match="no checkpoint at step 12"):
+        parse_entrants(["p@12", "random"], world_registry.load("connect_four"))
+    cast = "p", "p:sample=true", "random"
+    whole = play("connect_four", *cast, pairs=4)
+    assert whole == play("connect_four", *cast, pairs=4, at_once=3)
+    assert not any(match.fault for match in whole)
+    assert len({match.trace for match in whole if "random" not in match.pairing}) > 4
+    twins = play("connect_four", "p", "again=runs/p", pairs=1)
+    assert twins[0].trace == twins[1].trace
