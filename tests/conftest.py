@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -10,6 +12,10 @@ from rl_lab.engine import world_registry
 # The same examples every time: a test that fails by chance says nothing about the change that it stops.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
+
+# A shell's background job ignores SIGINT, and so do its children. Tests send this signal, to themselves and to children.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
