@@ -13,7 +13,7 @@ from rl_lab.engine import world_registry
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
 
-# A shell's background job ignores SIGINT, and so do its children. Tests send this signal, to themselves and to children.
+# A shell's background job ignores SIGINT, and its children do. Tests send this signal to themselves and to children.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

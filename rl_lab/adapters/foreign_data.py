@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rl_lab.adapters.foreign_errors import InvalidDataError, place_of_method
+from rl_lab.adapters.foreign_errors import ForeignError, InvalidDataError, place_of_method
 from rl_lab.core import non_finite
+from rl_lab.core.errors import one_line
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
@@ -181,6 +182,14 @@ def picture(value: Any) -> Array:
         raise InvalidDataError(f"returned a picture of numbers from {low:g} to {high:g}, expected 0 to 255")
     is_fraction = image.dtype.kind == "b" or (image.dtype.kind == "f" and high <= 1)
     return np.round(image.astype(np.float64) * (255 if is_fraction else 1)).astype(np.uint8)
+
+
+def check_metadata(name: str, constructor: Any) -> None:
+    """Raise ForeignError if the `metadata` of an environment's class is no dict: Gymnasium's message does not say so."""
+    metadata = getattr(constructor, "metadata", {})
+    if not isinstance(metadata, dict):
+        example = "{'render_modes': ['rgb_array'], 'render_fps': 30}"
+        raise ForeignError(f"{name}: `metadata` is {one_line(metadata)[:60]}, expected a dict such as {example}")
 
 
 def frames_per_second(metadata: Any) -> int:

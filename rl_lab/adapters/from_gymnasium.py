@@ -20,6 +20,7 @@ from rl_lab.adapters.foreign_errors import calling, close
 from rl_lab.adapters.structured import Structure, is_structured
 from rl_lab.adapters.user_env import drawable, horizon_of, spec_of
 from rl_lab.core.world import Array, roles_of
+from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
 _RESULT = "observation, reward, terminated, truncated, info"
 
@@ -74,7 +75,7 @@ def _single(space: Box) -> Box:
     return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
-class ForeignBatch:
+class ForeignBatch(EnvBuffers):
     """A BatchedEnv of N environments of one Gymnasium id, made with Gymnasium's SyncVectorEnv.
 
     The state of foreign environments cannot be saved, so `restores_exactly` is False and a resumed run begins new
@@ -94,6 +95,7 @@ class ForeignBatch:
         identity = name.partition(":")[2]
         try:
             spec = spec_of(name)
+            data.check_metadata(name, spec.entry_point)
             with calling(name, "constructor", spec.entry_point, params), _quiet(render):
                 arguments = dict(params)
                 if render:  # the checker has seen the environment in training; it is too strict about rendering
@@ -120,17 +122,8 @@ class ForeignBatch:
             structures=(self._structure,),
             frames_per_second=data.frames_per_second(self.env.metadata),
         )
-        shape, action_shape = self.world.observation.shape, self.world.action.shape or ()
-        self.actions = np.zeros((num_envs, 1, *action_shape), np.int64 if isinstance(action, Discrete) else np.float32)
-        self.observations = np.zeros((num_envs, 1, *shape), self.world.observation.dtype)
-        self.final_observations = np.zeros_like(self.observations)
-        self.rewards = np.zeros((num_envs, 1), np.float32)
-        self.terminated, self.truncated, self.done = (np.zeros(num_envs, np.bool_) for _ in range(3))
-        self.action_mask, self.acting = np.zeros((num_envs, 1, 1), np.uint8), np.ones((num_envs, 1), np.bool_)
-        self.left_episode, self.paused = np.zeros((num_envs, 1), np.bool_), np.zeros(num_envs, np.bool_)
-        self.episode_returns = np.zeros((num_envs, 1))
-        self.episode_lengths = np.zeros(num_envs, np.int32)
-        self.running_returns, self._t = np.zeros((num_envs, 1)), np.zeros(num_envs, np.int32)
+        vars(self).update(allocate_env(self.world, num_envs))
+        self._t = np.zeros(num_envs, np.int32)
         self._finished = self._drained = 0
         self._warned = False  # True once the user was warned of observations outside their bounds
         self.seed(seed)

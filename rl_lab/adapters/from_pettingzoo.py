@@ -14,9 +14,10 @@ from rl_lab.adapters.foreign_errors import InvalidDataError, calling, close
 from rl_lab.adapters.pettingzoo_registry import describe, find, game_of
 from rl_lab.adapters.user_env import drawable
 from rl_lab.core.world import Array, StuckError
+from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
 
-class ForeignPettingZooBatch:
+class ForeignPettingZooBatch(EnvBuffers):
     """A BatchedEnv of N environments of one PettingZoo or MPE2 id, with A agents; the arrays are `engine.Batch`'s.
 
     If the environment has a ParallelEnv, all agents act in each step; otherwise only `agent_selection` acts.
@@ -41,6 +42,7 @@ class ForeignPettingZooBatch:
         if autoreset == AutoresetMode.NEXT_STEP:
             raise ValueError(f"world {name!r}: autoreset is same step or disabled")
         kind, make = find(name)
+        data.check_metadata(name, make)
         try:
             with calling(name, "constructor", make, params):
                 arguments = drawable(make, params) if render else dict(params)
@@ -50,25 +52,14 @@ class ForeignPettingZooBatch:
         self.games, self._envs = [game_of(kind, env) for env in envs], envs
         self.num_envs, self.autoreset, self.renders = num_envs, autoreset, render and "render_mode" in arguments
         self.world, self._sources = describe(name, self.games[0])
-        agents, world = len(self.world.agents), self.world
-        counts = [int(space.n) if isinstance(space, Discrete) else 1 for space in world.action_spaces]
-        action_dtype = np.int64 if isinstance(world.action, Discrete) else np.float32
-        self.actions = np.zeros((num_envs, agents, *(world.action.shape or ())), action_dtype)
-        self.observations = np.zeros((num_envs, agents, *world.observation.shape), world.observation.dtype)
-        self.final_observations = np.zeros_like(self.observations)
-        self.rewards = np.zeros((num_envs, agents), np.float32)
-        self.terminated, self.truncated, self.done = (np.zeros(num_envs, np.bool_) for _ in range(3))
-        self.action_mask = np.zeros((num_envs, agents, max(counts) if world.has_action_mask else 1), np.uint8)
-        self.acting, self.left_episode, self.illegal_actions = (
-            np.zeros((num_envs, agents), np.bool_) for _ in range(3)
-        )
+        vars(self).update(allocate_env(self.world, num_envs))
+        self.acting[...] = False
+        agents = len(self.world.agents)
         # Whether each agent's own episode ended in this step; those of one environment may end in different ways.
         self.agent_terminated, self.agent_truncated = (np.zeros((num_envs, agents), np.bool_) for _ in range(2))
-        self.episode_returns, self.running_returns = np.zeros((num_envs, agents)), np.zeros((num_envs, agents))
-        self.episode_lengths, self._t = np.zeros(num_envs, np.int32), np.zeros(num_envs, np.int32)
-        self._index = {agent: a for a, agent in enumerate(world.agents)}
+        self._t = np.zeros(num_envs, np.int32)
+        self._index = {agent: a for a, agent in enumerate(self.world.agents)}
         self._episodes = np.zeros(num_envs, np.int64)  # episodes that have begun since the last call of `seed`
-        self.paused = np.zeros(num_envs, np.bool_)
         self._finished = self._drained = 0
         self._warned = False  # True once the user was warned of observations outside their bounds
         self.seed(seed)

@@ -270,12 +270,12 @@ class World:
     @property
     def mask_size(self) -> int:
         """Return the length of an agent's row in the engine's `action_mask` buffer."""
-        return int(self.action.n) if self.has_action_mask and isinstance(self.action, Discrete) else 1
+        return mask_size_of(self.action, self.has_action_mask)
 
     @property
     def action_dtype(self) -> np.dtype[Any]:
         """Return the dtype of the engine's action buffer: int64, or float32 for a Box."""
-        return np.dtype(np.int64) if isinstance(self.action, Discrete) else np.dtype(np.float32)
+        return action_dtype_of(self.action)
 
     @property
     def action_shape(self) -> tuple[int, ...]:
@@ -297,6 +297,16 @@ def with_loop_limit(world: World) -> World:
     kernels = {name: getattr(world, name) for name in names}
     twins = {name: loop_limited_twin(k, done) for name, k in kernels.items() if k is not None}
     return replace(world, **twins) if any(twin is not kernels[name] for name, twin in twins.items()) else world
+
+
+def mask_size_of(action: Discrete[Any] | Box, has_action_mask: bool) -> int:
+    """Return the length of an agent's row in an `action_mask` array: 1 where all actions are legal."""
+    return int(action.n) if has_action_mask and isinstance(action, Discrete) else 1
+
+
+def action_dtype_of(action: Discrete[Any] | Box) -> np.dtype[Any]:
+    """Return the dtype of an `actions` array: int64, or float32 for a Box."""
+    return np.dtype(np.int64) if isinstance(action, Discrete) else np.dtype(np.float32)
 
 
 def roles_of(agents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

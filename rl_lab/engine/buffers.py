@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_lab.core.world import action_dtype_of, mask_size_of
+
 if TYPE_CHECKING:
+    from rl_lab.core.protocols import EnvSpec
     from rl_lab.core.world import Array, World
 
 SAME_STEP, NEXT_STEP, DISABLED = 0, 1, 2
@@ -51,14 +54,9 @@ def _buffer(shape: str, dtype: str, meaning: str, **options: Any) -> Any:
     return Buffer(tuple(shape.split()), dtype, meaning, **options)
 
 
-class BatchBuffers:
-    """The table of a batch's arrays: an attribute is a row here and, in a batch, the array that the row describes.
+class EnvBuffers:
+    """The rows of the arrays that every `BatchedEnv` has: an attribute is a row here and an array in an environment."""
 
-    The order is that of the header's addresses.
-    """
-
-    states: Array = _buffer("N", "state", "the worlds' State records")
-    params: Array = _buffer("P", "params", "one record for all worlds, or one for each")
     actions: Array = _buffer("N A action", "action", "written by the caller", is_saved=False)
     observations: Array = _buffer("N A observation", "observation", "valid after reset and step")
     rewards: Array = _buffer("N A", "float32", "of the last step")
@@ -74,7 +72,6 @@ class BatchBuffers:
     running_returns: Array = _buffer("N A", "float64", "rewards of the current episode, summed so far")
     episode_returns: Array = _buffer("N A", "float64", "of the last finished episode")
     episode_lengths: Array = _buffer("N", "int32", "steps of the last finished episode")
-    log_totals: Array = _buffer("N log", "float64", "finished episodes, and the K log fields summed over them")
     action_mask: Array = _buffer(
         "N A mask", "uint8", "actions that each agent may take next, where the world is `has_action_mask`; else 0"
     )
@@ -84,18 +81,30 @@ class BatchBuffers:
     left_episode: Array = _buffer(
         "N A", "bool", "agents that left their episode in this step, while it may go on for others"
     )
-    illegal_actions: Array = _buffer(
-        "N A", "bool", 'agents whose action was illegal in this step, with `illegal` "forfeit" or "noop"'
-    )
     paused: Array = _buffer(
         "N", "bool", "worlds of several agents that the next step skips; written by the caller", is_saved=False
+    )
+
+
+class BatchBuffers(EnvBuffers):
+    """The table of a batch's arrays: an attribute is a row here and, in a batch, the array that the row describes."""
+
+    states: Array = _buffer("N", "state", "the worlds' State records")
+    params: Array = _buffer("P", "params", "one record for all worlds, or one for each")
+    log_totals: Array = _buffer("N log", "float64", "finished episodes, and the K log fields summed over them")
+    illegal_actions: Array = _buffer(
+        "N A", "bool", 'agents whose action was illegal in this step, with `illegal` "forfeit" or "noop"'
     )
     reseed: Array = _buffer("N", "bool", "worlds that take a new random stream at their next reset", is_in_header=False)
     pending_keys: Array = _buffer("N", "uint64", "seed of that stream", is_in_header=False)
     pending_counters: Array = _buffer("N", "uint64", "where in the seed's numbers it begins", is_in_header=False)
 
 
-BUFFERS: dict[str, Buffer] = {name: row for name, row in vars(BatchBuffers).items() if isinstance(row, Buffer)}
+ENV_BUFFERS: dict[str, Buffer] = {name: row for name, row in vars(EnvBuffers).items() if isinstance(row, Buffer)}
+# What a step or reset writes for each agent.
+AGENT_OUTPUTS = tuple(name for name, row in ENV_BUFFERS.items() if row.shape[:2] == ("N", "A") and name != "actions")
+# The order is that of the header's addresses.
+BUFFERS = {name: row for name, row in vars(BatchBuffers).items() if isinstance(row, Buffer)} | ENV_BUFFERS
 SLOTS = {
     name: FIRST_POINTER + k for k, name in enumerate(name for name, row in BUFFERS.items() if row.is_in_header)
 }  # where in the header an array's address is
@@ -120,24 +129,27 @@ class Layout:
     dtypes: dict[str, np.dtype[Any]]
 
     @classmethod
+    def of_spec(cls, spec: EnvSpec) -> Layout:
+        """Return the layout of the arrays that every environment of this description has."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "A": (len(spec.agents),),
+            "observation": spec.observation.shape,
+            "action": spec.action.shape or (),
+            "mask": (mask_size_of(spec.action, spec.has_action_mask),),
+        }
+        return cls(shapes, {"observation": spec.observation.low.dtype, "action": action_dtype_of(spec.action)})
+
+    @classmethod
     def of(cls, world: World) -> Layout:
         """Return the layout of a world's batches."""
+        common = cls.of_spec(world)
         shapes = {
-            "A": (len(world.agents),),
-            "observation": world.observation.shape,
-            "action": world.action_shape,
-            "mask": (world.mask_size,),
             "log": (1 + len(world.log_names),),
             "words": (world.State.dtype.itemsize // 8,),
             "numbers": (int(np.prod(world.observation.shape)),),
         }
-        dtypes = {
-            "state": world.State.dtype,
-            "params": world.Params.dtype,
-            "observation": np.dtype(world.observation.dtype),
-            "action": np.dtype(world.action_dtype),
-        }
-        return cls(shapes, dtypes)
+        records = {"state": world.State.dtype, "params": world.Params.dtype}
+        return cls(common.shapes | shapes, common.dtypes | records)
 
     def shape(self, row: Buffer) -> tuple[int, ...]:
         """Return an array's shape without its first axis."""
@@ -146,6 +158,15 @@ class Layout:
     def dtype(self, row: Buffer) -> np.dtype[Any]:
         """Return an array's dtype."""
         return self.dtypes[row.dtype] if row.dtype in self.dtypes else np.dtype(row.dtype)
+
+
+def allocate_env(spec: EnvSpec, num_envs: int) -> dict[str, Array]:
+    """Return the arrays that every `BatchedEnv` has, by name, for an environment of this description."""
+    layout = Layout.of_spec(spec)
+    return {
+        name: np.full((num_envs, *layout.shape(row)), row.initial, layout.dtype(row))
+        for name, row in ENV_BUFFERS.items()
+    }
 
 
 def allocate(world: World, num_envs: int, num_params: int, capacity: int) -> dict[str, Array]:

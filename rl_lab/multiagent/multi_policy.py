@@ -12,17 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
 
 from rl_lab.core.agent import Agent, Learner, StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
+from rl_lab.engine import buffers
+from rl_lab.multiagent import agent_columns
 from rl_lab.multiagent.specs import AgentSubsetSpec
 
 _SEPARATOR = "."  # between the name of a policy and a name in its state; policy names do not contain it
 
 
-class AgentSubsetView:
+class AgentSubsetView(buffers.EnvBuffers):
     """A `BatchedEnv` with the columns of some of a batch's agents, copied; `step` waits for the other views.
 
     `seats` are the indices of the agents. Raises ValueError where the agents have different spaces.
@@ -47,19 +48,10 @@ class AgentSubsetView:
         self.num_envs, self.seats = envs.num_envs, list(seats)
         self._envs, self._scheduler = envs, scheduler
         self.restores_exactly = envs.restores_exactly
-        shape = (self.num_envs, len(seats))
-        # The batch pads observations, actions and masks to its largest spaces: these are the sizes of this view's own.
-        self._obs_size = space.shape[0] if len(space.shape) == 1 else None
-        self._action_size = action.shape[0] if isinstance(action, Box) else None
-        self.actions = np.zeros((*shape, *(action.shape or ())), envs.actions.dtype)
-        self.observations = np.zeros((*shape, *space.shape), envs.observations.dtype)
-        self.final_observations = np.zeros_like(self.observations)
-        self.rewards, self.episode_returns = np.zeros(shape, np.float32), np.zeros(shape)
-        self.running_returns = np.zeros(shape)
-        self.acting, self.left_episode = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
-        self.action_mask = np.zeros((*shape, int(getattr(action, "n", 1)) if world.has_action_mask else 1), np.uint8)
+        vars(self).update(buffers.allocate_env(self.world, self.num_envs))
         self.terminated, self.truncated, self.done = envs.terminated, envs.truncated, envs.done
         self.episode_lengths, self.paused = envs.episode_lengths, envs.paused
+        self._agents = (slice(None), self.seats)
 
     @property
     def agent_terminated(self) -> Array:
@@ -73,25 +65,7 @@ class AgentSubsetView:
 
     def refresh(self) -> None:
         """Copy the columns of these agents from the batch."""
-        envs, seats = self._envs, self.seats
-        size, num_actions = self._obs_size, self.action_mask.shape[2]
-        for target, source in (
-            (self.observations, envs.observations),
-            (self.final_observations, envs.final_observations),
-        ):
-            target[...] = source[:, seats] if size is None else source[:, seats, :size]
-        self.rewards[...], self.acting[...] = envs.rewards[:, seats], envs.acting[:, seats]
-        self.left_episode[...] = envs.left_episode[:, seats]
-        self.action_mask[...] = envs.action_mask[:, seats, :num_actions]
-        self.episode_returns[...] = envs.episode_returns[:, seats]
-        self.running_returns[...] = envs.running_returns[:, seats]
-
-    def _write_actions(self) -> None:
-        """Copy the actions of these agents into the batch."""
-        if self._action_size is None:
-            self._envs.actions[:, self.seats] = self.actions
-        else:
-            self._envs.actions[:, self.seats, : self._action_size] = self.actions
+        agent_columns.copy_outputs(self._envs, self._agents, self)
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
         """Do nothing: the batch is seeded once, not by its views."""
@@ -106,7 +80,7 @@ class AgentSubsetView:
 
     def step(self) -> int:
         """Write the actions, wait until the batch has been stepped, and return how many episodes ended."""
-        self._write_actions()
+        agent_columns.write_actions(self._envs, self._agents, self.actions)
         episodes = self._scheduler.wait()
         self.refresh()
         return episodes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from rl_lab.core.agent import Agent
 from rl_lab.core.protocols import BatchedEnv
@@ -13,6 +12,8 @@ from rl_lab.core.random_actions import write_random_actions
 from rl_lab.core.random_streams import PhiloxStream
 from rl_lab.core.rng import philox
 from rl_lab.core.world import Array
+from rl_lab.engine import buffers
+from rl_lab.multiagent import agent_columns
 from rl_lab.multiagent.match_runner import seat_rotation
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.specs import AgentSubsetSpec
@@ -23,7 +24,7 @@ _PREFIX = "wrapper_"
 _OPPONENTS_PREFIX = "wrapper_opponents_"
 
 
-class OpponentsWrapper:
+class OpponentsWrapper(buffers.EnvBuffers):
     """A `BatchedEnv` of N environments with the K agents of the learner; opponents act for the other A - K agents.
 
     The learner receives the observations of its own agents only. A step lasts until the learner has to act again. In a
@@ -78,7 +79,7 @@ class OpponentsWrapper:
         self.world = AgentSubsetSpec.of(
             world, agents, space, action, is_multi_agent=is_multi_agent, seats=self.roles.ravel().tolist()
         )
-        self._allocate_buffers(world.has_action_mask)
+        self._allocate_buffers()
         self._random_opening_moves = random_opening_moves
         self._moves_left = np.zeros(self.num_envs, np.int64)  # random moves; 0 whenever the learner is to act
         self._move_keys = np.zeros(self.num_envs, np.uint64)  # random keys of these moves
@@ -87,23 +88,11 @@ class OpponentsWrapper:
         self._is_bound = False
         self.opponents.seed(seed, 0, envs)
 
-    def _allocate_buffers(self, has_action_mask: bool) -> None:
+    def _allocate_buffers(self) -> None:
         """Allocate the arrays of a `BatchedEnv`, and those that describe the current and the last episodes."""
-        space, action, envs = self.world.observation, self.world.action, self.batch
         n, shape = self.num_envs, (self.num_envs, self.roles.shape[1])
-        self._obs_size = space.shape[0] if len(space.shape) == 1 else None
-        self._num_actions = int(action.n) if isinstance(action, Discrete) else 0
-        self._action_size = None if isinstance(action, Discrete) else action.shape[0]
-        self.actions = np.zeros((*shape, *(action.shape or ())), envs.actions.dtype)
-        self.observations = np.zeros((*shape, *space.shape), envs.observations.dtype)
-        self.final_observations = np.zeros_like(self.observations)
-        self.rewards = np.zeros(shape, np.float32)
-        self.terminated, self.truncated, self.done, self.paused = (np.zeros(n, np.bool_) for _ in range(4))
-        self.acting, self.left_episode = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
+        vars(self).update(buffers.allocate_env(self.world, n))
         self.agent_terminated, self.agent_truncated = (np.zeros(shape, np.bool_) for _ in range(2))
-        self.action_mask = np.zeros((*shape, self._num_actions if has_action_mask else 1), np.uint8)
-        self.episode_returns, self.episode_lengths = np.zeros(shape), np.zeros(n, np.int32)
-        self.running_returns = np.zeros(shape)
         self.episodes = np.zeros(n, np.int64)  # number of episodes begun in each environment
         self.seats = np.zeros(shape, np.int64)  # [N, K] indices of the learner's agents
         self.opponent_index = np.zeros(n, np.int64)  # [N] index of the opponent
@@ -144,12 +133,7 @@ class OpponentsWrapper:
         """
         for array in self._step_outputs():
             array[...] = 0
-        actions = self.batch.actions[self._env_index, self.seats]
-        if self._action_size is None:
-            actions = self.actions
-        else:
-            actions[..., : self._action_size] = self.actions
-        self.batch.actions[self._env_index, self.seats] = actions
+        agent_columns.write_actions(self.batch, self._agents(), self.actions)
         everywhere = np.ones(self.num_envs, np.bool_)
         if not self.batch.world.current_player_field:
             self._query_opponents(everywhere)
@@ -214,8 +198,9 @@ class OpponentsWrapper:
         batch = self.batch
         self.terminated[ended], self.truncated[ended] = batch.terminated[ended], batch.truncated[ended]
         self.done[ended] = True
-        final = batch.final_observations[self._env_index, self.seats]
-        self.final_observations[ended] = self._unpadded(final)[ended]
+        width = self.final_observations.shape[2:]
+        final = agent_columns.read(batch, "final_observations", self._agents(), width)
+        self.final_observations[ended] = final[ended]
         self.episode_returns[ended] = batch.episode_returns[self._env_index, self.seats][ended]
         self.episode_lengths[ended] = batch.episode_lengths[ended]
         if ended.any():
@@ -269,18 +254,14 @@ class OpponentsWrapper:
             indices = self.opponent_index[rows // acting.shape[1]]
             self.opponents.write_actions(self.batch, rows, indices, deterministic=self.deterministic)
 
-    def _unpadded(self, observations: Array) -> Array:
-        """Return the learner's part of observations, which the engine pads to the world's largest space."""
-        return observations if self._obs_size is None else observations[..., : self._obs_size]
-
     def _refresh(self) -> None:
-        """Copy the learner's part of the batch's arrays."""
-        batch = self.batch
-        self.observations[...] = self._unpadded(batch.observations[self._env_index, self.seats])
-        self.acting[...] = batch.acting[self._env_index, self.seats]
-        self.running_returns[...] = batch.running_returns[self._env_index, self.seats]
-        if self.world.has_action_mask:
-            self.action_mask[...] = batch.action_mask[self._env_index, self.seats][..., : self._num_actions]
+        """Copy the learner's part of the batch's arrays, but for those that add up what happens in a step."""
+        names = ["observations", "acting", "running_returns"] + ["action_mask"] * self.world.has_action_mask
+        agent_columns.copy_outputs(self.batch, self._agents(), self, names)
+
+    def _agents(self) -> tuple[Array, Array]:
+        """Return the index, [N, K] of [N, A], of the learner's agents in the batch's arrays."""
+        return self._env_index, self.seats
 
     def snapshot(self) -> dict[str, Array]:
         """Return the batch's snapshot with this wrapper's arrays and the opponents' random counters."""
@@ -311,9 +292,8 @@ class OpponentsWrapper:
 
     def _persistent(self) -> dict[str, Array]:
         """Return the arrays that a snapshot holds, by name."""
-        names = "observations final_observations rewards terminated truncated done acting left_episode action_mask"
-        names += " episode_returns episode_lengths running_returns episodes seats opponent_index"
-        return {name: getattr(self, name) for name in names.split()}
+        names = [name for name, row in buffers.ENV_BUFFERS.items() if row.is_saved]
+        return {name: getattr(self, name) for name in (*names, "episodes", "seats", "opponent_index")}
 
     def drain_log(self) -> dict[str, float]:
         """See `Batch.drain_log`."""

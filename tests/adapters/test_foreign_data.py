@@ -613,3 +613,10 @@ def test_a_box_without_numbers_is_refused_with_the_space(which: str) -> None:
             make.make("gym:lab_test/Hollow-v0", 1, {})
     finally:
         del gym.registry["lab_test/Hollow-v0"]
+
+
+@pytest.mark.parametrize("metadata", [None, ["human"], 5], ids=str)
+def test_metadata_that_is_no_dict_is_named(metadata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Odd, "metadata", metadata)
+    with pytest.raises(ForeignError, match=r"ForeignOdd-v0: `metadata` is .*, expected a dict such as"):
+        make.make("gym:ForeignOdd-v0", 1, {})
