@@ -185,7 +185,7 @@ def picture(value: Any) -> Array:
 
 
 def check_metadata(name: str, constructor: Any) -> None:
-    """Raise ForeignError if the `metadata` of an environment's class is no dict: Gymnasium's message does not say so."""
+    """Raise ForeignError if the `metadata` of an environment's class is no dict, which Gymnasium's message hides."""
     metadata = getattr(constructor, "metadata", {})
     if not isinstance(metadata, dict):
         example = "{'render_modes': ['rgb_array'], 'render_fps': 30}"
