@@ -89,6 +89,9 @@ class Learner(Protocol):
     def restore(self, saved: StateDict) -> None:
         """Continue from a state that `save` returned."""
 
+    def close(self) -> None:
+        """End the processes that the learner has started, if any. It is not used afterwards."""
+
 
 class Factory(Protocol):
     """A factory is a module agents/<name>.py: it has a Config and makes the agent or its learner.

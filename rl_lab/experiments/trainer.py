@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def train(
     with Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
             learner, envs = make_learner(scenario)
-        with run_dir.new_run(scenario, command) as run:
+        with closing(learner), run_dir.new_run(scenario, command) as run:
             _attach_run_dir(learner, run)
             what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}"
             progress.note(f"{what}, learner: {learner.backend}")
@@ -63,7 +64,8 @@ def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lamb
         except Interrupted as stop:
             stop.run, stop.is_work_lost = run, False
             raise
-        return training.run_to_budget(report)
+        with closing(training.learner):
+            return training.run_to_budget(report)
 
 
 def _restored(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Progress) -> _Training:

@@ -279,6 +279,11 @@ class League:
             _, player.past_steps, player.steps_at_snapshot = state["counts"][player.name]
             player.learner.restore(parts[player.name])
 
+    def close(self) -> None:
+        """Close all learners."""
+        for player in self.players:
+            player.learner.close()
+
 
 def _int_or_minus_one(value: Any) -> int:
     """Return an int unchanged, and -1 for any other value."""

@@ -219,6 +219,11 @@ class MultiPolicyLearner:
         for name, part in split(saved, list(self.learners)).items():
             self.learners[name].restore(part)
 
+    def close(self) -> None:
+        """Close all learners."""
+        for learner in self.learners.values():
+            learner.close()
+
 
 def joined(parts: dict[str, StateDict]) -> StateDict:
     """Return the states of several learners as one; `split` separates them."""

@@ -250,6 +250,9 @@ class Sb3Learner:
         """Restore what `save` returned. Raises ValueError for the state of another algorithm or size."""
         restore(self.model, self.name, saved, compiled=self.backend == "compiled")
 
+    def close(self) -> None:
+        """Do nothing: there are no other processes."""
+
 
 def _train(model: Any, *, single: bool) -> None:
     """Update an on-policy algorithm. The advantages of a `single` row have no deviation, so they are not normalized."""

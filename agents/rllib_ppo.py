@@ -1,0 +1,89 @@
+"""RLlib's PPO: its learner and its loss, over the lab's worlds. Needs the extra rllib; a trained agent does not.
+
+Source: Schulman et al. 2017; Ray 2.60, `ray.rllib.algorithms.ppo`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """The hyperparameters; names and defaults are RLlib's, those of the network the lab's."""
+
+    lr: float = hyperparameter(5e-5, "learning rate of Adam", low=0)
+    train_batch_size_per_learner: int = hyperparameter(4000, "rollout of all worlds together", "rows", low=2)
+    minibatch_size: int = hyperparameter(128, "minibatch", "rows", low=1)
+    num_epochs: int = hyperparameter(30, "passes over a train batch", low=1)
+    shuffle_batch_per_epoch: bool = hyperparameter(True, "shuffle the rows after each pass")
+    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    lambda_: float = hyperparameter(1.0, "lambda of generalised advantage estimation", low=0, high=1)
+    clip_param: float = hyperparameter(0.3, "clipping range of the probability ratio around 1", low=0)
+    vf_clip_param: float = hyperparameter(10.0, "the largest value loss of a row; beyond it has no gradient", low=0)
+    vf_loss_coeff: float = hyperparameter(1.0, "weight of the value loss", low=0)
+    entropy_coeff: float = hyperparameter(0.0, "weight of the entropy bonus", low=0)
+    use_kl_loss: bool = hyperparameter(True, "add the divergence from the policy that sampled to the loss")
+    kl_coeff: float = hyperparameter(0.2, "its initial weight, which follows kl_target", low=0)
+    kl_target: float = hyperparameter(0.01, "divergence of an update that its weight is adapted to", low=0)
+    grad_clip: float | None = hyperparameter(None, "gradients are clipped to this norm", low=0)
+    policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
+    net_arch: list[int] = hyperparameter([64, 64], "hidden layers of policy and value networks", "units")
+    activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
+    log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
+    ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
+
+
+def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+    """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
+    from stable_baselines3.ppo import MlpPolicy
+
+    from rl_lab.adapters.structured import structure_of
+    from rl_lab.learners.sb3.agent import maskable
+    from rl_lab.learners.sb3.policies import policy_arguments
+
+    if (structure := structure_of(world)) is not None:
+        raise ValueError(f"rllib_ppo: {world.name} observes a {structure.kind}: use agent=ppo")
+    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
+    arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
+    return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+
+
+def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device: str) -> Learner:
+    """Return a new learner.
+
+    Raises:
+        UsageError: Ray is not installed.
+        ValueError: hyperparameters do not go together, or not with these environments.
+    """
+    from rl_lab.learners.rllib.requirement import require
+
+    check_bounds(config)
+    require()
+    world, rows, size = envs.world, envs.rewards.size, config.train_batch_size_per_learner
+    if world.is_multi_agent:
+        raise ValueError(f"rllib_ppo: {world.name} has several learning agents: use agent=ppo")
+    if size % rows:
+        nearest = max(size // rows, 1) * rows
+        raise ValueError(f"train_batch_size_per_learner={size} is no multiple of {rows} rows a step: {nearest} is")
+    if config.minibatch_size > size:
+        raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {size} rows")
+    kind, arguments = _policy(config, world)
+    from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
+
+    build = policy_builder(kind, world, arguments)
+    return RllibPPO(config, envs, build, budget=budget, seed=seed, device=device)
+
+
+def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+    """Return a trained agent; Ray is not needed."""
+    from rl_lab.learners.sb3.agent import load_policy
+    from rl_lab.learners.sb3.policies import build_policy
+
+    kind, arguments = _policy(config, world)
+    policy = build_policy(kind, world, **arguments).to(device)
+    return load_policy(policy, "rllib_ppo", saved, normalized=False)

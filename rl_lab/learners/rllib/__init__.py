@@ -1,0 +1,1 @@
+"""Agents that RLlib trains. Nothing here is imported before such an agent is asked for: Ray is an extra."""

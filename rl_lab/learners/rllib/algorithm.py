@@ -1,0 +1,88 @@
+"""RLlib's PPO with the lab's environments, module and train batch."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rl_lab.engine.batch import NonFiniteError
+from rl_lab.learners.rllib.connector import FragmentsToBatch
+from rl_lab.learners.rllib.env_runner import LabEnvRunner
+from rl_lab.learners.rllib.module import LabActorCritic
+
+# What RLlib does with the configuration's fields of these names is what it documents.
+TRAINING = "lr gamma lambda_ minibatch_size num_epochs clip_param vf_clip_param vf_loss_coeff entropy_coeff".split()
+TRAINING += "use_kl_loss kl_coeff kl_target grad_clip train_batch_size_per_learner".split()
+
+
+class LabPPOTorchLearner(PPOTorchLearner):  # type: ignore[misc]
+    """RLlib's learner; a gradient that is not finite is an error, which RLlib would replace by zero."""
+
+    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
+        """Take one step of the optimizer. Raises NonFiniteError, and changes nothing, for non-finite gradients."""
+        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
+        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+            raise NonFiniteError("rllib_ppo: a gradient is not finite; no parameter was changed by it")
+        super().apply_gradients(gradients_dict)
+
+
+class LabPPO(PPO):  # type: ignore[misc]
+    """RLlib's PPO, which writes nothing outside of the run's folder."""
+
+    def _setup_logdir(self, *_: Any, **__: Any) -> None:
+        self._logdir = None
+
+    def _create_logger(self, *_: Any, **__: Any) -> None:
+        self._result_logger = None
+
+
+def algorithm_config(
+    settings: Any, spaces: tuple[Any, Any], build: Any, *, fragment_length: int, num_envs: int, seed: int, gpu: bool
+) -> PPOConfig:
+    """Return RLlib's configuration.
+
+    Args:
+        settings: the agent's Config.
+        spaces: the observation space and action space of the policy.
+        build: a function that returns the policy.
+        fragment_length: steps of each environment in a train batch.
+        num_envs: rows that act in a step.
+        seed: seeds the module's initial weights and the order of minibatches.
+        gpu: whether the learner uses a GPU.
+    """
+    observation_space, action_space = spaces
+    spec = RLModuleSpec(LabActorCritic, observation_space, action_space, model_config={"build": build})
+    connector = functools.partial(_connector, settings.gamma, settings.lambda_)
+    config = (
+        PPOConfig(algo_class=LabPPO)
+        .framework("torch")
+        .environment(None, observation_space=observation_space, action_space=action_space)
+        .env_runners(
+            env_runner_cls=LabEnvRunner,
+            num_env_runners=0,
+            num_envs_per_env_runner=num_envs,
+            rollout_fragment_length=fragment_length,
+            add_default_connectors_to_env_to_module_pipeline=False,
+            add_default_connectors_to_module_to_env_pipeline=False,
+        )
+        .learners(
+            num_learners=0,
+            num_gpus_per_learner=int(gpu),
+            learner_class=LabPPOTorchLearner,
+            learner_connector=connector,
+            add_default_connectors_to_learner_pipeline=False,
+        )
+        .training(**{name: getattr(settings, name) for name in TRAINING})
+        .rl_module(rl_module_spec=spec)
+        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+    )
+    return config
+
+
+def _connector(gamma: float, lambda_: float, *_: Any) -> FragmentsToBatch:
+    return FragmentsToBatch(gamma, lambda_)

@@ -1,0 +1,105 @@
+"""A fragment: what T steps of a batch of environments give, as arrays, and the order of its rows in a train batch.
+
+Shapes: T steps, B rows (environments x agents), E episodes that ended, C chunks, R rows of the train batch.
+
+A chunk is the part of one row's episode that lies in the fragment. RLlib's learners expect the chunks one after the
+other: those that ended, by step and row, then those still running, by row. After a chunk comes one more row with the
+observation that followed its last step, for the value that its advantages are bootstrapped from; the loss leaves this
+row out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rl_lab.core.world import Array
+
+
+@dataclass
+class Fragment:
+    """Arrays of one fragment. RLlib passes it where it passes episodes, and needs its length only.
+
+    Actions are those that the policy sampled, before they are clipped to the action space.
+    """
+
+    observations: Array  # [T, B, *shape]
+    last_observations: Array  # [B, *shape], after the last step
+    final_observations: Array  # [E, *shape], of the episodes that ended, by step and row
+    actions: Array  # int64 [T, B] or float32 [T, B, k]
+    action_logp: Array  # float32 [T, B]
+    action_dist_inputs: Array  # float32 [T, B, n], or [T, B, 2k] for continuous actions
+    rewards: Array  # float32 [T, B]
+    terminated: Array  # bool [T, B]
+    truncated: Array  # bool [T, B]
+    action_mask: Array | None = None  # uint8 [T, B, n]
+    last_action_mask: Array | None = None  # uint8 [B, n]
+
+    def __len__(self) -> int:
+        return int(self.rewards.size)
+
+
+@dataclass(frozen=True)
+class RowOrder:
+    """The rows of a train batch of one fragment: [R] each."""
+
+    steps: Array  # int64, index of the step in the flat arrays [T * B]; of an added row, that of the chunk's last step
+    is_added: Array  # bool, the rows after each chunk
+    is_last: Array  # bool, the last step of each chunk
+    followers: Array  # int64 [C], for each chunk, the index into the E final and then B last observations
+    ends: Array  # int64 [C], the position of each chunk's added row
+
+
+def row_order(terminated: Array, truncated: Array) -> RowOrder:
+    """Return the order of a fragment's rows, by its flags, bool [T, B] each."""
+    over = np.asarray(terminated | truncated)
+    num_steps, rows = over.shape
+    end_step, end_row = np.nonzero(over)
+    # The step after the last end before each step, by row: where the step's chunk begins.
+    begins = np.where(over, np.arange(1, num_steps + 1)[:, None], 0)
+    begins = np.concatenate([np.zeros((1, rows), np.int64), np.maximum.accumulate(begins, axis=0)])
+    running = np.flatnonzero(begins[-1] < num_steps)
+    row = np.concatenate([end_row, running])
+    start = np.concatenate([begins[end_step, end_row], begins[-1, running]])
+    stop = np.concatenate([end_step + 1, np.full(len(running), num_steps)])
+    lengths = stop - start
+    ends = np.cumsum(lengths + 1) - 1
+    chunk = np.repeat(np.arange(len(row)), lengths + 1)
+    position = np.arange(len(chunk)) - (ends - lengths)[chunk]
+    is_added = position == lengths[chunk]
+    steps = (start[chunk] + np.minimum(position, lengths[chunk] - 1)) * rows + row[chunk]
+    followers = np.concatenate([np.arange(len(end_row)), len(end_row) + running])
+    return RowOrder(steps, is_added, position == lengths[chunk] - 1, followers, ends)
+
+
+def train_columns(fragment: Fragment, order: RowOrder) -> dict[str, Array]:
+    """Return the columns of a train batch by RLlib's names, [R, ...] each, without advantages and value targets."""
+    num_steps, rows = fragment.rewards.shape
+
+    def gather(array: Array) -> Array:
+        return np.asarray(array.reshape(num_steps * rows, *array.shape[2:])[order.steps])
+
+    observations = gather(fragment.observations)
+    following = np.concatenate([fragment.final_observations, fragment.last_observations])
+    observations[order.ends] = following[order.followers]
+    real = ~order.is_added
+    terminated = gather(fragment.terminated) & order.is_last
+    columns = {
+        "obs": observations,
+        "actions": gather(fragment.actions),
+        "action_logp": gather(fragment.action_logp),
+        "action_dist_inputs": gather(fragment.action_dist_inputs),
+        "rewards": gather(fragment.rewards) * real,
+        "terminateds": terminated,
+        # A chunk that the fragment's end cuts is truncated, too.
+        "truncateds": order.is_last & (gather(fragment.truncated) | ~gather(fragment.terminated)),
+        "loss_mask": real,
+    }
+    if fragment.action_mask is not None and fragment.last_action_mask is not None:
+        masks = gather(fragment.action_mask)
+        ended = len(fragment.final_observations)
+        following = np.concatenate([np.ones((ended, masks.shape[1]), np.uint8), fragment.last_action_mask])
+        masks[order.ends] = following[order.followers]
+        columns["action_mask"] = masks != 0
+    return columns

@@ -1,0 +1,213 @@
+"""An RLlib algorithm as a `Learner`, which the lab trains one iteration at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+
+from rl_lab.core.agent import StateDict
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.engine.batch import NonFiniteError
+from rl_lab.learners.rllib.algorithm import algorithm_config
+from rl_lab.learners.rllib.cluster import LocalCluster
+from rl_lab.learners.sb3.agent import Sb3Agent
+from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
+from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
+
+_MODULE = "default_policy"
+_PREFIX = "policy."  # of the names of the policy's parameters in RLlib's module
+# RLlib's name of a metric, and the lab's.
+_METRICS = {
+    "total_loss": "train/loss",
+    "policy_loss": "train/policy_loss",
+    "vf_loss": "train/value_loss",
+    "entropy": "train/entropy",
+    "mean_kl_loss": "train/approx_kl",
+    "curr_kl_coeff": "train/kl_coeff",
+    "vf_explained_var": "train/explained_variance",
+}
+
+
+class RllibPPO:
+    """RLlib's PPO over a batch of environments in this process: RLlib's learner, and an `EnvRunner` of the lab's.
+
+    Args:
+        settings: the agent's Config, whose names are RLlib's.
+        envs: the environments; all agents act in every step.
+        build: a function that returns the untrained policy.
+        budget: environment steps of the whole training.
+        seed: seeds initial weights, sampled actions and the order of minibatches.
+        device: "cpu" or "cuda", of the learner.
+    """
+
+    name = "rllib_ppo"
+
+    def __init__(
+        self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, budget: int, seed: int, device: str
+    ) -> None:
+        rows = envs.rewards.size
+        self.envs, self.budget, self._settings = envs, budget, settings
+        self._cluster = LocalCluster(num_cpus=0)
+        self._close = weakref.finalize(self, self._cluster.close)
+        try:
+            self._algorithm = self._build(build, rows, seed, device)
+        except BaseException:
+            self._close()
+            raise
+        self._runner: Any = self._algorithm.env_runner
+        self._runner.attach(envs)
+        self._policy = self._runner.module.policy
+        self._steps, self._learn_seconds = 0, 0.0
+
+    def _build(self, build: Callable[[], Any], rows: int, seed: int, device: str) -> Any:
+        policy = build()
+        config = algorithm_config(
+            self._settings,
+            (policy.observation_space, policy.action_space),
+            build,
+            fragment_length=self._settings.train_batch_size_per_learner // rows,
+            num_envs=rows,
+            seed=seed,
+            gpu=device.startswith("cuda"),
+        )
+        return config.build_algo()
+
+    @property
+    def backend(self) -> str:
+        """Return what trains, and where."""
+        import ray
+
+        gpu = self._learner().device.type == "cuda"
+        return f"RLlib {ray.__version__}, one process, learner on the {'GPU' if gpu else 'CPU'}"
+
+    @property
+    def steps(self) -> int:
+        """Return the number of environment steps so far."""
+        return self._steps
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the time so far in seconds by activity: env, infer, learn."""
+        return {**self._runner.seconds, "learn": self._learn_seconds}
+
+    def train_iteration(self) -> dict[str, float]:
+        """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""
+        fragment = self._runner.sample()
+        self._steps += len(fragment)
+        begin = time.perf_counter()
+        result = self._update(fragment)
+        self._send_weights()
+        self._learn_seconds += time.perf_counter() - begin
+        return self._metrics(result)
+
+    def _update(self, fragment: Any) -> dict[str, float]:
+        settings = self._settings
+        (result,) = self._algorithm.learner_group.update(
+            episodes=[fragment],
+            timesteps={"num_env_steps_sampled_lifetime": self._steps},
+            num_epochs=settings.num_epochs,
+            minibatch_size=settings.minibatch_size,
+            shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
+        )
+        values = {key: result[_MODULE][key] for key in _METRICS if key in result[_MODULE]}
+        return {key: float(getattr(value, "peek", lambda value=value: value)()) for key, value in values.items()}
+
+    def _metrics(self, result: dict[str, float]) -> dict[str, float]:
+        loss = result.get("total_loss", 0.0)
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"{self.name}: the loss is {loss} at step {self._steps}")
+        metrics = {_METRICS[key]: value for key, value in result.items() if math.isfinite(value)}
+        runner = self._runner
+        if runner.lengths:
+            metrics["rollout/return"] = float(np.mean(runner.returns))
+            metrics["rollout/length"] = float(np.mean(runner.lengths))
+        return metrics
+
+    def _learner(self) -> Any:
+        return self._algorithm.learner_group._learner
+
+    def _module(self) -> Any:
+        return self._learner().module[_MODULE].unwrapped()
+
+    def _kl_coeff(self) -> torch.Tensor:
+        coefficient: torch.Tensor = self._learner().curr_kl_coeffs_per_module[_MODULE]
+        return coefficient
+
+    def _send_weights(self) -> None:
+        self._policy.load_state_dict(self._module().policy.state_dict())
+
+    def agent(self) -> Sb3Agent:
+        """Return an agent that shares the parameters with which actions are sampled."""
+        return Sb3Agent(self.name, self._policy, None)
+
+    def save_agent(self) -> StateDict:
+        """Return the policy's parameters, by the names of Stable-Baselines3."""
+        return StateDict({"policy": as_arrays(self._policy.state_dict())}, {})
+
+    def save(self) -> StateDict:
+        """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
+        optimizer, runner = self._optimizer().state_dict(), self._runner
+        moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
+        tensors = {
+            "policy": as_arrays(self._policy.state_dict()),
+            "optimizer": as_arrays(moments),
+            "generators": generator_arrays(),
+        }
+        state = {
+            "algorithm": self.name,
+            "steps": self._steps,
+            "kl_coeff": float(self._kl_coeff()),
+            "episodes": runner.episodes,
+            "returns": runner.returns,
+            "lengths": runner.lengths,
+            **generator_values(),
+        }
+        return StateDict(tensors, state)
+
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned. Raises ValueError or KeyError where it does not fit."""
+        state = saved.state
+        if state["algorithm"] != self.name:
+            raise ValueError(f"it is the state of {state['algorithm']}, not of {self.name}")
+        try:
+            self._module().policy.load_state_dict(as_tensors(saved.tensors["policy"]))
+        except RuntimeError as error:
+            raise ValueError(f"the saved parameters do not fit: {str(error).partition(chr(10))[0]}") from None
+        self._send_weights()
+        self._restore_moments(saved.tensors["optimizer"])
+        self._kl_coeff().fill_(state["kl_coeff"])
+        self._steps, runner = state["steps"], self._runner
+        runner.episodes, runner.returns, runner.lengths = state["episodes"], state["returns"], state["lengths"]
+        runner.set_started()
+        restore_generators(saved.tensors["generators"], state)
+
+    def close(self) -> None:
+        """End Ray."""
+        self._close()
+
+    def _restore_moments(self, arrays: dict[str, Array]) -> None:
+        entries: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in as_tensors(arrays).items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = tensor
+        self._optimizer().load_state_dict({**self._optimizer().state_dict(), "state": entries})
+
+    def _optimizer(self) -> Any:
+        return self._learner().get_optimizer(_MODULE)
+
+
+def policy_builder(kind: Any, world: Any, arguments: dict[str, Any]) -> Callable[[], Any]:
+    """Return a function that builds the policy, for RLlib to call where a module is made."""
+    from rl_lab.learners.sb3.policies import build_policy
+
+    if not isinstance(world.action, Discrete) and world.has_action_mask:
+        raise ValueError(f"{world.name} masks actions that are not discrete")
+    return lambda: build_policy(kind, world, **arguments)

@@ -1,0 +1,46 @@
+"""The actor-critic that RLlib trains: a policy of Stable-Baselines3, which the lab can load without Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium.spaces import Discrete
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+
+_ILLEGAL = -1e8  # logit of an illegal action: its probability is exactly 0, and entropy and divergence stay finite
+
+
+class LabActorCritic(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
+    """Wraps the policy that `model_config["build"]()` returns; its parameters have the names `policy.<SB3's name>`."""
+
+    def setup(self) -> None:
+        """Build the policy."""
+        self.policy = self.model_config["build"]()
+        self.policy.optimizer = None  # SB3's own, of which there is no need
+
+    def outputs(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the inputs of the action distribution, [B, n] or [B, 2k], and the critic's features [B, width].
+
+        The logits of actions that `batch["action_mask"]`, bool [B, n], excludes are so low that their probability is 0.
+        """
+        features = self.policy.extract_features(batch["obs"])
+        actor, critic = self.policy.mlp_extractor(features)
+        inputs = self.policy.action_net(actor)
+        if not isinstance(self.action_space, Discrete):
+            inputs = torch.cat([inputs, self.policy.log_std.expand_as(inputs)], dim=-1)
+        elif "action_mask" in batch:
+            inputs = torch.where(batch["action_mask"], inputs, _ILLEGAL)
+        return inputs, critic
+
+    def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        inputs, critic = self.outputs(batch)
+        return {"action_dist_inputs": inputs, "embeddings": critic}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
+        """Return the values, float32 [B], of `batch["obs"]`, or of the critic's features where they are given."""
+        if embeddings is None:
+            embeddings = self.outputs(batch)[1]
+        values: torch.Tensor = self.policy.value_net(embeddings).squeeze(-1)
+        return values
