@@ -184,7 +184,9 @@ def some_actions(envs: BatchedEnv, rng: np.random.Generator) -> Array:
     return rng.uniform(space.low, space.high, envs.actions.shape).astype(np.float32)
 
 
-def compare(name: str, params: dict[str, Any], mode: AutoresetMode, n: int, steps: int, patience: int = 0) -> None:
+def check_against_hands(
+    name: str, params: dict[str, Any], mode: AutoresetMode, n: int, steps: int, patience: int = 0
+) -> None:
     """Step a batch and n environments by hand; ended worlds that do not reset wait for `patience` steps first."""
     envs = make.make(name, n, params, autoreset=mode)
     hands = [ByHand(name.partition(":")[2], params, mode) for _ in range(n)]
@@ -219,13 +221,13 @@ def compare(name: str, params: dict[str, Any], mode: AutoresetMode, n: int, step
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("sees", SPACES)
 def test_every_observation_space(sees: str, mode: AutoresetMode) -> None:
-    compare("gym:LabWalk-v3", {"sees": sees}, mode, n=3, steps=60)
+    check_against_hands("gym:LabWalk-v3", {"sees": sees}, mode, n=3, steps=60)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("takes", ACTIONS)
 def test_every_action_space(takes: str, mode: AutoresetMode) -> None:
-    compare("gym:LabWalk-v3", {"takes": takes}, mode, n=3, steps=60)
+    check_against_hands("gym:LabWalk-v3", {"takes": takes}, mode, n=3, steps=60)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
@@ -242,11 +244,11 @@ def test_gymnasiums_own(name: str, params: dict[str, Any], mode: AutoresetMode) 
     slow = name in ("Pendulum-v1", "CliffWalking-v1")
     if name == "CliffWalking-v1":
         params = {"max_episode_steps": 30}
-    compare(f"gym:{name}", params, mode, n=2, steps=420 if slow else 100)
+    check_against_hands(f"gym:{name}", params, mode, n=2, steps=420 if slow else 100)
 
 
 def test_worlds_that_wait_draw_no_random_numbers() -> None:
-    compare("gym:LabWalk-v3", {}, AutoresetMode.DISABLED, n=3, steps=120, patience=4)
+    check_against_hands("gym:LabWalk-v3", {}, AutoresetMode.DISABLED, n=3, steps=120, patience=4)
 
 
 def test_worlds_that_wait_are_frozen() -> None:

@@ -67,7 +67,7 @@ ADVICE = (
 )
 
 
-def quietly(test: Callable[..., None], *arguments: Any, **named: Any) -> None:
+def check_passes_quietly(test: Callable[..., None], *arguments: Any, **named: Any) -> None:
     """Run one of PettingZoo's tests; whatever it warns of is an error but for ADVICE."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -84,12 +84,12 @@ def tolerant(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 def test_pettingzoos_own_tests_pass(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     world, cycles = small(name), 12
-    quietly(api_test, env(world), num_cycles=cycles)
-    quietly(parallel_api_test, parallel_env(world), num_cycles=cycles)
-    quietly(seed_test, partial(env, world), num_cycles=cycles)
-    quietly(parallel_seed_test, partial(parallel_env, world, **tolerant(name)), num_cycles=cycles)
+    check_passes_quietly(api_test, env(world), num_cycles=cycles)
+    check_passes_quietly(parallel_api_test, parallel_env(world), num_cycles=cycles)
+    check_passes_quietly(seed_test, partial(env, world), num_cycles=cycles)
+    check_passes_quietly(parallel_seed_test, partial(parallel_env, world, **tolerant(name)), num_cycles=cycles)
     # Its test of states looks at no mask, and goes on to act for who is out.
-    quietly(state_test, env(world, **tolerant(name)), parallel_env(world), num_cycles=3)
+    check_passes_quietly(state_test, env(world, **tolerant(name)), parallel_env(world), num_cycles=3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +98,7 @@ def test_it_can_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(key, value)
     waited: list[float] = []
     monkeypatch.setattr(Window, "wait", lambda self, seconds: waited.append(seconds))
-    quietly(render_test, partial(env, small(name)))
+    check_passes_quietly(render_test, partial(env, small(name)))
     assert set(waited) == {1 / small(name).frames_per_second}
     shown = parallel_env(small(name), render_mode="human")
     shown.reset(seed=0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.runs import check_evaluates_and_resumes
 
 from rl_lab.adapters import make
 from rl_lab.cli import main
@@ -133,19 +133,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def trained(words: list[str], capsys: Any, here: Path) -> str:
+def check_training(words: list[str], capsys: Any, here: Path) -> str:
     """Train, evaluate again with the same result, resume from the checkpoint before; return what training said."""
     assert main(["train", *words, *SMALL]) == 0
     said = str(capsys.readouterr().err)
-    trained = json.loads(next((here / "run" / "evaluations").glob("*/summary.json")).read_text())
-    assert main(["evaluate", "run", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert again["mean_return"] == trained["mean_return"]
-    last = sorted((here / "run" / "checkpoints").iterdir())[-1]
-    for file in last.iterdir():
-        file.unlink()
-    last.rmdir()
-    assert main(["resume", "run"]) == 0
+    check_evaluates_and_resumes(Path("run"), capsys)
     return said
 
 
@@ -153,7 +145,7 @@ def trained(words: list[str], capsys: Any, here: Path) -> str:
     ("kind", "world"), [*((kind, "Pair") for kind in KINDS), ("dict", "Turns"), ("masked", "Turns"), ("bits", "Turns")]
 )
 def test_agents_that_share_a_policy_train(kind: str, world: str, capsys: Any, here: Path) -> None:
-    said = trained([f"pair.py:{world}", f"world.params.kind={kind}", *PPO], capsys, here)
+    said = check_training([f"pair.py:{world}", f"world.params.kind={kind}", *PPO], capsys, here)
     assert "learner: stock, because" in said or kind == "image"
 
 
@@ -161,11 +153,11 @@ def test_agents_that_share_a_policy_train(kind: str, world: str, capsys: Any, he
     ("kind", "world"), [*((kind, "Pair") for kind in KINDS), ("dict", "Turns"), ("masked", "Turns"), ("bits", "Turns")]
 )
 def test_dqn_trains_agents_that_share_a_network(kind: str, world: str, capsys: Any, here: Path) -> None:
-    trained([f"pair.py:{world}", f"world.params.kind={kind}", "agent.n_steps=2", *DQN], capsys, here)
+    check_training([f"pair.py:{world}", f"world.params.kind={kind}", "agent.n_steps=2", *DQN], capsys, here)
 
 
 def test_against_an_opponent(capsys: Any, here: Path) -> None:
-    trained(["pair.py:Turns", "world.params.kind=masked", "opponent=random", *PPO], capsys, here)
+    check_training(["pair.py:Turns", "world.params.kind=masked", "opponent=random", *PPO], capsys, here)
 
 
 @pytest.mark.parametrize("other", ["place", "bits", "camera"])
@@ -174,7 +166,7 @@ def test_agents_that_observe_different_things_have_policies_of_their_own(other: 
     assert main(["train", *words, *SMALL]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "observe different things, a Dict and" in line and "policies=" in line
-    trained([*words, "policies={one: [a], two: [b]}"], capsys, here)
+    check_training([*words, "policies={one: [a], two: [b]}"], capsys, here)
 
 
 @pytest.mark.parametrize("kind", sorted(DICTS))

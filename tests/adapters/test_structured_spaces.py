@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.runs import check_evaluates_and_resumes
 
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
@@ -75,15 +75,7 @@ def test_it_trains_is_measured_and_goes_on(kind: str, agent: str, capsys: Any, h
     assert main(words) == 0
     said = capsys.readouterr().err
     assert "learner: stock, because" in said
-    trained = json.loads((here / "run" / "evaluations").glob("*/summary.json").__next__().read_text())
-    assert main(["evaluate", "run", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert again["mean_return"] == trained["mean_return"]
-    last = sorted((here / "run" / "checkpoints").iterdir())[-1]
-    for file in last.iterdir():
-        file.unlink()
-    last.rmdir()
-    assert main(["resume", "run"]) == 0
+    check_evaluates_and_resumes(Path("run"), capsys)
     assert main(["watch", "run", "--file"]) == 0
 
 

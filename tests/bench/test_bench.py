@@ -150,7 +150,7 @@ def test_a_peer_that_is_not_installed_says_how(peer: str, monkeypatch: pytest.Mo
 def test_every_original_can_be_measured(world: str) -> None:
     found = bench("env", world, num_envs=4, against=("gymnasium",), rounds=2, seconds=0.002)
     assert [row["what"] for row in found] == ["rl_lab engine", "rl_lab", "gymnasium"]
-    check(found, "env")
+    check_rows(found, "env")
     assert found[-1]["ratio"]["median"] > 0
     assert ORIGINALS[world] in found[-1]["conditions"]
 
@@ -191,7 +191,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_learning_beside_sb3(kind: str, tiny: None) -> None:
     found = bench(kind, "cartpole", num_envs=4, against=("sb3",), rounds=1, seconds=0.001, threads=1)
     assert [row["what"] for row in found] == ["rl_lab ppo", "sb3 ppo"]
-    check(found, kind)
+    check_rows(found, kind)
     assert "ratio" in found[1] and "ratio" not in found[0]
 
 
@@ -201,7 +201,7 @@ def test_learning_beside_sb3(kind: str, tiny: None) -> None:
 )
 def test_a_setting_is_the_same_work_for_all(setting: str, world: str, tiny: None) -> None:
     found = bench("train", world, setting=setting, against=("sb3", "stock"), rounds=1, seconds=0.001, threads=1)
-    check(found, "train")
+    check_rows(found, "train")
     assert [row["setting"] for row in found] == [setting] * len(found)
     assert {
         re.sub("(, DummyVecEnv)?, (one thread|[0-9]+ threads|torch threads .*)$", "", row["conditions"])
@@ -268,7 +268,7 @@ def test_sizes_are_those_that_the_settings_promise() -> None:
 def test_sbx_where_it_is_installed(tiny: None) -> None:
     pytest.importorskip("sbx")
     found = bench("train", "cartpole", setting="tiny-ppo", against=("sbx",), rounds=1, seconds=0.001)
-    check(found, "train")
+    check_rows(found, "train")
 
 
 @pytest.mark.parametrize(
@@ -374,11 +374,11 @@ def test_every_peer_of_learners_has_a_module_and_minatars_games() -> None:
 def test_envpool() -> None:
     pytest.importorskip("envpool")
     found = bench("env", "cartpole", num_envs=8, against=("envpool",), rounds=1, seconds=0.01)
-    check(found, "env")
+    check_rows(found, "env")
     assert found[-1]["what"] == "envpool" and "ratio" in found[-1]
 
 
-def check(rows: list[dict[str, Any]], kind: str) -> None:
+def check_rows(rows: list[dict[str, Any]], kind: str) -> None:
     for row in rows:
         assert row["kind"] == kind and row["conditions"] and row["cold_seconds"] > 0
         for spread in filter(None, (row["steps_per_second"], row.get("ratio"))):

@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
         assert isinstance(parsed, dict)
         return parsed
 
-    def refused(self, status: int = 2) -> str:
+    def expect_refusal(self, status: int = 2) -> str:
         """The one line of an error, after which nothing else was said."""
         assert self.status == status, self.err
         assert self.out == ""
@@ -164,7 +164,7 @@ def test_options_stand_anywhere(words: list[str], call: Call) -> None:
 
 
 def test_an_option_of_another_verb_is_refused(call: Call, here: Path) -> None:
-    assert "--grid" in call("train", "cartpole", "--grid", "2").refused()
+    assert "--grid" in call("train", "cartpole", "--grid", "2").expect_refusal()
     assert tree(here) == {}
 
 
@@ -255,7 +255,7 @@ def test_a_run_by_the_beginning_of_its_name(call: Call) -> None:
     call("train", "cartpole", *TINY, "seed=1", "run_dir=runs/cartpole-s1")
     call("train", "cartpole", *TINY, "seed=2", "run_dir=runs/cartpole-s2")
     assert call("evaluate", "cartpole-s1", "--json").json["out"].startswith("runs/cartpole-s1/")
-    assert "runs/cartpole-s1, runs/cartpole-s2" in call("evaluate", "cartpole").refused()
+    assert "runs/cartpole-s1, runs/cartpole-s2" in call("evaluate", "cartpole").expect_refusal()
 
 
 # Watch, list, resume, bench, doctor
@@ -479,14 +479,14 @@ def test_a_mistake_is_one_line_and_changes_nothing(words: str, said: str, call: 
     given = words.split()
     if given[:1] == ["train"] and len(given) > 1 and "run_dir" not in words:
         given += ["run_dir=new"]
-    assert said in call(*given).refused()
+    assert said in call(*given).expect_refusal()
     assert tree(Path()) == before
     assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("words", ["train cartpol", "train cartpole agent=random", "evaluate nowhere", "list wolds"])
 def test_a_mistake_is_one_line_with_json_too(words: str, call: Call, here: Path) -> None:
-    call(*words.split(), "--json").refused()
+    call(*words.split(), "--json").expect_refusal()
     assert tree(here) == {}
 
 
@@ -496,15 +496,15 @@ def test_a_mistake_is_one_line_with_json_too(words: str, call: Call, here: Path)
 )
 def test_cuda_where_there_is_none(verb: list[str], call: Call, run: Path) -> None:
     before = tree(run)
-    assert "device=auto" in call(*verb, "device=cuda").refused()
+    assert "device=auto" in call(*verb, "device=cuda").expect_refusal()
     assert tree(run) == before and not Path("new").exists()
 
 
 def test_a_control_character_does_not_reach_the_terminal(call: Call, run: Path) -> None:
     Path("mine.yaml").write_text('world: catch\n"\\e[2Jx": 1\n')
-    call("train", "mine.yaml").refused()
-    call("evaluate", "\x1b[2J").refused()
-    call("train", "cartpole", "seed='\x1b[2J'").refused()
+    call("train", "mine.yaml").expect_refusal()
+    call("evaluate", "\x1b[2J").expect_refusal()
+    call("train", "cartpole", "seed='\x1b[2J'").expect_refusal()
 
 
 # Damage: status 1, the file and the reason
@@ -535,7 +535,7 @@ def test_a_damaged_agent_is_named(verb: list[str], damage: str, said: str, call:
         data = bytearray((agent / damage).read_bytes())
         data[len(data) // 2] ^= 1
         (agent / damage).write_bytes(data)
-    line = call(*verb, run).refused(1)
+    line = call(*verb, run).expect_refusal(1)
     assert said in line and agent.name in line
 
 
@@ -582,7 +582,7 @@ def nan_world() -> Iterator[str]:
 def test_what_is_not_a_number_stops_training_and_is_not_saved(field: str, nan_world: str, call: Call) -> None:
     words = [w for w in TINY if not w.startswith("agent")] + "agent.n_steps=16 agent.batch_size=32".split()
     words += [f"+world.params.field={field}", "+world.params.wrong=37", "checkpoint.steps=32", "run_dir=r", "--json"]
-    assert f"non-finite {field} in world 1 at step" in call("train", nan_world, *words).refused(1)
+    assert f"non-finite {field} in world 1 at step" in call("train", nan_world, *words).expect_refusal(1)
     steps = sorted(int(path.name[5:]) for path in Path("r/checkpoints").iterdir())
     assert steps == [32, 64]  # the 37th step of 2 worlds is in the third rollout
     found, refused = checkpoint.latest(Path("r/checkpoints"))
@@ -602,8 +602,10 @@ def test_what_is_not_a_number_stops_a_measurement(nan_world: str, call: Call, he
         "+world.params.wrong=5",
         "--json",
     )
-    assert "non-finite reward in world 0 at step 5" in call(*words).refused(1)  # the first copy is only looked at
-    line = call("evaluate", "random", "world=cartpole", "world.params.force=1e38", "--json").refused(1)
+    assert "non-finite reward in world 0 at step 5" in call(*words).expect_refusal(
+        1
+    )  # the first copy is only looked at
+    line = call("evaluate", "random", "world=cartpole", "world.params.force=1e38", "--json").expect_refusal(1)
     assert "non-finite observation in world" in line and "cartpole" in line
     assert tree(here) == {}
 

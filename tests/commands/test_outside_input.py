@@ -36,7 +36,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # YAML
 
 
-def refused(text: str) -> str:
+def expect_refusal(text: str) -> str:
     Path("x.yaml").write_text(text)
     begin = time.process_time()
     with pytest.raises(ScenarioError) as caught:
@@ -62,7 +62,7 @@ def refused(text: str) -> str:
     ],
 )
 def test_anchors_aliases_and_tags_are_refused_wherever_they_stand(text: str) -> None:
-    assert "anchors, aliases or tags" in refused(text)
+    assert "anchors, aliases or tags" in expect_refusal(text)
 
 
 def test_a_text_that_only_looks_like_them_is_data() -> None:
@@ -104,14 +104,14 @@ def test_no_text_gets_an_alias_through(text: str) -> None:
     ids=lambda text: text[:12].strip(),
 )
 def test_yaml_is_bounded_in_width_depth_and_time(text: str, said: str) -> None:
-    assert said in refused(text)
+    assert said in expect_refusal(text)
 
 
 def test_defaults_that_multiply_are_bounded() -> None:
     for level in range(6):
         parents = f"defaults: [{', '.join([f'level{level + 1}'] * 9)}]\n" if level < 5 else "world: catch\n"
         Path(f"level{level}.yaml").write_text(parents)
-    assert "16 files at most" in refused("defaults: [level0]\nworld: catch\n")
+    assert "16 files at most" in expect_refusal("defaults: [level0]\nworld: catch\n")
 
 
 # JSON

@@ -39,7 +39,8 @@ def luminance(color: Color) -> float:
 
 def test_pygame_canvas_is_a_canvas(canvas: PygameCanvas) -> None:
     drawable: Canvas = canvas
-    drawable.circle(1, 1, 1, INK)
+    drawable.circle(10, 5, 1, BLACK)
+    assert ink(canvas)[50, 100] == 1
 
 
 @pytest.mark.parametrize("radius", [0.2, 0.55, 1.0, 3.0, 4.5])

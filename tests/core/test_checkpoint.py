@@ -84,7 +84,7 @@ def forge(path: Path, **changes: Any) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
-def refusal(path: Path) -> str:
+def expect_refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path)
     text = str(caught.value)
@@ -334,7 +334,7 @@ def test_truncated_anywhere_is_refused_by_name(one: Path) -> None:
         whole = (one / file).read_bytes()
         for size in [*range(0, len(whole), 5), len(whole) - 1]:
             (one / file).write_bytes(whole[:size])
-            reason = refusal(one)
+            reason = expect_refusal(one)
             assert reason.startswith(f"{file}: ")
             assert "unreadable" in reason if file == "manifest.json" else f"is truncated: {size} of" in reason
         (one / file).write_bytes(whole)
@@ -348,7 +348,7 @@ def test_one_bit_flipped_anywhere_is_refused(one: Path) -> None:
             flipped = bytearray(whole)
             flipped[place] ^= 1 << (place % 8)
             (one / file).write_bytes(flipped)
-            reason = refusal(one)
+            reason = expect_refusal(one)
             if file != "manifest.json":  # a flip there may as well accuse the member whose hash it changed
                 assert reason == f"{file}: does not match its manifest"
         (one / file).write_bytes(whole)
@@ -383,24 +383,24 @@ def test_no_checkpoint_is_none_and_other_things_are_passed_over(tmp_path: Path) 
 def test_a_member_of_another_checkpoint_is_refused(two: Path) -> None:
     first, second = two / "step-000000001", two / "step-000000002"
     shutil.copy(first / "policy.safetensors", second)
-    assert refusal(second) == "policy.safetensors: does not match its manifest"
+    assert expect_refusal(second) == "policy.safetensors: does not match its manifest"
 
 
 def test_members_that_changed_places_are_refused(one: Path) -> None:
     os.rename(one / "policy.safetensors", one / "spare")
     os.rename(one / "replay.safetensors", one / "policy.safetensors")
     os.rename(one / "spare", one / "replay.safetensors")
-    assert refusal(one).startswith("policy.safetensors: ")
+    assert expect_refusal(one).startswith("policy.safetensors: ")
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(two: Path) -> None:
     os.rename(two / "step-000000002", two / "step-000000003")
-    assert refusal(two / "step-000000003") == "manifest.json: has the unknown step 2, not 3"
+    assert expect_refusal(two / "step-000000003") == "manifest.json: has the unknown step 2, not 3"
 
 
 def test_a_path_that_is_no_checkpoint_is_refused(two: Path) -> None:
-    assert "not named like a checkpoint" in refusal(two)
-    assert "No such file" in refusal(two / "step-000000009")
+    assert "not named like a checkpoint" in expect_refusal(two)
+    assert "No such file" in expect_refusal(two / "step-000000009")
 
 
 # Hostile
@@ -440,9 +440,9 @@ def test_a_hostile_member_with_a_manifest_that_agrees_is_refused(
     monkeypatch.chdir(one.parent.parent)
     Path("bait").touch()
     (one / "policy.safetensors").write_bytes(data)
-    assert refusal(one).startswith("policy.safetensors: ")
+    assert expect_refusal(one).startswith("policy.safetensors: ")
     forge(one)
-    assert refusal(one).startswith("policy.safetensors: is unreadable: ")
+    assert expect_refusal(one).startswith("policy.safetensors: is unreadable: ")
     assert Path("bait").exists()
 
 
@@ -455,13 +455,13 @@ def test_a_hostile_member_with_a_manifest_that_agrees_is_refused(
 def test_a_hostile_state_with_a_manifest_that_agrees_is_refused(one: Path, text: bytes) -> None:
     (one / "state.json").write_bytes(text)
     forge(one)
-    assert refusal(one).startswith("state.json: is unreadable: ")
+    assert expect_refusal(one).startswith("state.json: is unreadable: ")
 
 
 @pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{}", b"\xff", b"NaN", b"[" * 100_000, b'{"a":' * 100_000])
 def test_a_manifest_that_is_something_else_is_refused(one: Path, text: bytes) -> None:
     (one / "manifest.json").write_bytes(text)
-    assert refusal(one).startswith("manifest.json: is unreadable: ")
+    assert expect_refusal(one).startswith("manifest.json: is unreadable: ")
 
 
 @QUICK
@@ -472,35 +472,35 @@ def test_a_manifest_that_says_anything_else_is_refused(changes: dict[str, Any]) 
         path.mkdir()
         (path / "state.json").write_text("{}")
         forge(path, **changes, extra=0)
-        refusal(path)
+        expect_refusal(path)
 
 
 def test_a_checkpoint_without_a_state_is_refused_though_its_manifest_agrees(one: Path) -> None:
     (one / "state.json").unlink()
     forge(one)
-    assert refusal(one) == "state.json: is missing"
+    assert expect_refusal(one) == "state.json: is missing"
 
 
 def test_an_unknown_version_is_refused(one: Path) -> None:
     forge(one, version=3)
-    assert refusal(one) == "manifest.json: has the unknown version 3, not 2"
+    assert expect_refusal(one) == "manifest.json: has the unknown version 3, not 2"
 
 
 def test_a_format_of_before_is_refused_by_the_version_that_reads_it(one: Path) -> None:
     forge(one, version=1)
-    assert refusal(one) == "manifest.json: has format 1, which rl_lab 0.1 reads; this version reads 2"
+    assert expect_refusal(one) == "manifest.json: has format 1, which rl_lab 0.1 reads; this version reads 2"
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b.safetensors", "x.pkl", "a\n.safetensors"])
 def test_a_manifest_that_names_a_path_is_refused(one: Path, name: str) -> None:
     members = json.loads((one / "manifest.json").read_text())["members"]
     forge(one, members={**members, name: members["state.json"]})
-    assert refusal(one).startswith("manifest.json: names ")
+    assert expect_refusal(one).startswith("manifest.json: names ")
 
 
 def test_an_extra_file_is_refused(one: Path) -> None:
     (one / "run\nme.py").touch()
-    assert refusal(one) == "run me.py: is not named in manifest.json"
+    assert expect_refusal(one) == "run me.py: is not named in manifest.json"
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "policy.safetensors"])
@@ -508,7 +508,7 @@ def test_a_link_a_folder_and_a_pipe_are_refused(one: Path, file: str) -> None:
     os.rename(one / file, one.parent / "elsewhere")
     for make in (lambda path: path.symlink_to(one.parent / "elsewhere"), Path.mkdir, os.mkfifo):
         make(one / file)
-        assert refusal(one) == f"{file}: is a link, a folder or a device, not a file"
+        assert expect_refusal(one) == f"{file}: is a link, a folder or a device, not a file"
         (one / file).rmdir() if (one / file).is_dir() else (one / file).unlink()
 
 

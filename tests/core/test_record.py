@@ -204,7 +204,7 @@ COMPILED = [
 ]
 
 
-def both(plain_arguments: tuple[Any, Any], compiled_arguments: tuple[Any, Any]) -> None:
+def check_equal_bits(plain_arguments: tuple[Any, Any], compiled_arguments: tuple[Any, Any]) -> None:
     for function, twin in COMPILED:
         ours, numbas = np.zeros(SLOTS), np.zeros(SLOTS)
         with np.errstate(all="ignore"):  # overflow to infinity is silent in compiled code
@@ -223,21 +223,21 @@ integers = st.integers(-(10**6), 10**6).filter(bool)
 @settings(deadline=None, max_examples=300)
 @given(singles, singles)
 def test_f4_with_f4_stays_single(a: float, b: float) -> None:
-    both((f4(a), f4(b)), (np.float32(a), np.float32(b)))
+    check_equal_bits((f4(a), f4(b)), (np.float32(a), np.float32(b)))
 
 
 @settings(deadline=None, max_examples=300)
 @given(singles, doubles)
 def test_f4_with_float_becomes_double(a: float, b: float) -> None:
-    both((f4(a), b), (np.float32(a), b))
-    both((b, f4(a)), (b, np.float32(a)))
+    check_equal_bits((f4(a), b), (np.float32(a), b))
+    check_equal_bits((b, f4(a)), (b, np.float32(a)))
 
 
 @settings(deadline=None, max_examples=300)
 @given(singles, integers)
 def test_f4_with_int_becomes_double(a: float, b: int) -> None:
-    both((f4(a), b), (np.float32(a), b))
-    both((b, f4(a)), (b, np.float32(a)))
+    check_equal_bits((f4(a), b), (np.float32(a), b))
+    check_equal_bits((b, f4(a)), (b, np.float32(a)))
 
 
 def test_unary_plus_keeps_the_type() -> None:

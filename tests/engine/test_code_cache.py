@@ -31,11 +31,11 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "tiny.py").write_text(TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        use(folder)
+        check_use(folder)
         yield folder
 
 
-def use(folder: Path) -> Path:
+def check_use(folder: Path) -> Path:
     """Load and call the compiled functions, as every process does; return the folder that they are kept in."""
     module = compiler.instantiate_templates("tiny", (folder / "tiny.py",))
     assert module.twice(21) == 42
@@ -53,7 +53,7 @@ DAMAGE = st.tuples(st.integers(0, 99), st.floats(0, 0.999), st.sampled_from(["em
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(DAMAGE, min_size=1, max_size=3))
 def test_any_damaged_file_is_made_again(warm: Path, damage: list[tuple[int, float, str]]) -> None:
-    folder = use(warm)
+    folder = check_use(warm)
     whole = contents(folder)
     assert {Path(name).suffix for name in whole} >= {".py", ".nbi", ".nbc"}
     files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -67,8 +67,8 @@ def test_any_damaged_file_is_made_again(warm: Path, damage: list[tuple[int, floa
             file.write_bytes(old[:at] + bytes([old[at] ^ 0x41]) + old[at + 1 :])
         else:
             file.write_bytes(b"" if kind == "emptied" else old[:at] if kind == "cut" else bytes(len(old)))
-    use(warm)
-    use(warm)
+    check_use(warm)
+    check_use(warm)
     assert {name for name, size in contents(folder).items() if size} == set(whole), "not made again, or left in pieces"
 
 
@@ -90,7 +90,7 @@ def test_a_command_goes_on_after_its_whole_cache_was_emptied(tmp_path: Path) -> 
 
 
 def test_a_full_disk_stops_no_command(warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(use(warm) / "__pycache__")
+    shutil.rmtree(check_use(warm) / "__pycache__")
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -98,7 +98,7 @@ def test_a_full_disk_stops_no_command(warm: Path, monkeypatch: pytest.MonkeyPatc
     from numba.core.caching import IndexDataCacheFile
 
     monkeypatch.setattr(IndexDataCacheFile, "_save_data", full)
-    use(warm)
+    check_use(warm)
 
 
 def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def expect_refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Return the one line that a command is refused with; nothing of the file has run."""
     capsys.readouterr()
     code = main(words)
@@ -87,7 +87,7 @@ def test_a_file_that_names_another_member_of_trusted_code_is_refused(
 ) -> None:
     assert main(["evaluate", "random", "world=env.py:Env", "evaluation.episodes=1"]) == 0
     (here / "theirs.yaml").write_text(yaml.dump({"world": world(name, params, **more)}))
-    assert "--allow-code" in refused(capsys, "train", "theirs.yaml", *SMALL)
+    assert "--allow-code" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     facts = {"format": "rl_lab.tournament 1", "world": name, "params": params, "schedule": "round-robin"}
     facts |= {"pairs": 1, "rounds": 1, "seed": 0, "opening": 0, "timeout": 1.0, "test": None}
     facts |= {"entrants": [{"name": n, "spec": "random", "kind": "made", "hash": "0"} for n in ("a", "b")]}
@@ -95,14 +95,14 @@ def test_a_file_that_names_another_member_of_trusted_code_is_refused(
     (here / "cup").mkdir()
     (here / "cup" / "tournament.json").write_text(json.dumps(facts))
     (here / "cup" / "matches.jsonl").touch()
-    assert "--allow-code" in refused(capsys, "tournament", "resume", "cup")
+    assert "--allow-code" in expect_refusal(capsys, "tournament", "resume", "cup")
     user_code.begin(None)
     if "entry" not in more:  # a trace has the world's name alone
         with pytest.raises(UsageError, match="allow-code"):
             make.make(name, 1, params)
     # Of an allowed file, too, only what it defines runs.
     if params is RUN:
-        assert "name it yourself" in refused(capsys, "train", "theirs.yaml", *SMALL, "--allow-code", "env.py")
+        assert "name it yourself" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL, "--allow-code", "env.py")
 
 
 def test_a_run_that_names_another_member_is_refused_and_the_users_own_is_not(
@@ -116,16 +116,16 @@ def test_a_run_that_names_another_member_is_refused_and_the_users_own_is_not(
     facts["world"] |= {"name": "env.py:run", "params": RUN}
     config.write_text(yaml.dump(facts))
     for verb in (["evaluate", "run"], ["resume", "run"], ["watch", "run", "--file"], ["export", "run", "a.zip"]):
-        assert "--allow-code" in refused(capsys, *verb)
+        assert "--allow-code" in expect_refusal(capsys, *verb)
 
 
 def test_what_is_allowed_stays_allowed_as_what_it_is(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     (here / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:Env", {})}))
-    assert "--allow-code" in refused(capsys, "train", "theirs.yaml", *SMALL)
+    assert "--allow-code" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     assert main(["train", "theirs.yaml", *SMALL, "--allow-code", "env.py"]) == 0
     assert main(["evaluate", "run"]) == 0
     (here / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:run", RUN)}))
-    refused(capsys, "train", "theirs.yaml", *SMALL)
+    expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
 
 
 def test_what_the_user_types_may_come_from_another_module(here: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_record_of_another_type_is_one_line(
 ) -> None:
     (key,) = wrong
     (here / "theirs.yaml").write_text(yaml.dump({"world": world("gym:their/Id-v0", {}, **{"entry": "Env", **wrong})}))
-    assert f"world's {key} is" in refused(capsys, "train", "theirs.yaml", *SMALL)
+    assert f"world's {key} is" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     with pytest.raises(UsageError, match=f"world's {key} is"):
         user_code.name_recorded("gym:their/Id-v0", {"file": "env.py", "entry": "Env", **wrong}, "tournament.json")
 
@@ -158,7 +158,7 @@ def test_only_the_allowed_file_runs_under_a_modules_name(capsys: pytest.CaptureF
     for name, allowed in {"evil:Env": "evil/env.py", "a.b:Env": "x/b.py", "a:Env": "x/b.py"}.items():
         (here / allowed).write_text(ENV)
         (here / "theirs.yaml").write_text(yaml.dump({"world": name}))
-        refused(capsys, "train", "theirs.yaml", *SMALL, "--allow-code", allowed)
+        expect_refusal(capsys, "train", "theirs.yaml", *SMALL, "--allow-code", allowed)
 
 
 def test_compiled_python_beside_a_module_does_not_run(here: Path) -> None:

@@ -14,10 +14,10 @@ import safetensors.numpy
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from support.agents import FunctionAgent
 
 from rl_lab.adapters import make
 from rl_lab.core.canvas import BACKGROUND, BLUE, FAINT
-from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
@@ -25,23 +25,6 @@ from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.evaluation.evaluate import Episode, best_median_worst, evaluate
 from rl_lab.evaluation.video import ReplayError, Trace, film, film_grid, load_trace, save_trace
 from rl_lab.rendering.render import picture
-
-
-class Fixed:
-    """Takes the actions of a function of the observations."""
-
-    name = "fixed"
-
-    def __init__(self, decide: Any) -> None:
-        self.decide = decide
-
-    def bind(self, envs: BatchedEnv) -> None:
-        pass
-
-    def act(
-        self, observations: Array, *, state: Any = None, action_mask: Array | None = None, deterministic: bool = True
-    ) -> tuple[Array, Any]:
-        return self.decide(observations), None
 
 
 def leaning(observations: Array) -> Array:
@@ -71,7 +54,7 @@ def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def first_episode(decide: Any, world: str, params: dict[str, Any] | None = None) -> Episode:
-    return evaluate(Fixed(decide), world, params or {}, episodes=1).episodes[0]
+    return evaluate(FunctionAgent(decide), world, params or {}, episodes=1).episodes[0]
 
 
 @pytest.fixture
@@ -193,12 +176,12 @@ def test_actions_of_another_world_are_refused(tmp_path: Path, caught: Episode, a
 def test_filming_leaves_the_global_generators_alone(tmp_path: Path, caught: Episode) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index]
     film(caught, "catch", {}, tmp_path / "film.mp4", size=(160, 120))
-    film_grid(Fixed(nothing), "catch", {}, tmp_path / "grid.mp4", steps=2, count=2)
+    film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", steps=2, count=2)
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
 def test_ranked_films(tmp_path: Path) -> None:
-    evaluation = evaluate(Fixed(leaning), "cartpole", {}, episodes=9)
+    evaluation = evaluate(FunctionAgent(leaning), "cartpole", {}, episodes=9)
     paths, failures = film_evaluation(evaluation, tmp_path)
     assert not failures
     assert paths == {name: tmp_path / f"{name}.mp4" for name in ("best", "median", "worst")}
@@ -209,7 +192,7 @@ def test_ranked_films(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("world", "decide"), [("cartpole", leaning), ("catch", nothing), ("gym:CartPole-v1", leaning)])
 def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None:
-    path = film_grid(Fixed(decide), world, {}, tmp_path / "grid.mp4", steps=25, count=5, columns=3)
+    path = film_grid(FunctionAgent(decide), world, {}, tmp_path / "grid.mp4", steps=25, count=5, columns=3)
     frames, stream = decode(path)
     assert frames.shape == (26, 2 * 240 + 4, 3 * 320 + 8, 3) and "yuv420p" in stream
     tiles = [frames[12, y : y + 240, x : x + 320] for y, x in ((0, 0), (0, 324), (0, 648), (244, 0), (244, 324))]
@@ -220,13 +203,13 @@ def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None
 
 
 def test_grid_lasts_twelve_seconds_by_itself(tmp_path: Path) -> None:
-    frames, _ = decode(film_grid(Fixed(nothing), "catch", {}, tmp_path / "grid.mp4", count=4))
+    frames, _ = decode(film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", count=4))
     assert len(frames) == 1 + 12 * 6 and frames.shape[1:3] == (724, 964)
 
 
 def grow(tmp_path: Path, films: int) -> int:
     """Film many times; return by how many bytes the process grew after the first few."""
-    evaluation = evaluate(Fixed(nothing), "catch", {}, episodes=2)
+    evaluation = evaluate(FunctionAgent(nothing), "catch", {}, episodes=2)
     begin = 0
     for k in range(films + 4):
         if k == 4:
@@ -246,7 +229,7 @@ def test_memory_stays_flat_over_very_many_films(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_long_film(tmp_path: Path) -> None:
-    class Balancing(Fixed):
+    class Balancing(FunctionAgent):
         def act(self, observations: Array, **_: Any) -> tuple[Array, Any]:
             x, speed, angle, spin = observations.T
             return (angle + 0.3 * spin + 0.03 * x + 0.06 * speed > 0).astype(np.int64), None

@@ -10,9 +10,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.agents import FunctionAgent
 
 from rl_lab.core.canvas import INK
-from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.evaluation.evaluate import EVALUATION_SEED
 from rl_lab.evaluation.video import LiveView, load_trace
@@ -22,23 +22,6 @@ from rl_lab.rendering.pygame_canvas import PygameCanvas
 from rl_lab.rendering.window import Action, Window, WindowError, has_display
 
 pygame: Any = pytest.importorskip("pygame")
-
-
-class Fixed:
-    """Takes the actions of a function of the observations."""
-
-    name = "fixed"
-
-    def __init__(self, decide: Any) -> None:
-        self.decide = decide
-
-    def bind(self, envs: BatchedEnv) -> None:
-        pass
-
-    def act(
-        self, observations: Array, *, state: Any = None, action_mask: Array | None = None, deterministic: bool = True
-    ) -> tuple[Array, Any]:
-        return self.decide(observations), None
 
 
 def balancing(observations: Array) -> Array:
@@ -241,7 +224,7 @@ class Scripted:
 
 
 def play(window: Scripted, episodes: int | None = None, world: str = "cartpole", decide: Any = balancing) -> LiveView:
-    show = LiveView(Fixed(decide), world, {}, 1, seed=EVALUATION_SEED)
+    show = LiveView(FunctionAgent(decide), world, {}, 1, seed=EVALUATION_SEED)
     _play(show, window.watching(show), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
     return show
 
@@ -327,7 +310,7 @@ def test_watch_in_a_window(display: None, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Window, "show", looked_at)
     for world, grid, size in (("cartpole", None, (508, 640)), ("gym:CartPole-v1", 4, (752, 964))):
         pictures.clear()
-        assert watch(Fixed(balancing), world, {}, out=tmp_path, grid=grid) == []
+        assert watch(FunctionAgent(balancing), world, {}, out=tmp_path, grid=grid) == []
         assert len(pictures) == 5 and pictures[0].shape[:2] == size
         assert not np.array_equal(pictures[0], pictures[4])
         assert not pygame.display.get_init()
@@ -336,7 +319,7 @@ def test_watch_in_a_window(display: None, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_watch_in_a_window_for_some_episodes(display: None, tmp_path: Path) -> None:
     begin = time.monotonic()
-    assert watch(Fixed(nothing), "catch", {}, out=tmp_path, episodes=1, window=True) == []
+    assert watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, episodes=1, window=True) == []
     assert 13 / 6 - 0.3 < time.monotonic() - begin < 6
 
 
@@ -350,7 +333,7 @@ def frames_of(path: Path) -> int:
 
 
 def test_machine_without_a_display_gets_a_file(no_display: None, tmp_path: Path) -> None:
-    paths = watch(Fixed(nothing), "catch", {}, out=tmp_path / "videos")
+    paths = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path / "videos")
     assert paths == [tmp_path / "videos" / f"catch-seed{EVALUATION_SEED}.mp4"]
     assert frames_of(paths[0]) == 9 + 4
     assert load_trace(paths[0].with_suffix(".safetensors")).episode.seed == EVALUATION_SEED
@@ -360,25 +343,25 @@ def test_display_that_does_not_answer_gives_a_file(
     no_display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":4711")
-    (path,) = watch(Fixed(nothing), "catch", {}, out=tmp_path)
+    (path,) = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path)
     assert frames_of(path) == 13
     with pytest.raises(WindowError):
-        watch(Fixed(nothing), "catch", {}, out=tmp_path, window=True)
+        watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, window=True)
 
 
 def test_files_where_there_is_a_display_if_asked_for(display: None, tmp_path: Path) -> None:
-    paths = watch(Fixed(nothing), "gym:CartPole-v1", {}, out=tmp_path, window=False, episodes=2, seed=7)
+    paths = watch(FunctionAgent(nothing), "gym:CartPole-v1", {}, out=tmp_path, window=False, episodes=2, seed=7)
     assert [path.name for path in paths] == ["gym-CartPole-v1-seed7.mp4", "gym-CartPole-v1-seed8.mp4"]
     assert all(frames_of(path) > 35 for path in paths)
 
 
 def test_many_worlds_in_a_file(no_display: None, tmp_path: Path) -> None:
-    (path,) = watch(Fixed(nothing), "catch", {}, out=tmp_path, grid=9)
+    (path,) = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, grid=9)
     assert path.name == f"catch-9-worlds-seed{EVALUATION_SEED}.mp4" and frames_of(path) == 73
 
 
 def test_file_shows_what_the_window_shows(no_display: None, tmp_path: Path) -> None:
-    (path,) = watch(Fixed(balancing), "cartpole", {}, out=tmp_path)
+    (path,) = watch(FunctionAgent(balancing), "cartpole", {}, out=tmp_path)
     trace = load_trace(path.with_suffix(".safetensors"))
     window = Scripted(*[""] * 12)
     show = play(window)
@@ -389,7 +372,7 @@ def test_file_shows_what_the_window_shows(no_display: None, tmp_path: Path) -> N
 @pytest.mark.parametrize("wrong", [{"grid": 0}, {"episodes": 0}, {"grid": -3}])
 def test_wrong_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
-        watch(Fixed(nothing), "catch", {}, out=tmp_path, **wrong)
+        watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, **wrong)
 
 
 def test_watching_does_not_speak_on_stdout(tmp_path: Path) -> None:

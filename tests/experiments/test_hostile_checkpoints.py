@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from support.checkpoints import sign
 
 from rl_lab.adapters import make as batch
 from rl_lab.cli import main
@@ -200,17 +200,6 @@ def test_the_payloads_would_work(tmp_path: Path) -> None:
     path = tmp_path / "source"
     exec(python_source(str(path)))
     assert path.is_dir()
-
-
-def sign(folder: Path) -> None:
-    """Make a checkpoint's manifest agree with what is in it now, as an attacker would."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["members"] = {
-        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
-        for file in sorted(folder.iterdir())
-        if file.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_bytes(json.dumps(manifest).encode())
 
 
 def test_what_is_signed_is_believed(theirs: Path) -> None:
@@ -630,6 +619,7 @@ class Unpickler(pickle.Unpickler):
 pickle.Unpickler = Unpickler
 watched(pickle, "load"), watched(pickle, "loads")
 import torch
+from support.checkpoints import sign
 watched(torch, "load")
 for name in ("eval", "exec"):
     original = getattr(builtins, name)

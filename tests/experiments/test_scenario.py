@@ -28,7 +28,7 @@ FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(Healt
 EXPECTED = [(name, agent) for name in scenario_yaml.names() for agent in compose(name).expect]
 
 
-def refusal(target: Any, *overrides: str) -> str:
+def expect_refusal(target: Any, *overrides: str) -> str:
     """Return the message of a scenario that must be refused: one line that says something."""
     with pytest.raises(ScenarioError) as caught:
         compose(str(target), overrides)
@@ -227,7 +227,7 @@ def test_a_hyperparameter_of_a_type_that_hydra_does_not_know_is_one_line(
 
     compose("catch")  # the types of text keys are looked up once
     monkeypatch.setattr(agent_registry, "load", lambda name: types.SimpleNamespace(Config=Config))
-    assert "complex" in refusal(written(tmp_path, "world: catch"))
+    assert "complex" in expect_refusal(written(tmp_path, "world: catch"))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_hyperparameter_of_a_type_that_hydra_does_not_know_is_one_line(
     ],
 )
 def test_the_nearest_name_is_named(target: str, override: str, said: str) -> None:
-    assert said in refusal(target, *filter(None, [override]))
+    assert said in expect_refusal(target, *filter(None, [override]))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_the_nearest_name_is_named(target: str, override: str, said: str) -> Non
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(text: str, said: str, tmp_path: Path) -> None:
-    assert said in refusal(written(tmp_path, text))
+    assert said in expect_refusal(written(tmp_path, text))
 
 
 def test_a_file_that_inherits_its_own_name(tmp_path: Path) -> None:
@@ -310,14 +310,14 @@ def test_a_file_that_inherits_its_own_name(tmp_path: Path) -> None:
 
 def test_files_that_inherit_each_other(tmp_path: Path) -> None:
     written(tmp_path, "defaults: [mine]\n", "yours.yaml")
-    refusal(written(tmp_path, "defaults: [yours]\nworld: catch\n"))
+    expect_refusal(written(tmp_path, "defaults: [yours]\nworld: catch\n"))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x80abc", b"\x00", b"world: catch\nname: \x07"])
 def test_a_file_that_is_no_text(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
-    assert "mine.yaml" in refusal(path)
+    assert "mine.yaml" in expect_refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_file_that_is_no_text(content: bytes, tmp_path: Path) -> None:
     + ["seed=" + "9" * 5000, "agent.net_arch=" + "[" * 300],
 )
 def test_a_wrong_value_is_one_line(override: str) -> None:
-    refusal("cartpole", override)
+    expect_refusal("cartpole", override)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_a_wrong_value_is_one_line(override: str) -> None:
     "agent._target_=os.system world._target_=os.system world.params._target_=os.system".split(),
 )
 def test_hydras_own_grammar_and_targets_are_refused(override: str) -> None:
-    refusal("cartpole", override)
+    expect_refusal("cartpole", override)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_hydras_own_grammar_and_targets_are_refused(override: str) -> None:
 )
 def test_an_override_reads_nothing_from_outside(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "swordfish")
-    assert "swordfish" not in refusal("cartpole", override)
+    assert "swordfish" not in expect_refusal("cartpole", override)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_config_is_data(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SECRET", "swordfish")
     plant_a_module(tmp_path, monkeypatch)
     whole = text if text.startswith("world:") else f"{text}\nworld: catch\n"
-    assert "swordfish" not in refusal(written(tmp_path, whole))
+    assert "swordfish" not in expect_refusal(written(tmp_path, whole))
     assert not (tmp_path / "imported").exists()
 
 
@@ -396,7 +396,7 @@ def test_a_files_header_cannot_move_it_elsewhere(header: str, tmp_path: Path) ->
 def test_an_inherited_file_is_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "swordfish")
     written(tmp_path, "world: catch\nname: ${oc.env:SECRET}\n", "base.yaml")
-    assert "swordfish" not in refusal(written(tmp_path, "defaults: [base, _self_]\n"))
+    assert "swordfish" not in expect_refusal(written(tmp_path, "defaults: [base, _self_]\n"))
 
 
 def plant_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +432,7 @@ def test_planted_modules_would_be_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     "override", ["seed=1,2", "agent=ppo,dqn", "seed=range(1,5)", "seed=choice(1,2)", "seed=glob(*)"]
 )
 def test_several_values_need_to_be_asked_for(override: str) -> None:
-    assert "add -m" in refusal("cartpole", override)
+    assert "add -m" in expect_refusal("cartpole", override)
 
 
 def test_a_sweep_is_the_product() -> None:
@@ -464,7 +464,7 @@ KEYS = st.sampled_from(
 )
 
 
-def survives(target: str, overrides: list[str]) -> None:
+def check_scenario_or_one_line(target: str, overrides: list[str]) -> None:
     try:
         assert isinstance(compose(target, overrides), Scenario)
     except ScenarioError as error:
@@ -479,7 +479,7 @@ def survives(target: str, overrides: list[str]) -> None:
 @example("+hydra.x='\x85'")
 @example("world='gym:\u2028'")
 def test_any_text_as_an_override(text: str) -> None:
-    survives("catch", [text])
+    check_scenario_or_one_line("catch", [text])
 
 
 @FUZZ
@@ -489,7 +489,7 @@ def test_any_text_as_an_override(text: str) -> None:
 @example("name", "'a\x0bb'")
 @example("run_dir", "'\x00'")
 def test_any_value_of_a_known_key(key: str, text: str) -> None:
-    survives("catch", [f"{key}={text}"])
+    check_scenario_or_one_line("catch", [f"{key}={text}"])
 
 
 DATA = st.recursive(
@@ -514,7 +514,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_text_as_a_file(text: str, scratch: Path) -> None:
     path = scratch / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    survives(str(path), [])
+    check_scenario_or_one_line(str(path), [])
 
 
 @FUZZ
@@ -527,18 +527,18 @@ def test_any_text_as_a_file(text: str, scratch: Path) -> None:
 def test_any_data_as_a_file(recipe: dict[str, Any], scratch: Path) -> None:
     path = scratch / "any.yaml"
     path.write_text(yaml.safe_dump({"world": "catch", **recipe}), encoding="utf-8")
-    survives(str(path), [])
+    check_scenario_or_one_line(str(path), [])
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "folder.yaml"
     path.mkdir()
-    refusal(path)
+    expect_refusal(path)
     loop = tmp_path / "loop.yaml"
     os.symlink(loop, loop)
-    refusal(loop)
-    refusal("x" * 5000 + ".yaml")
-    refusal("a\0b.yaml")
+    expect_refusal(loop)
+    expect_refusal("x" * 5000 + ".yaml")
+    expect_refusal("a\0b.yaml")
 
 
 def test_an_empty_run_dir_is_not_the_present_folder() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
+from support.nim import nim_legal, nim_observe, nim_reset, nim_step
 
 from rl_lab.adapters import make as batch
 from rl_lab.core import agent_registry
@@ -41,7 +42,7 @@ def ask(name: str, played: Batch, which: Any = None, **settings: Any) -> Array:
 
 def begin(world: World, n: int = 1, **how: Any) -> Batch:
     # The engine need not be compiled for what only this file plays.
-    played = Batch(world, n, autoreset=AutoresetMode.DISABLED, plain=world.name == "test_search", **how)
+    played = Batch(world, n, autoreset=AutoresetMode.DISABLED, plain=world.name in ("nim", "test_search"), **how)
     played.reset()
     return played
 
@@ -74,51 +75,31 @@ def match(world: World, players: list[Any], games: int, seed: int = 0) -> Array:
     return played.episode_returns[:, 0].copy()
 
 
-# Nim: take 1 to 3 from a heap; who takes the last one wins. Lost are the multiples of 4.
+# Nim with 1 to 40 in the heap, of which the multiples of 4 are lost for the player to move.
 
 
-class Nim(WorldState):
+class LongNim(WorldState):
     heap: i4 = bounded(0, low=0, high=40)
-    mover: i4 = bounded(0, low=0, high=1)
+    to_move: i4 = bounded(0, low=0, high=1)
 
 
-class NimParams(Record):
+class LongNimParams(Record):
     heap: i4 = bounded(7, low=1, high=40)
 
 
 @kernel
-def nim_reset(s: Nim, p: NimParams) -> None:
+def first_begins(s: LongNim, p: LongNimParams) -> None:
     bits(s)  # to no consequence
     s.heap = p.heap
 
 
-@kernel
-def nim_step(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
-    s.heap -= i4(action + 1)
-    if s.heap == 0:
-        rewards[s.mover] = 1.0
-        rewards[1 - s.mover] = -1.0
-    s.mover = 1 - s.mover
-    return s.heap == 0
-
-
-@kernel
-def nim_observe(s: Nim, agent: int, p: NimParams, out: Array) -> None:
-    out[0] = s.heap
-
-
-@kernel
-def nim_legal(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
-    for k in range(3):
-        mask[k] = 1 if k + 1 <= s.heap else 0
-
-
-# Maze: made to be awkward. Rewards come on the way, who moves is anybody's, some places offer nothing, paths meet.
+# A maze with what searches get wrong: rewards on the way, no strict alternation, places without a legal action, and
+# places that several paths reach.
 
 
 class Maze(WorldState):
     place: i8 = bounded(0, low=0, high=96)
-    mover: i4 = bounded(0, low=0, high=1)
+    to_move: i4 = bounded(0, low=0, high=1)
 
 
 class MazeParams(Record):
@@ -128,7 +109,7 @@ class MazeParams(Record):
 @kernel
 def maze_reset(s: Maze, p: MazeParams) -> None:
     s.place = p.start
-    s.mover = i4(p.start & 1)
+    s.to_move = i4(p.start & 1)
 
 
 @kernel
@@ -136,7 +117,7 @@ def maze_step(s: Maze, action: int, p: MazeParams, rewards: Array) -> bool:
     s.place = (s.place * 5 + action * 31 + 7) % 97
     rewards[0] = 0.5 * (s.place * 7 % 5 - 2)
     rewards[1] = -rewards[0]
-    s.mover = i4(s.place // 3 & 1)
+    s.to_move = i4(s.place // 3 & 1)
     return s.place % 11 == 0
 
 
@@ -147,10 +128,10 @@ def maze_legal(s: Maze, agent: int, p: MazeParams, mask: Array) -> None:
 
 
 SHARED = dict(
-    observe=nim_observe, observation=Box(0, 99, (2,)), agents=("first", "second"), current_player_field="mover"
+    observe=nim_observe, observation=Box(0, 99, (2,)), agents=("first", "second"), current_player_field="to_move"
 )
 NIM: dict[str, Any] = dict(
-    State=Nim, Params=NimParams, reset=nim_reset, step=nim_step, action_mask=nim_legal, zero_sum=True
+    State=LongNim, Params=LongNimParams, reset=first_begins, step=nim_step, action_mask=nim_legal, zero_sum=True
 )
 NIM |= SHARED | {"action": Discrete(3), "horizon": 50}
 MAZE = NIM | dict(State=Maze, Params=MazeParams, reset=maze_reset, step=maze_step, action_mask=maze_legal, horizon=6)
@@ -177,7 +158,7 @@ def maze() -> World:
 @pytest.mark.parametrize("name", SEARCHES)
 def test_nim_is_played_as_theory_says(name: str) -> None:
     heaps = np.arange(1, 41 if name == "minimax" else 13)
-    params = NimParams.zeros(len(heaps))
+    params = LongNimParams.zeros(len(heaps))
     params["heap"] = heaps
     answers = ask(name, begin(nim(), len(heaps), params=params))
     won = heaps % 4 != 0
@@ -203,7 +184,7 @@ def test_minimax_equals_brute_force_and_takes_any_of_the_best() -> None:
             found[action] = float(rewards[0]) * (1 - ply * DEPTH_DISCOUNT)
             if not over and s["t"] < world.horizon:
                 found[action] += value(s, left - 1, ply + 1)[0]
-        best = (min if state["mover"] else max)(found.values(), default=0.0)
+        best = (min if state["to_move"] else max)(found.values(), default=0.0)
         return best, [action for action, each in found.items() if each == best]
 
     for depth in depths:
@@ -214,14 +195,14 @@ def test_minimax_equals_brute_force_and_takes_any_of_the_best() -> None:
             answers.append(agent.answers(starts))
         for k in starts[moving]:
             best, actions = value(played.states[k : k + 1].copy()[0:1].reshape(()), depth)
-            sign = -1 if played.states["mover"][k] else 1
+            sign = -1 if played.states["to_move"][k] else 1
             assert {sign * answer["value"][k] for answer in answers} == {best}, (depth, k)
             assert {int(answer["action"][k]) for answer in answers} == set(actions), (depth, k)
 
 
 def look(state: Any) -> list[int]:
     mask = np.zeros(3, np.uint8)
-    maze().action_mask(PlainRecord(state[()]), int(state["mover"]), None, PlainArray(mask))  # type: ignore[misc]
+    maze().action_mask(PlainRecord(state[()]), int(state["to_move"]), None, PlainArray(mask))  # type: ignore[misc]
     return [int(action) for action in np.flatnonzero(mask)]
 
 
@@ -253,7 +234,7 @@ def test_connect_four_tactics_are_found(name: str, moves: list[int], right: set[
 
 
 def test_the_quicker_win_and_the_slower_loss() -> None:
-    params = NimParams.zeros(2)
+    params = LongNimParams.zeros(2)
     params["heap"] = 2, 8
     answers = ask("minimax", begin(nim(), 2, params=params))
     assert answers["value"].tolist() == [1 - DEPTH_DISCOUNT, -(1 - 4 * DEPTH_DISCOUNT)]
@@ -366,10 +347,10 @@ def test_masks_that_only_counts_make_and_no_masks_at_all() -> None:
 
 
 @kernel
-def counting_step(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
-    rewards[s.mover] = 1.0 * action
-    rewards[1 - s.mover] = -1.0 * action
-    s.mover = 1 - s.mover
+def counting_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
+    rewards[s.to_move] = 1.0 * action
+    rewards[1 - s.to_move] = -1.0 * action
+    s.to_move = 1 - s.to_move
     return False
 
 
@@ -377,15 +358,9 @@ def counting_step(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
 
 
 @kernel
-def dice_step(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
+def dice_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
     s.heap -= i4(min(s.heap, integers(s, 3)))
     return s.heap == 0
-
-
-@kernel
-def dealt_reset(s: Nim, p: NimParams) -> None:
-    s.heap = p.heap
-    s.mover = integers(s, 2)
 
 
 REFUSED = {
@@ -396,7 +371,7 @@ REFUSED = {
     ),
     "not zero-sum": (lambda: replace(nim(), zero_sum=False), "is for zero-sum worlds, and .* does not promise"),
     "dice": (lambda: World(**NIM | {"step": dice_step}), "its step draws random numbers"),
-    "cards": (lambda: World(**NIM | {"reset": dealt_reset}), "what reset draws may be hidden"),
+    "cards": (lambda: World(**NIM | {"reset": nim_reset}), "what reset draws may be hidden"),
     "hidden": (lambda: World(perfect_information=False, **NIM), "it has hidden information"),
     "foreign": (lambda: batch.make("gym:CartPole-v1", 1).world, "plays only the lab's own worlds, not gym:CartPole-v1"),
 }
@@ -411,7 +386,7 @@ def test_worlds_it_cannot_search_are_refused_in_one_line(name: str, world: Any, 
 
 
 def test_what_is_drawn_in_the_open_is_no_obstacle() -> None:
-    assert make("minimax", World(perfect_information=True, **NIM | {"reset": dealt_reset})).envs is None
+    assert make("minimax", World(perfect_information=True, **NIM | {"reset": nim_reset})).envs is None
 
 
 WRONG = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.checkpoints import sign
 
 from rl_lab.cli import main
 
@@ -65,16 +65,6 @@ def edited(state: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str
     else:
         node[last] = value
     return state
-
-
-def sign(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["members"] = {
-        file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
-        for file in sorted(folder.iterdir())
-        if file.name != "manifest.json"
-    }
-    (folder / "manifest.json").write_bytes(json.dumps(manifest).encode())
 
 
 def resume(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rl_lab.core.time_limit import TimeIsUp
 from rl_lab.core.world import WorldError
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.world_registry import load
@@ -45,7 +46,7 @@ def raises(s: Any, p: Any, canvas: Any) -> None:
 ENDLESS = (loops, draws_without_end, calls_what_loops, catches_once)
 
 
-def drawn(function: Callable[..., None], how: str) -> str:
+def expect_draw_error(function: Callable[..., None], how: str) -> str:
     """Draw a world with a function, as a picture or as shapes, and return the error's message."""
     world = dataclasses.replace(load("catch"), draw=function)
     batch = Batch(world, 1, plain=True)
@@ -65,19 +66,24 @@ def test_a_draw_that_never_returns_is_ended(
 ) -> None:
     monkeypatch.setattr(drawing, "LONGEST", 0.2)
     began = time.monotonic()
-    message = drawn(function, how)
+    message = expect_draw_error(function, how)
     assert message.startswith(f"{__file__}:") and message.endswith("catch's draw did not return within 0.2 s")
     assert time.monotonic() - began < 5
 
 
 def test_what_comes_after_a_draw_that_was_ended_is_not_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "LONGEST", 0.05)
-    drawn(loops, "shapes")
+    expect_draw_error(loops, "shapes")
     until = time.monotonic() + 1.5
-    while time.monotonic() < until:
-        pass
+    try:
+        while time.monotonic() < until:
+            pass
+    except TimeIsUp:
+        pytest.fail("the time limit of the draw ended what came after it")
 
 
 def test_a_draw_that_raises_is_told_with_its_line() -> None:
     line = raises.__code__.co_firstlineno + 1
-    assert drawn(raises, "shapes").startswith(f"{__file__}:{line} raises: catch's draw raised AttributeError: ")
+    assert expect_draw_error(raises, "shapes").startswith(
+        f"{__file__}:{line} raises: catch's draw raised AttributeError: "
+    )

@@ -1,11 +1,26 @@
-"""What a run leaves behind."""
+"""Runs: what they leave behind, and whether they evaluate and resume."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pytest
+
+from rl_lab.cli import main
 from rl_lab.core import checkpoint
+
+
+def check_evaluates_and_resumes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Evaluate a finished run again, with the same result, and resume it from the checkpoint before its last."""
+    trained = json.loads(next((run / "evaluations").glob("*/summary.json")).read_text())
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["mean_return"] == trained["mean_return"]
+    shutil.rmtree(sorted((run / "checkpoints").iterdir())[-1])
+    assert main(["resume", str(run)]) == 0
 
 
 def outcome(run: Path) -> tuple[object, ...]:

@@ -72,7 +72,7 @@ def sleeping() -> set[str]:
     return found
 
 
-def wait_until_none_sleeps() -> None:
+def check_none_sleeps() -> None:
     """Fail unless all of them end within five seconds."""
     deadline = time.monotonic() + 5
     while left := sleeping():
@@ -114,7 +114,7 @@ def test_what_entrants_start_outside_of_their_group_ends_with_the_tournament(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert begin(tmp_path, monkeypatch, entrants=[f"a=helpers.py:{kind}"], options=["--pairs", "1"]) == 0
-    wait_until_none_sleeps()
+    check_none_sleeps()
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes cannot be seen here")
@@ -130,7 +130,7 @@ def test_orphans_count_among_what_an_entrant_may_start(tmp_path: Path, monkeypat
 def test_what_an_import_starts_ends_with_it(tmp_path: Path) -> None:
     (tmp_path / "imported.py").write_text(AT_IMPORT.replace("SECONDS", SECONDS))
     load_apart([f"{tmp_path}/imported.py:bot"])
-    wait_until_none_sleeps()
+    check_none_sleeps()
 
 
 WRITES = """

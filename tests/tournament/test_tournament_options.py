@@ -64,7 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refused(words: list[str], said: str, capsys: Shown) -> None:
+def expect_refusal(words: list[str], said: str, capsys: Shown) -> None:
     try:
         status = main(["tournament", *words])
     except SystemExit as stop:  # argparse's
@@ -75,20 +75,20 @@ def refused(words: list[str], said: str, capsys: Shown) -> None:
 
 @pytest.mark.parametrize("words", WRONG)
 def test_options_are_refused_before_the_first_match(words: str, capsys: Shown) -> None:
-    refused(["tic_tac_toe", "random", "scripted", *words.split()], WRONG[words], capsys)
+    expect_refusal(["tic_tac_toe", "random", "scripted", *words.split()], WRONG[words], capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("words", COMPARE)
 def test_options_of_a_comparison_are_refused_before_the_first_match(words: str, capsys: Shown) -> None:
-    refused(["compare", "tic_tac_toe", "random", "scripted", *words.split()], COMPARE[words], capsys)
+    expect_refusal(["compare", "tic_tac_toe", "random", "scripted", *words.split()], COMPARE[words], capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
 def test_every_verb_checks_the_anchor(capsys: Shown) -> None:
     run_tournament(create(["random", "scripted"], "tic_tac_toe", {}, path=Path("t"), pairs=1))
     for verb in ("rate", "resume", "report"):
-        refused([verb, "t", "--anchor", "scriptd"], "did you mean 'scripted'?", capsys)
+        expect_refusal([verb, "t", "--anchor", "scriptd"], "did you mean 'scripted'?", capsys)
     assert sorted(path.name for path in Path("t").iterdir()) == ["matches.jsonl", "tournament.json"]
 
 
@@ -113,7 +113,7 @@ def test_a_start_that_is_refused_late_leaves_nothing(monkeypatch: pytest.MonkeyP
     import rl_lab.tournament.runner as module
 
     monkeypatch.setattr(module, "changed_entrants", lambda tournament: ["scripted"])
-    refused(["tic_tac_toe", "random", "scripted"], "scripted has changed since this tournament began", capsys)
+    expect_refusal(["tic_tac_toe", "random", "scripted"], "scripted has changed since this tournament began", capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
