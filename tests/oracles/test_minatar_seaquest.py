@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rl_lab.envs.seaquest import (
+from rl_lab.envs._seaquest import (
     AIM,
     AIR,
     CREW,
@@ -24,7 +24,7 @@ from rl_lab.envs.seaquest import (
     X,
     Y,
 )
-from rl_lab.envs.seaquest import State as SeaquestState
+from rl_lab.envs._seaquest import State as SeaquestState
 from support.minatar_games import Call, Fields, Game, chosen, on_side, played_beside
 
 NAMES = {
