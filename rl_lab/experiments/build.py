@@ -29,7 +29,7 @@ from rl_lab.multiagent.multi_policy import MultiPolicyLearner
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
-_APART = 2**20  # between the numbers of the first worlds of a league's learners
+_SEEDS_PER_LEARNER = 2**20  # in a league: the first worlds of consecutive learners are numbered this far apart
 
 
 class TrainingEnvs(Protocol):
@@ -47,8 +47,8 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
     """Return the scenario's learner over its worlds, at its start. Raises UsageError where they do not go together."""
     factory = agent_registry.load(scenario.agent)
     if not hasattr(factory, "learner"):
-        evaluate_scenario = f"rl-lab evaluate {scenario.agent} world={scenario.world}"
-        raise UsageError(f"agent {scenario.agent} does not learn; measure it with: {evaluate_scenario}")
+        command = f"rl-lab evaluate {scenario.agent} world={scenario.world}"
+        raise UsageError(f"agent {scenario.agent} does not learn; measure it with: {command}")
     import torch
 
     # The only place where torch's threads are set. The engine sets its own for each batch.
@@ -56,20 +56,20 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
     try:
         device = device_of(scenario.device)
 
-        def make(view: BatchedEnv, budget: int, seed: int) -> Learner:
-            learner: Learner = factory.learner(scenario.config, view, budget=budget, seed=seed, device=device)
+        def learner_over(envs: BatchedEnv, budget: int, seed: int) -> Learner:
+            learner: Learner = factory.learner(scenario.config, envs, budget=budget, seed=seed, device=device)
             return learner
 
         if scenario.league is not None:
-            return _make_league(scenario, make, device)
+            return _make_league(scenario, learner_over, device)
         envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
         if scenario.opponent is not None:
             opponents = _opponents(scenario.opponent, envs.world)
             envs = OpponentsWrapper(envs, opponents, role=scenario.role, seed=scenario.seed)
         if scenario.policies:
             policies = seats_of(envs.world, scenario.policies)
-            return MultiPolicyLearner(envs, policies, make, budget=scenario.budget, seed=scenario.seed), envs
-        return make(envs, scenario.budget, scenario.seed), envs
+            return MultiPolicyLearner(envs, policies, learner_over, budget=scenario.budget, seed=scenario.seed), envs
+        return learner_over(envs, scenario.budget, scenario.seed), envs
     except MemoryError as error:
         raise UsageError(f"worlds, n_steps or buffer_size are too large for this machine: {error}") from error
     except RuntimeError as error:  # torch's, for tensors that cannot be
@@ -88,36 +88,44 @@ def _place(error: BaseException) -> str:
 
 
 def _make_league(
-    scenario: Scenario, make: Callable[[BatchedEnv, int, int], Learner], device: str
+    scenario: Scenario, learner_over: Callable[[BatchedEnv, int, int], Learner], device: str
 ) -> tuple[Learner, TrainingEnvs]:
+    """Return the league of a scenario and its learners' environments; `learner_over(envs, budget, seed)` makes one."""
     config = scenario.league
     assert config is not None
-    whole = batch.make(scenario.world, 1, scenario.params)
-    if not isinstance(whole.world.action, Discrete) or scenario.worlds > _APART:
-        raise ValueError(f"league: needs discrete actions, and at most {_APART:,} worlds")
-    validate_multiagent, names = OpponentsWrapper(whole, []).world, list(config.learners())
-    views: dict[str, OpponentsWrapper] = {}
+    one_env = batch.make(scenario.world, 1, scenario.params)
+    if not isinstance(one_env.world.action, Discrete) or scenario.worlds > _SEEDS_PER_LEARNER:
+        raise ValueError(f"league: needs discrete actions, and at most {_SEEDS_PER_LEARNER:,} worlds")
+    learner_spec, names = OpponentsWrapper(one_env, []).world, list(config.learners())
+    envs_of: dict[str, OpponentsWrapper] = {}  # by the learner's name
 
     def make_envs(index: int, opponents: LeagueOpponents) -> OpponentsWrapper:
-        # Some of them move at a time, and threads would be in each other's way.
+        # A step moves few of these worlds, so that starting threads would cost more than they save.
         envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed, threads=1)
-        view = views[names[index]] = OpponentsWrapper(
+        wrapped = envs_of[names[index]] = OpponentsWrapper(
             envs, opponents, seed=scenario.seed, random_opening_moves=config.random_opening_moves
         )
-        view.seed(scenario.seed, index * _APART)  # no two learners' worlds draw alike
-        return view
+        wrapped.seed(scenario.seed, index * _SEEDS_PER_LEARNER)  # no two learners' worlds draw the same numbers
+        return wrapped
 
-    def load(saved: StateDict) -> Agent:
-        agent: Agent = agent_registry.load(scenario.agent).load(
-            scenario.config, validate_multiagent, saved, device=device
-        )
+    def load_snapshot(saved: StateDict) -> Agent:
+        agent: Agent = agent_registry.load(scenario.agent).load(scenario.config, learner_spec, saved, device=device)
         return agent
 
-    def anchors() -> list[Agent]:
-        return [_make_agent(node, whole.world) for node in config.anchors]
+    def make_anchors() -> list[Agent]:
+        return [_make_agent(node, one_env.world) for node in config.anchors]
 
-    named: dict[str, Any] = {"settings": scenario.config, "budget": scenario.budget, "seed": scenario.seed}
-    return League(config, make, load, make_envs, anchors, **named), JointEnvs(views)
+    league = League(
+        config,
+        learner_over,
+        load_snapshot,
+        make_envs,
+        make_anchors,
+        settings=scenario.config,
+        budget=scenario.budget,
+        seed=scenario.seed,
+    )
+    return league, JointEnvs(envs_of)
 
 
 def evaluate_scenario(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
