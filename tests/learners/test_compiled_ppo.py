@@ -242,7 +242,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
     buffer.log_probs += generator.normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
     made.train()
     shared = made._shared
-    slopes = shared.network.grads[0, shared.network.places]
+    grads = shared.network.grads[0, shared.network.param_index]
 
     policy = made.policy.double()
     observations = torch.as_tensor(buffer.observations.reshape(size, *buffer.obs_shape)).double()
@@ -273,7 +273,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
                 flat[k] = kept - 1e-6
                 below = loss()
                 flat[k] = kept
-                assert (above - below) / 2e-6 == pytest.approx(slopes[place], rel=1e-3, abs=1e-5)
+                assert (above - below) / 2e-6 == pytest.approx(grads[place], rel=1e-3, abs=1e-5)
                 place += 1
 
 

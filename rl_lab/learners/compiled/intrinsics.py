@@ -123,9 +123,9 @@ def _block(rows: int, vectors: int, width: int) -> Any:
 
 
 def _gathering(vectors: int, width: int) -> Any:
-    """Return `row(c, init, values, places, b, ldb, k)`: one row, of which only k columns of A are not zero.
+    """Return `row(c, init, values, indices, b, ldb, k)`: one row, of which only k columns of A are not zero.
 
-    C = init + sum of values[i] * B[places[i]]; float32 values and int32 places.
+    C = init + sum of values[i] * B[indices[i]]; float32 values and int32 indices.
     """
     from llvmlite import ir
     from numba import types
@@ -136,9 +136,9 @@ def _gathering(vectors: int, width: int) -> Any:
     kit = _VectorBuilder(width)
 
     @intrinsic
-    def row(context: Any, c: Any, init: Any, values: Any, places: Any, b: Any, ldb: Any, k: Any) -> Any:
+    def row(context: Any, c: Any, init: Any, values: Any, indices: Any, b: Any, ldb: Any, k: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            c, init, values, places, b, ldb, k = arguments
+            c, init, values, indices, b, ldb, k = arguments
             size = word(FLOAT)
             ldb = builder.mul(ldb, size)
             sums = [cgutils.alloca_once(builder, kit.vector) for _ in range(vectors)]
@@ -146,7 +146,7 @@ def _gathering(vectors: int, width: int) -> Any:
                 builder.store(kit.load(builder, init, v), total)
             with cgutils.for_range(builder, k) as loop:
                 along = builder.mul(loop.index, size)
-                at = builder.inttoptr(builder.add(places, along), place.as_pointer())
+                at = builder.inttoptr(builder.add(indices, along), place.as_pointer())
                 right = builder.add(b, builder.mul(builder.sext(builder.load(at), word), ldb))
                 same = kit.spread(builder, builder.add(values, along))
                 for v, total in enumerate(sums):

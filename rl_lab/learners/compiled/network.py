@@ -1,4 +1,4 @@
-"""Networks as compiled code reads them: a table of layers, and the place of each parameter in one array."""
+"""Networks as compiled code reads them: a table of layers, and one array that has all parameters."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ LINEAR, TANH, RELU = 0, 1, 2
 # is not 0 once the user has interrupted the work.
 (
     AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE, AT_LAYERS, AT_COUNT, AT_BUFFERS, AT_WEIGHTS, AT_TRANSPOSED, AT_WORK, AT_GRAD,
-    AT_GRADS, AT_ZEROS, AT_STARTS, AT_PLACES, AT_VALUES, AT_CONV_INDEX, AT_STOP,
+    AT_GRADS, AT_ZEROS, AT_STARTS, AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_CONV_INDEX, AT_STOP,
 ) = range(17)  # fmt: skip
 ADDRESSES = AT_STOP + 1
-# Of an input of a convolution: bytes to the first position that sees it, in a row of outputs, and to the weights it is
-# seen with; in how many rows of positions it is seen, and by how many in each.
+# Columns of `conv_index`, which says for an input of a convolution where it is used. Output positions whose windows
+# contain it: the offset of the first one in a row of outputs, in bytes; the offset of its weight there, in bytes; the
+# number of rows of such positions, and how many there are in each row.
 OUT_OFFSET, WEIGHT_OFFSET, ROWS, COLS = range(4)
 # Counters of a team of threads: bytes from its address, a cache line apart.
 ARRIVED, ROUND, ABORTED = 0, 64, 128
@@ -78,9 +79,9 @@ class NetworkSpec:
         transposed = self.transposed_size if back else -1
         self.transposed_size += padded(k) * padded(n) if back else 0
         column = np.arange(k) if order is None else order
-        lines = np.arange(n)[:, None]
-        places = lines * padded(k) + column if row_major_out else column * padded(n) + lines
-        self.parameters += [weight + places, bias + np.arange(n)]
+        row = np.arange(n)[:, None]
+        index = row * padded(k) + column if row_major_out else column * padded(n) + row
+        self.parameters += [weight + index, bias + np.arange(n)]
         return self._add([DENSE, source, 0, k, n, weight, bias, transposed, row_major_out, activation, 0, 0], padded(n))
 
     def convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
@@ -100,15 +101,15 @@ class NetworkSpec:
         return self._add(layer, FILTERS * positions), position * FILTERS + f
 
     def vector(self, n: int) -> int:
-        """Add a parameter of its own, [n]; return where it lies."""
-        place = self._take(padded(n))
-        self.parameters.append(place + np.arange(n))
-        return place
+        """Add a parameter of its own, [n]; return its offset in the array of parameters."""
+        offset = self._take(padded(n))
+        self.parameters.append(offset + np.arange(n))
+        return offset
 
-    def _take(self, as_f32: int) -> int:
-        place = self.size
-        self.size += as_f32
-        return place
+    def _take(self, floats: int) -> int:
+        offset = self.size
+        self.size += floats
+        return offset
 
     def _outputs(self, buffer: int) -> int:
         return next(layer[OUTPUTS] for layer in self.layers if layer[TARGET] == buffer)
@@ -126,56 +127,64 @@ class NetworkSpec:
 
 
 def _conv_index(rows: int, side: int, depth: int) -> Array:
-    """Return SEER, LENS, LINES and WIDTH of each input of boards [rows, side, depth], int64 [inputs, 4]."""
+    """Return the table `conv_index`, int64 [inputs, 4], of the inputs of boards [rows, side, depth]."""
     row, column, channel = np.indices((rows, side, depth)).reshape(3, -1)
     top, bottom = np.maximum(0, row - rows + 3), np.minimum(3, row + 1)
     left, right = np.maximum(0, column - side + 3), np.minimum(3, column + 1)
-    seer = (row - top) * (side - 2) + column - right + 1
-    lens = (channel * 3 + top) * 3 + 3 - right
-    return np.stack([4 * FILTERS * seer, 4 * FILTERS * lens, bottom - top, right - left], axis=1).astype(np.int64)
+    position = (row - top) * (side - 2) + column - right + 1
+    weight = (channel * 3 + top) * 3 + 3 - right
+    return np.stack([4 * FILTERS * position, 4 * FILTERS * weight, bottom - top, right - left], axis=1).astype(np.int64)
 
 
 class Network:
-    """A plan with memory: parameters and, for each thread, their copies the other way round and room for one tile.
+    """The memory of a network: parameters, gradients and, for each thread, transposed weights and space for one tile.
 
-    `tables` int64 [threads, ADDRESSES] says where all of it is, but for the functions. The gradient has `shards` parts,
-    whose sum it is.
+    `tables`, int64 [threads, ADDRESSES], has the addresses of all of it; those of the functions are filled in later.
+    `grads`, float32 [shards, size]: the gradient is the sum of the shards.
+    Of the framework's tensors, in its order: `param_index` is the index in `weights` of each element, int64; tensor i
+    is param_index[param_bounds[i]:param_bounds[i + 1]], and has param_rows[i] rows.
     """
 
-    def __init__(self, plan: NetworkSpec, threads: int = 1, shards: int = 1) -> None:
-        self.plan = plan
-        self.layers = np.array(plan.layers, np.int64)
+    def __init__(self, spec: NetworkSpec, threads: int = 1, shards: int = 1) -> None:
+        self.spec = spec
+        self.layers = np.array(spec.layers, np.int64)
         for index, layer in enumerate(self.layers):  # backwards, the last reader of a buffer is the first to write
             layer[ADDS] = layer[SOURCE] in self.layers[index + 1 :, SOURCE]
-        offsets = np.concatenate([[0], np.cumsum([TILE * w for w in plan.widths])])
-        self.buffers = np.stack([offsets[:-1], np.array(plan.widths)], axis=1).astype(np.int64)
-        self.weights, self.grads = aligned(plan.size), aligned(plan.size, shards)
-        self._turned, self._zeros = aligned(plan.transposed_size, threads), aligned(max(plan.widths))
-        self._work, self._slope = (aligned(int(offsets[-1]), threads) for _ in range(2))
-        cells = TILE * plan.inputs + 1
+        offsets = np.concatenate([[0], np.cumsum([TILE * w for w in spec.widths])])
+        self.buffers = np.stack([offsets[:-1], np.array(spec.widths)], axis=1).astype(np.int64)
+        self.weights, self.grads = aligned(spec.size), aligned(spec.size, shards)
+        self._transposed, self._zeros = aligned(spec.transposed_size, threads), aligned(max(spec.widths))
+        self._work, self._work_grads = (aligned(int(offsets[-1]), threads) for _ in range(2))
+        cells = TILE * spec.inputs + 1
         self._starts = np.zeros((threads, TILE, 2), np.int64)
-        self._places, self._values = np.zeros((threads, cells), np.int32), aligned(cells, threads)
-        shared = (self.layers, self.buffers, self.weights, self.grads, self._zeros, plan.conv_index)
-        # To turn all parameters is quicker than to fetch from another core what it has turned.
-        own = (self._turned, self._work, self._slope, self._starts, self._places, self._values)
+        self._nonzero_indices, self._nonzero_values = np.zeros((threads, cells), np.int32), aligned(cells, threads)
+        shared = (self.layers, self.buffers, self.weights, self.grads, self._zeros, spec.conv_index)
+        # Each thread transposes all weights: that is faster than to fetch from another core what it has transposed.
+        own = (
+            self._transposed,
+            self._work,
+            self._work_grads,
+            self._starts,
+            self._nonzero_indices,
+            self._nonzero_values,
+        )
         self.tables = np.zeros((threads, ADDRESSES), np.int64)
         for rank, table in enumerate(self.tables):
             table[AT_COUNT], table[AT_STOP] = len(self.layers), flag_address()
             table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_GRADS, AT_ZEROS, AT_CONV_INDEX]] = [
                 a.ctypes.data for a in shared
             ]
-            mine = [AT_TRANSPOSED, AT_WORK, AT_GRAD, AT_STARTS, AT_PLACES, AT_VALUES]
-            table[mine] = [a[rank].ctypes.data for a in own]
-        # Of the framework's parameters, one after the other.
-        self.places = np.concatenate([p.ravel() for p in plan.parameters]).astype(np.int64)
-        self.bounds = np.cumsum([0, *(p.size for p in plan.parameters)]).astype(np.int64)
-        self.lines = np.array([len(p) if p.ndim == 2 else 1 for p in plan.parameters])
+            own_addresses = [AT_TRANSPOSED, AT_WORK, AT_GRAD, AT_STARTS, AT_NONZERO_INDICES, AT_NONZERO_VALUES]
+            table[own_addresses] = [a[rank].ctypes.data for a in own]
+        self.param_index = np.concatenate([p.ravel() for p in spec.parameters]).astype(np.int64)
+        self.param_bounds = np.cumsum([0, *(p.size for p in spec.parameters)]).astype(np.int64)
+        self.param_rows = np.array([len(p) if p.ndim == 2 else 1 for p in spec.parameters])
 
 
-def aligned(as_f32: int, rows: int | None = None) -> Array:
+def aligned(floats: int, rows: int | None = None) -> Array:
     """Return float32 zeros [floats] or [rows, floats], each row at the beginning of a cache line."""
-    long = padded(as_f32)
-    raw = np.zeros(long * (rows or 1) + 16, np.float32)
-    skip = (-raw.ctypes.data % 64) // 4
-    made = raw[skip : skip + long * (rows or 1)]
-    return made[:as_f32] if rows is None else made.reshape(rows, long)[:, :as_f32]
+    row_size = padded(floats)
+    unaligned = np.zeros(row_size * (rows or 1) + 16, np.float32)
+    skip = (-unaligned.ctypes.data % 64) // 4
+    array = unaligned[skip : skip + row_size * (rows or 1)]
+    return array[:floats] if rows is None else array.reshape(rows, row_size)[:, :floats]

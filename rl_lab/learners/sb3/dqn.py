@@ -208,7 +208,7 @@ class _CompiledDqnMixin:
         self._q_net.tables(), self._q_net_target.tables()  # compiles the networks' functions at the first call
         flat = observations.reshape(len(observations), -1)
         sparse = flat.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(flat) < DENSE_FROM * flat.size)
-        return self._q_networks[sparse or self._q_net.network.plan.convolves]
+        return self._q_networks[sparse or self._q_net.network.spec.convolves]
 
     def _env_arrays(self, batch: Batch) -> EnvArrays:
         model: Any = self

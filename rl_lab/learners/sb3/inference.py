@@ -41,6 +41,6 @@ class CompiledPolicy:
         continuous = np.zeros((0, 0) if is_discrete else (rows, count), np.float32)
         masks = np.zeros((rows, 0), np.uint8) if action_mask is None else np.ascontiguousarray(action_mask, np.uint8)
         few_nonzero = obs.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(obs) < DENSE_FROM * obs.size)
-        sparse, tables = network.plan.convolves or few_nonzero, self._shared.tables()
+        sparse, tables = network.spec.convolves or few_nonzero, self._shared.tables()
         self._kernels.greedy_actions(obs, masks, discrete, continuous, count, tables, self._output, sparse)
         return discrete if is_discrete else np.clip(continuous, self._space.low, self._space.high)

@@ -58,7 +58,7 @@ class ParameterMirror:
 
     def _copy(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:
         addresses, network = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self.network
-        build.tensors().copy_params(addresses, network.bounds, network.lines, network.places, flat, out)
+        build.tensors().copy_params(addresses, network.param_bounds, network.param_rows, network.param_index, flat, out)
 
     def _states(self) -> list[dict[str, Any]]:
         """Return the state of Adam for each tensor, which is created if Adam has made no step yet."""
@@ -106,8 +106,8 @@ class ParameterMirror:
     def first_nonfinite_gradient(self) -> str:
         """Return the name of the first tensor whose gradient is not finite, or "the loss" where there is none."""
         network = self.network
-        for name, low, high in zip(self.names, network.bounds, network.bounds[1:], strict=False):
-            if not np.isfinite(network.grads[0, network.places[low:high]]).all():
+        for name, low, high in zip(self.names, network.param_bounds, network.param_bounds[1:], strict=False):
+            if not np.isfinite(network.grads[0, network.param_index[low:high]]).all():
                 return name
         return "the loss"
 
@@ -135,10 +135,10 @@ def adam_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torch.Tensor], Array]:
-    """Return the network of an actor-critic policy, its tensors by name, and the places of its outputs, int64 [3].
+    """Return the network of an actor-critic policy, its tensors by name, and where its outputs are, int64 [3].
 
-    The places are the buffers of logits and of values, and the offset of log_std, -1 for none. `threads` is the number
-    of threads that use the network at a time.
+    The three are the buffer of logits, the buffer of values, and the offset of log_std, -1 for none. `threads` is the
+    number of threads that use the network at a time.
 
     Raises UnsupportedByCompiledError for a policy that compiled code does not support.
     """
@@ -155,35 +155,35 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
     if policy.features_extractor is not policy.vf_features_extractor:
         raise UnsupportedByCompiledError("its policy and its values have different features extractors")
     _check_observations(policy)
-    plan = NetworkSpec(int(np.prod(policy.observation_space.shape)))
+    spec = NetworkSpec(int(np.prod(policy.observation_space.shape)))
     names: list[str] = []
     if hasattr(policy, "log_std"):
-        spread = plan.vector(len(policy.log_std))
+        log_std = spec.vector(len(policy.log_std))
         names.append("log_std")
-    features, order = _features(plan, policy.features_extractor, "features_extractor", names)
+    features, order = _features(spec, policy.features_extractor, "features_extractor", names)
     ends = [
-        _layers(plan, stem, f"mlp_extractor.{key}", features, order, names)
+        _layers(spec, stem, f"mlp_extractor.{key}", features, order, names)
         for key, stem in (
             ("policy_net", policy.mlp_extractor.policy_net),
             ("value_net", policy.mlp_extractor.value_net),
         )
     ]
     heads = [
-        _linear(plan, head, key, end, order if end == features else None, LINEAR, names)
+        _linear(spec, head, key, end, order if end == features else None, LINEAR, names)
         for key, head, end in (("action_net", policy.action_net, ends[0]), ("value_net", policy.value_net, ends[1]))
     ]
-    network, tensors = _build_network(plan, names, policy, threads, SHARDS)
-    return network, tensors, np.array([*heads, spread if hasattr(policy, "log_std") else -1], np.int64)
+    network, tensors = _build_network(spec, names, policy, threads, SHARDS)
+    return network, tensors, np.array([*heads, log_std if hasattr(policy, "log_std") else -1], np.int64)
 
 
 def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
     """Return the network of a QNetwork, its tensors by name, and the buffer of its values. Raises as `actor_critic`."""
     _check_observations(network)
-    plan = NetworkSpec(int(np.prod(network.observation_space.shape)))
+    spec = NetworkSpec(int(np.prod(network.observation_space.shape)))
     names: list[str] = []
-    features, order = _features(plan, network.features_extractor, "features_extractor", names)
-    values = _layers(plan, network.q_net, "q_net", features, order, names)
-    compiled, tensors = _build_network(plan, names, network)
+    features, order = _features(spec, network.features_extractor, "features_extractor", names)
+    values = _layers(spec, network.q_net, "q_net", features, order, names)
+    compiled, tensors = _build_network(spec, names, network)
     return compiled, tensors, values
 
 
@@ -195,18 +195,18 @@ def _check_observations(policy: Any) -> None:
 
 
 def _build_network(
-    plan: NetworkSpec, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
+    spec: NetworkSpec, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
 ) -> tuple[Network, dict[str, torch.Tensor]]:
     parameters = dict(module.named_parameters())
     if sorted(parameters) != sorted(names):
         raise UnsupportedByCompiledError("its network has other parameters than weights and biases of known layers")
-    for name, places in zip(names, plan.parameters, strict=True):
-        if parameters[name].numel() != places.size:
+    for name, index in zip(names, spec.parameters, strict=True):
+        if parameters[name].numel() != index.size:
             raise UnsupportedByCompiledError(f"its {name} has another size")
-    return Network(plan, threads, shards), {name: parameters[name] for name in names}
+    return Network(spec, threads, shards), {name: parameters[name] for name in names}
 
 
-def _features(plan: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:
+def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:
     if type(extractor) is FlattenExtractor:
         return 0, None
     if type(extractor) is not BoardCnn:
@@ -220,12 +220,12 @@ def _features(plan: NetworkSpec, extractor: Any, name: str, names: list[str]) ->
         raise UnsupportedByCompiledError("its convolution is not MinAtar's")
     names += [f"{name}.convolution.0.weight", f"{name}.convolution.0.bias"]
     first: Any = extractor.dense[0]
-    board, order = plan.convolution(rows, side, depth, RELU)
-    return _linear(plan, first, f"{name}.dense.0", board, order, RELU, names), None
+    board, order = spec.convolution(rows, side, depth, RELU)
+    return _linear(spec, first, f"{name}.dense.0", board, order, RELU, names), None
 
 
 def _layers(
-    plan: NetworkSpec, stem: nn.Sequential, name: str, source: int, order: Array | None, names: list[str]
+    spec: NetworkSpec, stem: nn.Sequential, name: str, source: int, order: Array | None, names: list[str]
 ) -> int:
     modules = list(stem)
     for k, module in enumerate(modules):
@@ -234,7 +234,7 @@ def _layers(
             if following is not None and type(following) not in _ACTIVATIONS:
                 raise UnsupportedByCompiledError(f"its activation is {type(following).__name__}")
             activation = LINEAR if following is None else _ACTIVATIONS[type(following)]
-            source = _linear(plan, module, f"{name}.{k}", source, order, activation, names)
+            source = _linear(spec, module, f"{name}.{k}", source, order, activation, names)
             order = None
         elif type(module) not in _ACTIVATIONS:
             raise UnsupportedByCompiledError(f"its network has a {type(module).__name__}")
@@ -242,11 +242,11 @@ def _layers(
 
 
 def _linear(
-    plan: NetworkSpec, module: nn.Linear, name: str, source: int, order: Array | None, activation: int, names: list[str]
+    spec: NetworkSpec, module: nn.Linear, name: str, source: int, order: Array | None, activation: int, names: list[str]
 ) -> int:
     if module.out_features > WIDEST or module.bias is None:
         raise UnsupportedByCompiledError(
             f"its {name} has {module.out_features} units, or no bias; torch serves large networks better"
         )
     names += [f"{name}.weight", f"{name}.bias"]
-    return plan.dense(source, module.out_features, activation, order)
+    return spec.dense(source, module.out_features, activation, order)

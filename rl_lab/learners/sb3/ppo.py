@@ -225,7 +225,7 @@ class _CompiledPpoMixin:
         return actions[0], values[0], log_probs[0]
 
     def _sparse(self, observations: Array) -> bool:
-        if self._shared.network.plan.convolves:
+        if self._shared.network.spec.convolves:
             return True
         many = observations.shape[1] >= SPARSE_FROM
         return many and bool(np.count_nonzero(observations) < DENSE_FROM * observations.size)

@@ -27,10 +27,10 @@ from rl_lab.learners.compiled.network import (
     AT_GRAD,
     AT_GRADS,
     AT_LAYERS,
-    AT_PLACES,
+    AT_NONZERO_INDICES,
+    AT_NONZERO_VALUES,
     AT_STARTS,
     AT_TRANSPOSED,
-    AT_VALUES,
     AT_WEIGHTS,
     AT_WORK,
     AT_ZEROS,
@@ -124,14 +124,14 @@ def add_multiple(n: Any, c: Any, value: Any, b: Any) -> None:
 
 
 @internal
-def sparse_row_gemv(n: Any, c: Any, init: Any, values: Any, places: Any, b: Any, k: Any) -> None:
+def sparse_row_gemv(n: Any, c: Any, init: Any, values: Any, indices: Any, b: Any, k: Any) -> None:
     """C[n] = init[n] + the sum of k rows of B, rows n apart, each times its value."""
     column = 0
     while column + WIDE <= n:
-        row_wide(c + 4 * column, init + 4 * column, values, places, b + 4 * column, n, k)
+        row_wide(c + 4 * column, init + 4 * column, values, indices, b + 4 * column, n, k)
         column += WIDE
     while column < n:
-        row_pad(c + 4 * column, init + 4 * column, values, places, b + 4 * column, n, k)
+        row_pad(c + 4 * column, init + 4 * column, values, indices, b + 4 * column, n, k)
         column += PAD
 
 
@@ -203,7 +203,7 @@ def transpose_weights(_: Any, __: Any, net: Any) -> Any:
 
 
 @internal
-def convolve(layer: Any, net: Any, y: Any, values: Any, places: Any, count: Any) -> None:
+def convolve(layer: Any, net: Any, y: Any, values: Any, indices: Any, count: Any) -> None:
     """One row: y [positions * 16] = bias + what each input that is not zero adds to the 9 positions that see it."""
     at = as_i64(net, ADDRESSES)
     weights, bias = at[AT_WEIGHTS] + 4 * layer[WEIGHT], at[AT_WEIGHTS] + 4 * layer[BIAS]
@@ -211,7 +211,7 @@ def convolve(layer: Any, net: Any, y: Any, values: Any, places: Any, count: Any)
     for position in range(layer[OUTPUTS] // 16):
         block_1_pad(Matrix(y + 64 * position, 0), Matrix(bias, 0), nothing, nothing, 0)
     for i in range(count):
-        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(places[i]), 4), Matrix(values + 4 * i, 0)
+        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(indices[i]), 4), Matrix(values + 4 * i, 0)
         to, kernel = y + window[OUT_OFFSET], weights + window[WEIGHT_OFFSET]
         for _ in range(window[ROWS]):
             if window[COLS] == 3:
@@ -224,12 +224,12 @@ def convolve(layer: Any, net: Any, y: Any, values: Any, places: Any, count: Any)
 
 
 @internal
-def convolve_back(layer: Any, net: Any, grad: Any, values: Any, places: Any, count: Any) -> None:
+def convolve_back(layer: Any, net: Any, grad: Any, values: Any, indices: Any, count: Any) -> None:
     """Add the gradient by the weights of one row, for each of its inputs that are not zero."""
     at = as_i64(net, ADDRESSES)
     grads = at[AT_GRADS] + 4 * layer[WEIGHT]
     for i in range(count):
-        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(places[i]), 4), Matrix(values + 4 * i, 0)
+        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(indices[i]), 4), Matrix(values + 4 * i, 0)
         by, to = grad + window[OUT_OFFSET], grads + window[WEIGHT_OFFSET]
         for _ in range(window[ROWS]):
             if window[COLS] == 3:
@@ -244,7 +244,7 @@ def convolve_back(layer: Any, net: Any, grad: Any, values: Any, places: Any, cou
 def forward(rows: Any, sparse: Any, net: Any) -> Any:
     """Compute all layers for a tile whose inputs are in buffer 0 or, if `sparse`, lists of numbers that are not zero.
 
-    Row r of the tile has the numbers values[starts[r, 0]:starts[r, 1]] at the same entries of `places`.
+    Row r of the tile has the numbers values[starts[r, 0]:starts[r, 1]] at the same entries of `indices`.
     """
     at = as_i64(net, ADDRESSES)
     layers = as_i64(at[AT_LAYERS], at[AT_COUNT] * COLUMNS).reshape(at[AT_COUNT], COLUMNS)
@@ -258,11 +258,11 @@ def forward(rows: Any, sparse: Any, net: Any) -> Any:
         if sparse and layer[SOURCE] == 0:
             for r in range(rows):
                 low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
-                values, places, to = at[AT_VALUES] + 4 * low, at[AT_PLACES] + 4 * low, y + 4 * r * ld
+                values, indices, to = at[AT_NONZERO_VALUES] + 4 * low, at[AT_NONZERO_INDICES] + 4 * low, y + 4 * r * ld
                 if layer[KIND] == CONVOLUTION:
-                    convolve(layer, net, to, values, as_i32(places, count), count)
+                    convolve(layer, net, to, values, as_i32(indices, count), count)
                 else:
-                    sparse_row_gemv(wide, to, w + 4 * layer[BIAS], values, places, w + 4 * layer[WEIGHT], count)
+                    sparse_row_gemv(wide, to, w + 4 * layer[BIAS], values, indices, w + 4 * layer[WEIGHT], count)
                 activation_forward(layer, to, wide)  # while it is in the nearest cache
         else:
             matrix = t + 4 * layer[TRANSPOSED] if layer[ROW_MAJOR_OUT] else w + 4 * layer[WEIGHT]
@@ -291,13 +291,13 @@ def backward(rows: Any, sparse: Any, net: Any) -> Any:
         if sparse and layer[SOURCE] == 0:
             for r in range(rows):
                 low, count = starts[r, 0], starts[r, 1] - starts[r, 0]
-                values, places = at[AT_VALUES] + 4 * low, as_i32(at[AT_PLACES] + 4 * low, count)
+                values, indices = at[AT_NONZERO_VALUES] + 4 * low, as_i32(at[AT_NONZERO_INDICES] + 4 * low, count)
                 if layer[KIND] == CONVOLUTION:
                     activation_backward(layer, net, d + 4 * r * ld, y + 4 * r * ld, n // 16, 16, 16)
-                    convolve_back(layer, net, d + 4 * r * ld, values, places, count)
+                    convolve_back(layer, net, d + 4 * r * ld, values, indices, count)
                     continue
                 for i in range(count):
-                    add_multiple(wide, target + 4 * wide * np.int64(places[i]), values + 4 * i, d + 4 * r * ld)
+                    add_multiple(wide, target + 4 * wide * np.int64(indices[i]), values + 4 * i, d + 4 * r * ld)
         elif layer[ROW_MAJOR_OUT]:
             grads = Matrix(target, long)
             multiply(n, long, rows, grads, grads, Transpose(d, ld), Matrix(x, ldx))

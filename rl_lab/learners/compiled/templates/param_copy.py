@@ -21,13 +21,14 @@ TALL, WIDE = 16, 8
 
 
 @jit
-def copy_params(addresses: Any, bounds: Any, lines: Any, places: Any, flat: Any, out: Any) -> None:
-    """Copy tensors to flat[places], or back if `out`.
+def copy_params(addresses: Any, bounds: Any, rows: Any, param_index: Any, flat: Any, out: Any) -> None:
+    """Copy tensors to flat[param_index], or back if `out`.
 
-    Tensor i, float32 [lines[i], ...] at an address, is bounds[i]:bounds[i + 1] of the places.
+    Tensor i is float32 [rows[i], ...] at addresses[i]; its elements lie in `flat` at
+    param_index[bounds[i]:bounds[i + 1]].
     """
     for i in range(len(addresses)):
-        low, n = bounds[i], lines[i]
+        low, n = bounds[i], rows[i]
         k = (bounds[i + 1] - low) // n
         tensor = carray(address_to_pointer(addresses[i]), (n * k,), np.float32)
         for top in range(0, n, TALL):
@@ -35,6 +36,6 @@ def copy_params(addresses: Any, bounds: Any, lines: Any, places: Any, flat: Any,
                 for line in range(top, min(top + TALL, n)):
                     for j in range(line * k + left, line * k + min(left + WIDE, k)):
                         if out:
-                            tensor[j] = flat[places[low + j]]
+                            tensor[j] = flat[param_index[low + j]]
                         else:
-                            flat[places[low + j]] = tensor[j]
+                            flat[param_index[low + j]] = tensor[j]

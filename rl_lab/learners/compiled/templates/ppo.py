@@ -23,9 +23,9 @@ from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.network import (
     APPROX_KL,
     AT_GRADS,
-    AT_PLACES,
+    AT_NONZERO_INDICES,
+    AT_NONZERO_VALUES,
     AT_STOP,
-    AT_VALUES,
     CLIPPED,
     ENTROPY_LOSS,
     EPOCHS,
@@ -221,7 +221,8 @@ def update(
     """
     # A copy, because this update replaces addresses in it: those of the listed observations and of a shard's gradient.
     table = policy.tables[rank].copy()
-    table[AT_PLACES], table[AT_VALUES] = samples.nonzero_indices.ctypes.data, samples.nonzero_values.ctypes.data
+    table[AT_NONZERO_INDICES] = samples.nonzero_indices.ctypes.data
+    table[AT_NONZERO_VALUES] = samples.nonzero_values.ctypes.data
     worker, grads, batch_size = Worker(rank, ranks, team), optimizer.grads, settings.batch_size
     totals, losses, minibatches = np.zeros(REPORTED), np.zeros(REPORTED), 0
     for epoch in range(len(samples.indices)):

@@ -21,10 +21,10 @@ from rl_lab.learners.compiled.network import (
     AT_BACKWARD,
     AT_FORWARD,
     AT_GRADS,
-    AT_PLACES,
+    AT_NONZERO_INDICES,
+    AT_NONZERO_VALUES,
     AT_STARTS,
     AT_STOP,
-    AT_VALUES,
     AT_WEIGHTS,
     CLIPPED,
     ENTROPY_LOSS,
@@ -150,7 +150,7 @@ def select_sparse_rows(indices: Any, nonzero_starts: Any, net: Any) -> None:
     for r in range(len(indices)):
         i = indices[r]
         starts[r, 0], starts[r, 1] = nonzero_starts[i], nonzero_starts[i + 1]
-        for address in (at[AT_PLACES], at[AT_VALUES]):
+        for address in (at[AT_NONZERO_INDICES], at[AT_NONZERO_VALUES]):
             fetch(address + 4 * starts[r, 0], 4 * (starts[r, 1] - starts[r, 0]))
 
 

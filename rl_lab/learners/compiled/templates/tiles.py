@@ -19,10 +19,10 @@ from rl_lab.learners.compiled.network import (
     AT_BUFFERS,
     AT_FORWARD,
     AT_GRAD,
-    AT_PLACES,
+    AT_NONZERO_INDICES,
+    AT_NONZERO_VALUES,
     AT_STARTS,
     AT_TRANSPOSE,
-    AT_VALUES,
     AT_WORK,
     TILE,
 )
@@ -121,12 +121,12 @@ def build_sparse_rows(inputs: Any, net: Any) -> None:
     """Write the lists of numbers that are not zero in inputs [R, d] to the network's sparse inputs."""
     at = as_i64(net, ADDRESSES)
     starts = as_i64(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
-    places, values = as_i32(at[AT_PLACES], inputs.size + 1), as_f32(at[AT_VALUES], inputs.size + 1)
+    indices, values = as_i32(at[AT_NONZERO_INDICES], inputs.size + 1), as_f32(at[AT_NONZERO_VALUES], inputs.size + 1)
     n = 0
     for r in range(len(inputs)):
         starts[r, 0] = n
         for k in range(inputs.shape[1]):
-            places[n], values[n] = k, inputs[r, k]
+            indices[n], values[n] = k, inputs[r, k]
             n += inputs[r, k] != 0
         starts[r, 1] = n
 
@@ -136,26 +136,26 @@ def build_sparse_rows_u8(observations: Any, rows: Any, d: Any, net: Any) -> None
     """See `build_sparse_rows`: the observations are uint8 [rows, d] at an address."""
     at = as_i64(net, ADDRESSES)
     starts = as_i64(at[AT_STARTS], 2 * TILE).reshape(TILE, 2)
-    places, values = as_i32(at[AT_PLACES], rows * d + 1), as_f32(at[AT_VALUES], rows * d + 1)
+    indices, values = as_i32(at[AT_NONZERO_INDICES], rows * d + 1), as_f32(at[AT_NONZERO_VALUES], rows * d + 1)
     n = 0
     for r in range(rows):
         starts[r, 0] = n
-        n = list_nonzero_u8(observations + r * d, d, n, places, values)
+        n = list_nonzero_u8(observations + r * d, d, n, indices, values)
         starts[r, 1] = n
 
 
 @internal
-def list_nonzero(row: Any, n: Any, places: Any, values: Any) -> Any:
-    """Append the numbers of row [d] that are not zero to places and values, which have n entries; return the new n."""
+def list_nonzero(row: Any, n: Any, indices: Any, values: Any) -> Any:
+    """Append the numbers of row [d] that are not zero to indices and values, which have n entries; return the new n."""
     for k in range(len(row)):
         if row[k] != 0:
-            places[n], values[n] = k, row[k]
+            indices[n], values[n] = k, row[k]
             n += 1
     return n
 
 
 @internal
-def list_nonzero_u8(row: Any, d: Any, n: Any, places: Any, values: Any) -> Any:
+def list_nonzero_u8(row: Any, d: Any, n: Any, indices: Any, values: Any) -> Any:
     """See `list_nonzero`: the row is uint8 [d] at an address, read as words of eight. It writes to entry n, too.
 
     Rows need not be aligned: this must stay a loop that reads one word at a time, which works at any address.
@@ -164,10 +164,10 @@ def list_nonzero_u8(row: Any, d: Any, n: Any, places: Any, values: Any) -> Any:
     for i in range(len(words)):
         if words[i]:
             for k in range(8 * i, 8 * i + 8):
-                places[n], values[n] = k, numbers[k]
+                indices[n], values[n] = k, numbers[k]
                 n += numbers[k] != 0
     for k in range(8 * len(words), d):
-        places[n], values[n] = k, numbers[k]
+        indices[n], values[n] = k, numbers[k]
         n += numbers[k] != 0
     return n
 
