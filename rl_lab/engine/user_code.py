@@ -306,12 +306,13 @@ def reference(value: Any) -> str:
 
     if isinstance(value, World):
         module = sys.modules[value.step.__module__]
-        name = next((name for name, value in vars(module).items() if value is value), "")
+        name = next((name for name, member in vars(module).items() if member is value), "")
     else:
         module, name = sys.modules.get(value.__module__), str(value.__qualname__)  # type: ignore[assignment]
     file = getattr(module, "__file__", None)
     if not file or getattr(module, name, None) is not value:
-        raise UsageError(f"{value!r} is no class, function or world at the top of a file: nothing could make it again")
+        shown = one_line(repr(value))[:80]
+        raise UsageError(f"{shown} is no class, function or world at the top of a file: nothing could make it again")
     return f"{file}:{name}"
 
 

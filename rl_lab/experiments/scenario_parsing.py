@@ -29,8 +29,8 @@ PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned
 def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
 
-    From Python, `target` may be the class or function that makes an environment, too. Code that the target or an
-    override names may run from then on; code that a file names only if it is trusted, see `user_code`.
+    From Python, `target` may also be a World, or the class or function that makes an environment. Code that the target
+    or an override names may run from then on; code that a file names only if it is trusted, see `user_code`.
 
     Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
     the wrong type or range, malformed YAML. A trained opponent is a path: `experiments.compose` looks it up.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from rl_lab.core import agent_registry
+from rl_lab.core.errors import UsageError
 from rl_lab.engine import world_registry
 from rl_lab.experiments import scenario_yaml
 from rl_lab.experiments.compose import compose
@@ -204,6 +205,15 @@ def test_a_world_needs_no_scenario(name: str, monkeypatch: pytest.MonkeyPatch) -
     composed = compose(name)
     assert (composed.name, composed.world, composed.agent) == (name, name, "ppo")
     assert composed.params == dict(world_registry.load(name).Params.defaults)
+
+
+def test_python_may_hand_over_a_world_itself() -> None:
+    world = world_registry.load("catch")
+    composed = compose(world, ["world.params.speed=2"])
+    assert composed.world == "catch.py:world" and composed.params == {"speed": 2}
+    with pytest.raises(UsageError, match="top of a file") as caught:
+        compose(dataclasses.replace(world, horizon=7))
+    assert len(str(caught.value)) < 200
 
 
 def test_a_foreign_worlds_name_is_fit_for_a_folder() -> None:
