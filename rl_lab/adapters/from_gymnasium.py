@@ -6,7 +6,6 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -17,48 +16,13 @@ from gymnasium.wrappers import TransformObservation
 
 from rl_lab.adapters import foreign_data as data
 from rl_lab.adapters.foreign_errors import calling, close
+from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.structured import Structure, is_structured
 from rl_lab.adapters.user_env import drawable, horizon_of, spec_of
-from rl_lab.core.world import Array, roles_of
+from rl_lab.core.world import Array
 from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
 _RESULT = "observation, reward, terminated, truncated, info"
-
-
-@dataclass(frozen=True)
-class ForeignWorld:
-    """The EnvSpec of a foreign environment, with spaces in the lab's form: discrete observations are one-hot."""
-
-    name: str
-    observation: Box
-    action: Discrete[Any] | Box
-    horizon: int
-    solved: float | None
-    frames_per_second: int
-    agents: tuple[str, ...] = ("agent",)
-    has_action_mask: bool = False
-    current_player_field: str = ""
-    structures: tuple[Structure | None, ...] = ()  # per agent: the layout of observations that are no single array
-
-    @property
-    def observation_spaces(self) -> tuple[Box, ...]:
-        """See `World.observation_spaces`."""
-        return (self.observation,) * len(self.agents)
-
-    @property
-    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
-        """See `World.action_spaces`."""
-        return (self.action,) * len(self.agents)
-
-    @property
-    def is_multi_agent(self) -> bool:
-        """See `World.is_multi_agent`."""
-        return len(self.agents) > 1
-
-    @property
-    def roles(self) -> dict[str, tuple[int, ...]]:
-        """See `World.roles`."""
-        return roles_of(self.agents)
 
 
 @contextmanager
@@ -68,11 +32,6 @@ def _quiet(render: bool) -> Iterator[None]:
         if render:
             warnings.filterwarnings("ignore", message="(?s).*render")
         yield
-
-
-def _single(space: Box) -> Box:
-    """Return the Box in single precision; the bounds are cast first, because Gymnasium warns when it casts them."""
-    return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
 class ForeignBatch(EnvBuffers):
@@ -156,7 +115,7 @@ class ForeignBatch(EnvBuffers):
         if isinstance(space, Box) and 0 in space.shape:
             raise ValueError(f"world {name!r}: observations are {space}, which holds no number")
         if isinstance(space, Box):
-            return _single(space) if space.dtype == np.float64 else space
+            return single_precision(space) if space.dtype == np.float64 else space
         raise ValueError(f"world {name!r}: observations are {type(space).__name__}; Box and Discrete are supported")
 
     @staticmethod
@@ -164,7 +123,7 @@ class ForeignBatch(EnvBuffers):
         if isinstance(space, Discrete):
             return Discrete(int(space.n))
         if isinstance(space, Box) and len(space.shape) == 1 and space.shape[0]:
-            return _single(space)
+            return single_precision(space)
         raise ValueError(f"world {name!r}: actions are {space}; Discrete and Box of shape (k,), k > 0, are supported")
 
     def seed(self, seed: int | Array, first: int = 0) -> None:

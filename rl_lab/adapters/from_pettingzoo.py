@@ -11,9 +11,11 @@ from gymnasium.vector import AutoresetMode
 
 from rl_lab.adapters import foreign_data as data
 from rl_lab.adapters.foreign_errors import InvalidDataError, calling, close
-from rl_lab.adapters.pettingzoo_registry import describe, find, game_of
+from rl_lab.adapters.pettingzoo_games import game_of
+from rl_lab.adapters.pettingzoo_registry import describe, find
 from rl_lab.adapters.user_env import drawable
-from rl_lab.core.world import Array, StuckError
+from rl_lab.core.world import Array
+from rl_lab.core.world_errors import StuckError
 from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from rl_lab.core.agent_spaces import action_dtype_of, join_spaces, mask_size_of, roles_of
 from rl_lab.core.canvas import Canvas
-from rl_lab.core.errors import WorkFailed
 from rl_lab.core.kernel import is_kernel, kernel, loop_limited_twin, source_location
 from rl_lab.core.record import Record, WorldState, bounded, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
+from rl_lab.core.world_errors import WorldError
 
 Array = np.ndarray[Any, Any]
-MOST_ACTIONS = 2**20  # the most actions of a Discrete space: masks and policy outputs have an element for each
 
 __all__ = [
     "Array",
@@ -43,22 +42,6 @@ __all__ = [
     "u4",
     "u8",
 ]
-
-
-class WorldError(WorkFailed, TypeError):
-    """A world file has a mistake; the message names the file, the line and the fix."""
-
-
-class StuckError(WorldError):
-    """An agent has to act and has no legal action, which is a mistake in the world, not of an agent."""
-
-    def __init__(self, world: str, agent: str, step: int) -> None:
-        super().__init__(f"{world}: stuck: {agent} has to act at step {step} and has no legal action")
-        self.parts = world, agent, step
-
-    def __reduce__(self) -> Any:
-        """Return the arguments for unpickling in another process."""
-        return type(self), self.parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +123,7 @@ class World:
             if len(spaces) != len(self.agents):
                 raise WorldError(f"{location}: {name} has {len(spaces)} spaces for {len(self.agents)} agents")
             object.__setattr__(self, f"_{name}_spaces", spaces)
-            joined = _join_spaces(name, spaces, location)
+            joined = join_spaces(name, spaces, location)
             if any(space != joined for space in spaces):
                 joined.of_agents = spaces
             object.__setattr__(self, name, joined)
@@ -297,50 +280,3 @@ def with_loop_limit(world: World) -> World:
     kernels = {name: getattr(world, name) for name in names}
     twins = {name: loop_limited_twin(k, done) for name, k in kernels.items() if k is not None}
     return replace(world, **twins) if any(twin is not kernels[name] for name, twin in twins.items()) else world
-
-
-def mask_size_of(action: Discrete[Any] | Box, has_action_mask: bool) -> int:
-    """Return the length of an agent's row in an `action_mask` array: 1 where all actions are legal."""
-    return int(action.n) if has_action_mask and isinstance(action, Discrete) else 1
-
-
-def action_dtype_of(action: Discrete[Any] | Box) -> np.dtype[Any]:
-    """Return the dtype of an `actions` array: int64, or float32 for a Box."""
-    return np.dtype(np.int64) if isinstance(action, Discrete) else np.dtype(np.float32)
-
-
-def roles_of(agents: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Return agents' indices by role, which is the agent's name without a number at its end."""
-    roles: dict[str, tuple[int, ...]] = {}
-    for index, agent in enumerate(agents):
-        role = re.sub(r"_\d+$", "", agent)
-        roles[role] = (*roles.get(role, ()), index)
-    return roles
-
-
-def _join_spaces(name: str, spaces: tuple[Any, ...], location: str) -> Any:
-    """Return the space that holds every agent's space; `name` is "observation" or "action"."""
-    for space in spaces:
-        if isinstance(space, Box) and 0 in space.shape:
-            raise WorldError(f"{location}: {name} is a Box of shape {space.shape}, which holds no number")
-        if isinstance(space, Discrete) and int(space.n) > MOST_ACTIONS:
-            raise WorldError(f"{location}: {name} has {space.n:,} choices; expected {MOST_ACTIONS:,} at most")
-    first = spaces[0]
-    if name == "action" and all(isinstance(space, Discrete) for space in spaces):
-        if any(space.start != 0 for space in spaces):
-            raise WorldError(f"{location}: a Discrete action space starts at 0")
-        return Discrete(max(space.n for space in spaces))
-    if not all(isinstance(space, Box) and space.dtype == first.dtype for space in spaces):
-        raise WorldError(
-            f"{location}: {name} must be a Box{' or a Discrete' * (name == 'action')}, of one kind for all agents"
-        )
-    if name == "action" and any(space.dtype != np.float32 or len(space.shape) != 1 for space in spaces):
-        raise WorldError(f"{location}: a Box action space is float32 of shape [k]")
-    if all(space == first for space in spaces):
-        return first
-    if any(len(space.shape) != 1 for space in spaces):
-        raise WorldError(f"{location}: only vectors can differ between agents in their {name}")
-    longest = max(len(space.low) for space in spaces)
-    padded = [[np.pad(side, (0, longest - len(side))) for side in (space.low, space.high)] for space in spaces]
-    low, high = np.min([p[0] for p in padded], axis=0), np.max([p[1] for p in padded], axis=0)
-    return Box(low, high, (longest,), first.dtype)

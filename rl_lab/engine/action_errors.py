@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from gymnasium.spaces import Box
 
-from rl_lab.core.world import StuckError
+from rl_lab.core.world_errors import StuckError
 
 if TYPE_CHECKING:
     from rl_lab.engine.batch import Batch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_lab.core.world import action_dtype_of, mask_size_of
+from rl_lab.core.agent_spaces import action_dtype_of, mask_size_of
 
 if TYPE_CHECKING:
     from rl_lab.core.protocols import EnvSpec

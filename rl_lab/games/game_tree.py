@@ -20,7 +20,8 @@ from gymnasium.vector import AutoresetMode
 from rl_lab.core import rng
 from rl_lab.core.kernel import compile_kernel_graph
 from rl_lab.core.record import PlainRecord
-from rl_lab.core.world import Array, StuckError, World
+from rl_lab.core.world import Array, World
+from rl_lab.core.world_errors import StuckError
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.games.search.agents import is_stochastic

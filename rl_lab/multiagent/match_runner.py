@@ -13,7 +13,8 @@ import numpy as np
 from rl_lab.core.agent import Agent
 from rl_lab.core.errors import nearest
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
-from rl_lab.core.world import Array, StuckError
+from rl_lab.core.world import Array
+from rl_lab.core.world_errors import StuckError
 
 
 class MatchRunner:

@@ -8,8 +8,8 @@ from typing import Any
 
 from gymnasium.spaces import Box, Discrete
 
+from rl_lab.core.agent_spaces import roles_of
 from rl_lab.core.protocols import EnvSpec
-from rl_lab.core.world import roles_of
 
 
 @dataclass(frozen=True)

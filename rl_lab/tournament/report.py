@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rl_lab.core.agent_spaces import roles_of
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.world import roles_of
 from rl_lab.experiments.run_dir import versions
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.replay_frames import Recording, record

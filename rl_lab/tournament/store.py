@@ -37,7 +37,7 @@ _FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
 _MAX_BYTES = 2**24  # of tournament.json
 _MAX_COUNT = 10**9  # pairs, rounds, steps
 _MAX_TIMEOUT = 10**6  # seconds for a move
-# The folders that this process has tournament for a new tournament, innermost first, by the tournament's path.
+# The folders that this process has made for a new tournament, innermost first, by the tournament's path.
 _created: dict[Path, list[Path]] = {}
 _KINDS = {"world": str, "params": dict, "entrants": list, "schedule": str, "timeout": float}
 _COUNTS = ("pairs", "rounds", "seed", "opening")
@@ -179,7 +179,7 @@ def _require_free(path: Path) -> None:
 
 
 def discard(tournament: Tournament) -> None:
-    """Remove the folder of a tournament that `create` has tournament in this process and that has no matches.
+    """Remove the folder of a tournament that `create` has made in this process and that has no matches.
 
     Other folders stay unchanged.
     """

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rl_lab.core.agent_spaces import roles_of
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.text_table import format_table
-from rl_lab.core.world import roles_of
 from rl_lab.rating import tables
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.store import Tournament

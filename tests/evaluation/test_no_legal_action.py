@@ -17,7 +17,8 @@ from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.core import agent_registry
 from rl_lab.core.agent import Agent
-from rl_lab.core.world import Array, Record, StuckError, World, WorldState, bounded, i4, kernel
+from rl_lab.core.world import Array, Record, World, WorldState, bounded, i4, kernel
+from rl_lab.core.world_errors import StuckError
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.evaluation.evaluate import evaluate

@@ -23,7 +23,8 @@ from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.evaluation.evaluate import Episode, best_median_worst, evaluate
-from rl_lab.evaluation.video import ReplayError, Trace, film, film_grid, load_trace, save_trace
+from rl_lab.evaluation.trace import Trace, load_trace, save_trace
+from rl_lab.evaluation.video import ReplayError, film, film_grid
 from rl_lab.rendering.render import picture
 
 

@@ -15,7 +15,8 @@ from support.agents import FunctionAgent
 from rl_lab.core.canvas import INK
 from rl_lab.core.world import Array
 from rl_lab.evaluation.evaluate import EVALUATION_SEED
-from rl_lab.evaluation.video import LiveView, load_trace
+from rl_lab.evaluation.trace import load_trace
+from rl_lab.evaluation.video import LiveView
 from rl_lab.evaluation.watch import _play, watch
 from rl_lab.rendering import window as window_module
 from rl_lab.rendering.pygame_canvas import PygameCanvas

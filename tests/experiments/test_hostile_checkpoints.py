@@ -26,7 +26,8 @@ from support.checkpoints import sign
 from rl_lab.adapters import make as batch
 from rl_lab.cli import main
 from rl_lab.core import checkpoint
-from rl_lab.evaluation.video import film, load_trace
+from rl_lab.evaluation.trace import load_trace
+from rl_lab.evaluation.video import film
 
 PATIENCE = 8  # seconds for any command; most take a tenth of one
 TINY = (

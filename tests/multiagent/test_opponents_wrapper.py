@@ -378,7 +378,8 @@ def test_random_players_of_tic_tac_toe_meet_as_they_should() -> None:
 
 
 def test_an_episode_of_a_game_is_filmed_again(inside: Path) -> None:
-    from rl_lab.evaluation.video import film, load_trace
+    from rl_lab.evaluation.trace import load_trace
+    from rl_lab.evaluation.video import film
 
     world = world_registry.load("tic_tac_toe")
     played = evaluate(random_agent(world), "tic_tac_toe", {}, episodes=2, opponent=random_agent(world, 1))

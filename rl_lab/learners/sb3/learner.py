@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from typing import Any, cast
 
 import numpy as np
 import torch
 from gymnasium.spaces import Dict
-from sb3_contrib import MaskablePPO
-from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -23,16 +20,10 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
-from rl_lab.learners.sb3.agent import Sb3Agent, maskable
+from rl_lab.learners.sb3.agent import Sb3Agent
+from rl_lab.learners.sb3.algorithms import for_masked_rows, without_compiled
 from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
 from rl_lab.learners.sb3.masked_dqn import RowDQN
-from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplay, ActingReplay
-from rl_lab.learners.sb3.masked_rollout_buffers import (
-    ActingDictRollout,
-    ActingMaskableDictRollout,
-    ActingMaskableRollout,
-    ActingRollout,
-)
 from rl_lab.learners.sb3.memory import require_memory
 from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
 from rl_lab.learners.sb3.training_state import as_arrays, export_state, restore, save
@@ -81,9 +72,9 @@ class Sb3Learner:
         if self.structure is not None:
             if normalize_observations:
                 raise ValueError(f"normalize_observations: {envs.world.name} observes a {self.structure.kind}")
-            algorithm, arguments = _sb3_algorithm(algorithm, dict(arguments))
+            algorithm, arguments = without_compiled(algorithm, dict(arguments))
         if envs.world.has_action_mask or envs.world.is_multi_agent:
-            algorithm, arguments = _for_masked_rows(algorithm, self.timed, dict(arguments))
+            algorithm, arguments = for_masked_rows(algorithm, self.timed, dict(arguments))
         env: VecEnv = self.timed
         require_memory(env, arguments)
         if normalize_observations or normalize_rewards:
@@ -262,45 +253,6 @@ def _train(model: Any, *, single: bool) -> None:
         model.train()
     finally:
         model.normalize_advantage = normalize
-
-
-def _sb3_algorithm(
-    algorithm: type[BaseAlgorithm], arguments: dict[str, Any]
-) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
-    """Return SB3's algorithm in place of a compiled one, and the arguments that it accepts."""
-    for compiled, sb3 in ((FastPPO, PPO), (FastDQN, DQN)):
-        if issubclass(algorithm, compiled):
-            known = inspect.signature(sb3).parameters
-            for key in [key for key in arguments if key not in known]:
-                if arguments.pop(key) != inspect.signature(compiled).parameters[key].default:
-                    raise ValueError(f"{key} needs the compiled learner, which does not support such observations")
-            return sb3, arguments
-    return algorithm, arguments
-
-
-def _for_masked_rows(
-    algorithm: type[BaseAlgorithm], vec_env: LabVecEnv, arguments: dict[str, Any]
-) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
-    """Return the algorithm and arguments for rows with action masks, or of agents that do not act in each step."""
-    is_dict = isinstance(vec_env.observation_space, Dict)
-    if not issubclass(algorithm, OnPolicyAlgorithm):
-        algorithm = FastRowDQN if issubclass(algorithm, FastDQN) else RowDQN
-        replay = {"vec_env": vec_env, "n_steps": arguments.pop("n_steps", 1), "gamma": arguments["gamma"]}
-        replay_class = ActingDictReplay if is_dict else ActingReplay
-        return algorithm, arguments | {"replay_buffer_class": replay_class, "replay_buffer_kwargs": replay}
-    if not vec_env.envs.world.has_action_mask:
-        rollout_class: type[Any] = ActingDictRollout if is_dict else ActingRollout
-        return algorithm, arguments | {
-            "rollout_buffer_class": rollout_class,
-            "rollout_buffer_kwargs": {"vec_env": vec_env},
-        }
-    if arguments.pop("use_sde"):
-        raise ValueError("use_sde is for continuous actions")
-    del arguments["sde_sample_freq"]
-    _, arguments["policy_kwargs"] = maskable(arguments["policy_kwargs"])
-    rollout_class = ActingMaskableDictRollout if is_dict else ActingMaskableRollout
-    arguments |= {"rollout_buffer_class": rollout_class, "rollout_buffer_kwargs": {"vec_env": vec_env}}
-    return FastMaskablePPO if issubclass(algorithm, FastPPO) else MaskablePPO, arguments
 
 
 def _without_dynamo() -> None:

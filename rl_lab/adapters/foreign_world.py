@@ -1,0 +1,53 @@
+"""The EnvSpec of environments from outside the lab, and their spaces in the lab's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from rl_lab.adapters.structured import Structure
+from rl_lab.core.agent_spaces import roles_of
+
+
+@dataclass(frozen=True)
+class ForeignWorld:
+    """The EnvSpec of a foreign environment, with spaces in the lab's form: discrete observations are one-hot."""
+
+    name: str
+    observation: Box
+    action: Discrete[Any] | Box
+    horizon: int
+    solved: float | None
+    frames_per_second: int
+    agents: tuple[str, ...] = ("agent",)
+    has_action_mask: bool = False
+    current_player_field: str = ""
+    structures: tuple[Structure | None, ...] = ()  # per agent: the layout of observations that are no single array
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """See `World.observation_spaces`."""
+        return (self.observation,) * len(self.agents)
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """See `World.action_spaces`."""
+        return (self.action,) * len(self.agents)
+
+    @property
+    def is_multi_agent(self) -> bool:
+        """See `World.is_multi_agent`."""
+        return len(self.agents) > 1
+
+    @property
+    def roles(self) -> dict[str, tuple[int, ...]]:
+        """See `World.roles`."""
+        return roles_of(self.agents)
+
+
+def single_precision(space: Box) -> Box:
+    """Return the Box in single precision; the bounds are cast first, because Gymnasium warns when it casts them."""
+    return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
