@@ -33,7 +33,7 @@ def starts(world: str, setting: str, *, against: tuple[str, ...] = (), rounds: i
         for name in names:
             with tempfile.TemporaryDirectory() as cache:
                 for start in ("cold", "warm"):
-                    seconds[name, start].append(_measure(name, world, setting, cache))
+                    seconds[name, start].append(measure(name, world, setting, cache))
     rows = []
     for (name, start), times in seconds.items():
         cache = {"cold": "empty cache", "warm": "full cache"}[start]
@@ -57,7 +57,7 @@ def first(name: str, world: str, setting: str) -> None:
     print(_DONE, flush=True)
 
 
-def _measure(name: str, world: str, setting: str, cache: str) -> float:
+def measure(name: str, world: str, setting: str, cache: str) -> float:
     """Return the seconds that a new process takes. Raises ChildProcessError where it fails."""
     program = _FIRST.format(name=name, world=world, setting=setting)
     begin = time.perf_counter()

@@ -142,7 +142,7 @@ def report(result: Result) -> None:
 
     path = result.run.path
     print(table(result.summary))
-    print(f"\n  trained {_pace(result)}")
+    print(f"\n  trained {training_time(result)}")
     expected = result.scenario.expect.get(result.scenario.agent)
     if expected is not None:
         reached = "reached" if reaches(result.summary["mean_return"], expected.mean_return) else "NOT reached"
@@ -166,7 +166,7 @@ def report_films(result: Result, as_json: bool) -> None:
     print(f"      tensorboard --logdir {quoted}")
 
 
-def _pace(result: Result) -> str:
+def training_time(result: Result) -> str:
     """Return the number and the rate of training steps as text; the time of a compilation is shown separately."""
     steps, seconds = result.first_iteration
     total = f"{result.steps:,} steps in {result.seconds:.1f} s"

@@ -146,7 +146,7 @@ def test_turns_are_what_stepping_by_hand_gives(identity: str) -> None:
         envs.reset(np.array([True, False]))
         fill(envs, rng.random(envs.actions.shape))
         envs.step()
-        assert not envs.acting[1].any() and not envs.rewards[1].any()  # who has ended stands still
+        assert not envs.acting[1].any() and not envs.rewards[1].any()  # an environment that has ended stands still
         assert [getattr(envs, name)[1].tobytes() for name in KEPT if name != "rewards"] == kept
 
 

@@ -31,7 +31,7 @@ ENDS = {  # step and kind of each agent's end
 
 
 class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
-    """Two agents that see who they are and the time, and get 1 a step until their own ends."""
+    """Two agents that see their own number and the time, and get 1 a step until their own ends."""
 
     metadata = {"name": "pair"}
     possible_agents = ["a", "b"]

@@ -57,7 +57,7 @@ ADVICE = (
     "maximum and minimum state space values are equal",
     "Observation numpy array is all zeros",
     "State numpy array is all zeros",
-    "Action mask numpy array is all zeros",  # of who does not move
+    "Action mask numpy array is all zeros",  # of agents that are not to move
     "Observation space for each agent probably should be gymnasium.spaces.box",  # a mask comes with it
     "Observation is not a NumPy array",  # the same
     "Observation is a single number",
@@ -88,7 +88,7 @@ def test_pettingzoos_own_tests_pass(name: str, capsys: pytest.CaptureFixture[str
     check_passes_quietly(parallel_api_test, parallel_env(world), num_cycles=cycles)
     check_passes_quietly(seed_test, partial(env, world), num_cycles=cycles)
     check_passes_quietly(parallel_seed_test, partial(parallel_env, world, **tolerant(name)), num_cycles=cycles)
-    # Its test of states looks at no mask, and goes on to act for who is out.
+    # Its test of states looks at no mask, and goes on to act for agents that have left.
     check_passes_quietly(state_test, env(world, **tolerant(name)), parallel_env(world), num_cycles=3)
 
 
@@ -109,12 +109,13 @@ def test_it_can_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         env(small(name), render_mode="ansi")
 
 
-# With turns a cycle is one agent's move, and PettingZoo's test expects one of everybody; and that most stay to the end.
+# PettingZoo's test expects a move of each agent in a cycle, which with turns is one agent's move, and that most agents
+# stay to the end.
 @pytest.mark.parametrize(
     "name", ["race", *(name for name in NAMES if not (small(name).current_player_field or small(name).alive_field))]
 )
 def test_max_cycles_truncate(name: str) -> None:
-    far = {"length": 9} if name == "race" else {}  # nobody arrives so soon: the test wants most agents there
+    far = {"length": 9} if name == "race" else {}  # no agent arrives so soon: the test wants most agents there
 
     def seeded(face: Callable[..., Any], **arguments: Any) -> Any:
         # The test seeds nothing, and by chance an episode may end before it is truncated.
@@ -171,7 +172,7 @@ def own_action(batch: Batch, a: int) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_faces_play_what_a_batch_plays(name: str) -> None:
-    """Whole episodes, bit for bit: observations, masks, rewards, ends, who leaves and who is next."""
+    """Whole episodes, bit for bit: observations, masks, rewards, ends, which agents leave and which is next."""
     world, horizon, rng = small(name), 25, np.random.default_rng(0)
     together, turns = (face(world, max_cycles=horizon) for face in (parallel_env, env))
     batch = Batch(together.batch.world, 1, seed=7, threads=1, autoreset=AutoresetMode.DISABLED)

@@ -552,7 +552,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(agent: str, value: float)
         while True:
             learner.train_iteration()
     message = str(caught.value)
-    # Clipping spreads a NaN over all gradients before anybody can look; infinity stays where it was.
+    # Clipping spreads a NaN over all gradients before a check can find it; infinity stays where it was.
     field = FIELDS[agent] if np.isinf(value) else ""
     assert message.startswith(f"{agent}: non-finite gradient of {field}") and f"at step {learner.steps}" in message
     update = int(message.partition("in update ")[2].split()[0])
@@ -688,7 +688,7 @@ def test_hyperparameters_that_make_no_sense_are_refused(
 ) -> None:
     settings = SMALL_PPO if agent == "ppo" else SMALL_DQN
     on = lab(world, 4)
-    # SB3 asserts some of its own arguments; whoever calls tells the user so.
+    # SB3 asserts some of its own arguments; `make_learner` turns that into a message for the user.
     with pytest.raises((ValueError, AssertionError), match=words) as caught:
         make(agent, {**settings, **wrong}, on)
     assert "\n" not in str(caught.value)

@@ -295,7 +295,7 @@ def test_starts_are_cold_and_then_warm(monkeypatch: pytest.MonkeyPatch) -> None:
         caches.append((name, cache))
         return 10.0 if caches.count((name, cache)) == 1 else 2.0
 
-    monkeypatch.setattr(startup_time, "_measure", start)
+    monkeypatch.setattr(startup_time, "measure", start)
     rows = startup_time.starts("cartpole", "small", against=("sb3",), rounds=3)
     assert [(row["what"], row["start"], row["seconds"]["median"]) for row in rows] == [
         ("rl_lab ppo", "cold", 10.0),
@@ -309,14 +309,14 @@ def test_starts_are_cold_and_then_warm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(startup_time, "_FIRST", "raise ValueError('no {name} here')")
     with pytest.raises(ChildProcessError, match="no lab here"):
-        startup_time._measure("lab", "cartpole", "small", str(tmp_path))
+        startup_time.measure("lab", "cartpole", "small", str(tmp_path))
 
 
 def test_a_start_is_timed_until_the_update_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(
         startup_time, "_FIRST", f"import time; print({startup_time._DONE!r}, flush=True); time.sleep(1) # {{name}}"
     )
-    assert 0 < startup_time._measure("lab", "cartpole", "small", str(tmp_path)) < 1
+    assert 0 < startup_time.measure("lab", "cartpole", "small", str(tmp_path)) < 1
 
 
 # Solving

@@ -387,7 +387,7 @@ def test_a_mask_that_lies_is_caught(world: World, said: str) -> None:
 
 
 def replace_expert(world: World) -> World:
-    """The world without its expert, who would play what the broken mask calls illegal."""
+    """The world without its expert, which would play what the broken mask calls illegal."""
     return replace(world, expert=None)
 
 
@@ -444,7 +444,7 @@ def test_seats_that_differ_are_caught() -> None:
     name = "seats can be swapped"
     assert name not in failing(nim(rotate_seats=change_seats))
     found = failing(nim(rotate_seats=change_half))[name][0]
-    assert "after rotate_seats at step" in found or "do not give the state back" in found  # whoever begins
+    assert "after rotate_seats at step" in found or "do not give the state back" in found  # whichever agent begins
     assert "do not give the state back" in failing(nim(rotate_seats=change_the_heap, observe=always_seven))[name][0]
     (finding,) = failing(nim(rotate_seats=change_seats, step=first_pays))[name]
     assert (

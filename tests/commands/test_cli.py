@@ -692,4 +692,4 @@ def test_every_verb_explains_itself(verb: str, call: Call) -> None:
 )
 def test_what_a_first_start_compiles_is_not_taken_for_a_slow_training(first: tuple[int, float], said: str) -> None:
     result: Any = SimpleNamespace(steps=50_256, seconds=21.0, first_iteration=first)
-    assert train._pace(result) == said
+    assert train.training_time(result) == said

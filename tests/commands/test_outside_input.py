@@ -1,4 +1,4 @@
-"""What comes from outside is bounded and checked before it is used; what nobody foresaw is one line all the same."""
+"""What comes from outside is bounded and checked before it is used; an error that was not foreseen is one line, too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loop in a kernel that never ends is an error that names its line, wherever it is and whoever runs it."""
+"""A loop in a kernel that never ends is an error that names its line, wherever it is and whatever runs it."""
 
 from __future__ import annotations
 

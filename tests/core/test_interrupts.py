@@ -27,6 +27,6 @@ def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pyte
             time.sleep(10)
         assert time.monotonic() - begin < 5
         assert stopped.value.is_work_lost and stopped.value.code == 130
-        time.sleep(0.3)  # once more comes too late, and disturbs nobody
+        time.sleep(0.3)  # once more comes too late, and disturbs nothing
         with pytest.raises(Interrupted):
             noticed.check()

@@ -1,4 +1,4 @@
-"""Mistakes that somebody who knows Gymnasium makes in a world's file: each is one line, with file, line and a fix.
+"""Mistakes that users of Gymnasium make in a world's file: each is one line, with file, line and a fix.
 
 None of these compiles anything: the source is looked at, and played as plain Python, before.
 """

@@ -15,7 +15,7 @@ from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.learners.sb3.ppo import FastPPO
 
-GAME = '''"""Nim: take any number from one of three heaps; who takes the last one wins."""
+GAME = '''"""Nim: take any number from one of three heaps; taking the last one wins."""
 
 import numpy as np
 

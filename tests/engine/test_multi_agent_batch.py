@@ -1,4 +1,4 @@
-"""Worlds of several agents: turns, legal actions, those who leave, spaces of their own. Shapes: N worlds, A agents."""
+"""Worlds of several agents: turns, legal actions, agents that leave, own spaces. Shapes: N worlds, A agents."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ STARS = dict(
     alive_field="there",
     horizon=9,
 )
-# What the mover does in each step, and who leaves in it.
+# What the mover does in each step, and which agent leaves in it.
 THROWN = [
     ([0, 0, 1, 0, 0, 1, 2], [[], [], ["a"], [], [], ["c"], ["b"]]),
     ([3, 1], [["a", "b"], []]),
@@ -113,7 +113,10 @@ def test_the_mover_alone_acts_and_everybody_is_paid() -> None:
     mover = int(batch.states["to_move"][0])
     assert batch.acting[0].tolist() == [mover == 0, mover == 1]
     for k, heap in enumerate((4, 1, 0)):
-        batch.actions[0, mover], batch.actions[0, 1 - mover] = 2 if heap else 0, 99  # nobody looks at the other's
+        batch.actions[0, mover], batch.actions[0, 1 - mover] = (
+            2 if heap else 0,
+            99,
+        )  # the other's is not used
         batch.step()
         assert batch.states["heap"][0] == heap and batch.done[0] == (heap == 0), k
         if heap:

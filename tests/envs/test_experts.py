@@ -75,7 +75,7 @@ LADDERS = [
 def test_the_stronger_script_does_better_in_every_role(name: str, role: str, weaker: str, stronger: str) -> None:
     """Against the same others, the weaker ones; in a world of one role, as a whole team.
 
-    In a team of several roles, beside the stronger ones: to speak well helps nobody who does not listen.
+    In a team of several roles, beside the stronger ones: messages help no agent that ignores them.
     """
     world = small(name)
     own = world.roles[role]

@@ -125,7 +125,7 @@ def test_rounds_come_from_somewhere() -> None:
 
 
 def test_fog_hides_what_the_team_does_not_see() -> None:
-    """Moving an opponent nobody sees changes nothing that is observed."""
+    """Moving an opponent that no agent sees changes nothing that is observed."""
     batch, hidden = played("arena", 60), 0
     for _ in range(40):
         advance(batch, "expert")

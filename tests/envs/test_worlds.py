@@ -229,7 +229,7 @@ class Recorder:
         self.check(x, y, size, color=color)
 
     def heads_up(self, left: str = "", right: str = "") -> None:
-        raise AssertionError("the lines over the corners belong to whoever films")
+        raise AssertionError("the text in the corners is the film's, not the world's")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,7 +36,7 @@ def nothing(observations: Array) -> Array:
 
 @pytest.fixture
 def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A display that nobody sees; SDL's own way to test programs with windows."""
+    """A display without a screen, SDL's own way to test programs with windows."""
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     yield

@@ -87,7 +87,7 @@ def test_another_agent_in_the_opponents_place_is_refused(inside: Path, capsys: p
         assert main(words) == 2
         said = capsys.readouterr().err
         assert "runs/first is not the agent that it was: SHA-256" in said and len(said.splitlines()) == 1
-    assert main(["evaluate", "mine", "opponent=random"]) == 0, "whom it met then is of no matter now"
+    assert main(["evaluate", "mine", "opponent=random"]) == 0, "its opponent in training does not matter now"
     now = compose("mine/config.yaml", ["opponent=runs/first"]).opponent
     assert before and now and before["sha256"] != now["sha256"]
 
@@ -178,10 +178,10 @@ def test_a_policy_that_samples_draws_by_row_and_step_alone() -> None:
 class Stubborn:
     """Policy k takes action k wherever it may, and else the last that is legal."""
 
-    def probabilities(self, observations: Array, who: Array, action_mask: Array | None) -> Array:
+    def probabilities(self, observations: Array, policies: Array, action_mask: Array | None) -> Array:
         assert action_mask is not None
-        rows, last = np.arange(len(who)), 8 - action_mask[:, ::-1].argmax(axis=1)
-        return np.eye(9)[np.where(action_mask[rows, who] != 0, who, last)]
+        rows, last = np.arange(len(policies)), 8 - action_mask[:, ::-1].argmax(axis=1)
+        return np.eye(9)[np.where(action_mask[rows, policies] != 0, policies, last)]
 
 
 def test_an_average_is_one_of_its_members_for_a_whole_episode() -> None:

@@ -225,7 +225,7 @@ def test_a_hostile_agent(
     if signed:
         sign(agent)
     outcome = call(*COMMANDS["evaluate"])
-    # An agent is all in its tensors: what its state says is only told to whoever asks.
+    # An agent is all in its tensors: its state is only shown.
     harmless = signed and member == "state.json" and content in ("other keys", "huge integer", "repeated keys")
     assert is_one_line(outcome) or (harmless and outcome.status == 0), outcome
     assert harmless or agent.name in outcome.err or member in outcome.err

@@ -313,7 +313,7 @@ def test_a_mistake_in_a_file_is_one_line(text: str, said: str, tmp_path: Path) -
 
 
 def test_a_file_that_inherits_its_own_name(tmp_path: Path) -> None:
-    """The natural first try of somebody who changes a shipped scenario: the shipped one is meant."""
+    """The natural first way to change a shipped scenario: the shipped one is meant."""
     mine = compose(str(written(tmp_path, "defaults: [cartpole, _self_]\nseed: 3\n", "cartpole.yaml")))
     assert dataclasses.replace(mine, seed=0) == compose("cartpole")
 

@@ -90,7 +90,7 @@ def test_fictitious_play_on_best_responses_goes_to_equilibrium() -> None:
 
 
 def test_an_average_is_worth_what_drawing_one_of_them_is() -> None:
-    """Against everybody; while the mean of probabilities, position by position, is not."""
+    """Against every opponent; while the mean of probabilities, position by position, is not."""
     caller, bettor = tabular_policy.always(1), solve("leduc_poker")
     mean = tabular_policy.average([tabular_policy.uniform, caller, bettor], "leduc_poker")
     for other in (tabular_policy.uniform, caller):

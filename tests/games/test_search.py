@@ -324,11 +324,11 @@ def test_rows_that_are_asked_for_are_answered(name: str) -> None:
         agent.act(played.observations[:, 0])
     agent.bind(played)
     states = played.states.tobytes()
-    everybody, state = agent.act(played.observations.reshape(6, 3, 3, 2))
-    assert state is None and everybody.dtype == np.int64 and everybody.shape == (6,)
-    assert (everybody[::2] == 0).all() and np.isin(everybody[1::2], [0, 2, 6, 8]).all()  # a corner, or x would win
+    actions, state = agent.act(played.observations.reshape(6, 3, 3, 2))
+    assert state is None and actions.dtype == np.int64 and actions.shape == (6,)
+    assert (actions[::2] == 0).all() and np.isin(actions[1::2], [0, 2, 6, 8]).all()  # a corner, or x would win
     some, _ = agent.act(np.zeros((2, 3, 3, 2)), rows=np.array([5, 1]))
-    assert some.tolist() == everybody[[5, 1]].tolist() and played.states.tobytes() == states
+    assert some.tolist() == actions[[5, 1]].tolist() and played.states.tobytes() == states
 
 
 def test_where_not_deterministic_mcts_plays_as_it_visited() -> None:

@@ -1,4 +1,4 @@
-"""A league: who is frozen stays as it was, who meets whom is the published choice, and it all resumes bit for bit."""
+"""A league: snapshots stay as they were, matchmaking is as published, and all of it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -63,6 +63,15 @@ def league_of(folder: Path, text: str) -> League:
 # The pool
 
 
+def first_snapshot_plays(league: League) -> Array:
+    """Return the logits, float32 [20, actions], of the first snapshot of the pool for some observations."""
+    assert league.actors is not None
+    shape = league.players[0].envs.world.observation.shape
+    observations = np.random.default_rng(0).random((20, *shape)).astype(np.float32)
+    first_snapshot = np.full(20, len(league.players))  # the evaluated policies are the learners', then the snapshots'
+    return league.actors.logits(observations, first_snapshot)
+
+
 def test_what_is_frozen_never_changes_while_its_learner_trains(tmp_path: Path) -> None:
     league = league_of(tmp_path, "world: tic_tac_toe\nbudget: 100_000\n" + SMALL + PPO + THREE)
     while not league.pool.members:
@@ -70,7 +79,7 @@ def test_what_is_frozen_never_changes_while_its_learner_trains(tmp_path: Path) -
     member = league.pool.members[0]
     files = {p: p.read_bytes() for p in (tmp_path / member.path).iterdir()}
     written = {p: p.stat().st_mtime_ns for p in files}
-    played = np.array([league.actors._weights[0][league._first_member - 1]])  # type: ignore[union-attr]
+    played = first_snapshot_plays(league)
     before = league.players[0].learner.save_agent()
     for _ in range(6):
         league.train_iteration()
@@ -78,7 +87,7 @@ def test_what_is_frozen_never_changes_while_its_learner_trains(tmp_path: Path) -
     assert content_hash(member.saved.tensors) == member.sha256
     assert content_hash(checkpoint.load(tmp_path / member.path).tensors) == member.sha256
     assert {p: p.read_bytes() for p in files} == files and {p: p.stat().st_mtime_ns for p in files} == written
-    assert (league.actors._weights[0][league._first_member - 1] == played).all()  # type: ignore[union-attr]
+    assert first_snapshot_plays(league).tobytes() == played.tobytes()
     with pytest.raises(ValueError, match="read-only"):
         next(iter(member.saved.tensors["policy"].values()))[...] = 0
     names = [(m.name, m.step) for m in league.pool.members]
@@ -121,7 +130,7 @@ def test_a_member_that_was_tampered_with_is_refused(forged: bool, tmp_path: Path
         again.reload_snapshots([["../main", 7, member.sha256]], ["main"])
 
 
-# Whom to play
+# Matchmaking
 
 
 def test_both_published_weightings() -> None:
@@ -130,7 +139,7 @@ def test_both_published_weightings() -> None:
     assert pfsp(rates, "pfsp_hard") == pytest.approx(hard / hard.sum())
     assert pfsp(rates, "pfsp_hard", power=1) == pytest.approx(np.array([1, 0.5, 0.1, 0]) / 1.6)
     assert pfsp(rates, "pfsp_var") == pytest.approx(np.array([0, 0.25, 0.09, 0]) / 0.34)
-    assert pfsp(np.ones(4), "pfsp_hard") == pytest.approx(np.full(4, 0.25)), "nobody is left to beat: all alike"
+    assert pfsp(np.ones(4), "pfsp_hard") == pytest.approx(np.full(4, 0.25)), "no opponent is left to beat: all alike"
 
 
 def test_few_opponents_stand_for_all() -> None:
@@ -159,33 +168,33 @@ NUMBERS = PlayerIndex(9, mains=[0], pool=range(3, 9), frozen_mains=[4, 6], froze
 ALL = LeagueConfig(max_opponents=100, members={"main": 1, "main_exploiter": 1, "league_exploiter": 1})
 
 
-def whom(role: str, rates: list[float], **settings: Any) -> Array:
+def opponent_probs(role: str, rates: list[float], **settings: Any) -> Array:
     config = LeagueConfig(**{**vars(ALL), **settings})
     return matchmaking_probs(role, np.array(rates), NUMBERS, config, np.random.default_rng(0))
 
 
 def test_a_main_agent_plays_itself_the_pool_and_whom_it_no_longer_beats() -> None:
     won = [0.5, 0.5, 0.5, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
-    alike = whom("main", won)
-    assert alike[0] == pytest.approx(0.35 + 0.15), "nobody is forgotten: that share is self-play"
+    alike = opponent_probs("main", won)
+    assert alike[0] == pytest.approx(0.35 + 0.15), "it loses to no earlier snapshot: that share is self-play"
     assert alike[3:] == pytest.approx(np.full(6, 0.5 / 6)) and (alike[1:3] == 0).all()
-    lost = whom("main", won[:5] + [0.2] + won[6:])
+    lost = opponent_probs("main", won[:5] + [0.2] + won[6:])
     hard = np.array([0.04, 0.04, 0.64, 0.04, 0.04, 0.04]) / 0.84
     expected = 0.5 * hard + 0.15 * np.array([0, 0, 1, 0, 0, 0])
     assert lost[0] == pytest.approx(0.35) and lost[3:] == pytest.approx(expected)
-    latest = whom("main", won, selection="latest", self_play=0.0, lost_to_share=0.0)
+    latest = opponent_probs("main", won, selection="latest", self_play=0.0, lost_to_share=0.0)
     assert latest[6] == 1.0
-    some = whom("main", won, max_opponents=3)
+    some = opponent_probs("main", won, max_opponents=3)
     assert some[0] == pytest.approx(0.5) and 0 < (some[3:] > 0).sum() <= 2 and some.sum() == pytest.approx(1)
 
 
 def test_exploiters_play_the_main_agent_or_all_there_have_been() -> None:
-    well = whom("main_exploiter", [0.3] + [0.5] * 8)
+    well = opponent_probs("main_exploiter", [0.3] + [0.5] * 8)
     assert well[0] == 1.0
-    badly = whom("main_exploiter", [0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9, 0.5, 0.5])
+    badly = opponent_probs("main_exploiter", [0.1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9, 0.5, 0.5])
     var = 0.5 * np.array([0.25, 0.09]) / 0.34
     assert badly[0] == pytest.approx(0.5) and badly[[4, 6]] == pytest.approx(var)
-    league = whom("league_exploiter", [0.5] * 9)
+    league = opponent_probs("league_exploiter", [0.5] * 9)
     assert league[3:] == pytest.approx(np.full(6, 1 / 6)) and (league[:3] == 0).all()
     alone = PlayerIndex(1, mains=[0], pool=[], frozen_mains=[], frozen_main_exploiters=[])
     for role in ("main", "main_exploiter", "league_exploiter"):
@@ -216,7 +225,7 @@ def test_an_exploiter_begins_anew_and_the_main_agent_never(tmp_path: Path) -> No
     assert 0 < generations["league_exploiter"] < 12
 
 
-# Who sits where
+# Seats
 
 
 def counted(world: World, probs: list[float], n: int, first: int) -> tuple[list[int], list[int]]:
@@ -290,11 +299,11 @@ def test_actors_decide_as_the_policies_they_are_made_of(activation: str) -> None
     seen = generator.integers(0, 2, (50, *view.world.observation.shape)).astype(np.uint8)
     action_mask = generator.integers(0, 2, (50, 7)).astype(np.uint8)
     action_mask[:, 3] = 1
-    who = generator.integers(0, 3, 50)
-    probs = actors.probabilities(seen, who, action_mask)
+    policies = generator.integers(0, 3, 50)
+    probs = actors.probabilities(seen, policies, action_mask)
     assert (probs[action_mask == 0] == 0).all() and probs.sum(axis=1) == pytest.approx(np.ones(50))
     for number, agent in enumerate(agents):
-        own = np.flatnonzero(who == number)
+        own = np.flatnonzero(policies == number)
         with torch.no_grad():
             shown = agent.policy.obs_to_tensor(seen[own])[0]
             expected = agent.policy.get_distribution(

@@ -27,7 +27,7 @@ class Tribute(WorldState):
 
 
 class TributeParams(Record):
-    paid: i4 = bounded(0, low=0, high=1)  # whom: one of the two
+    paid: i4 = bounded(0, low=0, high=1)  # the agent that is paid
 
 
 @kernel
@@ -147,7 +147,7 @@ def test_opponents_that_learn_are_as_they_were_when_the_iteration_began(tmp_path
 
         def noting(before: list[Array] = before) -> dict[str, float]:
             met, now = weights(other.opponents.agents[0]), weights(main.learner.agent())
-            assert all(map(np.array_equal, met, before)), "whom it meets has learned in the meantime"
+            assert all(map(np.array_equal, met, before)), "its opponent has learned in the meantime"
             assert not all(map(np.array_equal, now, before)), "main has learned"
             compared.append(True)
             return advance()

@@ -79,7 +79,7 @@ class Story:
     def __init__(self, seed: int, steps: int, rows: int, waiting: float) -> None:
         chance = np.random.default_rng(seed)
         self.steps, self.shape = steps, (steps, rows)
-        self.acting = chance.random((steps + 1, rows)) >= waiting  # who acts in step t
+        self.acting = chance.random((steps + 1, rows)) >= waiting  # whether a row acts in step t
         self.dones = chance.random(self.shape) < 0.2
         self.late = self.dones & (chance.random(self.shape) < 0.5)
         self.rewards = chance.integers(-3, 4, self.shape).astype(np.float32)

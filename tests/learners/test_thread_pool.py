@@ -1,4 +1,4 @@
-"""Threads that learn together: nobody waits for one who will not come."""
+"""Threads that learn together: none waits for a thread that has failed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -87,9 +88,8 @@ def test_an_interrupt_in_one_thread_ends_the_others_first(failing: int) -> None:
     assert sorted(work.done) == sorted({0, 1, 2} - {failing})
 
 
-def test_an_interrupt_before_all_have_begun_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    team, work = WorkerPool(3), Work(-1)
-    submit, calls = team._executor().submit, []
+def test_an_interrupt_before_all_have_begun_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    work, submit, calls = Work(-1), ThreadPoolExecutor.submit, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -97,11 +97,11 @@ def test_an_interrupt_before_all_have_begun_leaves_nobody_waiting(monkeypatch: p
             signal.raise_signal(signal.SIGINT)
         return submit(*arguments)
 
-    monkeypatch.setattr(team._executor(), "submit", interrupted)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
-            team.run(3, work)
+            WorkerPool(3).run(3, work)
     finally:
         signal.signal(signal.SIGINT, before)
     assert work.done == [1]

@@ -123,11 +123,9 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         return [int(heap) for heap in game.observations[:, 0, 0]]
 
     heaps = opened(400, 0)
-    assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of everybody's, each of 1 to 3"
+    assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of either agent, each of 1 to 3"
     assert opened(100, 0) + opened(300, 100) == heaps
-    game, _ = seated(
-        n=64, heap=4, random_opening_moves=4, seed=3
-    )  # many an episode is over before it is anybody's experience
+    game, _ = seated(n=64, heap=4, random_opening_moves=4, seed=3)  # many episodes end before the learner's first move
     game.reset()
     over, kept = 0, {}
     for step in range(60):
@@ -136,7 +134,7 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         game.actions[:, 0] = 0
         game.step()
         over += int(game.done.sum())
-        # What the opening brought is in nobody's reward.
+        # The rewards of the opening are in no reward of the learner.
         assert (game.episode_returns[game.done] == game.rewards[game.done]).all()
         assert (game.rewards[~game.done] == 0).all() and (game.observations[:, 0, 1] == 1).all()
     assert game.pop_win_draw_loss().sum() == over > 0
@@ -176,7 +174,7 @@ def test_rows_say_who_acted_and_who_is_done() -> None:
     assert seen[1] == ([True, True, True], [-1, -1, -1], [False, True, True])  # the hares arrive
     assert seen[2] == ([True, False, False], [-1, 0, 0], [True, True, True])
     assert infos[0]["episode"]["r"] == -3 and infos[0]["terminal_observation"].tolist() == [3, 3, 1, 0, 0]
-    assert infos[1] == infos[2] == {}, "who left before has been told already"
+    assert infos[1] == infos[2] == {}, "the end of an agent that left before has been reported already"
     assert not infos[0]["TimeLimit.truncated"]
 
 
@@ -272,7 +270,7 @@ def test_a_view_of_one_seat_knows_who_waits_and_who_has_left() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_nim_is_learned_against_an_opponent(name: str) -> None:
-    """Heap 7 against one who takes one at a time: a good player wins from both seats."""
+    """Heap 7 against an opponent that takes one at a time: a good player wins from both seats."""
     rival = Takes()
     game = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [rival], seed=1)
     settings: dict[str, Any] = (

@@ -1,7 +1,7 @@
 """Our Kuhn and Leduc poker beside OpenSpiel's: every deal and every way to bet, and what is exactly known about them.
 
-PettingZoo's leduc_holdem_v4 is another game: one player pays 1 and the other 2 before the deal, chance says who begins,
-checking and calling are two actions, and what has been bet is seen as a sum.
+PettingZoo's leduc_holdem_v4 is another game: one player pays 1 and the other 2 before the deal, chance says which of
+them begins, checking and calling are two actions, and what has been bet is seen as a sum.
 """
 
 from __future__ import annotations

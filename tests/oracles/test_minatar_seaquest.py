@@ -161,7 +161,7 @@ class Seaquest(Game):
     def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
         surfaced = before["surfaced"] < after["surfaced"]
         alive = before["air"] > 0
-        kinds = after["them"][..., KIND]  # 0 where nobody is
+        kinds = after["them"][..., KIND]  # 0 where there is no swimmer
         at_bow = (after["them"][..., X] == after["x"][:, None]) & (after["them"][..., Y] == after["y"][:, None])
         fish, submarine, diver = ((at_bow & (kinds == kind)).any(axis=1) for kind in LISTS.values())
         enemies = [((state["them"][..., KIND] % DIVER) > 0).sum(axis=1) for state in (before, after)]
@@ -174,7 +174,7 @@ class Seaquest(Game):
             "out of air": over & ~alive,
             "hit": (rewards == 1) & ~surfaced,
             "two hits in a step": (rewards == 2) & ~surfaced,
-            "surfaced with nobody": over & (after["y"] == 0) & (before["y"] == 1) & (before["aboard"] == 0),
+            "surfaced without divers": over & (after["y"] == 0) & (before["y"] == 1) & (before["aboard"] == 0),
             "surfaced with some": surfaced & (before["aboard"] > 0) & (before["aboard"] < CREW),
             "surfaced with a crew": surfaced & (rewards > 2),
             "surfaced owing one": surfaced & (before["aboard"] < 0),

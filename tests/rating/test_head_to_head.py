@@ -171,7 +171,7 @@ def test_of_two_the_update_is_exact(skills: Any) -> None:
 @quick
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(1, 10), st.integers(1, 4)), min_size=2, max_size=6), st.randoms())
 def test_the_order_in_which_players_are_given_does_not_matter(players: Sequence[Any], random: Any) -> None:
-    """Of players who do not tie: who of those that do stands where in the chain is arbitrary."""
+    """Of players that do not tie: the order of those that do is arbitrary in the chain."""
     players = [(mean, deviation, rank) for rank, (mean, deviation, _) in enumerate(players)]
     shuffled = random.sample(players, len(players))
     found = [

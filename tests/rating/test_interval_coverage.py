@@ -1,7 +1,7 @@
 """Whether 95 % intervals hold the truth 95 % of the time, in tournaments whose exact probabilities are known.
 
 Six tic-tac-toe policies, mixtures of random play, of a best answer to it and of taking the first cell, meet each other
-in pairs of swapped seats. Every result is drawn from the exact outcome distribution of who plays whom from which seat;
+in pairs of swapped seats. Every result is drawn from the exact outcome distribution of its two entrants in their seats;
 half of the pairs share their luck, as games of one seed may. No rating model is right about them, so the truth is what
 ever more games of the schedule would lead to: the maximum-likelihood ratings of the exact expected results.
 """

@@ -34,7 +34,7 @@ def test_alpha_rank_beside_openspiel(alpha: float) -> None:
 
 
 def test_alpha_rank_without_limit_is_where_it_leads() -> None:
-    """Whom nobody beats takes all; of a cycle each has a third, also of one that beats all others."""
+    """An entrant that none beats takes all; in a cycle each has a third, also where the cycle beats all others."""
     assert metagame.alpha_rank([[0, -1, -1], [1, 0, -1], [1, 1, 0]]) == pytest.approx([0, 0, 1], abs=1e-8)
     assert metagame.alpha_rank(CYCLE) == pytest.approx([1 / 3] * 3)
     above = np.ones((4, 4))
@@ -70,7 +70,7 @@ def test_the_equilibrium_is_the_most_even_one() -> None:
         [1 / 6, 1 / 6, 1 / 3, 1 / 3], abs=1e-6
     )
     assert metagame.maxent_nash(np.zeros((4, 4)))[0] == pytest.approx([0.25] * 4)
-    # A cycle, and one who draws with two of it and loses to the third: it is never played.
+    # A cycle, and an entrant that draws with two of it and loses to the third: it is never played.
     table = np.zeros((4, 4))
     table[:3, :3], table[3, 0], table[0, 3] = CYCLE, -1, 1
     nash, value = metagame.maxent_nash(table)

@@ -22,7 +22,7 @@ Game = tuple[int, int, float, int]
 
 @st.composite
 def tournaments(draw: Any, outcomes: tuple[float, ...] = (0.0, 0.5, 1.0)) -> list[Game]:
-    """Games of up to four, of whom everybody has met the first."""
+    """Games of up to four players, all of which have met the first."""
     n = draw(st.integers(2, 4))
     pairs = draw(st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1), st.integers(0, 5)), max_size=12))
     met = [(0, k, 9) for k in range(1, n)] + [(a, b, p) for a, b, p in pairs if a != b]
@@ -92,9 +92,9 @@ def test_an_even_prior_pulls_as_little_as_documented() -> None:
 def test_of_two_plackett_luce_is_bradley_terry_where_draws_are_half_wins() -> None:
     generator = np.random.default_rng(1)
     games = drawn(generator, np.array([0.0, 0.5, -0.5]), 40, draw=1e-9)
-    who = np.stack([games.first, games.second], axis=1).tolist()
+    players = np.stack([games.first, games.second], axis=1).tolist()
     ranks = np.stack([1 - games.outcome, games.outcome], axis=1).tolist()
-    orders = results.standings(games.names, who, ranks, games.cluster.tolist())
+    orders = results.standings(games.names, players, ranks, games.cluster.tolist())
     one, other = bradley_terry.fit(games, seat=False), plackett_luce.fit(orders)
     for field in ("elo", "low", "high", "covariance"):
         assert getattr(one, field) == pytest.approx(getattr(other, field), abs=1e-6)
@@ -109,15 +109,15 @@ def test_plackett_luce_of_every_order_as_often_as_it_is_likely_has_its_strengths
     from itertools import permutations
 
     worth = np.array([1.0, 2.0, 5.0])
-    who, ranks = [], []
+    players, ranks = [], []
     for order in permutations(range(3)):
         likely, left = 1.0, worth.sum()
         for k in order:
             likely, left = likely * worth[k] / left, left - worth[k]
         count = round(3000 * likely)
-        who += [list(order)] * count
+        players += [list(order)] * count
         ranks += [[1, 2, 3]] * count
-    found = plackett_luce.fit(results.standings("abc", who, ranks), prior=None, anchor="a")
+    found = plackett_luce.fit(results.standings("abc", players, ranks), prior=None, anchor="a")
     assert np.exp(found.elo / POINTS) == pytest.approx(worth, rel=2e-3)
 
 
@@ -296,9 +296,9 @@ def test_games_of_another_form_are_refused(first: Any, second: Any, outcome: Any
 
 
 def test_matches_of_another_form_are_refused() -> None:
-    for who, ranks in (([[0]], [[1]]), ([[0, 0]], [[1, 2]]), ([[0, 5]], [[1, 2]]), ([[0, 1]], [[1]]), ([], [])):
+    for players, ranks in (([[0]], [[1]]), ([[0, 0]], [[1, 2]]), ([[0, 5]], [[1, 2]]), ([[0, 1]], [[1]]), ([], [])):
         with pytest.raises(ValueError):
-            results.standings("ab", who, ranks)
+            results.standings("ab", players, ranks)
     with pytest.raises(ValueError, match="names must differ"):
         results.standings("aa", [[0, 1]], [[1, 2]])
 

@@ -1,4 +1,4 @@
-"""From matches to tables: who is whose opponent, draws, teams, what is missing, and what a terminal shows."""
+"""From matches to tables: opponents, draws, teams, what is missing, and what a terminal shows."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def round_robin(score: dict[tuple[str, str], list[float]]) -> list[Match]:
         for k, gained in enumerate(points):
             ranks = {1.0: [1, 2], 0.5: [1, 1], 0.0: [2, 1]}[gained]
             swapped = k % 2 == 1
-            who, how = ([other, one], ranks[::-1]) if swapped else ([one, other], ranks)
-            found.append(match(who, how, k // 2, seats=["x", "o"]))
+            entrants, order = ([other, one], ranks[::-1]) if swapped else ([one, other], ranks)
+            found.append(match(entrants, order, k // 2, seats=["x", "o"]))
     return found
 
 
@@ -116,10 +116,10 @@ def test_free_for_alls_are_rated_and_tabled() -> None:
     generator = np.random.default_rng(0)
     played = []
     for k in range(40):
-        who = [str(name) for name in generator.permutation(["strong", "mean", "weak"])]
-        luck = [{"strong": 2.5, "mean": 1.0, "weak": 0.0}[w] + generator.gumbel() for w in who]
+        entrants = [str(name) for name in generator.permutation(["strong", "mean", "weak"])]
+        luck = [{"strong": 2.5, "mean": 1.0, "weak": 0.0}[w] + generator.gumbel() for w in entrants]
         ranks = [1 + sum(other > own for other in luck) for own in luck]
-        played.append(match(who, ranks, k))
+        played.append(match(entrants, ranks, k))
     rows = tables.ranking(played)
     assert [row["name"] for row in rows] == ["strong", "mean", "weak"]
     assert rows[0]["games"] == 40 and rows[0]["wins"] + rows[1]["wins"] + rows[2]["wins"] == 40

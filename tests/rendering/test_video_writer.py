@@ -14,6 +14,20 @@ from numpy.typing import NDArray
 from rl_lab.rendering.video_writer import Mp4Writer
 
 
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that this test starts, of which the first is the writer's ffmpeg."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    return started
+
+
 def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
     """All frames, uint8 [T, H, W, 3], and how ffmpeg describes the stream."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
@@ -74,12 +88,12 @@ def test_odd_sizes_are_made_even_by_doubling_the_edge(tmp_path: Path, width: int
 
 
 @pytest.mark.parametrize("stop", [RuntimeError, KeyboardInterrupt])
-def test_exception_leaves_nothing_behind(tmp_path: Path, stop: type[BaseException]) -> None:
+def test_exception_leaves_nothing_behind(tmp_path: Path, stop: type[BaseException], processes: Any) -> None:
     with pytest.raises(stop), Mp4Writer(tmp_path / "film.mp4", 64, 48) as film:
         film.write(gray(9))
         raise stop
     assert list(tmp_path.iterdir()) == []
-    assert film._process.returncode is not None
+    assert processes and all(process.returncode is not None for process in processes)
 
 
 def test_film_before_it_survives_a_failed_one(tmp_path: Path) -> None:
@@ -125,12 +139,12 @@ def test_film_without_frames_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_death_of_ffmpeg_is_told_in_one_line(tmp_path: Path) -> None:
+def test_death_of_ffmpeg_is_told_in_one_line(tmp_path: Path, processes: Any) -> None:
     def film_after_its_death() -> None:
         with Mp4Writer(tmp_path / "film.mp4", 640, 480) as film:
             film.write(gray(1, 640, 480))
-            film._process.kill()
-            film._process.wait()
+            processes[0].kill()
+            processes[0].wait()
             film.write(gray(2, 640, 480))
 
     with pytest.raises(OSError, match="ffmpeg stopped at frame 1 of") as caught:
@@ -138,18 +152,18 @@ def test_death_of_ffmpeg_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
-def test_death_of_ffmpeg_at_the_end_is_noticed(tmp_path: Path) -> None:
+def test_death_of_ffmpeg_at_the_end_is_noticed(tmp_path: Path, processes: Any) -> None:
     with pytest.raises(OSError, match="could not finish"), Mp4Writer(tmp_path / "film.mp4", 64, 48) as film:
         film.write(gray(1))
-        film._process.kill()
+        processes[0].kill()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupt_meant_for_us_does_not_stop_ffmpeg(tmp_path: Path) -> None:
+def test_interrupt_meant_for_us_does_not_stop_ffmpeg(tmp_path: Path, processes: Any) -> None:
     with Mp4Writer(tmp_path / "film.mp4", 64, 48) as film:
         for level in (10, 90, 200):
             film.write(gray(level))
-            os.kill(film._process.pid, signal.SIGINT)
+            os.kill(processes[0].pid, signal.SIGINT)
     assert len(decode(tmp_path / "film.mp4")[0]) == 3
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 

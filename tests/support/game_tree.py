@@ -106,7 +106,7 @@ def solved(tree: list[Layer]) -> Array:
 
 
 def guaranteed(tree: list[Layer], agent: int, chosen: Callable[[Layer], Array]) -> Array:
-    """Return the least, [N], that an agent gets who takes only chosen actions, bool [P, actions]."""
+    """Return the least, [N], that an agent gets that takes only chosen actions, bool [P, actions]."""
     ahead = np.zeros((0, 1))
     for layer in reversed(tree):
         possible = chosen(layer)[layer.parent, layer.action] | (layer.mover != agent)[layer.parent]

@@ -84,7 +84,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no such ending": change(ended="won"),
     "a forfeit without fault": change(ended="forfeit"),
     "a fault without forfeit": change(fault={"seat": 0, "entrant": "random", "kind": "crash", "reason": ""}),
-    "a fault of nobody": change(ended="forfeit", fault={"seat": 9, "entrant": "x", "kind": "crash", "reason": ""}),
+    "a fault of no entrant": change(ended="forfeit", fault={"seat": 9, "entrant": "x", "kind": "crash", "reason": ""}),
     "a fault that is text": change(ended="forfeit", fault="crash"),
     "a trace that is none": change(trace="x" * 64),
     "a name with a line break": change(id="a\nb"),

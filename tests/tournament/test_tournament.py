@@ -1,4 +1,4 @@
-"""Tournaments: matches depend on themselves alone, seats are swapped, and whoever fails loses only its own."""
+"""Tournaments: matches depend on themselves alone, seats are swapped, and an entrant that fails loses only its own."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_match_is_the_same_in_whatever_batch_it_is_played(world: str) -> None:
     assert play(world, *CASTS[world], pairs=4, at_once=1) == whole
     assert play(world, *CASTS[world], pairs=4, at_once=5) == whole
     fewer = play(world, *CASTS[world][:2], pairs=4)
-    assert all(match in whole for match in fewer)  # nor on who else is there
+    assert all(match in whole for match in fewer)  # nor on which other entrants there are
     assert len({match.trace for match in whole}) > 3
 
 
@@ -132,12 +132,12 @@ def test_random_agents_draw_for_their_rows_alone() -> None:
     agents = [make.make(make.Config(seed=seed), world) for seed in (0, 0, 1)]
     for agent in agents:
         agent.set_row_seeds(keys, clock)
-    everybody = agents[0].act(observations, action_mask=action_mask)[0]
+    all_actions = agents[0].act(observations, action_mask=action_mask)[0]
     for row in (6, 2):
         one = agents[1].act(observations[:1], action_mask=action_mask[:1], rows=np.array([row]))[0]
-        assert one == everybody[row]
+        assert one == all_actions[row]
     clock += 1
-    assert (agents[0].act(observations, action_mask=action_mask)[0] != everybody).any()
+    assert (agents[0].act(observations, action_mask=action_mask)[0] != all_actions).any()
     assert (
         agents[2].act(observations, action_mask=action_mask)[0]
         != agents[0].act(observations, action_mask=action_mask)[0]
@@ -171,7 +171,9 @@ def test_pairs_share_their_seed_and_swap_seats() -> None:
         ("simple_spread", 2, 2, [(0, 1, 0), (1, 0, 1)]),
     ],
 )
-def test_everybody_has_every_part(world: str, count: int, players_per_match: int, legs: list[tuple[int, ...]]) -> None:
+def test_every_entrant_has_every_part(
+    world: str, count: int, players_per_match: int, legs: list[tuple[int, ...]]
+) -> None:
     assert seat_rotation.players_per_match(world_registry.load(world), count) == players_per_match
     assert seat_rotation.legs(world_registry.load(world), players_per_match) == legs
 
@@ -277,7 +279,7 @@ def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
     else:
         assert set(games.values()) == {4 * plan.rounds}
     if kind == "swiss":
-        assert len({match.pairing for match in played.values()}) == 3 * plan.rounds  # nobody meets twice
+        assert len({match.pairing for match in played.values()}) == 3 * plan.rounds  # no two entrants meet twice
     rng = np.random.default_rng(0)
     some = {key: played[key] for key in rng.permutation(sorted(played))[: len(played) // 2]}
     while tasks := plan.missing(some):
