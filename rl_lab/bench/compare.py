@@ -39,7 +39,7 @@ def bench(
     check(kind, world, against)
     if kind == "env":
         is_multi_agent = len(world_registry.load(world).agents) > 1
-        interface = peers_multiagent.face if is_multi_agent else env_throughput.lab_vector
+        interface = peers_multiagent.lab_pettingzoo if is_multi_agent else env_throughput.lab_vector
         contenders = [env_throughput.engine(world, num_envs), interface(world, num_envs)]
         contenders += [env_throughput.PEERS[peer](world, num_envs) for peer in against]
         # Peers are compared with the lab through the same interface, which is contender 1.

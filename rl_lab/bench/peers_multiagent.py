@@ -26,7 +26,7 @@ PEERS: dict[str, dict[str, str]] = {
 _STEPS = 256  # steps in one call of a contender
 
 
-def face(world: str, count: int) -> Contender:
+def lab_pettingzoo(world: str, count: int) -> Contender:
     """Return the lab's PettingZoo environment of a world: Parallel, or AEC for a turn-based world."""
     from rl_lab.adapters import pettingzoo
 

@@ -86,6 +86,7 @@ def _lab_learner(kind: str, world: str, setting: Setting, *, compiled: bool) -> 
 
 
 def _stepping(learner: Any, kind: str) -> Callable[[], int]:
+    """Return a function that runs an iteration of the lab's learner, or its rollout, and returns the steps taken."""
     if kind == "rollout":
         return _collecting(learner.model)
 
@@ -98,6 +99,7 @@ def _stepping(learner: Any, kind: str) -> Callable[[], int]:
 
 
 def _library_learner(model: Any, kind: str) -> Callable[[], int]:
+    """Return a function that runs an iteration of SB3 or SBX, or its rollout, and returns the steps taken."""
     from stable_baselines3.common.logger import Logger
 
     model.set_logger(Logger(folder=None, output_formats=[]))
@@ -117,6 +119,7 @@ def _library_learner(model: Any, kind: str) -> Callable[[], int]:
 
 
 def _collecting(model: Any) -> Callable[[], int]:
+    """Return a function that collects one rollout and returns the steps taken."""
     from stable_baselines3.common.callbacks import CallbackList
 
     callback = CallbackList([])
@@ -130,6 +133,8 @@ def _collecting(model: Any) -> Callable[[], int]:
 
 
 def _off_policy(model: Any, callback: Any) -> Callable[[], int]:
+    """Return a function that collects and updates for `_STEPS` steps and returns the steps taken."""
+
     def run() -> int:
         before = model.num_timesteps
         while model.num_timesteps < before + _STEPS:

@@ -97,12 +97,12 @@ def _masks(masks: dict[str, Any]) -> dict[str, Any]:
     return {agent: np.asarray(mask) for agent, mask in masks.items() if mask is not None}
 
 
-def choose(driver: EnvDriver, moment: EnvStep, rng: np.random.Generator) -> dict[str, Any]:
+def choose(driver: EnvDriver, env_step: EnvStep, rng: np.random.Generator) -> dict[str, Any]:
     """Return random actions of all agents that are to act; they are legal where there are masks."""
     actions = {}
-    for agent in moment.actors:
+    for agent in env_step.actors:
         space = driver.spaces(agent)[1]
-        mask = moment.masks.get(agent)
+        mask = env_step.masks.get(agent)
         if mask is not None and isinstance(space, Discrete) and mask.any():
             actions[agent] = int(space.start) + int(rng.choice(np.flatnonzero(mask)))
         else:
@@ -115,14 +115,14 @@ def episode(
     driver: EnvDriver, seed: int | None, steps: int, choice: int = 0
 ) -> Iterator[tuple[EnvStep, dict[str, Any]]]:
     """Yield the steps of one random episode with the actions of each; the last one has no actions."""
-    rng, moment = np.random.default_rng(choice), driver.begin(seed)
+    rng, env_step = np.random.default_rng(choice), driver.begin(seed)
     for _ in range(steps):
-        actions = choose(driver, moment, rng) if moment.actors else {}
-        yield moment, actions
+        actions = choose(driver, env_step, rng) if env_step.actors else {}
+        yield env_step, actions
         if not actions:
             return
-        moment = driver.act(actions)
-    yield moment, {}
+        env_step = driver.act(actions)
+    yield env_step, {}
 
 
 def same(a: Any, b: Any) -> bool:

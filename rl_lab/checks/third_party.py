@@ -54,12 +54,12 @@ def spaces_hold_what_is_seen(make: Callable[[], Any], effort: CheckBudget) -> li
     """Check every agent's observation in every step."""
     driver, findings = EnvDriver(make), set()
     for number in range(EPISODES):
-        for t, (moment, _) in enumerate(episode(driver, number, effort.steps, number)):
-            for agent, observation in moment.observations.items():
+        for t, (env_step, _) in enumerate(episode(driver, number, effort.steps, number)):
+            for agent, observation in env_step.observations.items():
                 space = driver.spaces(agent)[0]
                 if not space.contains(observation):
                     findings.add(f"{agent} at step {t} of seed {number}: {_outside(space, observation)}")
-            if any(not np.isfinite(outcome[0]) for outcome in moment.outcome.values()):
+            if any(not np.isfinite(outcome[0]) for outcome in env_step.outcome.values()):
                 findings.add(f"step {t} of seed {number}: a reward is not finite")
             if findings:
                 return sorted(findings)
@@ -86,22 +86,22 @@ def _outside(space: Any, observation: Any) -> str:
 def masks_tell_the_truth(make: Callable[[], Any], effort: CheckBudget) -> list[str]:
     """Try actions in states of an episode: legal ones must work, illegal ones must raise, end it or do nothing."""
     driver = EnvDriver(make)
-    moments: list[tuple[EnvStep, dict[str, Any]]] = []
+    env_steps: list[tuple[EnvStep, dict[str, Any]]] = []
     try:
-        for moment in episode(driver, 5, effort.steps, 5):
-            moments.append(moment)
+        for env_step in episode(driver, 5, effort.steps, 5):
+            env_steps.append(env_step)
     except Exception as error:
-        if not moments or not moments[-1][0].masks:
+        if not env_steps or not env_steps[-1][0].masks:
             raise
-        shown = f"{moments[-1][1]} at step {len(moments) - 1}"
+        shown = f"{env_steps[-1][1]} at step {len(env_steps) - 1}"
         return [f"{shown}: the masks say legal, but it raised {type(error).__name__}: {error}"]
-    if not any(moment.masks for moment, _ in moments):
+    if not any(env_step.masks for env_step, _ in env_steps):
         raise Skip("it shows no masks")
     findings = []
-    for t in np.unique(np.linspace(0, len(moments) - 1, effort.states).astype(int)).tolist():
-        moment, chosen = moments[t]
-        for agent in moment.actors if chosen else ():
-            mask, space = moment.masks.get(agent), driver.spaces(agent)[1]
+    for t in np.unique(np.linspace(0, len(env_steps) - 1, effort.states).astype(int)).tolist():
+        env_step, chosen = env_steps[t]
+        for agent in env_step.actors if chosen else ():
+            mask, space = env_step.masks.get(agent), driver.spaces(agent)[1]
             if mask is None or not isinstance(space, Discrete):
                 continue
             if mask.shape != (space.n,) or not np.isin(mask, (0, 1)).all():
@@ -109,12 +109,16 @@ def masks_tell_the_truth(make: Callable[[], Any], effort: CheckBudget) -> list[s
             elif not mask.any():
                 findings.append(f"{agent} has to act at step {t} and has no legal action")
             else:
-                findings += _tried(driver, moments[:t], moment, {**chosen}, agent, int(space.start))
+                findings += _try_actions(driver, env_steps[:t], env_step, {**chosen}, agent, int(space.start))
     return findings
 
 
-def _tried(driver: EnvDriver, before: Any, moment: EnvStep, chosen: Any, agent: str, start: int) -> list[str]:
-    mask = moment.masks[agent]
+def _try_actions(driver: EnvDriver, before: Any, env_step: EnvStep, chosen: Any, agent: str, start: int) -> list[str]:
+    """Return the findings of up to four legal and four illegal actions of an agent, each tried after the steps before.
+
+    `chosen` has the actions of the other agents that are to act, and `start` is the number of the first action.
+    """
+    mask = env_step.masks[agent]
     picked = [kind[:: max(len(kind) // 4, 1)][:4] for kind in (np.flatnonzero(mask), np.flatnonzero(mask == 0))]
     findings, t = [], len(before)
     for k in np.concatenate(picked).tolist():
@@ -130,7 +134,7 @@ def _tried(driver: EnvDriver, before: Any, moment: EnvStep, chosen: Any, agent: 
                 findings.append(f"{what}: the mask says legal, but it raised {type(error).__name__}: {error}")
         if mask[k] or after is None or not after.actors:
             continue
-        if len(moment.actors) == 1 and not same(after.observations, moment.observations):
+        if len(env_step.actors) == 1 and not same(after.observations, env_step.observations):
             findings.append(f"{what}: the mask says illegal, but it was taken; raise, end the episode, or do nothing")
     return findings
 

@@ -207,7 +207,7 @@ def _current_outcome(tournament: Tournament) -> Outcome:
     from rl_lab.tournament.ledger import read
     from rl_lab.tournament.runner import Outcome
 
-    return Outcome(tournament, read(tournament.ledger), tournament.plan().total, 0, 0.0)
+    return Outcome(tournament, read(tournament.ledger), tournament.make_schedule().total, 0, 0.0)
 
 
 def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:

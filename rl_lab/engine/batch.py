@@ -113,16 +113,16 @@ class Batch(BatchArrays):
             NonFiniteError: an observation is NaN or infinite.
             WorldError: a kernel does not compile.
         """
-        wanted = self._all if mask is None else np.asarray(mask, np.bool_).astype(np.uint8)
-        if wanted.shape != (self.num_envs,):
-            raise ValueError(f"mask of shape {wanted.shape}: expected ({self.num_envs},)")
-        fresh = self.reseed & wanted.astype(np.bool_)
+        selected = self._all if mask is None else np.asarray(mask, np.bool_).astype(np.uint8)
+        if selected.shape != (self.num_envs,):
+            raise ValueError(f"mask of shape {selected.shape}: expected ({self.num_envs},)")
+        fresh = self.reseed & selected.astype(np.bool_)
         self.states["rng_key"][fresh] = self.pending_keys[fresh]
         self.states["rng_counter"][fresh] = self.pending_counters[fresh]
         self.reseed &= ~fresh
-        if wanted[self._failed_world]:
+        if selected[self._failed_world]:
             self._failure = ""
-        self._run_reset(wanted)
+        self._run_reset(selected)
         return self.observations
 
     def _run_reset(self, mask: Array) -> None:
@@ -212,7 +212,7 @@ class Batch(BatchArrays):
     def _compile(self) -> None:
         first_start.examine_once(self.world, "steps", _make_plain_batch)
         self._header[[buffers.CHECK, buffers.STEP]] = self._call_compiled(compiler.step_addresses, self.world)
-        self._step_serial = compiler.stepping().step_serial
+        self._step_serial = compiler.dispatch().step_serial
 
     def _step_tuned(self, tuner: ThreadTuner) -> int:
         begin = time.perf_counter()

@@ -54,10 +54,10 @@ class BatchArrays(buffers.BatchBuffers):
             if seeds.ndim == 0
             else np.zeros(self.num_envs, np.uint64)
         )
-        wanted = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
-        self.pending_keys[wanted] = np.broadcast_to(seeds, self.num_envs)[wanted]
-        self.pending_counters[wanted] = (streams << STREAM_SHIFT)[wanted]
-        self.reseed |= wanted
+        selected = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
+        self.pending_keys[selected] = np.broadcast_to(seeds, self.num_envs)[selected]
+        self.pending_counters[selected] = (streams << STREAM_SHIFT)[selected]
+        self.reseed |= selected
 
     def elapsed_steps(self, i: int) -> int:
         """Return how many steps world i's episode has had."""
@@ -77,9 +77,9 @@ class BatchArrays(buffers.BatchBuffers):
         """
         if len(state) != self.states.dtype.itemsize:
             raise ValueError(f"state of {len(state)} bytes: {self.world.name}'s has {self.states.dtype.itemsize}")
-        given = np.frombuffer(state, self.states.dtype)
-        self.world.State.check(given)
-        self.states[i] = given[0]
+        record = np.frombuffer(state, self.states.dtype)
+        self.world.State.check(record)
+        self.states[i] = record[0]
         self.done[i] = self.terminated[i] = self.truncated[i] = False
         self.left_episode[i] = self.illegal_actions[i] = False
         self.reseed[i] = False
@@ -96,8 +96,8 @@ class BatchArrays(buffers.BatchBuffers):
             ValueError: the snapshot does not fit; the message names the array.
         """
         for name, array in buffers.arrays_of(self, saved_only=True).items():
-            given = snapshot.get(name)
-            if given is None or given.dtype != array.dtype or given.shape != array.shape:
+            saved = snapshot.get(name)
+            if saved is None or saved.dtype != array.dtype or saved.shape != array.shape:
                 raise ValueError(f"snapshot of another batch: {name} does not fit {self.world.name} x {self.num_envs}")
         # Kernels use fields of the state as indices, so their declared ranges are checked before compiled code runs.
         self.world.State.check(snapshot["states"].reshape(-1).view(self.states.dtype))

@@ -87,7 +87,7 @@ def specialize(
     """
     _must_compile()
     texts = [_template(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
-    context = world_context.compiled_context(world, inlining(), keys)
+    context = world_context.compiled_context(world, inline_decorator(), keys)
     paths = tuple(map(_template, templates))
     return instantiate_templates(name, paths, buffers, *texts, *world_context.dependencies(world, keys), world=context)
 
@@ -127,7 +127,7 @@ def explain_crashes() -> None:
 
 
 @cache
-def stepping() -> ModuleType:
+def dispatch() -> ModuleType:
     """Return the functions of `templates/dispatch.py`."""
     return instantiate_templates(
         "dispatch", (_template("engine/templates/dispatch"),), _template("engine/buffers").read_text()
@@ -178,19 +178,19 @@ def instantiate_templates(
     os.utime(folder)  # the most recently used versions are kept
     _prune(folder.parent, name)
 
-    words = _decorators()
-    below: dict[str, ModuleType] = {}
+    decorators = _decorators()
+    importable: dict[str, ModuleType] = {}  # by the name that later templates import it by
     for template in templates[:-1]:
-        module = _execute(template, f"rl_lab_{template.stem}.{full_name}", words, world, below)
-        below[_import_name(template)] = module
-    return _execute(folder / source.name, f"rl_lab_compiled.{full_name}", words, world, below)
+        module = _execute(template, f"rl_lab_{template.stem}.{full_name}", decorators, world, importable)
+        importable[_import_name(template)] = module
+    return _execute(folder / source.name, f"rl_lab_compiled.{full_name}", decorators, world, importable)
 
 
 def _decorators() -> Decorators:
     import numba
 
     return Decorators(
-        inline=inlining(),
+        inline=inline_decorator(),
         internal=numba.njit(**_INNER),
         fastmath=numba.njit(fastmath=_QUICK, **_INNER),
         jit=_kept(no_cfunc_wrapper=True, **_OPTIONS),
@@ -223,7 +223,7 @@ def _kept(**options: Any) -> Callable[[Any], Any]:
     return jit
 
 
-def inlining() -> Any:
+def inline_decorator() -> Any:
     """Return the decorator that compiles a function into its callers."""
     import numba
 
@@ -234,13 +234,13 @@ def inlining() -> Any:
 def plain_loops(world: World) -> ModuleType:
     """Return the same loops over the author's own functions, for a debugger; pass them plain views of the arrays."""
 
-    def same(function: F) -> F:
+    def unchanged(function: F) -> F:
         return function
 
-    words, context = Decorators(same, same, same, same, same, same), world_context.plain_context(world)
+    decorators, context = Decorators(*[unchanged] * 6), world_context.plain_context(world)
     autoreset, step = _template(_AUTORESET), _template(_STEP)
-    below = _execute(autoreset, f"rl_lab_plain_autoreset.{world.name}", words, context, {})
-    return _execute(step, f"rl_lab_plain.{world.name}", words, context, {_import_name(autoreset): below})
+    imported = _execute(autoreset, f"rl_lab_plain_autoreset.{world.name}", decorators, context, {})
+    return _execute(step, f"rl_lab_plain.{world.name}", decorators, context, {_import_name(autoreset): imported})
 
 
 def _template(name: str) -> Path:

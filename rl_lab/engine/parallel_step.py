@@ -17,14 +17,14 @@ _FORKED: list[bool] = []
 def step_parallel(address: int, outcomes: Array, threads: int) -> int:
     """Step the batch whose header lies at `address`; return the outcome. `outcomes`, int64 [threads], is scratch."""
     if _FORKED:
-        return int(compiler.stepping().step_serial(address))
+        return int(compiler.dispatch().step_serial(address))
     import numba
 
     _start_threads()
     wanted = min(threads, numba.config.NUMBA_NUM_THREADS)
     if numba.get_num_threads() != wanted:  # asking is quicker than setting
         numba.set_num_threads(wanted)
-    return int(compiler.stepping().step_parallel(address, outcomes))
+    return int(compiler.dispatch().step_parallel(address, outcomes))
 
 
 @cache

@@ -158,8 +158,8 @@ def _parse_policies(target: str, node: Any, given: list[Any]) -> tuple[dict[str,
 
 
 def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
-    """Return each policy's seats; ValueError unless every seat belongs to exactly one."""
-    found: dict[str, tuple[int, ...]] = {}
+    """Return each policy's seats. Raises ValueError unless every seat belongs to exactly one policy."""
+    seats_of_policy: dict[str, tuple[int, ...]] = {}
     for name, members in policies.items():
         seats: list[int] = []
         for member in members:
@@ -170,9 +170,9 @@ def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int,
             else:
                 known = [*world.roles, *world.agents]
                 raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, known)}")
-        found[name] = tuple(sorted(seats))
-    taken = sorted(seat for seats in found.values() for seat in seats)
-    if taken != list(range(len(world.agents))):
-        doubtful = [a for k, a in enumerate(world.agents) if taken.count(k) != 1]
+        seats_of_policy[name] = tuple(sorted(seats))
+    assigned = sorted(seat for seats in seats_of_policy.values() for seat in seats)
+    if assigned != list(range(len(world.agents))):
+        doubtful = [a for k, a in enumerate(world.agents) if assigned.count(k) != 1]
         raise ValueError(f"{doubtful[0]} needs exactly one policy" if doubtful else "seats are wrong")
-    return found
+    return seats_of_policy

@@ -237,7 +237,7 @@ class League:
         """
         learners = joined({player.name: player.learner.save() for player in self.players})
         counts = {p.name: [p.generation, p.past_steps, p.steps_at_snapshot] for p in self.players}
-        state = {"learners": learners.state, "counts": counts, "members": self.pool.listed()}
+        state = {"learners": learners.state, "counts": counts, "members": self.pool.entries()}
         tensors = {**learners.tensors, "league": {"games": self.table.games}}
         return StateDict(tensors, {**state, "iteration": self.iteration})
 

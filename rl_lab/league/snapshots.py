@@ -69,18 +69,18 @@ class Pool:
         self.members.append(member)
         return member
 
-    def listed(self) -> list[list[Any]]:
+    def entries(self) -> list[list[Any]]:
         """Return the name, step and hash of each snapshot, for JSON."""
         return [[member.name, member.step, member.sha256] for member in self.members]
 
-    def reload_snapshots(self, listed: Any, names: list[str]) -> None:
-        """Load the snapshots of a list that `listed` returned, of learners with these names, from the run's folder.
+    def reload_snapshots(self, entries: Any, names: list[str]) -> None:
+        """Load the snapshots of a list that `entries` returned, of learners with these names, from the run's folder.
 
         Raises ValueError for a malformed list, and where a file does not have the hash in the list.
         """
         self.members = []
-        entries: list[Any] = listed if isinstance(listed, list) else [None]
-        for entry in entries:
+        checked: list[Any] = entries if isinstance(entries, list) else [None]
+        for entry in checked:
             types = [type(value) for value in entry] if isinstance(entry, list) else []
             if types != [str, int, str] or entry[0] not in names or not 0 <= entry[1] < 10**18:
                 raise ValueError("the league's list of snapshots is malformed")

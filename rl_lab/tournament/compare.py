@@ -90,7 +90,7 @@ def compare(
     Raises:
         UsageError: the settings of the test are out of range; other exceptions are those of `run_tournament`.
     """
-    plan, tally = tournament.plan(), Tally(*(each.name for each in tournament.entrants))
+    schedule, tally = tournament.make_schedule(), Tally(*(each.name for each in tournament.entrants))
     hypotheses, batch = tested(tournament)
     hypotheses.verdict(tally.results)
     counted = 0  # number of pairs in the tally
@@ -98,9 +98,9 @@ def compare(
 
     def missing(played: Mapping[str, Match]) -> list[Task]:
         nonlocal counted
-        while counted < plan.pairs and hypotheses.verdict(tally.results).state == "continue":
-            block = range(counted, min(counted + batch, plan.pairs))
-            tasks = [plan.task(plan.names, pair, leg) for pair in block for leg in range(len(plan.legs))]
+        while counted < schedule.pairs and hypotheses.verdict(tally.results).state == "continue":
+            block = range(counted, min(counted + batch, schedule.pairs))
+            tasks = [schedule.task(schedule.names, pair, leg) for pair in block for leg in range(len(schedule.legs))]
             if unplayed := [task for task in tasks if task.id not in played]:
                 return unplayed
             tally.add(played[task.id] for task in tasks)

@@ -29,16 +29,16 @@ class Replay:
     changed_entrants: list[str]  # names of entrants whose content has changed since
 
 
-def task_of(tournament: Tournament, plan: Schedule, match: Match) -> Task:
-    """Return the task of a match. Raises UsageError where this tournament's schedule `plan` cannot contain it."""
+def task_of(tournament: Tournament, schedule: Schedule, match: Match) -> Task:
+    """Return the task of a match. Raises UsageError where this tournament's schedule cannot contain it."""
     names = {each.name for each in tournament.entrants}
     if (
         not names.issuperset(match.pairing)
-        or len(match.pairing) != plan.players_per_match
-        or match.leg >= len(plan.legs)
+        or len(match.pairing) != schedule.players_per_match
+        or match.leg >= len(schedule.legs)
     ):
         raise UsageError(f"match {match.id} is not of this tournament")
-    return plan.task(match.pairing, match.pair, match.leg)
+    return schedule.task(match.pairing, match.pair, match.leg)
 
 
 def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) -> Replay:
@@ -55,7 +55,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
     if match_id not in matches:
         raise UsageError(f"no match {match_id!r} in {tournament.ledger}; {nearest(match_id, matches)}")
     match = matches[match_id]
-    task = task_of(tournament, tournament.plan(), match)
+    task = task_of(tournament, tournament.make_schedule(), match)
     folder = tournament.path / "videos" if out is None else out
     if match.ended != "forfeit":
         folder.mkdir(parents=True, exist_ok=True)  # before the match is played, because it may fail

@@ -106,10 +106,10 @@ def _play_again(
     recording: Recording,
 ) -> dict[str, MatchResult]:
     """Play matches again, and return the results that are the same as before, by match."""
-    plan, expected, tasks = tournament.plan(), {}, []
+    schedule, expected, tasks = tournament.make_schedule(), {}, []
     for match in matches:
         try:
-            tasks.append(task_of(tournament, plan, match))
+            tasks.append(task_of(tournament, schedule, match))
             expected[match.id] = match
         except UsageError as error:
             recording.missing.append(str(error))

@@ -53,8 +53,8 @@ def run_tournament(
         LedgerError: as in `Ledger`.
         WorkerError: as in `ProcessPool`.
     """
-    poll, plan = poll or (lambda: None), tournament.plan()
-    missing = plan.missing if missing is None else missing
+    poll, schedule = poll or (lambda: None), tournament.make_schedule()
+    missing = schedule.missing if missing is None else missing
     if changed := changed_entrants(tournament):
         raise UsageError(
             f"{changed[0]} has changed since this tournament began; begin another: rl-lab tournament WORLD ..."
@@ -64,7 +64,7 @@ def run_tournament(
         tasks = missing(ledger.matches)
         pool: Workers | None = None
         if progress is not None:
-            progress.begin(before, plan.total)
+            progress.begin(before, schedule.total)
         try:
             while tasks:
                 if pool is None:
@@ -81,7 +81,7 @@ def run_tournament(
             if progress is not None:
                 progress.end()
         matches = [ledger.matches[key] for key in sorted(ledger.matches)]
-        return Outcome(tournament, matches, plan.total, len(matches) - before, time.monotonic() - begin)
+        return Outcome(tournament, matches, schedule.total, len(matches) - before, time.monotonic() - begin)
 
 
 def _workers(tournament: Tournament, workers: int, poll: Callable[[], None]) -> Workers:

@@ -76,7 +76,7 @@ class Tournament:
         permitted = user_code.permitted(self.world)
         return MatchSetup(self.world, self.params, self.entrants, self.seed, self.opening, self.timeout, permitted)
 
-    def plan(self) -> Schedule:
+    def make_schedule(self) -> Schedule:
         """Return the schedule. Raises UsageError for a world of one agent."""
         world, names = _world(self.world, self.params), tuple(each.name for each in self.entrants)
         players_per_match = seat_rotation.players_per_match(world, len(names))

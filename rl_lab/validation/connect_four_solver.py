@@ -31,18 +31,20 @@ def red_wins(moves: Sequence[int], table: Array | None = None) -> bool:
 
     Raises ValueError for moves that are impossible, or after which the game is over.
     """
-    four: Any = _program()
+    solver: Any = _program()
     boards = [0, 0]
     for k, column in enumerate(moves):
-        cell = boards[0] + boards[1] + (1 << four.HIGH * column) & 63 << four.HIGH * column if 0 <= column <= 6 else 0
+        shift = solver.HIGH * column
+        # The discs of a column plus its bottom cell make the lowest free cell, or the bit above where it is full.
+        cell = boards[0] + boards[1] + (1 << shift) & 63 << shift if 0 <= column < solver.COLUMNS else 0
         if not cell:
             raise ValueError(f"{list(moves)}: no disc fits into column {column}")
         boards[k % 2] |= cell
         board = boards[k % 2]
-        if any((pairs := board & board >> shift) & pairs >> 2 * shift for shift in (1, 6, 7, 8)):
+        if any((pairs := board & board >> way) & pairs >> 2 * way for way in (1, 6, 7, 8)):
             raise ValueError(f"{list(moves)}: the game is over")
     table = table if table is not None else np.zeros(2**20, np.int64)
-    return bool(four.red_wins(*boards, len(moves) % 2, len(moves), table, np.zeros(1, np.int64)))
+    return bool(solver.red_wins(*boards, len(moves) % 2, len(moves), table, np.zeros(1, np.int64)))
 
 
 def openings() -> list[bool]:

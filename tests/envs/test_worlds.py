@@ -314,7 +314,7 @@ FIRST_USE = """if True:
         seconds = time.process_time() - began if threads == 1 else seconds
     counts = {{"reset_masked": both(compiler.loops(world).reset_masked.stats)}}
     for name in ("step_serial", "step_parallel"):
-        counts[name] = both(getattr(compiler.stepping(), name).stats)
+        counts[name] = both(getattr(compiler.dispatch(), name).stats)
     for made in compiler._KEPT:
         counts[made.__name__] = made.cache_hits, 1 - made.cache_hits
     print(json.dumps({{"seconds": seconds, "reference": reference, "counts": counts}}))

@@ -115,7 +115,7 @@ def test_a_member_that_was_tampered_with_is_refused(forged: bool, tmp_path: Path
     member = pool.freeze("main", 7, StateDict({"policy": {"w": np.ones(4, np.float32)}}, {}))
     again = Pool()
     again.run = tmp_path
-    again.reload_snapshots(pool.listed(), ["main"])
+    again.reload_snapshots(pool.entries(), ["main"])
     assert (again.members[0].saved.tensors["policy"]["w"] == 1).all()
     if forged:  # with a manifest that fits
         shutil.rmtree(tmp_path / member.path)
@@ -125,7 +125,7 @@ def test_a_member_that_was_tampered_with_is_refused(forged: bool, tmp_path: Path
         file = tmp_path / member.path / "policy.safetensors"
         file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match="not those of the snapshot" if forged else "does not match its manifest"):
-        again.reload_snapshots(pool.listed(), ["main"])
+        again.reload_snapshots(pool.entries(), ["main"])
     with pytest.raises(ValueError, match="list of snapshots is malformed"):
         again.reload_snapshots([["../main", 7, member.sha256]], ["main"])
 

@@ -52,8 +52,8 @@ def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest
     begun: list[BackgroundCompile] = []
     monkeypatch.setattr(precompile, "needed", lambda: True)
     monkeypatch.setattr(BackgroundCompile, "__init__", lambda self: begun.append(self))
-    precompile.compiling.cache_clear()
+    precompile.background_compile.cache_clear()
     for _ in range(2):
         assert FastPPO("MlpPolicy", LabVecEnv(make.make("catch", 2)), n_steps=8, batch_size=16, device="cpu").ready()
-    precompile.compiling.cache_clear()
+    precompile.background_compile.cache_clear()
     assert len(begun) == 1

@@ -331,8 +331,8 @@ def _draw_legal(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
     count = 0
     for k in range(COUNTS[a]):
         count += b.action_mask[i, a, k] != 0
-    drawn = philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS
-    rank = np.int64((drawn * np.uint64(count)) >> HALF)
+    random_bits = philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS
+    rank = np.int64((random_bits * np.uint64(count)) >> HALF)
     for k in range(COUNTS[a]):
         if b.action_mask[i, a, k]:
             if rank == 0:

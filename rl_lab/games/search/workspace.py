@@ -78,7 +78,7 @@ class AlphaBetaBuffers(NamedTuple):
     actions: Any  # int32 [plies, actions], the legal actions at each ply
     table: Any
     history: Any  # int64 [2, actions], the weight of the cutoffs by each action
-    worth: Any  # float64 [actions], the value of each action at the root
+    root_values: Any  # float64 [actions], the value of each action at the root
     equal: Any  # int64 [actions], the best actions at the root
     counters: Any  # int64 [3]
     nodes: int

@@ -53,7 +53,7 @@ def blocks() -> dict[str, Any]:
     made: dict[str, Any] = {f"block_{rows}_wide": _block(rows, vectors, width) for rows in (1, 2, 4, 6)}
     made |= {f"block_{rows}_pad": _block(rows, PAD // width, width) for rows in (1, 6)}
     made["block_1_three"] = _block(1, 3 * PAD // width, width)  # what three neighbours see
-    made["row_wide"], made["row_pad"] = _gathering(vectors, width), _gathering(PAD // width, width)
+    made["row_wide"], made["row_pad"] = _sparse_row(vectors, width), _sparse_row(PAD // width, width)
     made |= {"transpose": _transpose(), "unbend_relu": _unbending(True), "unbend_tanh": _unbending(False)}
     return made | {"part": _part(), "WIDE": vectors * width, "PAD": PAD}
 
@@ -122,7 +122,7 @@ def _block(rows: int, vectors: int, width: int) -> Any:
     return block
 
 
-def _gathering(vectors: int, width: int) -> Any:
+def _sparse_row(vectors: int, width: int) -> Any:
     """Return `row(c, init, values, indices, b, ldb, k)`: one row, of which only k columns of A are not zero.
 
     C = init + sum of values[i] * B[indices[i]]; float32 values and int32 indices.
@@ -269,8 +269,8 @@ class _VectorBuilder:
 
 
 @cache
-def fetching() -> Any:
-    """Return the intrinsic `fetch(address, size)`: bytes that will be read soon are brought to the nearest cache."""
+def prefetch() -> Any:
+    """Return the intrinsic `fetch(address, size)`: it brings bytes that will be read soon to the nearest cache."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils

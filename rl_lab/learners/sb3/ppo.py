@@ -34,7 +34,7 @@ from rl_lab.learners.sb3.ppo_arguments import (
     rollout_buffers,
     rollout_samples,
 )
-from rl_lab.learners.sb3.precompile import BackgroundCompile, compiling
+from rl_lab.learners.sb3.precompile import BackgroundCompile, background_compile
 from rl_lab.learners.sb3.vec_normalize import has_default_settings, set_statistics, statistics_of
 
 SPARSE_FROM = 64  # the smallest observations that may be sparse
@@ -75,7 +75,7 @@ class _CompiledPpoMixin:
             except UnsupportedByCompiledError as error:
                 self.learner = f"stock, because {error}"
                 return False
-            self._background_compile = compiling() if self.ahead else None
+            self._background_compile = background_compile() if self.ahead else None
             self._betas, self._epsilon = group["betas"], group["eps"]
             self._kernels = build.ppo()
             self.key = new_rng_key()

@@ -47,6 +47,6 @@ class BackgroundCompile:
 
 
 @cache
-def compiling() -> BackgroundCompile | None:
+def background_compile() -> BackgroundCompile | None:
     """Start the compilation for all learners of this process in the first call; return None where it is not needed."""
     return BackgroundCompile() if needed() else None

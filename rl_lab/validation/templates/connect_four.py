@@ -27,7 +27,7 @@ KEY, LEVELS = 7, 63  # an entry is a position's key, from bit 7, log2 of the nod
 
 
 @inline
-def _completing(m: Any) -> Any:
+def _completing_cells(m: Any) -> Any:
     """Return the cells, taken or not, that would complete a line of four."""
     found = 0
     for way in (1, HIGH, HIGH - 1, HIGH + 1):
@@ -37,8 +37,8 @@ def _completing(m: Any) -> Any:
 
 
 @inline
-def _lined(m: Any) -> Any:
-    """Say whether there are four in a line."""
+def _has_line(m: Any) -> Any:
+    """Return whether there are four in a line."""
     found = 0
     for way in (1, HIGH, HIGH - 1, HIGH + 1):
         pairs = m & m >> way
@@ -47,30 +47,30 @@ def _lined(m: Any) -> Any:
 
 
 @inline
-def _best(moves: Any, mine: Any, full: Any) -> Any:
+def _best_move(moves: Any, mine: Any, full: Any) -> Any:
     """Return the move that leaves most threats, of equals the one nearest to the middle."""
-    best, chosen = -1, 0
+    best, move = -1, 0
     while moves:
         cell = moves & -moves
         moves ^= cell
-        threats, worth = _completing(mine | cell) & ~full, 0
+        threats, score = _completing_cells(mine | cell) & ~full, 0
         while threats:
             threats &= threats - 1
-            worth += 4
+            score += 4
         for distance in range(3):
             middle = COLUMN << HIGH * (3 - distance) | COLUMN << HIGH * (3 + distance)
-            worth += (cell & middle != 0) * (distance == 0) + (cell & middle != 0)
-        if worth > best:
-            best, chosen = worth, cell
-    return chosen
+            score += (cell & middle != 0) * (distance == 0) + (cell & middle != 0)
+        if score > best:
+            best, move = score, cell
+    return move
 
 
 @inline
-def _paired(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) -> Any:
-    """Return the answer where one of them need only play on top of each disc of the other's, else UNKNOWN."""
+def _follow_up_answer(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) -> Any:
+    """Return the answer where follow-up decides: a player answers each disc by one on top of it; else UNKNOWN."""
     if turn == 0:
         # Yellow then gets every odd height, red the even ones.
-        return 0 if cells & ODD == 0 and not _lined(red | empty & EVEN) else UNKNOWN
+        return 0 if cells & ODD == 0 and not _has_line(red | empty & EVEN) else UNKNOWN
     lone = cells & ODD
     if lone == 0 or lone & lone - 1:
         return UNKNOWN
@@ -78,9 +78,9 @@ def _paired(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) -> Any:
     column = COLUMN
     while column & lone == 0:
         column <<= HIGH
-    threat = _completing(red) & empty & EVEN & column
+    threat = _completing_cells(red) & empty & EVEN & column
     threat &= -threat
-    if threat == 0 or _lined(yellow | empty & EVEN & ~column | empty & ODD & column & threat - 1):
+    if threat == 0 or _has_line(yellow | empty & EVEN & ~column | empty & ODD & column & threat - 1):
         return UNKNOWN
     return 1
 
@@ -123,9 +123,9 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
     full = red | yellow
     cells, empty = full + FLOOR & BOARD, BOARD & ~full
     mine, theirs = (red, yellow) if turn == 0 else (yellow, red)
-    if _completing(mine) & cells:
+    if _completing_cells(mine) & cells:
         return 1 - turn
-    danger = _completing(theirs) & empty
+    danger = _completing_cells(theirs) & empty
     moves = cells
     if danger & cells:
         moves &= danger
@@ -134,9 +134,9 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
     moves &= ~(danger >> 1)  # below a cell where the other wins
     if moves == 0:
         return turn if cells else 0
-    if not _lined(red | empty):
+    if not _has_line(red | empty):
         return 0
-    answer = _paired(red, yellow, turn, cells, empty)
+    answer = _follow_up_answer(red, yellow, turn, cells, empty)
     if answer != UNKNOWN:
         return answer
     key = _key(red, full, discs)
@@ -146,7 +146,7 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
             return entry & 1
     before, answer = nodes[0], turn
     while moves and answer == turn:
-        cell = _best(moves, mine, full)
+        cell = _best_move(moves, mine, full)
         moves ^= cell
         if turn == 0:
             answer = red_wins(red | cell, yellow, 1, discs + 1, table, nodes)

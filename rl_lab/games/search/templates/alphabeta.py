@@ -113,7 +113,7 @@ def _backup(d: Any, value: Any, is_open: Any, board: Any) -> None:
     f, slack = board.plies[d], 0.0
     f.open |= is_open
     if d == 0:
-        board.worth[f.tried] = value
+        board.root_values[f.tried] = value
         slack = MARGIN * max(1.0, abs(value))
     if f.seat == 0:
         if value > f.best:
@@ -140,7 +140,7 @@ def _store_in_table(d: Any, limit: Any, board: Any) -> None:
 @internal
 def _deepen(limit: Any, buffers: Any, board: Any, p: Any) -> Any:
     """Search `limit` plies deep; return whether that was done before the nodes were spent."""
-    board.worth[:] = np.nan
+    board.root_values[:] = np.nan
     d, alpha, beta, fresh, known = 0, -np.inf, np.inf, True, False
     while True:
         if fresh:
@@ -183,8 +183,8 @@ def _solve(buffers: Any, board: Any, p: Any, answer: Any) -> None:
         if not _deepen(limit, buffers, board, p):
             break
         board.counters[EQUAL] = 0
-        for action in range(len(board.worth)):
-            if board.worth[action] == root.best:
+        for action in range(len(board.root_values)):
+            if board.root_values[action] == root.best:
                 board.equal[board.counters[EQUAL]] = action
                 board.counters[EQUAL] += 1
         answer.value = root.best if root.seat == 0 else -root.best
@@ -206,7 +206,7 @@ def search(which: Any, first: Any, stride: Any, buffers: Any, board: Any, answer
         unmanaged_view(board.actions),
         unmanaged_view(board.table),
         unmanaged_view(board.history),
-        unmanaged_view(board.worth),
+        unmanaged_view(board.root_values),
         unmanaged_view(board.equal),
         unmanaged_view(board.counters),
         board.nodes,
