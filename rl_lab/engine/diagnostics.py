@@ -107,8 +107,8 @@ def explain_compile_error(
     """
     if not any("/numba/core/" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return None
-    if found := _of_playing(world, play):
-        return found
+    if plain_error := _error_as_plain_python(world, play):
+        return plain_error
     if not any(kind.__module__ == "numba.core.errors" for kind in type(error).__mro__):
         text = f"{world.name} could not be compiled or loaded: {type(error).__name__}: {error}"
         return CompilerError(one_line(f"{text}; its file may be right: see rl-lab doctor, and {cache_folder()}"))
@@ -119,22 +119,23 @@ def explain_compile_error(
 def explain_runtime_error(world: World, play: Callable[[], object]) -> WorldError:
     """Return what to say of a compiled step that raised an exception; `play` as for `explain_compile_error`."""
     general = f"{world.name}: its step or observe raised an exception, compiled; see rl-lab check {world.name}"
-    return _of_playing(world, play) or WorldError(general)
+    return _error_as_plain_python(world, play) or WorldError(general)
 
 
-def _of_playing(world: World, play: Callable[[], object]) -> WorldError | None:
+def _error_as_plain_python(world: World, play: Callable[[], object]) -> WorldError | None:
+    """Return the error that the world's kernels raise as plain Python, or None if they raise none."""
     try:
         play()
     except LoopError as endless:
         return WorldError(one_line(endless))
     except Exception as plain:
-        if said := of_playing(plain, authored_files(world)):
+        if said := explain_plain_error(plain, authored_files(world)):
             return WorldError(one_line(said))
     return None
 
 
-def of_playing(error: BaseException, files: set[str]) -> str:
-    """Return what an error says that plain Python raised in one of these files, "" where it was elsewhere."""
+def explain_plain_error(error: BaseException, files: set[str]) -> str:
+    """Return the message, with file and line, of an error that plain Python raised in one of these files, else ""."""
     place = author_location(error, files)
     if isinstance(error, RecursionError):
         return f"{place}calls itself without end: write a loop" if place else ""

@@ -1,9 +1,10 @@
-"""What a new version of a world must pass before its machine code runs, which would go wrong without a word.
+"""Checks that a new version of a world must pass before its machine code runs.
 
-Compiled code checks no index and knows no end of the stack: what a kernel writes far out of its arrays, or a kernel
-that calls itself for ever, ends the whole process. So the source of a new version is looked at, and its kernels play
-as plain Python, over arrays that check every index, for at most a second. What passed is noted in the folder of the
-version's machine code, whose name is a hash of all that goes into it: it costs once.
+Compiled code checks neither indices nor the depth of the stack: a kernel that writes outside of its arrays, or calls
+itself for ever, ends the whole process without a message. So the source of a new version is checked, and its kernels
+play as plain Python, over arrays that check every index, for at most a second. The folder of the version's machine
+code, which is named by a hash of all that goes into it, has an empty file for each check that was passed, so that each
+is made once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rl_lab.core.time_limit import TimeIsUp, TimeLimit
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine import compiler
 from rl_lab.engine.bounds_checked import OutOfRangeError, OutOfTimeError, with_bounds_checks
-from rl_lab.engine.diagnostics import authored_files, of_playing
+from rl_lab.engine.diagnostics import authored_files, explain_plain_error
 from rl_lab.engine.kernel_rules import violations
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType
         examine(world, "rules", make_plain)
         raise
     examine_once(world, "rules", make_plain)
-    if "rl_lab.cli" in sys.modules:  # a command's process: what its user sees last is not the shell's two words
+    if "rl_lab.cli" in sys.modules:  # a command explains a crash, which the shell only names
         compiler.explain_crashes()
     return compiler.loops(world)
 
@@ -98,7 +99,7 @@ def _play(world: World, count: int, make_plain: Callable[..., Batch]) -> None:
     except (OutOfRangeError, RecursionError, AttributeError, NameError) as error:
         if isinstance(error, OutOfRangeError) and error.wraps:
             return  # compiled code counts from the end, too
-        if mistake := of_playing(error, authored_files(world)):
+        if mistake := explain_plain_error(error, authored_files(world)):
             raise WorldError(one_line(mistake)) from None
     except Exception:
-        return  # compiled code may go on with infinity where Python raises, and says the rest itself
+        return  # where Python raises, compiled code may continue with infinity; other errors appear there again

@@ -1,8 +1,7 @@
 """The steps of PPO's rollout: sampling actions, recording a step of the worlds, bootstrapping truncated episodes.
 
-A template, executed by `build` before `ppo`: see `engine/template_context.py`.
-The loop over steps is `ppo.collect`: it does what
-`OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does. Shapes are those of `ppo_records`.
+A template, executed by `build` before `ppo`: see `engine/template_context.py`. The loop over steps is `ppo.collect`,
+which does what `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does. Shapes are those of `ppo_records`.
 """
 
 from __future__ import annotations
