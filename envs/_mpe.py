@@ -6,7 +6,7 @@ t + 1 are in row t % TRAIL. Positions are double precision, because with stiff c
 far from mpe2.
 
 Source: Mordatch and Abbeel 2017 (arXiv 1703.04908); Lowe et al. 2017 (arXiv 1706.02275). Constants are those of the
-mpe2 package, with which tests/test_oracle_mpe.py compares these worlds step by step.
+mpe2 package, with which tests/oracles/test_mpe.py compares these worlds step by step.
 """
 
 import math

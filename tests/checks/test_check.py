@@ -400,7 +400,7 @@ def coming_back(s: Race, actions: Array, p: RaceParams, rewards: Array) -> bool:
     return False
 
 
-def test_who_comes_back_is_caught() -> None:
+def test_an_agent_that_comes_back_is_caught() -> None:
     (finding,) = failing(race(step=coming_back))["agents that left stay away"]
     assert "hare_1 left and is back" in finding
 
@@ -545,7 +545,7 @@ ENVIRONMENTS: list[tuple[type[Good], str, str]] = [
 
 
 @pytest.fixture(autouse=True)
-def from_the_same_chances() -> None:
+def from_the_same_random_numbers() -> None:
     """Some environments here draw from `random` and from their spaces on purpose."""
     random.seed(0)
     Good.action_space.seed(0)

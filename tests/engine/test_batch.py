@@ -768,7 +768,7 @@ def test_a_file_in_the_folder_is_a_world(
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP])
-def test_new_memory_shows_what_the_old_would_and_leaves_that_to_whoever_has_it(mode: AutoresetMode) -> None:
+def test_a_new_buffer_has_the_same_observations_and_the_old_one_keeps_its_own(mode: AutoresetMode) -> None:
     moved, still = (Batch(world_registry.load("simple_tag"), 3, seed=1, autoreset=mode) for _ in "ab")
     for batch in (moved, still):
         batch.reset()

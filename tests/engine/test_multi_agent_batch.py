@@ -107,7 +107,7 @@ def test_plain_compiled_and_threaded_agree_bit_for_bit(declared: dict[str, Any],
         assert all(other == first for other in others), k
 
 
-def test_the_mover_alone_acts_and_everybody_is_paid() -> None:
+def test_the_current_player_alone_acts_and_all_get_rewards() -> None:
     batch = Batch(World(**NIM), 1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
     mover = int(batch.states["to_move"][0])
@@ -180,7 +180,7 @@ def test_an_illegal_action_can_be_a_loss_or_nothing(plain: bool, wrong: int) -> 
     assert not batch.illegal_actions.any() and batch.states["heap"][0] == 1
 
 
-def test_who_leaves_neither_acts_nor_is_paid_and_the_last_one_ends_the_episode() -> None:
+def test_agents_that_left_neither_act_nor_get_rewards_and_the_last_one_ends_the_episode() -> None:
     batch = Batch(World(**RACE), 1, autoreset=AutoresetMode.SAME_STEP)
     batch.reset()
     seen = []
@@ -197,9 +197,7 @@ def test_who_leaves_neither_acts_nor_is_paid_and_the_last_one_ends_the_episode()
 
 @pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize(("actions", "leavers"), THROWN)
-def test_who_is_thrown_out_while_another_moves_has_left(
-    actions: list[int], leavers: list[list[str]], plain: bool
-) -> None:
+def test_an_agent_that_another_one_removes_has_left(actions: list[int], leavers: list[list[str]], plain: bool) -> None:
     world = World(**STARS)
     batch = Batch(world, 2, plain=plain, autoreset=AutoresetMode.DISABLED)
     rows = LabVecEnv(Batch(world, 1, plain=plain, autoreset=AutoresetMode.SAME_STEP))

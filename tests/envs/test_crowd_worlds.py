@@ -68,7 +68,7 @@ def test_a_caught_prey_leaves_and_is_seen_no_more_and_the_last_one_ends_the_epis
     assert batch.terminated[0] and batch.log_totals[0].tolist() == [1, 2, 1]
 
 
-def test_the_prey_outrun_whoever_only_chases_and_are_encircled_by_a_pack() -> None:
+def test_prey_outrun_predators_that_only_chase_and_are_encircled_by_a_pack() -> None:
     cleared = {}
     for strength in ("novice", "expert"):
         batch = Batch(PURSUIT, 60, seed=3)

@@ -58,7 +58,7 @@ def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> No
     assert 200 < blocked < 550
 
 
-def test_nobody_starts_in_a_wall_or_walks_into_one() -> None:
+def test_no_agent_starts_in_a_wall_or_walks_into_one() -> None:
     batch = played("arena", 60)
     for _ in range(60):
         advance(batch, "chance")
@@ -200,7 +200,7 @@ def test_cars_crash_where_they_overlap() -> None:
     assert crashed > 60
 
 
-def test_who_arrives_or_crashes_leaves_and_is_counted() -> None:
+def test_agents_that_arrive_or_crash_leave_and_are_counted() -> None:
     batch = played("junction", 60, share=0.0)
     paid = np.zeros((60, 8))
     began = batch.states["here"].copy()

@@ -151,7 +151,7 @@ def made(name: str, world: Any, **config: Any) -> Agent:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_batch_says_who_is_stuck(plain: bool) -> None:
+def test_a_batch_says_which_agent_is_stuck(plain: bool) -> None:
     envs = Batch(STUCK, 8, plain=plain, autoreset=AutoresetMode.SAME_STEP)
     envs.reset()
     with pytest.raises(StuckError, match=SAID):
@@ -210,7 +210,7 @@ def hall_and_tasks(world: str, *words: str) -> tuple[MatchEngine, list[Any]]:
 
 
 @pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
-def test_a_tournament_stops_and_nobody_forfeits(world: str) -> None:
+def test_a_tournament_stops_without_a_forfeit(world: str) -> None:
     tournament = create(["random", "other=random:seed=1"], world, {}, path=Path("t"), pairs=20, seed=5)
     with pytest.raises(StuckError, match=SAID):
         run_tournament(tournament)

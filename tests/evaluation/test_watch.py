@@ -141,7 +141,7 @@ def test_key_ends_the_wait_and_the_next_goes_on(display: None) -> None:
     assert window.events() == ["pause"]
 
 
-def test_keys_nobody_asks_for_do_not_hurry_the_wait(display: None) -> None:
+def test_unused_keys_do_not_shorten_the_wait(display: None) -> None:
     window = Window("title", 64, 48)
     press(pygame.K_SPACE)
     begin = time.monotonic()

@@ -150,7 +150,7 @@ def test_few_opponents_stand_for_all() -> None:
     assert sample_support(probs, 4, np.random.default_rng(0)) is probs
 
 
-def test_chances_to_win_begin_at_a_half_and_old_games_fade() -> None:
+def test_win_rates_begin_at_a_half_and_old_games_fade() -> None:
     table = WinTable(2)
     table.grow(3)
     assert (table.win_rates(0) == 0.5).all()
@@ -173,7 +173,7 @@ def opponent_probs(role: str, rates: list[float], **settings: Any) -> Array:
     return matchmaking_probs(role, np.array(rates), NUMBERS, config, np.random.default_rng(0))
 
 
-def test_a_main_agent_plays_itself_the_pool_and_whom_it_no_longer_beats() -> None:
+def test_a_main_agent_plays_itself_the_pool_and_those_it_no_longer_beats() -> None:
     won = [0.5, 0.5, 0.5, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
     alike = opponent_probs("main", won)
     assert alike[0] == pytest.approx(0.35 + 0.15), "it loses to no earlier snapshot: that share is self-play"
@@ -201,7 +201,7 @@ def test_exploiters_play_the_main_agent_or_all_there_have_been() -> None:
         assert matchmaking_probs(role, np.array([0.5]), alone, ALL, np.random.default_rng(0)) == pytest.approx([1.0])
 
 
-def test_who_joins_the_pool_and_when() -> None:
+def test_when_a_learner_is_frozen() -> None:
     config = LeagueConfig(freeze_every=100)
     rates = np.full(9, 0.75)
     assert not should_freeze("main", 99, rates, NUMBERS, config) and should_freeze("main", 100, rates, NUMBERS, config)
@@ -242,7 +242,7 @@ def counted(world: World, probs: list[float], n: int, first: int) -> tuple[list[
     return np.stack(met, axis=1).tolist(), game.pop_win_draw_loss().sum(axis=(1, 2)).tolist()
 
 
-def test_rivals_are_drawn_by_their_chances_whatever_the_batch_is() -> None:
+def test_opponents_are_drawn_by_their_probabilities_whatever_the_batch_is() -> None:
     world, probs = World(**NIM), [0.5, 0.0, 0.2, 0.3]
     whole, played = counted(world, probs, 300, 0)
     assert counted(world, probs, 80, 0)[0] + counted(world, probs, 220, 80)[0] == whole
@@ -251,23 +251,23 @@ def test_rivals_are_drawn_by_their_chances_whatever_the_batch_is() -> None:
         assert abs(count - share * sum(played)) <= 5 * np.sqrt(sum(played) * share * (1 - share))
 
 
-def test_results_say_who_won_against_whom_from_which_seat() -> None:
+def test_results_are_counted_by_opponent_and_role() -> None:
     opponents = OpponentMixture([Takes(), Takes()])
     game = OpponentsWrapper(Batch(World(**NIM), 40, NimParams(heap=3), seed=1), opponents, seed=1)
     game.reset()
     ends = np.zeros((2, 2, 3), int)
     for _ in range(6):
-        rival, seat = game.opponent_index.copy(), game.seats[:, 0].copy()
+        opponent, seat = game.opponent_index.copy(), game.seats[:, 0].copy()
         game.actions[:, 0] = 0
         game.step()
         over = np.flatnonzero(game.done)
-        np.add.at(ends, (rival[over], seat[over], 1 + np.sign(game.rewards[over, 0]).astype(int)), 1)
+        np.add.at(ends, (opponent[over], seat[over], 1 + np.sign(game.rewards[over, 0]).astype(int)), 1)
     results = game.pop_win_draw_loss()
     assert (results == ends).all() and (results.sum(axis=(0, 1)) > 10).tolist() == [True, False, True]
     assert (game.pop_win_draw_loss() == 0).all(), "each is told once"
 
 
-def test_a_list_of_rivals_can_grow_between_two_steps() -> None:
+def test_a_list_of_opponents_can_grow_between_two_steps() -> None:
     roster = LeagueOpponents([Takes(), Takes()])
     roster.probs = np.array([0.5, 0.5])
     game = OpponentsWrapper(Batch(World(**NIM), 16, NimParams(heap=7), seed=1), roster, seed=1)

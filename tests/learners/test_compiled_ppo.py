@@ -374,14 +374,14 @@ def test_two_learners_and_two_trainings_draw_numbers_of_their_own() -> None:
             m.n_steps, m.observation_space, m.action_space, n_envs=m.n_envs)), "rollout buffer is a Own"),
     ],
 )  # fmt: skip
-def test_what_somebody_changed_is_not_overridden(change: Any, reason: str) -> None:
+def test_what_a_subclass_changed_is_not_overridden(change: Any, reason: str) -> None:
     made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
     change(made)
     collect(made)
     assert reason in made.learner
 
 
-def test_a_vecenv_of_somebodys_own_is_stepped_by_its_own_method() -> None:
+def test_a_users_vecenv_is_stepped_by_its_own_method() -> None:
     class Tenfold(LabVecEnv):
         def step_wait(self) -> Any:
             observations, rewards, dones, infos = super().step_wait()
@@ -408,7 +408,7 @@ def test_a_normaliser_has_a_discount_of_its_own() -> None:
     assert env.ret_rms.var == pytest.approx(same.ret_rms.var, rel=1e-6)
 
 
-def test_what_somebody_writes_to_a_parameter_is_taken_up() -> None:
+def test_what_a_user_writes_to_a_parameter_is_used() -> None:
     made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
     collect(made)
     made.train()

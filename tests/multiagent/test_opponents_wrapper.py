@@ -34,16 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def seated(n: int = 4, heap: int = 7, **how: Any) -> tuple[OpponentsWrapper, Takes]:
-    rival = Takes()
-    return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [rival], **how), rival
+def wrapped_nim(n: int = 4, heap: int = 7, **how: Any) -> tuple[OpponentsWrapper, Takes]:
+    opponent = Takes()
+    return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [opponent], **how), opponent
 
 
 # The learner's view
 
 
 def test_a_step_lasts_until_the_learner_moves_again() -> None:
-    game, rival = seated(n=32)
+    game, opponent = wrapped_nim(n=32)
     game.reset()
     for _ in range(40):
         # The learner always finds itself at the move, and sees whose it is.
@@ -52,15 +52,15 @@ def test_a_step_lasts_until_the_learner_moves_again() -> None:
         game.actions[:, 0] = 0
         game.step()
         going = ~game.done
-        assert (game.observations[going, 0, 0] == before[going] - 2).all()  # its own and the rival's
-    assert all((asked[:, 1] == 1).all() for asked in rival.asked), "the rival sees its own observations"
+        assert (game.observations[going, 0, 0] == before[going] - 2).all()  # its own and the opponent's
+    assert all((asked[:, 1] == 1).all() for asked in opponent.asked), "the opponent sees its own observations"
 
 
-def test_the_learner_is_paid_whoever_moved_last() -> None:
-    game, _ = seated(n=64, heap=2)
+def test_the_learner_gets_its_reward_whichever_agent_moved_last() -> None:
+    game, _ = wrapped_nim(n=64, heap=2)
     game.reset()
     lost = np.zeros(64, np.bool_)
-    opened = game.observations[:, 0, 0] == 2  # the learner opens; otherwise the rival took one already
+    opened = game.observations[:, 0, 0] == 2  # the learner opens; otherwise the opponent took one already
     game.actions[:, 0] = 0
     game.step()
     lost = game.done & (game.rewards[:, 0] == -1)
@@ -74,7 +74,7 @@ def test_the_learner_is_paid_whoever_moved_last() -> None:
 
 def test_roles_are_drawn_from_the_seed_alone() -> None:
     def first_seats(n: int, first: int, seed: int = 5) -> list[int]:
-        game, _ = seated(n=n, seed=seed)
+        game, _ = wrapped_nim(n=n, seed=seed)
         game.seed(seed, first)
         game.reset()
         return list(game.seats[:, 0])
@@ -82,7 +82,7 @@ def test_roles_are_drawn_from_the_seed_alone() -> None:
     whole = first_seats(200, 0)
     assert first_seats(50, 0) + first_seats(150, 50) == whole != first_seats(200, 0, seed=6)
     assert 60 < sum(whole) < 140
-    fixed, _ = seated(n=50, role="second")
+    fixed, _ = wrapped_nim(n=50, role="second")
     fixed.reset()
     assert (fixed.seats == 1).all()
 
@@ -115,17 +115,17 @@ def test_a_snapshot_goes_on_as_it_would_have() -> None:
 
 def test_random_moves_that_open_an_episode_are_no_experience() -> None:
     def opened(n: int, first: int) -> list[int]:
-        game, rival = seated(n=n, heap=20, random_opening_moves=4, seed=3)
+        game, opponent = wrapped_nim(n=n, heap=20, random_opening_moves=4, seed=3)
         game.seed(3, first)
         game.reset()
         assert (game.observations[:, 0, 1] == 1).all(), "the learner is at the move"
-        assert all((asked[:, 1] == 1).all() for asked in rival.asked)
+        assert all((asked[:, 1] == 1).all() for asked in opponent.asked)
         return [int(heap) for heap in game.observations[:, 0, 0]]
 
     heaps = opened(400, 0)
     assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of either agent, each of 1 to 3"
     assert opened(100, 0) + opened(300, 100) == heaps
-    game, _ = seated(n=64, heap=4, random_opening_moves=4, seed=3)  # many episodes end before the learner's first move
+    game, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)  # many end before its first move
     game.reset()
     over, kept = 0, {}
     for step in range(60):
@@ -138,7 +138,7 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         assert (game.episode_returns[game.done] == game.rewards[game.done]).all()
         assert (game.rewards[~game.done] == 0).all() and (game.observations[:, 0, 1] == 1).all()
     assert game.pop_win_draw_loss().sum() == over > 0
-    other, _ = seated(n=64, heap=4, random_opening_moves=4, seed=3)
+    other, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)
     other.reset()
     other.restore(kept)
     for _ in range(30):
@@ -153,7 +153,7 @@ def test_an_opponent_needs_seats() -> None:
     with pytest.raises(ValueError, match="no agent left for an opponent"):
         OpponentsWrapper(Batch(world_registry.load("catch"), 1), [Takes()])
     with pytest.raises(ValueError, match="no role 'third'"):
-        seated(role="third")
+        wrapped_nim(role="third")
     with pytest.raises(ValueError, match="different numbers of agents"):
         OpponentsWrapper(Batch(World(**RACE), 1), [Takes()])
 
@@ -161,7 +161,7 @@ def test_an_opponent_needs_seats() -> None:
 # Rows
 
 
-def test_rows_say_who_acted_and_who_is_done() -> None:
+def test_rows_say_which_agents_acted_and_are_done() -> None:
     race = Batch(World(**RACE), 2)
     rows = LabVecEnv(race, indicator=True)
     first = rows.reset()
@@ -189,7 +189,7 @@ SMALL = {
 }
 
 
-def test_ppo_never_acts_illegally_nor_learns_from_who_waits() -> None:
+def test_ppo_never_acts_illegally_nor_learns_from_waiting_agents() -> None:
     taught = learner("ppo", Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL["ppo"])
     for _ in range(4):
         taught.train_iteration()  # the batch refuses illegal actions
@@ -252,7 +252,7 @@ def test_dqn_learns_a_turn_based_game_against_itself(compiled: bool) -> None:
     assert values_by_heap[4] < -0.2
 
 
-def test_a_view_of_one_seat_knows_who_waits_and_who_has_left() -> None:
+def test_a_view_of_one_seat_knows_which_agents_wait_and_have_left() -> None:
     world = world_registry.load("junction")
     game = OpponentsWrapper(Batch(world, 32, seed=2), [random_agent(world)], seed=2)
     rows = LabVecEnv(game)
@@ -271,8 +271,8 @@ def test_a_view_of_one_seat_knows_who_waits_and_who_has_left() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_nim_is_learned_against_an_opponent(name: str) -> None:
     """Heap 7 against an opponent that takes one at a time: a good player wins from both seats."""
-    rival = Takes()
-    game = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [rival], seed=1)
+    opponent = Takes()
+    game = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [opponent], seed=1)
     settings: dict[str, Any] = (
         {"n_steps": 16, "batch_size": 64, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 1.0}
         if name == "ppo"

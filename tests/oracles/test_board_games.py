@@ -112,7 +112,7 @@ def test_swapped_seats_see_pay_and_play_what_the_other_would_have(name: str) -> 
         here.reset(here.done.copy())
 
 
-def test_chances_of_random_tic_tac_toe_are_exact() -> None:
+def test_outcome_probabilities_of_random_tic_tac_toe_are_exact() -> None:
     """Source: any enumeration of the 255,168 games, such as en.wikipedia.org/wiki/Tic-tac-toe."""
     world = world_registry.load("tic_tac_toe")
     tree = grow(world, start(world), same=("marks", "to_move"))

@@ -21,7 +21,7 @@ quick = settings(max_examples=60, deadline=None)
 counts = st.sampled_from([3, 5]).flatmap(lambda k: st.lists(st.integers(0, 30), min_size=k, max_size=k)).filter(sum)
 
 
-def test_games_are_paired_whoever_sits_first() -> None:
+def test_games_are_paired_in_either_order_of_seats() -> None:
     """Two complete pairs, one that lacks its second game, one of others."""
     games = [("a", "b", 1.0, 0), ("b", "a", 0.0, 0), ("a", "b", 0.5, 1), ("b", "a", 1.0, 1), ("b", "a", 0.5, 2)]
     games += [("a", "c", 1.0, 0), ("c", "a", 1.0, 0)]

@@ -57,7 +57,7 @@ def test_other_names_change_nothing_of_alpha_rank_or_nash(table: Any, random: An
 
 @quick
 @given(tables)
-def test_nobody_gains_against_the_equilibrium_and_those_played_lose_nothing(table: Any) -> None:
+def test_no_entrant_gains_against_the_equilibrium_and_its_support_loses_nothing(table: Any) -> None:
     nash, value = metagame.maxent_nash(table)
     assert nash.sum() == pytest.approx(1) and (nash >= 0).all()
     assert value.max() < 1e-5 and np.abs(value[nash > 1e-4]).max() < 1e-5
@@ -119,7 +119,7 @@ def test_cycles_and_ladders_share_a_table_as_the_hodge_decomposition_says() -> N
     assert metagame.cyclic_share(CYCLE, chain) == pytest.approx(0, abs=1e-12)
 
 
-def test_the_worst_opponent_is_who_leaves_least() -> None:
+def test_the_worst_opponent_is_the_one_that_leaves_least() -> None:
     score = [[np.nan, 0.2, 0.9], [0.8, 0.1, np.nan], [0.1, np.nan, np.nan]]
     assert metagame.worst_opponents(score) == [(1, 0.2), (0, 0.8), (0, 0.1)]
     assert metagame.worst_opponents([[0.5]]) == [None]

@@ -24,8 +24,8 @@ DQN = "agent: {name: dqn, learning_starts: 50, buffer_size: 800, train_freq: 8}\
 def ppo_at(world: str, n: int, **settings: Any) -> Any:
     module, whole = agent_registry.load("ppo"), make.make(world, n, seed=3)
     config = module.Config(n_steps=8, batch_size=n * 8, n_epochs=1, net_arch=[24, 16], **settings)
-    rival = random_agent(whole.world)
-    return module.learner(config, OpponentsWrapper(whole, [rival]), budget=1000, seed=4, device="cpu"), config
+    opponent = random_agent(whole.world)
+    return module.learner(config, OpponentsWrapper(whole, [opponent]), budget=1000, seed=4, device="cpu"), config
 
 
 def outcome(folder: Path) -> dict[str, Any]:

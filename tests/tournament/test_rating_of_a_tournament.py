@@ -65,7 +65,7 @@ def test_groups_that_never_met_are_refused_by_name(capsys: Shown) -> None:
     assert "4 of 12 matches" in said.err
 
 
-def test_who_has_not_played_and_who_forfeits_is_said_on_top(capsys: Shown) -> None:
+def test_entrants_without_matches_and_forfeits_are_listed_first(capsys: Shown) -> None:
     Path("bots.py").write_text("def bad(observation, legal):\n    return 99\n")
     played("t", "random", "scripted", "bad=bots.py:bad", pairs=1)
     keep(Path("t/matches.jsonl"), lambda match: "scripted" not in match.pairing)

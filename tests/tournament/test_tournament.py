@@ -216,7 +216,7 @@ FAULTS = {
 }
 
 
-def test_whoever_fails_loses_its_own_matches_and_nobody_elses() -> None:
+def test_an_entrant_that_fails_loses_its_own_matches_only() -> None:
     good = ("random", "scripted", "bots:paused")
     matches = play("tic_tac_toe", *good, *(f"bots:{name}" for name in FAULTS), pairs=2, timeout=0.02)
     assert len(matches) == 12 * 11 // 2 * 2 * 2
