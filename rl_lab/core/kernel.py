@@ -7,6 +7,7 @@ which the kernels that it calls are compiled too and field types are numpy's. Th
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ def kernel(function: F) -> F:
     """Mark a scalar function for compilation. It must not allocate, raise, close over variables or use np.random."""
     if not isinstance(function, FunctionType) or function.__closure__:
         raise TypeError(f"{source_location(function)}: a kernel must be a plain function without closed-over variables")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{source_location(function)}: a kernel runs in one go: write `def`, not `async def`")
     setattr(function, _MARK, True)
     return function
 
@@ -37,7 +40,9 @@ def is_kernel(value: Any) -> bool:
 
 
 def source_location(function: Any) -> str:
-    """Return 'file:line name' of a function, for error messages."""
+    """Return 'file:line name' of a function, for error messages; of what wraps one, that of the function inside."""
+    for inside in ("__wrapped__", "py_func", "func"):  # a static method's, numba's, a partial's
+        function = getattr(function, inside, function)
     code = getattr(function, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno} {function.__name__}" if code else repr(function)
 

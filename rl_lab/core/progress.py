@@ -51,11 +51,12 @@ class Progress:
             return
         self._last_update = now
         rate = self.rate(steps)
-        left = max(self._budget - steps, 0) / rate if rate else 0.0
         total = sum(spent.values()) or 1.0
         shares = "  ".join(f"{name} {100 * seconds / total:.0f}%" for name, seconds in spent.items())
         score = "-" if mean_return is None else f"{mean_return:.1f}"
-        parts = [f"{steps:>11,} / {self._budget:,} {self.unit}", f"{rate:>8,.0f}/s", f"{_clock(left)} left"]
+        parts = [f"{steps:>11,} / {self._budget:,} {self.unit}"]
+        if rate:  # before the first steps that are timed, nothing is known of those to come
+            parts += [f"{rate:>8,.0f}/s", f"{_clock(max(self._budget - steps, 0) / rate)} left"]
         self._draw([*parts, f"return {score}", f"[{shares}]"] if spent else parts)
 
     def note(self, text: str) -> None:

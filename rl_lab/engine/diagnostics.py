@@ -89,6 +89,7 @@ def message_with_hint(error: BaseException) -> str:
 
 def explain_compiler_error(text: str, files: set[str] | None) -> str:
     """Return numba's message as one line: the author's line it is about, and what cannot be done there."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # numba's colours
     pattern = r'File "([^"]+)", line (\d+)|Raised from (\S+) \((\d+)\)'
     places = [(str(Path(a or c).resolve()), b or d) for a, b, c, d in re.findall(pattern, text)]  # relative, they are
     place = next((f"{path}:{line} " for path, line in places if files is None or path in files), "")
@@ -139,5 +140,7 @@ def explain_plain_error(error: BaseException, files: set[str]) -> str:
     place = author_location(error, files)
     if isinstance(error, RecursionError):
         return f"{place}calls itself without end: write a loop" if place else ""
+    if isinstance(error, IndexError) and "only integers" in str(error):
+        return f"{place}an index is a whole number: write int(...)" if place else ""
     advice = "; compiled code would write there all the same" if isinstance(error, IndexError) else ""
     return f"{place}{message_with_hint(error)}{advice}" if place else ""

@@ -186,8 +186,12 @@ class _Look:
             return f"{pair}here terminated comes first: write `return reward, terminated`"
         if kinds[1] in ("float", "text", "none"):
             return f"{pair}terminated is True or False, not {ast.unparse(value.elts[1])}"
-        if kinds[0] in ("text", "none"):
-            return f"{pair}reward is a number, not {ast.unparse(value.elts[0])}"
+        reward, ended = value.elts
+        several = [part for part in (reward, ended) if isinstance(part, ast.Tuple) or self._is_array(part)]
+        if kinds[0] in ("text", "none") or reward in several:
+            return f"{pair}reward is a number, not {ast.unparse(reward)}{', which is several' if several else ''}"
+        if several:
+            return f"{pair}terminated is True or False, not {ast.unparse(ended)}, which is several"
         return ""
 
     def _wrong_end(self, value: ast.expr | None) -> str:
@@ -272,9 +276,12 @@ class _Look:
             if not shape:
                 yield node.lineno, f"{ast.unparse(node.value)} is one number: declare the field with a shape, f4[3]"
                 return
+        indices = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        for index in indices:
+            if self.kind(index) == "float":
+                yield node.lineno, f"index {ast.unparse(index)} is a fraction: write int(...), or divide by //"
         if shape is None:
             return
-        indices = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if len(indices) > len(shape):
             shown = ast.unparse(node.value)
             yield node.lineno, f"{shown} has shape {list(shape)}: {len(indices)} indices are too many"

@@ -12,6 +12,7 @@ import inspect
 import linecache
 import math
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from rl_lab.core.errors import nearest
 from rl_lab.core.kernel import is_kernel, source_location
-from rl_lab.core.record import _FieldType, f4
+from rl_lab.core.record import Record, _FieldType, f4
 
 DRAWS = "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
 _STATE = "what lasts longer than a call is a field of State"
@@ -202,13 +203,27 @@ def _wrong_global(function: FunctionType, name: str, local: set[str]) -> str:
         return f"{name} is a global {kind}: compiled code keeps what it was; make it a tuple, or a field of State"
     if isinstance(value, str):
         return f"{name} is text: kernels have no text; use numbers"
+    if name in function.__globals__ and not _is_readable(value):
+        what = "a class" if isinstance(value, type) else f"an object of the class {type(value).__name__}"
+        return f"{name} is {what}: kernels read numbers, tuples and arrays; write SIZE = 10 at the top of the file"
     return ""
+
+
+def _is_readable(value: Any) -> bool:
+    """Return True for a global that compiled code can use, or whose use another rule refuses with better words."""
+    if isinstance(value, type):
+        return issubclass(value, Enum | Record | np.generic) or value is f4 or value.__module__ == "builtins"
+    scalars = (bool, int, float, np.generic, _FieldType, Enum)
+    return isinstance(value, (*scalars, tuple, np.ndarray, np.dtype, ModuleType)) or value is None or callable(value)
 
 
 def _wrong_call(function: FunctionType, node: ast.Call, local: set[str]) -> str:
     called, first = node.func, root(node.func)
     if isinstance(called, ast.Name) and called.id in local:
         return ""
+    inner = called.value if isinstance(called, ast.Attribute) else None  # of super().reset(), what is called first
+    if isinstance(inner, ast.Call) and (said := _wrong_call(function, inner, local)):
+        return said
     owner = resolved(function, called.value) if isinstance(called, ast.Attribute) else None
     if isinstance(called, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
         outer = resolved(function, called.value.value) if isinstance(called.value, ast.Attribute) else None

@@ -72,3 +72,16 @@ def test_what_matters_most_is_shown_where_it_fits(columns: int, told: str, monke
     monkeypatch.setattr(time, "perf_counter", lambda: now + 10)
     line.show(50_000, 123.4, {"env": 1.0, "infer": 2.0, "learn": 3.0, "log": 0.1})
     assert told in terminal.rows()[0] and "50,000" in terminal.rows()[0]
+
+
+def test_before_the_first_timed_step_no_rate_and_no_time_left_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_EVERY_TERMINAL", -1.0)
+    terminal = Terminal(100)
+    line = Progress(terminal)
+    line.begin(512, 2000)
+    line.show(512, 3.8, {"env": 1.0})
+    (shown,) = terminal.rows()
+    assert "512 / 2,000 steps" in shown and "0/s" not in shown and "left" not in shown
+    line.show(1024, 3.8, {"env": 1.0})
+    (shown,) = terminal.rows()
+    assert "/s" in shown and "left" in shown

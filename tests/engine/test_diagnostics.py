@@ -13,6 +13,7 @@ from rl_lab.cli import main
 from rl_lab.core.world import WorldError
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
+from rl_lab.engine.diagnostics import explain_compiler_error
 from rl_lab.learners.sb3.ppo import FastPPO
 
 GAME = '''"""Nim: take any number from one of three heaps; taking the last one wins."""
@@ -172,3 +173,15 @@ def test_a_file_with_a_null_byte_is_named(tmp_path: Path, capsys: pytest.Capture
     assert main(["train", str(file)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{file}: source code" in line and "None" not in line
+
+
+def test_the_words_of_numba_are_found_behind_its_colours() -> None:
+    bold, plain = "\x1b[1m", "\x1b[0m"
+    text = (
+        f"{bold}{bold}Failed in nopython mode pipeline (step: nopython frontend)\n"
+        f"{bold}No implementation of function sum found{plain}\n"
+        f'{bold}File "/a/maze.py", line 7:{plain}\n'
+    )
+    said = explain_compiler_error(text, {"/a/maze.py"})
+    assert said.startswith("/a/maze.py:7 does not compile: No implementation of function sum found")
+    assert "\x1b" not in said and "nopython" not in said

@@ -15,6 +15,13 @@ NAMES = {0: 1}
 BEST = np.zeros(3)
 
 
+class Config:
+    SIZE = 3
+
+
+CONFIG = Config()
+
+
 class State(WorldState):
     x: i4 = bounded(0, low=0, high=9)
     speed: f4
