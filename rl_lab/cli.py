@@ -89,8 +89,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     if rest:
         args.overrides = [*args.overrides, *rest]
     from rl_lab.core.errors import UsageError
-    from rl_lab.engine import user_code
+    from rl_lab.engine import compile_notice, user_code
 
+    if args.verb not in ("train", "resume") and not args.json:  # these say it in their display of progress
+        compile_notice.want()
     try:
         user_code.begin(getattr(args, "allow_code", None))
         return int(args.run(args) or 0)

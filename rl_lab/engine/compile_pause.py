@@ -13,11 +13,15 @@ import threading
 from functools import cache
 from typing import Any
 
+from rl_lab.engine.compile_notice import Notice
+
 
 @cache
 def pause_collector_while_compiling() -> None:
     """Disable the collector during every compilation from now on; only the first call has an effect."""
     from numba.core import event
+
+    notice = Notice()
 
     class Pause(event.Listener):  # type: ignore[misc]
         """Counts the compilations that run, nested ones and those of other threads included."""
@@ -34,11 +38,13 @@ def pause_collector_while_compiling() -> None:
                 if self._running == 1:
                     self._was_enabled = gc.isenabled()
                     gc.disable()
+                    notice.begin()
 
         def on_end(self, event: Any) -> None:
             with self._lock:
                 self._running = max(self._running - 1, 0)
                 if self._running == 0:
+                    notice.end()
                     self._restore()
 
         def _restore(self) -> None:

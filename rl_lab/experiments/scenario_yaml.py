@@ -16,6 +16,8 @@ _MOST_FILES = 16  # that one scenario is made of, through its `defaults`
 _MOST_NODES = 2_000  # of a YAML file: keys and values, and beginnings of lists and mappings
 _DEEPEST = 32  # levels of lists and mappings inside each other
 _LONG_NUMBER = re.compile(r"[-+.\d][\w.:+-]{200,}")  # beyond what a float holds, or Python prints
+# 1:30 is 90 to YAML 1.1, and 010 is 8: what stands there is not what a reader means.
+_OTHER_BASE = re.compile(r"[-+]?(\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?|0[\d_]*\d)")
 
 
 class ScenarioError(UsageError):
@@ -131,6 +133,9 @@ def _check_events(path: Path, text: str) -> None:
             raise ScenarioError(
                 f"{path}, line {event.start_mark.line + 1}: a number of {len(event.value):,} characters"
             )
+        if isinstance(event, yaml.ScalarEvent) and not event.style and _OTHER_BASE.fullmatch(event.value):
+            said = f"{event.value} is read as a number of base {60 if ':' in event.value else 8}"
+            raise ScenarioError(f"{path}, line {event.start_mark.line + 1}: {said}; write it in decimal, or in quotes")
         if depth > _DEEPEST or nodes > _MOST_NODES:
             most = f"{_MOST_NODES:,} keys and values, {_DEEPEST} levels deep"
             raise ScenarioError(f"{path}: YAML of more than {most} is refused")

@@ -15,7 +15,7 @@ from rl_lab.core.agent import Learner, StateDict
 from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
 from rl_lab.core.progress import Progress
 from rl_lab.core.untrusted import number, of_kind, whole
-from rl_lab.engine import user_code
+from rl_lab.engine import compile_notice, user_code
 from rl_lab.experiments import run_dir, whole_state
 from rl_lab.experiments.agent_loading import as_usage_error, load_agent
 from rl_lab.experiments.build import TrainingEnvs, evaluate_scenario, make_learner
@@ -168,7 +168,7 @@ class _Training:
                 self._select()  # it may have been interrupted before the run was resumed
             self.interrupts.check()
             if self.learner.steps < self.scenario.budget:
-                with self.progress.waiting("compiling, about half a minute; later runs use the cached code"):
+                with self.progress.waiting(compile_notice.TEXT):
                     self._iterate(first=True)
             while self.learner.steps < self.scenario.budget:
                 self._iterate()

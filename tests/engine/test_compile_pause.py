@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from numba.core import event
 from numba.core.errors import NumbaError
 
+from rl_lab.engine import compile_notice
 from rl_lab.engine.compile_pause import pause_collector_while_compiling
 
 seen: list[bool] = []  # whether the collector was enabled during each compilation
@@ -79,3 +82,19 @@ def test_a_process_forked_during_a_compilation_has_an_enabled_collector() -> Non
             os._exit(0 if gc.isenabled() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert gc.isenabled()
+
+
+def test_a_long_compilation_is_announced_once_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(compile_notice, "_PATIENCE", 0.0)
+    monkeypatch.setattr(compile_notice, "_is_wanted", False)
+    compile_sum()
+    assert terminal.getvalue() == ""  # a program that uses the library is left alone
+    compile_notice.want()
+    until = time.monotonic() + 60
+    while not terminal.getvalue() and time.monotonic() < until:
+        compile_sum()
+    compile_sum()
+    assert terminal.getvalue() == f"  {compile_notice.TEXT}\n"
