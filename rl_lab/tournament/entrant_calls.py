@@ -6,6 +6,7 @@ PATIENCE times as long.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, MutableSequence
@@ -18,6 +19,7 @@ from rl_lab.core.errors import one_line
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.tournament.entrant_guard import (
+    CLOSED,
     LONGEST_REASON,
     PATIENCE,
     Alarms,
@@ -60,6 +62,14 @@ class Watchdog:
         self.crash_at_call, self.disposable = crash_at_call, disposable
         self.recorded, self.replayed = recorded, replayed
         self.skipped = False  # whether the last call was the one to skip
+        self._output: tuple[int, Any] | None = None
+
+    def protect(self, descriptor: int) -> None:
+        """End this process after a call that has closed or replaced this file, through which the match is sent.
+
+        So it ends with the call that did it, and not with a later one of another entrant.
+        """
+        self._output = descriptor, _identity(descriptor)
 
     def begin(self, seat: int, deadline: float) -> EntrantFault | None:
         """Record the start of a call; return its fault where the call must be skipped."""
@@ -72,6 +82,8 @@ class Watchdog:
 
     def end(self) -> None:
         """Record the end of the call."""
+        if self._output is not None and _identity(self._output[0]) != self._output[1]:
+            os._exit(CLOSED)
         self.values[DEADLINE] = self.values[IN_CALL] = 0.0
 
     def record(self, outcome: Any) -> None:
@@ -252,6 +264,15 @@ class EntrantRunner:
                 text += f"; legal are {np.flatnonzero(action_mask[rows[k]]).tolist()}"
             faults[int(rows[k])] = ("illegal" if finite else "nonfinite", text[:LONGEST_REASON])
         return faults
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what identifies an open file, None where it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def timeout_fault_of(seconds: float) -> EntrantFault:

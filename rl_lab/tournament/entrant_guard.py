@@ -24,6 +24,7 @@ from rl_lab.tournament.containment import children, living_children
 
 PATIENCE = 5.0  # limit of wall-clock time, as a multiple of the limit of processor time
 TOO_MANY = 70  # exit status of a process whose entrant has started too many others
+CLOSED = 71  # exit status of a process whose entrant has closed or replaced the file that the match is sent through
 MOST_CHILDREN = 64  # maximum of processes that an entrant may have started, at any moment of a match
 LONGEST_REASON = 200  # characters
 _FORK_STOP = 1e-3  # seconds until a call that has forked is stopped, and between further attempts to stop it

@@ -21,13 +21,14 @@ from rl_lab.core.interrupts import end_with_parent
 from rl_lab.core.untrusted import of_kind, parse_json
 from rl_lab.tournament.containment import adopt, children, end_adopted, end_group
 from rl_lab.tournament.entrant_calls import CALLS, DEADLINE, IN_CALL, NUM_VALUES, Watchdog, timeout_fault_of
-from rl_lab.tournament.entrant_guard import LONGEST_REASON, MOST_CHILDREN, TOO_MANY, EntrantFault
+from rl_lab.tournament.entrant_guard import CLOSED, LONGEST_REASON, MOST_CHILDREN, TOO_MANY, EntrantFault
 from rl_lab.tournament.ledger import Match, parse
 from rl_lab.tournament.matches import MatchEngine
 from rl_lab.tournament.schedule import Task
 
 PROCESS_EXITED = "its process ended"  # the beginning of the reason of such a fault
 _TRIES = 3
+_EXIT_SECONDS = 1.0  # from when a process has closed its output until it has ended
 _MOST_BYTES = 2**20  # limit of a process's output; a match is far shorter
 # The first byte of what a process sends; a match itself is a JSON object.
 _FAILED = b"!"  # precedes the reason why a match cannot be played
@@ -98,6 +99,7 @@ def _play_in_fork(
             os.setpgid(0, 0)
             end_with_parent()
             adopt()
+            watchdog.protect(writer)
             data = _play(engine, task, watchdog) + b"\n"
             while data:
                 data = data[os.write(writer, data) :]
@@ -139,6 +141,8 @@ def _outcome(
     if is_late:
         return timeout_fault_of(engine.setup.timeout)
     code = os.waitstatus_to_exitcode(status)
+    if code == CLOSED:
+        return "crash", f"{PROCESS_EXITED}: it had closed files that are not its own"
     if code == TOO_MANY:
         return "crash", f"{PROCESS_EXITED}: it had started more than {MOST_CHILDREN} others"
     reason = f"exit status {code}" if code >= 0 else signal.Signals(-code).name
@@ -190,6 +194,7 @@ def _read_output(reader: int, child: int, values: Any) -> tuple[bytes, bool]:
         if select.select([reader], [], [], 0.0 if has_exited else 0.1)[0]:
             piece = os.read(reader, 2**16)
             if not piece:
+                _wait_for_exit(child)  # its status is the reason
                 break
             text += piece
         elif has_exited:
@@ -199,3 +204,10 @@ def _read_output(reader: int, child: int, values: Any) -> tuple[bytes, bool]:
         else:
             has_exited = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     return text, False
+
+
+def _wait_for_exit(child: int) -> None:
+    """Wait until a child has ended, without reaping it, or for `_EXIT_SECONDS`."""
+    until = time.monotonic() + _EXIT_SECONDS
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < until:
+        time.sleep(1e-3)

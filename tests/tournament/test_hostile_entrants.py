@@ -233,6 +233,16 @@ def breaks_python(observation, action_mask):
     sys.modules.clear()
     return 0
 
+def closes_files(observation, action_mask):
+    os.closerange(3, 256)
+    return first(observation, action_mask)
+
+def replaces_files(observation, action_mask):
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3, 64):
+        os.dup2(null, descriptor)
+    return first(observation, action_mask)
+
 class Meddles:
     def bind(self, envs):
         self.envs = envs
@@ -313,6 +323,18 @@ def test_processes_that_an_entrant_starts_end_with_its_match() -> None:
     assert reasons["starts_many"] == "its process ended: it had started more than 64 others"
     time.sleep(0.2)
     assert "1000" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.split()
+
+
+def test_an_entrant_that_closes_or_replaces_open_files_loses_its_matches() -> None:
+    names = ["closes_files", "replaces_files", "raises_GeneratorExit"]  # the last is called after them
+    bots = [f"{name}=bots.py:{name}" for name in names]
+    matches = played(*INNOCENT, *bots)
+    faults = [match.fault for match in matches if match.fault]
+    assert {fault.entrant for fault in faults} == set(names)
+    assert {fault.reason for fault in faults if fault.entrant.endswith("_files")} == {
+        "its process ended: it had closed files that are not its own"
+    }
+    assert not any(match.fault for match in matches if not set(match.pairing).intersection(names))
 
 
 def test_an_entrant_that_replaces_pythons_own_functions_loses_its_matches() -> None:
