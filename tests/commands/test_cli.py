@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from support import programs
 
 from rl_lab.bench import throughput_cache
 from rl_lab.cli import main
@@ -629,7 +630,7 @@ def small_disk(here: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     folder = small_disk / "run"
     words = [*TINY[1:], "budget=2048", "checkpoint.steps=128", "checkpoint.keep_last=100", f"run_dir={folder}"]
-    full = subprocess.run(rl_lab("train", "cartpole", *words, "--json"), capture_output=True, text=True)
+    full = programs.run(rl_lab("train", "cartpole", *words, "--json"), capture_output=True, text=True)
     assert full.returncode == 1
     assert full.stdout == ""
     (line,) = full.stderr.splitlines()
@@ -640,7 +641,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     assert f"step-{found.step:09d}" in line
 
     subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
-    resumed = subprocess.run(rl_lab("resume", str(folder), "--json"), capture_output=True, text=True)
+    resumed = programs.run(rl_lab("resume", str(folder), "--json"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["steps"] == 2048
 
@@ -653,14 +654,14 @@ def rl_lab(*words: str) -> list[str]:
 
 
 def test_as_a_program_stdout_has_the_json_and_nothing_else(here: Path) -> None:
-    done = subprocess.run(rl_lab("train", "catch", *TINY, "--json"), capture_output=True, text=True)
+    done = programs.run(rl_lab("train", "catch", *TINY, "--json"), capture_output=True, text=True)
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 1 and json.loads(done.stdout)["world"] == "catch"
     assert done.stderr == ""
 
 
 def test_as_a_program_a_mistake_is_one_line(here: Path) -> None:
-    done = subprocess.run(rl_lab("train", "cartpol"), capture_output=True, text=True)
+    done = programs.run(rl_lab("train", "cartpol"), capture_output=True, text=True)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert tree(here) == {}
 
@@ -668,7 +669,7 @@ def test_as_a_program_a_mistake_is_one_line(here: Path) -> None:
 def test_a_reader_that_has_seen_enough(here: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(rl_lab("list", "worlds"), stdout=write, stderr=subprocess.PIPE, text=True)
+    done = programs.run(rl_lab("list", "worlds"), stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     # The hint about speeds may follow: the work goes on, and only what has no reader is lost.
     assert done.returncode == 0 and "rl-lab:" not in done.stderr and "Traceback" not in done.stderr

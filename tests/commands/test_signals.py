@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.runs import outcome
 
 SMALL = "video=false evaluation.episodes=2 evaluation.selections=1 evaluation.selection_episodes=1 device=cpu".split()
@@ -169,7 +170,7 @@ def start(work: Work, folder: Path) -> subprocess.Popen[bytes]:
     how = ["-c", work.python] if work.python else ["-m", "rl_lab.cli"]
     words, quiet = [sys.executable, *how, *work.words.split()], subprocess.DEVNULL
     with (folder / "stderr").open("w") as errors:
-        process = subprocess.Popen(words, cwd=folder, stdin=quiet, stdout=quiet, stderr=errors)
+        process = programs.Popen(words, cwd=folder, stdin=quiet, stdout=quiet, stderr=errors)
     deadline = time.monotonic() + 240
 
     def at_work() -> bool:
@@ -223,7 +224,7 @@ def test_an_iteration_that_is_cut_is_done_again_bit_for_bit(tmp_path: Path) -> N
     words = "train cartpole worlds=256 agent.n_steps=128 agent.n_epochs=40 agent.batch_size=8192 budget=196608"
     words += " agent.normalize_observations=true checkpoint.seconds=3600 run_dir={} " + " ".join(SMALL)
     whole = [sys.executable, "-m", "rl_lab.cli", *words.format("whole").split()]
-    subprocess.run(whole, cwd=tmp_path, check=True, capture_output=True)
+    programs.run(whole, cwd=tmp_path, check=True, capture_output=True)
     process = start(Work(words.format("cut"), "FILE:cut/metrics.jsonl", seconds=0.3, python=HASTY), tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
@@ -231,5 +232,5 @@ def test_an_iteration_that_is_cut_is_done_again_bit_for_bit(tmp_path: Path) -> N
     (saved,) = (tmp_path / "cut/checkpoints").glob("step-*")
     assert 0 < int(saved.name.removeprefix("step-")) < 196608
     again = [sys.executable, "-m", "rl_lab.cli", "resume", "cut"]
-    subprocess.run(again, cwd=tmp_path, check=True, capture_output=True)
+    programs.run(again, cwd=tmp_path, check=True, capture_output=True)
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")

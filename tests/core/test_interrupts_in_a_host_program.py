@@ -5,13 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from support import programs
 
 from rl_lab.core import interrupts
 from rl_lab.core.interruptible import interruptible
@@ -97,14 +97,14 @@ sys.exit(7)
 @pytest.mark.parametrize(("deadline", "seconds"), [(60, (0.2, 0.6)), (0.3, (0.2,))], ids=["twice", "deadline"])
 def test_a_program_that_uses_the_library_is_not_ended(deadline: float, seconds: tuple[float, ...]) -> None:
     code = LIBRARY.format(deadline=deadline, seconds=seconds)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = programs.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (7, "lives\n", "")
 
 
 def test_training_that_is_interrupted_twice_raises(tmp_path: Path) -> None:
     """Where an environment does not come back from a step, as a library call."""
     (tmp_path / "stuck.py").write_text(STUCK)
-    done = subprocess.run([sys.executable, "stuck.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = programs.run([sys.executable, "stuck.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 7, done.stderr
     assert done.stdout.splitlines()[-1] in ("Interrupted", "KeyboardInterrupt")
 
@@ -168,7 +168,7 @@ sys.exit(7)
 @pytest.mark.parametrize("again", [True, False])
 def test_a_program_goes_on_after_a_command_that_was_interrupted(again: bool) -> None:
     code = TWICE.format(again=again)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = programs.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 7, done.stderr
     assert done.stdout.endswith("lives 130 0\n")
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from support import programs
 
 from rl_lab.cli import main
 from rl_lab.core import lock
@@ -57,7 +58,7 @@ def holder(folder: Path, inside: str = "pass") -> Iterator[int]:
 
 def started(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rl_lab.cli", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return programs.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 # The lock
@@ -267,7 +268,7 @@ def test_killed_while_it_begins(entry: str, there: Path) -> None:
         main(sys.argv[1:])
     """
     words = ["train", "catch", *TINY, "run_dir=run"]
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), *words], capture_output=True, timeout=120)
+    done = programs.run([sys.executable, "-c", textwrap.dedent(script), *words], capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert main([*words, "--json"] if entry == "config.yaml" else ["resume", "run", "--json"]) == 0
     assert not [path for path in there.rglob("*") if path.name.endswith(".partial") or path.name == lock.NAME]
@@ -307,7 +308,7 @@ def test_the_next_film_clears_what_a_killed_one_left(run: Path) -> None:
         Mp4Writer.write = kill
         main(["watch", "run", "--file"])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=120)
+    done = programs.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL and list(run.glob("videos/*.partial"))
     time.sleep(0.5)  # ffmpeg, an orphan, ends by itself
     assert main(["watch", "run", "--file", "--json"]) == 0

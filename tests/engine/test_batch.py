@@ -6,7 +6,6 @@ import ctypes
 import importlib
 import math
 import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import rl_lab.envs
 from gymnasium.vector import AutoresetMode
+from support import programs
 
 from rl_lab.core.rng import integers
 from rl_lab.core.world import Array, Box, Discrete, Record, World, WorldError, WorldState, bounded, f4, f8, i4, kernel
@@ -531,7 +531,7 @@ def test_threads_of_the_engine_leave_torchs_alone() -> None:
     specialize = "import torch; torch.set_num_threads(1); from rl_lab.adapters.make import make; "
     specialize += "b = make('catch', 8, threads=2)"
     specialize += "; b.reset(); b.step(); assert torch.get_num_threads() == 1"
-    subprocess.run([sys.executable, "-c", specialize], check=True, timeout=120)
+    programs.run([sys.executable, "-c", specialize], check=True, timeout=120)
 
 
 def test_more_threads_than_worlds() -> None:

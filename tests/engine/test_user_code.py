@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 import yaml
+from support import programs
 
 from rl_lab.adapters import make
 from rl_lab.cli import main
@@ -296,7 +296,7 @@ if __name__ == "__main__":
 
 def test_a_run_made_from_python_is_evaluated_and_watched(call: Call, here: Path) -> None:
     (here / "script.py").write_text(SCRIPT)
-    subprocess.run([sys.executable, "script.py", *SMALL], check=True, timeout=200)
+    programs.run([sys.executable, "script.py", *SMALL], check=True, timeout=200)
     code, out, said = call("evaluate", "run", "--json")
     assert code == 0, said
     assert json.loads(out.splitlines()[-1])["mean_length"] <= 9

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from support import programs
 from support.checkpoints import sign
 
 from rl_lab.adapters import make as batch
@@ -359,7 +360,7 @@ def test_a_signed_state_of_another_kind(path: str, value: Any, theirs: Path, cal
 
 def as_program(*words: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
     command = ["-c", textwrap.dedent(script)] if script else ["-m", "rl_lab.cli"]
-    return subprocess.run([sys.executable, *command, *words], capture_output=True, text=True, timeout=60)
+    return programs.run([sys.executable, *command, *words], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("what", ["a state far outside the board", "a random stream's position"])

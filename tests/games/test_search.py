@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
+from support import programs
 from support.nim import nim_legal, nim_observe, nim_reset, nim_step
 
 from rl_lab.adapters import make as batch
@@ -423,5 +423,5 @@ for name, template in (("mcts", "mcts"), ("minimax", "alphabeta")):
 """
     for name in SEARCHES:
         ask(name, begin(world_registry.load("tic_tac_toe"), 2))
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = programs.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "0", "1", "0"], done.stderr

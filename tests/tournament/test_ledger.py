@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 
 from rl_lab.cli import main
 from rl_lab.core.errors import UsageError
@@ -145,7 +146,7 @@ def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_killed_command_resumes(number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["tournament", "tic_tac_toe", *CAST, "--pairs", "20000", "--dir", "t", "--seed", "5"]
-    process = subprocess.Popen([sys.executable, "-m", "rl_lab.cli", *words], stderr=subprocess.PIPE, text=True)
+    process = programs.Popen([sys.executable, "-m", "rl_lab.cli", *words], stderr=subprocess.PIPE, text=True)
     file, deadline = Path("t/matches.jsonl"), time.monotonic() + 60
     while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)

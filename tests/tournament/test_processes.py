@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import programs
 
 from rl_lab.tournament import workers
 from rl_lab.tournament.runner import run_tournament
@@ -36,7 +37,7 @@ def test_a_signal_while_entrants_load_leaves_no_process_and_no_traceback(number:
     """As Ctrl-C in a terminal, which tells the whole process group."""
     (tmp_path / "slow.py").write_text(SLOW)
     words = [sys.executable, "-m", "rl_lab.cli", "tournament", "tic_tac_toe", "x=slow.py:bot", "random"]
-    with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as command:
+    with programs.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as command:
         deadline = time.monotonic() + 100
         while not (said := (tmp_path / "loading").read_text() if (tmp_path / "loading").exists() else ""):
             assert command.poll() is None and time.monotonic() < deadline

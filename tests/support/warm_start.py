@@ -1,0 +1,120 @@
+"""The process that programs.py starts: it has imported what takes long, and forks a child for each program to run.
+
+It runs no compiled code and starts no thread of its own, so that a fork copies a whole process. In the child the
+interpreter is as a fresh one would be: a `__main__` with nothing in it, standard streams of its own, default handlers
+of signals, and the end (exit status, traceback, atexit) is the interpreter's own.
+"""
+
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import random
+import runpy
+import signal
+import socket
+import sys
+import types
+import warnings
+from typing import Any
+
+LIBRARIES = "torch stable_baselines3 sb3_contrib numba scipy.linalg scipy.stats hydra gymnasium.vector torch.utils.data"
+PACKAGES = "commands experiments evaluation learners.sb3 learners.compiled engine games games.search tournament"
+
+
+def imported() -> None:
+    """Import what commands import, but not the module that is going to be `__main__`."""
+    for name in LIBRARIES.split():
+        importlib.import_module(name)
+    for package in PACKAGES.split():
+        folder = importlib.import_module(f"rl_lab.{package}").__path__
+        for module in pkgutil.iter_modules(folder):
+            if not module.ispkg and not module.name.endswith("_worker"):
+                importlib.import_module(f"rl_lab.{package}.{module.name}")
+    from numba.core.registry import cpu_target
+
+    cpu_target.typing_context.refresh()  # what numba itself would do before it loads the first function
+    cpu_target.target_context.refresh()
+
+
+def served(control: socket.socket) -> dict[str, Any]:
+    """Answer requests until this process ends; return, in a forked child only, what that child has to run."""
+    while True:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
+        except KeyboardInterrupt:
+            continue  # meant for pytest, whose end this process notices
+        if not message:
+            os._exit(0)
+        request: dict[str, Any] = json.loads(message)
+        if "wait" in request:
+            pid, status = os.waitpid(request["wait"], os.WNOHANG)
+            control.send(json.dumps([pid, status]).encode())
+            continue
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            for stream, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, stream)
+                os.close(descriptor)
+            return request
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(json.dumps(pid).encode())
+
+
+def stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
+    """Return a standard stream as the interpreter makes it when it starts."""
+    raw = open(descriptor, mode + "b", closefd=False)  # noqa: SIM115
+    text = io.TextIOWrapper(raw, "utf-8", errors, line_buffering=descriptor == 2 or raw.isatty())
+    text.mode = mode
+    return text
+
+
+def become(request: dict[str, Any]) -> None:
+    """Make this forked child the process that was asked for."""
+    if request["session"]:
+        os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    sys.stdin = sys.__stdin__ = stream(0, "r", "strict")
+    sys.stdout = sys.__stdout__ = stream(1, "w", "strict")
+    sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed()
+    sys.modules["numpy"].random.seed()  # torch's generator has the same seed in every process that starts
+
+
+def run(words: list[str]) -> None:
+    """Do what the interpreter does with these words of its command line."""
+    main = types.ModuleType("__main__")
+    main.__builtins__ = __builtins__
+    sys.modules["__main__"] = main
+    sys.orig_argv[1:] = words
+    if words[0] == "-m":
+        sys.argv, sys.path[0] = ["-m", *words[2:]], os.getcwd()
+        runpy._run_module_as_main(words[1])
+    elif words[0] == "-c":
+        sys.argv, sys.path[0] = ["-c", *words[2:]], ""
+        exec(compile(words[1], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv, sys.path[0] = words, os.path.dirname(os.path.realpath(words[0]))
+        main.__file__ = words[0]
+        with io.open_code(os.path.abspath(words[0])) as file:
+            exec(compile(file.read(), words[0], "exec"), main.__dict__)
+
+
+if __name__ == "__main__":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        imported()
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # OpenBLAS's, which fork
+    gc.collect()
+    gc.freeze()
+    program = served(socket.socket(fileno=int(sys.argv[1])))
+    warnings.filters.pop(0)
+    become(program)
+    run(program["words"])
