@@ -109,7 +109,7 @@ def test_yaml_is_bounded_in_width_depth_and_time(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("number", ["1:30", "-1:30:00", "190:20:30.15", "010", "0_7", "-007"])
 def test_numbers_that_yaml_reads_in_another_base_are_refused(number: str) -> None:
-    assert f"{number} is read as a number of base" in refused(f"world: catch\nbudget: {number}\n")
+    assert f"{number} is read as a number of base" in expect_refusal(f"world: catch\nbudget: {number}\n")
 
 
 def test_defaults_that_multiply_are_bounded() -> None:
