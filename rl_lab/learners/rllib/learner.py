@@ -14,12 +14,14 @@ from gymnasium.spaces import Discrete
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.untrusted import listed, number, of_kind, whole
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.cluster import LocalCluster
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
+from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
 _MODULE = "default_policy"
@@ -173,32 +175,39 @@ class RllibPPO:
         return StateDict(tensors, state)
 
     def restore(self, saved: StateDict) -> None:
-        """Restore what `save` returned. Raises ValueError or KeyError where it does not fit."""
-        state = saved.state
-        if state["algorithm"] != self.name:
-            raise ValueError(f"it is the state of {state['algorithm']}, not of {self.name}")
+        """Restore what `save` returned, also the global random generators. Raises ValueError where it does not fit."""
+        state, tensors, runner = saved.state, saved.tensors, self._runner
         try:
-            self._module().policy.load_state_dict(as_tensors(saved.tensors["policy"]))
-        except RuntimeError as error:
-            raise ValueError(f"the saved parameters do not fit: {str(error).partition(chr(10))[0]}") from None
+            self._check(state, tensors)
+            moments = checked_moments(self._optimizer(), tensors["optimizer"])
+        except KeyError as error:
+            raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
+        self._module().policy.load_state_dict(as_tensors(tensors["policy"]))
         self._send_weights()
-        self._restore_moments(saved.tensors["optimizer"])
+        self._optimizer().load_state_dict({**self._optimizer().state_dict(), "state": moments})
         self._kl_coeff().fill_(state["kl_coeff"])
-        self._steps, runner = state["steps"], self._runner
+        self._steps = state["steps"]
         runner.episodes, runner.returns, runner.lengths = state["episodes"], state["returns"], state["lengths"]
         runner.set_started()
-        restore_generators(saved.tensors["generators"], state)
+        restore_generators(tensors["generators"], state)
+
+    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        """Raise ValueError or KeyError unless the state has the types, shapes and ranges of this learner's."""
+        if state["algorithm"] != self.name:
+            raise ValueError(f"it is the state of {state['algorithm']!r:.40}, not of {self.name}")
+        for name in ("steps", "episodes"):
+            whole(state[name], name)
+        number(state["kl_coeff"], "kl_coeff", 0.0)
+        for value in listed(state["returns"], "returns"):
+            number(of_kind(value, "returns", float), "returns")
+        for value in listed(state["lengths"], "lengths"):
+            whole(value, "lengths")
+        check_parameters(self._policy, tensors["policy"])
+        check_generators(tensors["generators"], state)
 
     def close(self) -> None:
         """End Ray."""
         self._close()
-
-    def _restore_moments(self, arrays: dict[str, Array]) -> None:
-        entries: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in as_tensors(arrays).items():
-            index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = tensor
-        self._optimizer().load_state_dict({**self._optimizer().state_dict(), "state": entries})
 
     def _optimizer(self) -> Any:
         return self._learner().get_optimizer(_MODULE)

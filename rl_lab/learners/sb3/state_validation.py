@@ -119,8 +119,8 @@ def check_normalizer(normalizer: Any, arrays: dict[str, Array], counts: Any) -> 
         number(count, "normalizer_counts", 0.0)
 
 
-def check_generators(arrays: dict[str, Array], state: dict[str, Any], space: dict[str, Any]) -> None:
-    """Check the states of random, numpy and torch, and that of an action space, whose current state is `space`."""
+def check_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
+    """Check the states of random, numpy and torch."""
     current = np.random.get_state(legacy=False)
     array(arrays["numpy"], "generators: numpy", current["state"]["key"])
     whole(state["numpy"]["pos"], "the random generator's position", 0, 624)  # numpy would read beyond its state
@@ -137,17 +137,16 @@ def check_generators(arrays: dict[str, Array], state: dict[str, Any], space: dic
     whole(position, "python: position", 0, 624)
     if gauss is not None:
         number(gauss, "python: gauss", *_DEVIATES)
-    _check_space(state["action_space"], space)
 
 
-def _check_space(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:
+def check_action_space(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:
     """Check that the state of a bit generator has the keys of the current one and words of at most 128 bits."""
     if sorted(of_kind(saved, name, dict)) != sorted(current):
         raise ValueError(f"{name} has the keys {', '.join(sorted(saved)):.80}")
     limits = {"has_uint32": 1, "uinteger": 2**32 - 1}
     for key, value in current.items():
         if isinstance(value, dict):
-            _check_space(saved[key], value, f"{name}: {key}")
+            check_action_space(saved[key], value, f"{name}: {key}")
         elif isinstance(value, int):
             whole(saved[key], f"{name}: {key}", 0, limits.get(key, 2**128 - 1))
         elif saved[key] != value:

@@ -22,6 +22,7 @@ from rl_lab.learners.sb3.buffer_state import (
 from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.state_validation import (
+    check_action_space,
     check_counters,
     check_generators,
     check_last,
@@ -177,7 +178,8 @@ def _check(model: Any, tensors: dict[str, Any], state: dict[str, Any]) -> None:
     check_counters(state, model._stats_window_size)
     check_parameters(model.policy, tensors["policy"])
     check_last(tensors["last"], model)
-    check_generators(tensors["generators"], state, model.action_space.np_random.bit_generator.state)
+    check_generators(tensors["generators"], state)
+    check_action_space(state["action_space"], model.action_space.np_random.bit_generator.state)
     if (normalizer := model.get_vec_normalize_env()) is not None:
         check_normalizer(normalizer, tensors["normalizer"], state["normalizer_counts"])
 

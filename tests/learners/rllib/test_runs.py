@@ -80,7 +80,6 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_nothing_is_left_behind(number: int, tmp_path: Path) -> None:
-    before = set(Path("/tmp").glob("rl-lab-ray-*"))
     process = subprocess.Popen(
         train(tmp_path / "run", "cartpole", "agent.num_epochs=10000"),
         stdout=subprocess.DEVNULL,
@@ -90,7 +89,7 @@ def test_nothing_is_left_behind(number: int, tmp_path: Path) -> None:
     while not (tmp_path / "run/metrics.jsonl").exists():
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
-    (folder,) = set(Path("/tmp").glob("rl-lab-ray-*")) - before
+    folder = folder_of(process.pid)
     processes = janitor.processes_of(str(folder))
     assert len(processes) >= 2
     assert not [address for each in (process.pid, *processes) for address in listened(each) if not local(address)]
@@ -100,6 +99,14 @@ def test_nothing_is_left_behind(number: int, tmp_path: Path) -> None:
     while folder.exists() or any(Path(f"/proc/{each}/exe").exists() for each in processes):
         assert time.monotonic() < limit, (folder.exists(), janitor.processes_of(str(folder)))
         time.sleep(0.1)
+
+
+def folder_of(process: int) -> Path:
+    """Return the folder of the Ray that a process has started: the argument of the program that watches it."""
+    (children,) = Path(f"/proc/{process}/task/{process}").glob("children")
+    commands = [Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in children.read_text().split()]
+    (folder,) = [words[-2].decode() for words in commands if any(b"janitor" in word for word in words)]
+    return Path(folder)
 
 
 def listened(process: int) -> list[str]:
