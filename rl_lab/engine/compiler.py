@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rl_lab.core.world import World
 
 _STEP, _SIMD_STEP, _AUTORESET = (f"engine/templates/{name}" for name in ("step", "simd_step", "autoreset"))
-# Modules whose code is compiled with every template's, and with those that are executed for a world.
+# Modules that every template compiles code of, and those that templates executed for a world do.
 _SOURCES = (
     *("engine/compiler", "engine/intrinsics", "engine/template_context"),
     *("core/kernel", "core/endless_loops"),
@@ -44,7 +44,7 @@ KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code alone
 _QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
-_KEPT: list[Any] = []  # functions whose addresses are in use
+_KEPT: list[Any] = []  # functions that are called by address, so that they must not be freed
 
 
 class CompilerError(WorkFailed, RuntimeError):
@@ -79,11 +79,11 @@ def loops(world: World) -> ModuleType:
 def specialize(
     world: World, name: str, templates: tuple[str, ...], keys: tuple[str, ...], sources: tuple[str, ...] = ()
 ) -> ModuleType:
-    """Return the last of these templates, executed for a world, of whose kernels it has those named by `keys`.
+    """Return the last of these templates, executed for a world with those of its kernels that `keys` names.
 
     Its functions are compiled or loaded at their first call; `name` begins that of the folder they are kept in.
-    `sources` are modules that the templates import and whose code or constants are compiled with theirs. Templates and
-    sources are named by their paths in rl_lab, without suffix.
+    `sources` are modules that the templates import, with code or constants that they compile. Templates and sources
+    are named by their paths in rl_lab, without suffix.
     """
     _must_compile()
     texts = [_template(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
