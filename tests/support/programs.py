@@ -20,18 +20,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-READ_AT_START = ("PYTHON", "NUMBA", "OMP", "OPENBLAS", "MKL", "KMP", "TORCH", "SDL", "PYGAME", "LD_", "LC_", "LANG")
+READ_AT_START = ("PYTHON", "NUMBA", "OMP", "OPENBLAS", "MKL", "KMP", "TORCH", "LD_", "LC_", "LANG")
+FOLLOWED = {"PYTHONPATH", "PYTHONHASHSEED"}  # by the process that starts programs
+UNUSUAL = ("preexec_fn", "pass_fds", "shell")
 ENVIRONMENT = dict(os.environ)
 
 
 class Server:
-    """The process from which programs start."""
+    """The process from which programs start; each hash seed that is asked for has its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, hash_seed: str | None) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = [sys.executable, str(Path(__file__).with_name("warm_start.py")), str(theirs.fileno())]
+        env = ENVIRONMENT | ({"PYTHONHASHSEED": hash_seed} if hash_seed else {})
         quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=quiet, cwd="/", env=ENVIRONMENT)
+        self.process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=quiet, cwd="/", env=env)
         theirs.close()
         atexit.register(self.close)
 
@@ -67,7 +70,8 @@ class Popen(subprocess.Popen[Any]):
             "cwd": os.path.abspath(given["cwd"] or "."),
             "session": given["start_new_session"],
         }
-        self.pid = server().ask(request, tuple(n if fd == -1 else fd for n, fd in enumerate(streams)))
+        self.server = server(request["env"].get("PYTHONHASHSEED"))
+        self.pid = self.server.ask(request, tuple(n if fd == -1 else fd for n, fd in enumerate(streams)))
         self.forked = self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[end] for end in ends))
@@ -83,7 +87,7 @@ class Popen(subprocess.Popen[Any]):
         if not self.forked:
             return super()._try_wait(wait_flags)
         while True:
-            pid, status = server().ask({"wait": self.pid})
+            pid, status = self.server.ask({"wait": self.pid})
             if pid or wait_flags & os.WNOHANG:
                 break
             time.sleep(0.01)
@@ -94,15 +98,13 @@ class Popen(subprocess.Popen[Any]):
 
 def can_fork(given: dict[str, Any]) -> bool:
     """Whether a program of which Popen was given this would do the same as in an interpreter of its own."""
-    words, env = given["args"], given["env"] or os.environ
-    return (
-        isinstance(words, list)
-        and words[0] == sys.executable
-        and (words[1] in ("-c", "-m") or words[1].endswith(".py"))
-        and not any(given[name] for name in ("preexec_fn", "pass_fds", "shell"))
-        and all(
-            env.get(name) == ENVIRONMENT.get(name) for name in {*env, *ENVIRONMENT} if name.startswith(READ_AT_START)
-        )
+    words, env = given["args"], dict(given["env"] or os.environ)
+    if not isinstance(words, list) or words[0] != sys.executable or any(given[name] for name in UNUSUAL):
+        return False
+    first = words[2] if words[1] == "-P" else words[1]
+    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()} - FOLLOWED
+    return (first in ("-c", "-m") or first.endswith(".py")) and not any(
+        name.startswith(READ_AT_START) for name in changed
     )
 
 

@@ -9,6 +9,7 @@ import gc
 import importlib
 import io
 import json
+import multiprocessing.process
 import os
 import pkgutil
 import random
@@ -65,10 +66,14 @@ def served(control: socket.socket) -> dict[str, Any]:
         control.send(json.dumps(pid).encode())
 
 
-def stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
-    """Return a standard stream as the interpreter makes it when it starts."""
-    raw = open(descriptor, mode + "b", closefd=False)  # noqa: SIM115
-    text = io.TextIOWrapper(raw, "utf-8", errors, line_buffering=descriptor == 2 or raw.isatty())
+def stream(descriptor: int, mode: str) -> io.TextIOWrapper:
+    """Return a standard stream as the interpreter made that of this process when it started."""
+    own = (sys.__stdin__, sys.__stdout__, sys.__stderr__)[descriptor]
+    unbuffered = mode == "w" and own.write_through
+    raw = open(descriptor, mode + "b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    getattr(raw, "raw", raw).name = own.name
+    by_line = not unbuffered and (descriptor == 2 or raw.isatty())
+    text = io.TextIOWrapper(raw, own.encoding, own.errors, line_buffering=by_line, write_through=unbuffered)
     text.mode = mode
     return text
 
@@ -80,10 +85,13 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    sys.stdin = sys.__stdin__ = stream(0, "r", "strict")
-    sys.stdout = sys.__stdout__ = stream(1, "w", "strict")
-    sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace")
+    more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in more if path and path not in sys.path]
+    sys.stdin = sys.__stdin__ = stream(0, "r")
+    sys.stdout = sys.__stdout__ = stream(1, "w")
+    sys.stderr = sys.__stderr__ = stream(2, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.process.ORIGINAL_DIR = request["cwd"]  # where spawned children look for the main module
     random.seed()
     sys.modules["numpy"].random.seed()  # torch's generator has the same seed in every process that starts
 
@@ -91,18 +99,22 @@ def become(request: dict[str, Any]) -> None:
 def run(words: list[str]) -> None:
     """Do what the interpreter does with these words of its command line."""
     main = types.ModuleType("__main__")
-    main.__builtins__ = __builtins__
+    main.__builtins__, main.__annotations__ = __builtins__, {}
     sys.modules["__main__"] = main
     sys.orig_argv[1:] = words
+    if words[0] == "-P":
+        words, sys.path[:1] = words[1:], []
+    else:
+        sys.path[0] = {"-c": "", "-m": os.getcwd()}.get(words[0], os.path.dirname(os.path.realpath(words[0])))
     if words[0] == "-m":
-        sys.argv, sys.path[0] = ["-m", *words[2:]], os.getcwd()
+        sys.argv = ["-m", *words[2:]]
         runpy._run_module_as_main(words[1])
     elif words[0] == "-c":
-        sys.argv, sys.path[0] = ["-c", *words[2:]], ""
+        sys.argv = ["-c", *words[2:]]
         exec(compile(words[1], "<string>", "exec"), main.__dict__)
     else:
-        sys.argv, sys.path[0] = words, os.path.dirname(os.path.realpath(words[0]))
-        main.__file__ = words[0]
+        sys.argv = words
+        main.__file__, main.__cached__ = words[0], None
         with io.open_code(os.path.abspath(words[0])) as file:
             exec(compile(file.read(), words[0], "exec"), main.__dict__)
 
