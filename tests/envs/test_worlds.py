@@ -234,7 +234,7 @@ class Recorder:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draw_shows_every_state_and_changes_none(name: str) -> None:
-    world = world_registry.load(name)
+    world = small(name)
     if world.draw is None:
         pytest.skip("is not drawn")
     batch = Batch(world, 3, seed=5, threads=1, autoreset=AutoresetMode.DISABLED)
