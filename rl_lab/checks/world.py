@@ -19,10 +19,12 @@ import numpy as np
 from rl_lab.checks.subject import Skip, WorldUnderTest
 from rl_lab.core.kernel import source_location
 from rl_lab.core.random_actions import fill
-from rl_lab.core.world import Array, World
+from rl_lab.core.world import Array, World, with_loop_limit
 from rl_lab.engine.batch import Batch
+from rl_lab.engine.compiler import plain_loops
 from rl_lab.engine.diagnostics import author_location, authored_files
 
+_OBSERVING_WRITES = "observe or action_mask changes the state; only reset, step and scripts may"
 _OUTPUTS = "observations rewards terminated truncated action_mask acting left_episode"
 
 
@@ -231,15 +233,43 @@ def seeds_differ(subject: WorldUnderTest) -> list[str]:
 
 
 def observing_changes_nothing(subject: WorldUnderTest) -> list[str]:
-    """Observe every state twice, and compare the states and the outputs."""
+    """Compare each state before and after it is observed; observe it again, and compare the outputs.
+
+    Plain Python shows the first observation of a state, and compiled code a second one: a kernel that writes the same
+    number each time changes nothing the second time.
+    """
+    if finding := _change_at_first_sight(subject):
+        return [finding]
     batch = subject.batch()
     for t in subject.acts(batch):
         for i in range(batch.num_envs):
             before = batch.state(i), _outputs(batch, i)
             batch.observe(i)
             if batch.state(i) != before[0]:
-                return [f"step {t}: observe or action_mask changes the state; only reset, step and scripts may"]
+                return [f"step {t}: {_OBSERVING_WRITES}"]
             if _outputs(batch, i) != before[1]:
                 return [f"step {t}: observing the same state again shows something else"]
         batch.step()
     return []
+
+
+def _change_at_first_sight(subject: WorldUnderTest) -> str:
+    """Return a finding if observe or action_mask changes a state that step or reset has just left, else ""."""
+    world = with_loop_limit(subject.short)
+    loops, changed = vars(plain_loops(world)), False  # the plain loops belong to this world object alone
+    observe = loops["observe_env"]
+
+    def observe_env(i: int, arrays: Any, live: bool) -> Any:
+        nonlocal changed
+        before = np.asarray(arrays.state_words[i]).tobytes()
+        result = observe(i, arrays, live)
+        changed = changed or np.asarray(arrays.state_words[i]).tobytes() != before
+        return result
+
+    loops["observe_env"] = observe_env
+    batch = subject.batch(1, world=world, disabled=True, plain=True)
+    for t in subject.acts(batch, subject.effort.plain_steps):
+        if changed:
+            return f"step {t}: {_OBSERVING_WRITES}"
+        batch.step()
+    return ""

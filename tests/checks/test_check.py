@@ -332,6 +332,17 @@ def observing_adds_up(s: Halving, p: HalvingParams, out: Array) -> None:
     out[0] = f4(next(CALLS) % 2)
 
 
+@kernel
+def observing_keeps_zero(s: Halving, p: HalvingParams, out: Array) -> None:
+    s.x = f4(0.0)  # the second time, this changes nothing
+    out[0] = s.x
+
+
+def test_an_observation_that_writes_the_same_each_time_is_caught() -> None:
+    found = failing(replace(HALVING, observe=observing_keeps_zero))
+    assert "changes the state" in found["observing changes nothing"][0]
+
+
 def test_an_observation_with_consequences_is_caught() -> None:
     name = "observing changes nothing"
     assert "changes the state" in failing(replace(HALVING, observe=observing_moves))[name][0]
