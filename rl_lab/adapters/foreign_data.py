@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Space
 
 from rl_lab.adapters.foreign_errors import ForeignError, InvalidDataError, place_of_method
 from rl_lab.core import non_finite
@@ -62,6 +62,21 @@ def observation(value: Any, space: Any, agent: str = "", what: str = "observatio
     elif space.contains(value):
         return value
     raise InvalidDataError(f"returned an {what}{_agent_suffix(agent)} of {_describe(value)}, but its space is {space}")
+
+
+def checked_space(space: Any, what: str, agent: str = "") -> Any:
+    """Return a space; raises InvalidDataError if it is not one of gymnasium.spaces."""
+    if isinstance(space, Space):
+        return space
+    value = one_line(repr(space))[:60]
+    message = f"gave {what}{_agent_suffix(agent)} that is {value}, expected one of gymnasium.spaces"
+    raise InvalidDataError(message)
+
+
+def as_vector(space: Box) -> Box:
+    """Return the Box itself, or for a single number, shape (), the Box of shape (1,) that a batch stores it in."""
+    dtype: Any = space.dtype
+    return space if space.shape else Box(space.low.reshape(1), space.high.reshape(1), dtype=dtype)
 
 
 def _fits(array: Array, dtype: Any) -> bool:

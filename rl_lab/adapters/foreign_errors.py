@@ -26,6 +26,7 @@ _GYMNASIUM, _PETTINGZOO = (
     str(Path(getattr(importlib.util.find_spec(name), "origin", None) or f"/no/{name}/here").parent)
     for name in ("gymnasium", "pettingzoo")
 )
+_CHECKER = f"{_GYMNASIUM}/utils/passive_env_checker.py"
 _FORWARDING = ("wrappers/", "vector/", "utils/", "spaces/", "core.py", "logger.py", "envs/registration.py")
 _FRAMEWORK = (
     _PACKAGE,
@@ -89,9 +90,15 @@ def _is_call_error(error: BaseException, arguments: Iterable[str]) -> bool:
     """Return True if a constructor failed because of an unknown id, package or keyword argument."""
     if isinstance(error, gymnasium.error.Error | ImportError | UsageError):
         return True
-    if not isinstance(error, TypeError | ValueError):
+    if not isinstance(error, TypeError | ValueError) or _is_of_checker(error):
         return False
     return not _frames(error, None) or any(f"unexpected keyword argument {name!r}" in str(error) for name in arguments)
+
+
+def _is_of_checker(error: BaseException) -> bool:
+    """Return True if Gymnasium's own checker refused the environment, whatever its arguments."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(files) and files[-1] == _CHECKER
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -101,6 +101,8 @@ class ForeignBatch(EnvBuffers):
 
         def make() -> Any:
             env = gymnasium.make(spec, **arguments)
+            for what in ("observation_space", "action_space"):
+                data.checked_space(getattr(env, what), f"an {what}")
             if not is_structured(env.observation_space):
                 return env
             self._structure = self._structure or Structure(name, env.observation_space)
@@ -115,6 +117,7 @@ class ForeignBatch(EnvBuffers):
         if isinstance(space, Box) and 0 in space.shape:
             raise ValueError(f"world {name!r}: observations are {space}, which holds no number")
         if isinstance(space, Box):
+            space = data.as_vector(space)
             return single_precision(space) if space.dtype == np.float64 else space
         raise ValueError(f"world {name!r}: observations are {type(space).__name__}; Box and Discrete are supported")
 

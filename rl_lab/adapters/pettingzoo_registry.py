@@ -16,7 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from pettingzoo.env_registry.exceptions import FailedToImport, PettingZooRegistryError
 
 from rl_lab.adapters import user_env
-from rl_lab.adapters.foreign_data import frames_per_second
+from rl_lab.adapters.foreign_data import as_vector, checked_space, frames_per_second
 from rl_lab.adapters.foreign_errors import calling
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.pettingzoo_games import AECGame, Game, without_mask
@@ -101,9 +101,9 @@ def describe(name: str, game: Game) -> tuple[PettingZooWorld, list[Any]]:
     sources = []
     for agent in game.possible_agents:
         with calling(name, "observation_space", game.env):
-            space = game.env.observation_space(agent)
+            space = checked_space(game.env.observation_space(agent), "a space", str(agent))
         with calling(name, "action_space", game.env):
-            action = game.env.action_space(agent)
+            action = checked_space(game.env.action_space(agent), "a space", str(agent))
         if isinstance(space, Dict):
             inner = without_mask(space.spaces)
             space = Dict(inner) if isinstance(inner, dict) else inner
@@ -116,7 +116,8 @@ def describe(name: str, game: Game) -> tuple[PettingZooWorld, list[Any]]:
         elif isinstance(space, Discrete):
             observation_spaces.append(Box(0.0, 1.0, (int(space.n),), np.float32))
         else:
-            observation_spaces.append(space if space.dtype == np.uint8 else single_precision(space))
+            box = as_vector(space)
+            observation_spaces.append(box if box.dtype == np.uint8 else single_precision(box))
         if not (isinstance(action, Discrete) or (isinstance(action, Box) and len(action.shape) == 1)):
             raise ValueError(f"world {name!r}: {agent} acts in {action}; Discrete and Box of shape (k,) are supported")
         action_spaces.append(Discrete(int(action.n)) if isinstance(action, Discrete) else single_precision(action))

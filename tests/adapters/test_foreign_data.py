@@ -620,3 +620,51 @@ def test_metadata_that_is_no_dict_is_named(metadata: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(Odd, "metadata", metadata)
     with pytest.raises(ForeignError, match=r"ForeignOdd-v0: `metadata` is .*, expected a dict such as"):
         make.make("gym:ForeignOdd-v0", 1, {})
+
+
+# Observations of a single number are vectors of one
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
+def test_an_observation_of_one_number_is_a_vector_of_one(dtype: Any) -> None:
+    space = Box(0, 100, (), dtype)
+    envs = play("gym:ForeignOdd-v0", steps=2, space=space, where="observation", how=dtype(7), when=2)
+    assert envs.world.observation.shape == (1,)
+    assert envs.observations.reshape(-1).tolist() == [7, 7]
+
+
+def test_an_agent_that_sees_one_number_has_a_vector_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pair, "observation_space", lambda self, agent: Box(0, 9, ()))
+    envs = play("pettingzoo:labdata/pair_v0", steps=2)
+    assert envs.observations.shape == (2, 2, 1)
+    assert envs.observations.ravel().tolist() == [2.0] * 4
+
+
+# What is no space is a mistake of the environment, not of its arguments
+
+
+@pytest.mark.parametrize("unchecked", [False, True], ids=["Gymnasium's checker", "ours"])
+@pytest.mark.parametrize("value", [None, 4, Box], ids=["None", "a number", "a class"])
+@pytest.mark.parametrize("whose", ["observation_space", "action_space"])
+def test_what_is_no_space_is_a_mistake_of_the_environment(whose: str, value: Any, unchecked: bool) -> None:
+    class Spaceless(Odd):
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, whose, value)
+
+    gym.register("ForeignSpaceless-v0", Spaceless, disable_env_checker=unchecked)
+    try:
+        with pytest.raises(ForeignError, match=rf"ForeignSpaceless-v0: constructor .*space.* \({FILE}"):
+            play("gym:ForeignSpaceless-v0")
+    finally:
+        del gym.registry["ForeignSpaceless-v0"]
+
+
+@pytest.mark.parametrize("whose", ["observation_space", "action_space"])
+def test_what_is_no_space_of_an_agent_is_a_mistake_of_the_environment(
+    whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pair, whose, lambda self, agent: None if agent == "b" else Discrete(2))
+    said = f"pair_v0: {whose} gave a space for agent b that is None, expected one of gymnasium.spaces"
+    with pytest.raises(ForeignError, match=said):
+        play("pettingzoo:labdata/pair_v0")
