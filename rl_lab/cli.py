@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
@@ -64,10 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rl_lab.core import streams
 
     streams.prepare()
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         return _finished(_run(arguments))
     except SystemExit as done:  # of the parser: help, the version, or arguments that it refuses
         raise SystemExit(_finished(int(done.code or 0))) from None
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return a warning of the lab or of a library as one line, without a place in the code and without colours."""
+    from rl_lab.core.errors import one_line, without_colours
+
+    return f"rl-lab: warning: {one_line(without_colours(str(message)))}\n"
 
 
 def _finished(status: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class WorkFailed(Exception):  # noqa: N818
 def one_line(text: object) -> str:
     """Return a text as one line without control characters, which names and contents of files may contain."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+
+
+def without_colours(text: str) -> str:
+    """Return a library's message without the codes by which it colours it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def only_match(prefix: str, paths: Sequence[Path]) -> Path | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rl_lab.core.endless_loops import LoopError
-from rl_lab.core.errors import nearest, one_line
+from rl_lab.core.errors import nearest, one_line, without_colours
 from rl_lab.core.kernel import reachable_kernels
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine.compiler import CompilerError, cache_folder
@@ -89,7 +89,7 @@ def message_with_hint(error: BaseException) -> str:
 
 def explain_compiler_error(text: str, files: set[str] | None) -> str:
     """Return numba's message as one line: the author's line it is about, and what cannot be done there."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)  # numba's colours
+    text = without_colours(text)
     pattern = r'File "([^"]+)", line (\d+)|Raised from (\S+) \((\d+)\)'
     places = [(str(Path(a or c).resolve()), b or d) for a, b, c, d in re.findall(pattern, text)]  # relative, they are
     place = next((f"{path}:{line} " for path, line in places if files is None or path in files), "")

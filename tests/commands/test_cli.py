@@ -694,3 +694,22 @@ def test_every_verb_explains_itself(verb: str, call: Call) -> None:
 def test_what_a_first_start_compiles_is_not_taken_for_a_slow_training(first: tuple[int, float], said: str) -> None:
     result: Any = SimpleNamespace(steps=50_256, seconds=21.0, first_iteration=first)
     assert train.training_time(result) == said
+
+
+def test_warnings_of_libraries_are_one_line_without_colours(tmp_path: Path) -> None:
+    """A reset of the old kind, for one, is a mistake that Gymnasium warns of, and the lab reports."""
+    file = tmp_path / "old.py"
+    file.write_text(
+        "import gymnasium, numpy\n\n\n"
+        "class Old(gymnasium.Env):\n"
+        "    observation_space = gymnasium.spaces.Box(0, 1, (2,))\n"
+        "    action_space = gymnasium.spaces.Discrete(2)\n\n"
+        "    def reset(self):\n"
+        "        return numpy.zeros(2, numpy.float32), {}\n"
+    )
+    words = [sys.executable, "-m", "rl_lab", "evaluate", "random", f"world={file}:Old", "evaluation.episodes=1"]
+    done = programs.run(words, capture_output=True, text=True, timeout=120)
+    *warned, said = done.stderr.splitlines()
+    assert done.returncode == 1 and "unexpected keyword argument 'seed'" in said and "old.py" in said
+    assert warned and all(line.startswith("rl-lab: warning: WARN: Current gymnasium version") for line in warned)
+    assert "\x1b" not in done.stderr and "[33m" not in done.stderr
