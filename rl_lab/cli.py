@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    The status is 0 for success, 1 where the work failed, 2 for wrong input, and 130 or 143 after an interrupt.
+    The status is 0 for success, 1 where the work failed, 2 for wrong input, and 130, 143 or 129 after an interrupt.
     """
     from rl_lab.core import streams
 

@@ -126,7 +126,7 @@ def _train(scenario: Scenario, quiet: bool, show: Callable[[Result], None] = not
 
 
 def interrupted(stop: Any) -> int:
-    """Print how to continue after Ctrl-C or SIGTERM, and return the exit status."""
+    """Print how to continue after an interrupt, and return the exit status."""
     from rl_lab.experiments.run_dir import shell_quoted
 
     if stop.run is not None:

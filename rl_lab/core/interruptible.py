@@ -1,4 +1,4 @@
-"""This module ends a command at Ctrl-C or SIGTERM with exit status 130 or 143."""
+"""This module ends a command at Ctrl-C, SIGTERM or SIGHUP with exit status 130, 143 or 129."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rl_lab.core.interrupts import Interrupted, Interrupts, last_signal
 
 
 def interruptible(main: Callable[..., int]) -> Callable[..., int]:
-    """Return `main` wrapped so that a signal ends it; its exit status is then 130 or 143.
+    """Return `main` wrapped so that a signal ends it; its exit status is then 130, 143 or 129.
 
     A call without arguments is the command for which the process was started, so the process ends soon after it. A
     call with arguments is part of another program, which continues.

@@ -1,4 +1,4 @@
-"""This module stops work at Ctrl-C and SIGTERM: cleanly where a run can stop, and within 5 seconds in any case.
+"""This module stops work at Ctrl-C, SIGTERM and SIGHUP: cleanly where a run can stop, and in any case within 5 seconds.
 
 Python calls a signal's handler only between two bytecodes of the main thread, so not while compiled code runs.
 Therefore a thread waits for the signal, which the system writes to a pipe. After a signal
@@ -10,6 +10,8 @@ Therefore a thread waits for the signal, which the system writes to a pipe. Afte
   continue. Files that were written before are not damaged by that: checkpoints, ledgers and results are renamed to
   their names when they are complete. A program that uses rl_lab as a library is not ended: its own handlers are
   restored, and KeyboardInterrupt is raised.
+
+SIGHUP, which the end of a terminal or of a remote session sends, is left alone where it is ignored (nohup).
 
 A forked child has the original handlers, and none of this.
 """
@@ -33,7 +35,7 @@ GRACE = 1.5  # seconds that an iteration may continue after a signal: all must b
 AGAIN = 1.0  # seconds until KeyboardInterrupt is raised once more, because some code may have caught it
 DEADLINE = 3.5  # seconds after a signal at which the process is ended
 REPEATED = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 _TICK = 0.05  # seconds between looks at the clock, once a signal has come
 _flag = ctypes.c_int64()
@@ -60,7 +62,7 @@ def end_with_parent() -> None:
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM has stopped the work; `code` is the exit status, 130 or 143, `run` the run to resume."""
+    """A signal has stopped the work; `code` is the exit status, 130, 143 or 129, `run` the run to resume."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -70,7 +72,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """A context manager that handles SIGINT and SIGTERM; outside of the main thread it does nothing.
+    """A context manager that handles SIGINT, SIGTERM and SIGHUP; outside of the main thread it does nothing.
 
     Work that calls `check` regularly may continue after a signal until its next call; `abort_after` sets a time limit.
     A second signal, or `DEADLINE` seconds after the first, ends the process where `ends_process` is True here or in
@@ -108,8 +110,10 @@ class Interrupts:
         self._thread.start()
         self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
         self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+        if self._before[signal.SIGHUP] == signal.SIG_IGN:
+            del self._before[signal.SIGHUP]
         _entered.append(self)
-        for number in _SIGNALS:
+        for number in self._before:
             signal.signal(number, self._note)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._inside = True

@@ -30,3 +30,20 @@ def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pyte
         time.sleep(0.3)  # once more comes too late, and disturbs nothing
         with pytest.raises(Interrupted):
             noticed.check()
+
+
+def test_the_end_of_a_terminal_stops_work_unless_it_is_ignored() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(Interrupted) as stop, Interrupts() as guard:
+            signal.raise_signal(signal.SIGHUP)
+            guard.check()
+        assert stop.value.code == 129 and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        with Interrupts() as guard:
+            signal.raise_signal(signal.SIGHUP)
+            guard.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
