@@ -6,7 +6,10 @@ shift 2
 { "$python" -m pip install --progress-bar off "$@" 2>&1 || echo "pip-failed"; } | while IFS= read -r line; do
     printf '%s\n' "$line" >>"$log"
     case $line in
-    *"Downloading "*" MB)"*) line=${line#*Downloading } && echo "  fetching ${line##*/}" ;;
+    *"Downloading "*" MB)"*)
+        file=${line##*/} # name-version-tags.whl (3.8 MB): without the tags it fits the terminal
+        echo "  fetching $(printf '%s' "${file%% *}" | cut -d - -f 1,2) (${file##*(}"
+        ;;
     "Installing collected packages: "*) echo "  unpacking $(printf '%s,' "$line" | tr -cd , | wc -c | tr -d ' ') packages" ;;
     esac
 done
