@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import programs
 
 from rl_lab.checks.doctor import examine
 from rl_lab.core.errors import UsageError
@@ -77,7 +78,7 @@ def test_a_command_goes_on_after_its_whole_cache_was_emptied(tmp_path: Path) -> 
     words = [sys.executable, "-m", "rl_lab.cli", "evaluate", "random", "world=catch", "evaluation.episodes=4"]
 
     def run() -> str:
-        done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+        done = programs.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from support import programs
 
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
@@ -33,7 +34,7 @@ def test_an_update_is_compiled_ahead_for_every_kind_of_agent() -> None:
     command = [sys.executable, "-m", "rl_lab.learners.sb3.compile_worker"]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     assert said.split() == list(PARTS)
-    subprocess.run([sys.executable, "-c", LEARN], timeout=300, check=True)
+    programs.run([sys.executable, "-c", LEARN], timeout=300, check=True)
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])
