@@ -31,17 +31,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the result of every property; return 1 where one fails."""
-    results = []
+    results, printed = [], _Lines()
     # With --json, stdout has one JSON object, so the output of a world or an environment goes to stderr.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         for result in _results(args.target, args.quick):
             results.append(result)
-            if args.json:
-                continue
-            note = f"  ({result.findings[0]})" if result.status == "skip" else ""
-            print(f"{result.status:<4}  {result.name}{note}", flush=True)
-            if result.status == "fail":
-                print("".join(f"      {finding}\n" for finding in result.findings), end="", flush=True)
+            if not args.json:
+                printed.add(result)
+    if not args.json:
+        printed.end()
     failed = [result.name for result in results if result.status == "fail"]
     if args.json:
         properties = [{"name": r.name, "status": r.status, "findings": list(r.findings)} for r in results]
@@ -50,6 +48,31 @@ def run(args: argparse.Namespace) -> int:
         passed = sum(result.status == "pass" for result in results)
         print(f"\n{args.target}: {passed} passed, {len(failed)} failed")
     return int(bool(failed))
+
+
+class _Lines:
+    """Prints a line for each result; properties that are skipped in a row for one reason share it."""
+
+    def __init__(self) -> None:
+        self.reason, self.more = "", 0  # of the last line, and how many results it stands for besides its own
+
+    def add(self, result: Result) -> None:
+        """Print the line of a result, with the findings where it failed."""
+        reason = result.findings[0] if result.status == "skip" else ""
+        if reason and reason == self.reason:
+            self.more += 1
+            return
+        self.end()
+        self.reason = reason
+        print(f"{result.status:<4}  {result.name}{f'  ({reason})' if reason else ''}", flush=True)
+        if result.status == "fail":
+            print("".join(f"      {finding}\n" for finding in result.findings), end="", flush=True)
+
+    def end(self) -> None:
+        """Print how many results have the reason of the last line."""
+        if self.more:
+            print(f"skip  {self.more} more, for the same reason", flush=True)
+        self.reason, self.more = "", 0
 
 
 def _results(target: str, quick: bool) -> Iterator[Result]:

@@ -108,3 +108,17 @@ def test_a_right_world_passes_wherever_it_lies(
     status, failed = check(f"{where}:world", capsys)
     sys.modules.pop(name, None)
     assert (status, failed) == (0, {})
+
+
+def test_properties_that_are_skipped_for_one_reason_share_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prints.py").write_text(DRAWN.replace("    s.x = ", "    print(s.x)\n    s.x = ", 1))
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "prints.py:world"]) == 1
+    sys.modules.pop("prints", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "fail  kernels keep the rules" and "print" in lines[2]
+    skipped = [line for line in lines if line.startswith("skip")]
+    assert "not run before kernels keep the rules" in skipped[0]
+    assert skipped[1:] == ["skip  16 more, for the same reason"]
