@@ -47,7 +47,8 @@ def train(
             learner, envs = make_learner(scenario)
         with closing(learner), run_dir.new_run(scenario, command) as run:
             _attach_run_dir(learner, run)
-            what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} worlds of {scenario.world}"
+            worlds = "world" if scenario.worlds == 1 else "worlds"
+            what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} {worlds} of {scenario.world}"
             progress.note(f"{what}, learner: {learner.backend}")
             return _Training(run, scenario, learner, envs, interrupts, progress).run_to_budget(report)
 
