@@ -7,7 +7,7 @@ shift 2
     printf '%s\n' "$line" >>"$log"
     case $line in
     *"Downloading "*" MB)"*)
-        file=${line##*/} # name-version-tags.whl (3.8 MB): without the tags it fits the terminal
+        file=${line#*Downloading } file=${file##*/} # name-version-tags.whl (3.8 MB): without the tags it fits the terminal
         echo "  fetching $(printf '%s' "${file%% *}" | cut -d - -f 1,2) (${file##*(}"
         ;;
     "Installing collected packages: "*) echo "  unpacking $(printf '%s,' "$line" | tr -cd , | wc -c | tr -d ' ') packages" ;;

@@ -194,8 +194,8 @@ def _scenarios() -> list[dict[str, Any]]:
 
     columns = "name|agent|world|worlds|budget|expect|source"
 
-    def one(name: str, agent: str, expected: Any) -> dict[str, Any]:
-        own = scenario_parsing.parse(name, [f"agent={agent}"])
+    def one(parsed: Any, name: str, agent: str, expected: Any) -> dict[str, Any]:
+        own = parsed if agent == parsed.agent else scenario_parsing.parse(name, [f"agent={agent}"])
         return {
             "name": name,
             "agent": agent,
@@ -209,11 +209,11 @@ def _scenarios() -> list[dict[str, Any]]:
     items = []
     for name in scenario_yaml.names():
         try:
-            expectations = scenario_parsing.parse(name).expect.items()
+            parsed = scenario_parsing.parse(name)
         except Exception as error:
             items.append(_row(name, partial(_raise, error), columns, "source"))
             continue
-        items += [_row(name, partial(one, name, *each), columns, "source") for each in expectations]
+        items += [_row(name, partial(one, parsed, name, *each), columns, "source") for each in parsed.expect.items()]
     return items
 
 

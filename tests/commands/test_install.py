@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PIP = """#!/bin/sh
 echo "Collecting torch==2.0"
 echo "  Downloading https://files/torch-2.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl (800.1 MB)"
+echo "  Downloading ray-2.60.0-cp311-cp311-manylinux2014_x86_64.whl (73.2 MB)"
 echo "  Downloading small-1.0.whl (12 kB)"
 echo "Installing collected packages: a, b, torch"
 exit {}
@@ -25,7 +26,7 @@ def test_what_takes_long_is_said(status: int, tmp_path: Path) -> None:
     words = [str(ROOT / "scripts/install.sh"), str(tmp_path / "log"), str(python), "--editable", "."]
     done = subprocess.run(words, capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["  fetching torch-2.0 (800.1 MB)", "  unpacking 3 packages"]
+    assert lines[:3] == ["  fetching torch-2.0 (800.1 MB)", "  fetching ray-2.60.0 (73.2 MB)", "  unpacking 3 packages"]
     assert (done.returncode != 0) == (status != 0)
     assert ("Collecting torch==2.0" in lines) == (status != 0)
     assert "small-1.0.whl" in (tmp_path / "log").read_text()
