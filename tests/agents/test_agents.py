@@ -29,6 +29,7 @@ from rl_lab.learners.sb3.policies import BoardCnn
 
 NAMES = agent_registry.names()
 LEARNERS = [name for name in NAMES if agent_registry.learns(name)]
+SB3 = ["ppo", "dqn"]
 WORLDS = [
     name for name in world_registry.names() if len(world_registry.load(name).agents) == 1
 ]  # games: see test_opponents_wrapper.py
@@ -529,7 +530,7 @@ FIELDS = {"ppo": "mlp_extractor.policy_net.0.weight", "dqn": "q_net.q_net.0.bias
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("agent", LEARNERS)
+@pytest.mark.parametrize("agent", SB3)
 def test_a_gradient_that_is_not_finite_changes_nothing(agent: str, value: float) -> None:
     learner, _ = student(f"{agent}, stock")  # torch's hooks see nothing of compiled code
     learner.train_iteration()
@@ -573,7 +574,7 @@ def test_rewards_too_large_for_the_value_loss_never_reach_the_weights() -> None:
     assert all(array.tobytes() == after[name].tobytes() for name, array in before.items())
 
 
-@pytest.mark.parametrize("agent", LEARNERS)
+@pytest.mark.parametrize("agent", SB3)
 def test_a_loss_that_is_not_finite_is_named_and_other_metrics_are_left_out(agent: str) -> None:
     learner, _ = student(f"{agent}, stock")
     train = learner.model.train
@@ -713,7 +714,7 @@ def test_dqn_does_not_load_onto_continuous_actions() -> None:
         )
 
 
-@pytest.mark.parametrize("agent", LEARNERS)
+@pytest.mark.parametrize("agent", SB3)
 def test_settings_reach_the_algorithm(agent: str) -> None:
     settings = SMALL_PPO if agent == "ppo" else SMALL_DQN
     learner = make(agent, {**settings, "activation": "silu", "gamma": 0.87, "max_grad_norm": 0.3}, lab("cartpole", 4))

@@ -60,11 +60,11 @@ class RllibPPO:
         self._cluster = LocalCluster(num_cpus=0)
         self._close = weakref.finalize(self, self._cluster.close)
         try:
-            self._algorithm = self._build(build, rows, seed, device)
+            self.algorithm = self._build(build, rows, seed, device)
         except BaseException:
             self._close()
             raise
-        self._runner: Any = self._algorithm.env_runner
+        self._runner: Any = self.algorithm.env_runner
         self._runner.attach(envs)
         self._policy = self._runner.module.policy
         self._steps, self._learn_seconds = 0, 0.0
@@ -112,7 +112,7 @@ class RllibPPO:
 
     def _update(self, fragment: Any) -> dict[str, float]:
         settings = self._settings
-        (result,) = self._algorithm.learner_group.update(
+        (result,) = self.algorithm.learner_group.update(
             episodes=[fragment],
             timesteps={"num_env_steps_sampled_lifetime": self._steps},
             num_epochs=settings.num_epochs,
@@ -134,7 +134,7 @@ class RllibPPO:
         return metrics
 
     def _learner(self) -> Any:
-        return self._algorithm.learner_group._learner
+        return self.algorithm.learner_group._learner
 
     def _module(self) -> Any:
         return self._learner().module[_MODULE].unwrapped()

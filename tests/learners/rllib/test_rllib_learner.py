@@ -1,4 +1,4 @@
-"""The state of a learner of RLlib's in a checkpoint that was edited is refused."""
+"""A learner of RLlib's in this process: its settings, its faults, and states that were edited."""
 
 from __future__ import annotations
 
@@ -8,18 +8,38 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rl_lab.adapters.make import make
 from rl_lab.core import agent_registry
 from rl_lab.core.agent import Learner, StateDict
+from rl_lab.engine.batch import NonFiniteError
 
 pytest.importorskip("ray", reason="needs the extra rllib")
+
+
+SETTINGS: dict[str, Any] = {
+    "train_batch_size_per_learner": 64,
+    "minibatch_size": 32,
+    "num_epochs": 1,
+    "lr": 2e-3,
+    "gamma": 0.87,
+    "lambda_": 0.7,
+    "clip_param": 0.15,
+    "vf_clip_param": 3.0,
+    "vf_loss_coeff": 0.4,
+    "entropy_coeff": 0.02,
+    "kl_target": 0.03,
+    "grad_clip": 0.3,
+    "net_arch": [16],
+    "activation": "silu",
+}
 
 
 @pytest.fixture(scope="module")
 def learner() -> Iterator[Learner]:
     factory: Any = agent_registry.load("rllib_ppo")
-    config = factory.Config(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1)
+    config = factory.Config(**SETTINGS)
     made: Learner = factory.learner(config, make("cartpole", 4), budget=640, seed=0, device="cpu")
     made.train_iteration()
     yield made
@@ -38,7 +58,7 @@ EDITS: list[tuple[tuple[Any, ...], Any, str]] = [
     (("state", "python", 1), [1], "expected a list of 625"),
     (("tensors", "policy", "action_net.bias"), np.zeros(3, np.float32), "action_net.bias"),
     (("tensors", "policy", "action_net.bias"), np.full(2, np.nan, np.float32), "action_net.bias"),
-    (("tensors", "optimizer", "0.exp_avg_sq"), -np.ones((64, 4), np.float32), "0.exp_avg_sq"),
+    (("tensors", "optimizer", "0.exp_avg_sq"), -np.ones((16, 4), np.float32), "0.exp_avg_sq"),
     (("tensors", "optimizer", "99.exp_avg"), np.zeros(1, np.float32), "there is no 99.exp_avg"),
     (("tensors", "optimizer"), ..., "optimizer is missing"),
 ]
@@ -74,3 +94,30 @@ def test_what_was_saved_is_restored(learner: Learner) -> None:
     assert first.state == second.state
     for name, arrays in first.tensors.items():
         assert all(np.array_equal(array, second.tensors[name][key]) for key, array in arrays.items())
+
+
+def test_settings_reach_rllib_and_the_network(learner: Any) -> None:
+    given = learner.algorithm.config
+    for name in sorted(set(SETTINGS) - {"net_arch", "activation"}):
+        assert getattr(given, name) == SETTINGS[name], name
+    modules = list(learner.agent().policy.modules())
+    assert {type(module) for module in modules} & {torch.nn.SiLU, torch.nn.Tanh, torch.nn.ReLU} == {torch.nn.SiLU}
+    assert {module.out_features for module in modules if isinstance(module, torch.nn.Linear)} == {16, 2, 1}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_changes_nothing(learner: Any, value: float) -> None:
+    (parameter,) = [
+        each
+        for name, each in learner.algorithm.learner_group._learner.module["default_policy"].named_parameters()
+        if name.endswith("value_net.bias")
+    ]
+    before = copy.deepcopy(learner.save_agent().tensors["policy"])
+    hook = parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
+    try:
+        with pytest.raises(NonFiniteError, match="rllib_ppo: a gradient is not finite"):
+            learner.train_iteration()
+    finally:
+        hook.remove()
+    after = learner.save_agent().tensors["policy"]
+    assert all(np.array_equal(array, after[name]) for name, array in before.items())
