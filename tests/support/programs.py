@@ -22,6 +22,7 @@ from typing import Any
 
 READ_AT_START = ("PYTHON", "NUMBA", "OMP", "OPENBLAS", "MKL", "KMP", "TORCH", "LD_", "LC_", "LANG")
 FOLLOWED = {"PYTHONPATH", "PYTHONHASHSEED"}  # by the process that starts programs
+SET_BY_TORCH = {"TORCHINDUCTOR_CACHE_DIR"}  # in this process, when some test has imported its compiler
 UNUSUAL = ("preexec_fn", "pass_fds", "shell")
 ENVIRONMENT = dict(os.environ)
 
@@ -102,7 +103,7 @@ def can_fork(given: dict[str, Any]) -> bool:
     if not isinstance(words, list) or words[0] != sys.executable or any(given[name] for name in UNUSUAL):
         return False
     first = words[2] if words[1] == "-P" else words[1]
-    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()} - FOLLOWED
+    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()} - FOLLOWED - SET_BY_TORCH
     return (first in ("-c", "-m") or first.endswith(".py")) and not any(
         name.startswith(READ_AT_START) for name in changed
     )
