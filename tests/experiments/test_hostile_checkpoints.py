@@ -621,7 +621,6 @@ class Unpickler(pickle.Unpickler):
 pickle.Unpickler = Unpickler
 watched(pickle, "load"), watched(pickle, "loads")
 import torch
-from support.checkpoints import sign
 watched(torch, "load")
 for name in ("eval", "exec"):
     original = getattr(builtins, name)

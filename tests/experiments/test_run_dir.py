@@ -181,6 +181,9 @@ class _Learner:
     def save(self) -> StateDict:
         return StateDict({"policy": {}}, {})
 
+    def close(self) -> None:
+        pass
+
 
 class _Clock:
     now = 1000.0

@@ -153,7 +153,7 @@ def test_boards_continuous_actions_and_masks(world: str, more: list[str], tmp_pa
     ("words", "said"),
     [
         (["agent.train_batch_size_per_learner=1001"], "is no multiple of 8 rows a step: 1000 is"),
-        (["agent.minibatch_size=5000"], "is larger than a train batch of 4000 rows"),
+        (["agent.minibatch_size=5000"], "is larger than a train batch of 256 rows"),
         (["agent.lr=-1"], "lr=-1"),
     ],
 )
