@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rl_lab.core.endless_loops import LoopError
 from rl_lab.core.errors import nearest, one_line, without_colours
+from rl_lab.core.interrupts import check_flag
 from rl_lab.core.kernel import reachable_kernels
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine.compiler import CompilerError, cache_folder
@@ -104,8 +105,10 @@ def explain_compile_error(
     """Return what an error says that came out of numba, None for others; `play` plays a little as plain Python.
 
     That often fails too, at the very line, and says more than numba does. Where it does not, only an error that numba
-    raises about the code it compiles is the world's; the rest (files, memory, LLVM, numba's settings) is not.
+    raises about the code it compiles is the world's; the rest (files, memory, LLVM, numba's settings) is not. Raises
+    KeyboardInterrupt where a signal has stopped the compilation, of which numba may make another error.
     """
+    check_flag()
     if not any("/numba/core/" in frame.filename for frame in traceback.extract_tb(error.__traceback__)):
         return None
     if plain_error := _error_as_plain_python(world, play):

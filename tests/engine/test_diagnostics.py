@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.cli import main
+from rl_lab.core.interrupts import Interrupted, Interrupts
 from rl_lab.core.world import WorldError
-from rl_lab.engine import world_registry
+from rl_lab.engine import compiler, world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.diagnostics import explain_compiler_error
 from rl_lab.learners.sb3.ppo import FastPPO
@@ -185,3 +189,21 @@ def test_the_words_of_numba_are_found_behind_its_colours() -> None:
     said = explain_compiler_error(text, {"/a/maze.py"})
     assert said.startswith("/a/maze.py:7 does not compile: No implementation of function sum found")
     assert "\x1b" not in said and "nopython" not in said
+
+
+def test_what_numba_makes_of_an_interrupted_compilation_is_no_mistake_of_the_world(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def swallows(*_: object) -> None:
+        """Lose the KeyboardInterrupt, as numba does in a callback of LLVM's, and fail because of it."""
+        signal.raise_signal(signal.SIGTERM)
+        with contextlib.suppress(KeyboardInterrupt):
+            time.sleep(30)
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr(compiler, "step_addresses", swallows)
+    batch = Batch(world_registry.load("catch"), 2, threads=1)
+    batch.reset()
+    with pytest.raises(Interrupted) as stopped, Interrupts() as interrupts, interrupts.abort_after(0.0):
+        batch.step()
+    assert stopped.value.code == 143
