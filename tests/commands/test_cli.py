@@ -708,7 +708,7 @@ def test_warnings_of_libraries_are_one_line_without_colours(tmp_path: Path) -> N
         "        return numpy.zeros(2, numpy.float32), {}\n"
     )
     words = [sys.executable, "-m", "rl_lab", "evaluate", "random", f"world={file}:Old", "evaluation.episodes=1"]
-    done = programs.run(words, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     *warned, said = done.stderr.splitlines()
     assert done.returncode == 1 and "unexpected keyword argument 'seed'" in said and "old.py" in said
     assert warned and all(line.startswith("rl-lab: warning: WARN: Current gymnasium version") for line in warned)

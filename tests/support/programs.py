@@ -1,9 +1,9 @@
 """`run` and `Popen` as of subprocess, for programs of the lab, which start from a process that has imported all.
 
 A start takes three seconds less. These tests use subprocess itself, because a fresh interpreter is their subject: those
-of import times, of closed streams and a shell's, of options and variables that the interpreter or a library reads when
-it starts, of the first start that compiles, of crashes and of forks; and where two processes must agree to the bit, one
-of them is fresh, too: all that are forked from one process have the same hash seed.
+of import times and warnings, of closed streams and a shell's, of options and variables that the interpreter or a
+library reads when it starts, of the first start that compiles, of crashes and of forks; and where two processes must
+agree to the bit, one of them is fresh, too: all that are forked from one process have the same hash seed.
 """
 
 from __future__ import annotations
