@@ -76,7 +76,7 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
     from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
 
     build = policy_builder(kind, world, arguments)
-    return RllibPPO(config, envs, build, budget=budget, seed=seed, device=device)
+    return RllibPPO(config, envs, build, seed=seed, device=device)
 
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:

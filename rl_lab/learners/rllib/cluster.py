@@ -44,7 +44,7 @@ class LocalCluster:
         ValueError: another cluster is open, of which a process can have one.
     """
 
-    def __init__(self, *, num_cpus: int, num_gpus: int = 0) -> None:
+    def __init__(self, *, num_cpus: int) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a local Ray is started from the main thread")
         if _open:
@@ -64,14 +64,14 @@ class LocalCluster:
         os.environ.pop("RAY_ADDRESS", None)
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            self._start(num_cpus, num_gpus)
+            self._start(num_cpus)
         except BaseException:
             self.close()
             raise
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray has set its own
 
-    def _start(self, num_cpus: int, num_gpus: int) -> None:
+    def _start(self, num_cpus: int) -> None:
         import ray
         from ray import _raylet
         from ray._private import ray_constants
@@ -85,7 +85,7 @@ class LocalCluster:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            num_gpus=num_gpus,
+            num_gpus=0,
             object_store_memory=_STORE,
             include_dashboard=False,
             configure_logging=True,

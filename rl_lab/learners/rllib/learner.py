@@ -45,18 +45,15 @@ class RllibPPO:
         settings: the agent's Config, whose names are RLlib's.
         envs: the environments; all agents act in every step.
         build: a function that returns the untrained policy.
-        budget: environment steps of the whole training.
         seed: seeds initial weights, sampled actions and the order of minibatches.
         device: "cpu" or "cuda", of the learner.
     """
 
     name = "rllib_ppo"
 
-    def __init__(
-        self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, budget: int, seed: int, device: str
-    ) -> None:
+    def __init__(self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, seed: int, device: str) -> None:
         rows = envs.rewards.size
-        self.envs, self.budget, self._settings = envs, budget, settings
+        self.envs, self._settings = envs, settings
         self._cluster = LocalCluster(num_cpus=0)
         self._close = weakref.finalize(self, self._cluster.close)
         try:
