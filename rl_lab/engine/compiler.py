@@ -30,7 +30,8 @@ from rl_lab.engine.template_context import Decorators, F, WorldContext, executed
 if TYPE_CHECKING:
     from rl_lab.core.world import World
 
-_STEP, _SIMD_STEP, _AUTORESET = (f"engine/templates/{name}" for name in ("step", "simd_step", "autoreset"))
+_STEP, _SIMD_STEP = "engine/templates/step", "engine/templates/simd_step"
+_IMPORTED_BY_STEP = ("engine/templates/actions", "engine/templates/autoreset")
 # Modules that every template compiles code of, and those that templates executed for a world do.
 _SOURCES = (
     *("engine/compiler", "engine/intrinsics", "engine/template_context"),
@@ -72,8 +73,8 @@ def cache_folder() -> Path:
 @cache
 def loops(world: World) -> ModuleType:
     """Return the functions of `templates/step.py` for this world, each compiled or loaded at its first call."""
-    templates = (_AUTORESET, _SIMD_STEP, _STEP) if vectorization.vectorization_plan(world) else (_AUTORESET, _STEP)
-    return specialize(world, world.name, templates, world_context.KERNELS)
+    simd = (_SIMD_STEP,) if vectorization.vectorization_plan(world) else ()
+    return specialize(world, world.name, (*_IMPORTED_BY_STEP, *simd, _STEP), world_context.KERNELS)
 
 
 def specialize(
@@ -238,9 +239,11 @@ def plain_loops(world: World) -> ModuleType:
         return function
 
     decorators, context = Decorators(*[unchanged] * 6), world_context.plain_context(world)
-    autoreset, step = _template(_AUTORESET), _template(_STEP)
-    imported = _execute(autoreset, f"rl_lab_plain_autoreset.{world.name}", decorators, context, {})
-    return _execute(step, f"rl_lab_plain.{world.name}", decorators, context, {_import_name(autoreset): imported})
+    importable: dict[str, ModuleType] = {}
+    for template in map(_template, _IMPORTED_BY_STEP):
+        module = _execute(template, f"rl_lab_plain_{template.stem}.{world.name}", decorators, context, {})
+        importable[_import_name(template)] = module
+    return _execute(_template(_STEP), f"rl_lab_plain.{world.name}", decorators, context, importable)
 
 
 def _template(name: str) -> Path:

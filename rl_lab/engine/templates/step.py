@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from rl_lab.engine.buffers import (
     ALREADY_DONE,
-    BAD_ACTION,
     BAD_OBSERVATION,
     BAD_OBSERVATION_BIT,
     BAD_REWARD_BIT,
@@ -27,108 +24,24 @@ from rl_lab.engine.buffers import (
     TRUNCATED,
 )
 from rl_lab.engine.template_context import decorators, world_context
+from rl_lab.engine.templates.actions import (
+    check_actions,
+    draw_action,
+    replace_illegal_actions,
+    write_scripted_actions,
+)
 from rl_lab.engine.templates.autoreset import finish_step, observe_env, reset_env
 
 ctx = world_context()
 inline, internal, jit = decorators().inline, decorators().internal, decorators().jit
-step, expert, novice, philox = ctx.kernels.step, ctx.kernels.expert, ctx.kernels.novice, ctx.kernels.philox
+step, expert, novice = ctx.kernels.step, ctx.kernels.expert, ctx.kernels.novice
 current_player, is_alive, batch_view = ctx.kernels.current_player, ctx.kernels.is_alive, ctx.batch_view
 NUM_AGENTS, SINGLE_AGENT = ctx.constants.num_agents, ctx.constants.single_agent
-DISCRETE, COUNTS = ctx.constants.discrete, ctx.constants.counts
-LOWEST, HIGHEST = ctx.constants.lowest, ctx.constants.highest
-HAS_ACTION_MASK, IS_TURN_BASED = ctx.constants.has_action_mask, ctx.constants.is_turn_based
-HAS_EARLY_TERMINATION = ctx.constants.has_early_termination
+IS_TURN_BASED, HAS_EARLY_TERMINATION = ctx.constants.is_turn_based, ctx.constants.has_early_termination
 ZERO_SUM, FORFEIT_REWARD = ctx.constants.zero_sum, ctx.constants.forfeit_reward
 BLOCK = ctx.simd.block if ctx.simd else 0  # worlds stepped at a time
 if BLOCK:
     from rl_lab.engine.templates.simd_step import step_simd
-
-LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-
-
-@inline
-def _scalar_fits(b: Any, i: Any, a: Any) -> Any:
-    return 0 <= b.actions[i, a] < COUNTS[a]
-
-
-@inline
-def _legal_fits(b: Any, i: Any, a: Any) -> Any:
-    action = b.actions[i, a]
-    return 0 <= action < COUNTS[a] and b.action_mask[i, a, action] != 0
-
-
-@inline
-def _row_fits(b: Any, i: Any, a: Any) -> Any:
-    fits = True
-    for k in range(LOWEST.shape[1]):
-        fits &= LOWEST[a, k] <= b.actions[i, a, k] <= HIGHEST[a, k]
-    return fits
-
-
-fits = _legal_fits if HAS_ACTION_MASK else _scalar_fits if DISCRETE else _row_fits
-
-
-@inline
-def _world_fits_solo(b: Any, i: Any) -> Any:
-    return fits(b, i, 0)
-
-
-@inline
-def _world_fits_several(b: Any, i: Any) -> Any:
-    # The actions of agents that do not act are ignored.
-    good = True
-    for a in range(NUM_AGENTS):
-        good &= b.acting[i, a] == 0 or fits(b, i, a)
-    return good or b.paused[i] != 0
-
-
-@inline
-def _world_fits_masked(b: Any, i: Any) -> Any:
-    # A world that has ended takes no action, and may have no legal one.
-    return fits(b, i, 0) or (b.done[i] != 0 and b.mode != SAME_STEP)
-
-
-_world_fits_alone = _world_fits_masked if HAS_ACTION_MASK else _world_fits_solo
-world_fits = _world_fits_alone if SINGLE_AGENT else _world_fits_several
-
-
-@inline
-def check_actions(b: Any, low: Any, high: Any) -> Any:
-    """Return 0, or an outcome with BAD_ACTION for the first of worlds low..high-1 with an action outside its space."""
-    if HAS_ACTION_MASK and b.illegal != REFUSE:
-        return 0  # the step of each world handles its illegal actions
-    good = True
-    # LLVM vectorises this loop, because it has no exit but its end and its unsigned index cannot be negative.
-    for i in range(np.uint64(low), np.uint64(high)):
-        good &= world_fits(b, i)
-    if not good:
-        for i in range(low, high):
-            if not world_fits(b, i):
-                return -(1 + FAULTS * i + BAD_ACTION)
-    return 0
-
-
-@inline
-def _replace_illegal_actions(b: Any, i: Any) -> Any:
-    """Mark the agents of world i whose action is illegal, give each its first legal action; return their number."""
-    illegal_actions = 0
-    for a in range(NUM_AGENTS):
-        bad = (SINGLE_AGENT or b.acting[i, a] != 0) and not fits(b, i, a)
-        b.illegal_actions[i, a] = 1 if bad else 0
-        if bad:
-            illegal_actions += 1
-            b.actions[i, a] = 0
-            while b.actions[i, a] < COUNTS[a] - 1 and b.action_mask[i, a, b.actions[i, a]] == 0:
-                b.actions[i, a] += 1
-    return illegal_actions
-
-
-@inline
-def _no_illegal_actions(b: Any, i: Any) -> Any:
-    return 0
-
-
-replace_illegal_actions = _replace_illegal_actions if HAS_ACTION_MASK else _no_illegal_actions
 
 
 @inline
@@ -290,66 +203,6 @@ def reset_masked(batch: Any, mask: Any) -> Any:
         if mask[i] and not observe_env(i, b, b.done[i] == 0 or b.mode == SAME_STEP):
             return -(1 + FAULTS * i + BAD_OBSERVATION)
     return 0
-
-
-@inline
-def _script_scalar(policy: Any, b: Any, i: Any) -> None:
-    b.actions[i, 0] = policy(b.states[i], b.params[min(i, len(b.params) - 1)])
-
-
-@inline
-def _script_row(policy: Any, b: Any, i: Any) -> None:
-    policy(b.states[i], b.params[min(i, len(b.params) - 1)], b.actions[i, 0])
-
-
-@inline
-def _script_scalars(policy: Any, b: Any, i: Any) -> None:
-    for a in range(NUM_AGENTS):
-        if b.acting[i, a]:
-            b.actions[i, a] = policy(b.states[i], a, b.params[min(i, len(b.params) - 1)])
-
-
-@inline
-def _script_rows(policy: Any, b: Any, i: Any) -> None:
-    for a in range(NUM_AGENTS):
-        if b.acting[i, a]:
-            policy(b.states[i], a, b.params[min(i, len(b.params) - 1)], b.actions[i, a])
-
-
-write_scripted_actions = (
-    (_script_scalar if DISCRETE else _script_row) if SINGLE_AGENT else _script_scalars if DISCRETE else _script_rows
-)
-
-
-@inline
-def _draw_choice(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
-    b.actions[i, a] = ((philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS) * np.uint64(COUNTS[a])) >> HALF
-
-
-@inline
-def _draw_legal(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
-    count = 0
-    for k in range(COUNTS[a]):
-        count += b.action_mask[i, a, k] != 0
-    random_bits = philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS
-    rank = np.int64((random_bits * np.uint64(count)) >> HALF)
-    for k in range(COUNTS[a]):
-        if b.action_mask[i, a, k]:
-            if rank == 0:
-                b.actions[i, a] = k
-            rank -= 1
-
-
-@inline
-def _draw_numbers(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
-    for k in range(LOWEST.shape[1]):
-        place = np.uint64((i * NUM_AGENTS + a) * LOWEST.shape[1] + k)
-        share = np.float32((philox(key, counter + place) & LOW_BITS) >> np.uint64(8)) * np.float32(2.0**-24)
-        low, high = max(LOWEST[a, k], np.float32(-1e6)), min(HIGHEST[a, k], np.float32(1e6))
-        b.actions[i, a, k] = min(low + (high - low) * share, high)
-
-
-draw_action = _draw_legal if HAS_ACTION_MASK else _draw_choice if DISCRETE else _draw_numbers
 
 
 @jit
