@@ -8,7 +8,15 @@ from types import ModuleType
 
 from rl_lab.core import rng
 from rl_lab.engine import atomics, buffers, compiler
-from rl_lab.learners.compiled import adam_records, dqn_records, intrinsics, ppo_records, primitives
+from rl_lab.learners.compiled import (
+    adam_records,
+    dqn_records,
+    intrinsics,
+    matrix_intrinsics,
+    ppo_records,
+    primitives,
+    vector_builder,
+)
 from rl_lab.learners.compiled import network as network_layout
 
 
@@ -21,7 +29,7 @@ def ppo() -> ModuleType:
 @cache
 def dqn() -> ModuleType:
     """Return the functions of `templates/dqn.py`."""
-    return _library("dqn", ("tiles", "barrier", "adam", "replay_buffer"))
+    return _library("dqn", ("tiles", "barrier", "adam", "replay_buffer", "dqn_exploration", "dqn_loss"))
 
 
 @cache
@@ -39,15 +47,17 @@ def tensors() -> ModuleType:
 @cache
 def network() -> tuple[int, int, int]:
     """Return the addresses of `forward`, `backward` and `transpose_weights` of `templates/layers.py`."""
-    made = _library("layers", ("tiles",))
+    made = _library("layers", ("tiles", "matrix_product", "convolution"))
     return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.transpose_weights)
 
 
-def _library(name: str, below: tuple[str, ...] = ("tiles", "barrier", "adam")) -> ModuleType:
+def _library(name: str, below: tuple[str, ...]) -> ModuleType:
     """Return a template of the learners, executed after those that it imports."""
     folder = Path(__file__).parent / "templates"
-    widths = [(key, value) for key, value in intrinsics.blocks().items() if isinstance(value, int)]
-    modules = (network_layout, intrinsics, primitives, atomics, buffers, rng, adam_records, ppo_records, dqn_records)
+    modules = (
+        *(network_layout, intrinsics, matrix_intrinsics, vector_builder, primitives, atomics, buffers, rng),
+        *(adam_records, ppo_records, dqn_records),
+    )
     sources = [Path(str(module.__file__)).read_text() for module in modules]
     files = tuple(folder / f"{file}.py" for file in (*below, name))
-    return compiler.instantiate_templates(f"learner-{name}", files, *sources, widths)
+    return compiler.instantiate_templates(f"learner-{name}", files, *sources, vector_builder.vector_shape())

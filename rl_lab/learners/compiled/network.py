@@ -8,7 +8,7 @@ import numpy as np
 
 from rl_lab.core.interrupts import flag_address
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled.intrinsics import PAD
+from rl_lab.learners.compiled.matrix_intrinsics import PAD
 
 # Columns of the table.
 KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TRANSPOSED, ROW_MAJOR_OUT, ACTIVATION, ADDS, ACROSS = range(12)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.adam_records import AdamStep
-from rl_lab.learners.compiled.intrinsics import PAD
+from rl_lab.learners.compiled.matrix_intrinsics import PAD
 from rl_lab.learners.compiled.network import BETA_1, BETA_2, EPSILON, LEARNING_RATE, MAX_GRAD_NORM, SHARDS
 from rl_lab.learners.compiled.ppo_records import AdamState, Worker
 from rl_lab.learners.compiled.templates.barrier import barrier_wait

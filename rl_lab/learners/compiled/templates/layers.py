@@ -1,11 +1,10 @@
 """Small networks run forwards and backwards over tiles of rows.
 
-A template, executed by `build`: see `engine/template_context.py`.
-`transpose_weights`, `forward` and
-`backward` are called by address: they are the largest part of every learner, and compiled once. A network is a table of
-layers (see `network.py`), its parameters one float32 array, its activations rows in a workspace. Each layer reads one
-buffer of the workspace and writes another. Parameters lie as the product of the forward pass (inputs x outputs) or of
-the backward pass (outputs x inputs) needs them, whichever wastes less room; copies lie the other way round.
+A template, executed by `build`: see `engine/template_context.py`. `transpose_weights`, `forward` and `backward` are
+called by address: they are the largest part of every learner, and compiled once. A network is a table of layers (see
+`network.py`), its parameters one float32 array, its activations rows in a workspace. Each layer reads one buffer of the
+workspace and writes another. Parameters lie as the product of the forward pass (inputs x outputs) or of the backward
+pass (outputs x inputs) needs them, whichever wastes less room; copies lie the other way round.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.intrinsics import Matrix, Transpose, blocks
+from rl_lab.learners.compiled.matrix_intrinsics import Matrix, Transpose, matrix_intrinsics
 from rl_lab.learners.compiled.network import (
-    ACROSS,
     ACTIVATION,
     ADDRESSES,
     ADDS,
     AT_BUFFERS,
-    AT_CONV_INDEX,
     AT_COUNT,
     AT_GRAD,
     AT_GRADS,
@@ -35,104 +32,30 @@ from rl_lab.learners.compiled.network import (
     AT_WORK,
     AT_ZEROS,
     BIAS,
-    COLS,
     COLUMNS,
     CONVOLUTION,
     INPUTS,
     KIND,
     LINEAR,
-    OUT_OFFSET,
     OUTPUTS,
     RELU,
     ROW_MAJOR_OUT,
-    ROWS,
     SOURCE,
     TANH,
     TARGET,
     TILE,
     TRANSPOSED,
     WEIGHT,
-    WEIGHT_OFFSET,
 )
+from rl_lab.learners.compiled.templates.convolution import convolve, convolve_back
+from rl_lab.learners.compiled.templates.matrix_product import add_multiple, multiply, sparse_row_gemv
 from rl_lab.learners.compiled.templates.tiles import as_f32, as_i32, as_i64, buffer_address
 
 fastmath, internal = decorators().fastmath, decorators().internal
-block_1_wide = blocks()["block_1_wide"]
-block_2_wide = blocks()["block_2_wide"]
-block_4_wide = blocks()["block_4_wide"]
-block_6_wide = blocks()["block_6_wide"]
-block_1_pad = blocks()["block_1_pad"]
-block_1_three = blocks()["block_1_three"]
-block_6_pad = blocks()["block_6_pad"]
-part = blocks()["part"]
-row_wide = blocks()["row_wide"]
-row_pad = blocks()["row_pad"]
-transpose = blocks()["transpose"]
-unbend_relu = blocks()["unbend_relu"]
-unbend_tanh = blocks()["unbend_tanh"]
-WIDE = blocks()["WIDE"]
-PAD = blocks()["PAD"]
-DEEP = 128  # of the inner dimension at a time: that much of the right factor stays in the nearest cache
+intrinsics = matrix_intrinsics()
+transpose, PAD = intrinsics.transpose, intrinsics.PAD
+relu_backward, tanh_backward = intrinsics.relu_backward, intrinsics.tanh_backward
 ONE = np.float32(1.0)
-
-
-@internal
-def multiply(m: Any, n: Any, k: Any, c: Matrix, init: Matrix, a: Matrix | Transpose, b: Matrix) -> None:
-    """C[m, n] = init + A[m, k] B[k, n], n a multiple of PAD; see `intrinsics.blocks`."""
-    for low in range(0, max(k, 1), DEEP):
-        deep = min(DEEP, k - low)
-        begin = init if low == 0 else c
-        column = 0
-        while column < n:
-            to, origin, left = part(c, 0, column), part(begin, 0, column), part(a, 0, low)
-            right, row = part(b, low, column), 0
-            if column + WIDE <= n:
-                while row + 6 <= m:
-                    block_6_wide(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                    row += 6
-                if row + 4 <= m:
-                    block_4_wide(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                    row += 4
-                if row + 2 <= m:
-                    block_2_wide(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                    row += 2
-                if row < m:
-                    block_1_wide(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                column += WIDE
-            else:
-                while row + 6 <= m:
-                    block_6_pad(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                    row += 6
-                while row < m:
-                    block_1_pad(part(to, row, 0), part(origin, row, 0), part(left, row, 0), right, deep)
-                    row += 1
-                column += PAD
-
-
-@internal
-def add_multiple(n: Any, c: Any, value: Any, b: Any) -> None:
-    """C[n] += value[0] * B[n] at addresses, n a multiple of PAD."""
-    column, factor = 0, Matrix(value, 0)
-    while column + WIDE <= n:
-        to = Matrix(c + 4 * column, 0)
-        block_1_wide(to, to, factor, Matrix(b + 4 * column, 0), 1)
-        column += WIDE
-    while column < n:
-        to = Matrix(c + 4 * column, 0)
-        block_1_pad(to, to, factor, Matrix(b + 4 * column, 0), 1)
-        column += PAD
-
-
-@internal
-def sparse_row_gemv(n: Any, c: Any, init: Any, values: Any, indices: Any, b: Any, k: Any) -> None:
-    """C[n] = init[n] + the sum of k rows of B, rows n apart, each times its value."""
-    column = 0
-    while column + WIDE <= n:
-        row_wide(c + 4 * column, init + 4 * column, values, indices, b + 4 * column, n, k)
-        column += WIDE
-    while column < n:
-        row_pad(c + 4 * column, init + 4 * column, values, indices, b + 4 * column, n, k)
-        column += PAD
 
 
 @fastmath
@@ -171,16 +94,16 @@ def activation_backward(layer: Any, net: Any, grad: Any, y: Any, rows: Any, ld: 
     bias = as_i64(net, ADDRESSES)[AT_GRADS] + 4 * layer[BIAS]
     for column in range(0, 4 * n, 4 * PAD):
         if layer[ACTIVATION] == TANH:
-            unbend_tanh(grad + column, y + column, bias + column, ld, rows)
+            tanh_backward(grad + column, y + column, bias + column, ld, rows)
         elif layer[ACTIVATION] == RELU:
-            unbend_relu(grad + column, y + column, bias + column, ld, rows)
+            relu_backward(grad + column, y + column, bias + column, ld, rows)
     if layer[ACTIVATION] == LINEAR:
         add_columns(as_f32(grad, rows * ld).reshape(rows, ld), as_f32(bias, n))
 
 
 @fastmath
 def add_columns(grad: Any, bias: Any) -> None:
-    """Add the columns of slope [R, n] to bias [n]."""
+    """Add the columns of grad [R, n] to bias [n]."""
     for r in range(len(grad)):
         for j in range(len(bias)):
             bias[j] += grad[r, j]
@@ -200,45 +123,6 @@ def transpose_weights(_: Any, __: Any, net: Any) -> Any:
             for j in range(0, columns, PAD):
                 transpose(t + 4 * (j * lines + i), lines, w + 4 * (i * columns + j), columns)
     return 0
-
-
-@internal
-def convolve(layer: Any, net: Any, y: Any, values: Any, indices: Any, count: Any) -> None:
-    """One row: y [positions * 16] = bias + what each input that is not zero adds to the 9 positions that see it."""
-    at = as_i64(net, ADDRESSES)
-    weights, bias = at[AT_WEIGHTS] + 4 * layer[WEIGHT], at[AT_WEIGHTS] + 4 * layer[BIAS]
-    nothing = Matrix(0, 0)
-    for position in range(layer[OUTPUTS] // 16):
-        block_1_pad(Matrix(y + 64 * position, 0), Matrix(bias, 0), nothing, nothing, 0)
-    for i in range(count):
-        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(indices[i]), 4), Matrix(values + 4 * i, 0)
-        to, kernel = y + window[OUT_OFFSET], weights + window[WEIGHT_OFFSET]
-        for _ in range(window[ROWS]):
-            if window[COLS] == 3:
-                block_1_three(Matrix(to, 0), Matrix(to, 0), value, Matrix(kernel, 0), 1)
-            else:
-                for j in range(window[COLS]):
-                    one = Matrix(to + 64 * j, 0)
-                    block_1_pad(one, one, value, Matrix(kernel + 64 * j, 0), 1)
-            to, kernel = to - 64 * layer[ACROSS], kernel + 192
-
-
-@internal
-def convolve_back(layer: Any, net: Any, grad: Any, values: Any, indices: Any, count: Any) -> None:
-    """Add the gradient by the weights of one row, for each of its inputs that are not zero."""
-    at = as_i64(net, ADDRESSES)
-    grads = at[AT_GRADS] + 4 * layer[WEIGHT]
-    for i in range(count):
-        window, value = as_i64(at[AT_CONV_INDEX] + 32 * np.int64(indices[i]), 4), Matrix(values + 4 * i, 0)
-        by, to = grad + window[OUT_OFFSET], grads + window[WEIGHT_OFFSET]
-        for _ in range(window[ROWS]):
-            if window[COLS] == 3:
-                block_1_three(Matrix(to, 0), Matrix(to, 0), value, Matrix(by, 0), 1)
-            else:
-                for j in range(window[COLS]):
-                    one = Matrix(to + 64 * j, 0)
-                    block_1_pad(one, one, value, Matrix(by + 64 * j, 0), 1)
-            by, to = by - 64 * layer[ACROSS], to + 192
 
 
 def forward(rows: Any, sparse: Any, net: Any) -> Any:

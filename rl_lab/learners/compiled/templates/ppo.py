@@ -22,7 +22,6 @@ import numpy as np
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.network import (
     APPROX_KL,
-    AT_GRADS,
     AT_NONZERO_INDICES,
     AT_NONZERO_VALUES,
     AT_STOP,
@@ -32,14 +31,12 @@ from rl_lab.learners.compiled.network import (
     FAILED,
     LOSS,
     POLICY_LOSS,
-    SHARD,
     STEPS,
     TILE,
     VALUE_LOSS,
 )
 from rl_lab.learners.compiled.ppo_records import (
     AdamState,
-    BatchScale,
     EnvArrays,
     PolicyNetwork,
     PolicyOutputs,
@@ -52,16 +49,16 @@ from rl_lab.learners.compiled.ppo_records import (
     Worker,
 )
 from rl_lab.learners.compiled.primitives import primitives
-from rl_lab.learners.compiled.templates.adam import adam_step, reduce_gradients
-from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped, barrier_wait
-from rl_lab.learners.compiled.templates.ppo_loss import ONE, add_loss_gradient, advantage_mean_and_std
+from rl_lab.learners.compiled.templates.adam import adam_step
+from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped
+from rl_lab.learners.compiled.templates.ppo_loss import ONE, minibatch_gradient
 from rl_lab.learners.compiled.templates.ppo_rollout import (
-    ZERO,
     bootstrap_truncated,
     evaluate_observations,
     record_step,
     sample_actions,
     send_actions,
+    store_action_masks,
     update_normalization,
 )
 from rl_lab.learners.compiled.templates.tiles import (
@@ -117,9 +114,7 @@ def collect(
             high = min(low + TILE, high_row)
             evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, obs_rms, sparse, net)
             store_observations(buffers.observations + t * step_bytes, buffers.obs_is_uint8, d, low, high, inputs)
-            if envs.action_masks.shape[1]:
-                for row in range(low, high):
-                    copy(outputs.action_masks[t, row], envs.action_masks[row])
+            store_action_masks(t, low, high, envs, outputs)
             sample_actions(t, low, high, outputs, policy, stream, net)
             send_actions(t, low, high, envs, outputs)
         entered = cycles()
@@ -264,44 +259,3 @@ def report_means(rank: Any, totals: Any, minibatches: Any, report: Any) -> None:
         copy(report, totals)
         for k in range(CLIPPED + 1):  # policy, value and entropy loss, clip fraction
             report[k] /= minibatches
-
-
-@internal
-def minibatch_gradient(
-    worker: Worker,
-    indices: Any,
-    samples: RolloutSamples,
-    policy: PolicyNetwork,
-    grads: Any,
-    settings: PpoSettings,
-    table: Any,
-    report: Any,
-) -> Any:
-    """Compute the loss gradient of a minibatch, transitions `indices`, int64 [M].
-
-    The minibatch is divided into shards, each with a gradient in grads [SHARDS, P] and sums of losses in report
-    [SHARDS, REPORTED]. The shards depend on M only, so that the number of threads changes no result. Returns the number
-    of shards and the number G of remaining gradients: the minibatch's gradient is the sum of grads[:G]. Both are 0 if
-    the user interrupts the work.
-    """
-    m = len(indices)
-    mean, std = 0.0, 1.0
-    if settings.normalize_advantage and m > 1:
-        mean, std = advantage_mean_and_std(samples.advantages, indices)
-    scale = BatchScale(mean, std, ONE / np.float32(m))
-    net = table.ctypes.data  # the address of this thread's network
-    transpose_weights(net)
-    num_shards = min(len(grads), max(m // SHARD, 1))
-    size = -(-m // num_shards)
-    for shard in range(worker.rank, num_shards, worker.ranks):
-        grads[shard] = ZERO
-        report[shard] = 0.0
-        table[AT_GRADS] = grads[shard].ctypes.data
-        own = indices[shard * size : min((shard + 1) * size, m)]
-        add_loss_gradient(worker.team, own, scale, samples, policy, settings, net, report[shard])
-    if barrier_stopped(worker.team, table[AT_STOP]):
-        return 0, 0
-    num_partial_grads = reduce_gradients(worker.rank, worker.ranks, grads[:num_shards])
-    if not barrier_wait(worker.ranks, worker.team):
-        return 0, 0
-    return num_shards, num_partial_grads

@@ -29,6 +29,7 @@ from rl_lab.learners.compiled.network import (
     CLIPPED,
     ENTROPY_LOSS,
     POLICY_LOSS,
+    SHARD,
     TILE,
     VALUE_LOSS,
 )
@@ -38,11 +39,20 @@ from rl_lab.learners.compiled.ppo_records import (
     PpoSettings,
     RolloutSamples,
     SurrogateTerms,
+    Worker,
 )
 from rl_lab.learners.compiled.primitives import primitives
-from rl_lab.learners.compiled.templates.barrier import barrier_stopped
+from rl_lab.learners.compiled.templates.adam import reduce_gradients
+from rl_lab.learners.compiled.templates.barrier import barrier_stopped, barrier_wait
 from rl_lab.learners.compiled.templates.ppo_rollout import LOG_SQRT_2_PI, ZERO
-from rl_lab.learners.compiled.templates.tiles import activation_grads, activations, as_f32, as_i64, load_observations
+from rl_lab.learners.compiled.templates.tiles import (
+    activation_grads,
+    activations,
+    as_f32,
+    as_i64,
+    load_observations,
+    transpose_weights,
+)
 
 internal = decorators().internal
 call, fetch = primitives().call, primitives().fetch
@@ -205,3 +215,44 @@ def add_loss_gradient(
                 )
             value_grad[r, 0] = value_loss_grad(value[r, 0], returns[i], value_weight, report)
         call(at[AT_BACKWARD], high - low, np.int64(sparse), net)
+
+
+@internal
+def minibatch_gradient(
+    worker: Worker,
+    indices: Any,
+    samples: RolloutSamples,
+    policy: PolicyNetwork,
+    grads: Any,
+    settings: PpoSettings,
+    table: Any,
+    report: Any,
+) -> Any:
+    """Compute the loss gradient of a minibatch, transitions `indices`, int64 [M].
+
+    The minibatch is divided into shards, each with a gradient in grads [SHARDS, P] and sums of losses in report
+    [SHARDS, REPORTED]. The shards depend on M only, so that the number of threads changes no result. Returns the number
+    of shards and the number G of remaining gradients: the minibatch's gradient is the sum of grads[:G]. Both are 0 if
+    the user interrupts the work.
+    """
+    m = len(indices)
+    mean, std = 0.0, 1.0
+    if settings.normalize_advantage and m > 1:
+        mean, std = advantage_mean_and_std(samples.advantages, indices)
+    scale = BatchScale(mean, std, ONE / np.float32(m))
+    net = table.ctypes.data  # the address of this thread's network
+    transpose_weights(net)
+    num_shards = min(len(grads), max(m // SHARD, 1))
+    size = -(-m // num_shards)
+    for shard in range(worker.rank, num_shards, worker.ranks):
+        grads[shard] = ZERO
+        report[shard] = 0.0
+        table[AT_GRADS] = grads[shard].ctypes.data
+        own = indices[shard * size : min((shard + 1) * size, m)]
+        add_loss_gradient(worker.team, own, scale, samples, policy, settings, net, report[shard])
+    if barrier_stopped(worker.team, table[AT_STOP]):
+        return 0, 0
+    num_partial_grads = reduce_gradients(worker.rank, worker.ranks, grads[:num_shards])
+    if not barrier_wait(worker.ranks, worker.team):
+        return 0, 0
+    return num_shards, num_partial_grads

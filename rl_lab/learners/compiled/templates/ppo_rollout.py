@@ -131,6 +131,14 @@ def sample_actions(
 
 
 @inline
+def store_action_masks(t: Any, low: Any, high: Any, envs: EnvArrays, outputs: PolicyOutputs) -> None:
+    """Record the action masks of rows low to high - 1 in step t of the outputs, where the worlds have masks."""
+    if envs.action_masks.shape[1]:
+        for row in range(low, high):
+            copy(outputs.action_masks[t, row], envs.action_masks[row])
+
+
+@inline
 def send_actions(t: Any, low: Any, high: Any, envs: EnvArrays, outputs: PolicyOutputs) -> None:
     """Copy the actions of rows low to high - 1 in step t to the worlds; continuous ones are clipped to their bounds."""
     continuous_actions, action_low, action_high = envs.continuous_actions, envs.action_low, envs.action_high
