@@ -211,7 +211,7 @@ def test_what_dqn_samples_is_what_followed_each_act(
 
 @pytest.mark.parametrize("waiting", [0.0, 0.5, 0.9])
 def test_compiled_dqn_follows_the_same_acts(waiting: float) -> None:
-    from rl_lab.learners.sb3.dqn import replay_arrays
+    from rl_lab.learners.sb3.dqn_arguments import replay_arrays
 
     n_step_return = plain_n_step_return()
     for seed, slots in ((0, 40), (1, 17), (2, 60)):

@@ -19,7 +19,8 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core import agent_registry
-from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN, replay_arrays
+from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
+from rl_lab.learners.sb3.dqn_arguments import replay_arrays
 from rl_lab.learners.sb3.masked_dqn import RowDQN
 from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
 

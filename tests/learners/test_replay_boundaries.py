@@ -15,7 +15,7 @@ from support.compiled import plain_n_step_return
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
-from rl_lab.learners.sb3.dqn import replay_arrays
+from rl_lab.learners.sb3.dqn_arguments import replay_arrays
 from rl_lab.learners.sb3.masked_replay_buffer import ActingReplay, end_episodes
 
 GAMMA, STEPS, SPACE = 0.9, 3, Box(-np.inf, np.inf, (1,))

@@ -23,17 +23,19 @@ from rl_lab.learners.compiled import build, network
 from rl_lab.learners.compiled.dqn_records import (
     DQN_COUNTERS,
     DqnSettings,
-    EnvArrays,
     Minibatch,
     PriorityTree,
     QNetworks,
     ReplayBuffer,
     empty_minibatch,
 )
+from rl_lab.learners.sb3.compiled_batch import compiled_batch_of
+from rl_lab.learners.sb3.dqn_arguments import dqn_settings, env_arrays, replay_arrays
+from rl_lab.learners.sb3.generator_state import new_rng_key
 from rl_lab.learners.sb3.masked_dqn import RowDQN
 from rl_lab.learners.sb3.masked_replay_buffer import ActingReplay
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, adam_settings, q_network
-from rl_lab.learners.sb3.ppo import DENSE_FROM, SPARSE_FROM, compiled_batch_of, new_rng_key
+from rl_lab.learners.sb3.priority_state import priority_arrays, restore_priority_tree
 
 TrainingRecords: TypeAlias = tuple[ReplayBuffer, PriorityTree, QNetworks, Minibatch, DqnSettings, Array]
 
@@ -125,63 +127,20 @@ class _CompiledDqnMixin:
         self._adam_settings[network.MAX_GRAD_NORM] = model.max_grad_norm
         self._adam_settings[network.EPSILON] = adam["eps"]
         self._adam_settings[[network.BETA_1, network.BETA_2]] = adam["betas"]
-        self._settings = self._make_settings()
+        self._settings = dqn_settings(model)
         self._q_networks = {sparse: self._make_q_networks(sparse) for sparse in (False, True)}
 
-    # ---------------------------------------------------------------------------------------------------- priorities
-
     def priorities(self) -> dict[str, Array]:
-        """Return what a checkpoint needs beside the library's own state; nothing where sampling is uniform.
-
-        "priorities" are the leaves of the tree, float64 [leaves]; "highest" is the highest one so far, float64 [1].
-        """
-        sums, max_priority = self._priorities
-        if not len(sums):
-            return {}
-        return {"priorities": sums[len(sums) // 2 :].copy(), "highest": max_priority.copy()}
+        """Return what a checkpoint needs beside the library's own state; nothing where sampling is uniform."""
+        return priority_arrays(self._priorities)
 
     def restore_priorities(self, saved: dict[str, Array]) -> None:
-        """Continue with what `priorities` returned.
-
-        Raises:
-            ValueError: They have another size, or are not finite, or negative, or outside the replay buffer.
-        """
-        if not self.ready() or not len(self._priorities.sums):
-            return
-        sums, max_priority = self._priorities
-        leaves = len(sums) // 2
-        if saved["priorities"].shape != (leaves,) or saved["highest"].shape != (1,):
-            raise ValueError("the checkpoint's priorities are of another size")
+        """Continue with what `priorities` returned. Raises ValueError where it does not fit this replay buffer."""
         model: Any = self
-        unused = saved["priorities"][model.replay_buffer.rewards.size :]
-        if not np.isfinite(saved["priorities"]).all() or (saved["priorities"] < 0).any() or unused.any():
-            raise ValueError("the checkpoint's priorities are not finite, negative or outside the replay buffer")
-        sums[leaves:], max_priority[:] = saved["priorities"], saved["highest"]
-        for node in range(leaves - 1, 0, -1):
-            sums[node] = sums[2 * node] + sums[2 * node + 1]
+        if self.ready() and len(self._priorities.sums):
+            restore_priority_tree(self._priorities, saved, model.replay_buffer.rewards.size)
 
     # ------------------------------------------------------------------------------ what compiled code is called with
-
-    def _make_settings(self) -> DqnSettings:
-        model: Any = self
-        buffer = model.replay_buffer
-        return DqnSettings(
-            gamma=float(getattr(buffer, "gamma", model.gamma)),  # as in the library, whose n-step buffer has its own
-            n_steps=int(getattr(buffer, "n_steps", 1)),
-            double_q=bool(self.double_q),
-            priority_exponent=float(self.priority_exponent),
-            importance_exponent=float(self.importance_exponent),
-            learning_starts=int(model.learning_starts),
-            train_freq=int(model.train_freq.frequency),
-            gradient_steps=int(model.gradient_steps),
-            target_update_interval=int(model.target_update_interval),
-            tau=float(model.tau),
-            exploration_initial_eps=float(model.exploration_initial_eps),
-            exploration_final_eps=float(model.exploration_final_eps),
-            exploration_fraction=max(float(model.exploration_fraction), 1e-12),
-            total_timesteps=1,  # `_setup_learn` says it later, and a checkpoint brings another key
-            rng_key=self.key,
-        )
 
     def _make_q_networks(self, sparse: bool) -> QNetworks:
         model: Any = self
@@ -207,28 +166,7 @@ class _CompiledDqnMixin:
         """Return both networks, with sparse inputs if these observations [B, ...] have mostly zeros."""
         self._q_net.tables(), self._q_net_target.tables()  # compiles the networks' functions at the first call
         flat = observations.reshape(len(observations), -1)
-        sparse = flat.shape[1] >= SPARSE_FROM and bool(np.count_nonzero(flat) < DENSE_FROM * flat.size)
-        return self._q_networks[sparse or self._q_net.network.spec.convolves]
-
-    def _env_arrays(self, batch: Batch) -> EnvArrays:
-        model: Any = self
-        n_envs = model.n_envs
-        masks = batch.action_mask.reshape(n_envs, -1)
-        return EnvArrays(
-            native_handle=batch.native_handle(),
-            observations=batch.observations.ctypes.data,
-            final_observations=batch.final_observations.ctypes.data,
-            actions=batch.actions.reshape(n_envs, 1),
-            action_masks=masks if batch.world.has_action_mask else masks[:, :0],
-            rewards=batch.rewards.reshape(n_envs),
-            terminated=batch.terminated,
-            truncated=batch.truncated,
-            dones=batch.done,
-            episode_returns=batch.episode_returns.reshape(n_envs),
-            episode_lengths=batch.episode_lengths,
-            row_indices=np.arange(n_envs),
-            ep_info_buffer=np.zeros((model.ep_info_buffer.maxlen, 2)),
-        )
+        return self._q_networks[self._q_net.network.spec.reads_sparse(flat)]
 
     # ------------------------------------------------------------------------------------ the model's state, in and out
 
@@ -326,7 +264,7 @@ class _CompiledDqnMixin:
         acted = getattr(model.replay_buffer, "acted", None)
         if acted is not None:
             acted[:] = True  # in a batch that `engine` returns, every agent acts in every step
-        env = self._env_arrays(batch)
+        env = env_arrays(batch, model.n_envs, model.ep_info_buffer.maxlen)
         outcome = self._compiled.learn(until, env, *records)
         check_flag()
         if outcome < 0:
@@ -354,21 +292,3 @@ class FastDQN(_CompiledDqnMixin, DQN):
 
 class FastRowDQN(_CompiledDqnMixin, RowDQN):
     """`RowDQN`, compiled where that is possible."""
-
-
-def replay_arrays(buffer: LibraryReplayBuffer) -> ReplayBuffer:
-    """Return the arrays of a replay buffer of the library's, or of an `ActingReplay`, as compiled code reads them."""
-    buffer_size, n_envs = buffer.rewards.shape
-    everything_legal = np.zeros((buffer_size, n_envs, 0), np.uint8)
-    return ReplayBuffer(
-        observations=buffer.observations.ctypes.data,
-        next_observations=buffer.next_observations.ctypes.data,
-        obs_is_uint8=bool(buffer.observations.dtype == np.uint8),
-        obs_size=buffer.observations[0, 0].size,
-        actions=buffer.actions,
-        rewards=buffer.rewards,
-        dones=buffer.dones,
-        timeouts=buffer.timeouts,
-        acted=getattr(buffer, "acted", np.zeros((buffer_size, 0), np.bool_)),
-        next_action_masks=getattr(buffer, "next_action_masks", everything_legal),
-    )

@@ -50,3 +50,8 @@ def restore_generators(arrays: dict[str, Array], values: dict[str, Any]) -> None
     )
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))
+
+
+def new_rng_key() -> np.uint64:
+    """Return a key for random numbers from torch's global generator, so that it depends on the seed and differs."""
+    return np.uint64(int(torch.randint(2**32, (1,))))

@@ -15,30 +15,32 @@ from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
-from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled import network as plan
+from rl_lab.learners.compiled.network import EPOCHS, FAILED, SHARD, SHARDS, STEPS
 from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, RandomStream, RunningStats, UpdateReport
 from rl_lab.learners.compiled.thread_pool import WorkerPool, available
+from rl_lab.learners.sb3.compiled_batch import compiled_batch_of, lab_env_of
+from rl_lab.learners.sb3.generator_state import new_rng_key
 from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic, adam_settings
 from rl_lab.learners.sb3.ppo_arguments import (
     env_arrays,
+    list_nonzero,
+    minibatch_indices,
     policy_outputs,
     ppo_settings,
     rollout_buffers,
     rollout_samples,
 )
+from rl_lab.learners.sb3.ppo_report import log_update
 from rl_lab.learners.sb3.precompile import BackgroundCompile, background_compile
 from rl_lab.learners.sb3.vec_normalize import has_default_settings, set_statistics, statistics_of
 
-SPARSE_FROM = 64  # the smallest observations that may be sparse
-DENSE_FROM = 0.25  # share of numbers that are not zero, from which on observations are dense
 WORTH_SHARING = 1_000  # environment steps of a rollout; for fewer, one thread is faster
 _BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRollout, ActingMaskableRollout)
 
@@ -104,17 +106,17 @@ class _CompiledPpoMixin:
             return done
         model.policy.set_training_mode(False)
         self._shared.copy_from_tensors()
-        rows, batch = _rows(env), None
+        lab_env, batch = lab_env_of(env), None
         if (
-            rows is not None
+            lab_env is not None
             and _idle(callback)
             and has_default_settings(env)
             and n_rollout_steps == rollout_buffer.buffer_size
         ):
-            batch = compiled_batch_of(rows)
+            batch = compiled_batch_of(lab_env)
         callback.on_rollout_start()
-        if batch is None or rows is None:
-            if not self._collect_with_callbacks(env, rows, callback, rollout_buffer, n_rollout_steps):
+        if batch is None:
+            if not self._collect_with_callbacks(env, lab_env, callback, rollout_buffer, n_rollout_steps):
                 return False
         else:
             self._collect_compiled(env, batch, rollout_buffer)
@@ -138,7 +140,7 @@ class _CompiledPpoMixin:
         """Return the network's record for compiled code; `observations` [R, d] decide whether its inputs are sparse."""
         all_legal = np.ones(self._action_size, np.float32)
         logits, value, log_std = map(int, self._outputs)
-        sparse = self._sparse(observations)
+        sparse = self._shared.network.spec.reads_sparse(observations)
         return PolicyNetwork(self.tables(), logits, value, log_std, self._action_size, sparse, all_legal)
 
     def _collect_compiled(self, env: VecEnv, batch: Batch, buffer: Any) -> None:
@@ -180,7 +182,7 @@ class _CompiledPpoMixin:
         model.ep_info_buffer.extend({"r": float(ep_info[t, b, 0]), "l": int(ep_info[t, b, 1])} for t, b in ended)
 
     def _collect_with_callbacks(
-        self, env: VecEnv, rows: LabVecEnv | None, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
+        self, env: VecEnv, lab_env: LabVecEnv | None, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
     ) -> bool:
         """Roll out with a Python loop; its variables have the library's names, because callbacks may read them."""
         model: Any = self
@@ -190,7 +192,7 @@ class _CompiledPpoMixin:
         for n_steps in range(n_rollout_steps):  # noqa: B007 - for callbacks
             more: dict[str, Any] = {}
             if masked:
-                own = rows.action_masks() if rows is not None else np.stack(env.env_method("action_masks"))
+                own = lab_env.action_masks() if lab_env is not None else np.stack(env.env_method("action_masks"))
                 more["action_masks"] = own
             obs_tensor = torch.as_tensor(model._last_obs)
             actions, values, log_probs = self._act(model._last_obs, more.get("action_masks"))
@@ -224,12 +226,6 @@ class _CompiledPpoMixin:
         self._kernels.act(flat, outputs, self._policy_network(flat), self._random_stream(rows))
         return actions[0], values[0], log_probs[0]
 
-    def _sparse(self, observations: Array) -> bool:
-        if self._shared.network.spec.convolves:
-            return True
-        many = observations.shape[1] >= SPARSE_FROM
-        return many and bool(np.count_nonzero(observations) < DENSE_FROM * observations.size)
-
     # ------------------------------------------------------------------------------------------------------ update
 
     def train(self) -> None:
@@ -241,66 +237,38 @@ class _CompiledPpoMixin:
         model.policy.set_training_mode(True)
         model._update_learning_rate(model.policy.optimizer)
         self._shared.copy_from_tensors()
-        indices, end = self._minibatch_indices()
+        indices, end = minibatch_indices(model)
         clip_range = float(model.clip_range(model._current_progress_remaining))
         if self._background_compile is not None:
             self._background_compile.wait("update")
             self._background_compile = None
         report, step = self._update(indices, end, clip_range), self._shared.adam_steps
-        if report[plan.FAILED]:
-            self._fail(step + int(report[plan.STEPS]) + 1)
-        self._shared.copy_to_tensors(step + int(report[plan.STEPS]))
-        model._n_updates += int(report[plan.EPOCHS])
-        self._log(report, clip_range)
-
-    def _minibatch_indices(self) -> tuple[Array, int]:
-        """Return the order of transitions in each epoch, int64 [epochs, up to R], and where minibatches end.
-
-        It is sampled as by SB3, so that the same seed gives the same minibatches.
-        """
-        model: Any = self
-        n_steps, rows = model.n_steps, model.rollout_buffer.n_envs
-        acted = getattr(model.rollout_buffer, "acted", None)
-        transitions = np.arange(n_steps * rows) if acted is None else np.flatnonzero(acted.swapaxes(0, 1))
-        order = np.stack([np.random.permutation(transitions) for _ in range(model.n_epochs)])
-        order = order % n_steps * rows + order // n_steps  # the library counts environment by environment
-        # Of rows that did not all act, a last minibatch of one is left out: see `masked_rollout_buffers`.
-        return order, len(transitions) if acted is None else max(len(transitions) - 1, 1)
+        if report[FAILED]:
+            self._fail(step + int(report[STEPS]) + 1)
+        self._shared.copy_to_tensors(step + int(report[STEPS]))
+        model._n_updates += int(report[EPOCHS])
+        log_update(model, report, clip_range)
 
     def _update(self, indices: Array, end: int, clip_range: float) -> Array:
-        """Run the compiled update on the filled buffer; return its report, whose columns are `plan.POLICY_LOSS` on."""
+        """Run the compiled update on the filled buffer; return its report, see `ppo_records.UpdateReport`."""
         model: Any = self
         shared, network = self._shared, self._shared.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
-        report = np.zeros(plan.FAILED + 1)
+        policy = self._policy_network(observations)
+        nonzero = list_nonzero(observations if policy.sparse else observations[:0], self._kernels.build_all_sparse_rows)
+        report = np.zeros(FAILED + 1)
         exp_avg, exp_avg_sq = shared.moments
         self._team.run(
-            min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // plan.SHARD, 1)),
+            min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // SHARD, 1)),
             self._kernels.update,
-            rollout_samples(buffer, indices, end, self._nonzero(observations)),
-            self._policy_network(observations),
-            AdamState(
-                network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(plan.SHARDS)
-            ),
+            rollout_samples(buffer, indices, end, nonzero),
+            policy,
+            AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(SHARDS)),
             ppo_settings(model, clip_range, self._betas, self._epsilon),
-            UpdateReport(np.zeros((plan.SHARDS, len(report))), report),
+            UpdateReport(np.zeros((SHARDS, len(report))), report),
         )
         return report
-
-    def _nonzero(self, observations: Array) -> tuple[Array, Array, Array]:
-        """Return where each row's numbers that are not zero begin, int64 [R + 1], their columns, and the numbers.
-
-        The arrays are empty if the observations are dense.
-        """
-        if not self._sparse(observations):
-            return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
-        starts = np.zeros(len(observations) + 1, np.int64)
-        count = np.count_nonzero(observations) + 1
-        columns, values = np.zeros(count, np.int32), np.zeros(count, np.float32)
-        source = (observations.ctypes.data, observations.dtype == np.uint8, *observations.shape)
-        self._kernels.build_all_sparse_rows(*source, starts, columns, values)
-        return starts, columns, values
 
     def _fail(self, update: int) -> None:
         model: Any = self
@@ -311,28 +279,6 @@ class _CompiledPpoMixin:
             "no parameter was changed by it"
         )
 
-    def _log(self, report: Array, clip_range: float) -> None:
-        model: Any = self
-        buffer, logger = model.rollout_buffer, model.logger
-        for name, place in (
-            ("entropy_loss", plan.ENTROPY_LOSS),
-            ("policy_gradient_loss", plan.POLICY_LOSS),
-            ("value_loss", plan.VALUE_LOSS),
-            ("approx_kl", plan.APPROX_KL),
-            ("clip_fraction", plan.CLIPPED),
-            ("loss", plan.LOSS),
-        ):
-            logger.record(f"train/{name}", float(report[place]))
-        if isinstance(buffer, ActingRollout | ActingMaskableRollout):
-            explained = buffer.explained_variance()
-        else:
-            explained = float(explained_variance(buffer.values.reshape(-1), buffer.returns.reshape(-1)))
-        logger.record("train/explained_variance", explained)
-        if hasattr(model.policy, "log_std"):
-            logger.record("train/std", torch.exp(model.policy.log_std).mean().item())
-        logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
-        logger.record("train/clip_range", clip_range)
-
 
 class FastPPO(_CompiledPpoMixin, PPO):
     """`stable_baselines3.PPO`, compiled where that is possible."""
@@ -340,29 +286,6 @@ class FastPPO(_CompiledPpoMixin, PPO):
 
 class FastMaskablePPO(_CompiledPpoMixin, MaskablePPO):
     """`sb3_contrib.MaskablePPO`, compiled where that is possible."""
-
-
-def new_rng_key() -> np.uint64:
-    """Return a key for random numbers from torch's global generator, so that it depends on the seed and differs."""
-    return np.uint64(int(torch.randint(2**32, (1,))))
-
-
-def _rows(env: VecEnv) -> LabVecEnv | None:
-    inner = env.venv if type(env) is VecNormalize else env
-    return inner if isinstance(inner, LabVecEnv) else None
-
-
-def compiled_batch_of(rows: LabVecEnv) -> Batch | None:
-    """Return the batch below, if compiled code can act in it without Python."""
-    batch = rows.envs
-    if (
-        not isinstance(batch, Batch)
-        or batch.plain
-        or rows.has_agent_indicator
-        or not vars(type(rows)).get("supports_compiled_rollout")
-    ):
-        return None
-    return None if batch.world.current_player_field or batch.world.alive_field else batch
 
 
 def _idle(callback: BaseCallback) -> bool:

@@ -26,23 +26,23 @@ def env_arrays(batch: Batch, action_bounds: Array, threads: int) -> EnvArrays:
     discrete_actions, continuous_actions = _discrete_and_continuous(batch.actions.reshape(rows, -1))
     action_low, action_high = action_bounds
     return EnvArrays(
-        batch.native_handle(),
-        batch.partition(threads),
-        observations.ctypes.data,
-        batch.final_observations.ctypes.data,
-        observations.dtype == np.uint8,
-        observations.shape[1],
-        discrete_actions,
-        continuous_actions,
-        action_low,
-        action_high,
-        action_masks if batch.world.has_action_mask else action_masks[:, :0],
-        batch.rewards.reshape(rows),
-        batch.terminated,
-        batch.truncated,
-        batch.done,
-        batch.episode_returns.reshape(rows),
-        batch.episode_lengths,
+        native_handle=batch.native_handle(),
+        partition=batch.partition(threads),
+        observations=observations.ctypes.data,
+        final_observations=batch.final_observations.ctypes.data,
+        obs_is_uint8=observations.dtype == np.uint8,
+        obs_size=observations.shape[1],
+        discrete_actions=discrete_actions,
+        continuous_actions=continuous_actions,
+        action_low=action_low,
+        action_high=action_high,
+        action_masks=action_masks if batch.world.has_action_mask else action_masks[:, :0],
+        rewards=batch.rewards.reshape(rows),
+        terminated=batch.terminated,
+        truncated=batch.truncated,
+        dones=batch.done,
+        episode_returns=batch.episode_returns.reshape(rows),
+        episode_lengths=batch.episode_lengths,
     )
 
 
@@ -59,14 +59,15 @@ def rollout_buffers(buffer: Any, episode_starts: Array, gamma: float) -> Rollout
     `episode_starts`, bool [B], says whether the environments' present observations are the first of their episodes.
     """
     rows = len(episode_starts)
+    action_masks = getattr(buffer, "action_masks", None)
     return RolloutBuffers(
-        buffer.observations.ctypes.data,
-        buffer.observations.dtype == np.uint8,
-        policy_outputs(buffer.actions, getattr(buffer, "action_masks", None), buffer.values, buffer.log_probs),
-        buffer.rewards,
-        buffer.episode_starts,
-        buffer.advantages,
-        buffer.returns,
+        observations=buffer.observations.ctypes.data,
+        obs_is_uint8=buffer.observations.dtype == np.uint8,
+        outputs=policy_outputs(buffer.actions, action_masks, buffer.values, buffer.log_probs),
+        rewards=buffer.rewards,
+        episode_starts=buffer.episode_starts,
+        advantages=buffer.advantages,
+        returns=buffer.returns,
         last_values=np.zeros(rows, np.float32),
         last_episode_starts=episode_starts.copy(),
         ep_info=np.zeros((buffer.buffer_size, rows, 2)),
@@ -80,19 +81,54 @@ def rollout_samples(buffer: Any, indices: Array, end: int, nonzero: tuple[Array,
     rows = buffer.values.size
     observations = buffer.observations.reshape(rows, -1)
     action_masks = getattr(buffer, "action_masks", None)
+    nonzero_starts, nonzero_indices, nonzero_values = nonzero
+    discrete_actions, continuous_actions = _discrete_and_continuous(buffer.actions.reshape(rows, -1))
     return RolloutSamples(
-        observations.ctypes.data,
-        observations.dtype == np.uint8,
-        observations.shape[1],
-        *nonzero,
-        *_discrete_and_continuous(buffer.actions.reshape(rows, -1)),
-        np.zeros((1, 0), np.float32) if action_masks is None else action_masks.reshape(rows, -1),
-        buffer.log_probs.reshape(rows),
-        buffer.advantages.reshape(rows),
-        buffer.returns.reshape(rows),
-        indices,
-        end,
+        observations=observations.ctypes.data,
+        obs_is_uint8=observations.dtype == np.uint8,
+        obs_size=observations.shape[1],
+        nonzero_starts=nonzero_starts,
+        nonzero_indices=nonzero_indices,
+        nonzero_values=nonzero_values,
+        discrete_actions=discrete_actions,
+        continuous_actions=continuous_actions,
+        action_masks=np.zeros((1, 0), np.float32) if action_masks is None else action_masks.reshape(rows, -1),
+        old_log_prob=buffer.log_probs.reshape(rows),
+        advantages=buffer.advantages.reshape(rows),
+        returns=buffer.returns.reshape(rows),
+        indices=indices,
+        end=end,
     )
+
+
+def list_nonzero(observations: Array, build_all_sparse_rows: Any) -> tuple[Array, Array, Array]:
+    """Return where each row's numbers that are not zero begin, int64 [R + 1], their columns, and the numbers.
+
+    The arrays are empty if there are no observations [R, d]. `build_all_sparse_rows` is the function of
+    `templates/ppo.py`.
+    """
+    if not len(observations):
+        return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    starts = np.zeros(len(observations) + 1, np.int64)
+    count = np.count_nonzero(observations) + 1
+    columns, values = np.zeros(count, np.int32), np.zeros(count, np.float32)
+    source = (observations.ctypes.data, observations.dtype == np.uint8, *observations.shape)
+    build_all_sparse_rows(*source, starts, columns, values)
+    return starts, columns, values
+
+
+def minibatch_indices(model: Any) -> tuple[Array, int]:
+    """Return the order of transitions in each epoch, int64 [epochs, up to R], and where minibatches end.
+
+    It is sampled as by SB3, so that the same seed gives the same minibatches.
+    """
+    n_steps, rows = model.n_steps, model.rollout_buffer.n_envs
+    acted = getattr(model.rollout_buffer, "acted", None)
+    transitions = np.arange(n_steps * rows) if acted is None else np.flatnonzero(acted.swapaxes(0, 1))
+    order = np.stack([np.random.permutation(transitions) for _ in range(model.n_epochs)])
+    order = order % n_steps * rows + order // n_steps  # the library counts environment by environment
+    # Of rows that did not all act, a last minibatch of one is left out: see `masked_rollout_buffers`.
+    return order, len(transitions) if acted is None else max(len(transitions) - 1, 1)
 
 
 def ppo_settings(model: Any, clip_range: float, betas: tuple[float, float], eps: float) -> PpoSettings:

@@ -1,0 +1,35 @@
+"""What Stable-Baselines3's PPO logs after an update, of a compiled update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.utils import explained_variance
+
+from rl_lab.core.world import Array
+from rl_lab.learners.compiled import network
+from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
+
+
+def log_update(model: Any, report: Array, clip_range: float) -> None:
+    """Log the report of a compiled update, whose columns are `network.POLICY_LOSS` on, as `PPO.train` does."""
+    buffer, logger = model.rollout_buffer, model.logger
+    for name, place in (
+        ("entropy_loss", network.ENTROPY_LOSS),
+        ("policy_gradient_loss", network.POLICY_LOSS),
+        ("value_loss", network.VALUE_LOSS),
+        ("approx_kl", network.APPROX_KL),
+        ("clip_fraction", network.CLIPPED),
+        ("loss", network.LOSS),
+    ):
+        logger.record(f"train/{name}", float(report[place]))
+    if isinstance(buffer, ActingRollout | ActingMaskableRollout):
+        explained = buffer.explained_variance()
+    else:
+        explained = float(explained_variance(buffer.values.reshape(-1), buffer.returns.reshape(-1)))
+    logger.record("train/explained_variance", explained)
+    if hasattr(model.policy, "log_std"):
+        logger.record("train/std", torch.exp(model.policy.log_std).mean().item())
+    logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
+    logger.record("train/clip_range", clip_range)
