@@ -175,15 +175,15 @@ def wrong_syntax(function: FunctionType, definition: ast.FunctionDef) -> Iterato
     for node in body(definition):
         line = getattr(node, "lineno", definition.lineno)
         unpacks = isinstance(node, ast.List) and isinstance(node.ctx, ast.Store)
-        if not unpacks and (said := STATEMENTS.get(type(node).__name__)):
-            yield line, said
+        if not unpacks and (message := STATEMENTS.get(type(node).__name__)):
+            yield line, message
         elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             yield line, f"the text {node.value!r}: kernels have no text; use numbers, named at the top of the file"
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in local:
-            if said := _wrong_global(function, node.id, local):
-                yield line, said
-        elif isinstance(node, ast.Call) and (said := _wrong_call(function, node, local)):
-            yield line, said
+            if message := _wrong_global(function, node.id, local):
+                yield line, message
+        elif isinstance(node, ast.Call) and (message := _wrong_call(function, node, local)):
+            yield line, message
         for target, _ in assigned(node):
             name = root(target)
             if name and name not in local and not isinstance(target, ast.Name):
@@ -222,8 +222,8 @@ def _wrong_call(function: FunctionType, node: ast.Call, local: set[str]) -> str:
     if isinstance(called, ast.Name) and called.id in local:
         return ""
     inner = called.value if isinstance(called, ast.Attribute) else None  # of super().reset(), what is called first
-    if isinstance(inner, ast.Call) and (said := _wrong_call(function, inner, local)):
-        return said
+    if isinstance(inner, ast.Call) and (message := _wrong_call(function, inner, local)):
+        return message
     owner = resolved(function, called.value) if isinstance(called, ast.Attribute) else None
     if isinstance(called, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
         outer = resolved(function, called.value.value) if isinstance(called.value, ast.Attribute) else None

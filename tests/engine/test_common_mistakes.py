@@ -198,7 +198,7 @@ def test_a_file_may_hold_several_and_check_lists_them(file: Path) -> None:
     file.write_text(
         WALK.replace(MOVE, f"    print(s.x)\n    assert action\n{MOVE}").replace(RETURN, "    return 1.0\n")
     )
-    assert [v.said.partition(":")[0] for v in violations(world_registry.load(file.stem))] == [
+    assert [v.message.partition(":")[0] for v in violations(world_registry.load(file.stem))] == [
         "print",
         "assert",
         "step returns (reward, terminated)",
