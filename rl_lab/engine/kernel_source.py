@@ -26,7 +26,8 @@ _ARRAYS = ("actions", "out", "mask", "rewards")  # kinds of parameters
 class KernelSource:
     """A kernel's source, with what its parameters are: state, params, action, actions, out, mask, rewards or agent.
 
-    `role` is what World calls the kernel, "" for kernels that others call; `callers` are these, the outermost first, and the kernel itself.
+    `role` is what World calls the kernel, "" for kernels that others call; `callers` are these, the
+    outermost first, and the kernel itself.
     """
 
     world: World

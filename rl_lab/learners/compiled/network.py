@@ -35,8 +35,6 @@ TILE = 64  # rows that go through the network together
 SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
 SHARD = 32  # rows, at least, of such a part
 FILTERS = 16  # of a convolution: one vector
-SPARSE_FROM = 64  # the smallest observations that may be sparse
-DENSE_FROM = 0.25  # share of numbers that are not zero, from which on observations are dense
 
 
 def padded(n: int) -> int:
@@ -126,13 +124,6 @@ class NetworkSpec:
     def convolves(self) -> bool:
         """Return whether the first layer is a convolution, whose inputs are always sparse."""
         return self.layers[0][KIND] == CONVOLUTION
-
-    def reads_sparse(self, observations: Array) -> bool:
-        """Return whether the numbers that are not zero in observations [B, d] should be listed for the network."""
-        if self.convolves:
-            return True
-        may_be_sparse = observations.shape[1] >= SPARSE_FROM
-        return may_be_sparse and bool(np.count_nonzero(observations) < DENSE_FROM * observations.size)
 
 
 def _conv_index(rows: int, side: int, depth: int) -> Array:

@@ -36,6 +36,7 @@ from rl_lab.learners.sb3.masked_dqn import RowDQN
 from rl_lab.learners.sb3.masked_replay_buffer import ActingReplay
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, adam_settings, q_network
 from rl_lab.learners.sb3.priority_state import priority_arrays, restore_priority_tree
+from rl_lab.learners.sb3.sparse_observations import is_sparse
 
 TrainingRecords: TypeAlias = tuple[ReplayBuffer, PriorityTree, QNetworks, Minibatch, DqnSettings, Array]
 
@@ -166,7 +167,7 @@ class _CompiledDqnMixin:
         """Return both networks, with sparse inputs if these observations [B, ...] have mostly zeros."""
         self._q_net.tables(), self._q_net_target.tables()  # compiles the networks' functions at the first call
         flat = observations.reshape(len(observations), -1)
-        return self._q_networks[self._q_net.network.spec.reads_sparse(flat)]
+        return self._q_networks[is_sparse(self._q_net.network, flat)]
 
     # ------------------------------------------------------------------------------------ the model's state, in and out
 

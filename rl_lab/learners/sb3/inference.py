@@ -11,6 +11,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled import build
 from rl_lab.learners.sb3.network_import import ParameterMirror, actor_critic, q_network
+from rl_lab.learners.sb3.sparse_observations import is_sparse
 
 
 class CompiledPolicy:
@@ -39,6 +40,6 @@ class CompiledPolicy:
         discrete = np.zeros(rows if is_discrete else 0, np.int64)
         continuous = np.zeros((0, 0) if is_discrete else (rows, count), np.float32)
         masks = np.zeros((rows, 0), np.uint8) if action_mask is None else np.ascontiguousarray(action_mask, np.uint8)
-        sparse, tables = network.spec.reads_sparse(obs), self._shared.tables()
+        sparse, tables = is_sparse(network, obs), self._shared.tables()
         self._kernels.greedy_actions(obs, masks, discrete, continuous, count, tables, self._output, sparse)
         return discrete if is_discrete else np.clip(continuous, self._space.low, self._space.high)

@@ -30,7 +30,6 @@ from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, Ac
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic, adam_settings
 from rl_lab.learners.sb3.ppo_arguments import (
     env_arrays,
-    list_nonzero,
     minibatch_indices,
     policy_outputs,
     ppo_settings,
@@ -39,6 +38,7 @@ from rl_lab.learners.sb3.ppo_arguments import (
 )
 from rl_lab.learners.sb3.ppo_report import log_update
 from rl_lab.learners.sb3.precompile import BackgroundCompile, background_compile
+from rl_lab.learners.sb3.sparse_observations import is_sparse, nonzero_of
 from rl_lab.learners.sb3.vec_normalize import has_default_settings, set_statistics, statistics_of
 
 WORTH_SHARING = 1_000  # environment steps of a rollout; for fewer, one thread is faster
@@ -140,7 +140,7 @@ class _CompiledPpoMixin:
         """Return the network's record for compiled code; `observations` [R, d] decide whether its inputs are sparse."""
         all_legal = np.ones(self._action_size, np.float32)
         logits, value, log_std = map(int, self._outputs)
-        sparse = self._shared.network.spec.reads_sparse(observations)
+        sparse = is_sparse(self._shared.network, observations)
         return PolicyNetwork(self.tables(), logits, value, log_std, self._action_size, sparse, all_legal)
 
     def _collect_compiled(self, env: VecEnv, batch: Batch, buffer: Any) -> None:
@@ -255,15 +255,13 @@ class _CompiledPpoMixin:
         shared, network = self._shared, self._shared.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
-        policy = self._policy_network(observations)
-        nonzero = list_nonzero(observations if policy.sparse else observations[:0], self._kernels.build_all_sparse_rows)
         report = np.zeros(FAILED + 1)
         exp_avg, exp_avg_sq = shared.moments
         self._team.run(
             min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // SHARD, 1)),
             self._kernels.update,
-            rollout_samples(buffer, indices, end, nonzero),
-            policy,
+            rollout_samples(buffer, indices, end, nonzero_of(network, observations)),
+            self._policy_network(observations),
             AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(SHARDS)),
             ppo_settings(model, clip_range, self._betas, self._epsilon),
             UpdateReport(np.zeros((SHARDS, len(report))), report),

@@ -101,22 +101,6 @@ def rollout_samples(buffer: Any, indices: Array, end: int, nonzero: tuple[Array,
     )
 
 
-def list_nonzero(observations: Array, build_all_sparse_rows: Any) -> tuple[Array, Array, Array]:
-    """Return where each row's numbers that are not zero begin, int64 [R + 1], their columns, and the numbers.
-
-    The arrays are empty if there are no observations [R, d]. `build_all_sparse_rows` is the function of
-    `templates/ppo.py`.
-    """
-    if not len(observations):
-        return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
-    starts = np.zeros(len(observations) + 1, np.int64)
-    count = np.count_nonzero(observations) + 1
-    columns, values = np.zeros(count, np.int32), np.zeros(count, np.float32)
-    source = (observations.ctypes.data, observations.dtype == np.uint8, *observations.shape)
-    build_all_sparse_rows(*source, starts, columns, values)
-    return starts, columns, values
-
-
 def minibatch_indices(model: Any) -> tuple[Array, int]:
     """Return the order of transitions in each epoch, int64 [epochs, up to R], and where minibatches end.
 
