@@ -14,6 +14,7 @@ from rl_lab.core.rng import philox
 from rl_lab.core.world import Array
 from rl_lab.engine import buffers
 from rl_lab.multiagent import agent_columns
+from rl_lab.multiagent.episode_results import EpisodeResults
 from rl_lab.multiagent.match_runner import seat_rotation
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.specs import AgentSubsetSpec
@@ -83,7 +84,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self._random_opening_moves = random_opening_moves
         self._moves_left = np.zeros(self.num_envs, np.int64)  # random moves; 0 whenever the learner is to act
         self._move_keys = np.zeros(self.num_envs, np.uint64)  # random keys of these moves
-        self._results = np.zeros((0, len(self.roles), 3), np.int64)
+        self._results = EpisodeResults(self.roles, self.num_envs)
         self._env_index = np.arange(self.num_envs)[:, None]  # [N, 1], for indexing together with `self.seats`
         self._is_bound = False
         self.opponents.seed(seed, 0, envs)
@@ -96,8 +97,6 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self.episodes = np.zeros(n, np.int64)  # number of episodes begun in each environment
         self.seats = np.zeros(shape, np.int64)  # [N, K] indices of the learner's agents
         self.opponent_index = np.zeros(n, np.int64)  # [N] index of the opponent
-        self._last_opponent, self._last_seats = np.zeros(n, np.int64), np.zeros(shape, np.int64)  # of ended episodes
-        self._last_result = np.zeros(n, np.int64)  # 0 lost, 1 drawn, 2 won
 
     def seed(self, seed: int | Array, first: int = 0) -> None:
         """Seed the environments, as `Batch.seed` does, and the draws of roles and opponents."""
@@ -140,7 +139,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self._advance(everywhere)
         self._play_opponents(everywhere)
         self._refresh()
-        self._count_results()
+        self._results.count(self.done, len(self.opponents))
         return int(self.done.sum())
 
     def _step_outputs(self) -> tuple[Array, ...]:
@@ -152,22 +151,12 @@ class OpponentsWrapper(buffers.EnvBuffers):
         """Return the number of steps of the current episode of environment i."""
         return self.batch.elapsed_steps(i)
 
-    def _count_results(self) -> None:
-        """Count the results of the episodes that ended in this step."""
-        ended = np.flatnonzero(self.done)
-        if len(ended):
-            self._results = _with_rows(self._results, len(self.opponents))
-            role = (self._last_seats[ended, None] == self.roles[None]).all(axis=2).argmax(axis=1)
-            np.add.at(self._results, (self._last_opponent[ended], role, self._last_result[ended]), 1)
-
     def pop_win_draw_loss(self) -> Array:
         """Return the results since the last call, int64 [opponents, roles, 3]: lost, drawn, won by the learner.
 
         The learner wins an episode where the mean return of its agents is above that of the other agents.
         """
-        results = _with_rows(self._results, len(self.opponents))
-        self._results = np.zeros_like(results)
-        return results
+        return self._results.pop(len(self.opponents))
 
     def _advance(self, mask: Array) -> None:
         """Step the environments where mask, bool [N], is True.
@@ -203,13 +192,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self.final_observations[ended] = final[ended]
         self.episode_returns[ended] = batch.episode_returns[self._env_index, self.seats][ended]
         self.episode_lengths[ended] = batch.episode_lengths[ended]
-        if ended.any():
-            total, num_own_agents = self.episode_returns[ended].sum(axis=1), self.seats.shape[1]
-            mean_of_others = (batch.episode_returns[ended].sum(axis=1) - total) / (
-                batch.rewards.shape[1] - num_own_agents
-            )
-            self._last_result[ended] = 1 + np.sign(total / num_own_agents - mean_of_others)
-            self._last_opponent[ended], self._last_seats[ended] = self.opponent_index[ended], self.seats[ended]
+        self._results.record(ended, self.seats, self.opponent_index, self.episode_returns, batch.episode_returns)
 
     def _draw_seats_and_opponents(self, new_episodes: Array) -> None:
         """Draw the role, the opponent and the number of opening moves where new_episodes, bool [N], is True."""
@@ -307,11 +290,6 @@ class OpponentsWrapper(buffers.EnvBuffers):
 def _bits_24(key: np.uint64, counters: Array) -> Array:
     """Return a random integer of 24 bits, int64, for each of the counters, uint64."""
     return np.asarray(((philox(key, counters) & np.uint64(0xFFFFFFFF)) >> np.uint64(8)).astype(np.int64))
-
-
-def _with_rows(results: Array, count: int) -> Array:
-    """Return results, int64 [opponents, roles, 3], extended by rows of zeros to `count` opponents."""
-    return np.concatenate([results, np.zeros((count - len(results), *results.shape[1:]), np.int64)])
 
 
 def _of_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
