@@ -15,7 +15,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.world import World, WorldError
-from rl_lab.engine import diagnostics, user_code
+from rl_lab.engine import code_names, diagnostics, user_code, user_modules
 
 _kinds: dict[Any, str] = {}  # "gym", "parallel" or "aec" by factory function; it is known after a first call
 
@@ -82,7 +82,7 @@ def spec_of(name: str) -> EnvSpec:
     if not name.startswith("gym:"):
         return EnvSpec(id=re.sub(r"[^\w:.-]", "_", name), entry_point=user_code.load(name))
     identity = identity.rpartition(":")[2]
-    if identity not in gymnasium.registry or user_code.parse(name) is not None:
+    if identity not in gymnasium.registry or code_names.parse(name) is not None:
         member = user_code.load(name)
         if identity not in gymnasium.registry and code.entry:
             horizon = code.horizon or None
@@ -90,10 +90,10 @@ def spec_of(name: str) -> EnvSpec:
         if identity not in gymnasium.registry:
             raise UsageError(f"{code.file} registers no id {identity!r}; {nearest(identity, gymnasium.registry)}")
     spec = copy.copy(gymnasium.spec(identity))
-    if isinstance(spec.entry_point, str) and user_code.parse(name) is not None:
+    if isinstance(spec.entry_point, str) and code_names.parse(name) is not None:
         # The file is loaded already, and importing it again by its name would register its ids again.
         module, _, attribute = spec.entry_point.partition(":")
-        loaded = user_code.module_of(code)
+        loaded = user_modules.module_of(code)
         if loaded.__name__.rpartition(".")[2] == module and hasattr(loaded, attribute):
             spec.entry_point = getattr(loaded, attribute)
     return spec

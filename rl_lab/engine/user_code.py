@@ -1,39 +1,29 @@
-"""This module finds environments and worlds in the user's own files and modules, and decides which of them may run.
+"""This module decides which environments and worlds in the user's own files and modules may run, and loads them.
 
-A world is named by `FILE.py:NAME`, `MODULE:NAME`, `gym:MODULE:ID` or `pettingzoo:MODULE`. Names on a command line or
-in an argument of `compose` may run. A name in a file (a run's config.yaml, a recipe, a trace) may run only if this user
-has named the same world, in the same file with the same content, before, or if `--allow-code FILE` (`allow`) permits
-it; in an allowed file, only objects that the file itself defines.
+Names (see `code_names`) on a command line or in an argument of `compose` may run. A name in a file (a run's
+config.yaml, a recipe, a trace) may run only if this user has named the same world, in the same file with the same
+content, before, or if `--allow-code FILE` (`allow`) permits it; in an allowed file, only objects that the file itself
+defines.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import inspect
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.engine.code_names import PREFIXES, is_registered, parse, with_module, without_folders
 from rl_lab.engine.code_trust import UserCode as UserCode
 from rl_lab.engine.code_trust import forget, is_trusted, trust
-from rl_lab.engine.source_modules import digest, execute_file, locate
+from rl_lab.engine.source_modules import digest, locate
 from rl_lab.engine.source_modules import refuse_while_loading as refuse_while_loading
-
-_PREFIXES = ("gym:", "pettingzoo:")
-_FILE = r"[^:\0]*[^:/\0]\.py"
-_MODULE = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
-_DIRECT = re.compile(rf"(?P<where>{_FILE})(?::(?P<name>[A-Za-z_]\w*))?|(?P<module>{_MODULE}):(?P<member>[A-Za-z_]\w*)")
-_GYM = re.compile(rf"gym:(?P<where>{_FILE}|{_MODULE}):(?P<name>[^:]+)")
-_ZOO = re.compile(rf"pettingzoo:(?P<where>{_FILE}|{_MODULE})(?::(?P<name>[A-Za-z_]\w*))?")
-
+from rl_lab.engine.user_modules import USUAL, defines, module_of, only_member
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "file": lambda value: isinstance(value, str) and "\0" not in value,
@@ -43,7 +33,6 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "solved": lambda value: value is None or (type(value) in (int, float) and math.isfinite(value)),
 }
 RECORDED = tuple(_KINDS)
-_USUAL = ("parallel_env", "env", "raw_env")  # PettingZoo's conventional names of a file's factory functions
 _permitted: dict[str, UserCode] = {}  # by the world's name
 _refused: dict[str, str] = {}  # the reasons, by the world's name
 _allowed: list[Path] = []
@@ -75,29 +64,9 @@ def allow(path: str | Path) -> None:
     _allowed.append(Path(path).resolve())
 
 
-def parse(name: str) -> tuple[str, str] | None:
-    """Return FILE.py or the module of a world's code, and the name in it; None if the world is not the user's code.
-
-    The name is that of a class, a factory or a lab world; after `gym:` it is an id; it is "" if there is none.
-    """
-    for prefix, pattern in (("gym:", _GYM), ("pettingzoo:", _ZOO)):
-        if name.startswith(prefix):
-            match = pattern.fullmatch(name)
-            return (match["where"], match["name"] or "") if match else None
-    match = _DIRECT.fullmatch(name)
-    return (match["where"] or match["module"], match["name"] or match["member"] or "") if match else None
-
-
 def is_code(name: str) -> bool:
     """Return True if a world's name means the user's code, which must be permitted before it runs."""
     return parse(name) is not None or name in _permitted or name in _refused
-
-
-def _renamed(name: str, where: str, member: str) -> str:
-    """Return a world's name with its file's name without the folders."""
-    prefix = next((p for p in _PREFIXES if name.startswith(p)), "")
-    where = Path(where).name if where.endswith(".py") else where
-    return f"{prefix}{where}:{member}" if member else f"{prefix}{where}"
 
 
 def name_typed(name: str) -> UserCode | None:
@@ -105,7 +74,7 @@ def name_typed(name: str) -> UserCode | None:
 
     Raises UsageError for a missing file, module or name, WorldError for a mistake in the file.
     """
-    name = _with_module(name)
+    name = with_module(name)
     parsed = parse(name)
     if parsed is None:
         return _of_registry(name)
@@ -113,34 +82,13 @@ def name_typed(name: str) -> UserCode | None:
     file = locate(where, Path.cwd())
     if file is None:
         raise UsageError(f"world {name!r}: no {'file' if where.endswith('.py') else 'module'} {where}")
-    code = UserCode(_renamed(name, where, member), str(file), digest(file), typed=True)
+    code = UserCode(without_folders(name, where, member), str(file), digest(file), typed=True)
     trust(code)
-    if not member and not name.startswith(_PREFIXES):
-        code = dataclasses.replace(code, world=_renamed(name, where, _only_member(code)))
+    if not member and not name.startswith(PREFIXES):
+        code = dataclasses.replace(code, world=without_folders(name, where, only_member(code)))
         trust(code)
     permit(code)
     return code
-
-
-def _with_module(name: str) -> str:
-    """Return `gym:NAMESPACE/ID` with the module that registers it added, if Gymnasium does not know the id.
-
-    The module is the one called NAMESPACE, or the only file in this folder that calls `register` with this id.
-    """
-    identity = name.removeprefix("gym:")
-    if not name.startswith("gym:") or "/" not in identity or ":" in identity or _is_registered(name):
-        return name
-    namespace = identity.partition("/")[0]
-    if re.fullmatch(_MODULE, namespace) and locate(namespace, Path.cwd()):
-        return f"gym:{namespace}:{identity}"
-    call = re.compile(rf"""register\(\s*(id\s*=\s*)?["']{re.escape(identity)}["']""")
-    files = []
-    for file in sorted(Path.cwd().glob("*.py")):
-        with contextlib.suppress(OSError, ValueError):
-            files += [file.name] if call.search(file.read_text(encoding="utf-8")) else []
-    if len(files) > 1:
-        raise UsageError(f"{', '.join(files)} register {identity!r}: say which, as gym:{files[0]}:{identity}")
-    return f"gym:{files[0]}:{identity}" if files else name
 
 
 def name_recorded(name: str, record: dict[str, Any], source: str) -> UserCode | None:
@@ -151,7 +99,7 @@ def name_recorded(name: str, record: dict[str, Any], source: str) -> UserCode | 
     `load`. Raises UsageError for a record with a value of the wrong type.
     """
     record, parsed = _checked(record, source), parse(name)
-    if parsed is None and ("file" not in record or _is_registered(name)):
+    if parsed is None and ("file" not in record or is_registered(name)):
         return _of_registry(name)
     where = parsed[0] if parsed else str(record["file"])
     folder, path = Path(source).absolute().parent, str(record.get("file", ""))
@@ -241,85 +189,15 @@ def load(name: str) -> Any:
     if name.startswith("gym:") and not code.entry:
         return module_of(code)
     named = code.entry if name.startswith("gym:") else parsed[1] if parsed else ""
-    member = named or (_only_member(code) if name.startswith("pettingzoo:") else "")
+    member = named or (only_member(code) if name.startswith("pettingzoo:") else "")
     module = module_of(code)
     if not hasattr(module, member):
         known = [each for each in vars(module) if not each.startswith("_")]
         raise UsageError(f"{code.file} has no {member!r}; {nearest(member, known)}")
     value = getattr(module, member)
-    if named and not code.typed and named not in _USUAL and not _defines(module, value):
+    if named and not code.typed and named not in USUAL and not defines(module, value):
         raise UsageError(f"{code.file} only imports {member!r}: it may run where you name it yourself, world={name}")
     return value
-
-
-def _defines(module: ModuleType, value: Any) -> bool:
-    """Return True if a module defines an object and does not only import it; True for every World."""
-    from rl_lab.core.world import World
-
-    name = str(getattr(value, "__module__", None))
-    inside = name == module.__name__ or (hasattr(module, "__path__") and name.startswith(f"{module.__name__}."))
-    return inside or isinstance(value, World)
-
-
-def module_of(code: UserCode) -> ModuleType:
-    """Return the module of a file, which is executed once for each content. Errors are those of `load`."""
-    if digest(Path(code.file)) != code.sha256:
-        raise UsageError(f"{code.file} has changed since it was permitted to run")
-    parsed = parse(code.world)
-    dotted = parsed[0] if parsed and not parsed[0].endswith(".py") else ""
-    return execute_file(code.file, code.sha256, dotted)
-
-
-def _only_member(code: UserCode) -> str:
-    """Return the name of the only object in a file that can be a world. Raises UsageError if there are several."""
-    from gymnasium import Env
-
-    from rl_lab.core.world import World
-
-    module = module_of(code)
-    library: Any = sys.modules.get("pettingzoo")  # a file with a class of its interface has imported it
-    games = (library.AECEnv, library.ParallelEnv) if library is not None else ()
-    members = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    if not code.world.startswith("pettingzoo:") and isinstance(members.get("world"), World):
-        return "world"
-    for usual in _USUAL:
-        if callable(members.get(usual)):
-            return usual
-    kinds = games if code.world.startswith("pettingzoo:") else (Env, *games)
-    classes = [
-        name
-        for name, value in members.items()
-        if inspect.isclass(value) and issubclass(value, kinds) and value.__module__ == module.__name__
-    ]
-    if len(classes) == 1:
-        return classes[0]
-    content = f"has {', '.join(classes)}" if classes else "has no environment and no `world = World(...)`"
-    raise UsageError(f"{code.file} {content}: name the class or the function that makes it, FILE.py:NAME")
-
-
-def reference(value: Any) -> str:
-    """Return the name, FILE:NAME, of a class, a function or a World that a Python program passes as an argument.
-
-    Raises UsageError if it is not a member of a module with a source file.
-    """
-    from rl_lab.core.world import World
-
-    if isinstance(value, World):
-        module = sys.modules[value.step.__module__]
-        name = next((name for name, member in vars(module).items() if member is value), "")
-    else:
-        module, name = sys.modules.get(value.__module__), str(value.__qualname__)  # type: ignore[assignment]
-    file = getattr(module, "__file__", None)
-    if not file or getattr(module, name, None) is not value:
-        shown = one_line(repr(value))[:80]
-        raise UsageError(f"{shown} is no class, function or world at the top of a file: nothing could make it again")
-    return f"{file}:{name}"
-
-
-def _is_registered(name: str) -> bool:
-    import gymnasium
-
-    return name.removeprefix("gym:") in gymnasium.registry
 
 
 def _of_registry(name: str) -> UserCode | None:

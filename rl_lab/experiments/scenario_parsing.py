@@ -15,7 +15,7 @@ from typing import Any
 
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError, nearest
-from rl_lab.engine import user_code
+from rl_lab.engine import user_code, user_modules
 from rl_lab.experiments.multiagent_config import parse_multiagent
 from rl_lab.experiments.overrides import parse_overrides
 from rl_lab.experiments.scenario import Expectation, Scenario
@@ -35,7 +35,7 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
     the wrong type or range, malformed YAML. A trained opponent is a path: `experiments.compose` looks it up.
     """
-    target = target if isinstance(target, str) else user_code.reference(target)
+    target = target if isinstance(target, str) else user_modules.reference(target)
     lines = tuple(lines)
     overrides = parse_overrides(lines)
     multiagent, recipe, overrides = parse_multiagent(target, recipe_of(target), overrides)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rl_lab.adapters.make import FOREIGN
 from rl_lab.core.errors import UsageError, nearest
-from rl_lab.engine import user_code, world_registry
+from rl_lab.engine import code_names, world_registry
 
 _TEXTS = ("name", "device", "run_dir", "role")
 _LONGEST = 50_000  # characters of a YAML file
@@ -45,7 +45,7 @@ def recipe_of(target: str) -> dict[str, Any]:
     if target in names():
         return {"name": target, **_read(folder() / f"{target}.yaml", [])}
     if is_world(target):
-        known = target.rpartition("/")[2] if user_code.parse(target) and "/" in target.partition(":")[0] else target
+        known = target.rpartition("/")[2] if code_names.parse(target) and "/" in target.partition(":")[0] else target
         return {"name": re.sub(r"[^\w.-]+", "-", known).strip("-."), "world": target}
     raise ScenarioError(f"no scenario {target!r}; {nearest(target, {*names(), *world_registry.names()})}")
 
@@ -55,7 +55,7 @@ def is_world(target: str) -> bool:
     path = Path(target)
     if path.suffix in (".yaml", ".yml") or target in names():
         return False
-    return target in world_registry.names() or target.startswith(FOREIGN) or user_code.parse(target) is not None
+    return target in world_registry.names() or target.startswith(FOREIGN) or code_names.parse(target) is not None
 
 
 def _read(path: Path, read: list[Path], depth: int = 0) -> dict[str, Any]:

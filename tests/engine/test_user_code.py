@@ -17,7 +17,7 @@ from support import programs
 from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.core.errors import UsageError
-from rl_lab.engine import user_code
+from rl_lab.engine import source_modules, user_code
 from rl_lab.experiments.compose import compose
 
 POINT = """
@@ -210,11 +210,11 @@ def words_of(verb: list[str], run: str) -> list[str]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_code_that_has_changed_is_asked_for(verb: list[str], trained: Path, here: Path, call: Call) -> None:
-    before = user_code.digest(here / "my_env.py")
+    before = source_modules.digest(here / "my_env.py")
     (here / "my_env.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
     code, _, said = call(*words_of(verb, "run"))
     assert code == 2 and len(said.splitlines()) == 1 and not (here / "ran").exists()
-    after = user_code.digest(here / "my_env.py")
+    after = source_modules.digest(here / "my_env.py")
     assert "--allow-code" in said and before[:16] in said and after[:16] in said and "my_env.py:Point" in said
     code, _, said = call(*words_of(verb, "run"), "--allow-code", "my_env.py")
     assert code == 0 and (here / "ran").exists(), said
@@ -251,7 +251,7 @@ def test_what_only_a_recipe_names_does_not_run(name: str, call: Call, here: Path
     (here / "evil.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
     (here / "mine.yaml").write_text(yaml.dump({"world": name}))
     (here / "record.yaml").write_text(
-        yaml.dump({"world": {"name": name, "file": "evil.py", "sha256": user_code.digest(here / "evil.py")}})
+        yaml.dump({"world": {"name": name, "file": "evil.py", "sha256": source_modules.digest(here / "evil.py")}})
     )
     for recipe in ("mine.yaml", "record.yaml"):
         code, _, said = call("train", recipe, *SMALL)

@@ -13,7 +13,7 @@ import yaml
 from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.core.errors import UsageError
-from rl_lab.engine import user_code
+from rl_lab.engine import source_modules, user_code
 
 ENV = """
 from subprocess import run
@@ -68,7 +68,7 @@ def expect_refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def world(name: str, params: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"name": name, "params": params, "file": "env.py", "sha256": user_code.digest(Path("env.py")), **more}
+    return {"name": name, "params": params, "file": "env.py", "sha256": source_modules.digest(Path("env.py")), **more}
 
 
 MEMBERS = [

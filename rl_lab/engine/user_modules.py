@@ -1,0 +1,83 @@
+"""The modules of the user's code, and which of their members are worlds. Permission to run is `user_code`'s matter."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rl_lab.core.errors import UsageError, one_line
+from rl_lab.engine.code_names import parse
+from rl_lab.engine.code_trust import UserCode
+from rl_lab.engine.source_modules import digest, execute_file
+
+USUAL = ("parallel_env", "env", "raw_env")  # PettingZoo's conventional names of a file's factory functions
+
+
+def module_of(code: UserCode) -> ModuleType:
+    """Return the module of a file, which is executed once for each content.
+
+    Raises UsageError if the file has changed or is missing, WorldError for a mistake in it.
+    """
+    if digest(Path(code.file)) != code.sha256:
+        raise UsageError(f"{code.file} has changed since it was permitted to run")
+    parsed = parse(code.world)
+    dotted = parsed[0] if parsed and not parsed[0].endswith(".py") else ""
+    return execute_file(code.file, code.sha256, dotted)
+
+
+def defines(module: ModuleType, value: Any) -> bool:
+    """Return True if a module defines an object and does not only import it; True for every World."""
+    from rl_lab.core.world import World
+
+    name = str(getattr(value, "__module__", None))
+    inside = name == module.__name__ or (hasattr(module, "__path__") and name.startswith(f"{module.__name__}."))
+    return inside or isinstance(value, World)
+
+
+def only_member(code: UserCode) -> str:
+    """Return the name of the only object in a file that can be a world. Raises UsageError if there are several."""
+    from gymnasium import Env
+
+    from rl_lab.core.world import World
+
+    module = module_of(code)
+    library: Any = sys.modules.get("pettingzoo")  # a file with a class of its interface has imported it
+    games = (library.AECEnv, library.ParallelEnv) if library is not None else ()
+    members = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    if not code.world.startswith("pettingzoo:") and isinstance(members.get("world"), World):
+        return "world"
+    for usual in USUAL:
+        if callable(members.get(usual)):
+            return usual
+    kinds = games if code.world.startswith("pettingzoo:") else (Env, *games)
+    classes = [
+        name
+        for name, value in members.items()
+        if inspect.isclass(value) and issubclass(value, kinds) and value.__module__ == module.__name__
+    ]
+    if len(classes) == 1:
+        return classes[0]
+    content = f"has {', '.join(classes)}" if classes else "has no environment and no `world = World(...)`"
+    raise UsageError(f"{code.file} {content}: name the class or the function that makes it, FILE.py:NAME")
+
+
+def reference(value: Any) -> str:
+    """Return the name, FILE:NAME, of a class, a function or a World that a Python program passes as an argument.
+
+    Raises UsageError if it is not a member of a module with a source file.
+    """
+    from rl_lab.core.world import World
+
+    if isinstance(value, World):
+        module = sys.modules[value.step.__module__]
+        name = next((name for name, member in vars(module).items() if member is value), "")
+    else:
+        module, name = sys.modules.get(value.__module__), str(value.__qualname__)  # type: ignore[assignment]
+    file = getattr(module, "__file__", None)
+    if not file or getattr(module, name, None) is not value:
+        shown = one_line(repr(value))[:80]
+        raise UsageError(f"{shown} is no class, function or world at the top of a file: nothing could make it again")
+    return f"{file}:{name}"
