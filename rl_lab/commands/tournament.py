@@ -23,11 +23,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from rl_lab.tournament.store import Tournament
 
 from rl_lab.engine.user_code import add_option
+from rl_lab.tournament.options import add_options, check_ranges
 
 NAME = "tournament"
 
@@ -45,47 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_option(parser)
     parser.add_argument("target", metavar="WORLD|VERB")
     parser.add_argument("overrides", nargs="*", metavar="ENTRANT")
-    parser.add_argument("--schedule", default="round-robin", help="round-robin, gauntlet, swiss or adaptive")
-    parser.add_argument(
-        "--pairs", type=int, default=50, metavar="N", help="each time entrants meet, or compare looks (50)"
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="of a swiss or adaptive schedule")
-    parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
-    parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="processor seconds a move, 0: any (60)"
-    )
-    parser.add_argument("--dir", type=Path, metavar="PATH", help="a new folder; runs/tournaments/... by default")
-    parser.add_argument("--code", action="store_true", help="resume, replay, report: run entrants that are functions")
-    parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="entrant with a fixed rating (0)")
-    parser.add_argument(
-        "--intervals", choices=("sandwich", "bootstrap"), default="sandwich", help="of ratings, over pairs (sandwich)"
-    )
-    parser.add_argument("--games", type=int, default=200, metavar="N", help="report: that can be watched in it (200)")
-    for name, default, text in (
-        ("elo0", 0.0, "H0, at most so much better"),
-        ("elo1", 30.0, "H1, at least so much better"),
-        ("alpha", 0.05, "how often H1 may be wrong"),
-        ("beta", 0.05, "how often H0 may be wrong"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=float, default=default, metavar="X", help=f"compare: {text} ({default:g})"
-        )
-    parser.add_argument("--max-pairs", type=int, default=5000, metavar="N", help="compare: when to give up (5000)")
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Play a new tournament, or run the verb."""
-    from rl_lab.core.errors import UsageError
-
-    max_workers = max(64, 4 * (os.cpu_count() or 1))
-    limits = {"workers": (1, max_workers), "pairs": (1, 10**9), "games": (0, 10**9), "max_pairs": (1, 10**9)}
-    for option, (low, high) in limits.items():
-        value = getattr(args, option)
-        if not low <= value <= high:
-            expected = f"{low} or more" if value < low else f"at most {high:,}"
-            raise UsageError(f"--{option.replace('_', '-')} is {value}: expected {expected}")
+    check_ranges(args)
     verbs = {"resume": _resume, "rate": _rate, "replay": _replay, "report": _report, "compare": _compare}
     if args.target in verbs:
         return verbs[args.target](args)
@@ -118,7 +82,8 @@ def _create(
     test: dict[str, float] | None = None,
 ) -> Tournament:
     from rl_lab.experiments.overrides import without_plus
-    from rl_lab.tournament.store import PARAMS, create, parameters
+    from rl_lab.tournament.parameters import PARAMS, parameters
+    from rl_lab.tournament.store import create
 
     words = [without_plus(word) for word in words]
     return create(
@@ -167,25 +132,28 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _run_tournament(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play the missing matches, and print the summary."""
+    from rl_lab.tournament.runner import run_tournament
+
+    return _play(tournament, args, run_tournament, lambda outcome: _print(outcome, args))
+
+
+def _play(
+    tournament: Tournament, args: argparse.Namespace, function: Callable[..., Any], show: Callable[[Any], int]
+) -> int:
+    """Call a function that plays matches, and return what `show` returns for its result; or a signal's exit status."""
     from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
     from rl_lab.core.progress import Progress
-    from rl_lab.tournament.runner import run_tournament
 
     with Interrupts() as interrupts:
         try:
             progress = Progress(quiet=args.json, unit="matches")
             interrupts.last_words = _how_to_go_on(tournament)
             with interrupts.abort_after(GRACE):
-                outcome = run_tournament(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
+                result = function(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
         except Interrupted as stop:
-            return _stopped(tournament, stop.code)
-    _print(outcome, args)
-    return 0
-
-
-def _stopped(tournament: Tournament, code: int) -> int:
-    print(f"\n{_how_to_go_on(tournament)}", file=sys.stderr)
-    return code
+            print(f"\n{_how_to_go_on(tournament)}", file=sys.stderr)
+            return stop.code
+    return show(result)
 
 
 def _how_to_go_on(tournament: Tournament) -> str:
@@ -198,8 +166,7 @@ def _quoted(tournament: Tournament) -> str:
 
 
 def _rate(args: argparse.Namespace) -> int:
-    _print(_current_outcome(_load(args)), args)
-    return 0
+    return _print(_current_outcome(_load(args)), args)
 
 
 def _current_outcome(tournament: Tournament) -> Outcome:
@@ -216,18 +183,19 @@ def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
     return summary(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
 
 
-def _print(outcome: Outcome, args: argparse.Namespace) -> None:
+def _print(outcome: Outcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament.summary import text
 
     summary = _summary(outcome, args)
     rate = outcome.played / outcome.seconds if outcome.seconds else 0.0
     if args.json:
         print(json.dumps({**summary, "seconds": round(outcome.seconds, 3), "matches_per_second": round(rate, 1)}))
-        return
+        return 0
     print(text(summary))
     if outcome.played:
         print(f"\n  played {outcome.played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
     print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -252,7 +220,7 @@ def _compare(args: argparse.Namespace) -> int:
     from rl_lab.core.errors import UsageError
     from rl_lab.experiments.overrides import without_plus
     from rl_lab.tournament.compare import Hypotheses, existing, tally_of
-    from rl_lab.tournament.store import PARAMS
+    from rl_lab.tournament.parameters import PARAMS
 
     words = [word for word in map(without_plus, args.overrides) if not word.startswith(PARAMS)]
     if len(words) != 3:
@@ -268,20 +236,14 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _test(tournament: Tournament, args: argparse.Namespace) -> int:
-    """Play a comparison to its end."""
-    from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
-    from rl_lab.core.progress import Progress
+    """Play a comparison to its end, and print its verdict."""
     from rl_lab.tournament.compare import compare, tested
 
-    with Interrupts() as interrupts:
-        try:
-            progress = Progress(quiet=args.json, unit="matches")
-            interrupts.last_words = _how_to_go_on(tournament)
-            with interrupts.abort_after(GRACE):
-                tally, outcome = compare(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
-        except Interrupted as stop:
-            return _stopped(tournament, stop.code)
-    return _print_verdict(tally, tested(tournament)[0], outcome, args)
+    def show(result: tuple[Any, Outcome]) -> int:
+        tally, outcome = result
+        return _print_verdict(tally, tested(tournament)[0], outcome, args)
+
+    return _play(tournament, args, compare, show)
 
 
 def _print_verdict(tally: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
@@ -300,20 +262,13 @@ def _replay(args: argparse.Namespace) -> int:
 
     tournament = _trusted(_load(args, 1), args)
     replayed = replay(tournament, args.overrides[1], out=args.dir)
+    match, video = replayed.match, replayed.video
     if args.json:
-        result = {
-            "id": replayed.match.id,
-            "video": str(replayed.video) if replayed.video else None,
-            "changed": replayed.changed_entrants,
-        }
-        print(json.dumps({**result, "trace": replayed.match.trace}))
+        result = {"id": match.id, "video": str(video) if video else None, "changed": replayed.changed_entrants}
+        print(json.dumps({**result, "trace": match.trace}))
         return 0
     for name in replayed.changed_entrants:
         print(f"note: {name} has changed since, and played the same")
-    print(f"{replayed.match.id} came out as before: trace {replayed.match.trace[:16]}")
-    print(
-        replayed.video
-        if replayed.video
-        else f"  a forfeit by {replayed.match.fault and replayed.match.fault.entrant}: no film"
-    )
+    print(f"{match.id} came out as before: trace {match.trace[:16]}")
+    print(video or f"  a forfeit by {match.fault and match.fault.entrant}: no film")
     return 0

@@ -7,7 +7,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rl_lab.adapters import make
 from rl_lab.core.agent import Agent
 from rl_lab.core.errors import WorkFailed
 from rl_lab.core.files import atomic_write_bytes as atomic_write_bytes
+from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.text_table import format_table
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import SEEDS
@@ -120,37 +121,57 @@ def evaluate(
         NonFiniteError: as in `Batch.step`.
         EndlessEpisodeError: an episode in a world without a horizon has not ended after 100,000 steps.
     """
-    if episodes < 1 or (num_envs is not None and num_envs < 1):
-        raise ValueError(f"episodes={episodes}, num_envs={num_envs}: each must be at least 1")
-    if first_seed < 0 or first_seed + episodes > SEEDS:
-        raise ValueError(f"first_seed={first_seed} and {episodes} episodes: seeds lie in 0..2**32-1")
+    _check_counts(episodes, num_envs, first_seed)
     num_envs = num_envs or (_NUM_FOREIGN_ENVS if make.is_foreign(world, params) else _NUM_ENVS)
-    by_index: dict[int, Episode] = {}
     opponent_mode = deterministic if opponent_deterministic is None else opponent_deterministic
     with preserve_global_rng():
         if not (deterministic and opponent_mode) and (torch := sys.modules.get("torch")):
             torch.manual_seed(first_seed)  # so that a repeated evaluation samples the same actions
         envs = make.make(world, min(num_envs, episodes), params, autoreset=AutoresetMode.DISABLED)
-        try:
-            seats = seat_rotation(envs.world, role) if opponent else [tuple(range(len(envs.world.agents)))]
-            if opponent and len(envs.world.agents) == 1:
-                raise ValueError(f"{world} has one agent: there is no agent left for an opponent")
+        with closing(envs):
+            seats = _seats(envs.world, role, has_opponent=opponent is not None)
             modes = {"deterministic": deterministic, "opponent_deterministic": opponent_mode}
             runner = MatchRunner([agent, opponent] if opponent else agent, envs, **modes)
-            for episode in _episodes(runner, episodes, first_seed, seats):
-                by_index[episode.index] = episode
-                if progress is not None:
-                    progress(len(by_index), episodes)
+            ordered = _play(runner, episodes, first_seed, seats, progress)
             log = envs.drain_log()
-        finally:
-            envs.close()
-    ordered = tuple(by_index[index] for index in range(episodes))
-    summary = _summary(ordered) | {"agent": agent.name, "world": world, "params": params}
-    summary |= {"deterministic": deterministic, "first_seed": first_seed}
-    if opponent is not None:
-        summary |= {"opponent": opponent.name, "role": role}
-    summary["log"] = {name: mean for name, mean in log.items() if name != "episodes"}
+    arguments: dict[str, Any] = {"agent": agent.name, "world": world, "params": params}
+    arguments |= {"deterministic": deterministic, "first_seed": first_seed}
+    arguments |= {} if opponent is None else {"opponent": opponent.name, "role": role}
+    summary = _summary(ordered) | arguments | {"log": {name: log[name] for name in log if name != "episodes"}}
     return Evaluation(agent.name, world, params, ordered, summary)
+
+
+def _play(
+    runner: MatchRunner,
+    count: int,
+    first_seed: int,
+    seats: list[tuple[int, ...]],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Episode, ...]:
+    """Return the episodes in their order, see `_episodes`."""
+    by_index: dict[int, Episode] = {}
+    for episode in _episodes(runner, count, first_seed, seats):
+        by_index[episode.index] = episode
+        if progress is not None:
+            progress(len(by_index), count)
+    return tuple(by_index[index] for index in range(count))
+
+
+def _check_counts(episodes: int, num_envs: int | None, first_seed: int) -> None:
+    """Raise ValueError for numbers that are out of range."""
+    if episodes < 1 or (num_envs is not None and num_envs < 1):
+        raise ValueError(f"episodes={episodes}, num_envs={num_envs}: each must be at least 1")
+    if first_seed < 0 or first_seed + episodes > SEEDS:
+        raise ValueError(f"first_seed={first_seed} and {episodes} episodes: seeds lie in 0..2**32-1")
+
+
+def _seats(world: EnvSpec, role: str, *, has_opponent: bool) -> list[tuple[int, ...]]:
+    """Return the seats of the evaluated agent, which episodes take in turn: all of them if there is no opponent."""
+    if not has_opponent:
+        return [tuple(range(len(world.agents)))]
+    if len(world.agents) == 1:
+        raise ValueError(f"{world.name} has one agent: there is no agent left for an opponent")
+    return seat_rotation(world, role)
 
 
 def _summary(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import platform
 import re
@@ -20,7 +19,7 @@ from rl_lab.adapters import make
 from rl_lab.core import lock
 from rl_lab.core.errors import UsageError, nearest, one_line, only_match
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.untrusted import parse_json, read_json
+from rl_lab.core.untrusted import read_json
 from rl_lab.engine import user_code
 from rl_lab.engine.batch import SEEDS
 from rl_lab.experiments.run_dir import versions
@@ -32,7 +31,6 @@ from rl_lab.tournament.ledger import NAME
 from rl_lab.tournament.matches import MatchEngine, MatchSetup, version
 from rl_lab.tournament.schedule import SCHEDULES, Schedule, usual_rounds
 
-PARAMS = "world.params."  # prefix of a world's parameters on the command line
 _FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
 _MAX_BYTES = 2**24  # of tournament.json
 _MAX_COUNT = 10**9  # pairs, rounds, steps
@@ -82,27 +80,6 @@ class Tournament:
         players_per_match = seat_rotation.players_per_match(world, len(names))
         legs = tuple(seat_rotation.legs(world, players_per_match))
         return Schedule(self.schedule, names, players_per_match, legs, self.pairs, self.rounds, self.seed)
-
-
-def parameters(words: Sequence[str]) -> dict[str, Any]:
-    """Return the world's parameters from words of the form `world.params.FIELD=VALUE`.
-
-    Raises UsageError for a word of another form, and for a number that is not finite.
-    """
-    params: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.removeprefix(PARAMS).partition("=")
-        if not equals or not value:
-            raise UsageError(f"{word}: expected {PARAMS}FIELD=VALUE")
-        try:
-            params[key] = parse_json(value)
-        except ValueError:
-            params[key] = value  # a string, which a constructor may accept
-        if value.strip("+-").lower() in ("nan", "inf", "infinity") or (
-            isinstance(params[key], float) and not math.isfinite(params[key])
-        ):
-            raise UsageError(f"{word}: expected {PARAMS}FIELD=NUMBER, a finite one")
-    return params
 
 
 def create(
