@@ -9,11 +9,11 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rl_lab.adapters.structured import Structure
-from rl_lab.core.agent_spaces import roles_of
+from rl_lab.core.agent_spaces import SharedSpaces
 
 
 @dataclass(frozen=True)
-class ForeignWorld:
+class ForeignWorld(SharedSpaces):
     """The EnvSpec of a foreign environment, with spaces in the lab's form: discrete observations are one-hot."""
 
     name: str
@@ -28,24 +28,9 @@ class ForeignWorld:
     structures: tuple[Structure | None, ...] = ()  # per agent: the layout of observations that are no single array
 
     @property
-    def observation_spaces(self) -> tuple[Box, ...]:
-        """See `World.observation_spaces`."""
-        return (self.observation,) * len(self.agents)
-
-    @property
-    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
-        """See `World.action_spaces`."""
-        return (self.action,) * len(self.agents)
-
-    @property
     def is_multi_agent(self) -> bool:
         """See `World.is_multi_agent`."""
         return len(self.agents) > 1
-
-    @property
-    def roles(self) -> dict[str, tuple[int, ...]]:
-        """See `World.roles`."""
-        return roles_of(self.agents)
 
 
 def single_precision(space: Box) -> Box:

@@ -61,3 +61,26 @@ def join_spaces(name: str, spaces: tuple[Any, ...], location: str) -> Any:
     padded = [[np.pad(side, (0, longest - len(side))) for side in (space.low, space.high)] for space in spaces]
     low, high = np.min([p[0] for p in padded], axis=0), np.max([p[1] for p in padded], axis=0)
     return Box(low, high, (longest,), first.dtype)
+
+
+class SharedSpaces:
+    """The properties of an `EnvSpec` whose agents share one observation space and one action space."""
+
+    observation: Box
+    action: Discrete[Any] | Box
+    agents: tuple[str, ...]
+
+    @property
+    def observation_spaces(self) -> tuple[Box, ...]:
+        """See `World.observation_spaces`."""
+        return (self.observation,) * len(self.agents)
+
+    @property
+    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
+        """See `World.action_spaces`."""
+        return (self.action,) * len(self.agents)
+
+    @property
+    def roles(self) -> dict[str, tuple[int, ...]]:
+        """See `World.roles`."""
+        return roles_of(self.agents)

@@ -8,12 +8,12 @@ from typing import Any
 
 from gymnasium.spaces import Box, Discrete
 
-from rl_lab.core.agent_spaces import roles_of
+from rl_lab.core.agent_spaces import SharedSpaces
 from rl_lab.core.protocols import EnvSpec
 
 
 @dataclass(frozen=True)
-class AgentSubsetSpec:
+class AgentSubsetSpec(SharedSpaces):
     """An `EnvSpec` for a subset of a world's agents, which share one observation space and one action space."""
 
     name: str
@@ -55,18 +55,3 @@ class AgentSubsetSpec:
             current_player_field=current_player_field,
             structures=tuple(structures[a] for a in seats) if structures else (),
         )
-
-    @property
-    def observation_spaces(self) -> tuple[Box, ...]:
-        """See `World.observation_spaces`."""
-        return (self.observation,) * len(self.agents)
-
-    @property
-    def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
-        """See `World.action_spaces`."""
-        return (self.action,) * len(self.agents)
-
-    @property
-    def roles(self) -> dict[str, tuple[int, ...]]:
-        """See `World.roles`."""
-        return roles_of(self.agents)
