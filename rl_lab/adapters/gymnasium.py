@@ -128,7 +128,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self._attach()
         self._discrete = isinstance(lab_world.action, Discrete)
         self._same_step = mode == AutoresetMode.SAME_STEP
-        self._new_buffers = self.batch.observations.nbytes >= _NEW_BUFFER_BYTES and mode != AutoresetMode.DISABLED
+        self.returns_new_arrays = self.batch.observations.nbytes >= _NEW_BUFFER_BYTES and mode != AutoresetMode.DISABLED
         self._seeded = np.zeros(num_envs, np.bool_)
 
     def _attach(self) -> None:
@@ -158,19 +158,19 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         reseeded = selected & (np.array([s is not None for s in seed_list]) | ~self._seeded)
         self.batch.seed(np.array(seeds, np.int64), mask=reseeded)
         self._seeded |= reseeded
-        if self._new_buffers:
+        if self.returns_new_arrays:
             self.batch.new_observation_buffer()  # the caller owns the array that the last step returned
         self.batch.reset(mask)
-        observations = self.batch.observe() if self._new_buffers else self.batch.observations
+        observations = self.batch.observe() if self.returns_new_arrays else self.batch.observations
         return observations[:, 0].copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Take one action in each world. Raises ValueError for actions outside the space."""
         b = self.batch
         self._actions[...] = _checked(actions, self._actions.shape, self._discrete, self.action_space)
-        ended = b.step_into_new_buffer() if self._new_buffers else b.step()
+        ended = b.step_into_new_buffer() if self.returns_new_arrays else b.step()
         infos = self._final_infos() if ended and self._same_step else {}
-        observations = b.observations[:, 0] if self._new_buffers else b.observations[:, 0].copy()
+        observations = b.observations[:, 0] if self.returns_new_arrays else b.observations[:, 0].copy()
         return observations, self._rewards.copy(), b.terminated.copy(), b.truncated.copy(), infos
 
     def _final_infos(self) -> dict[str, Any]:

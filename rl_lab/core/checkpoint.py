@@ -64,7 +64,7 @@ def points(members: Iterable[str]) -> tuple[str, ...]:
     return "temp-created", *member_points, *later_points.split()
 
 
-def _at(point: str) -> None:
+def reached(point: str) -> None:
     """Do nothing; a test replaces this function to stop the process at a named point."""
 
 
@@ -139,16 +139,16 @@ def _write_checkpoint(
 ) -> None:
     """Write a complete checkpoint under a temporary name, then rename it."""
     temp.mkdir()
-    _at("temp-created")
+    reached("temp-created")
     members = {}
     for file, member in sorted([(_STATE, ""), *((name + _TENSORS, name) for name in tensors)]):
         members[file] = _write(temp / file, _pack(member, tensors[member]) if member else _dump(state))
-        _at(f"member-written:{file}")
+        reached(f"member-written:{file}")
     manifest = _dump({**_FORMAT, "step": step, "members": members})
     _write(temp / _MANIFEST, manifest)
-    _at("manifest-written")
+    reached("manifest-written")
     sync(temp)
-    _at("temp-synced")
+    reached("temp-synced")
     if os.path.lexists(final):
         with suppress(CheckpointError, OSError):
             if (final / _MANIFEST).read_bytes() == manifest and _verify(final):
@@ -156,11 +156,11 @@ def _write_checkpoint(
         old = f"{final}{_OLD}"  # a name that `latest` still reads, until the new one is in place
         shutil.rmtree(old, ignore_errors=True)
         os.rename(final, old)
-        _at("set-aside")
+        reached("set-aside")
     os.rename(temp, final)
-    _at("renamed")
+    reached("renamed")
     sync(final.parent)
-    _at("parent-synced")
+    reached("parent-synced")
 
 
 def _prune(temp: Path, final: Path, keep_last: int) -> None:
@@ -172,10 +172,10 @@ def _prune(temp: Path, final: Path, keep_last: int) -> None:
     for path, trash in trash_names.items():
         os.rename(path, trash)
     sync(final.parent)  # the new names reach the disk before any member is removed
-    _at("prune-renamed")
+    reached("prune-renamed")
     for trash in trash_names.values():
         shutil.rmtree(trash, ignore_errors=True)
-    _at("pruned")
+    reached("pruned")
 
 
 def _write(path: Path, data: bytes) -> dict[str, Any]:

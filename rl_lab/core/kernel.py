@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from rl_lab.core.endless_loops import FEW_ROUNDS, MOST_ROUNDS, limit_loops
-from rl_lab.core.record import _FieldType, f4
+from rl_lab.core.record import FieldType, f4
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__rl_lab_kernel__"
@@ -90,7 +90,7 @@ def compile_kernel_graph(
         for name, value in globals_used(function).items():
             if is_kernel(value):
                 namespace[name] = compile_kernel_graph(value, compiler, done)
-            elif value is f4 or isinstance(value, _FieldType):
+            elif value is f4 or isinstance(value, FieldType):
                 namespace[name] = np.dtype(value.code).type
             elif isinstance(value, f4):
                 namespace[name] = np.float32(value)
@@ -151,7 +151,7 @@ def fingerprint(*parts: Any) -> str:
         elif isinstance(value, list | tuple):
             for item in value:
                 add(item)
-        elif isinstance(value, _FieldType):
+        elif isinstance(value, FieldType):
             digest.update(repr((value.code, value.field_shape)).encode())
         else:
             digest.update(repr(value).encode())

@@ -17,17 +17,18 @@ import numpy as np
 from rl_lab.core.errors import nearest
 
 
-class _FieldType:
+class FieldType:
     """The type of a field: `i4`, or with a shape `u1[6, 7]`. Calling it casts: `i4(x)` truncates to an int32."""
 
     def __init__(self, code: str, shape: tuple[int, ...] = ()) -> None:
         self.code, self.field_shape = code, shape
         self.scalar = np.dtype(code).type
 
-    def __getitem__(self, shape: int | tuple[int, ...]) -> _FieldType:
-        return _FieldType(self.code, shape if isinstance(shape, tuple) else (shape,))
+    def __getitem__(self, shape: int | tuple[int, ...]) -> FieldType:
+        return FieldType(self.code, shape if isinstance(shape, tuple) else (shape,))
 
     def __call__(self, value: Any) -> Any:
+        """Return a number of this type."""
         return self.scalar(value).item()
 
 
@@ -56,7 +57,7 @@ class f4(np.float32):  # noqa: N801 - named as the field type it is
     __hash__ = np.float32.__hash__
 
     def __class_getitem__(cls, shape: int | tuple[int, ...]) -> Any:
-        return _FieldType("f4", shape if isinstance(shape, tuple) else (shape,))
+        return FieldType("f4", shape if isinstance(shape, tuple) else (shape,))
 
     def __pos__(self) -> f4:
         return self
@@ -74,9 +75,9 @@ for _name in "add sub mul truediv floordiv mod pow".split():
 for _name in "lt le gt ge eq ne".split():
     setattr(f4, f"__{_name}__", _operator(f"__{_name}__"))
 
-f8 = _FieldType("f8")
-i1, i2, i4, i8 = (_FieldType(code) for code in ("i1", "i2", "i4", "i8"))
-u1, u2, u4, u8 = (_FieldType(code) for code in ("u1", "u2", "u4", "u8"))
+f8 = FieldType("f8")
+i1, i2, i4, i8 = (FieldType(code) for code in ("i1", "i2", "i4", "i8"))
+u1, u2, u4, u8 = (FieldType(code) for code in ("u1", "u2", "u4", "u8"))
 
 
 # The dtype of a Record without fields: numpy cannot view rows of zero bytes as bytes, nor count them afterwards.
@@ -121,7 +122,7 @@ class Record:
         for name, kind in annotations.items():
             if isinstance(kind, type) and issubclass(kind, Record):
                 fields.append((name, kind.dtype))
-            elif isinstance(kind, _FieldType) or kind is f4:
+            elif isinstance(kind, FieldType) or kind is f4:
                 fields.append((name, np.dtype((kind.code, kind.field_shape))))
             else:
                 raise TypeError(

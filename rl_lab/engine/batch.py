@@ -86,7 +86,7 @@ class Batch(BatchArrays):
         if self.threads < 1:
             raise ValueError(f"threads={threads}: expected at least 1")
         self._build_header()
-        self._tuner = ThreadTuner() if threads is None and self.threads > 1 and not plain else None
+        self.tuner = ThreadTuner() if threads is None and self.threads > 1 and not plain else None
         self._threaded = threads is not None and threads > 1 and not plain
         self._failure, self._failed_world, self._calls = "", 0, 0
         self._all = np.ones(num_envs, np.uint8)
@@ -151,8 +151,8 @@ class Batch(BatchArrays):
                 self._compile()
             if self._threaded:
                 outcome = self._step_threaded()
-            elif self._tuner is not None:
-                outcome = self._step_tuned(self._tuner)
+            elif self.tuner is not None:
+                outcome = self._step_tuned(self.tuner)
             else:
                 outcome = self._step_serial(self._address)
         if outcome < 0:
@@ -220,7 +220,7 @@ class Batch(BatchArrays):
         now = time.perf_counter()
         tuner.record(now, now - begin)
         if tuner.settled:
-            self._tuner = None
+            self.tuner = None
         return outcome
 
     def native_handle(self) -> int:

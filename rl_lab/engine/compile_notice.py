@@ -6,18 +6,18 @@ import sys
 import threading
 
 TEXT = "compiling, about half a minute; later runs use the cached code"
-_PATIENCE = 3.0  # seconds of compiling without a word
-_is_wanted = False
+PATIENCE = 3.0  # seconds of compiling without a word
+is_wanted = False
 
 
 def want() -> None:
     """Let this process say once that it compiles, if that takes long and a person can see it."""
-    global _is_wanted
-    _is_wanted = sys.stderr.isatty()
+    global is_wanted
+    is_wanted = sys.stderr.isatty()
 
 
 class Notice:
-    """Waits with a compilation, and writes the line if one still runs after `_PATIENCE` seconds."""
+    """Waits with a compilation, and writes the line if one still runs after `PATIENCE` seconds."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
@@ -26,8 +26,8 @@ class Notice:
     def begin(self) -> None:
         """Note that a compilation has begun which is no part of another."""
         self._compiles = True
-        if _is_wanted and self._timer is None:
-            self._timer = threading.Timer(_PATIENCE, self._say)
+        if is_wanted and self._timer is None:
+            self._timer = threading.Timer(PATIENCE, self._say)
             self._timer.daemon = True
             self._timer.start()
 
@@ -36,8 +36,8 @@ class Notice:
         self._compiles = False
 
     def _say(self) -> None:
-        global _is_wanted
+        global is_wanted
         self._timer = None  # where it was short, the next one begins anew
-        if _is_wanted and self._compiles:
-            _is_wanted = False
+        if is_wanted and self._compiles:
+            is_wanted = False
             print(f"  {TEXT}", file=sys.stderr, flush=True)

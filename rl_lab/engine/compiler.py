@@ -45,7 +45,7 @@ KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code alone
 _QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
-_KEPT: list[Any] = []  # functions that are called by address, so that they must not be freed
+functions_called_by_address: list[Any] = []  # numba would free them, because nothing else refers to them
 
 
 class CompilerError(WorkFailed, RuntimeError):
@@ -151,7 +151,7 @@ def _address(function: Any, signature: Any) -> int:
     made.enable_caching()
     code_cache.heal(made._cache)
     made.compile()
-    _KEPT.append(made)
+    functions_called_by_address.append(made)
     return int(made.address)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from rl_lab.core.kernel import is_kernel
-from rl_lab.core.record import _FieldType, f4
+from rl_lab.core.record import FieldType, f4
 from rl_lab.engine.kernel_syntax import assigned, body, parameters, resolved, source
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class KernelSource:
         return "" if dtype is None or dtype.shape else {"f": "float", "i": "int", "u": "int"}.get(dtype.kind, "")
 
     def _kind_of_call(self, value: Any) -> str:
-        if value is float or value is f4 or (isinstance(value, _FieldType) and value.code[0] == "f"):
+        if value is float or value is f4 or (isinstance(value, FieldType) and value.code[0] == "f"):
             return "float"
-        return "bool" if value is bool else "int" if value in (int, len) or isinstance(value, _FieldType) else ""
+        return "bool" if value is bool else "int" if value in (int, len) or isinstance(value, FieldType) else ""
 
     def dtype(self, node: ast.AST) -> np.dtype[Any] | None:
         """Return the type of a field of State or Params that an expression names, or of an element of it."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from rl_lab.core.errors import nearest
 from rl_lab.core.kernel import is_kernel, source_location
-from rl_lab.core.record import Record, _FieldType, f4
+from rl_lab.core.record import FieldType, Record, f4
 
 DRAWS = "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
 _STATE = "what lasts longer than a call is a field of State"
@@ -213,7 +213,7 @@ def _is_readable(value: Any) -> bool:
     """Return True for a global that compiled code can use, or whose use another rule refuses with better words."""
     if isinstance(value, type):
         return issubclass(value, Enum | Record | np.generic) or value is f4 or value.__module__ == "builtins"
-    scalars = (bool, int, float, np.generic, _FieldType, Enum)
+    scalars = (bool, int, float, np.generic, FieldType, Enum)
     return isinstance(value, (*scalars, tuple, np.ndarray, np.dtype, ModuleType)) or value is None or callable(value)
 
 
@@ -257,7 +257,7 @@ def _wrong_function(caller: str, shown: str, value: Any, node: ast.Call) -> str:
     name = str(getattr(value, "__name__", ""))
     if is_kernel(value):
         return _wrong_arguments(shown, value, node)
-    if value is f4 or isinstance(value, _FieldType) or (isinstance(value, type) and issubclass(value, np.generic)):
+    if value is f4 or isinstance(value, FieldType) or (isinstance(value, type) and issubclass(value, np.generic)):
         return ""
     module = str(getattr(value, "__module__", ""))
     if module == "builtins" and getattr(builtins, name, None) is value:

@@ -81,14 +81,14 @@ def _watch_live(agent: Agent, show: LiveView, episodes: int | None) -> None:
         height, width = show.frame().shape[:2]
         window = Window(f"{show.envs.world.name}  {agent.name}", width, height + _FOOTER)
         try:
-            _play(show, window, PygameCanvas(width, _FOOTER), episodes)
+            play_in_window(show, window, PygameCanvas(width, _FOOTER), episodes)
         finally:
             window.close()
     finally:
         show.close()
 
 
-def _play(show: LiveView, window: Window, footer: PygameCanvas, episodes: int | None) -> None:
+def play_in_window(show: LiveView, window: Window, footer: PygameCanvas, episodes: int | None) -> None:
     """Show the environments until the user quits, or the ends of `episodes` episodes have been shown."""
     fps = show.envs.world.frames_per_second
     paused, speed = False, 1.0

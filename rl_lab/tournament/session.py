@@ -103,7 +103,7 @@ class Session:
         live = self._busy.copy()
         live[list(forfeits)] = False
         envs.paused[...] = ~live
-        self._record_actions(live, acting)
+        self.record_actions(live, acting)
         envs.step()
         self._clock[live] += 1
         if envs.world.horizon == 0 and self._clock.max() >= MAX_EPISODE_STEPS:
@@ -133,7 +133,7 @@ class Session:
                 faults |= runner.request_actions(rows)
         return faults
 
-    def _record_actions(self, live: Array, acting: Array) -> None:
+    def record_actions(self, live: Array, acting: Array) -> None:
         """Record the actions of this step for the matches that are live, bool [N]."""
         if self._clock[live].max(initial=0) == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)

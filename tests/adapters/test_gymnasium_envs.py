@@ -369,7 +369,7 @@ def test_refused_actions_and_partial_resets_leave_observations_right(anew: None)
     after = env.reset(seed=[5, None, None], options={"reset_mask": mask})[0]
     expected = vector_face("catch", 3).reset(seed=[5, 0, 0])[0]
     assert np.array_equal(after[0], expected[0])
-    if env.unwrapped._new_buffers:  # type: ignore[attr-defined]
+    if env.unwrapped.returns_new_arrays:  # type: ignore[attr-defined]
         assert np.array_equal(after[1:], before[1:])
 
 

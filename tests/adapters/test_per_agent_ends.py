@@ -146,7 +146,7 @@ def test_ppo_bootstraps_each_agent_by_its_own_end(name: str, ends: str, compiled
         model.policy.value_net.weight.zero_()
         model.policy.value_net.bias.fill_(10.0)
     for _ in range(2):
-        model.collect_rollouts(model.env, taught._callback, model.rollout_buffer, 41)
+        model.collect_rollouts(model.env, taught.callback, model.rollout_buffer, 41)
         buffer = model.rollout_buffer
         checked = 0
         for t, row in np.argwhere(buffer.acted):

@@ -190,7 +190,7 @@ def test_what_is_learned_from_is_what_the_agents_saw(kind: str) -> None:
     rows.step_wait = step_wait
     for _ in range(4):
         shown.clear()
-        taught.model.collect_rollouts(rows, taught._callback, taught.model.rollout_buffer, 3)
+        taught.model.collect_rollouts(rows, taught.callback, taught.model.rollout_buffer, 3)
         buffer = taught.model.rollout_buffer
         assert buffer.acted.any()
         for key, kept in buffer.observations.items():

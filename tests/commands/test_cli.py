@@ -366,7 +366,7 @@ def test_doctor_json(call: Call) -> None:
 
 
 def test_doctor_says_what_to_do_and_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rl_lab.checks.doctor._video", lambda: 1 / 0)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_version", lambda: 1 / 0)
     outcome = call("doctor")
     assert outcome.status == 1
     assert "ZeroDivisionError" in outcome.out and "->" in outcome.out

@@ -211,7 +211,7 @@ def crash_everywhere(root: Path) -> None:
         step, mark, _ = prepare(folder, scenario)
         child = os.fork()
         if child == 0:
-            checkpoint._at = functools.partial(die_at, point)
+            checkpoint.reached = functools.partial(die_at, point)
             save(folder, step, *content(mark), keep_last=2)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -269,7 +269,7 @@ def test_killed_at_any_moment_leaves_nothing_damaged(crashed: Path) -> None:
 @pytest.mark.parametrize("keep_last", [1, 2])
 def test_a_save_passes_the_named_points_in_order(two: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int) -> None:
     passed: list[str] = []
-    monkeypatch.setattr(checkpoint, "_at", passed.append)
+    monkeypatch.setattr(checkpoint, "reached", passed.append)
     save(two, 2, *content(5), keep_last=keep_last)
     assert tuple(passed) == points(MEMBERS)
 
@@ -316,7 +316,7 @@ def test_interrupted_at_a_named_point_leaves_nothing_half_written(
         if at == point:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "_at", interrupt)
+    monkeypatch.setattr(checkpoint, "reached", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(two, 2, *content(20), keep_last=1)
     monkeypatch.undo()
@@ -650,7 +650,7 @@ def test_what_a_live_saver_is_writing_is_not_cleared(one: Path, monkeypatch: pyt
             written.set()
             assert go_on.wait(5)
 
-    monkeypatch.setattr(checkpoint, "_at", hold)
+    monkeypatch.setattr(checkpoint, "reached", hold)
     slow.start()
     assert written.wait(5)
     quick.start()

@@ -83,10 +83,11 @@ def test_one_process_does_not_have_it_twice(there: Path) -> None:
 
 @pytest.mark.parametrize("inside", ["os.fork() or time.sleep(20)", "os.posix_spawn('/bin/sleep', ['s', '20'], {})"])
 def test_children_do_not_keep_it(inside: str, there: Path) -> None:
-    with holder(there, inside):
-        pass
+    with holder(there, inside) as pid, pytest.raises(InUseError, match=f"process {pid} "):
+        locked(there, "run y").__enter__()
     with locked(there, "run y"):  # the child lives on
-        pass
+        assert (there / lock.NAME).exists()
+    assert list(there.iterdir()) == []
 
 
 def test_a_folder_that_was_made_again_keeps_its_new_lock(there: Path) -> None:

@@ -520,7 +520,7 @@ def test_threads_found_by_trial_change_no_number(monkeypatch: pytest.MonkeyPatch
     for batch in (serial, chosen):
         batch.reset()
         for _ in range(60):
-            used.append(batch._tuner is not None and batch._tuner.threaded)
+            used.append(batch.tuner is not None and batch.tuner.threaded)
             play(batch, 0, 1)
     assert any(used) and not all(used[60:]) and not any(used[:60])
     assert chosen.states.tobytes() == serial.states.tobytes()

@@ -88,8 +88,8 @@ def test_a_long_compilation_is_announced_once_on_a_terminal(monkeypatch: pytest.
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(compile_notice, "_PATIENCE", 0.0)
-    monkeypatch.setattr(compile_notice, "_is_wanted", False)
+    monkeypatch.setattr(compile_notice, "PATIENCE", 0.0)
+    monkeypatch.setattr(compile_notice, "is_wanted", False)
     compile_sum()
     assert terminal.getvalue() == ""  # a program that uses the library is left alone
     compile_notice.want()

@@ -315,7 +315,7 @@ FIRST_USE = """if True:
     counts = {{"reset_masked": both(compiler.loops(world).reset_masked.stats)}}
     for name in ("step_serial", "step_parallel"):
         counts[name] = both(getattr(compiler.dispatch(), name).stats)
-    for made in compiler._KEPT:
+    for made in compiler.functions_called_by_address:
         counts[made.__name__] = made.cache_hits, 1 - made.cache_hits
     print(json.dumps({{"seconds": seconds, "reference": reference, "counts": counts}}))
 """

@@ -17,7 +17,7 @@ from rl_lab.core.world import Array
 from rl_lab.evaluation.evaluate import EVALUATION_SEED
 from rl_lab.evaluation.trace import load_trace
 from rl_lab.evaluation.video import LiveView
-from rl_lab.evaluation.watch import _play, watch
+from rl_lab.evaluation.watch import play_in_window, watch
 from rl_lab.rendering import window as window_module
 from rl_lab.rendering.pygame_canvas import PygameCanvas
 from rl_lab.rendering.window import Action, Window, WindowError, has_display
@@ -226,7 +226,7 @@ class Scripted:
 
 def play(window: Scripted, episodes: int | None = None, world: str = "cartpole", decide: Any = balancing) -> LiveView:
     show = LiveView(FunctionAgent(decide), world, {}, 1, seed=EVALUATION_SEED)
-    _play(show, window.watching(show), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
+    play_in_window(show, window.watching(show), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
     return show
 
 

@@ -81,7 +81,7 @@ def at(reached):
         nth -= 1
         if nth == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-checkpoint._at = at
+checkpoint.reached = at
 sys.exit(cli.main(sys.argv[3:]))
 """
 MEMBERS = ["generators", "kept-policy", "last", "optimizer", "policy", "world"]

@@ -241,7 +241,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
     buffer, generator = made.rollout_buffer, np.random.default_rng(0)
     buffer.log_probs += generator.normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
     made.train()
-    shared = made._shared
+    shared = made.mirror
     grads = shared.network.grads[0, shared.network.param_index]
 
     policy = made.policy.double()

@@ -87,17 +87,13 @@ def test_compiled_decisions_are_the_policys_own(case: str) -> None:
             envs.observations[:, 0],
             envs.action_mask[:, 0] if envs.world.has_action_mask else None,
         )
-        assert agent._greedy is not None
-        own = agent._predict(seen, action_mask, True)
-        alone = np.concatenate(
-            [
-                agent._predict(seen[k : k + 1], None if action_mask is None else action_mask[k : k + 1], True)
-                for k in range(9)
-            ]
-        )
-        assert alone.tobytes() == own[:9].tobytes()
-        quick, agent._greedy = agent._greedy, None
-        assert np.allclose(agent._predict(seen, action_mask, True), own, atol=1e-5)
-        agent._greedy = quick
+        assert agent.compiled_policy is not None
+        own, _ = agent.act(seen, action_mask=action_mask)
+        for k in range(9):
+            alone, _ = agent.act(seen[k : k + 1], action_mask=None if action_mask is None else action_mask[k : k + 1])
+            assert alone.tobytes() == own[k : k + 1].tobytes()
+        compiled_policy, agent.compiled_policy = agent.compiled_policy, None
+        assert np.allclose(agent.act(seen, action_mask=action_mask)[0], own, atol=1e-5)
+        agent.compiled_policy = compiled_policy
         envs.random_actions()  # type: ignore[attr-defined]
         envs.step()

@@ -53,7 +53,7 @@ def test_as_many_losses_as_wins_are_credited(steps: int, rollouts: int, compiled
     taught = ppo(n_steps=steps, compiled=compiled)
     model, counts = taught.model, np.zeros(2, np.int64)
     for _ in range(rollouts):
-        model.collect_rollouts(model.env, taught._callback, model.rollout_buffer, steps)
+        model.collect_rollouts(model.env, taught.callback, model.rollout_buffer, steps)
         paid = model.rollout_buffer.rewards[model.rollout_buffer.acted]
         counts += [(paid == 1).sum(), (paid == -1).sum()]
     assert counts[0] == counts[1] > rollouts * steps * 4 / 12, "a game has at most nine moves; few are drawn"

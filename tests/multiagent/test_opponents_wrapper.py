@@ -194,7 +194,7 @@ def test_ppo_never_acts_illegally_nor_learns_from_waiting_agents() -> None:
     for _ in range(4):
         taught.train_iteration()  # the batch refuses illegal actions
     model, buffer = taught.model, taught.model.rollout_buffer
-    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    model.collect_rollouts(model.env, taught.callback, buffer, 8)
     expected = int(buffer.acted.sum())
     assert 0.3 < buffer.acted.mean() < 0.7
     assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
@@ -206,7 +206,7 @@ def test_advantages_are_those_of_each_players_own_turns() -> None:
     taught = learner("ppo", Batch(World(**NIM), 8, seed=3), budget=9999, **SMALL["ppo"] | {"batch_size": 128})
     taught.train_iteration()
     model, buffer = taught.model, taught.model.rollout_buffer
-    model.collect_rollouts(model.env, taught._callback, buffer, 8)
+    model.collect_rollouts(model.env, taught.callback, buffer, 8)
     gamma, decay, compared = buffer.gamma, buffer.gamma * buffer.gae_lambda, 0
     for row in range(16):
         ends = [t for t in range(1, 8) if buffer.episode_starts[t, row]]

@@ -305,7 +305,9 @@ def test_exceptions_cost_the_one_who_raises_them() -> None:
 def test_answers_cost_the_one_who_gives_them() -> None:
     names = "ArrayForever ArrayRaises ArrayLeaves ArrayOfWonders ReprForever LengthForever AttributesRaise"
     kinds = {f"answers_{name}": "timeout" for name in ("ArrayForever", "ReprForever", "LengthForever")}
-    hold([f"answers_{name}" for name in names.split()], kinds)
+    bots = [f"answers_{name}" for name in names.split()]
+    matches = hold(bots, kinds)
+    assert {match.fault.entrant for match in matches if match.fault} == set(bots)
 
 
 def test_agents_that_are_objects_cost_nobody_else_anything() -> None:
@@ -338,7 +340,8 @@ def test_an_entrant_that_closes_or_replaces_open_files_loses_its_matches() -> No
 
 
 def test_an_entrant_that_replaces_pythons_own_functions_loses_its_matches() -> None:
-    hold(["breaks_python"], {})
+    matches = hold(["breaks_python"], {})
+    assert {match.fault.entrant for match in matches if match.fault} == {"breaks_python"}
 
 
 def engine_and_task(*words: str) -> tuple[MatchEngine, Any]:
@@ -354,14 +357,14 @@ def test_a_mistake_of_rl_lab_after_a_call_is_no_forfeit(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine, task = engine_and_task("first=bots.py:first", "second=bots.py:first")
-    record_actions = Session._record_actions
+    record_actions = Session.record_actions
 
     def fail_at_the_third_move(self: Session, live: Any, acting: Any) -> None:
         if self._clock.max() == 2:
             raise KeyError("a mistake of rl_lab")
         record_actions(self, live, acting)
 
-    monkeypatch.setattr(Session, "_record_actions", fail_at_the_third_move)
+    monkeypatch.setattr(Session, "record_actions", fail_at_the_third_move)
     with pytest.raises(IsolationError, match="KeyError at test_hostile_entrants.py:[0-9]+: 'a mistake of rl_lab'"):
         play_isolated(engine, task)
     assert "in fail_at_the_third_move" in capfd.readouterr().err
@@ -379,7 +382,7 @@ def test_a_segmentation_fault_outside_of_a_call_may_be_the_kernels(
     ends_in_call: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, task = engine_and_task("random", "bots.py:first")
-    record_actions = Session._record_actions
+    record_actions = Session.record_actions
 
     def crash_in_call(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -392,7 +395,7 @@ def test_a_segmentation_fault_outside_of_a_call_may_be_the_kernels(
     if ends_in_call:
         monkeypatch.setattr(FunctionAgent, "answer", crash_in_call)
     else:
-        monkeypatch.setattr(Session, "_record_actions", crash_in_step)
+        monkeypatch.setattr(Session, "record_actions", crash_in_step)
     handler = signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     try:
         match = play_isolated(engine, task)

@@ -45,9 +45,9 @@ class Sb3Agent:
         self.indicator, self.structure = indicator, structure
         self.places = np.arange(max(indicator, 1))  # the agent index that the indicator shows for each seat
         self._action_shape = policy.action_space.shape or ()
-        self._greedy: CompiledPolicy | None = None
+        self.compiled_policy: CompiledPolicy | None = None
         with suppress(UnsupportedByCompiledError):
-            self._greedy = CompiledPolicy(policy)
+            self.compiled_policy = CompiledPolicy(policy)
         policy.set_training_mode(False)
 
     def bind(self, envs: BatchedEnv) -> None:
@@ -132,8 +132,8 @@ class Sb3Agent:
     def _predict(self, observations: Any, action_mask: Array | None, deterministic: bool) -> Array:
         """Return actions without padding."""
         policy: Any = self.policy
-        if deterministic and self._greedy is not None:
-            return self._greedy.act(observations, action_mask)
+        if deterministic and self.compiled_policy is not None:
+            return self.compiled_policy.act(observations, action_mask)
         if action_mask is None or not isinstance(policy.action_space, Discrete):
             return np.asarray(policy.predict(observations, deterministic=deterministic)[0])
         legal = action_mask[:, : int(policy.action_space.n)] != 0

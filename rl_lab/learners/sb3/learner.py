@@ -93,7 +93,7 @@ class Sb3Learner:
         if isinstance(self.model, FastPPO | FastMaskablePPO | FastDQN | FastRowDQN):
             self.model.ready()
             self.backend = self.model.learner
-        _, self._callback = self.model._setup_learn(budget)
+        _, self.callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
 
@@ -178,11 +178,11 @@ class Sb3Learner:
     def _collect(self, model: Any) -> None:
         begin, before = time.perf_counter(), self.timed.seconds
         if self.on_policy:
-            model.collect_rollouts(model.env, self._callback, model.rollout_buffer, model.n_steps)
+            model.collect_rollouts(model.env, self.callback, model.rollout_buffer, model.n_steps)
         else:
             model.collect_rollouts(
                 model.env,
-                self._callback,
+                self.callback,
                 model.train_freq,
                 model.replay_buffer,
                 learning_starts=model.learning_starts,

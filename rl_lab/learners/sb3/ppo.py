@@ -55,7 +55,7 @@ class _CompiledPpoMixin:
     )
     threads: int | None = None  # that share the work, read once: None means all cores; they change no result
     ahead = True  # whether another process may compile what this one will need
-    _shared: ParameterMirror
+    mirror: ParameterMirror
     _team: WorkerPool
     _background_compile: BackgroundCompile | None = None
 
@@ -73,7 +73,7 @@ class _CompiledPpoMixin:
                 group = adam_settings(model.policy.optimizer)
                 self._team = WorkerPool(self.threads or available())
                 network, tensors, self._outputs = actor_critic(model.policy, self._team.threads)
-                self._shared = ParameterMirror(network, tensors, model.policy.optimizer)
+                self.mirror = ParameterMirror(network, tensors, model.policy.optimizer)
             except UnsupportedByCompiledError as error:
                 self.learner = f"stock, because {error}"
                 return False
@@ -89,7 +89,7 @@ class _CompiledPpoMixin:
         return self.learner == "compiled"
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner rng_counter env_time_fraction threads key _shared _team _background_compile _outputs".split()
+        own = "learner rng_counter env_time_fraction threads key mirror _team _background_compile _outputs".split()
         own += "_kernels _betas _epsilon _discrete _action_size _action_bounds".split()
         return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
 
@@ -105,7 +105,7 @@ class _CompiledPpoMixin:
             done: bool = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, **more)  # type: ignore[misc]
             return done
         model.policy.set_training_mode(False)
-        self._shared.copy_from_tensors()
+        self.mirror.copy_from_tensors()
         lab_env, batch = lab_env_of(env), None
         if (
             lab_env is not None
@@ -128,7 +128,7 @@ class _CompiledPpoMixin:
         """Return the addresses of the network, int64 [threads, ADDRESSES], once its functions are compiled."""
         if self._background_compile is not None:
             self._background_compile.wait("network")
-        return self._shared.tables()
+        return self.mirror.tables()
 
     def _random_stream(self, rows: int) -> RandomStream:
         """Return a stream of random numbers for `rows` actions, and advance the counter beyond it."""
@@ -140,7 +140,7 @@ class _CompiledPpoMixin:
         """Return the network's record for compiled code; `observations` [R, d] decide whether its inputs are sparse."""
         all_legal = np.ones(self._action_size, np.float32)
         logits, value, log_std = map(int, self._outputs)
-        sparse = is_sparse(self._shared.network, observations)
+        sparse = is_sparse(self.mirror.network, observations)
         return PolicyNetwork(self.tables(), logits, value, log_std, self._action_size, sparse, all_legal)
 
     def _collect_compiled(self, env: VecEnv, batch: Batch, buffer: Any) -> None:
@@ -236,23 +236,23 @@ class _CompiledPpoMixin:
             return
         model.policy.set_training_mode(True)
         model._update_learning_rate(model.policy.optimizer)
-        self._shared.copy_from_tensors()
+        self.mirror.copy_from_tensors()
         indices, end = minibatch_indices(model)
         clip_range = float(model.clip_range(model._current_progress_remaining))
         if self._background_compile is not None:
             self._background_compile.wait("update")
             self._background_compile = None
-        report, step = self._update(indices, end, clip_range), self._shared.adam_steps
+        report, step = self._update(indices, end, clip_range), self.mirror.adam_steps
         if report[FAILED]:
             self._fail(step + int(report[STEPS]) + 1)
-        self._shared.copy_to_tensors(step + int(report[STEPS]))
+        self.mirror.copy_to_tensors(step + int(report[STEPS]))
         model._n_updates += int(report[EPOCHS])
         log_update(model, report, clip_range)
 
     def _update(self, indices: Array, end: int, clip_range: float) -> Array:
         """Run the compiled update on the filled buffer; return its report, see `ppo_records.UpdateReport`."""
         model: Any = self
-        shared, network = self._shared, self._shared.network
+        shared, network = self.mirror, self.mirror.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
         report = np.zeros(FAILED + 1)
@@ -270,8 +270,8 @@ class _CompiledPpoMixin:
 
     def _fail(self, update: int) -> None:
         model: Any = self
-        field = self._shared.first_nonfinite_gradient()
-        self._shared.invalidate_moments()
+        field = self.mirror.first_nonfinite_gradient()
+        self.mirror.invalidate_moments()
         raise NonFiniteError(
             f"ppo: non-finite gradient of {field} in update {update} at step {model.num_timesteps}; "
             "no parameter was changed by it"
