@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -87,9 +86,9 @@ def specialize(
     are named by their paths in rl_lab, without suffix.
     """
     _must_compile()
-    texts = [_template(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
+    texts = [template_path(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
     context = world_context.compiled_context(world, inline_decorator(), keys)
-    paths = tuple(map(_template, templates))
+    paths = tuple(map(template_path, templates))
     return instantiate_templates(name, paths, buffers, *texts, *world_context.dependencies(world, keys), world=context)
 
 
@@ -100,38 +99,10 @@ def step_addresses(world: World) -> tuple[int, int]:
 
 
 @cache
-def explain_crashes() -> None:
-    """Let a segmentation fault end the process with one line that says what it most likely means; see `crash`.
-
-    A debugger's or a test runner's own handlers stay.
-    """
-    import ctypes
-    import faulthandler
-    import signal
-
-    from numba import types
-
-    if faulthandler.is_enabled() or not hasattr(ctypes.pythonapi, "PyOS_setsig"):
-        return
-    handler = _address(
-        instantiate_templates("crash", (_template("engine/templates/crash"),)).last_word,
-        types.void(types.int32),
-    )
-    with suppress(OSError, RuntimeError, ValueError, AttributeError):  # there may be no standard error stream
-        faulthandler.enable()  # for its stack; its own handlers print many lines
-        install = ctypes.pythonapi.PyOS_setsig
-        install.argtypes, install.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
-        for number in (signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
-            install(number, 0)
-        for number in (signal.SIGSEGV, signal.SIGBUS):
-            install(number, handler)
-
-
-@cache
 def dispatch() -> ModuleType:
     """Return the functions of `templates/dispatch.py`."""
     return instantiate_templates(
-        "dispatch", (_template("engine/templates/dispatch"),), _template("engine/buffers").read_text()
+        "dispatch", (template_path("engine/templates/dispatch"),), template_path("engine/buffers").read_text()
     )
 
 
@@ -139,10 +110,11 @@ def address(function: Any) -> int:
     """Return where the machine code of a function of an assembled module is: int64 f(int64, int64, int64)."""
     from numba import types
 
-    return _address(function, types.intp(types.intp, types.intp, types.intp))
+    return address_with_signature(function, types.intp(types.intp, types.intp, types.intp))
 
 
-def _address(function: Any, signature: Any) -> int:
+def address_with_signature(function: Any, signature: Any) -> int:
+    """Return where the machine code of a function of an assembled module is, compiled for a numba signature."""
     from numba.core.ccallback import CFunc
     from numba.core.sigutils import normalize_signature
 
@@ -171,7 +143,7 @@ def instantiate_templates(
     import numba
 
     _must_compile()
-    texts = [template.read_text() for template in (*templates, *map(_template, _SOURCES))]
+    texts = [template.read_text() for template in (*templates, *map(template_path, _SOURCES))]
     full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts)
     source = templates[-1]
     folder = cache_folder() / full_name
@@ -240,13 +212,13 @@ def plain_loops(world: World) -> ModuleType:
 
     decorators, context = Decorators(*[unchanged] * 6), world_context.plain_context(world)
     importable: dict[str, ModuleType] = {}
-    for template in map(_template, _IMPORTED_BY_STEP):
+    for template in map(template_path, _IMPORTED_BY_STEP):
         module = _execute(template, f"rl_lab_plain_{template.stem}.{world.name}", decorators, context, {})
         importable[_import_name(template)] = module
-    return _execute(_template(_STEP), f"rl_lab_plain.{world.name}", decorators, context, importable)
+    return _execute(template_path(_STEP), f"rl_lab_plain.{world.name}", decorators, context, importable)
 
 
-def _template(name: str) -> Path:
+def template_path(name: str) -> Path:
     """Return the file of a module, named by its path in rl_lab without suffix."""
     return Path(__file__).parents[1] / f"{name}.py"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rl_lab.core.errors import one_line
 from rl_lab.core.time_limit import TimeIsUp, TimeLimit
 from rl_lab.core.world import World, WorldError
-from rl_lab.engine import compiler
+from rl_lab.engine import compiler, crash_handler
 from rl_lab.engine.bounds_checked import OutOfRangeError, OutOfTimeError, with_bounds_checks
 from rl_lab.engine.diagnostics import authored_files, explain_plain_error
 from rl_lab.engine.kernel_rules import violations
@@ -43,7 +43,7 @@ def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType
         raise
     examine_once(world, "rules", make_plain)
     if "rl_lab.cli" in sys.modules:  # a command explains a crash, which the shell only names
-        compiler.explain_crashes()
+        crash_handler.explain_crashes()
     return compiler.loops(world)
 
 
