@@ -19,15 +19,13 @@ def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
     from rl_lab.adapters.gymnasium import LabEnv
     from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv
 
-    lone = (
-        world_registry.load(subject.world.name) is subject.world
-        if subject.world.name in world_registry.names()
-        else False
-    )
-    lone = lone and len(subject.world.agents) == 1
-    world = subject.world if lone else subject.short  # Gymnasium's knows it by name, with its own horizon
+    name = subject.world.name
+    is_registered = name in world_registry.names() and world_registry.load(name) is subject.world
+    has_gymnasium = is_registered and len(subject.world.agents) == 1
+    # Gymnasium's interface knows the world by its name, and has it with its own horizon.
+    world = subject.world if has_gymnasium else subject.short
     batch, aec, parallel = subject.batch(1, world=world, disabled=True), LabAECEnv(world), LabParallelEnv(world)
-    env = LabEnv(world.name) if lone else None
+    env = LabEnv(world.name) if has_gymnasium else None
     seed: int | None = subject.seed
     for t in subject.acts(batch):
         if batch.states["t"][0] == 0:

@@ -77,19 +77,19 @@ def fit(
     model_information = davidson.information(model, model_games[None], davidson.probs(model, beta[None]))[0]
     # The prior contributes to the variance like results do, so that without results it is the variance.
     covariance = inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(model.size)) @ inverse
-    n, moves = model.n, None
+    n, deviations = model.n, None  # deviations [R, n] of bootstrap repetitions from the strengths beta
     if intervals == "bootstrap":
         if n <= _REFIT:
             fitted = _Fit(model, games, cell, beta, clusters, model_games, ridge)
-            moves = _bootstrap_refits(fitted, repetitions, seed) - beta
+            deviations = _bootstrap_refits(fitted, repetitions, seed) - beta
         else:
-            moves = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
-        moves = moves[:, :n]
+            deviations = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
+        deviations = deviations[:, :n]
     error = np.sqrt(np.diag(covariance))
     first = ratings.wald_interval(beta[n], error[n], confidence) if seat else None
     draw = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0)) if model.draws else None
     return ratings.build_ratings(
-        games.names, beta[:n], covariance[:n, :n], moves, anchor, anchor_elo, confidence, seat=first, draw=draw
+        games.names, beta[:n], covariance[:n, :n], deviations, anchor, anchor_elo, confidence, seat=first, draw=draw
     )
 
 
@@ -115,18 +115,22 @@ def strengths(games: PairwiseResults, expected: Floats | None = None, *, seat: b
 
 
 def _scores(model: PairCounts, games: PairwiseResults, beta: Floats, cell: Ints) -> tuple[csr_array, Ints]:
-    """Return each cluster's derivative of the log-likelihood, [C, p], and its pairing [C]."""
+    """Return each cluster's derivative of the log-likelihood by the parameters, [C, p], and its pairing [C].
+
+    A game's derivative is that by the strength of the first entrant, of opposite sign for the second; by the advantage
+    of the first seat, which is the same; and by the draw parameter.
+    """
     probs = davidson.probs(model, beta[None])[0]
-    lead, draw = probs[:, 0] - probs[:, 2], probs[:, 1]
-    by_x = (2 * games.outcome - 1 - lead[cell]) / 2
-    by_d = (games.outcome == 0.5) - draw[cell]
+    expected_score, draw = probs[:, 0] - probs[:, 2], probs[:, 1]
+    by_first = (2 * games.outcome - 1 - expected_score[cell]) / 2
+    by_draw = (games.outcome == 0.5) - draw[cell]
     low = np.minimum(games.first, games.second)
-    toward = np.where(games.first == games.second, 0.0, np.where(games.first == low, by_x, -by_x))
+    by_low = np.where(games.first == games.second, 0.0, np.where(games.first == low, by_first, -by_first))
     c = int(games.cluster[-1]) + 1
     start = np.searchsorted(games.cluster, np.arange(c))
-    columns = [(low[start], toward, 1.0), (np.maximum(games.first, games.second)[start], toward, -1.0)]
-    columns += [(np.full(c, model.n), by_x, 1.0)] if model.seat else []
-    columns += [(np.full(c, model.size - 1), by_d, 1.0)] if model.draws else []
+    columns = [(low[start], by_low, 1.0), (np.maximum(games.first, games.second)[start], by_low, -1.0)]
+    columns += [(np.full(c, model.n), by_first, 1.0)] if model.seat else []
+    columns += [(np.full(c, model.size - 1), by_draw, 1.0)] if model.draws else []
     values = np.concatenate([sign * np.bincount(games.cluster, value, c) for _, value, sign in columns])
     indices = np.tile(np.arange(c), len(columns)), np.concatenate([column for column, _, _ in columns])
     return csr_array((values, indices), shape=(c, model.size)), games.pairing[start]

@@ -66,10 +66,10 @@ def fit(
     model_weight = weight * clusters.uses_model_variance[matches.pairing[match]]
     model_information = _information(members, model_weight, probs, n)
     covariance = inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(n)) @ inverse
-    moves = None
+    deviations = None
     if intervals == "bootstrap":
-        moves = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
-    return ratings.build_ratings(matches.names, strength, covariance, moves, anchor, anchor_elo, confidence)
+        deviations = uncertainty.one_step(clusters, inverse, model_information, repetitions, seed)
+    return ratings.build_ratings(matches.names, strength, covariance, deviations, anchor, anchor_elo, confidence)
 
 
 def _choices(matches: RankedResults) -> tuple[Ints, Floats, Ints, Floats]:

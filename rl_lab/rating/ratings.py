@@ -90,7 +90,7 @@ def build_ratings(
     names: tuple[str, ...],
     strength: Floats,
     covariance: Floats,
-    moves: Floats | None,
+    deviations: Floats | None,
     anchor: str | None,
     anchor_elo: float,
     confidence: float,
@@ -98,7 +98,7 @@ def build_ratings(
 ) -> Ratings:
     """Return ratings from strengths [n] in log-odds and their covariance [n, n].
 
-    Intervals are normal, or the percentiles of the strengths' bootstrap deviations `moves` [R, n].
+    Intervals are normal, or the percentiles of the strengths' bootstrap deviations `deviations` [R, n].
     """
     n = len(names)
     if anchor is not None and anchor not in names:
@@ -113,8 +113,8 @@ def build_ratings(
     spread = POINTS**2 * contrast @ covariance @ contrast.T
     half = ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(np.diag(spread), 0))
     low, high = elo - half, elo + half
-    if moves is not None:
-        shifts = POINTS * (moves - (moves @ base)[:, None])
+    if deviations is not None:
+        shifts = POINTS * (deviations - (deviations @ base)[:, None])
         low, high = elo + np.quantile(shifts, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     if anchor is not None:
         low[names.index(anchor)] = high[names.index(anchor)] = anchor_elo

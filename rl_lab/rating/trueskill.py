@@ -54,7 +54,7 @@ def update(
     prior = np.array([1 / (variance + beta**2), mean / (variance + beta**2)])
     above, below = np.zeros((2, len(tied))), np.zeros((2, len(tied)))
     for _ in range(_MOST_SWEEPS):
-        moved = 0.0
+        change = 0.0
         for k in [*range(len(tied)), *reversed(range(len(tied)))]:
             before = above[:, k].copy(), below[:, k].copy()
             posterior = prior.copy()
@@ -62,38 +62,42 @@ def update(
             posterior[:, 1:] += below
             better, worse = posterior[:, k] - above[:, k], posterior[:, k + 1] - below[:, k]
             above[:, k], below[:, k] = _messages(better, worse, margin, tied[k])
-            moved = max(moved, np.abs(above[:, k] - before[0]).max(), np.abs(below[:, k] - before[1]).max())
-        if moved < _TOLERANCE:
+            change = max(change, np.abs(above[:, k] - before[0]).max(), np.abs(below[:, k] - before[1]).max())
+        if change < _TOLERANCE:
             break
     messages = np.zeros((2, len(order)))
     messages[:, :-1] += above
     messages[:, 1:] += below
     result = list(skills)
     for place, k in enumerate(order):
-        weight, pull = messages[:, place]
-        shrink = 1 / (1 + weight * beta**2)  # converts a message about a performance to one about the skill
-        precision = 1 / variance[place] + weight * shrink
-        updated = (mean[place] / variance[place] + pull * shrink) / precision
+        message_precision, message_product = messages[:, place]
+        shrink = 1 / (1 + message_precision * beta**2)  # converts a message about a performance to one about the skill
+        precision = 1 / variance[place] + message_precision * shrink
+        updated = (mean[place] / variance[place] + message_product * shrink) / precision
         result[k] = float(updated), math.sqrt(1 / precision)
     return result
 
 
 def _messages(better: Floats, worse: Floats, margin: float, tied: bool) -> tuple[Floats, Floats]:
-    """Return the messages from the order of two performances to both, given the other messages about them."""
-    (pa, ta), (pb, tb) = better, worse
-    mean, variance = ta / pa - tb / pb, 1 / pa + 1 / pb
+    """Return the messages from the order of two performances to both, given the other messages about them.
+
+    All are in natural parameters. The paper's functions V and W give the truncated difference of the performances.
+    """
+    mean_better, variance_better = better[1] / better[0], 1 / better[0]
+    mean_worse, variance_worse = worse[1] / worse[0], 1 / worse[0]
+    mean, variance = mean_better - mean_worse, variance_better + variance_worse
     scale = math.sqrt(variance)
     t, e = mean / scale, margin / scale
     v, w = _within(t, e) if tied else _beyond(t, e)
     # The message of the truncation is the truncated difference divided by the difference before.
     new_variance = variance * (1 - w)
     precision = 1 / new_variance - 1 / variance
-    pull = (mean + scale * v) / new_variance - mean / variance
-    m, s = pull / precision, 1 / precision
-    to_better, to_worse = s + 1 / pb, s + 1 / pa
+    product = (mean + scale * v) / new_variance - mean / variance
+    difference, difference_variance = product / precision, 1 / precision
+    to_better, to_worse = difference_variance + variance_worse, difference_variance + variance_better
     return (
-        np.array([1 / to_better, (m + tb / pb) / to_better]),
-        np.array([1 / to_worse, (ta / pa - m) / to_worse]),
+        np.array([1 / to_better, (difference + mean_worse) / to_better]),
+        np.array([1 / to_worse, (mean_better - difference) / to_worse]),
     )
 
 

@@ -103,6 +103,7 @@ def _cells(observation: Array, space: Box) -> Array:
 
 
 def _draw_bars(canvas: PygameCanvas, values: Array, space: Box) -> None:
+    """Draw an observation [n] as bars from 0 to each value, one below the other; up to 24 have their numbers beside."""
     rows = len(values)
     canvas.view(0, 0, 4, 3)
     pitch = 2.8 / rows

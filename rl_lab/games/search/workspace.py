@@ -25,21 +25,34 @@ NODE = np.dtype(
     ],
     align=True,
 )
+# A ply of the search that is under way, and an entry of the table of positions (transposition table).
 FRAME = np.dtype(
     [
-        *((name, "f8") for name in ("alpha", "beta", "floor", "ceiling", "best", "reward")),
-        ("key", "u8"),
-        *((name, "i4") for name in ("count", "index", "action", "tried", "hint", "seat")),
+        ("alpha", "f8"),
+        ("beta", "f8"),
+        ("floor", "f8"),  # alpha and beta when the ply was entered
+        ("ceiling", "f8"),
+        ("best", "f8"),  # the value so far, of seat 0
+        ("reward", "f8"),  # of seat 0 for the action that is tried, discounted by its depth
+        ("key", "u8"),  # hash of the position
+        ("count", "i4"),  # legal actions
+        ("index", "i4"),  # of the action that is tried next
+        ("action", "i4"),  # the best so far
+        ("tried", "i4"),  # the action that is searched
+        ("hint", "i4"),  # the table's best action, -1 where it has none
+        ("seat", "i4"),  # of the agent to move
         ("open", "u1"),  # whether the value depends on positions beyond the depth limit
     ],
     align=True,
 )
 TT_ENTRY = np.dtype(
     [
-        ("key", "u8"),
+        ("key", "u8"),  # hash of the position
         ("value", "f8"),
-        *((name, "i4") for name in ("root", "limit", "action")),
-        ("kind", "u1"),
+        ("root", "i4"),  # the number of the root for which it was written
+        ("limit", "i4"),  # the depth of that search
+        ("action", "i4"),  # the best
+        ("kind", "u1"),  # EXACT, AT_LEAST or AT_MOST
         ("open", "u1"),
     ],
     align=True,
@@ -74,12 +87,12 @@ class MctsBuffers(NamedTuple):
 class AlphaBetaBuffers(NamedTuple):
     """The memory of minimax, `templates/alphabeta.py`."""
 
-    plies: Any
+    plies: Any  # FRAME [depth + 1]
     actions: Any  # int32 [plies, actions], the legal actions at each ply
-    table: Any
+    table: Any  # TT_ENTRY [a power of two]
     history: Any  # int64 [2, actions], the weight of the cutoffs by each action
     root_values: Any  # float64 [actions], the value of each action at the root
     equal: Any  # int64 [actions], the best actions at the root
-    counters: Any  # int64 [3]
-    nodes: int
-    playouts: int
+    counters: Any  # int64 [3], see NUM_ACTIONS, ROOT and EQUAL in the template
+    nodes: int  # the most actions of a search, 0 for no limit
+    playouts: int  # random playouts that estimate a position at the limit

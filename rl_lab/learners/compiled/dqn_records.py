@@ -1,7 +1,7 @@
 """The arguments of the compiled DQN: tuples of arrays, addresses and numbers with the names of Stable-Baselines3.
 
-`templates/dqn.py` computes with them, `learners/sb3/dqn.py` makes them. The address of an array is an int: code that
-receives addresses is compiled once for all shapes and types of observations.
+`templates/dqn.py` computes with them, `learners/sb3/dqn_arguments.py` and `dqn.py` make them. The address of an array
+is an int: code that receives addresses is compiled once for all shapes and types of observations.
 
 Shapes: N environments of A agents make B = N x A rows; S slots of the replay buffer; M transitions of a minibatch; n
 actions; d numbers of an observation; P parameters of a network, padding included.

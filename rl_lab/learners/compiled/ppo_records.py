@@ -1,7 +1,7 @@
 """The arguments of the compiled PPO: tuples of arrays, addresses and numbers with the names of Stable-Baselines3.
 
-`templates/ppo.py` computes with them, `learners/sb3/ppo.py` makes them. The address of an array is an int: code that
-receives addresses is compiled once for all shapes and types of observations.
+`templates/ppo.py` computes with them, `learners/sb3/ppo_arguments.py` makes them. The address of an array is an int:
+code that receives addresses is compiled once for all shapes and types of observations.
 
 Shapes: N worlds of A agents make B = N x A rows; T steps of a rollout; R = T x B transitions of a rollout; P parameters
 of the policy, padding included; n actions, or k numbers of a continuous action; d numbers of an observation. Discrete

@@ -27,19 +27,19 @@ class CompiledPolicy:
         else:
             network, tensors, outputs = actor_critic(policy)
             self._output = int(outputs[0])
-        self._shared, self._space = ParameterMirror(network, tensors, None), policy.action_space
+        self._mirror, self._space = ParameterMirror(network, tensors, None), policy.action_space
         self._kernels = build.greedy()
 
     def act(self, observations: Array, action_mask: Array | None) -> Array:
         """Return actions, int64 [B] or float32 [B, k], for observations [B, ...] and masks, uint8 [B, n or more]."""
-        self._shared.copy_from_tensors()
-        rows, network = len(observations), self._shared.network
+        self._mirror.copy_from_tensors()
+        rows, network = len(observations), self._mirror.network
         obs = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
         is_discrete = isinstance(self._space, Discrete)
         count = int(self._space.n) if is_discrete else self._space.shape[0]
         discrete = np.zeros(rows if is_discrete else 0, np.int64)
         continuous = np.zeros((0, 0) if is_discrete else (rows, count), np.float32)
         masks = np.zeros((rows, 0), np.uint8) if action_mask is None else np.ascontiguousarray(action_mask, np.uint8)
-        sparse, tables = is_sparse(network, obs), self._shared.tables()
+        sparse, tables = is_sparse(network, obs), self._mirror.tables()
         self._kernels.greedy_actions(obs, masks, discrete, continuous, count, tables, self._output, sparse)
         return discrete if is_discrete else np.clip(continuous, self._space.low, self._space.high)
