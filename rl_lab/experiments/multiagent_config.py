@@ -36,9 +36,15 @@ def parse_multiagent(
     return chosen, {key: value for key, value in recipe.items() if key not in chosen}, overrides
 
 
-def _parse_opponent(target: str, node: Any, given: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
+def _split(overrides: list[Any], key: str) -> tuple[list[Any], list[Any]]:
+    """Return the overrides of a key, or of keys below it, and the other overrides."""
+    own = [override for override in overrides if override.key_or_group.partition(".")[0] == key]
+    return own, [override for override in overrides if override not in own]
+
+
+def _parse_opponent(target: str, node: Any, overrides: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
     """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
-    own = [o for o in given if o.key_or_group.partition(".")[0] == "opponent"]
+    own, others = _split(overrides, "opponent")
     node = _parse_agent_ref(node) if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
     for override in own:
         value, (_, _, key) = override.value(), override.key_or_group.partition(".")
@@ -49,7 +55,6 @@ def _parse_opponent(target: str, node: Any, given: list[Any]) -> tuple[dict[str,
         else:
             # The hash was of the agent before this override; the new agent is hashed when it is resolved.
             node = {k: v for k, v in node.items() if k != "sha256"} | {key: value}
-    others = [o for o in given if o not in own]
     if isinstance(node, dict) and "path" in node:
         return _typed(target, "opponent", AgentReference, node), others
     return (None if node is None else _untrained(target, "opponent", node)), others
@@ -89,20 +94,10 @@ def _typed(target: str, key: str, config: type, node: dict[str, Any]) -> dict[st
         raise ScenarioError(f"{target}: {key}: {explain(error)}") from None
 
 
-def _parse_league(target: str, node: Any, given: list[Any]) -> tuple[LeagueConfig | None, list[Any]]:
+def _parse_league(target: str, node: Any, overrides: list[Any]) -> tuple[LeagueConfig | None, list[Any]]:
     """Return the league's settings, from the recipe and its overrides, and the other overrides."""
-    own = [o for o in given if o.key_or_group.partition(".")[0] == "league"]
-    others = [o for o in given if o not in own]
-    for override in own:
-        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
-        if not key:
-            node = value
-        elif not isinstance(node, dict):
-            raise ScenarioError(f"{override.input_line}: {target} has no league; begin with league={{}}")
-        else:
-            inner, _, count = key.partition(".")
-            whole = node.get(inner, {}) if count else None
-            node = {**node, inner: {**whole, count: value} if isinstance(whole, dict) else value}
+    own, others = _split(overrides, "league")
+    node = _override_league(target, node, own)
     if node is None:
         return None, others
     if not isinstance(node, dict):
@@ -112,6 +107,32 @@ def _parse_league(target: str, node: Any, given: list[Any]) -> tuple[LeagueConfi
             raise ScenarioError(f"{target}: unknown key 'league.{key}'; did you mean {RENAMED[key]!r}?")
     values = _typed(target, "league", LeagueConfig, {k: v for k, v in node.items() if k not in ("members", "anchors")})
     members, anchors = node.get("members", {"main": 1}), node.get("anchors", [])
+    _check_members(target, members)
+    if not isinstance(anchors, list):
+        raise ScenarioError(f"{target}: league.anchors is {anchors!r}; expected a list of agents")
+    values |= {"members": dict(members), "anchors": [_untrained(target, "league.anchors", a) for a in anchors]}
+    config = LeagueConfig(**values)
+    _check_ranges(target, config)
+    return config, others
+
+
+def _override_league(target: str, node: Any, overrides: list[Any]) -> Any:
+    """Return the recipe's league with its overrides: of all of it, of a key, or of one role's number of members."""
+    for override in overrides:
+        value, (_, _, key) = override.value(), override.key_or_group.partition(".")
+        if not key:
+            node = value
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"{override.input_line}: {target} has no league; begin with league={{}}")
+        else:
+            key, _, role = key.partition(".")
+            members = node.get(key, {}) if role else None
+            node = {**node, key: {**members, role: value} if isinstance(members, dict) else value}
+    return node
+
+
+def _check_members(target: str, members: Any) -> None:
+    """Raise ScenarioError unless these are numbers of members by role, with at least one main agent."""
     for role in members if isinstance(members, dict) else ():
         if role not in ROLES:
             raise ScenarioError(f"{target}: unknown key 'league.members.{role}'; {nearest(str(role), ROLES)}")
@@ -120,13 +141,12 @@ def _parse_league(target: str, node: Any, given: list[Any]) -> tuple[LeagueConfi
         raise ScenarioError(f"{target}: league.members is a mapping of roles to how many, {MOST} at most in all")
     if not members.get("main"):
         raise ScenarioError(f"{target}: league.members: there is no main agent, which the exploiters play against")
-    if not isinstance(anchors, list):
-        raise ScenarioError(f"{target}: league.anchors is {anchors!r}; expected a list of agents")
-    values |= {"members": dict(members), "anchors": [_untrained(target, "league.anchors", a) for a in anchors]}
-    config = LeagueConfig(**values)
+
+
+def _check_ranges(target: str, config: LeagueConfig) -> None:
+    """Raise ScenarioError for a setting out of range."""
     if config.selection not in SELECTIONS:
-        chosen = nearest(config.selection, SELECTIONS)
-        raise ScenarioError(f"{target}: league.selection={config.selection!r}; {chosen}")
+        raise ScenarioError(f"{target}: league.selection={config.selection!r}; {nearest(config.selection, SELECTIONS)}")
     for key, (low, high) in RANGES.items():
         if not low <= getattr(config, key) <= high:
             raise ScenarioError(f"{target}: league.{key}={getattr(config, key)}: expected {low} to {high}")
@@ -134,27 +154,26 @@ def _parse_league(target: str, node: Any, given: list[Any]) -> tuple[LeagueConfi
         raise ScenarioError(
             f"{target}: the shares league.self_play and league.lost_to_share must not exceed 1 together"
         )
-    return config, others
 
 
-def _parse_policies(target: str, node: Any, given: list[Any]) -> tuple[dict[str, list[str]], list[Any]]:
+def _parse_policies(target: str, node: Any, overrides: list[Any]) -> tuple[dict[str, list[str]], list[Any]]:
     """Return each policy's members, from the recipe or an override, and the other overrides."""
-    own = [o for o in given if o.key_or_group == "policies"]
+    own = [o for o in overrides if o.key_or_group == "policies"]
     node = own[-1].value() if own else node
-    sound = isinstance(node, dict) and all(
+    is_valid = isinstance(node, dict) and all(
         _POLICY.fullmatch(str(name))
         and isinstance(members, list)
         and members
         and all(isinstance(m, str) for m in members)
         for name, members in node.items()
     )
-    if not sound:
+    if not is_valid:
         wrong = [str(name) for name in node if not _POLICY.fullmatch(str(name))] if isinstance(node, dict) else []
         if wrong:  # it names files of checkpoints, where a file system may not tell "A" from "a"
             raise ScenarioError(f"{target}: policies: {wrong[0]!r:.60} is no name: use a-z, 0-9 and _, 40 at most")
         raise ScenarioError(f"{target}: policies is a mapping of a policy's name to a list of agents or roles")
     policies = {str(name): [str(m) for m in members] for name, members in node.items()}
-    return policies, [o for o in given if o not in own]
+    return policies, [o for o in overrides if o not in own]
 
 
 def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
