@@ -40,7 +40,8 @@ RULES, INDICES = "kernels keep the rules", "indices stay in range"
 MOST = 5  # maximum of findings that are shown for a property, because one error may occur at every step
 _HOLD = 16  # steps for which every third environment repeats its random numbers
 _PLAIN_SECONDS = 20.0  # limit of plain Python for a property; it is thousands of times slower than compiled code
-_CROWD, _FEW = 64, 12  # a world with more than _CROWD agents is tested with _FEW, where its module can make that world
+# A world with more than MANY_AGENTS agents is tested with FEW_AGENTS, where its module can make that world.
+MANY_AGENTS, FEW_AGENTS = 64, 12
 
 
 class Skip(Exception):

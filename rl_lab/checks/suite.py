@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from rl_lab.checks.subject import (
-    _CROWD,
-    _FEW,
+    FEW_AGENTS,
     FULL,
     INDICES,
+    MANY_AGENTS,
     MOST,
     RULES,
     CheckBudget,
@@ -90,10 +90,10 @@ def properties() -> dict[str, Property]:
     }
 
 
-def shrunk(world: World, agents: int = _FEW) -> World:
+def shrunk(world: World, agents: int = FEW_AGENTS) -> World:
     """Return the world, or one with fewer agents where it has many and its module has a function `sized(n)`."""
     sized = getattr(sys.modules[world.step.__module__], "sized", None)
-    smaller = sized(agents) if sized is not None and len(world.agents) > _CROWD else world
+    smaller = sized(agents) if sized is not None and len(world.agents) > MANY_AGENTS else world
     return smaller if isinstance(smaller, World) else world
 
 

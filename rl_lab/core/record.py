@@ -188,7 +188,8 @@ class WorldState(Record):
     t: i4  # type: ignore[valid-type]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a numpy value as kernels in plain Python read it: an f4, a number, a PlainRecord or a PlainArray."""
     if isinstance(value, np.float32):
         return f4(value)
     if isinstance(value, np.void):
@@ -206,7 +207,7 @@ class PlainRecord:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return _plain(self._row[name])
+            return plain_value(self._row[name])
         except ValueError:
             names = cast(Any, self._row.dtype.names)
             raise AttributeError(f"no field {name!r}; {nearest(name, names)}") from None
@@ -227,7 +228,7 @@ class PlainArray:
         self._array = array
 
     def __getitem__(self, index: Any) -> Any:
-        return _plain(self._array[index])
+        return plain_value(self._array[index])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._array[index] = value

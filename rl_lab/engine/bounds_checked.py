@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_lab.core.record import PlainArray, PlainRecord, _plain
+from rl_lab.core.record import PlainArray, PlainRecord, plain_value
 from rl_lab.engine.buffers import View
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def with_bounds_checks(batch: Batch, until: float = math.inf) -> Batch:
 def _wrapped(value: Any, until: float) -> Any:
     if isinstance(value, np.void):
         return _Row(value, until)
-    return _Array(value, until) if isinstance(value, np.ndarray) else _plain(value)
+    return _Array(value, until) if isinstance(value, np.ndarray) else plain_value(value)
 
 
 class _Row(PlainRecord):

@@ -99,7 +99,7 @@ def compare(results: ArrayLike, confidence: float = 0.95) -> Comparison:
 
     Raises ValueError for other shapes, negative counts, and counts that are all 0.
     """
-    values, observed = _observed(results)
+    values, observed = scores_and_counts(results)
     trials = int(observed.sum())
     score = float(observed @ values) / trials
     variance = float(observed @ (values - score) ** 2) / trials
@@ -150,7 +150,7 @@ def _los_of_equals(score: float, trials: int) -> float:
     return 0.5 + math.copysign(0.5 - 0.5 ** (trials + 1), score - 0.5) if score != 0.5 else 0.5
 
 
-def _observed(results: ArrayLike) -> tuple[Floats, Floats]:
+def scores_and_counts(results: ArrayLike) -> tuple[Floats, Floats]:
     """Return the score of each kind of result, and its number of occurrences. Raises ValueError for other shapes."""
     observed = np.asarray(results, np.float64)
     if observed.shape not in ((3,), (5,)) or (observed < 0).any() or not observed.sum():

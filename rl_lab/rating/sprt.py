@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from rl_lab.rating.head_to_head import _observed, expected_score
+from rl_lab.rating.head_to_head import expected_score, scores_and_counts
 from rl_lab.rating.results import Floats
 
 _MIN_COUNT = 1e-3  # for results that have not occurred, so that data of wins alone have a likelihood under H0
@@ -63,7 +63,7 @@ def sprt(
     counts = np.asarray(results, np.float64)
     if counts.shape in ((3,), (5,)) and not counts.any():
         return Verdict("continue", 0.0, lower, upper, 0)
-    values, observed = _observed(results)
+    values, observed = scores_and_counts(results)
     llr = log_likelihood_ratio(values, observed, expected_score(elo0), expected_score(elo1))
     state = "H1" if llr >= upper else "H0" if llr <= lower else "continue"
     return Verdict(state, llr, lower, upper, int(observed.sum()))
