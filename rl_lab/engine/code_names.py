@@ -34,7 +34,7 @@ def parse(name: str) -> tuple[str, str] | None:
 
 
 def without_folders(name: str, where: str, member: str) -> str:
-    """Return a world's name with its file's name without the folders."""
+    """Return a world's name with other parts: FILE.py without its folders, or the module, and the member if any."""
     prefix = next((p for p in PREFIXES if name.startswith(p)), "")
     where = Path(where).name if where.endswith(".py") else where
     return f"{prefix}{where}:{member}" if member else f"{prefix}{where}"

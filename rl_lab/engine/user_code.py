@@ -23,7 +23,7 @@ from rl_lab.engine.code_trust import UserCode as UserCode
 from rl_lab.engine.code_trust import forget, is_trusted, trust
 from rl_lab.engine.source_modules import digest, locate
 from rl_lab.engine.source_modules import refuse_while_loading as refuse_while_loading
-from rl_lab.engine.user_modules import USUAL, defines, module_of, only_member
+from rl_lab.engine.user_modules import FACTORY_NAMES, defines, module_of, only_member
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "file": lambda value: isinstance(value, str) and "\0" not in value,
@@ -195,7 +195,7 @@ def load(name: str) -> Any:
         known = [each for each in vars(module) if not each.startswith("_")]
         raise UsageError(f"{code.file} has no {member!r}; {nearest(member, known)}")
     value = getattr(module, member)
-    if named and not code.typed and named not in USUAL and not defines(module, value):
+    if named and not code.typed and named not in FACTORY_NAMES and not defines(module, value):
         raise UsageError(f"{code.file} only imports {member!r}: it may run where you name it yourself, world={name}")
     return value
 

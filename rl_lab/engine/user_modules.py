@@ -13,7 +13,7 @@ from rl_lab.engine.code_names import parse
 from rl_lab.engine.code_trust import UserCode
 from rl_lab.engine.source_modules import digest, execute_file
 
-USUAL = ("parallel_env", "env", "raw_env")  # PettingZoo's conventional names of a file's factory functions
+FACTORY_NAMES = ("parallel_env", "env", "raw_env")  # PettingZoo's conventional names of a file's factory functions
 
 
 def module_of(code: UserCode) -> ModuleType:
@@ -49,9 +49,9 @@ def only_member(code: UserCode) -> str:
     members = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     if not code.world.startswith("pettingzoo:") and isinstance(members.get("world"), World):
         return "world"
-    for usual in USUAL:
-        if callable(members.get(usual)):
-            return usual
+    for factory in FACTORY_NAMES:
+        if callable(members.get(factory)):
+            return factory
     kinds = games if code.world.startswith("pettingzoo:") else (Env, *games)
     classes = [
         name
