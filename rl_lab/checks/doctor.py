@@ -60,7 +60,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    from rl_lab.experiments.run_dir import versions
+    from rl_lab.experiments.run_record import versions
 
     installed = versions()
     missing = [name for name, version in installed.items() if version is None]

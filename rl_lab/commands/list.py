@@ -227,22 +227,27 @@ def _settings(settings: Any) -> str | None:
 
 
 def _runs() -> list[dict[str, Any]]:
-    from rl_lab.core.checkpoint import latest
+    from rl_lab.core.checkpoint import CheckpointError, latest
     from rl_lab.experiments.run_dir import list_runs
 
     def row(run: Any) -> dict[str, Any]:
+        run.check_files()
         facts, summary = run.metadata(), run.summary() or {}
-        found, _ = latest(run.checkpoints)
+        newest, errors = latest(run.checkpoints)
+        if errors and newest is None:
+            raise CheckpointError(errors[0])
         mean = summary.get("mean_return")
+        if summary and not isinstance(mean, int | float):
+            raise UsageError(f"its newest summary.json is damaged: mean_return is {mean!r}")
         return {
             "name": str(run.path),
-            "scenario": facts.get("scenario"),
-            "agent": facts.get("agent"),
-            "seed": facts.get("seed"),
+            "scenario": facts["scenario"],
+            "agent": facts["agent"],
+            "seed": facts["seed"],
             "settings": _settings(facts.get("settings")),
-            "steps": found.step if found else 0,
-            "mean return": mean if isinstance(mean, int | float) else None,
-            "started": facts.get("started"),
+            "steps": newest.step if newest else 0,
+            "mean return": mean,
+            "started": facts["started"],
         }
 
     columns = "name|scenario|agent|seed|settings|steps|mean return|started"

@@ -14,7 +14,8 @@ from rl_lab.core.lock import locked
 from rl_lab.core.text_table import format_table
 from rl_lab.evaluation.stats import across_seeds
 from rl_lab.experiments.compose import compose, target_of
-from rl_lab.experiments.run_dir import RunError, run_label
+from rl_lab.experiments.run_dir import run_label
+from rl_lab.experiments.run_record import RunError
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.trainer import Result
 

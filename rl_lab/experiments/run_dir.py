@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rl_lab.core import checkpoint, lock
 from rl_lab.core.errors import UsageError, nearest, only_match
 from rl_lab.core.files import atomic_write_bytes, clear
-from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.experiments import run_record
 from rl_lab.experiments.run_folders import RUNS, run_folders
+from rl_lab.experiments.run_record import RunError
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_parsing import parse
-from rl_lab.experiments.scenario_yaml import ScenarioError
+from rl_lab.experiments.scenario_yaml import ScenarioError, recipe_of
 
 _MAX_SETTINGS_LENGTH = 80  # the most characters of a folder's name for settings
 _TEMPORARY_FILE = re.compile(r"(config\.yaml|run\.json)\.[0-9a-f]{8}\.partial|" + re.escape(lock.NAME))
-_MAX_JSON_BYTES = 2**24  # larger files are not read
-_PACKAGES = "rl-lab numpy numba gymnasium stable-baselines3 torch hydra-core".split()
-
-
-class RunError(UsageError):
-    """The folder is not a run, or cannot become one; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +65,23 @@ class Run:
             raise RunError(str(error)) from None
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the newest evaluation's summary, None before the first."""
-        files = [f for f in self.path.glob("evaluations/*/summary.json") if f.is_file()]
+        """Return the newest evaluation's summary, None before the first. Raises RunError where it is damaged."""
+        files = [f for f in self.path.glob("evaluations/*/summary.json") if f.exists()]
         files.sort(key=lambda f: f.stat().st_mtime)
-        return _read_object(files[-1]) if files else None
+        return run_record.read_object(files[-1], "`rl-lab resume` evaluates the agent again") if files else None
 
     def metadata(self) -> dict[str, Any]:
-        """Return the content of run.json, or {} where it cannot be read, so that `list runs` lists all other runs."""
-        return _read_object(self.path / "run.json") or {}
+        """Return the content of run.json. Raises RunError where it is not a run's."""
+        return run_record.read(self.path)
 
-
-def _read_object(file: Path) -> dict[str, Any] | None:
-    try:
-        return of_kind(read_json(file, _MAX_JSON_BYTES), "it", dict)
-    except (OSError, ValueError):
-        return None
+    def check_files(self) -> None:
+        """Raise RunError or ScenarioError where run.json or config.yaml is missing, or not what a run has there."""
+        if not (self.path / "config.yaml").exists():
+            raise RunError(f"{self.path} has no config.yaml")
+        if not (self.path / "run.json").exists():
+            raise _unfinished(self.path)
+        recipe_of(str(self.path / "config.yaml"))
+        run_record.read(self.path)
 
 
 def create(scenario: Scenario, command: list[str]) -> Run:
@@ -116,7 +109,7 @@ def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
             _require_free(path, scenario)  # another process may have written there before the lock was taken
             clear(path)
             atomic_write_bytes(path / "config.yaml", _config_yaml(scenario, path).encode())
-            _write_run_json(Run(path), scenario, command)
+            run_record.write(path, scenario, command)
         except UsageError:
             raise
         except (OSError, ValueError) as error:
@@ -129,15 +122,17 @@ def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
 def locked_run(run: Run) -> Iterator[Scenario]:
     """Lock the folder of a run while the block runs, and yield its scenario.
 
-    Temporary files are deleted, and a missing run.json is written. Raises as `Run.scenario`, and lock.InUseError for a
-    run that is locked.
+    Temporary files are deleted, and a missing run.json is written. Raises as `Run.scenario`, RunError for a damaged
+    run.json, and lock.InUseError for a run that is locked.
     """
     with lock.locked(run.path, f"run {run.path}"):
+        if (run.path / "run.json").exists():
+            run_record.read(run.path)
         scenario = run.scenario()
         for folder in (run.path, run.videos, *run.path.glob("evaluations/*")):
             clear(folder)
         if not (run.path / "run.json").exists():
-            _write_run_json(run, scenario, sys.argv)
+            run_record.write(run.path, scenario, sys.argv)
         yield scenario
 
 
@@ -166,23 +161,6 @@ def _config_yaml(scenario: Scenario, path: Path) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
-def _write_run_json(run: Run, scenario: Scenario, command: list[str]) -> None:
-    """Write run.json. It is written last, because a folder with it is taken for a run."""
-    metadata = {
-        "scenario": scenario.name,
-        "world": scenario.world,
-        "agent": scenario.agent,
-        "seed": scenario.seed,
-        "settings": scenario.settings,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": command,
-        "git_commit": _commit(),
-        "versions": versions() | {"python": platform.python_version()},
-        "host": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
-    }
-    atomic_write_bytes(run.path / "run.json", (json.dumps(metadata, indent=2) + "\n").encode())
-
-
 def run_label(scenario: Scenario) -> str:
     """Return scenario, agent, settings and seed as part of a folder's name: letters, digits, - _ and . only."""
     settings = "-".join(f"{key.rpartition('.')[2]}_{value}" for key, value in scenario.settings.items())
@@ -206,8 +184,7 @@ def find(path: str, *, unfinished: bool = False) -> Run:
     try:
         has_run_json, has_config = (folder / "run.json").is_file(), (folder / "config.yaml").is_file()
         if has_config and not (folder / "run.json").exists() and not unfinished:
-            hint = f"rl-lab resume {shell_quoted(folder)}"
-            raise RunError(f"{path} has no run.json: the run was killed while it started; continue with: {hint}")
+            raise _unfinished(folder)
         if has_config and (has_run_json or not (folder / "run.json").exists()):
             return _without_links(Run(folder))
         is_folder = folder.is_dir()
@@ -219,8 +196,13 @@ def find(path: str, *, unfinished: bool = False) -> Run:
         raise RunError(f"{path} is not a run: it has no run.json and config.yaml")
     match = only_match(path, [run.path for run in list_runs()]) if folder.name == path else None
     if match is not None:
-        return _without_links(Run(match))
+        return find(str(match), unfinished=unfinished)
     raise RunError(f"no run {path}; {nearest(path, (str(run.path) for run in list_runs()))}")
+
+
+def _unfinished(folder: Path) -> RunError:
+    hint = f"rl-lab resume {shell_quoted(folder)}"
+    return RunError(f"{folder} has no run.json: the run was killed while it started; continue with: {hint}")
 
 
 def _without_links(run: Run) -> Run:
@@ -233,28 +215,8 @@ def _without_links(run: Run) -> Run:
 
 
 def list_runs(folder: Path = RUNS) -> list[Run]:
-    """Return the runs in a folder, oldest first."""
+    """Return the runs in a folder, oldest first; some may be damaged, see `Run.check_files`."""
     return [Run(path) for path in run_folders(folder)]
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that a run's result depends on, None where one is missing."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def load_latest(run: Run) -> checkpoint.Checkpoint | None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 RUNS = Path("runs")
 
 
 def run_folders(folder: Path = RUNS) -> list[Path]:
-    """Return the folders inside this one that are runs, the oldest first."""
-    files = sorted((f for f in folder.glob("**/run.json") if f.is_file()), key=lambda file: file.stat().st_mtime)
-    return [file.parent for file in files]
+    """Return the folders inside this one that are runs, the oldest first.
+
+    A folder is a run if it has a run.json or a config.yaml. With only one of them it is a damaged run, or one that was
+    killed while it started.
+    """
+    found: dict[Path, float] = {}
+    for place, _, files in os.walk(folder):
+        for name in ("run.json", "config.yaml"):
+            if name in files and (path := Path(place)) not in found:
+                with suppress(OSError):  # it was removed meanwhile
+                    found[path] = (path / name).lstat().st_mtime
+    return sorted(found, key=found.__getitem__)
 
 
 def is_named(text: str) -> bool:

@@ -22,7 +22,7 @@ from rl_lab.experiments.build import TrainingEnvs, evaluate_scenario, make_learn
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.selection import Selection
-from rl_lab.experiments.training_metrics import Metrics
+from rl_lab.experiments.training_metrics import Metrics, check_written
 from rl_lab.experiments.training_result import Result
 from rl_lab.league.league import League
 
@@ -77,6 +77,9 @@ def _restored(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Pr
     if saved is not None:
         with as_usage_error(saved.path):
             training.restore(saved)
+        check_written(run, training.metrics_size, saved.step)
+    else:
+        progress.note(f"{run.path} has no checkpoint that can be read: training starts from the beginning")
     return training
 
 
@@ -265,6 +268,7 @@ class _Training:
         return checkpoint.Checkpoint(state.path, state.step, tensors, copy.deepcopy(state.state))
 
     def _write(self, state: checkpoint.Checkpoint) -> None:
+        self.metrics.sync()
         keep = self.scenario.checkpoint.keep_last
         checkpoint.save(state.path, state.step, state.tensors, state.state, keep_last=keep)
         self.saved_at, self.unsaved = state.step, False

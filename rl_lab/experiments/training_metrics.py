@@ -6,7 +6,12 @@ import json
 import os
 from typing import Any, TextIO
 
+from rl_lab.core.errors import one_line
+from rl_lab.core.untrusted import of_kind, parse_json, whole
 from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.run_record import RunError
+
+_LONGEST_LINE = 2**20  # bytes of metrics.jsonl that are read to find its last line
 
 # The tags that Stable-Baselines3 writes to TensorBoard, so that its runs and ours are in the same plots.
 _SB3_TAGS = {
@@ -17,6 +22,30 @@ _SB3_TAGS = {
     "selection/return": "eval/mean_reward",
     "selection/length": "eval/mean_ep_length",
 }
+
+
+def check_written(run: Run, size: int, step: int) -> None:
+    """Check that the first `size` bytes of metrics.jsonl end with a line of a step up to this one.
+
+    A missing file is accepted. Raises RunError for any other content: training would continue behind it.
+    """
+    if not size or not run.metrics.exists():
+        return
+    try:
+        if not run.metrics.is_file():
+            raise ValueError("it is not a file")
+        with run.metrics.open("rb") as file:
+            file.seek(max(size - _LONGEST_LINE, 0))
+            *_, last, end = b"".join((b"\n", file.read(min(size, _LONGEST_LINE)))).split(b"\n")
+        length = run.metrics.stat().st_size
+        if length < size:
+            raise ValueError(f"it has {length:,} bytes of the {size:,} that the checkpoint counts")
+        if end:
+            raise ValueError(f"no line ends at byte {size:,}, where the checkpoint was written")
+        whole(of_kind(parse_json(last), "its last line", dict).get("step"), "the step of its last line", 0, step)
+    except (OSError, ValueError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)[:120]
+        raise RunError(f"{run.metrics} is damaged: {reason}; delete it to continue without its lines") from None
 
 
 class Metrics:
@@ -42,6 +71,10 @@ class Metrics:
         self._file.flush()
         self._size += len(line.encode())
         self.show(step, {**values, **clock})
+
+    def sync(self) -> None:
+        """Wait until metrics.jsonl is on the disk: a checkpoint that counts its bytes must not be there before it."""
+        os.fsync(self._file.fileno())
 
     def show(self, step: int, values: dict[str, float]) -> None:
         """Write values to TensorBoard only, also under the name that Stable-Baselines3 has for them, if any."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from rl_lab.core.agent_spaces import roles_of
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.experiments.run_dir import versions
+from rl_lab.experiments.run_record import versions
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.replay_frames import Recording, record
 from rl_lab.tournament.store import Tournament

@@ -22,8 +22,8 @@ from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import read_json
 from rl_lab.engine import user_code
 from rl_lab.engine.batch import SEEDS
-from rl_lab.experiments.run_dir import versions
 from rl_lab.experiments.run_folders import RUNS
+from rl_lab.experiments.run_record import versions
 from rl_lab.tournament import seat_rotation
 from rl_lab.tournament.entrants import NAME as NAMES
 from rl_lab.tournament.entrants import Entrant, parse_entrants, same

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from rl_lab.cli import main
 
@@ -50,24 +53,103 @@ def test_one_broken_file_is_a_row(
     assert f"{file} " in out and "Traceback" not in out + err
 
 
-def test_one_damaged_run_is_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from rl_lab.experiments.run_dir import Run
+RECORD: dict[str, Any] = {
+    "scenario": "catch",
+    "world": "catch",
+    "agent": "ppo",
+    "seed": 0,
+    "started": "2026-01-02T03:04:05+0000",
+    "settings": {"budget": "8192"},
+    "command": ["rl-lab", "train", "catch"],
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
 
-    monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "run.json").write_text('{"scenario": "catch", "agent": "ppo", "seed": 0}')
-        (tmp_path / "runs" / name / "config.yaml").write_text("world: catch\n")
-    facts = Run.metadata
 
-    def damaged(self: Run) -> dict[str, object]:
-        if self.path.name == "a":
-            raise OSError(5, "Input/output error")
-        return facts(self)
+def is_of_its_type(name: str, value: object) -> bool:
+    return type(value) is type(RECORD[name])
 
-    monkeypatch.setattr(Run, "metadata", damaged)
+
+DAMAGED = (
+    JSON.map(json.dumps)
+    | st.binary(max_size=30)
+    | st.integers(0, len(json.dumps(RECORD)) - 1).map(lambda length: json.dumps(RECORD)[:length])
+    | st.sampled_from(["scenario", "world", "agent", "seed", "started"]).map(
+        lambda name: json.dumps({k: v for k, v in RECORD.items() if k != name})
+    )
+    | st.tuples(st.sampled_from(sorted(RECORD)), JSON)
+    .filter(lambda pair: not is_of_its_type(*pair))
+    .map(lambda pair: json.dumps({**RECORD, pair[0]: pair[1]}))
+)
+
+
+def make_runs(*names: str) -> None:
+    for name in names:
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "run.json").write_text(json.dumps(RECORD))
+        Path("runs", name, "config.yaml").write_text("world: catch\n")
+
+
+def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     assert main(["list", "runs", "--json"]) == 0
     items = json.loads(capsys.readouterr().out)["items"]
-    assert {Path(i["name"]).name: str(i["scenario"]).partition(":")[0] for i in items} == {"a": "broken", "b": "catch"}
+    return {Path(item["name"]).name: item["scenario"] for item in items}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(DAMAGED)
+@example(b"\xfb\t\xe2G\xcd")
+@example("[]")
+@example("null")
+@example("")
+@example("{}")
+@example(json.dumps({**RECORD, "seed": True}))
+def test_a_damaged_record_is_a_row_and_is_not_resumed(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], content: str | bytes
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("place"))
+        make_runs("a", "b")
+        record = Path("runs/a/run.json")
+        record.write_bytes(content if isinstance(content, bytes) else content.encode())
+        assert main(["resume", "runs/a"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"rl-lab: {record} is damaged: ") and line.isprintable()
+        shown = rows(capsys)
+        assert shown["b"] == "catch" and shown["a"].startswith(f"broken: {record} is damaged: ")
+        assert sorted(path.name for path in Path("runs/a").iterdir()) == ["config.yaml", "run.json"]
+
+
+def damage(place: str) -> None:
+    file = Path("runs/a", place)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        file.unlink()
+    else:
+        file.write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "place", ["run.json", "config.yaml", "evaluations/1/summary.json", "checkpoints/step-000000001/state.json"]
+)
+def test_a_run_with_a_damaged_or_missing_file_is_a_row(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_runs("a", "b")
+    assert rows(capsys) == {"a": "catch", "b": "catch"}
+    damage(place)
+    shown = rows(capsys)
+    assert shown["b"] == "catch" and shown["a"].startswith("broken: ")
+
+
+def test_a_config_that_is_no_recipe_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_runs("a", "b")
+    Path("runs/a/config.yaml").write_text("[")
+    assert rows(capsys)["a"].startswith("broken: runs/a/config.yaml: line ")

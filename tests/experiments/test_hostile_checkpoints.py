@@ -419,12 +419,34 @@ def test_a_name_with_control_characters_in_a_list(theirs: Path, call: Callable[.
 
 
 @pytest.mark.parametrize("content", ["pickled", "nul", "deep", "nothing"])
-def test_hostile_metrics_are_only_cut_and_added_to(
+def test_hostile_metrics_are_refused_before_training_and_are_of_no_matter_once_deleted(
     content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
 ) -> None:
     (theirs / "metrics.jsonl").write_bytes(ALL[content](sentinel))
     assert call(*COMMANDS["evaluate"]).status == 0
+    outcome = call(*COMMANDS["resume"])
+    assert is_one_line(outcome) and f"{theirs}/metrics.jsonl is damaged: " in outcome.err
+    assert (theirs / "metrics.jsonl").read_bytes() == ALL[content](sentinel)
+    (theirs / "metrics.jsonl").unlink()
     assert call(*COMMANDS["resume"]).status == 0
+
+
+@pytest.mark.parametrize("damage", ["last line", "another step", "a part of a line", "short"])
+def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(
+    damage: str, theirs: Path, call: Callable[..., Outcome]
+) -> None:
+    with_work_left(theirs)
+    file = theirs / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    others = {
+        "last line": [b"0" * (len(line) - 1) + b"\n" for line in lines],
+        "another step": [line.replace(b'{"step": ', b'{"step": 9') for line in lines],
+        "a part of a line": [line.replace(b"\n", b" ") for line in lines],
+        "short": [line[: len(line) // 2] for line in lines],
+    }
+    file.write_bytes(b"".join(others[damage]))
+    outcome = call(*COMMANDS["resume"])
+    assert is_one_line(outcome) and "metrics.jsonl is damaged: " in outcome.err
 
 
 @pytest.mark.parametrize("file", ["run.json", "config.yaml", "evaluations/256/summary.json", "metrics.jsonl"])

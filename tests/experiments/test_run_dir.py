@@ -20,7 +20,8 @@ from rl_lab.core.progress import Progress
 from rl_lab.engine import world_registry
 from rl_lab.experiments import trainer
 from rl_lab.experiments.compose import compose
-from rl_lab.experiments.run_dir import Run, RunError, create, find, list_runs
+from rl_lab.experiments.run_dir import Run, create, find, list_runs
+from rl_lab.experiments.run_record import RunError
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.training_metrics import Metrics
 
@@ -396,11 +397,12 @@ def test_what_is_no_run_is_one_line(given: str, said: str, three_runs: list[Path
 
 
 @pytest.mark.parametrize("text", ["", "[", "null", "[1, 2]", "[" * 5000, '{"mean_return": 1'])
-def test_a_damaged_summary_is_no_summary(text: str, tmp_path: Path) -> None:
+def test_a_damaged_summary_is_told(text: str, tmp_path: Path) -> None:
     folder = Run(tmp_path).evaluation(3)
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(text)
-    assert Run(tmp_path).summary() is None
+    with pytest.raises(RunError, match=r"3/summary\.json is damaged: "):
+        Run(tmp_path).summary()
 
 
 def test_the_newest_summary_is_told(tmp_path: Path) -> None:
