@@ -112,11 +112,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except UsageError as error:
         print(f"rl-lab: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     except BaseException as error:  # including SystemExit, which only a user's code raises
         from rl_lab.core.failures import explain
+        from rl_lab.core.interrupts import is_interruption
 
+        if is_interruption(error):
+            raise
         print(f"rl-lab: {explain(error)}", file=sys.stderr)
         return 1
 

@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 
 from rl_lab.core.errors import UsageError, WorkFailed, one_line
-from rl_lab.core.interrupts import Interrupted
+from rl_lab.core.interrupts import is_interruption
 
 _PACKAGE = str(Path(__file__).parents[1])
 _LONGEST = 300  # the most characters of an environment's own message
@@ -70,7 +70,7 @@ class calling:  # noqa: N801 (a context manager that is used like a function)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Raise ForeignError for an exception of the environment."""
-        if error is None or isinstance(error, KeyboardInterrupt | Interrupted | ForeignError):
+        if error is None or isinstance(error, ForeignError) or is_interruption(error):
             return
         if self.call == "constructor" and _is_call_error(_origin(error), self.arguments):
             return

@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine import code_names, diagnostics, user_code, user_modules
 
@@ -58,10 +59,13 @@ def _factory_kind(factory: Any, name: str, params: dict[str, Any]) -> str:
         kind = _kind(type(env))
         if kind:
             env.close()
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: it must not end the command
+        if is_interruption(error):
+            raise
         code = user_code.permitted(name)
         place = diagnostics.author_location(error, {code.file} if code else None)
-        raise WorldError(one_line(f"{place}{name} cannot be made: {type(error).__name__}: {error}")) from error
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise WorldError(one_line(f"{place}{name} cannot be made: {said}")) from error
     return kind
 
 

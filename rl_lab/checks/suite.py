@@ -25,6 +25,7 @@ from rl_lab.checks.subject import (
 )
 from rl_lab.core.endless_loops import LoopError
 from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine.bounds_checked import OutOfRangeError
 from rl_lab.engine.diagnostics import author_location, authored_files, explain_compiler_error, message_with_hint
@@ -38,7 +39,9 @@ def run(name: str, test: Callable[[], list[str]], files: set[str] | None = None)
         return Result(name, "skip", (str(reason),))
     except UsageError:
         raise  # the user's input is wrong, so there is nothing to test
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: it must not end the command
+        if is_interruption(error):
+            raise
         findings = [explained(error, files)]
     lines = tuple(one_line(finding) for finding in findings[:MOST])
     if len(findings) > MOST:

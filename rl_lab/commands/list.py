@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.text_table import format_table
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def _row(name: str, make: Callable[[], dict[str, Any]], columns: str, told: str)
     """Return a row of the table or, where making it fails, one that says so in the column `told`."""
     try:
         return make()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_interruption(error):
+            raise
         text = (
             str(error)
             if isinstance(error, UsageError) or type(error).__name__ == "WorldError"

@@ -20,6 +20,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.interrupts import is_interruption
 
 _STDLIB = tuple(dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib"))
@@ -121,9 +122,9 @@ def load_with_folder_imports(target: str) -> tuple[Any, FolderImports | None]:
             module = _import_module(location)
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {location}: {error}") from None
-    except (Exception, KeyboardInterrupt):
-        raise
     except BaseException as error:  # for example sys.exit
+        if isinstance(error, Exception) or is_interruption(error):
+            raise
         raise UsageError(f"cannot import {location}: it ends with {type(error).__name__}: {error}") from None
     if not hasattr(module, name):
         raise UsageError(

@@ -27,16 +27,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from rl_lab.core.thread_activity import activity
 
 GRACE = 1.5  # seconds that an iteration may continue after a signal: all must be over within 5
 AGAIN = 1.0  # seconds until KeyboardInterrupt is raised once more, because some code may have caught it
 DEADLINE = 3.5  # seconds after a signal at which the process is ended
 REPEATED = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 _TICK = 0.05  # seconds between looks at the clock, once a signal has come
 _flag = ctypes.c_int64()
 last_signal: list[float] = []  # the time.monotonic() of the last signal; empty if none has come since a command began
@@ -55,12 +55,6 @@ def check_flag() -> None:
         raise KeyboardInterrupt
 
 
-def end_with_parent() -> None:
-    """Ask the system to end this process when its parent ends, for whatever reason (Linux only)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Interrupted(Exception):
     """A signal has stopped the work; `code` is the exit status, 130, 143 or 129, `run` the run to resume."""
 
@@ -69,6 +63,17 @@ class Interrupted(Exception):
         self.code = code
         self.is_work_lost = False  # True in the middle of an iteration: resuming repeats it from the last checkpoint
         self.run: Any = None
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether an exception means that the work is to be stopped.
+
+    Code of the user may raise KeyboardInterrupt, too. Where an Interrupts is entered, it is an interruption only if a
+    signal has come; elsewhere that is not known, and each counts.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return not _entered or any(each.code for each in _entered)
+    return isinstance(error, Interrupted)
 
 
 class Interrupts:
@@ -227,7 +232,7 @@ class Interrupts:
             time.sleep(_TICK)
 
     def _end(self) -> None:
-        message = f"\nended {DEADLINE:g} s after the signal, {_activity(self._main)}\n{self.last_words}".rstrip()
+        message = f"\nended {DEADLINE:g} s after the signal, {activity(self._main)}\n{self.last_words}".rstrip()
         with suppress(OSError):
             os.write(2, f"{message}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
         os._exit(self.code)
@@ -244,7 +249,9 @@ class Interrupts:
             if self.code and patience == 0:
                 raise KeyboardInterrupt
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            if self._thread is not None and not is_interruption(error):
+                raise  # code of the user has raised it
             self._patience = None  # or it would be raised again in here
             self._obeyed = True
             stop = Interrupted(self.code or 128 + signal.SIGINT)
@@ -286,16 +293,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-_CALLERS_OF_COMPILED_CODE = ("engine/batch.py", "learners/compiled/thread_pool.py", "games/search/agents.py")
-
-
-def _activity(thread: int) -> str:
-    """Return a text that says where a thread is: the innermost line of its Python code."""
-    frame = sys._current_frames().get(thread)
-    if frame is None:
-        return "because it was not handled"
-    file = Path(frame.f_code.co_filename)
-    if any(file.match(f"rl_lab/{caller}") for caller in _CALLERS_OF_COMPILED_CODE):
-        return "in the middle of compiled code: does a loop in one of the world's kernels never end?"
-    return f"at {file}:{frame.f_lineno} {frame.f_code.co_name}"

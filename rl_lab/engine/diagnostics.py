@@ -72,7 +72,7 @@ def explain_import_error(error: BaseException, files: set[str]) -> WorldError:
 
 def message_with_hint(error: BaseException) -> str:
     """Return an error's kind and message, and what to do about it where a world's file is likely to have raised it."""
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
     if missing := re.search(r"World\.__init__\(\) missing .* arguments?: (.*)", text):
         return f"World(...) needs {missing[1]}: kernels are functions marked @kernel, see World's docstring"
     if unknown := re.search(r"World\.__init__\(\) got an unexpected keyword argument '(.*?)'", text):

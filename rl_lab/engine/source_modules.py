@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rl_lab.core.errors import UsageError
+from rl_lab.core.interrupts import is_interruption
 
 _HASH = "__rl_lab_sha256__"  # the attribute of a module that holds its file's hash
 _loading: list[str] = []  # files that are being executed
@@ -70,9 +71,11 @@ def execute_file(file: str, sha256: str, dotted: str) -> ModuleType:
         with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*Overriding environment")  # if the file has changed
             return _import(path, sha256, dotted) if dotted else _execute(path, sha256)
-    except (KeyboardInterrupt, GeneratorExit, _OtherFileError):
+    except _OtherFileError:
         raise
     except BaseException as error:  # SystemExit, too, because a file must not end the process
+        if is_interruption(error):
+            raise
         raise diagnostics.explain_import_error(error, {file}) from error
     finally:
         _loading.remove(file)

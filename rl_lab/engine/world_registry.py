@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rl_lab.core.errors import nearest
+from rl_lab.core.interrupts import is_interruption
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
@@ -44,9 +45,9 @@ def _of_envs(name: str) -> World:
         raise ValueError(f"no world {name!r}; {nearest(name, names())}")
     try:
         module = importlib.import_module(f"rl_lab.envs.{name}")
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # sys.exit at import, too
+        if is_interruption(error):
+            raise
         from rl_lab.engine import diagnostics
 
         files = [f for folder in importlib.import_module("rl_lab.envs").__path__ for f in Path(folder).glob("*.py")]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rl_lab.core.errors import one_line
 from rl_lab.core.failures import is_failure
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.interrupts import Interrupted
+from rl_lab.core.interrupts import is_interruption
 from rl_lab.evaluation.evaluate import Episode, Evaluation, best_median_worst
 from rl_lab.evaluation.video import ReplayError, film
 
@@ -49,9 +49,9 @@ def film_evaluation(
                 players = _players(evaluation, episode)
                 film(episode, evaluation.world, evaluation.params, path, players=players)
                 recorded[episode.index] = path
-        except Interrupted:
-            raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             videos.failures[name] = _reason(error)
         else:
             videos.paths[name] = path

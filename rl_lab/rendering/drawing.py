@@ -6,6 +6,7 @@ from typing import Any
 
 from rl_lab.core.canvas import Canvas
 from rl_lab.core.errors import one_line
+from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.record import PlainRecord
 from rl_lab.core.time_limit import TimeIsUp, TimeLimit
 from rl_lab.core.world import World, WorldError
@@ -25,10 +26,10 @@ def draw(world: World, state: Any, params: Any, canvas: Canvas) -> None:
     try:
         with limit:
             world.draw(PlainRecord(state), PlainRecord(params), canvas)
-    except (Exception, SystemExit, TimeIsUp) as error:
+    except BaseException as error:
         is_endless = limit.raised(error)
-        if isinstance(error, TimeIsUp) and not is_endless:
-            raise  # of a block around this one
+        if is_interruption(error) or (isinstance(error, TimeIsUp) and not is_endless):
+            raise  # TimeIsUp: of a block around this one
         place = author_location(error, {getattr(world.draw, "__code__", draw.__code__).co_filename})
         did = f"did not return within {LONGEST:g} s" if is_endless else f"raised {message_with_hint(error)}"
         raise WorldError(one_line(f"{place}{world.name}'s draw {did}")) from error

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from rl_lab.core.errors import UsageError, one_line
-from rl_lab.core.interrupts import end_with_parent
+from rl_lab.core.parent_process import end_with_parent
 from rl_lab.core.untrusted import parse_json
 from rl_lab.tournament.code_loading import LONGEST_LOAD, MOST_BYTES
 from rl_lab.tournament.containment import end_group

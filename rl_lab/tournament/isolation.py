@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.errors import WorkFailed, one_line
-from rl_lab.core.interrupts import end_with_parent
+from rl_lab.core.parent_process import end_with_parent
 from rl_lab.core.untrusted import of_kind, parse_json
 from rl_lab.tournament.containment import adopt, children, end_adopted, end_group
 from rl_lab.tournament.entrant_calls import CALLS, DEADLINE, IN_CALL, NUM_VALUES, Watchdog, timeout_fault_of

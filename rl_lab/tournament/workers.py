@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 from rl_lab.core.errors import UsageError, one_line
-from rl_lab.core.interrupts import end_with_parent
+from rl_lab.core.parent_process import end_with_parent
 from rl_lab.core.world import Array
 from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
 from rl_lab.tournament.entrant_calls import DEADLINE, GROUP, NUM_VALUES, Watchdog

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_results_are_shown_before_films_begin(
 
     def filmed(*given: Any, **more: Any) -> None:
         seen.append(capsys.readouterr().out)
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("rl_lab.evaluation.episode_videos.film", filmed)
     assert main(["evaluate", "random", "world=cartpole", "evaluation.episodes=3", "--video"]) == 130

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rl_lab.core.interrupts import end_with_parent
+from rl_lab.core.parent_process import end_with_parent
 from rl_lab.learners.sb3.ppo import FastPPO
 from rl_lab.learners.sb3.precompile import PARTS
 
