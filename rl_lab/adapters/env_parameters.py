@@ -11,6 +11,7 @@ from gymnasium.envs.registration import load_env_creator
 from rl_lab.adapters import user_env
 from rl_lab.adapters.foreign_errors import ForeignError
 from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.untrusted import is_finite
 from rl_lab.engine import diagnostics, user_code
 
 _OF_MAKE = {"max_episode_steps": 0, "disable_env_checker": False}  # parameters of gymnasium.make itself
@@ -63,6 +64,8 @@ def refused(name: str, params: dict[str, Any], error: Exception) -> UsageError:
 
 
 def _check_kind(name: str, field: str, value: Any, default: Any) -> None:
+    if not is_finite(value) and is_finite(default):
+        raise UsageError(f"world.params.{field}={one_line(value)}: {name} expects finite numbers")
     is_bool = isinstance(default, bool)
     is_number = isinstance(default, int | float) and not is_bool
     if value is None or (is_number and isinstance(value, int | float) and not isinstance(value, bool)):

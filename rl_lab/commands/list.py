@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.text_table import format_table
+from rl_lab.core.untrusted import number
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
@@ -240,8 +241,8 @@ def _runs() -> list[dict[str, Any]]:
         if errors and newest is None:
             raise CheckpointError(errors[0])
         mean = summary.get("mean_return")
-        if summary and not isinstance(mean, int | float):
-            raise UsageError(f"its newest summary.json is damaged: mean_return is {mean!r}")
+        if summary:
+            number(mean, "its newest summary.json is damaged: mean_return")
         return {
             "name": str(run.path),
             "scenario": facts["scenario"],

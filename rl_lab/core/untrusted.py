@@ -64,6 +64,15 @@ def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf
     return checked
 
 
+def is_finite(value: Any) -> bool:
+    """Return whether a value and all that its lists and mappings hold are no infinite number and no NaN."""
+    if isinstance(value, dict):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def of_kind(value: Any, name: str, kind: type[_Kind]) -> _Kind:
     """Return a value of exactly this type."""
     if type(value) is not kind:

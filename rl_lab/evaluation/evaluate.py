@@ -21,6 +21,7 @@ from rl_lab.core.errors import WorkFailed
 from rl_lab.core.files import atomic_write_bytes as atomic_write_bytes
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.text_table import format_table
+from rl_lab.core.untrusted import is_finite
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import SEEDS
 from rl_lab.evaluation import stats
@@ -134,7 +135,9 @@ def evaluate(
             runner = MatchRunner([agent, opponent] if opponent else agent, envs, **modes)
             ordered = _play(runner, episodes, first_seed, seats, progress)
             log = envs.drain_log()
-    arguments: dict[str, Any] = {"agent": agent.name, "world": world, "params": params}
+    # JSON has no infinite numbers, which a parameter of a foreign environment may be if its default is.
+    shown = {name: value if is_finite(value) else str(value) for name, value in params.items()}
+    arguments: dict[str, Any] = {"agent": agent.name, "world": world, "params": shown}
     arguments |= {"deterministic": deterministic, "first_seed": first_seed}
     arguments |= {} if opponent is None else {"opponent": opponent.name, "role": role}
     summary = _summary(ordered) | arguments | {"log": {name: log[name] for name in log if name != "episodes"}}

@@ -33,7 +33,8 @@ class Trace(NamedTuple):
 def save_trace(trace: Trace, path: Path) -> None:
     """Write an episode's actions as safetensors, with its other fields, world and parameters as metadata."""
     values = {"world": trace.world, "params": trace.params, **trace.episode.line()}
-    metadata = {name: json.dumps(value, allow_nan=False) for name, value in values.items()}
+    # A parameter of a foreign environment may be infinite if its default is.
+    metadata = {name: json.dumps(value, allow_nan=name == "params") for name, value in values.items()}
     tensors = {"actions": trace.episode.actions}
     atomic_write_bytes(path, safetensors.numpy.save(tensors, {"format": _FORMAT, **metadata}))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from rl_lab.core.errors import UsageError
-from rl_lab.core.untrusted import parse_json
+from rl_lab.core.untrusted import is_finite, parse_json
 
 PARAMS = "world.params."  # prefix of these words
 
@@ -26,8 +25,6 @@ def parameters(words: Sequence[str]) -> dict[str, Any]:
             params[key] = parse_json(value)
         except ValueError:
             params[key] = value  # a string, which a constructor may accept
-        if value.strip("+-").lower() in ("nan", "inf", "infinity") or (
-            isinstance(params[key], float) and not math.isfinite(params[key])
-        ):
+        if value.strip("+-").lower() in ("nan", "inf", "infinity") or not is_finite(params[key]):
             raise UsageError(f"{word}: expected {PARAMS}FIELD=NUMBER, a finite one")
     return params

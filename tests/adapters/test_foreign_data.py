@@ -422,7 +422,11 @@ def test_wrong_data_of_agents_that_act_in_turn_is_named(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("where", "how", "number"),
-    [("reward", np.nan, "nan"), ("reward", 1e300, "inf"), ("observation", np.full(4, -1e300), "-inf at [0]")],
+    [
+        ("reward", np.full(1, np.nan), "nan"),
+        ("reward", 1e300, "inf"),
+        ("observation", np.full(4, -1e300), "-inf at [0]"),
+    ],
 )
 def test_what_is_not_finite_in_single_precision_is_told_with_its_place(where: str, how: Any, number: str) -> None:
     with pytest.raises(NonFiniteError) as caught, warnings.catch_warnings():

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_lab.cli import main
-from rl_lab.core.untrusted import array, listed, number, of_kind, parse_json, read_json, whole
+from rl_lab.core.untrusted import array, is_finite, listed, number, of_kind, parse_json, read_json, whole
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine import world_registry
 from rl_lab.experiments.compose import compose
@@ -129,6 +129,71 @@ def test_whole_numbers_are_those_of_their_range(value: int) -> None:
     else:
         with pytest.raises(ValueError, match="^x is"):
             whole(value, "x")
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=6,
+    )
+)
+def test_finite_values_are_those_that_json_has(value: Any) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        assert not is_finite(value)
+    else:
+        assert is_finite(value)
+
+
+INFINITE = """
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+
+class Point(gymnasium.Env):
+    observation_space, action_space = Box(-1, 1, (1,), np.float32), Discrete(2)
+
+    def __init__(self, gain=1.0, limit=float("inf"), free=None, *, label="x", **others):
+        self.shown = gain, limit, free, label, others
+
+    def reset(self, seed=None, options=None):
+        print(*self.shown)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+"""
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "nan", "inf", "1" + "0" * 400 + ".0"])
+@pytest.mark.parametrize("form", ["gain={}", "free={}", "free=[1,{}]", "free={{a:{}}}", "other={}"])
+def test_a_number_beyond_all_bounds_is_no_parameter_of_an_environment(
+    form: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(INFINITE)
+    words = ["evaluate", "random", "world=own.py:Point", "evaluation.episodes=1"]
+    assert main([*words, f"world.params.{form.format(number)}"]) == 2
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "own.py:Point expects finite numbers" in err and not out
+
+
+@pytest.mark.parametrize(
+    "word, shown", [("limit=1e999", "1.0 inf None x {}"), ("label=1e999", "1.0 inf None 1e999 {}")]
+)
+def test_a_number_without_bound_is_a_parameter_where_the_default_is_one(
+    word: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(INFINITE)
+    words = ["evaluate", "random", "world=own.py:Point", "evaluation.episodes=1", "--json"]
+    assert main([*words, f"world.params.{word}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert shown in lines
+    assert json.loads(lines[-1], parse_constant=pytest.fail)["params"] == dict(
+        [word.replace("1e999", "inf").split("=")]
+    ) or (word == "label=1e999")
 
 
 JSON_VALUES: list[Any] = [None, True, 1, -1, 2**70, 10**99, 1.5, float("nan"), float("inf"), "x", [], {}, [1], b"", ...]
