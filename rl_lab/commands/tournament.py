@@ -184,6 +184,7 @@ def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(outcome: Outcome, args: argparse.Namespace) -> int:
+    from rl_lab.tournament import entrant_output
     from rl_lab.tournament.summary import text
 
     summary = _summary(outcome, args)
@@ -194,6 +195,8 @@ def _print(outcome: Outcome, args: argparse.Namespace) -> int:
     print(text(summary))
     if outcome.played:
         print(f"\n  played {outcome.played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
+    if (printed := outcome.tournament.path / entrant_output.NAME).exists():
+        print(f"  prints  {printed}")
     print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")
     return 0
 

@@ -21,6 +21,7 @@ from rl_lab.tournament.code_loading import LONGEST_LOAD, MOST_BYTES
 from rl_lab.tournament.containment import end_group
 from rl_lab.tournament.entrant_guard import fault_of
 from rl_lab.tournament.functions import load_source  # imported here, so that the forked processes need not import it
+from rl_lab.tournament.signal_filter import spare_watchers
 
 
 def main() -> None:
@@ -51,6 +52,10 @@ def _load_in_fork(spec: str, answers: int) -> dict[str, Any]:
         os.close(answers)  # the object that is loaded must not answer for others
         os.setpgid(0, 0)
         end_with_parent()
+        spare_watchers()
+        with open(os.devnull, "w") as nothing:  # it is imported again where it plays, and what it prints is kept there
+            for descriptor in (1, 2):
+                os.dup2(nothing.fileno(), descriptor)
         signal.alarm(int(LONGEST_LOAD) + 5)  # ends the process even where no other process waits for it any more
         _load_and_exit(spec, writer)
     os.close(writer)

@@ -30,7 +30,7 @@ from rl_lab.tournament.entrant_guard import (
 )
 from rl_lab.tournament.functions import CodeAgent, FunctionAgent
 
-GRACE = 5.0  # seconds beyond the time limit after which another process kills the process of an entrant
+GRACE = 1.0  # seconds beyond the time limit after which another process kills the process of an entrant
 LEAST_INTRODUCTION = 5.0  # least limit, in seconds, of a user code's `bind` and `set_row_seeds`
 # Indices of the values of a `Watchdog`.
 DEADLINE, SEAT, CALLS, GROUP, IN_CALL = range(5)

@@ -25,6 +25,7 @@ from rl_lab.tournament.entrant_guard import CLOSED, LONGEST_REASON, MOST_CHILDRE
 from rl_lab.tournament.ledger import Match, parse
 from rl_lab.tournament.matches import MatchEngine
 from rl_lab.tournament.schedule import Task
+from rl_lab.tournament.signal_filter import spare_watchers
 
 PROCESS_EXITED = "its process ended"  # the beginning of the reason of such a fault
 _TRIES = 3
@@ -98,6 +99,7 @@ def _play_in_fork(
             os.close(reader)
             os.setpgid(0, 0)
             end_with_parent()
+            spare_watchers()
             adopt()
             watchdog.protect(writer)
             data = _play(engine, task, watchdog) + b"\n"
@@ -109,19 +111,17 @@ def _play_in_fork(
     set_group(child)
     os.close(writer)
     try:
-        text, is_late = _read_output(reader, child, watchdog.values)
+        text, fault = _read_output(engine, reader, child, watchdog.values)
     finally:
         end_group(child)
         os.close(reader)
         set_group(0)  # before the child is reaped, because its id may then be given to another process
         _, status = os.waitpid(child, 0)
         end_adopted(earlier)
-    return _outcome(engine, task, text, is_late, status, in_call=bool(watchdog.values[IN_CALL]))
+    return fault or _outcome(task, text, status, in_call=bool(watchdog.values[IN_CALL]))
 
 
-def _outcome(
-    engine: MatchEngine, task: Task, text: bytes, is_late: bool, status: int, *, in_call: bool
-) -> Match | EntrantFault | _RaisedError:
+def _outcome(task: Task, text: bytes, status: int, *, in_call: bool) -> Match | EntrantFault | _RaisedError:
     """Return the match or the error in a process's output, or the fault that its output and wait status indicate.
 
     `in_call` is whether the process has ended during a call of an entrant.
@@ -138,8 +138,6 @@ def _outcome(
         except ValueError as error:
             return "crash", f"{PROCESS_EXITED}: what it sent {error}"
         return match if match.id == task.id else ("crash", f"{PROCESS_EXITED}: it sent another match")
-    if is_late:
-        return timeout_fault_of(engine.setup.timeout)
     code = os.waitstatus_to_exitcode(status)
     if code == CLOSED:
         return "crash", f"{PROCESS_EXITED}: it had closed files that are not its own"
@@ -187,9 +185,9 @@ def _describe(error: Exception) -> str:
     return one_line(f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {error}")
 
 
-def _read_output(reader: int, child: int, values: Any) -> tuple[bytes, bool]:
-    """Return the output of the process, and whether a call has exceeded its deadline."""
-    text, has_exited = b"", False
+def _read_output(engine: MatchEngine, reader: int, child: int, values: Any) -> tuple[bytes, EntrantFault | None]:
+    """Return the output of the process, and the fault of a call that exceeds its deadline or stops the process."""
+    text, has_exited, events = b"", False, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT
     while not text.endswith(b"\n") and len(text) < _MOST_BYTES:
         if select.select([reader], [], [], 0.0 if has_exited else 0.1)[0]:
             piece = os.read(reader, 2**16)
@@ -200,10 +198,12 @@ def _read_output(reader: int, child: int, values: Any) -> tuple[bytes, bool]:
         elif has_exited:
             break  # a process that the entrant has started holds the pipe open
         elif 0 < values[DEADLINE] < time.monotonic():
-            return text, True
-        else:
-            has_exited = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    return text, False
+            return text, timeout_fault_of(engine.setup.timeout)
+        elif (event := os.waitid(os.P_PID, child, events)) is not None:
+            if event.si_code == os.CLD_STOPPED:
+                return text, ("crash", f"{PROCESS_EXITED}: it was stopped by {signal.Signals(event.si_status).name}")
+            has_exited = True
+    return text, None
 
 
 def _wait_for_exit(child: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.progress import Progress
+from rl_lab.tournament import entrant_output
 from rl_lab.tournament.ledger import Ledger, Match
 from rl_lab.tournament.matches import MatchEngine
 from rl_lab.tournament.schedule import Task
@@ -89,7 +90,7 @@ def _workers(tournament: Tournament, workers: int, poll: Callable[[], None]) -> 
     if workers == 1 and not tournament.code:
         return InProcess(setup, poll)
     MatchEngine(setup, code=False)  # raises UsageError before any process is started
-    return ProcessPool(setup, workers, poll)
+    return ProcessPool(setup, workers, poll, log=tournament.path / entrant_output.NAME)
 
 
 def _blocks(tasks: list[Task], workers: int) -> Iterator[list[Task]]:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, Protocol
 
-from rl_lab.core.errors import UsageError, one_line
-from rl_lab.core.parent_process import end_with_parent
+from rl_lab.core.errors import UsageError
 from rl_lab.core.world import Array
-from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
-from rl_lab.tournament.entrant_calls import DEADLINE, GROUP, NUM_VALUES, Watchdog
-from rl_lab.tournament.isolation import PROCESS_EXITED, play_isolated
+from rl_lab.tournament.entrant_calls import DEADLINE
+from rl_lab.tournament.isolation import PROCESS_EXITED
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.schedule import Task
-from rl_lab.tournament.session import MatchResult
+from rl_lab.tournament.worker import RESULT_INTERVAL, Worker, play_block
 
-_SAFE_PATH = "PYTHONSAFEPATH"
-_RESULT_INTERVAL = 0.5  # seconds between two results of a worker
 _TRIES = 3  # number of processes, for each worker, that may end without a result before WorkerError
 
 
@@ -53,96 +46,11 @@ class InProcess:
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
         """See `Workers`."""
         for block in blocks:
-            for results in _play_block(self._engine, block, self._poll):
+            for results in play_block(self._engine, block, self._poll):
                 yield [result.match for result in results]
 
     def close(self) -> None:
         """Do nothing: this process holds no resources."""
-
-
-def _play_block(engine: MatchEngine, block: list[Task], poll: Callable[[], None] | None) -> Iterator[list[MatchResult]]:
-    """Yield the results of a block in lists, at regular intervals and before an exception is raised."""
-    results, since = [], time.monotonic()
-    try:
-        for result in engine.play(block, poll=poll):
-            results.append(result)
-            if time.monotonic() - since > _RESULT_INTERVAL:
-                yield results
-                results, since = [], time.monotonic()
-    except Exception:
-        yield results
-        raise
-    yield results
-
-
-class _Worker:
-    """A worker process with its unfinished tasks."""
-
-    def __init__(self, setup: MatchSetup, actions: bool) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.shared = context.RawArray("d", NUM_VALUES)  # the values of a `Watchdog`
-        self.environment_mark = new_mark()  # the value of `containment.MARK` in the process
-        self.connection, child_connection = context.Pipe()
-        self.process = context.Process(target=_work, args=(child_connection, setup, self.shared, actions), daemon=False)
-        with _reproducible_environment(self.environment_mark):
-            self.process.start()
-        child_connection.close()
-        self.tasks: dict[str, Task] = {}
-        self.isolated = False  # whether each of the tasks is played in a process of its own
-
-    def send(self, tasks: list[Task], isolated: bool) -> None:
-        self.tasks, self.isolated = {task.id: task for task in tasks}, isolated
-        with suppress(OSError):  # the process has ended, which `submit` notices
-            self.connection.send((tasks, isolated))
-
-    def has_ended(self) -> bool:
-        """Return whether the process has ended. It is not reaped, so no other process has its id before `end`."""
-        try:
-            return self._wait_status() is not None
-        except ChildProcessError:  # multiprocessing has reaped it, as it does whenever it starts another process
-            return True
-
-    def _wait_status(self) -> Any:
-        return os.waitid(os.P_PID, self.process.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-
-    def kill(self) -> None:
-        """Kill the process and what entrants have started in it, unless another process may have its id by now."""
-        if self.shared[GROUP]:
-            end_group(int(self.shared[GROUP]))
-        with suppress(ChildProcessError):
-            self._wait_status()
-            end_group(self.process.pid or 0)
-        end_marked(self.environment_mark)
-
-    def end(self) -> None:
-        """Kill and reap the process, and what entrants have started in it."""
-        self.kill()
-        self.process.kill()
-        self.process.join()
-        self.process.close()
-        self.connection.close()
-
-
-@contextmanager
-def _reproducible_environment(mark: str) -> Iterator[None]:
-    """Set the environment in which a worker process starts, with this value of `containment.MARK`.
-
-    All workers hash strings in the same way, because an entrant may iterate over a set of strings. They import nothing
-    from the current folder while they start, because a file there may have the name of a module of Python.
-    """
-    variables = {"PYTHONHASHSEED": "0", _SAFE_PATH: "1"}
-    before = {name: os.environ.get(name) for name in (*variables, MARK)}
-    os.environ.update(variables)
-    try:
-        resource_tracker.ensure_running()  # started without the mark, because all of this program uses it
-        os.environ[MARK] = mark
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class ProcessPool:
@@ -151,12 +59,21 @@ class ProcessPool:
     The unfinished tasks of such a process are played again, each match in a process of its own. An entrant whose call
     ends that process has crashed. From then on, all matches of that entrant are played in processes of their own.
 
-    With `actions`, `play` yields the actions of those matches that were not played in processes of their own.
+    With `actions`, `play` yields the actions of those matches that were not played in processes of their own. What
+    entrants print is written to the file `log`, if that is not None.
     """
 
-    def __init__(self, setup: MatchSetup, count: int, poll: Callable[[], None], *, actions: bool = False) -> None:
-        self._setup, self._poll, self._actions = setup, poll, actions
-        self._workers = [_Worker(setup, actions) for _ in range(count)]
+    def __init__(
+        self,
+        setup: MatchSetup,
+        count: int,
+        poll: Callable[[], None],
+        *,
+        actions: bool = False,
+        log: Path | None = None,
+    ) -> None:
+        self._setup, self._poll, self._actions, self._log = setup, poll, actions, log
+        self._workers = [Worker(setup, actions, log) for _ in range(count)]
         self._suspects: set[str] = set()  # entrants whose matches are played in processes of their own
 
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
@@ -179,8 +96,11 @@ class ProcessPool:
             if not busy:
                 return
             self._poll()
-            multiprocessing.connection.wait([worker.connection for worker in busy], _RESULT_INTERVAL)
+            outputs = [worker.output.reader for worker in busy if worker.output is not None]
+            multiprocessing.connection.wait([*(worker.connection for worker in busy), *outputs], RESULT_INTERVAL)
             for worker in busy:
+                if worker.output is not None:
+                    worker.output.drain()
                 has_ended = worker.has_ended()  # what an entrant has started may hold the pipe open
                 try:
                     while worker.tasks and worker.connection.poll():
@@ -201,13 +121,13 @@ class ProcessPool:
                     retries.append(([*worker.tasks.values()], True))
                     self._replace(worker)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: Worker) -> None:
         """Replace a worker by a new process."""
         worker.end()
         for other in self._workers:
             if other is not worker and other.has_ended():
                 other.kill()  # before the start of the next process, with which multiprocessing reaps this one
-        self._workers[self._workers.index(worker)] = _Worker(self._setup, self._actions)
+        self._workers[self._workers.index(worker)] = Worker(self._setup, self._actions, self._log)
 
     def _next(self, source: Iterator[list[Task]], retries: deque[tuple[list[Task], bool]]) -> Any:
         """Return the next tasks and whether to isolate each of them, or None at the end."""
@@ -223,7 +143,7 @@ class ProcessPool:
             return retries.popleft()
         return None
 
-    def _receive(self, worker: _Worker) -> list[tuple[Match, Array | None]]:
+    def _receive(self, worker: Worker) -> list[tuple[Match, Array | None]]:
         """Return the matches of a worker's message. Raises WorkerError or UsageError where it reports one."""
         kind, content = worker.connection.recv()
         if kind == "failed":
@@ -267,44 +187,3 @@ def play_again(setup: MatchSetup, tasks: Sequence[Task]) -> list[tuple[Match, Ar
 
 def _lacks_actions(match: Match, actions: Array | None) -> bool:
     return actions is None and match.fault is None
-
-
-def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool) -> None:
-    """Play the tasks that arrive on the connection until it is closed; this is the main function of a worker.
-
-    The worker sends the matches, with their actions where `actions` is True.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
-    os.environ.pop(_SAFE_PATH, None)  # a program that an entrant starts can import from its own folder
-    end_with_parent()
-    os.dup2(2, 1)  # the output of entrants must not mix with the command's answer on stdout
-    has_code = any(each.kind == "function" for each in setup.entrants)
-    if has_code:
-        contain()
-    try:
-        engine: MatchEngine | None = None
-        while True:
-            tasks, isolated = connection.recv()
-            if engine is None:
-                engine = MatchEngine(setup, watchdog=Watchdog(shared, disposable=True))
-                engine.warm()
-                if has_code:
-                    let_crashes_tell_their_signal()
-            if isolated:
-                for task in tasks:
-                    match = play_isolated(engine, task, lambda group: shared.__setitem__(GROUP, group))
-                    connection.send(("some", [(match, None)]))
-            else:
-                for results in _play_block(engine, tasks, None):
-                    connection.send(("some", [(each.match, each.actions if actions else None) for each in results]))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except UsageError as error:
-        connection.send(("wrong", str(error)))
-    except Exception as error:
-        if has_code and isinstance(error, MemoryError | RecursionError):
-            os._exit(1)  # an entrant may have caused it, so the matches are played again in processes of their own
-        try:
-            connection.send(("failed", one_line(f"{type(error).__name__}: {error}")))
-        except Exception:  # an entrant has replaced Python's own functions, with which the process could not even end
-            os._exit(1)

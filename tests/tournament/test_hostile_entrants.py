@@ -18,7 +18,7 @@ from rl_lab.tournament import seat_rotation
 from rl_lab.tournament.entrants import parse_entrants
 from rl_lab.tournament.functions import FunctionAgent
 from rl_lab.tournament.isolation import IsolationError, play_isolated
-from rl_lab.tournament.ledger import Match
+from rl_lab.tournament.ledger import Match, read
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.schedule import Schedule
@@ -255,6 +255,36 @@ class Replaces:
         np.zeros_like = np.where = lambda *args, **kwargs: None
         return asked["action_mask"].argmax(axis=1), None
 
+def stops(observation, action_mask):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+def stops_its_group(observation, action_mask):
+    os.kill(0, signal.SIGTSTP)
+
+def kills_its_parent(observation, action_mask):
+    os.kill(os.getppid(), signal.SIGKILL)
+
+def kills_the_group_of_its_parent(observation, action_mask):
+    os.killpg(os.getpgid(os.getppid()), signal.SIGINT)
+
+def kills_all(observation, action_mask):
+    os.kill(-1, signal.SIGTERM)
+
+def lets_a_child_kill(observation, action_mask):
+    program = f"import os; os.kill({os.getppid()}, 15)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+def ends_its_own_child(observation, action_mask):
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        process.terminate()
+    return first(observation, action_mask)
+
+def prints(observation, action_mask):
+    print("out \x1b[2J\x07")
+    sys.stderr.write("err\r\n")
+    os.write(1, b"\xff\n" * 9000)
+    return first(observation, action_mask)
+
 def shallow(observation, action_mask):
     sys.setrecursionlimit(60)
     return first(observation, action_mask)
@@ -426,6 +456,45 @@ def test_a_match_that_ended_its_process_is_played_again(capsys: pytest.CaptureFi
     (match, _) = played("random", "leaves=bots.py:leave")
     assert main(["tournament", "replay", "t", match.id, "--code"]) == 0
     assert "a forfeit by leaves: no film" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["stops", "stops_its_group"])
+def test_an_entrant_that_stops_its_process_loses_at_once(name: str) -> None:
+    engine, task = engine_and_task("random", f"bots.py:{name}")
+    begin = time.monotonic()
+    match = play_isolated(engine, task)
+    assert time.monotonic() - begin < 2
+    assert match.fault is not None and match.fault.reason.startswith("its process ended: it was stopped by SIG")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the filter of signals is Linux's")
+@pytest.mark.parametrize(
+    "name", ["kills_its_parent", "kills_the_group_of_its_parent", "kills_all", "lets_a_child_kill"]
+)
+def test_an_entrant_cannot_send_signals_to_the_processes_that_watch_it(name: str) -> None:
+    match = play_isolated(*engine_and_task("random", f"bots.py:{name}"))
+    assert match.fault is not None and match.fault.entrant == f"bots.py:{name}"
+    assert "PermissionError" in match.fault.reason or "CalledProcessError" in match.fault.reason
+
+
+def test_a_tournament_goes_on_where_an_entrant_stops_or_signals_processes() -> None:
+    matches = played("random", "stops=bots.py:stops", "kills=bots.py:kills_all")
+    assert len(matches) == 6 and all(match.fault for match in matches)
+    assert {match.fault.entrant for match in matches if match.fault and "random" in match.pairing} == {"stops", "kills"}
+
+
+def test_what_entrants_print_is_kept_in_a_file_without_control_characters(
+    capfd: pytest.CaptureFixture[str], here: Path
+) -> None:
+    (here / "loud.py").write_text("print('imported \\x1b[31m')\nfrom bots import prints\n")
+    words = ["random", "x=loud.py:prints", "child=bots.py:ends_its_own_child"]
+    assert main(["tournament", "tic_tac_toe", *words, "--dir", "t", "--pairs", "1"]) == 0
+    out, err = capfd.readouterr()
+    assert "imported" not in out + err and "\x1b" not in out + err and "prints  t/entrants.log" in out
+    text = Path("t/entrants.log").read_text()
+    assert text.startswith("imported ?[31m\n") and "out ?[2J?\nerr?\n\ufffd\n" in text
+    assert all(line.isprintable() for line in text.split("\n")) and len(text) <= 2**20
+    assert not any(m.fault for m in read("t/matches.jsonl"))
 
 
 LOADS = {

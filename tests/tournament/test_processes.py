@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support import programs
 
-from rl_lab.tournament import workers
+from rl_lab.tournament import worker
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create
 
@@ -57,7 +57,7 @@ def test_a_signal_while_entrants_load_leaves_no_process_and_no_traceback(number:
 
 def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's number is its own until it is reaped; both workers die before either is looked at."""
-    own, killed, started = workers.end_group, list[int](), list[int]()
+    own, killed, started = worker.end_group, list[int](), list[int]()
 
     def watched(leader: int) -> None:
         if leader in started:
@@ -65,7 +65,7 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
             killed.append(leader)
         own(leader)
 
-    begin = workers._Worker.__init__
+    begin = worker.Worker.__init__
 
     def remember(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
@@ -81,8 +81,8 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
             while any(lives(pid) for pid in dead):
                 time.sleep(0.01)
 
-    monkeypatch.setattr(workers._Worker, "__init__", remember)
-    monkeypatch.setattr(workers, "end_group", watched)
+    monkeypatch.setattr(worker.Worker, "__init__", remember)
+    monkeypatch.setattr(worker, "end_group", watched)
     made = create(["minimax:depth=1", "random"], "tic_tac_toe", {}, path=tmp_path / "t", pairs=4, seed=5)
     matches = run_tournament(made, workers=2, poll=look).matches
     assert len(matches) == 8 and not any(match.fault for match in matches)

@@ -1,0 +1,56 @@
+"""What entrants that are user code print goes to a file, without control characters, and not to the terminal."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+NAME = "entrants.log"
+_MOST_BYTES = 2**20  # of the file; what is printed after them is dropped
+_PIECE = 2**16  # bytes that are read at a time
+
+
+class EntrantOutput:
+    """A pipe that a worker process writes its standard output and standard error to.
+
+    `file` receives the text; None: it is dropped. Text is complete once the process has ended.
+    """
+
+    def __init__(self, context: Any, file: Path | None) -> None:
+        self.reader, self.writer = context.Pipe(duplex=False)
+        os.set_blocking(self.reader.fileno(), False)
+        self._file = file
+
+    def drain(self) -> None:
+        """Append what has been written since the last call to the file."""
+        with suppress(OSError):  # BlockingIOError: nothing is there
+            if piece := os.read(self.reader.fileno(), _PIECE):
+                self._append(piece)
+
+    def _append(self, piece: bytes) -> None:
+        if self._file is None:
+            return
+        room = _MOST_BYTES - (self._file.stat().st_size if self._file.exists() else 0)
+        if room > 0:
+            with self._file.open("ab") as log:
+                log.write(clean(piece).encode()[:room])
+
+    def close(self) -> None:
+        """Read what is left, at most one pipe of it, and close both ends."""
+        self.drain()
+        for end in (self.reader, self.writer):
+            end.close()
+
+
+def clean(text: bytes) -> str:
+    """Return a text without control characters but for the ends of lines."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text.decode(errors="replace").expandtabs())
+
+
+def redirect(writer: Any) -> None:
+    """Write this process's standard output and standard error to the pipe from now on."""
+    for descriptor in (1, 2):
+        os.dup2(writer.fileno(), descriptor)
+    writer.close()

@@ -1,0 +1,169 @@
+"""A worker process of a tournament: how it is started, watched and ended, and what it does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.parent_process import end_with_parent
+from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
+from rl_lab.tournament.entrant_calls import GROUP, NUM_VALUES, Watchdog
+from rl_lab.tournament.entrant_output import EntrantOutput, redirect
+from rl_lab.tournament.isolation import play_isolated
+from rl_lab.tournament.matches import MatchEngine, MatchSetup
+from rl_lab.tournament.schedule import Task
+from rl_lab.tournament.session import MatchResult
+from rl_lab.tournament.signal_filter import spare_watchers
+
+_SAFE_PATH = "PYTHONSAFEPATH"
+RESULT_INTERVAL = 0.5  # seconds between two results of a worker
+
+
+def play_block(engine: MatchEngine, block: list[Task], poll: Callable[[], None] | None) -> Iterator[list[MatchResult]]:
+    """Yield the results of a block in lists, at regular intervals and before an exception is raised."""
+    results, since = [], time.monotonic()
+    try:
+        for result in engine.play(block, poll=poll):
+            results.append(result)
+            if time.monotonic() - since > RESULT_INTERVAL:
+                yield results
+                results, since = [], time.monotonic()
+    except Exception:
+        yield results
+        raise
+    yield results
+
+
+class Worker:
+    """A worker process with its unfinished tasks."""
+
+    def __init__(self, setup: MatchSetup, actions: bool, log: Path | None) -> None:
+        context = multiprocessing.get_context("spawn")
+        has_code = any(each.kind == "function" for each in setup.entrants)
+        self.output = EntrantOutput(context, log) if has_code else None
+        self.shared = context.RawArray("d", NUM_VALUES)  # the values of a `Watchdog`
+        self.environment_mark = new_mark()  # the value of `containment.MARK` in the process
+        self.connection, child_connection = context.Pipe()
+        writer = self.output and self.output.writer
+        words = (child_connection, setup, self.shared, actions, writer)
+        self.process = context.Process(target=_work, args=words, daemon=False)
+        with _reproducible_environment(self.environment_mark):
+            self.process.start()
+        child_connection.close()
+        if writer is not None:
+            writer.close()
+        self.tasks: dict[str, Task] = {}
+        self.isolated = False  # whether each of the tasks is played in a process of its own
+
+    def send(self, tasks: list[Task], isolated: bool) -> None:
+        """Have the process play these tasks."""
+        self.tasks, self.isolated = {task.id: task for task in tasks}, isolated
+        with suppress(OSError):  # the process has ended, which `submit` notices
+            self.connection.send((tasks, isolated))
+
+    def has_ended(self) -> bool:
+        """Return whether the process has ended, or is stopped, which only an entrant's signal can do.
+
+        It is not reaped, so no other process has its id before `end`.
+        """
+        try:
+            return self._wait_status() is not None
+        except ChildProcessError:  # multiprocessing has reaped it, as it does whenever it starts another process
+            return True
+
+    def _wait_status(self) -> Any:
+        return os.waitid(os.P_PID, self.process.pid or 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+
+    def kill(self) -> None:
+        """Kill the process and what entrants have started in it, unless another process may have its id by now."""
+        if self.shared[GROUP]:
+            end_group(int(self.shared[GROUP]))
+        with suppress(ChildProcessError):
+            self._wait_status()
+            end_group(self.process.pid or 0)
+        end_marked(self.environment_mark)
+
+    def end(self) -> None:
+        """Kill and reap the process, and what entrants have started in it."""
+        self.kill()
+        self.process.kill()
+        self.process.join()
+        self.process.close()
+        self.connection.close()
+        if self.output is not None:
+            self.output.close()
+
+
+@contextmanager
+def _reproducible_environment(mark: str) -> Iterator[None]:
+    """Set the environment in which a worker process starts, with this value of `containment.MARK`.
+
+    All workers hash strings in the same way, because an entrant may iterate over a set of strings. They import nothing
+    from the current folder while they start, because a file there may have the name of a module of Python.
+    """
+    variables = {"PYTHONHASHSEED": "0", _SAFE_PATH: "1"}
+    before = {name: os.environ.get(name) for name in (*variables, MARK)}
+    os.environ.update(variables)
+    try:
+        resource_tracker.ensure_running()  # started without the mark, because all of this program uses it
+        os.environ[MARK] = mark
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output: Any) -> None:
+    """Play the tasks that arrive on the connection until it is closed; this is the main function of a worker.
+
+    The worker sends the matches, with their actions where `actions` is True. `output` is the pipe for what entrants
+    print, or None where none is user code.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    os.environ.pop(_SAFE_PATH, None)  # a program that an entrant starts can import from its own folder
+    end_with_parent()
+    os.dup2(2, 1)  # nothing may mix with the command's answer on stdout
+    has_code = output is not None
+    if has_code:
+        contain()
+        spare_watchers()
+        redirect(output)
+    try:
+        engine: MatchEngine | None = None
+        while True:
+            tasks, isolated = connection.recv()
+            if engine is None:
+                engine = MatchEngine(setup, watchdog=Watchdog(shared, disposable=True))
+                engine.warm()
+                if has_code:
+                    let_crashes_tell_their_signal()
+            if isolated:
+                for task in tasks:
+                    match = play_isolated(engine, task, lambda group: shared.__setitem__(GROUP, group))
+                    connection.send(("some", [(match, None)]))
+            else:
+                for results in play_block(engine, tasks, None):
+                    connection.send(("some", [(each.match, each.actions if actions else None) for each in results]))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except UsageError as error:
+        connection.send(("wrong", str(error)))
+    except Exception as error:
+        if has_code and isinstance(error, MemoryError | RecursionError):
+            os._exit(1)  # an entrant may have caused it, so the matches are played again in processes of their own
+        try:
+            connection.send(("failed", one_line(f"{type(error).__name__}: {error}")))
+        except Exception:  # an entrant has replaced Python's own functions, with which the process could not even end
+            os._exit(1)
