@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from rl_lab.engine import world_registry
 
 # The same examples every time: a test that fails by chance says nothing about the change that it stops.
-settings.register_profile("fixed", derandomize=True)
+# How long an example takes, or its data, says how busy the machine is.
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fixed")
 
 # A shell's background job ignores SIGINT, and its children do. Tests send this signal to themselves and to children.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rl_lab.adapters.foreign_errors import calling, close
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.structured import Structure, is_structured
 from rl_lab.adapters.user_env import drawable, horizon_of, spec_of
+from rl_lab.core.errors import nearest_id
 from rl_lab.core.world import Array
 from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
@@ -32,6 +32,15 @@ def _quiet(render: bool) -> Iterator[None]:
         if render:
             warnings.filterwarnings("ignore", message="(?s).*render")
         yield
+
+
+def explain_refusal(name: str, error: Exception) -> str:
+    """Return in one line why Gymnasium does not make an id, with the nearest one where it is unknown."""
+    identity = name.partition(":")[2]
+    hint = "" if identity in gymnasium.registry else nearest_id(identity, gymnasium.registry, "gym:")
+    # Gymnasium's hint lacks the prefix `gym:`, and may be a name that is not near.
+    reason = str(error).partition("\n")[0].partition(" Did you mean")[0]
+    return f"cannot make world {name!r}: {reason.rstrip('.')}{hint}"
 
 
 class ForeignBatch(EnvBuffers):
@@ -51,7 +60,6 @@ class ForeignBatch(EnvBuffers):
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"worlds={num_envs}: expected at least 1")
-        identity = name.partition(":")[2]
         try:
             spec = spec_of(name)
             data.check_metadata(name, spec.entry_point)
@@ -61,13 +69,7 @@ class ForeignBatch(EnvBuffers):
                     arguments = {**drawable(spec.entry_point, params), "disable_env_checker": True}
                 self.env: Any = SyncVectorEnv([self._maker(name, spec, arguments)] * num_envs, autoreset_mode=autoreset)
         except (gymnasium.error.Error, TypeError, ImportError, ModuleNotFoundError) as error:
-            ids = difflib.get_close_matches(identity, list(gymnasium.registry), 1)
-            known = identity in gymnasium.registry
-            hint = "" if known or not ids else f"; did you mean {'gym:' + ids[0]!r}?"
-            reason = str(error).partition("\n")[0]
-            if hint:
-                reason = reason.partition(" Did you mean")[0]  # Gymnasium's hint lacks the prefix `gym:`
-            raise ValueError(f"cannot make world {name!r}: {reason.rstrip('.')}{hint}") from None
+            raise ValueError(explain_refusal(name, error)) from None
         self.num_envs, self.autoreset, self.renders = num_envs, autoreset, render and "render_mode" in arguments
         space, action = self.env.single_observation_space, self.env.single_action_space
         self._one_hot = int(space.n) if isinstance(space, Discrete) else 0

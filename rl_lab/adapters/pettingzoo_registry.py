@@ -21,7 +21,7 @@ from rl_lab.adapters.foreign_errors import calling
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.pettingzoo_games import AECGame, Game, without_mask
 from rl_lab.adapters.structured import Structure, is_structured
-from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.errors import UsageError, nearest_id
 from rl_lab.engine import user_code
 
 PREFIX = "pettingzoo:"
@@ -60,7 +60,7 @@ def find(name: str) -> tuple[str, Callable[..., Any]]:
             return kind, partial(_make, name, kind, spec)
     known = {re.sub(r"-v(\d+)$", r"_v\1", each) for each in {*pettingzoo.aec_registry, *pettingzoo.parallel_registry}}
     known |= {_MPE + each for each in _particle_names()}
-    raise ValueError(f"no world {name!r}; {nearest(name, {PREFIX + each for each in known})}")
+    raise ValueError(f"no world {name!r}{nearest_id(identity, known, PREFIX)}")
 
 
 def _make(name: str, kind: Any, spec: Any, **arguments: Any) -> Any:
@@ -85,7 +85,7 @@ def _mpe_constructor(name: str, identity: str) -> Callable[..., Any]:
     if not known:
         raise ValueError(f"world {name!r} needs the package mpe2, which is not installed: pip install mpe2")
     if identity not in known:
-        raise ValueError(f"no world {name!r}; {nearest(name, {PREFIX + _MPE + each for each in known})}")
+        raise ValueError(f"no world {name!r}{nearest_id(identity, known, PREFIX + _MPE)}")
     make: Callable[..., Any] = importlib.import_module(f"mpe2.{identity}").parallel_env
     return make
 

@@ -114,5 +114,13 @@ def _load(target: str) -> Any:
     if target.startswith("gym:"):
         import gymnasium
 
+        from rl_lab.adapters.from_gymnasium import explain_refusal
+        from rl_lab.core.errors import UsageError
+
+        try:
+            gymnasium.spec(target.removeprefix("gym:"))
+        except gymnasium.error.Error as error:  # `make` may find it all the same, by an id without its version
+            if isinstance(error, gymnasium.error.UnregisteredEnv):
+                raise UsageError(explain_refusal(target, error)) from None
         return partial(gymnasium.make, target.removeprefix("gym:"))
     return load(target) if ":" in target else world_registry.load(target)

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.grid is not None and not 1 <= args.grid <= 256) or (args.episodes is not None and args.episodes < 1):
         raise UsageError("--grid is 1 to 256 worlds, --episodes at least 1")
     target, overrides = args.target, args.overrides
+    if (args.file or args.out) and (name := next((word for word in overrides if "=" not in word), None)):
+        raise UsageError(f"{name} is no key=value; --file takes no name: --out FOLDER says where the file is written")
     if args.agents is not None:
         target, _, opponent = args.agents.partition(",")
         overrides = [f"world={args.target}", *([f"opponent={opponent}"] if opponent else []), *overrides]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+_VERSION = r"[-_]v\d+$"  # at the end of an id of Gymnasium or PettingZoo
 _MAX_CANDIDATES = 8  # the most names that a message about an ambiguous prefix lists
 
 
@@ -43,6 +44,22 @@ def only_match(prefix: str, paths: Sequence[Path]) -> Path | None:
         older = f" and {len(matches) - _MAX_CANDIDATES} older ones" if len(matches) > _MAX_CANDIDATES else ""
         raise UsageError(f"{prefix} is ambiguous: it may be {candidates}{older}")
     return matches[0] if matches else None
+
+
+def nearest_id(name: str, valid: Iterable[str], prefix: str) -> str:
+    """Return "; did you mean 'x'?" for an id of a library that is near to this one, "" where none is.
+
+    `valid` and `name` are without the prefix. Only the names themselves are compared: without a family, as `classic` in
+    classic/chess_v6, without the version, and without regard to upper case.
+    """
+    family = name.rpartition("/")[0]  # of two ids with one name, that of the same family is meant
+    choices = {_bare(each): each for each in sorted(valid, key=lambda each: (each.rpartition("/")[0] == family, each))}
+    similar = difflib.get_close_matches(_bare(name), choices, n=1, cutoff=0.75)
+    return f"; did you mean {prefix + choices[similar[0]]!r}?" if similar else ""
+
+
+def _bare(identity: str) -> str:
+    return re.sub(_VERSION, "", identity).rpartition("/")[2].lower()
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

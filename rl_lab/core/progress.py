@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TextIO
 
-_PATIENCE = 3.0  # seconds without output
 _COLUMNS = 80  # the width of a terminal that does not report one
 _EVERY_TERMINAL, _EVERY_FILE = 0.2, 5.0  # seconds between lines
 
@@ -28,17 +24,6 @@ class Progress:
         """Start at `steps` of `budget` steps."""
         self._first, self._budget = steps, budget
         self._begin = self._last_update = time.perf_counter()
-
-    @contextmanager
-    def waiting(self, text: str) -> Iterator[None]:
-        """Write a permanent line if the block takes longer than `_PATIENCE`."""
-        timer = threading.Timer(_PATIENCE, self.note, [text])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     def rate(self, steps: int) -> float:
         """Return the steps per second since `begin`."""

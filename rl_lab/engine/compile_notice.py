@@ -1,19 +1,45 @@
-"""This module says in one line on a terminal that a command compiles: half a minute of silence looks like a hang."""
+"""This module says in one line that a command compiles: half a minute of silence looks like a hang."""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 TEXT = "compiling, about half a minute; later runs use the cached code"
 PATIENCE = 3.0  # seconds of compiling without a word
-is_wanted = False
+is_wanted = has_compiled = False
 
 
-def want() -> None:
-    """Let this process say once that it compiles, if that takes long and a person can see it."""
-    global is_wanted
-    is_wanted = sys.stderr.isatty()
+def _print(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+_say: Callable[[str], None] = _print
+
+
+def want(say: Callable[[str], None] | None = None) -> None:
+    """Let this process say once that it compiles, if that takes long: by `say`, or on stderr if that is a terminal."""
+    global has_compiled
+    has_compiled = False
+    _set(say is not None or sys.stderr.isatty(), say or _print)
+
+
+@contextmanager
+def told_by(say: Callable[[str], None]) -> Iterator[None]:
+    """Have it said by `say` while the block runs."""
+    before = is_wanted, _say
+    want(say)
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _set(wanted: bool, say: Callable[[str], None]) -> None:
+    global is_wanted, _say
+    is_wanted, _say = wanted, say
 
 
 class Notice:
@@ -25,9 +51,10 @@ class Notice:
 
     def begin(self) -> None:
         """Note that a compilation has begun which is no part of another."""
-        self._compiles = True
+        global has_compiled
+        self._compiles = has_compiled = True
         if is_wanted and self._timer is None:
-            self._timer = threading.Timer(PATIENCE, self._say)
+            self._timer = threading.Timer(PATIENCE, self._tell)
             self._timer.daemon = True
             self._timer.start()
 
@@ -35,9 +62,9 @@ class Notice:
         """Note that it has ended."""
         self._compiles = False
 
-    def _say(self) -> None:
+    def _tell(self) -> None:
         global is_wanted
         self._timer = None  # where it was short, the next one begins anew
         if is_wanted and self._compiles:
             is_wanted = False
-            print(f"  {TEXT}", file=sys.stderr, flush=True)
+            _say(TEXT)

@@ -4,11 +4,12 @@ Compiled code checks neither indices nor the depth of the stack: a kernel that w
 itself for ever, ends the whole process without a message. So the source of a new version is checked, and its kernels
 play as plain Python, over arrays that check every index, for at most a second. The folder of the version's machine
 code, which is named by a hash of all that goes into it, has an empty file for each check that was passed, so that each
-is made once.
+is made once. The file's name has a hash of the checks' own source: another version of them is another check.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.5  # of plain Python: for resets, and again for steps
 _RESETS, _STEPS, _WORLDS = 8, 200, 2
+_CHECKS = ("first_start", "kernel_rules", "kernel_syntax", "bounds_checked")  # the modules that the checks consist of
 
 
 @cache
@@ -48,9 +50,16 @@ def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType
 
 
 @cache
+def _version_of_the_checks() -> str:
+    """Return a hash of the sources of the checks: what has passed earlier ones is examined again."""
+    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _CHECKS]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
+
+
+@cache
 def examine_once(world: World, what: str, make_plain: Callable[..., Batch]) -> None:
     """Examine the world's rules, resets or steps, if this version of it has not passed that before."""
-    note = Path(str(compiler.loops(world).__file__)).with_name(f"{what}-examined")
+    note = Path(str(compiler.loops(world).__file__)).with_name(f"{what}-examined-{_version_of_the_checks()}")
     if not note.exists():
         examine(world, what, make_plain)
         with suppress(OSError):

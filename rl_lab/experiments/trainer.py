@@ -23,7 +23,7 @@ from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.selection import Selection
 from rl_lab.experiments.training_metrics import Metrics, check_written
-from rl_lab.experiments.training_result import Result
+from rl_lab.experiments.training_result import Result, budget_rounding
 from rl_lab.league.league import League
 
 __all__ = ["Interrupted", "Result", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
@@ -42,7 +42,7 @@ def train(
     `report` is called with the result of the final evaluation, before videos are made.
     """
     user_code.refuse_while_loading()
-    with Interrupts() as interrupts:
+    with compile_notice.told_by(progress.note), Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
             learner, envs = make_learner(scenario)
         with closing(learner), run_dir.new_run(scenario, command) as run:
@@ -58,7 +58,7 @@ def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lamb
 
     `report` as in `train`.
     """
-    with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
+    with compile_notice.told_by(progress.note), Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
         try:
             with interrupts.abort_after(0.0):
                 training = _restored(run, scenario, interrupts, progress)
@@ -167,13 +167,14 @@ class _Training:
         self.selection.write_best_agent()
         self.metrics = Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
         self.progress.begin(self.learner.steps, self.scenario.budget)
+        if rounding := budget_rounding(self.scenario, self.learner):
+            self.progress.note(rounding)
         try:
             if self.learner.steps:
                 self._select()  # it may have been interrupted before the run was resumed
             self.interrupts.check()
             if self.learner.steps < self.scenario.budget:
-                with self.progress.waiting(compile_notice.TEXT):
-                    self._iterate(first=True)
+                self._iterate(first=True)
             while self.learner.steps < self.scenario.budget:
                 self._iterate()
             self._save()
@@ -205,7 +206,8 @@ class _Training:
         rate = self.progress.rate(steps)
         self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
         if first:  # it may have compiled, so the remaining time is estimated from the later iterations
-            self.first_iteration = self.learner.steps - before, begin - start
+            if compile_notice.has_compiled:
+                self.first_iteration = self.learner.steps - before, begin - start
             self.progress.begin(steps, self.scenario.budget)
         try:
             self._select()

@@ -6,8 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rl_lab.core.agent import Learner
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
+
+
+def budget_rounding(scenario: Scenario, learner: Learner) -> str:
+    """Return a line that says how many steps are trained where whole rollouts exceed the budget, otherwise ""."""
+    steps, rollout, budget = learner.steps, getattr(learner, "rollout_steps", 0), scenario.budget
+    total = steps + -(-(budget - steps) // rollout) * rollout if rollout and steps < budget else budget
+    if total <= budget:
+        return ""
+    length = getattr(scenario.config, "n_steps", None)
+    worlds = f"{scenario.worlds} world{'s' * (scenario.worlds != 1)}"
+    why = f"{rollout:,} steps" if length is None else f"{rollout:,} steps (agent.n_steps={length} in {worlds})"
+    return f"budget={budget:,}: {total:,} steps are trained, because a rollout of {why} is not cut"
 
 
 @dataclass

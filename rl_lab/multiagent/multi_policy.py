@@ -187,6 +187,12 @@ class MultiPolicyLearner:
         return sum(learner.steps for learner in self.learners.values())
 
     @property
+    def rollout_steps(self) -> int:
+        """Return the environment steps of a rollout of all agents together, 0 where a learner has no rollouts."""
+        steps = [getattr(learner, "rollout_steps", 0) for learner in self.learners.values()]
+        return sum(steps) if all(steps) else 0
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Return the time by activity; that of the batch's steps is counted by the learner that waits first."""
         seconds = [learner.seconds for learner in self.learners.values()]

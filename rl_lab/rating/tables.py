@@ -158,10 +158,12 @@ def render(rows: list[Row], confidence: float = 0.95) -> str:
     ]
     for row in rows:
         split = {each["seat"]: f"{each['score']:.1%}" for each in row["seats"]}
-        interval = f"{row['low']:+.0f} to {row['high']:+.0f}"
+        fixed = row["low"] == row["rating"] == row["high"]
+        interval = "anchor" if fixed else f"{row['low']:+.0f} to {row['high']:+.0f}"
+        rating = f"{row['rating']:.0f}" if fixed else f"{row['rating']:+.0f}"
         ranks = f"{row['rank_low']} to {row['rank_high']}"
         counts = [f"{row[key]:,}" for key in ("games", "wins", "draws", "losses")]
-        cells.append([str(row["rank"]), row["name"], f"{row['rating']:+.0f}", interval, ranks, *counts])
+        cells.append([str(row["rank"]), row["name"], rating, interval, ranks, *counts])
         cells[-1] += ["-" if row["score"] is None else f"{row['score']:.1%}", *(split.get(seat, "-") for seat in seats)]
     return format_table(cells, left=(1,))
 

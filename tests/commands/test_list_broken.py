@@ -99,7 +99,9 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {Path(item["name"]).name: item["scenario"] for item in items}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(DAMAGED)
 @example(b"\xfb\t\xe2G\xcd")
 @example("[]")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,23 @@ def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(monkeyp
         Batch(world, 1).reset()
     assert not isinstance(caught.value, WorldError) and "\n" not in str(caught.value)
     assert diagnostics.explain_compile_error(world, ValueError("not numba's"), lambda: None) is None
+
+
+def test_a_world_that_passed_other_rules_is_examined_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, examined = world_registry.load("catch"), list[str]()
+    monkeypatch.setattr(first_start, "examine", lambda world, what, make_plain: examined.append(what))
+
+    def start() -> list[str]:
+        examined.clear()
+        first_start.examine_once.cache_clear()
+        for what in ("rules", "resets", "steps"):
+            first_start.examine_once(world, what, Batch)
+        return list(examined)
+
+    start()
+    assert start() == []
+    version = uuid.uuid4().hex[:12]
+    monkeypatch.setattr(first_start, "_version_of_the_checks", lambda: version)
+    assert start() == ["rules", "resets", "steps"]
+    assert start() == []
+    first_start.examine_once.cache_clear()

@@ -98,3 +98,10 @@ def test_a_long_compilation_is_announced_once_on_a_terminal(monkeypatch: pytest.
         compile_sum()
     compile_sum()
     assert terminal.getvalue() == f"  {compile_notice.TEXT}\n"
+    said: list[str] = []
+    compile_notice.want(said.append)
+    assert not compile_notice.has_compiled
+    until = time.monotonic() + 60
+    while not said and time.monotonic() < until:
+        compile_sum()
+    assert said == [compile_notice.TEXT] and compile_notice.has_compiled

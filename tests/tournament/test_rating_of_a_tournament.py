@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_rate_prints_everything_there_is_to_know(capsys: Shown) -> None:
     assert shown["theory"] == tables.theory(matches, names) and shown["superiority"]["names"] == names
     assert main(["tournament", "rate", "t", "--anchor", "random=100", "--intervals", "bootstrap"]) == 0
     out = capsys.readouterr().out
+    assert re.search(r"random +100 +anchor +", out) and not re.search("(anchor.*){2}", out)
     for words in ("random is 100", "Nash 100.0%", "no forfeits", "cyclic share", "x", "least against", "1 to 1"):
         assert words in out
     assert out.index("all 60 matches") < out.index("rank  name") < out.index("rows against columns")

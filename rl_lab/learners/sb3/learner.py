@@ -117,6 +117,12 @@ class Sb3Learner:
         """Return the time so far in seconds by activity: env, infer, learn."""
         return dict(self._spent)
 
+    @property
+    def rollout_steps(self) -> int:
+        """Return the number of environment steps of a rollout, which is never cut; 0 for an off-policy algorithm."""
+        model: Any = self.model
+        return int(model.n_steps) * self.timed.num_envs if self.on_policy else 0
+
     def train_iteration(self) -> dict[str, float]:
         """Collect one rollout and update; an off-policy algorithm repeats this for `CHUNK` steps. Return the metrics.
 

@@ -81,7 +81,8 @@ function board() {
   const header = ["", "entrant", "rating, 95 % interval", "", "ranks", "games", "won", "drawn", "lost", "score", ...(seats.length <= 8 ? seats : [])];
   const body = rows.map((r, k) => {
     const link = (text, more) => el("td", {}, el("a", {href: listing({who: k, ...more})}, text));
-    const bar = sv("svg", {class: "bar", viewBox: "0 0 200 22", role: "img", "aria-label": `${signed(r.low)} to ${signed(r.high)}`},
+    const anchored = S.anchor && S.anchor.name === r.name;
+    const bar = sv("svg", {class: "bar", viewBox: "0 0 200 22", role: "img", "aria-label": anchored ? "anchor" : `${signed(r.low)} to ${signed(r.high)}`},
       sv("line", {class: "zero", x1: zero, x2: zero, y1: 0, y2: 22}),
       sv("line", {x1: at(r.low), x2: at(r.high), y1: 11, y2: 11}),
       sv("line", {x1: at(r.low), x2: at(r.low), y1: 7, y2: 15}), sv("line", {x1: at(r.high), x2: at(r.high), y1: 7, y2: 15}),
@@ -91,7 +92,8 @@ function board() {
       return own ? link(percent(own.score), {seat: D.seatOf[seat]}) : el("td", {}, "–");
     });
     return el("tr", {}, el("td", {}, String(r.rank)), el("td", {class: "name", title: D.specs[r.name] || r.name}, r.name),
-      el("td", {class: "left"}, el("a", {href: listing({who: k})}, el("b", {}, signed(r.rating)), ` (${signed(r.low)} to ${signed(r.high)})`)), el("td", {class: "picture"}, bar),
+      el("td", {class: "left"}, el("a", {href: listing({who: k})}, el("b", {}, anchored ? String(Math.round(r.rating)) : signed(r.rating)),
+        anchored ? " (anchor)" : ` (${signed(r.low)} to ${signed(r.high)})`)), el("td", {class: "picture"}, bar),
       link(r.rank_low === r.rank_high ? String(r.rank_low) : `${r.rank_low}–${r.rank_high}`, {}),
       link(count(r.games), {}), link(count(r.wins), {result: "won"}), link(count(r.draws), {result: "drawn"}), link(count(r.losses), {result: "lost"}),
       link(percent(r.score, 1), {}), split);

@@ -1,0 +1,95 @@
+"""Lines that tell a user what a command makes of what was typed, and what to type instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_lab.cli import main
+from rl_lab.core.errors import nearest_id
+from rl_lab.engine import compile_notice
+from rl_lab.experiments.training_result import budget_rounding
+
+STOCK = (
+    "agent.compiled=false agent.n_steps=48 agent.batch_size=48 agent.n_epochs=1 worlds=1 device=cpu video=false "
+    "evaluation.episodes=1 evaluation.selections=0 checkpoint.seconds=1e9"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(list(words)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("words", [["--file", "x.mp4"], ["x.mp4", "--file"], ["--out", "films", "x.mp4"]])
+def test_a_name_for_the_film_is_answered_with_the_option_that_takes_one(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, "watch", "random", "world=catch", *words)
+    assert line.startswith("rl-lab: x.mp4 is no key=value") and "--out FOLDER" in line
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("gym:Nope-v1", ""),
+        ("gym:Foo-v0", ""),
+        ("gym:CartPol-v1", "did you mean 'gym:CartPole-v1'?"),
+        ("gym:cartpole-v1", "did you mean 'gym:CartPole-v1'?"),
+        ("gym:Acrobot-v9", "did you mean 'gym:Acrobot-v1'?"),
+        ("pettingzoo:classic/nope_v0", ""),
+        ("pettingzoo:classic/ches_v6", "did you mean 'pettingzoo:classic/chess_v6'?"),
+    ],
+)
+def test_an_unknown_id_is_answered_with_a_near_one_or_with_none(
+    name: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [["evaluate", "random", f"world={name}"], *([["check", name]] if name.startswith("gym:") else [])]
+    for words in commands:
+        line = refusal(capsys, *words)
+        assert line.endswith(hint) and ("did you mean" in line.lower()) is bool(hint), line
+
+
+@given(st.text("abcdefghij", min_size=4, max_size=12), st.integers(0, 11), st.integers(0, 99))
+def test_a_name_with_one_letter_less_is_near(name: str, at: int, version: int) -> None:
+    typed = f"{name[: at % len(name)]}{name[at % len(name) + 1 :]}-v1"
+    assert nearest_id(typed, [f"{name}-v{version}"], "gym:") == f"; did you mean 'gym:{name}-v{version}'?"
+    assert nearest_id(typed, ["KLMNOP-v1"], "gym:") == ""
+
+
+def test_a_training_says_that_a_rollout_is_not_cut_and_not_that_it_compiles(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_notice, "_PATIENCE", 0.0)
+    monkeypatch.setattr("rl_lab.commands.train._LONG", 0.0)
+    assert main(["train", "gym:CartPole-v1", "budget=64", *STOCK]) == 0
+    out, err = capsys.readouterr()
+    because = "a rollout of 48 steps (agent.n_steps=48 in 1 world) is not cut"
+    assert f"  budget=64: 96 steps are trained, because {because}\n" in err
+    assert "compiling" not in out + err and re.search(r"trained 96 steps in [0-9.]+ s \(", out)
+
+
+@given(st.integers(0, 5), st.integers(20, 5000), st.integers(1, 20_000))
+def test_the_steps_that_are_told_are_those_of_the_fewest_rollouts(done: int, rollout: int, budget: int) -> None:
+    scenario: Any = SimpleNamespace(budget=budget, worlds=2, config=SimpleNamespace(n_steps=rollout))
+    learner: Any = SimpleNamespace(steps=done * rollout, rollout_steps=rollout)
+    line, steps = budget_rounding(scenario, learner), done * rollout
+    while steps < budget:
+        steps += rollout
+    assert line.startswith(f"budget={budget:,}: {steps:,} steps" if done * rollout < budget < steps else "")
+    assert bool(line) is (done * rollout < budget < steps)
+    learner.rollout_steps = 0
+    assert budget_rounding(scenario, learner) == ""
