@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import numpy as np
-import torch
-from gymnasium.spaces import Box
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
 from rl_lab.core.protocols import BatchedEnv
-from rl_lab.core.world import Array
 from rl_lab.learners.rllib.fragment import Fragment
+from rl_lab.learners.rllib.torch_sampler import sample_fragment
 
 _REPORTED = 100  # episodes over which returns and lengths are averaged
 
@@ -54,54 +50,14 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         if not self._started:
             envs.reset()
             self._started = True
-        num_steps, rows = self.config.rollout_fragment_length, envs.rewards.size
-        steps = [self._step(envs, rows) for _ in range(num_steps)]
-        columns = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
-        mask = columns.pop("action_mask", None)
-        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, num_steps * rows, reduce="sum")
-        return Fragment(
-            **columns,
-            final_observations=np.concatenate([step["final"] for step in steps]),
-            last_observations=_by_row(envs.observations).copy(),
-            action_mask=mask,
-            last_action_mask=None if mask is None else _by_row(envs.action_mask).copy(),
-        )
-
-    def _step(self, envs: BatchedEnv, rows: int) -> dict[str, Array]:
-        begin = time.perf_counter()
-        observations = _by_row(envs.observations).copy()
-        batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
-        step = {"observations": observations}
-        if envs.world.has_action_mask:
-            step["action_mask"] = _by_row(envs.action_mask).copy()
-            batch["action_mask"] = torch.from_numpy(step["action_mask"] != 0)
-        with torch.no_grad():
-            inputs = self.module.outputs(batch)[0]
-            distribution = self.module.get_exploration_action_dist_cls().from_logits(inputs)
-            actions = distribution.sample()
-            step["action_logp"] = distribution.logp(actions).numpy()
-        step["action_dist_inputs"], step["actions"] = inputs.numpy(), actions.numpy()
-        sampled = time.perf_counter()
-        space = self.spaces[1]
-        taken = np.clip(step["actions"], space.low, space.high) if isinstance(space, Box) else step["actions"]
-        envs.actions[...] = taken.reshape(envs.actions.shape)
-        envs.step()
-        step["rewards"] = envs.rewards.reshape(rows).copy()
-        step["terminated"] = np.array(envs.agent_terminated).reshape(rows)
-        step["truncated"] = np.array(envs.agent_truncated).reshape(rows)
-        over = (step["terminated"] | step["truncated"]).reshape(envs.rewards.shape)
-        step["final"] = envs.final_observations[over]
-        self._count_episodes(envs)
-        self.seconds["infer"] += sampled - begin
-        self.seconds["env"] += time.perf_counter() - sampled
-        return step
-
-    def _count_episodes(self, envs: BatchedEnv) -> None:
-        ended = np.flatnonzero(envs.done)
-        if len(ended):
-            self.episodes += len(ended)
-            self.returns = [*self.returns, *envs.episode_returns[ended].ravel().tolist()][-_REPORTED:]
-            self.lengths = [*self.lengths, *envs.episode_lengths[ended].tolist()][-_REPORTED:]
+        sample = sample_fragment(self.module, envs, self.config.rollout_fragment_length)
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, len(sample.fragment), reduce="sum")
+        self.seconds["env"] += sample.env_seconds
+        self.seconds["infer"] += sample.infer_seconds
+        self.episodes += len(sample.lengths)
+        self.returns = [*self.returns, *sample.returns][-_REPORTED:]
+        self.lengths = [*self.lengths, *sample.lengths][-_REPORTED:]
+        return sample.fragment
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **_: Any) -> dict[str, Any]:
         """Return the weights and their number; there are no connectors."""
@@ -134,8 +90,3 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Do nothing: the environments are closed by their owner."""
-
-
-def _by_row(array: Array) -> Array:
-    """Return [N, A, ...] as rows [N * A, ...]."""
-    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])

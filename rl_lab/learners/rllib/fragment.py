@@ -10,10 +10,11 @@ row out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 
 
@@ -38,6 +39,24 @@ class Fragment:
 
     def __len__(self) -> int:
         return int(self.rewards.size)
+
+
+@dataclass
+class Sample:
+    """One fragment with what else its sampling gives."""
+
+    fragment: Fragment = field(init=False)
+    returns: list[float] = field(default_factory=list)  # of the episodes that ended, by step and row
+    lengths: list[int] = field(default_factory=list)  # of the same episodes, one for all agents of an environment
+    env_seconds: float = 0.0
+    infer_seconds: float = 0.0
+
+    def count_episodes(self, envs: BatchedEnv) -> None:
+        """Add the episodes that the last step has ended."""
+        ended = np.flatnonzero(envs.done)
+        if len(ended):
+            self.returns += envs.episode_returns[ended].ravel().tolist()
+            self.lengths += envs.episode_lengths[ended].tolist()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Samples a fragment with torch: in each step the module acts in all environments, and these are stepped."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+
+from rl_lab.core.protocols import BatchedEnv
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.fragment import Fragment, Sample
+
+
+def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int) -> Sample:
+    """Step the environments `num_steps` times with actions that the module samples, by torch's global generator.
+
+    An episode that ends is followed by the next in the same step. The environments were reset before.
+    """
+    sample = Sample()
+    steps = [_step(module, envs, sample) for _ in range(num_steps)]
+    columns = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
+    mask = columns.pop("action_mask", None)
+    sample.fragment = Fragment(
+        **columns,
+        final_observations=np.concatenate([step["final"] for step in steps]),
+        last_observations=_by_row(envs.observations).copy(),
+        action_mask=mask,
+        last_action_mask=None if mask is None else _by_row(envs.action_mask).copy(),
+    )
+    return sample
+
+
+def _step(module: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
+    begin, rows, space = time.perf_counter(), envs.rewards.size, module.action_space
+    observations = _by_row(envs.observations).copy()
+    batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
+    step = {"observations": observations}
+    if envs.world.has_action_mask:
+        step["action_mask"] = _by_row(envs.action_mask).copy()
+        batch["action_mask"] = torch.from_numpy(step["action_mask"] != 0)
+    with torch.no_grad():
+        inputs = module.outputs(batch)[0]
+        distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+        actions = distribution.sample()
+        step["action_logp"] = distribution.logp(actions).numpy()
+    step["action_dist_inputs"], step["actions"] = inputs.numpy(), actions.numpy()
+    sampled = time.perf_counter()
+    taken = np.clip(step["actions"], space.low, space.high) if isinstance(space, Box) else step["actions"]
+    envs.actions[...] = taken.reshape(envs.actions.shape)
+    envs.step()
+    step["rewards"] = envs.rewards.reshape(rows).copy()
+    step["terminated"] = np.array(envs.agent_terminated).reshape(rows)
+    step["truncated"] = np.array(envs.agent_truncated).reshape(rows)
+    over = (step["terminated"] | step["truncated"]).reshape(envs.rewards.shape)
+    step["final"] = envs.final_observations[over]
+    sample.count_episodes(envs)
+    sample.infer_seconds += sampled - begin
+    sample.env_seconds += time.perf_counter() - sampled
+    return step
+
+
+def _by_row(array: Array) -> Array:
+    """Return [N, A, ...] as rows [N * A, ...]."""
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
