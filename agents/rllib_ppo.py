@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
-from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.protocols import EnvSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Config:
     activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
     log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
     ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
+    env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
+    cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
+    sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=0)
+    learners: int = hyperparameter(0, "processes that learn, each from its own train batch; 0: this one", low=0)
+    gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
 def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
@@ -53,21 +58,28 @@ def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
 
 
-def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device: str) -> Learner:
+def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
     """Return a new learner.
+
+    `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners.
 
     Raises:
         UsageError: Ray is not installed.
         ValueError: hyperparameters do not go together, or not with these environments.
     """
+    from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.requirement import require
 
     check_bounds(config)
     require()
-    world, rows, size = envs.world, envs.rewards.size, config.train_batch_size_per_learner
+    world, is_distributed = envs.world, isinstance(envs, DistributedEnvs)
+    rows = envs.rows if is_distributed else envs.rewards.size
+    size = config.train_batch_size_per_learner
     if world.is_multi_agent:
         raise ValueError(f"rllib_ppo: {world.name} has several learning agents: use agent=ppo")
-    if size % rows:
+    if config.learners:
+        _check_learners(config, rows)
+    elif size % rows:
         nearest = max(size // rows, 1) * rows
         raise ValueError(f"train_batch_size_per_learner={size} is no multiple of {rows} rows a step: {nearest} is")
     if config.minibatch_size > size:
@@ -76,7 +88,23 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
     from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
 
     build = policy_builder(kind, world, arguments)
+    if is_distributed:
+        from rl_lab.learners.rllib.distributed import DistributedPPO
+
+        return DistributedPPO(config, envs, build, seed=seed, device=device)
     return RllibPPO(config, envs, build, seed=seed, device=device)
+
+
+def _check_learners(config: Config, rows: int) -> None:
+    """Raise ValueError unless learners in other processes can share the fragments of env runners equally."""
+    learners, runners, size = config.learners, config.env_runners, config.train_batch_size_per_learner
+    if not runners or runners % learners:
+        nearest = max(runners // learners, 1) * learners
+        raise ValueError(f"learners={learners} share the fragments of env_runners={runners}: {nearest} can be shared")
+    if size * learners % rows:
+        nearest = max(size * learners // rows, 1) * rows // learners
+        whole = f"{learners} learners make batches of {size * learners} rows, no multiple of {rows} rows a step"
+        raise ValueError(f"train_batch_size_per_learner={size}: {whole}: {nearest} does")
 
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:

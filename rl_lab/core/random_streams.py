@@ -16,6 +16,7 @@ class GeneratorStream(IntEnum):
 
     MATCHMAKING = 0  # which snapshot a league's learner meets
     EXPLOITER_RESET = 1  # whether a league's exploiter starts again from its first parameters
+    FRAGMENT = 2  # the seed of the actions that an env runner samples in one fragment
 
 
 class PhiloxStream(IntEnum):

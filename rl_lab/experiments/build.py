@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from gymnasium.spaces import Discrete
@@ -18,15 +19,15 @@ from rl_lab.core.world import Array
 from rl_lab.evaluation.action_modes import NAMES, compared, differ, modes_of, opponents_mode
 from rl_lab.evaluation.evaluate import Evaluation, evaluate
 from rl_lab.experiments.agent_loading import device_of
-from rl_lab.experiments.frozen_agent import frozen_agent
 from rl_lab.experiments.multiagent_config import seats_of
 from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.training_envs import make_agent, make_envs, recipe_of
 from rl_lab.league.joint_envs import JointEnvs
 from rl_lab.league.league import League
 from rl_lab.league.opponents import LeagueOpponents
+from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
 from rl_lab.multiagent.match_runner import seat_rotation
 from rl_lab.multiagent.multi_policy import MultiPolicyLearner
-from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 _SEEDS_PER_LEARNER = 2**20  # in a league: the first worlds of consecutive learners are numbered this far apart
@@ -56,16 +57,21 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
     try:
         device = device_of(scenario.device)
 
-        def learner_over(envs: BatchedEnv, budget: int, seed: int) -> Learner:
+        def learner_over(envs: Any, budget: int, seed: int) -> Learner:
             learner: Learner = factory.learner(scenario.config, envs, budget=budget, seed=seed, device=device)
             return learner
 
         if scenario.league is not None:
             return _make_league(scenario, learner_over, device)
-        envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed)
-        if scenario.opponent is not None:
-            opponents = _opponents(scenario.opponent, envs.world)
-            envs = OpponentsWrapper(envs, opponents, role=scenario.role, seed=scenario.seed)
+        recipe = recipe_of(scenario)
+        if (parts := getattr(scenario.config, "env_runners", 0)) > 0:
+            if scenario.policies:
+                raise ValueError(f"{scenario.agent} has one policy: policies need agent=ppo")
+            threads = max(int(scenario.config.cpus_per_runner), 1)
+            remote = DistributedEnvs(replace(recipe, threads=threads), parts, cluster=scenario.cluster)
+            return learner_over(remote, scenario.budget, scenario.seed), remote
+        _refuse_cluster(scenario)
+        envs = make_envs(recipe)
         if scenario.policies:
             policies = seats_of(envs.world, scenario.policies)
             return MultiPolicyLearner(envs, policies, learner_over, budget=scenario.budget, seed=scenario.seed), envs
@@ -79,6 +85,15 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
         said = str(error).partition("\n")[0] or f"the agent cannot be made: {type(error).__name__}{_place(error)}"
         raise UsageError(said) from error
+
+
+def _refuse_cluster(scenario: Scenario) -> None:
+    """Raise ValueError where a cluster is named, and nothing of the scenario would run there."""
+    if scenario.cluster != "local":
+        more = (
+            "agent.env_runners=2" if hasattr(scenario.config, "env_runners") else "agent=rllib_ppo agent.env_runners=2"
+        )
+        raise ValueError(f"cluster={scenario.cluster}: this scenario runs in one process; for a cluster, add {more}")
 
 
 def _place(error: BaseException) -> str:
@@ -113,7 +128,7 @@ def _make_league(
         return agent
 
     def make_anchors() -> list[Agent]:
-        return [_make_agent(node, one_env.world) for node in config.anchors]
+        return [make_agent(node, one_env.world) for node in config.anchors]
 
     league = League(
         config,
@@ -171,21 +186,8 @@ def opponent_of(scenario: Scenario, world: EnvSpec) -> Agent | None:
 def evaluation_opponents(scenario: Scenario, world: EnvSpec) -> list[Agent]:
     """Return the opponents of evaluations during training: the scenario's opponent, or else a league's anchors."""
     if scenario.opponent is not None:
-        return [_make_agent(scenario.opponent, world)]
-    return [_make_agent(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
-
-
-def _opponents(node: dict[str, Any], world: EnvSpec) -> OpponentMixture:
-    """Return the mixture of opponents that a learner plays against, from the scenario's `opponent`."""
-    return frozen_agent(node).opponents(world) if "path" in node else OpponentMixture([_make_agent(node, world)])
-
-
-def _make_agent(node: dict[str, Any], world: EnvSpec) -> Agent:
-    if "path" in node:
-        return frozen_agent(node).agent(world)
-    factory: Any = agent_registry.load(node["name"])
-    agent: Agent = factory.make(factory.Config(**{key: v for key, v in node.items() if key != "name"}), world)
-    return agent
+        return [make_agent(scenario.opponent, world)]
+    return [make_agent(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
 
 
 def make_opponent(scenario: Scenario) -> Agent | None:

@@ -10,7 +10,7 @@ from rl_lab.league.config import LeagueConfig
 
 # Overrides that a run's name tells already, or that do not change what is learned.
 _NOT_SETTINGS = frozenset(
-    "agent seed name run_dir video device threads checkpoint.seconds checkpoint.steps checkpoint.keep_last "
+    "agent seed name run_dir video device threads cluster checkpoint.seconds checkpoint.steps checkpoint.keep_last "
     "evaluation.episodes".split()
 )
 
@@ -63,6 +63,7 @@ class Scenario:
     checkpoint: CheckpointConfig
     expect: dict[str, Expectation]
     opponent: dict[str, Any] | None = None  # the agent at the other seats: its name and hyperparameters
+    cluster: str = "local"  # where agents that RLlib trains sample: a private Ray, auto, or HOST:PORT
     role: str = ""  # the learner's against an opponent; each in turn if empty
     policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
     league: LeagueConfig | None = None  # the learners that play each other and earlier snapshots

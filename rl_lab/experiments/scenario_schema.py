@@ -31,6 +31,7 @@ class _Schema:
     video: bool = True
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: str = "local"
     role: str = ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib.connector import FragmentsToBatch
 from rl_lab.learners.rllib.env_runner import LabEnvRunner
@@ -42,7 +44,15 @@ class LabPPO(PPO):  # type: ignore[misc]
 
 
 def algorithm_config(
-    settings: Any, spaces: tuple[Any, Any], build: Any, *, fragment_length: int, num_envs: int, seed: int, gpu: bool
+    settings: Any,
+    spaces: tuple[Any, Any],
+    build: Any,
+    *,
+    fragment_length: int,
+    num_envs: int,
+    seed: int,
+    gpu: bool,
+    recipes: Sequence[EnvRecipe] = (),
 ) -> PPOConfig:
     """Return RLlib's configuration.
 
@@ -54,6 +64,7 @@ def algorithm_config(
         num_envs: rows that act in a step.
         seed: seeds the module's initial weights and the order of minibatches.
         gpu: whether the learner uses a GPU.
+        recipes: of the parts of the environments that runners in other processes sample.
     """
     observation_space, action_space = spaces
     spec = RLModuleSpec(LabActorCritic, observation_space, action_space, model_config={"build": build})
@@ -81,7 +92,25 @@ def algorithm_config(
         .rl_module(rl_module_spec=spec)
         .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
     )
+    if recipes:
+        _distribute(config, settings, recipes)
     return config
+
+
+def _distribute(config: PPOConfig, settings: Any, recipes: Sequence[EnvRecipe]) -> None:
+    """Set what runners and learners in other processes need."""
+    config.environment(env_config={"recipes": tuple(recipes)})
+    # The runners are added later: RLlib's own start of them waits without a limit.
+    config.env_runners(num_cpus_per_env_runner=settings.cpus_per_runner)
+    # A runner that died is started again at once, RLlib's default is a minute later.
+    config.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=0.0)
+    if settings.learners:
+        # Runners are idle while learners work, so these have no CPUs of their own.
+        config.learners(
+            num_learners=settings.learners,
+            num_cpus_per_learner=0,
+            num_gpus_per_learner=settings.gpus_per_learner,
+        )
 
 
 def _connector(gamma: float, lambda_: float, *_: Any) -> FragmentsToBatch:

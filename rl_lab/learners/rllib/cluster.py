@@ -1,4 +1,7 @@
-"""A private Ray on this machine: reachable from it alone, by a token, and gone when the process that started it is."""
+"""The Ray of this process: a private one on this machine, or a cluster that somebody has started.
+
+A private Ray is reachable from this machine alone, by a token, and gone when the process that started it is.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,51 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+from rl_lab.core.errors import UsageError, WorkFailed
 from rl_lab.learners.rllib import janitor
 
 _STORE = 2**27  # bytes of shared memory; the least that Ray accepts is some 75 MB
-_ENVIRONMENT = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by an address that others can reach
+_FRAGMENTS_STORE = 2**30  # the same where other processes sample
+QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_TRAIN_V2_ENABLED": "0",  # RLlib's learners use the first version, and Ray says so at length
+}
+_PRIVATE = {
+    **QUIET,
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by an address that others can reach
     "GLOO_SOCKET_IFNAME": "lo",
 }
-
+_LOOK = 2.0  # seconds between two looks whether the head node answers
+_SILENT = 3  # looks without an answer after which it is gone
 
 _LOGGERS = ("ray", "ray.rllib")
-_open: list[LocalCluster] = []  # at most one
+_open: list[Cluster] = []  # at most one
 
 
-class LocalCluster:
-    """Starts Ray in a temporary folder of its own; `close` ends it and removes the folder.
+class Cluster:
+    """The connection of this process to Ray, which it can have one of. Ray prints nothing; what it logs is in `log`.
 
-    A helper process does the same when this process ends without calling `close`. The environment variable RAY_ADDRESS
-    is ignored, and the environment is as before once the cluster is closed. Ray prints nothing; what it logs is in
-    `log`.
+    The environment is as before once it is closed.
 
     Raises:
         RuntimeError: it is not the main thread: Ray's processes end with the thread that started them.
-        ValueError: another cluster is open, of which a process can have one.
+        ValueError: another cluster is open.
     """
 
-    def __init__(self, *, num_cpus: int) -> None:
+    def __init__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a local Ray is started from the main thread")
         if _open:
@@ -52,61 +62,71 @@ class LocalCluster:
         # Short, because the paths of sockets in it may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-lab-ray-", dir="/tmp"))
         self.log = self.folder / "driver.log"
-        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)]
-        self._janitor = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        names = (*_ENVIRONMENT, "RAY_AUTH_TOKEN", "RAY_ADDRESS", "PYTHONBREAKPOINT")  # Ray sets the last
+        names = (*_PRIVATE, "RAY_AUTH_TOKEN", "RAY_ADDRESS", "PYTHONBREAKPOINT")  # Ray sets the last
         self._environment = {name: os.environ.get(name) for name in names}
         self._to_file: logging.FileHandler | None = None
+        self._looked, self._silent = time.monotonic(), 0
         _open.append(self)
-        os.environ.update(_ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+    def _connect(self, environment: dict[str, str], *, is_private: bool, **arguments: Any) -> None:
+        """Call `ray.init`, with this environment and without RAY_ADDRESS; close everything if it fails."""
+        os.environ.update(environment)
         os.environ.pop("RAY_ADDRESS", None)
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            self._start(num_cpus)
+            import ray
+            from ray import _raylet
+            from ray._private import ray_constants
+
+            # What was read from the environment if Ray was imported before.
+            ray_constants.ENABLE_RAY_CLUSTER = not is_private
+            raylet: Any = _raylet
+            raylet.Config.initialize("")
+            raylet.AuthenticationTokenLoader.instance().reset_cache()
+            ray.init(
+                configure_logging=True,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                namespace="rl_lab",
+                **arguments,
+            )
+            import ray.rllib  # its import adds a handler to its logger
+
+            self._to_file = logging.FileHandler(self.log)
+            for name in _LOGGERS:
+                logger = logging.getLogger(name)
+                logger.handlers[:] = [self._to_file]
+                logger.propagate = False
         except BaseException:
             self.close()
             raise
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray has set its own
 
-    def _start(self, num_cpus: int) -> None:
+    def require(self, cpus: float, what: str) -> None:
+        """Raise UsageError where the cluster has fewer CPUs in all."""
         import ray
-        from ray import _raylet
-        from ray._private import ray_constants
 
-        # What was read from the environment if Ray was imported before.
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        raylet: Any = _raylet
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()
-        in_memory = shutil.disk_usage("/dev/shm").free > 2 * _STORE
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            num_gpus=0,
-            object_store_memory=_STORE,
-            include_dashboard=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            namespace="rl_lab",
-            _temp_dir=str(self.folder),
-            _node_ip_address="127.0.0.1",
-            **({} if in_memory else {"_plasma_directory": str(self.folder)}),
-        )
-        import ray.rllib  # its import adds a handler to its logger
+        known = float(ray.cluster_resources().get("CPU", 0.0))
+        if known < cpus:
+            raise UsageError(f"{what} need {cpus:g} CPUs; the cluster has {known:g}")
 
-        self._to_file = logging.FileHandler(self.log)
-        for name in _LOGGERS:
-            logger = logging.getLogger(name)
-            logger.handlers[:] = [self._to_file]
-            logger.propagate = False
+    def check(self) -> None:
+        """Raise WorkFailed if the head node does not answer any more; looks every few seconds."""
+        import ray
+
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return
+        address = ray.get_runtime_context().gcs_address
+        self._looked, self._silent = now, 0 if answers(address, 1.0) else self._silent + 1
+        if self._silent >= _SILENT:
+            told = f"the head node of the Ray cluster, {address}, does not answer any more"
+            raise WorkFailed(f"{told}; the run can be resumed from its last checkpoint")
 
     def close(self) -> None:
-        """End Ray's processes and remove its folder; a second call does nothing."""
-        if self._janitor.stdin is None or self._janitor.stdin.closed:
+        """End the connection and remove the folder; a second call does nothing."""
+        if self not in _open:
             return
         if "ray" in sys.modules:
             import ray
@@ -122,5 +142,59 @@ class LocalCluster:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        self._remove()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class LocalCluster(Cluster):
+    """Starts Ray in a temporary folder of its own; `close` ends it and removes the folder.
+
+    A helper process does the same when this process ends without calling `close`. The environment variable RAY_ADDRESS
+    is ignored.
+
+    Args:
+        num_cpus: for the processes that are started there.
+        num_gpus: likewise.
+
+    Raises: as `Cluster`.
+    """
+
+    def __init__(self, *, num_cpus: float, num_gpus: int = 0) -> None:
+        super().__init__()
+        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)]
+        self._janitor = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        store, free = _FRAGMENTS_STORE if num_cpus else _STORE, shutil.disk_usage("/dev/shm").free
+        in_memory = free > 2 * store
+        if not in_memory and free > 2 * _STORE:
+            store, in_memory = free // 2, True
+        self._connect(
+            {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
+            is_private=True,
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            object_store_memory=store,
+            include_dashboard=False,
+            _temp_dir=str(self.folder),
+            _node_ip_address="127.0.0.1",
+            **({} if in_memory else {"_plasma_directory": str(self.folder)}),
+        )
+
+    def _remove(self) -> None:
+        assert self._janitor.stdin is not None
         self._janitor.stdin.close()
         self._janitor.wait(janitor.GRACE + janitor.LIMIT)
+
+
+def answers(address: str, timeout: float) -> bool:
+    """Return whether a connection to HOST:PORT is accepted within so many seconds."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+    except OSError:
+        return False
+    return True

@@ -27,7 +27,9 @@ class FragmentsToBatch(ConnectorV2):  # type: ignore[misc]
 
     def __call__(self, *, rl_module: Any, batch: Any, episodes: Any, **_: Any) -> dict[str, dict[str, torch.Tensor]]:
         """Return the batch: tensors [R, ...] by module and column."""
-        parts = [train_columns(fragment, row_order(fragment.terminated, fragment.truncated)) for fragment in episodes]
+        # What a runner in another process returns has its fragment as a member.
+        fragments = [getattr(each, "fragment", each) for each in episodes]
+        parts = [train_columns(fragment, row_order(fragment.terminated, fragment.truncated)) for fragment in fragments]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         device = next(module.parameters()).device

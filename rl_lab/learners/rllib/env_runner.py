@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
+from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.protocols import BatchedEnv
-from rl_lab.learners.rllib.fragment import Fragment
+from rl_lab.core.random_streams import GeneratorStream
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.fragment import Fragment, Sample
 from rl_lab.learners.rllib.torch_sampler import sample_fragment
+from rl_lab.learners.sb3.training_state import as_tensors
 
 _REPORTED = 100  # episodes over which returns and lengths are averaged
+
+
+@dataclass
+class Part:
+    """What a runner in another process returns: a sample, and the environments' state after it."""
+
+    sample: Sample
+    snapshot: dict[str, Array]
+    log: dict[str, float]
+
+    @property
+    def fragment(self) -> Fragment:
+        """Return the sample's fragment."""
+        return self.sample.fragment
 
 
 class LabEnvRunner(EnvRunner):  # type: ignore[misc]
@@ -21,6 +42,8 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
 
     An episode that ends is followed by the next in the same step. A fragment has as many steps of every environment,
     however long their episodes are.
+
+    As an actor in another process it makes parts of the environments from recipes instead, see `sample_part`.
     """
 
     def __init__(self, *, config: Any, **arguments: Any) -> None:
@@ -34,6 +57,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         self._weights_seq_no = 0
         self._envs: BatchedEnv | None = None
         self._started = False
+        self._parts: dict[int, tuple[BatchedEnv, int]] = {}  # by their number, and the number of the next fragment
 
     def attach(self, envs: BatchedEnv) -> None:
         """Use these environments, which begin new episodes at the first fragment unless they were restored."""
@@ -51,13 +75,52 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
             envs.reset()
             self._started = True
         sample = sample_fragment(self.module, envs, self.config.rollout_fragment_length)
+        self.record(sample)
+        return sample.fragment
+
+    def record(self, sample: Sample, share: float = 1.0) -> None:
+        """Count a sample, of this runner or of another one, in the metrics, and this share of its seconds."""
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, len(sample.fragment), reduce="sum")
-        self.seconds["env"] += sample.env_seconds
-        self.seconds["infer"] += sample.infer_seconds
+        self.seconds["env"] += share * sample.env_seconds
+        self.seconds["infer"] += share * sample.infer_seconds
         self.episodes += len(sample.lengths)
         self.returns = [*self.returns, *sample.returns][-_REPORTED:]
         self.lengths = [*self.lengths, *sample.lengths][-_REPORTED:]
-        return sample.fragment
+
+    def sample_part(
+        self, part: int, number: int, weights: dict[str, Array], snapshot: dict[str, Array] | None
+    ) -> Part | None:
+        """Sample fragment `number` of a part of the environments with these weights.
+
+        The result depends on the seed, the arguments and the environments' state, not on the runner: the actions are
+        sampled from a random stream of this fragment. So another runner can do it again, with the same result.
+
+        Args:
+            part: the number of the recipe in `config.env_config["recipes"]`.
+            number: of the fragments of this part before this one.
+            weights: the policy's parameters by name.
+            snapshot: the environments' state; None if this runner has sampled the fragment before this one.
+
+        Returns:
+            None where the snapshot is missing: this process has started since.
+        """
+        recipe: EnvRecipe = self.config.env_config["recipes"][part]
+        envs, following = self._parts.pop(part, (None, 0))
+        if snapshot is None and number != following:
+            return None
+        if envs is None:
+            torch.set_num_threads(recipe.threads or 1)
+            envs = recipe.make()
+            if snapshot is None:
+                envs.reset()
+        if snapshot is not None:
+            envs.restore(snapshot)
+        self.module.policy.load_state_dict(as_tensors(weights))
+        torch.manual_seed(_seed(recipe.seed, part, number))
+        sample = sample_fragment(self.module, envs, self.config.rollout_fragment_length)
+        self._parts[part] = envs, number + 1
+        log = envs.drain_log()
+        return Part(sample, envs.snapshot(), log)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **_: Any) -> dict[str, Any]:
         """Return the weights and their number; there are no connectors."""
@@ -90,3 +153,8 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Do nothing: the environments are closed by their owner."""
+
+
+def _seed(seed: int, part: int, number: int) -> int:
+    words = np.random.SeedSequence((seed, part, number, GeneratorStream.FRAGMENT)).generate_state(2)
+    return int(words[0]) << 31 | int(words[1]) >> 1

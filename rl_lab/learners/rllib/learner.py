@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from rl_lab.core.untrusted import listed, number, of_kind, whole
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib.algorithm import algorithm_config
-from rl_lab.learners.rllib.cluster import LocalCluster
+from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
@@ -52,32 +54,36 @@ class RllibPPO:
     name = "rllib_ppo"
 
     def __init__(self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, seed: int, device: str) -> None:
-        rows = envs.rewards.size
-        self.envs, self._settings = envs, settings
-        self._cluster = LocalCluster(num_cpus=0)
+        self.envs: Any = envs
+        self._settings = settings
+        self._cluster = self._open_cluster()
         self._close = weakref.finalize(self, self._cluster.close)
+        self._steps, self._learn_seconds = 0, 0.0
         try:
-            self.algorithm = self._build(build, rows, seed, device)
+            self.algorithm = self._build(build, seed, device)
+            self._runner: Any = self.algorithm.env_runner
+            self._policy = self._runner.module.policy
+            self._attach()
         except BaseException:
             self._close()
             raise
-        self._runner: Any = self.algorithm.env_runner
-        self._runner.attach(envs)
-        self._policy = self._runner.module.policy
-        self._steps, self._learn_seconds = 0, 0.0
 
-    def _build(self, build: Callable[[], Any], rows: int, seed: int, device: str) -> Any:
+    def _open_cluster(self) -> Cluster:
+        return LocalCluster(num_cpus=0)
+
+    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+        rows = self.envs.rewards.size
+        length = self._settings.train_batch_size_per_learner // rows
+        return self._build_algorithm(build, fragment_length=length, num_envs=rows, seed=seed, device=device)
+
+    def _build_algorithm(self, build: Callable[[], Any], *, device: str, **arguments: Any) -> Any:
         policy = build()
-        config = algorithm_config(
-            self._settings,
-            (policy.observation_space, policy.action_space),
-            build,
-            fragment_length=self._settings.train_batch_size_per_learner // rows,
-            num_envs=rows,
-            seed=seed,
-            gpu=device.startswith("cuda"),
-        )
-        return config.build_algo()
+        spaces = policy.observation_space, policy.action_space
+        gpu = device.startswith("cuda")
+        return algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments).build_algo()
+
+    def _attach(self) -> None:
+        self._runner.attach(self.envs)
 
     @property
     def backend(self) -> str:
@@ -116,6 +122,10 @@ class RllibPPO:
             minibatch_size=settings.minibatch_size,
             shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
         )
+        return self._plain(result)
+
+    def _plain(self, result: dict[str, Any]) -> dict[str, float]:
+        """Return the metrics that the lab reports of what a learner returns, by RLlib's names."""
         values = {key: result[_MODULE][key] for key in _METRICS if key in result[_MODULE]}
         return {key: float(getattr(value, "peek", lambda value=value: value)()) for key, value in values.items()}
 
@@ -153,23 +163,30 @@ class RllibPPO:
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
-        optimizer, runner = self._optimizer().state_dict(), self._runner
+        optimizer = self._optimizer().state_dict()
         moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
         tensors = {
             "policy": as_arrays(self._policy.state_dict()),
             "optimizer": as_arrays(moments),
             "generators": generator_arrays(),
         }
-        state = {
+        state = {**self._counters(), "kl_coeff": float(self._kl_coeff()), **generator_values()}
+        return StateDict(tensors, state)
+
+    def _counters(self) -> dict[str, Any]:
+        runner = self._runner
+        return {
             "algorithm": self.name,
             "steps": self._steps,
-            "kl_coeff": float(self._kl_coeff()),
             "episodes": runner.episodes,
             "returns": runner.returns,
             "lengths": runner.lengths,
-            **generator_values(),
         }
-        return StateDict(tensors, state)
+
+    def _set_counters(self, state: dict[str, Any]) -> None:
+        runner = self._runner
+        self._steps = state["steps"]
+        runner.episodes, runner.returns, runner.lengths = state["episodes"], state["returns"], state["lengths"]
 
     def restore(self, saved: StateDict) -> None:
         """Restore what `save` returned, also the global random generators. Raises ValueError where it does not fit."""
@@ -183,8 +200,7 @@ class RllibPPO:
         self._send_weights()
         self._optimizer().load_state_dict({**self._optimizer().state_dict(), "state": moments})
         self._kl_coeff().fill_(state["kl_coeff"])
-        self._steps = state["steps"]
-        runner.episodes, runner.returns, runner.lengths = state["episodes"], state["returns"], state["lengths"]
+        self._set_counters(state)
         runner.set_started()
         restore_generators(tensors["generators"], state)
 
@@ -216,4 +232,6 @@ def policy_builder(kind: Any, world: Any, arguments: dict[str, Any]) -> Callable
 
     if not isinstance(world.action, Discrete) and world.has_action_mask:
         raise ValueError(f"{world.name} masks actions that are not discrete")
-    return lambda: build_policy(kind, world, **arguments)
+    # Of a world, its spaces are enough, and processes that have not loaded the world can build the policy.
+    spaces: Any = SimpleNamespace(observation=world.observation, action=world.action)
+    return functools.partial(build_policy, kind, spaces, **arguments)

@@ -1,0 +1,52 @@
+"""The file of a world that is a user's own, packed for a process that may run on a machine without this file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from rl_lab.core.errors import UsageError
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.engine import user_code
+from rl_lab.engine.code_trust import UserCode
+from rl_lab.engine.source_modules import digest
+
+
+@dataclass(frozen=True)
+class PackedCode:
+    """One file with what the user permitted to run of it. Other files that it imports are not part of it."""
+
+    code: UserCode
+    path: str  # below a folder of sys.path, such as "my_world.py" or "package/module.py"
+    content: bytes
+
+    def permit(self) -> None:
+        """Permit the world in this process, from the file's own place if it is here, else from a copy."""
+        code = self.code
+        if not (Path(code.file).is_file() and digest(Path(code.file)) == code.sha256):
+            copy = Path(platformdirs.user_cache_path("rl_lab")) / "packed_code" / code.sha256 / self.path
+            if not (copy.is_file() and digest(copy) == code.sha256):
+                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                atomic_write_bytes(copy, self.content)
+            code = dataclasses.replace(code, file=str(copy))
+        user_code.permit(code)
+
+
+def pack(world: str) -> PackedCode | None:
+    """Return the code of a world, None if it is none of the user's. Raises UsageError where it may not run."""
+    code = user_code.permitted(world)
+    if code is None:
+        return None
+    parsed, file = user_code.parse(code.world), Path(code.file)
+    path = file.name
+    if parsed is not None and not parsed[0].endswith(".py"):
+        parts = parsed[0].split(".")
+        path = "/".join([*parts, path] if path == "__init__.py" else [*parts[:-1], path])
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    return PackedCode(code, path, content)

@@ -1,0 +1,175 @@
+"""The collection of one train batch from env runners in other processes, some of which may die meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
+from rl_lab.learners.rllib.env_runner import Part
+
+_LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
+TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
+START = 120.0  # seconds within which a first runner must be ready
+RESTART = 60.0  # seconds that no runner may be left
+_DEATHS = 3  # of runners that sample the same fragment, after which it is the environments' fault
+
+
+@dataclass
+class _Call:
+    """A call that a runner is executing: the sampling of a part, or a ping until it has started."""
+
+    runner: int
+    part: int | None
+    deadline: float
+
+
+@dataclass
+class _Round:
+    """What is left to do of one train batch."""
+
+    number: int  # of the fragments of each part before
+    weights: Any  # a reference to them
+    waiting: list[int]  # parts that no runner has
+    parts: dict[int, tuple[Any, Part]] = field(default_factory=dict)  # references and results, by part
+    deaths: dict[int, int] = field(default_factory=dict)  # by part
+
+
+class Collector:
+    """Has env runners sample one fragment of each part of the environments, exactly once for each train batch.
+
+    The actors are those of RLlib's `EnvRunnerGroup`, and Ray starts them again when they have died. They are called
+    directly, and not by the group: its `synchronous_parallel_sample` goes on with fewer steps where a runner fails and
+    then exceeds the batch, it waits for all runners before it looks at any, and a runner in which an exception is
+    raised is ended, which hides the exception.
+
+    A part whose runner has died is sampled at once by the first runner that has nothing else to do, from the
+    environments' last snapshot. The result is the same as if nothing had happened.
+
+    Args:
+        runners: handles of the actors, of `LabEnvRunner`.
+        envs: the environments; keeps their snapshots and logs.
+        timeout: seconds that the sampling of one fragment may take.
+        check: is called while nothing comes; raises WorkFailed if the cluster is gone.
+    """
+
+    def __init__(self, runners: list[Any], envs: DistributedEnvs, *, timeout: float, check: Callable[[], None]) -> None:
+        self.envs, self._runners, self._timeout, self._check = envs, runners, timeout, check
+        self._idle: list[int] = []  # runners that are ready
+        self._calls: dict[Any, _Call] = {}  # by the reference to the result
+        self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
+        self._alone_since = time.monotonic()  # when the last runner was lost
+        self._patience = START
+        for runner in range(len(runners)):
+            self._ping(runner)
+
+    def forget(self) -> None:
+        """Have all parts start from the snapshots in `envs`, which were restored."""
+        self._holders = [None] * len(self._holders)
+
+    def collect(self, number: int, weights: dict[str, Array]) -> list[tuple[Any, Part]]:
+        """Return fragment `number` of each part, sampled with these weights, and a reference to it, by part.
+
+        Raises:
+            WorkFailed: no runner is left and none could be started; or a fragment ends the process of each runner.
+            Exception: what the environments or the policy raise.
+        """
+        work = _Round(number, ray.put(weights), list(range(len(self._holders))))
+        while len(work.parts) < len(self._holders):
+            self._assign(work)
+            ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=TICK)
+            for reference in ready:
+                self._receive(work, reference, self._calls.pop(reference))
+            if not ready:
+                self._look_at_deadlines(work)
+        for part, (_, result) in sorted(work.parts.items()):
+            # Copies: the arrays lie in Ray's object store, where they would keep the whole result.
+            self.envs.snapshots[part] = {name: np.array(array) for name, array in result.snapshot.items()}
+            self.envs.logs.append(result.log)
+        return [work.parts[part] for part in range(len(self._holders))]
+
+    def _assign(self, work: _Round) -> None:
+        """Give waiting parts to idle runners, if possible to those that sampled them before."""
+        for part in list(work.waiting):
+            if not self._idle:
+                return
+            runner = self._holders[part]
+            if runner not in self._idle:
+                others = [self._holders[other] for other in work.waiting if other != part]
+                free = [idle for idle in self._idle if idle not in others]
+                if not free:
+                    continue
+                runner = part if part in free else free[0]
+            work.waiting.remove(part)
+            self._send(work, part, runner)
+
+    def _send(self, work: _Round, part: int, runner: int | None, *, whole: bool = False) -> None:
+        assert runner is not None
+        self._idle.remove(runner)
+        snapshot = self.envs.snapshots[part] if whole or self._holders[part] != runner else None
+        reference = self._runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
+        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout)
+
+    def _ping(self, runner: int) -> None:
+        self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, float("inf"))
+
+    def _receive(self, work: _Round, reference: Any, call: _Call) -> None:
+        try:
+            result = ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else WorkFailed(_last_line(error)) from None
+        except RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise WorkFailed(f"env runner {call.runner} cannot be made: {_last_line(error)}") from None
+            self._lose(work, call, _last_line(error))
+            return
+        self._idle.append(call.runner)
+        self._patience, self._alone_since = RESTART, float("inf")
+        if call.part is None:
+            return
+        if result is None:  # the runner has been started again since its last fragment
+            self._send(work, call.part, call.runner, whole=True)
+            return
+        work.parts[call.part] = reference, result
+        self._holders[call.part] = call.runner
+
+    def _lose(self, work: _Round, call: _Call, reason: str) -> None:
+        """Have the part of a runner that has died sampled by another one."""
+        if call.part is None:
+            time.sleep(TICK)  # it is being started, or there is no room for it
+        else:
+            _LOG.warning("env runner %d was lost: %s", call.runner, reason)
+            work.waiting.append(call.part)
+            work.deaths[call.part] = work.deaths.get(call.part, 0) + 1
+            if work.deaths[call.part] >= _DEATHS:
+                raise WorkFailed(f"{_DEATHS} env runners died while they sampled the same fragment: {reason}")
+        self._holders = [None if holder == call.runner else holder for holder in self._holders]
+        self._ping(call.runner)
+        if not self._idle and all(each.part is None for each in self._calls.values()):
+            self._alone_since = min(self._alone_since, time.monotonic())
+
+    def _look_at_deadlines(self, work: _Round) -> None:
+        self._check()
+        now = time.monotonic()
+        for reference, call in list(self._calls.items()):
+            if call.deadline < now:
+                del self._calls[reference]
+                ray.kill(self._runners[call.runner], no_restart=False)
+                self._lose(work, call, f"it took longer than {self._timeout:.0f} s")
+        if now - self._alone_since > self._patience:
+            what = "could be started" if self._patience == START else "is left, and none could be started again"
+            raise WorkFailed(f"no env runner {what} within {self._patience:.0f} s")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[-1])[:300] if lines else type(error).__name__

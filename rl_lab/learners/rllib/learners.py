@@ -1,0 +1,124 @@
+"""RLlib's learners, one in this process or several in others, and their state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from ray.rllib.core.learner.training_data import TrainingData
+
+from rl_lab.core.agent import StateDict
+from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
+from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
+
+MODULE = "default_policy"
+_TICK = 0.2  # seconds between looks at the deadline and at signals
+_CALL = 120.0  # seconds that a learner may take to return or to set its state
+
+
+class Learners:
+    """The learners of a `LearnerGroup` and one way to call them, wherever they are.
+
+    Actors are called directly: `LearnerGroup.update` waits without a limit, also for a learner that waits for another
+    one which has died, and it ends a learner in which an exception is raised, which hides the exception.
+    """
+
+    def __init__(self, group: Any, *, timeout: float, check: Callable[[], None] = lambda: None) -> None:
+        self._local, self._remote = group._learner, group._workers or []
+        self._timeout, self._check = timeout, check
+
+    def __len__(self) -> int:
+        return len(self._remote) or 1
+
+    @property
+    def local(self) -> Any:
+        """Return the learner in this process, None where they are actors."""
+        return self._local
+
+    def update(self, episodes: list[Any], **arguments: Any) -> list[dict[str, Any]]:
+        """Update from fragments, or from references to them, of which each learner has an equal part."""
+        if self._local is not None:
+            return [self._local.update(training_data=TrainingData(episodes=episodes), **arguments)]
+        share = len(episodes) // len(self)
+        parts = [episodes[k * share : (k + 1) * share] for k in range(len(self))]
+        calls = [
+            worker.update.remote(training_data=TrainingData(episodes_refs=part), **arguments)
+            for worker, part in zip(self._remote, parts, strict=True)
+        ]
+        return self._results(calls, self._timeout)
+
+    def state(self) -> list[StateDict]:
+        """Return the state of each learner; their parameters and moments are equal."""
+        if self._local is not None:
+            return [state_of(self._local)]
+        return self._results([worker.apply.remote(state_of) for worker in self._remote], _CALL)
+
+    def restore(self, states: list[StateDict]) -> None:
+        """Restore what `state` returned."""
+        if self._local is not None:
+            restore_state(self._local, states[0])
+            return
+        calls = [w.apply.remote(restore_state, state) for w, state in zip(self._remote, states, strict=True)]
+        self._results(calls, _CALL)
+
+    def _results(self, calls: list[Any], timeout: float) -> list[Any]:
+        deadline, waiting = time.monotonic() + timeout, list(calls)
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=_TICK)
+            try:
+                ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause if isinstance(error.cause, Exception) else WorkFailed(one_line(error)) from None
+            except RayError as error:
+                raise WorkFailed(f"a learner died: {one_line(error)[:300]}") from None
+            if not ready:
+                self._check()
+                if time.monotonic() > deadline:
+                    raise WorkFailed(f"the learners did not end an update within {timeout:.0f} s")
+        results: list[Any] = ray.get(calls)
+        return results
+
+
+def policy_of(learner: Any) -> Any:
+    """Return the policy that a learner trains."""
+    return learner.module[MODULE].unwrapped().policy
+
+
+def kl_coeff_of(learner: Any) -> torch.Tensor:
+    """Return the weight of the divergence in the loss, which follows `kl_target`."""
+    coefficient: torch.Tensor = learner.curr_kl_coeffs_per_module[MODULE]
+    return coefficient
+
+
+def state_of(learner: Any) -> StateDict:
+    """Return the state of a learner and of its process's random generators."""
+    optimizer = learner.get_optimizer(MODULE).state_dict()
+    moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
+    tensors = {
+        "policy": as_arrays(policy_of(learner).state_dict()),
+        "optimizer": as_arrays(moments),
+        "generators": generator_arrays(),
+    }
+    return StateDict(tensors, {"kl_coeff": float(kl_coeff_of(learner)), **generator_values()})
+
+
+def restore_state(learner: Any, saved: StateDict) -> None:
+    """Restore what `state_of` returned; moments as arrays by name, or as the optimizer has them."""
+    optimizer = learner.get_optimizer(MODULE)
+    policy_of(learner).load_state_dict(as_tensors(saved.tensors["policy"]))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(saved.tensors["optimizer"])})
+    kl_coeff_of(learner).fill_(saved.state["kl_coeff"])
+    restore_generators(saved.tensors["generators"], saved.state)
+
+
+def _moments(arrays: dict[str, Any]) -> dict[int, dict[str, torch.Tensor]]:
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in as_tensors(arrays).items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = tensor
+    return moments
