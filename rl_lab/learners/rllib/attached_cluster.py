@@ -46,6 +46,10 @@ class AttachedCluster(Cluster):
             self._connect(environment, is_private=loopback, address=address, **arguments)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"{said}: {one_line(error)[:300]}") from None
+        import ray
+
+        node: Any = ray._private.worker._global_node
+        self._start_janitor(node.raylet_socket_name)
 
 
 def _running() -> str:

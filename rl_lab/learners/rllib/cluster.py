@@ -65,6 +65,7 @@ class Cluster:
         names = (*_PRIVATE, "RAY_AUTH_TOKEN", "RAY_ADDRESS", "PYTHONBREAKPOINT")  # Ray sets the last
         self._environment = {name: os.environ.get(name) for name in names}
         self._to_file: logging.FileHandler | None = None
+        self._janitor: subprocess.Popen[bytes] | None = None
         self._looked, self._silent = time.monotonic(), 0
         _open.append(self)
 
@@ -91,8 +92,11 @@ class Cluster:
                 **arguments,
             )
             import ray.rllib  # its import adds a handler to its logger
+            from ray._private import worker
 
             self._to_file = logging.FileHandler(self.log)
+            # Otherwise Ray prints what happens to nodes on stdout, whatever log_to_driver says.
+            worker.print_to_stdstream = _log_message
             for name in _LOGGERS:
                 logger = logging.getLogger(name)
                 logger.handlers[:] = [self._to_file]
@@ -144,8 +148,18 @@ class Cluster:
                 os.environ[name] = value
         self._remove()
 
+    def _start_janitor(self, *node: str) -> None:
+        """Start the program that cleans up after this process; it writes to stderr where it is given a node."""
+        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder), *node]
+        quiet = subprocess.DEVNULL
+        self._janitor = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=quiet, stderr=None if node else quiet, start_new_session=True
+        )
+
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._janitor is not None:
+            self._janitor.communicate(b"closed", janitor.GRACE + janitor.LIMIT)
 
 
 class LocalCluster(Cluster):
@@ -163,10 +177,7 @@ class LocalCluster(Cluster):
 
     def __init__(self, *, num_cpus: float, num_gpus: int = 0) -> None:
         super().__init__()
-        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)]
-        self._janitor = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        self._start_janitor()
         store, free = _FRAGMENTS_STORE if num_cpus else _STORE, shutil.disk_usage("/dev/shm").free
         in_memory = free > 2 * store
         if not in_memory and free > 2 * _STORE:
@@ -184,10 +195,9 @@ class LocalCluster(Cluster):
             **({} if in_memory else {"_plasma_directory": str(self.folder)}),
         )
 
-    def _remove(self) -> None:
-        assert self._janitor.stdin is not None
-        self._janitor.stdin.close()
-        self._janitor.wait(janitor.GRACE + janitor.LIMIT)
+
+def _log_message(data: dict[str, Any], **_: Any) -> None:
+    logging.getLogger("ray").warning("%s: %s", data.get("pid"), "\n".join(data.get("lines", ())))
 
 
 def answers(address: str, timeout: float) -> bool:

@@ -63,6 +63,8 @@ class DistributedPPO(RllibPPO):
 
     def _attach(self) -> None:
         group = self.algorithm.env_runner_group
+        # By value: what lies in the object store of one node may be lost with it, and no runner starts without.
+        group._remote_config_obj_ref = group._remote_config
         group.add_workers(len(self.envs.recipes))
         runners = list(group._worker_manager.actors().values())
         timeout, check = self._settings.sample_timeout_s, self._cluster.check

@@ -1,7 +1,10 @@
-"""Removes what a private Ray leaves behind, when the process that started it is gone, however it ended.
+"""Removes what a Ray leaves behind, when the process that started or joined it is gone, however it ended.
 
-Run as a program by `cluster`: the argument is Ray's temporary folder, and the end of standard input says that the
-starting process has ended or has closed the cluster. It needs the standard library only.
+Run as a program by `cluster`: the argument is a temporary folder, and the end of standard input says that the starting
+process has ended or has closed the cluster. It needs the standard library only.
+
+A second argument is the socket of the Ray node that the process has joined. Ray ends the process without a word when
+that node ends; the janitor says so.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -33,11 +37,20 @@ def processes_of(folder: str) -> list[int]:
     return found
 
 
-def main(folder: str) -> None:
+def is_alive(path: str) -> bool:
+    """Return whether a process listens at this socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(path) == 0
+
+
+def main(folder: str, node: str = "") -> None:
     """Wait for the end of standard input; then end the folder's processes and remove it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sys.stdin.buffer.read()
+    is_closed = bool(sys.stdin.buffer.read())
+    if node and not is_closed and not is_alive(node):
+        told = "the Ray node of this machine has ended, and Ray has ended this process with it"
+        print(f"rl-lab: {told}; the run can be resumed from its last checkpoint", file=sys.stderr, flush=True)
     limit = time.monotonic() + LIMIT
     time.sleep(GRACE if processes_of(folder) else 0.0)
     while time.monotonic() < limit:
@@ -52,4 +65,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
