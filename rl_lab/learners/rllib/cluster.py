@@ -77,8 +77,10 @@ class Cluster:
         try:
             import ray
             from ray import _raylet
-            from ray._private import ray_constants
+            from ray._private import auto_init_hook, ray_constants
 
+            # A destructor of RLlib's that comes after the end must not start another Ray.
+            auto_init_hook.enable_auto_connect = False
             # What was read from the environment if Ray was imported before.
             ray_constants.ENABLE_RAY_CLUSTER = not is_private
             raylet: Any = _raylet

@@ -36,6 +36,9 @@ class Part:
         """Return the sample's fragment."""
         return self.sample.fragment
 
+    def __len__(self) -> int:
+        return len(self.sample.fragment)
+
 
 class LabEnvRunner(EnvRunner):  # type: ignore[misc]
     """Rolls the policy out in the environments that `attach` gives it, `rollout_fragment_length` steps at a time.

@@ -31,6 +31,8 @@ class Learners:
     def __init__(self, group: Any, *, timeout: float, check: Callable[[], None] = lambda: None) -> None:
         self._local, self._remote = group._learner, group._workers or []
         self._timeout, self._check = timeout, check
+        # Its destructor would call the actors of a Ray that has ended; they end with the job.
+        group._is_shut_down = True
 
     def __len__(self) -> int:
         return len(self._remote) or 1
