@@ -75,8 +75,6 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     world, is_distributed = envs.world, isinstance(envs, DistributedEnvs)
     rows = envs.rows if is_distributed else envs.rewards.size
     size = config.train_batch_size_per_learner
-    if world.is_multi_agent:
-        raise ValueError(f"rllib_ppo: {world.name} has several learning agents: use agent=ppo")
     if config.learners:
         _check_learners(config, rows)
     elif size % rows:

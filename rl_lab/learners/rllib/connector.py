@@ -10,7 +10,12 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rl_lab.learners.rllib.advantages import advantages_and_targets
-from rl_lab.learners.rllib.fragment import row_order, train_columns
+from rl_lab.learners.rllib.train_columns import train_columns
+from rl_lab.learners.rllib.transitions import Pending
+
+
+class NothingToLearnError(Exception):
+    """No transition has ended in these fragments."""
 
 
 class FragmentsToBatch(ConnectorV2):  # type: ignore[misc]
@@ -24,13 +29,17 @@ class FragmentsToBatch(ConnectorV2):  # type: ignore[misc]
     def __init__(self, gamma: float, lambda_: float) -> None:
         super().__init__()
         self.gamma, self.lambda_ = gamma, lambda_
+        self.pending: list[Pending | None] = []  # by the fragment's place: that of the last call's
 
     def __call__(self, *, rl_module: Any, batch: Any, episodes: Any, **_: Any) -> dict[str, dict[str, torch.Tensor]]:
         """Return the batch: tensors [R, ...] by module and column."""
         # What a runner in another process returns has its fragment as a member.
         fragments = [getattr(each, "fragment", each) for each in episodes]
-        parts = [train_columns(fragment, row_order(fragment.terminated, fragment.truncated)) for fragment in fragments]
+        before = self.pending or [None] * len(fragments)
+        parts, self.pending = map(list, zip(*map(train_columns, fragments, before), strict=True))
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if not columns["loss_mask"].any():
+            raise NothingToLearnError
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         device = next(module.parameters()).device
         tensors = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 
 from rl_lab.core.agent import StateDict
-from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.errors import UsageError, WorkFailed, one_line
 from rl_lab.core.untrusted import listed, number, of_kind
 from rl_lab.learners.rllib.attached_cluster import AttachedCluster
 from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
 from rl_lab.learners.rllib.collector import Collector
+from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learner import RllibPPO
 from rl_lab.learners.rllib.learners import Learners
 from rl_lab.learners.sb3.state_validation import check_generators, checked_moments
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
 _UPDATE = 600.0  # seconds that learners in other processes may take for one update
+_OWN = ("generators", "pending")  # members of a state that differ between learners
 _PREFIX = "learner"  # of the members of a state that belong to learner 1, 2, ...
 
 
@@ -117,7 +119,10 @@ class DistributedPPO(RllibPPO):
         return self._metrics(losses)
 
     def _update(self, fragments: Any) -> dict[str, float]:
-        (result,) = self._learners.update(fragments, **self._arguments())
+        try:
+            (result,) = self._learners.update(fragments, **self._arguments())
+        except NothingToLearnError:
+            return {}
         return self._plain(result)
 
     def _update_remotely(self, references: list[Any]) -> dict[str, float]:
@@ -125,7 +130,11 @@ class DistributedPPO(RllibPPO):
         rows = settings.num_epochs * settings.train_batch_size_per_learner
         # As many minibatches for each learner, which wait for each other in each.
         minibatches = max(rows // settings.minibatch_size, 1)
-        result, *_ = self._learners.update(references, num_total_minibatches=minibatches, **self._arguments())
+        try:
+            result, *_ = self._learners.update(references, num_total_minibatches=minibatches, **self._arguments())
+        except NothingToLearnError:
+            told = "a learner has nothing to learn from: in its fragments, no transition ends"
+            raise WorkFailed(f"{told}; a larger train_batch_size_per_learner makes them longer") from None
         self._take_weights()
         return self._plain(result)
 
@@ -137,6 +146,9 @@ class DistributedPPO(RllibPPO):
             "minibatch_size": settings.minibatch_size,
             "shuffle_batch_per_epoch": settings.shuffle_batch_per_epoch,
         }
+
+    def _fragments_per_learner(self) -> int:
+        return len(self.envs.recipes) // len(self._learners)
 
     def _take_weights(self) -> None:
         """Copy the learners' parameters to the policy of this process, and keep their state for `save`."""
@@ -150,7 +162,7 @@ class DistributedPPO(RllibPPO):
         first, *others = self._states
         tensors, state = dict(first.tensors), {**self._counters(), **first.state}
         for index, other in enumerate(others, 1):
-            tensors[f"{_PREFIX}{index}.generators"] = other.tensors["generators"]
+            tensors |= {f"{_PREFIX}{index}.{name}": other.tensors[name] for name in _OWN if name in other.tensors}
         return StateDict(tensors, {**state, "learners": [other.state for other in others]})
 
     def restore(self, saved: StateDict) -> None:
@@ -171,12 +183,13 @@ class DistributedPPO(RllibPPO):
             others = listed(state["learners"], "learners", len(self._learners) - 1)
             for index, other in enumerate(others, 1):
                 number(of_kind(other, "learners", dict)["kl_coeff"], "kl_coeff", 0.0)
-                generators = tensors[f"{_PREFIX}{index}.generators"]
-                check_generators(generators, other)
-                states.append(StateDict({**tensors, "generators": generators}, other))
+                own = {name: tensors.get(f"{_PREFIX}{index}.{name}", {}) for name in _OWN}
+                check_generators(own["generators"], other)
+                self._check_pending(own["pending"])
+                states.append(StateDict({**tensors, **own}, other))
         except KeyError as error:
             raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
-        self._learners.restore(states)
+        self._learners.restore(states, with_pending=self.envs.restores_exactly)
         self._set_counters(state)
         self._take_weights()
 

@@ -30,6 +30,7 @@ class DistributedEnvs:
         self._first: Any = self.recipes[0].make()
         self.world: Any = self._first.world
         self.batch: Any = getattr(self._first, "batch", self._first)
+        self.restores_exactly: bool = self._first.restores_exactly
         self.rows = self._first.rewards.size * num_parts
         self.snapshots: list[dict[str, Array] | None] = [None] * num_parts
         self.logs: list[dict[str, float]] = []  # since the last `drain_log`

@@ -36,6 +36,8 @@ class Fragment:
     truncated: Array  # bool [T, B]
     action_mask: Array | None = None  # uint8 [T, B, n]
     last_action_mask: Array | None = None  # uint8 [B, n]
+    acting: Array | None = None  # bool [T, B], where rows may wait: those that acted in each step
+    last_acting: Array | None = None  # bool [B], those that act after the last step
 
     def __len__(self) -> int:
         return int(self.rewards.size)
@@ -68,11 +70,14 @@ class RowOrder:
     is_last: Array  # bool, the last step of each chunk
     followers: Array  # int64 [C], for each chunk, the index into the E final and then B last observations
     ends: Array  # int64 [C], the position of each chunk's added row
+    rewards: Array  # float32, 0 in added rows
+    terminated: Array  # bool
+    truncated: Array  # bool
 
 
-def row_order(terminated: Array, truncated: Array) -> RowOrder:
-    """Return the order of a fragment's rows, by its flags, bool [T, B] each."""
-    over = np.asarray(terminated | truncated)
+def row_order(fragment: Fragment) -> RowOrder:
+    """Return the order of the rows of a fragment in which all rows act in every step."""
+    over = np.asarray(fragment.terminated | fragment.truncated)
     num_steps, rows = over.shape
     end_step, end_row = np.nonzero(over)
     # The step after the last end before each step, by row: where the step's chunk begins.
@@ -88,37 +93,18 @@ def row_order(terminated: Array, truncated: Array) -> RowOrder:
     position = np.arange(len(chunk)) - (ends - lengths)[chunk]
     is_added = position == lengths[chunk]
     steps = (start[chunk] + np.minimum(position, lengths[chunk] - 1)) * rows + row[chunk]
-    followers = np.concatenate([np.arange(len(end_row)), len(end_row) + running])
-    return RowOrder(steps, is_added, position == lengths[chunk] - 1, followers, ends)
-
-
-def train_columns(fragment: Fragment, order: RowOrder) -> dict[str, Array]:
-    """Return the columns of a train batch by RLlib's names, [R, ...] each, without advantages and value targets."""
-    num_steps, rows = fragment.rewards.shape
-
-    def gather(array: Array) -> Array:
-        return np.asarray(array.reshape(num_steps * rows, *array.shape[2:])[order.steps])
-
-    observations = gather(fragment.observations)
-    following = np.concatenate([fragment.final_observations, fragment.last_observations])
-    observations[order.ends] = following[order.followers]
-    real = ~order.is_added
-    terminated = gather(fragment.terminated) & order.is_last
-    columns = {
-        "obs": observations,
-        "actions": gather(fragment.actions),
-        "action_logp": gather(fragment.action_logp),
-        "action_dist_inputs": gather(fragment.action_dist_inputs),
-        "rewards": gather(fragment.rewards) * real,
-        "terminateds": terminated,
+    is_last = position == lengths[chunk] - 1
+    flat_terminated, flat_truncated, rewards = (
+        array.reshape(-1)[steps] for array in (fragment.terminated, fragment.truncated, fragment.rewards)
+    )
+    return RowOrder(
+        steps,
+        is_added,
+        is_last,
+        followers=np.concatenate([np.arange(len(end_row)), len(end_row) + running]),
+        ends=ends,
+        rewards=rewards * ~is_added,
+        terminated=flat_terminated & is_last,
         # A chunk that the fragment's end cuts is truncated, too.
-        "truncateds": order.is_last & (gather(fragment.truncated) | ~gather(fragment.terminated)),
-        "loss_mask": real,
-    }
-    if fragment.action_mask is not None and fragment.last_action_mask is not None:
-        masks = gather(fragment.action_mask)
-        ended = len(fragment.final_observations)
-        following = np.concatenate([np.ones((ended, masks.shape[1]), np.uint8), fragment.last_action_mask])
-        masks[order.ends] = following[order.followers]
-        columns["action_mask"] = masks != 0
-    return columns
+        truncated=is_last & (flat_truncated | ~flat_terminated),
+    )

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.spaces import Discrete
 
 from rl_lab.core.agent import StateDict
@@ -21,12 +20,13 @@ from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
+from rl_lab.learners.rllib.connector import NothingToLearnError
+from rl_lab.learners.rllib.learners import MODULE, restore_state, state_of
+from rl_lab.learners.rllib.pending_state import check_pending
 from rl_lab.learners.sb3.agent import Sb3Agent
-from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
-from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
+from rl_lab.learners.sb3.training_state import as_arrays
 
-_MODULE = "default_policy"
 _PREFIX = "policy."  # of the names of the policy's parameters in RLlib's module
 # RLlib's name of a metric, and the lab's.
 _METRICS = {
@@ -115,18 +115,21 @@ class RllibPPO:
 
     def _update(self, fragment: Any) -> dict[str, float]:
         settings = self._settings
-        (result,) = self.algorithm.learner_group.update(
-            episodes=[fragment],
-            timesteps={"num_env_steps_sampled_lifetime": self._steps},
-            num_epochs=settings.num_epochs,
-            minibatch_size=settings.minibatch_size,
-            shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
-        )
+        try:
+            (result,) = self.algorithm.learner_group.update(
+                episodes=[fragment],
+                timesteps={"num_env_steps_sampled_lifetime": self._steps},
+                num_epochs=settings.num_epochs,
+                minibatch_size=settings.minibatch_size,
+                shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
+            )
+        except NothingToLearnError:
+            return {}
         return self._plain(result)
 
     def _plain(self, result: dict[str, Any]) -> dict[str, float]:
         """Return the metrics that the lab reports of what a learner returns, by RLlib's names."""
-        values = {key: result[_MODULE][key] for key in _METRICS if key in result[_MODULE]}
+        values = {key: result[MODULE][key] for key in _METRICS if key in result[MODULE]}
         return {key: float(getattr(value, "peek", lambda value=value: value)()) for key, value in values.items()}
 
     def _metrics(self, result: dict[str, float]) -> dict[str, float]:
@@ -144,11 +147,7 @@ class RllibPPO:
         return self.algorithm.learner_group._learner
 
     def _module(self) -> Any:
-        return self._learner().module[_MODULE].unwrapped()
-
-    def _kl_coeff(self) -> torch.Tensor:
-        coefficient: torch.Tensor = self._learner().curr_kl_coeffs_per_module[_MODULE]
-        return coefficient
+        return self._learner().module[MODULE].unwrapped()
 
     def _send_weights(self) -> None:
         self._policy.load_state_dict(self._module().policy.state_dict())
@@ -163,15 +162,8 @@ class RllibPPO:
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
-        optimizer = self._optimizer().state_dict()
-        moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
-        tensors = {
-            "policy": as_arrays(self._policy.state_dict()),
-            "optimizer": as_arrays(moments),
-            "generators": generator_arrays(),
-        }
-        state = {**self._counters(), "kl_coeff": float(self._kl_coeff()), **generator_values()}
-        return StateDict(tensors, state)
+        saved = state_of(self._learner())
+        return StateDict(saved.tensors, {**self._counters(), **saved.state})
 
     def _counters(self) -> dict[str, Any]:
         runner = self._runner
@@ -193,16 +185,13 @@ class RllibPPO:
         state, tensors, runner = saved.state, saved.tensors, self._runner
         try:
             self._check(state, tensors)
-            moments = checked_moments(self._optimizer(), tensors["optimizer"])
+            checked_moments(self._optimizer(), tensors["optimizer"])
         except KeyError as error:
             raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
-        self._module().policy.load_state_dict(as_tensors(tensors["policy"]))
+        restore_state(self._learner(), saved, with_pending=self.envs.restores_exactly)
         self._send_weights()
-        self._optimizer().load_state_dict({**self._optimizer().state_dict(), "state": moments})
-        self._kl_coeff().fill_(state["kl_coeff"])
         self._set_counters(state)
         runner.set_started()
-        restore_generators(tensors["generators"], state)
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         """Raise ValueError or KeyError unless the state has the types, shapes and ranges of this learner's."""
@@ -217,13 +206,22 @@ class RllibPPO:
             whole(value, "lengths")
         check_parameters(self._policy, tensors["policy"])
         check_generators(tensors["generators"], state)
+        self._check_pending(tensors.get("pending", {}))
+
+    def _check_pending(self, arrays: dict[str, Array]) -> None:
+        places, has_mask = self._fragments_per_learner(), self.envs.world.has_action_mask
+        rows = self._runner.config.num_envs_per_env_runner
+        check_pending(arrays, self._policy, places=places, rows=rows, has_mask=has_mask)
+
+    def _fragments_per_learner(self) -> int:
+        return 1
 
     def close(self) -> None:
         """End Ray."""
         self._close()
 
     def _optimizer(self) -> Any:
-        return self._learner().get_optimizer(_MODULE)
+        return self._learner().get_optimizer(MODULE)
 
 
 def policy_builder(kind: Any, world: Any, arguments: dict[str, Any]) -> Callable[[], Any]:

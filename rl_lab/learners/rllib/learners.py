@@ -13,6 +13,8 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.learners.rllib.connector import FragmentsToBatch
+from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
@@ -60,12 +62,14 @@ class Learners:
             return [state_of(self._local)]
         return self._results([worker.apply.remote(state_of) for worker in self._remote], _CALL)
 
-    def restore(self, states: list[StateDict]) -> None:
-        """Restore what `state` returned."""
+    def restore(self, states: list[StateDict], with_pending: bool) -> None:
+        """Restore what `state` returned; `with_pending`: see `restore_state`."""
         if self._local is not None:
-            restore_state(self._local, states[0])
+            restore_state(self._local, states[0], with_pending)
             return
-        calls = [w.apply.remote(restore_state, state) for w, state in zip(self._remote, states, strict=True)]
+        calls = [
+            w.apply.remote(restore_state, state, with_pending) for w, state in zip(self._remote, states, strict=True)
+        ]
         self._results(calls, _CALL)
 
     def _results(self, calls: list[Any], timeout: float) -> list[Any]:
@@ -91,6 +95,12 @@ def policy_of(learner: Any) -> Any:
     return learner.module[MODULE].unwrapped().policy
 
 
+def _connector_of(learner: Any) -> FragmentsToBatch:
+    (connector,) = learner._learner_connector.connectors
+    assert isinstance(connector, FragmentsToBatch)
+    return connector
+
+
 def kl_coeff_of(learner: Any) -> torch.Tensor:
     """Return the weight of the divergence in the loss, which follows `kl_target`."""
     coefficient: torch.Tensor = learner.curr_kl_coeffs_per_module[MODULE]
@@ -105,16 +115,19 @@ def state_of(learner: Any) -> StateDict:
         "policy": as_arrays(policy_of(learner).state_dict()),
         "optimizer": as_arrays(moments),
         "generators": generator_arrays(),
+        "pending": pending_arrays(_connector_of(learner).pending),
     }
+    tensors = {name: arrays for name, arrays in tensors.items() if arrays}
     return StateDict(tensors, {"kl_coeff": float(kl_coeff_of(learner)), **generator_values()})
 
 
-def restore_state(learner: Any, saved: StateDict) -> None:
-    """Restore what `state_of` returned; moments as arrays by name, or as the optimizer has them."""
+def restore_state(learner: Any, saved: StateDict, with_pending: bool = True) -> None:
+    """Restore what `state_of` returned; `with_pending` where the environments continue their episodes."""
     optimizer = learner.get_optimizer(MODULE)
     policy_of(learner).load_state_dict(as_tensors(saved.tensors["policy"]))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(saved.tensors["optimizer"])})
     kl_coeff_of(learner).fill_(saved.state["kl_coeff"])
+    _connector_of(learner).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
     restore_generators(saved.tensors["generators"], saved.state)
 
 

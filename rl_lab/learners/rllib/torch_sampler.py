@@ -22,13 +22,15 @@ def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int) -> Sample:
     sample = Sample()
     steps = [_step(module, envs, sample) for _ in range(num_steps)]
     columns = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
-    mask = columns.pop("action_mask", None)
+    mask, acting = columns.pop("action_mask", None), columns.pop("acting", None)
     sample.fragment = Fragment(
         **columns,
         final_observations=np.concatenate([step["final"] for step in steps]),
         last_observations=_by_row(envs.observations).copy(),
         action_mask=mask,
         last_action_mask=None if mask is None else _by_row(envs.action_mask).copy(),
+        acting=acting,
+        last_acting=None if acting is None else _by_row(envs.acting).copy(),
     )
     return sample
 
@@ -41,6 +43,8 @@ def _step(module: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
     if envs.world.has_action_mask:
         step["action_mask"] = _by_row(envs.action_mask).copy()
         batch["action_mask"] = torch.from_numpy(step["action_mask"] != 0)
+    if envs.world.is_multi_agent:
+        step["acting"] = _by_row(envs.acting).copy()
     with torch.no_grad():
         inputs = module.outputs(batch)[0]
         distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
@@ -55,11 +59,20 @@ def _step(module: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
     step["terminated"] = np.array(envs.agent_terminated).reshape(rows)
     step["truncated"] = np.array(envs.agent_truncated).reshape(rows)
     over = (step["terminated"] | step["truncated"]).reshape(envs.rewards.shape)
-    step["final"] = envs.final_observations[over]
+    step["final"] = _final_observations(envs)[over]
     sample.count_episodes(envs)
     sample.infer_seconds += sampled - begin
     sample.env_seconds += time.perf_counter() - sampled
     return step
+
+
+def _final_observations(envs: BatchedEnv) -> Array:
+    """Return the last observations [N, A, ...] of the episodes that the last step has ended for an agent or for all."""
+    if not envs.left_episode.any():
+        return envs.final_observations
+    # An agent that left has its last observation in `observations`, unless the episode has ended for all.
+    ended = envs.done.reshape(-1, *(1,) * (envs.observations.ndim - 1))
+    return np.where(ended, envs.final_observations, envs.observations)
 
 
 def _by_row(array: Array) -> Array:

@@ -1,0 +1,44 @@
+"""The columns of a train batch, by RLlib's names, of a fragment."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.fragment import Fragment, RowOrder, row_order
+from rl_lab.learners.rllib.transitions import Pending, acted_rows, flat_columns
+
+
+def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str, Array], Pending | None]:
+    """Return the columns, [R, ...] each, without advantages and value targets, and the transitions left pending.
+
+    `pending` are those of the fragment before, None for the first one and where all rows act in every step.
+    """
+    if fragment.acting is None:
+        order, left = row_order(fragment), None
+    else:
+        order, left = acted_rows(fragment, pending)
+    flat = flat_columns(fragment, pending)
+    gathered = {name: array[order.steps] for name, array in flat.items()}
+    gathered["observations"][order.ends] = _following(fragment, left, "observations")[order.followers]
+    if "action_mask" in gathered:
+        gathered["action_mask"][order.ends] = _following(fragment, left, "action_mask")[order.followers]
+        gathered["action_mask"] = gathered["action_mask"] != 0
+    return {"obs": gathered.pop("observations"), **gathered, **_flags(order)}, left
+
+
+def _following(fragment: Fragment, left: Pending | None, name: str) -> Array:
+    """Return what the followers of chunks index: of episodes that ended, of all rows now, of pending transitions."""
+    last = getattr(fragment, f"last_{name}")
+    ended = len(fragment.final_observations)
+    final = fragment.final_observations if name == "observations" else np.ones((ended, *last.shape[1:]), last.dtype)
+    return np.concatenate([final, last, *([] if left is None else [left.columns[name]])])
+
+
+def _flags(order: RowOrder) -> dict[str, Array]:
+    return {
+        "rewards": order.rewards,
+        "terminateds": order.terminated,
+        "truncateds": order.truncated,
+        "loss_mask": ~order.is_added,
+    }
