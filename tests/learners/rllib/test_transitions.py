@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("ray.rllib", reason="needs the extra rllib")
 
+from rl_lab.adapters import make
+from rl_lab.core import agent_registry
 from rl_lab.learners.rllib.advantages import advantages_and_targets
 from rl_lab.learners.rllib.fragment import Fragment
+from rl_lab.learners.rllib.module import LabActorCritic
+from rl_lab.learners.rllib.torch_sampler import sample_fragment
 from rl_lab.learners.rllib.train_columns import train_columns
 from rl_lab.learners.rllib.transitions import Pending
 
@@ -143,3 +147,25 @@ def lambda_return(play: Play, t: int, row: int) -> float:
     if after < play.shape[0] and play.transition(after, row) is not None:
         bootstrap = (1 - LAMBDA) * bootstrap + LAMBDA * lambda_return(play, after, row)
     return total + GAMMA * bootstrap
+
+
+@pytest.mark.parametrize(("steps", "fragments"), [(1, 200), (2, 200), (7, 100), (64, 20)])
+def test_as_many_losses_as_wins_are_learned_from(steps: int, fragments: int) -> None:
+    envs = make.make("tic_tac_toe", 4, seed=0)
+    policy = agent_registry.load("ppo").learner(
+        agent_registry.load("ppo").Config(n_steps=8, batch_size=8, net_arch=[8]), envs, budget=64, seed=0, device="cpu"
+    )
+    build = {"build": lambda: policy.model.policy}
+    module = LabActorCritic(
+        observation_space=envs.world.observation, action_space=envs.world.action, model_config=build
+    )
+    envs.reset()
+    counts, pending = np.zeros(2, np.int64), None
+    for _ in range(fragments):
+        columns, pending = train_columns(sample_fragment(module, envs, steps).fragment, pending)
+        paid = columns["rewards"][columns["loss_mask"]]
+        counts += [(paid == 1).sum(), (paid == -1).sum()]
+    assert pending is not None
+    unpaid = pending.columns["rewards"]
+    assert not unpaid.any(), "a reward without its act"
+    assert counts[0] == counts[1] > fragments * steps * 4 / 12, "a game has at most nine moves; few are drawn"
