@@ -10,7 +10,7 @@ import platformdirs
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.engine import user_code
+from rl_lab.engine import code_names, user_code
 from rl_lab.engine.code_trust import UserCode
 from rl_lab.engine.source_modules import digest
 
@@ -40,7 +40,7 @@ def pack(world: str) -> PackedCode | None:
     code = user_code.permitted(world)
     if code is None:
         return None
-    parsed, file = user_code.parse(code.world), Path(code.file)
+    parsed, file = code_names.parse(code.world), Path(code.file)
     path = file.name
     if parsed is not None and not parsed[0].endswith(".py"):
         parts = parsed[0].split(".")

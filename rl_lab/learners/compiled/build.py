@@ -11,6 +11,7 @@ from rl_lab.engine import atomics, buffers, compiler
 from rl_lab.learners.compiled import (
     adam_records,
     dqn_records,
+    fragment_records,
     intrinsics,
     matrix_intrinsics,
     ppo_records,
@@ -24,6 +25,12 @@ from rl_lab.learners.compiled import network as network_layout
 def ppo() -> ModuleType:
     """Return the functions of `templates/ppo.py`."""
     return _library("ppo", ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss"))
+
+
+@cache
+def fragment() -> ModuleType:
+    """Return the functions of `templates/fragment.py`."""
+    return _library("fragment", ("tiles", "barrier", "ppo_rollout"), fragment_records)
 
 
 @cache
@@ -51,12 +58,12 @@ def network() -> tuple[int, int, int]:
     return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.transpose_weights)
 
 
-def _library(name: str, below: tuple[str, ...]) -> ModuleType:
-    """Return a template of the learners, executed after those that it imports."""
+def _library(name: str, below: tuple[str, ...], *records: ModuleType) -> ModuleType:
+    """Return a template of the learners, executed after those that it imports; `records` are modules of its own."""
     folder = Path(__file__).parent / "templates"
     modules = (
         *(network_layout, intrinsics, matrix_intrinsics, vector_builder, primitives, atomics, buffers, rng),
-        *(adam_records, ppo_records, dqn_records),
+        *(adam_records, ppo_records, dqn_records, *records),
     )
     sources = [Path(str(module.__file__)).read_text() for module in modules]
     files = tuple(folder / f"{file}.py" for file in (*below, name))

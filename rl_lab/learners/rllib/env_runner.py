@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.core.world import Array
+from rl_lab.learners.compiled.thread_pool import available
+from rl_lab.learners.rllib.compiled_sampler import CompiledSampler, sampler
 from rl_lab.learners.rllib.fragment import Fragment, Sample
-from rl_lab.learners.rllib.torch_sampler import sample_fragment
 from rl_lab.learners.sb3.training_state import as_tensors
 
 _REPORTED = 100  # episodes over which returns and lengths are averaged
@@ -60,11 +62,18 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         self._weights_seq_no = 0
         self._envs: BatchedEnv | None = None
         self._started = False
-        self._parts: dict[int, tuple[BatchedEnv, int]] = {}  # by their number, and the number of the next fragment
+        # By the number of the part; with the number of the next fragment.
+        self._parts: dict[int, tuple[BatchedEnv, Callable[[int], Sample], int]] = {}
 
     def attach(self, envs: BatchedEnv) -> None:
         """Use these environments, which begin new episodes at the first fragment unless they were restored."""
         self._envs = envs
+        self._sample = sampler(self.module, envs, available())
+
+    @property
+    def acts_compiled(self) -> bool:
+        """Return whether compiled code acts, and not torch."""
+        return isinstance(self._sample, CompiledSampler)
 
     def set_started(self) -> None:
         """Continue the episodes that the environments are in."""
@@ -77,7 +86,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         if not self._started:
             envs.reset()
             self._started = True
-        sample = sample_fragment(self.module, envs, self.config.rollout_fragment_length)
+        sample = self._sample(self.config.rollout_fragment_length)
         self.record(sample)
         return sample.fragment
 
@@ -108,20 +117,21 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
             None where the snapshot is missing: this process has started since.
         """
         recipe: EnvRecipe = self.config.env_config["recipes"][part]
-        envs, following = self._parts.pop(part, (None, 0))
+        envs, sample_fragment, following = self._parts.pop(part, (None, None, 0))
         if snapshot is None and number != following:
             return None
-        if envs is None:
+        if envs is None or sample_fragment is None:
             torch.set_num_threads(recipe.threads or 1)
             envs = recipe.make()
+            sample_fragment = sampler(self.module, envs, int(max(self.config.num_cpus_per_env_runner, 1)))
             if snapshot is None:
                 envs.reset()
         if snapshot is not None:
             envs.restore(snapshot)
         self.module.policy.load_state_dict(as_tensors(weights))
         torch.manual_seed(_seed(recipe.seed, part, number))
-        sample = sample_fragment(self.module, envs, self.config.rollout_fragment_length)
-        self._parts[part] = envs, number + 1
+        sample = sample_fragment(self.config.rollout_fragment_length)
+        self._parts[part] = envs, sample_fragment, number + 1
         log = envs.drain_log()
         return Part(sample, envs.snapshot(), log)
 

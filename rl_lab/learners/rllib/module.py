@@ -9,7 +9,7 @@ from gymnasium.spaces import Discrete
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-_ILLEGAL = -1e8  # logit of an illegal action: its probability is exactly 0, and entropy and divergence stay finite
+from rl_lab.learners.compiled.fragment_records import ILLEGAL_LOGIT
 
 
 class LabActorCritic(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
@@ -31,7 +31,7 @@ class LabActorCritic(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         if not isinstance(self.action_space, Discrete):
             inputs = torch.cat([inputs, self.policy.log_std.expand_as(inputs)], dim=-1)
         elif "action_mask" in batch:
-            inputs = torch.where(batch["action_mask"], inputs, _ILLEGAL)
+            inputs = torch.where(batch["action_mask"], inputs, ILLEGAL_LOGIT)
         return inputs, critic
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
