@@ -36,6 +36,7 @@ class Config:
     activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
     log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
     ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
+    compiled: bool = hyperparameter(True, "act and update in compiled code where it knows the network, else by torch")
     env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
     cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
     sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=0)

@@ -16,6 +16,7 @@ from rl_lab.learners.compiled import (
     matrix_intrinsics,
     ppo_records,
     primitives,
+    rllib_records,
     vector_builder,
 )
 from rl_lab.learners.compiled import network as network_layout
@@ -31,6 +32,19 @@ def ppo() -> ModuleType:
 def fragment() -> ModuleType:
     """Return the functions of `templates/fragment.py`."""
     return _library("fragment", ("tiles", "barrier", "ppo_rollout"), fragment_records)
+
+
+@cache
+def rllib_ppo() -> ModuleType:
+    """Return the functions of `templates/rllib_ppo.py`."""
+    below = ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss", "rllib_loss")
+    return _library("rllib_ppo", below, rllib_records)
+
+
+@cache
+def sums() -> ModuleType:
+    """Return the functions of `templates/discounted_sums.py`."""
+    return _library("discounted_sums", ())
 
 
 @cache

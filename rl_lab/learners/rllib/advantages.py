@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rl_lab.core.world import Array
+from rl_lab.learners.compiled import build
 
 _SMALLEST_DEVIATION = 1e-4
 
@@ -33,8 +34,6 @@ def advantages_and_targets(
 
 def _discounted(deltas: Array, factors: Array) -> Array:
     """Return the sums s[t] = deltas[t] + factors[t] * s[t + 1], float64 [R]."""
-    sums, following = np.empty(len(deltas)), 0.0
-    for t, (delta, factor) in enumerate(zip(deltas[::-1].tolist(), factors[::-1].tolist(), strict=True), 1):
-        following = delta + factor * following
-        sums[-t] = following
+    sums = np.empty(len(deltas))
+    build.sums().discounted_sums(deltas, factors, sums)
     return sums

@@ -6,31 +6,18 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rl_lab.core.env_recipe import EnvRecipe
-from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib.connector import FragmentsToBatch
 from rl_lab.learners.rllib.env_runner import LabEnvRunner
 from rl_lab.learners.rllib.module import LabActorCritic
+from rl_lab.learners.rllib.ppo_learner import LabPPOTorchLearner
 
 # What RLlib does with the configuration's fields of these names is what it documents.
 TRAINING = "lr gamma lambda_ minibatch_size num_epochs clip_param vf_clip_param vf_loss_coeff entropy_coeff".split()
 TRAINING += "use_kl_loss kl_coeff kl_target grad_clip train_batch_size_per_learner".split()
-
-
-class LabPPOTorchLearner(PPOTorchLearner):  # type: ignore[misc]
-    """RLlib's learner; a gradient that is not finite is an error, which RLlib would replace by zero."""
-
-    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
-        """Take one step of the optimizer. Raises NonFiniteError, and changes nothing, for non-finite gradients."""
-        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
-        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
-            raise NonFiniteError("rllib_ppo: a gradient is not finite; no parameter was changed by it")
-        super().apply_gradients(gradients_dict)
 
 
 class LabPPO(PPO):  # type: ignore[misc]
@@ -67,7 +54,8 @@ def algorithm_config(
         recipes: of the parts of the environments that runners in other processes sample.
     """
     observation_space, action_space = spaces
-    spec = RLModuleSpec(LabActorCritic, observation_space, action_space, model_config={"build": build})
+    model_config = {"build": build, "compiled": settings.compiled}
+    spec = RLModuleSpec(LabActorCritic, observation_space, action_space, model_config=model_config)
     connector = functools.partial(_connector, settings.gamma, settings.lambda_)
     config = (
         PPOConfig(algo_class=LabPPO)

@@ -48,6 +48,8 @@ class CompiledSampler:
     """
 
     def __init__(self, module: Any, envs: BatchedEnv, threads: int) -> None:
+        if not module.model_config.get("compiled", True):
+            raise UnsupportedByCompiledError("its settings say so")
         if not is_compiled_batch(envs):
             raise UnsupportedByCompiledError("its environments are not stepped by compiled code alone")
         if envs.world.is_multi_agent:

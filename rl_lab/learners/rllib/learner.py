@@ -90,8 +90,11 @@ class RllibPPO:
         """Return what trains, and where."""
         import ray
 
-        gpu = self._learner().device.type == "cuda"
-        return f"RLlib {ray.__version__}, one process, learner on the {'GPU' if gpu else 'CPU'}"
+        learner, acting = self._learner(), "compiled" if self._runner.acts_compiled else "torch's"
+        learning = (
+            "compiled" if learner.compiled else f"torch's on the {'GPU' if learner.device.type == 'cuda' else 'CPU'}"
+        )
+        return f"RLlib {ray.__version__}, one process, acting {acting}, learner {learning}"
 
     @property
     def steps(self) -> int:

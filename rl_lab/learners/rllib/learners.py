@@ -13,7 +13,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed, one_line
-from rl_lab.learners.rllib.connector import FragmentsToBatch
+from rl_lab.learners.rllib.connector import connector_of
 from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
@@ -95,12 +95,6 @@ def policy_of(learner: Any) -> Any:
     return learner.module[MODULE].unwrapped().policy
 
 
-def _connector_of(learner: Any) -> FragmentsToBatch:
-    (connector,) = learner._learner_connector.connectors
-    assert isinstance(connector, FragmentsToBatch)
-    return connector
-
-
 def kl_coeff_of(learner: Any) -> torch.Tensor:
     """Return the weight of the divergence in the loss, which follows `kl_target`."""
     coefficient: torch.Tensor = learner.curr_kl_coeffs_per_module[MODULE]
@@ -115,7 +109,7 @@ def state_of(learner: Any) -> StateDict:
         "policy": as_arrays(policy_of(learner).state_dict()),
         "optimizer": as_arrays(moments),
         "generators": generator_arrays(),
-        "pending": pending_arrays(_connector_of(learner).pending),
+        "pending": pending_arrays(connector_of(learner).pending),
     }
     tensors = {name: arrays for name, arrays in tensors.items() if arrays}
     return StateDict(tensors, {"kl_coeff": float(kl_coeff_of(learner)), **generator_values()})
@@ -127,7 +121,7 @@ def restore_state(learner: Any, saved: StateDict, with_pending: bool = True) -> 
     policy_of(learner).load_state_dict(as_tensors(saved.tensors["policy"]))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(saved.tensors["optimizer"])})
     kl_coeff_of(learner).fill_(saved.state["kl_coeff"])
-    _connector_of(learner).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
+    connector_of(learner).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
     restore_generators(saved.tensors["generators"], saved.state)
 
 
