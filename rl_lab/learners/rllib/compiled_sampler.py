@@ -52,8 +52,6 @@ class CompiledSampler:
             raise UnsupportedByCompiledError("its settings say so")
         if not is_compiled_batch(envs):
             raise UnsupportedByCompiledError("its environments are not stepped by compiled code alone")
-        if envs.world.is_multi_agent:
-            raise UnsupportedByCompiledError("agents may wait in its environments")
         if envs.observations.dtype not in (np.float32, np.uint8):
             raise UnsupportedByCompiledError(f"its observations are of {envs.observations.dtype}")
         network, tensors, self._outputs = actor_critic(module.policy, threads)
