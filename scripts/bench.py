@@ -21,6 +21,7 @@ from typing import Any
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, FIGURES = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
 BEGIN, END = "<!-- figures: written by scripts/bench.py -->", "<!-- end of figures -->"
+HAS_RLLIB = importlib.util.find_spec("ray") is not None
 LEARNERS = "sb3,sbx,stock" if importlib.util.find_spec("sbx") else "sb3,stock"
 RUNS = {
     "env": [
@@ -34,14 +35,21 @@ RUNS = {
         "env simple_tag --vs mpe2 --rounds 3",
         "env connect_four --vs pettingzoo --rounds 3",
     ],
-    "rollout": [f"rollout cartpole --setting {name} --vs {LEARNERS}" for name in ("small", "wide")],
+    "rollout": [
+        *(f"rollout cartpole --setting {name} --vs {LEARNERS}" for name in ("small", "wide")),
+        *["rollout cartpole --vs rllib --seconds 2"] * HAS_RLLIB,
+    ],
     "train": [
         *(f"train cartpole --setting {name} --vs {LEARNERS} --seconds 2" for name in ("small", "jax", "wide", "wide1")),
         "train breakout --setting cnn --vs sb3,stock --seconds 2",
         f"train breakout --setting flat --vs {LEARNERS} --seconds 2",
         f"train cartpole --setting dqn --vs {LEARNERS} --seconds 2",
+        *["train cartpole --vs rllib --seconds 2"] * HAS_RLLIB,
     ],
-    "starts": [f"train cartpole --setting {name} --vs {LEARNERS} --starts" for name in ("small", "dqn")],
+    "starts": [
+        *(f"train cartpole --setting {name} --vs {LEARNERS} --starts" for name in ("small", "dqn")),
+        *["train cartpole --setting rllib --vs rllib --starts"] * HAS_RLLIB,
+    ],
     "solve": ["solve cartpole", "solve cartpole --command", "solve cartpole agent=dqn"],
 }
 TITLES = {

@@ -19,6 +19,8 @@ from rl_lab.engine import world_registry
 PEERS = {"env": tuple(env_throughput.PEERS), "rollout": train_throughput.PEERS, "train": train_throughput.PEERS}
 _PEER_DEFAULT = SETTINGS["small"]  # the setting of peers where none is named, with sizes that are usual for them
 
+_RLLIB = "rllib"  # the setting of the peer of this name, which is measured beside the lab's rllib_ppo
+
 
 def bench(
     kind: str,
@@ -37,6 +39,7 @@ def bench(
     that is usual for them. `threads` is the number of torch's threads. Raises UsageError as `check` does.
     """
     check(kind, world, against)
+    setting = setting or _RLLIB * ("rllib" in against)
     if kind == "env":
         is_multi_agent = len(world_registry.load(world).agents) > 1
         interface = peers_multiagent.lab_pettingzoo if is_multi_agent else env_throughput.lab_vector
@@ -45,7 +48,12 @@ def bench(
         # Peers are compared with the lab through the same interface, which is contender 1.
         return alternate(contenders, 1, rounds=rounds, seconds=seconds)
     lab_setting, peer_setting = sizes(setting, num_envs)
-    if kind == "rollout" and lab_setting.agent != "ppo":
+    for peer in against:
+        if (peer == "rllib") != (lab_setting.agent == "rllib_ppo"):
+            raise UsageError(
+                f"{peer} is not measured with setting {setting or 'small'}: rllib is, with setting rllib alone"
+            )
+    if kind == "rollout" and lab_setting.agent == "dqn":
         raise UsageError(f"bench rollout measures PPO's rollouts; setting {setting} is {lab_setting.agent}'s")
     contenders = [train_throughput.contender("lab", kind, world, lab_setting)]
     for peer in against:
@@ -71,7 +79,7 @@ def check(kind: str, world: str, against: Collection[str]) -> None:
         if peer not in PEERS[kind]:
             raise UsageError(f"bench {kind} has no peer {peer!r}; {nearest(peer, PEERS[kind])}")
         if importlib.util.find_spec(train_throughput.MODULES.get(peer, peer)) is None:
-            extra = {"sbx": "sbx", "gymnax": "gymnax"}.get(peer, "bench")
+            extra = {"sbx": "sbx", "gymnax": "gymnax", "rllib": "rllib"}.get(peer, "bench")
             raise UsageError(f"{peer} is not installed: pip install 'rl-lab[{extra}]'")
         if kind == "env":
             known = peer_gymnax.IDS if peer == "gymnax" else peers_multiagent.PEERS.get(peer, env_throughput.ORIGINALS)
@@ -79,6 +87,7 @@ def check(kind: str, world: str, against: Collection[str]) -> None:
                 raise UsageError(f"{peer} has no {world}; {nearest(world, known)}")
         elif not train_throughput.known(peer, world):
             names = [*env_throughput.ORIGINALS, *peers_multiagent.PEERS["minatar"]]
-            raise UsageError(f"{peer} has no {world}; {nearest(world, names)}")
+            has = [name for name in names if train_throughput.known(peer, name)]
+            raise UsageError(f"{peer} has no {world}; {nearest(world, has)}")
     if kind != "env" and len(world_registry.load(world).agents) > 1:
         raise UsageError(f"{world} has several agents: bench {kind} measures worlds of one, bench env all")

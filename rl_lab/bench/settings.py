@@ -14,7 +14,8 @@ NETWORK = ("policy", "net_arch", "activation")  # fields of a Config for which t
 class Setting:
     """An algorithm, its number of environments, and all hyperparameters that affect the amount of computation.
 
-    `config` has the names of the agent's Config, which are those of Stable-Baselines3 except for the network.
+    `config` has the names of the agent's Config, which are those of Stable-Baselines3, or RLlib's for rllib_ppo, except
+    for the network.
     """
 
     agent: str
@@ -32,8 +33,17 @@ class Setting:
         if self.agent == "dqn":
             sizes = f"minibatch {c['batch_size']}, {c['gradient_steps']} gradient step every {c['train_freq']} steps"
             return f"{self.num_envs} world, {sizes}, {network}"
-        sizes = f"{self.num_envs:,} worlds x {c['n_steps']} steps, minibatch {c['batch_size']:,}"
-        return f"{sizes}, {c['n_epochs']} epoch{'s' * (c['n_epochs'] > 1)}, {network}"
+        if self.agent == "rllib_ppo":
+            steps, minibatch, epochs = self.rollout_length, c["minibatch_size"], c["num_epochs"]
+        else:
+            steps, minibatch, epochs = c["n_steps"], c["batch_size"], c["n_epochs"]
+        sizes = f"{self.num_envs:,} worlds x {steps} steps, minibatch {minibatch:,}"
+        return f"{sizes}, {epochs} epoch{'s' * (epochs > 1)}, {network}"
+
+    @property
+    def rollout_length(self) -> int:
+        """Return the number of steps of each world in a train batch of RLlib's."""
+        return int(self.config["train_batch_size_per_learner"]) // self.num_envs
 
 
 _PPO = {
@@ -66,6 +76,26 @@ _DQN = {
     "net_arch": [64, 64],
     "activation": "relu",
 }
+# RLlib's PPO with the sizes of a run with many worlds; what is not here has RLlib's default in all contenders.
+_RLLIB = {
+    "lr": 3e-4,
+    "train_batch_size_per_learner": 8192,
+    "minibatch_size": 1024,
+    "num_epochs": 4,
+    "gamma": 0.99,
+    "lambda_": 0.95,
+    "clip_param": 0.2,
+    "vf_clip_param": 10.0,
+    "vf_loss_coeff": 1.0,
+    "entropy_coeff": 0.0,
+    "use_kl_loss": True,
+    "kl_coeff": 0.2,
+    "kl_target": 0.01,
+    "grad_clip": 0.5,
+    "policy": "mlp",
+    "net_arch": [64, 64],
+    "activation": "tanh",
+}
 
 
 def _ppo(num_envs: int, steps: int, minibatch: int, epochs: int, **more: Any) -> Setting:
@@ -80,6 +110,7 @@ SETTINGS = {
     "cnn": _ppo(64, 128, 1024, 4, policy="cnn", net_arch=[], activation="relu"),
     "flat": _ppo(64, 128, 1024, 4),
     "dqn": Setting("dqn", 1, _DQN),
+    "rllib": Setting("rllib_ppo", 512, _RLLIB),
 }
 MANY = 256  # number of environments from which `wide` is the default setting
 

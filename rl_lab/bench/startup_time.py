@@ -38,9 +38,10 @@ def starts(world: str, setting: str, *, against: tuple[str, ...] = (), rounds: i
     for (name, start), times in seconds.items():
         cache = {"cold": "empty cache", "warm": "full cache"}[start]
         what = {"lab": "rl_lab", "stock": "sb3 on rl_lab"}.get(name, name)
+        agent = "ppo" if name == "rllib" else sizes.agent
         rows.append(
             {
-                "what": f"{what} {sizes.agent}",
+                "what": f"{what} {agent}",
                 "kind": "start",
                 "start": start,
                 "setting": setting,

@@ -1,4 +1,4 @@
-"""Contenders of `rl-lab bench rollout` and `bench train`: the lab's learner, Stable-Baselines3's, and SBX's."""
+"""Contenders of `rl-lab bench rollout` and `bench train`: the lab's learner, Stable-Baselines3's, SBX's and RLlib's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from rl_lab.adapters import make
+from rl_lab.bench import peer_rllib
 from rl_lab.bench.env_throughput import ORIGINALS
 from rl_lab.bench.peers_multiagent import PEERS as GAMES
 from rl_lab.bench.settings import Setting
@@ -18,14 +19,17 @@ from rl_lab.core.errors import UsageError
 from rl_lab.learners.compiled.thread_pool import available
 
 # The peers; "stock" is Stable-Baselines3's own learner in the lab's environments.
-PEERS = ("sb3", "sbx", "stock")
-MODULES = {"sb3": "stable_baselines3", "stock": "stable_baselines3", "sbx": "sbx"}
+PEERS = ("sb3", "sbx", "stock", "rllib")
+MODULES = {"sb3": "stable_baselines3", "stock": "stable_baselines3", "sbx": "sbx", "rllib": "ray"}
 _STEPS = 1024  # steps of DQN in one call of a contender, as many as in one iteration of the lab's learner
 
 
 def known(peer: str, world: str) -> bool:
-    """Return whether a peer has this world: "stock" has all worlds, other peers have those of Gymnasium and MinAtar."""
-    return peer == "stock" or world in ORIGINALS or world in GAMES["minatar"]
+    """Return whether a peer has this world.
+
+    "stock" has all worlds, "rllib" is measured with those of Gymnasium, other peers with these and MinAtar's.
+    """
+    return peer == "stock" or world in ORIGINALS or (peer != "rllib" and world in GAMES["minatar"])
 
 
 def contender(name: str, kind: str, world: str, setting: Setting, *, threads: int | None = None) -> Contender:
@@ -41,12 +45,15 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
     if name in ("lab", "stock"):
         what = f"rl_lab {setting.agent}" if name == "lab" else f"sb3 {setting.agent} on rl_lab"
         vec_env, run = "", _lab_learner(kind, world, setting, compiled=name == "lab")
+    elif name == "rllib":
+        what, run = "rllib ppo", peer_rllib.run(kind, world, setting)
+        vec_env = f", Gymnasium's {'vectorised' if peer_rllib.vectorised(world) else 'SyncVectorEnv'}"
     else:
         what, vec_env = f"{name} {setting.agent}", ", DummyVecEnv"
         run = _library_learner(_sb3(world, setting) if name == "sb3" else _sbx(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
-    lab_threads = available() if setting.agent == "ppo" else 1
+    lab_threads = 1 if setting.agent == "dqn" else available()
     lab_text = "one thread" if lab_threads == 1 else f"{lab_threads} threads"
     threads_text = {"lab": lab_text, "sbx": "JAX's own threads"}.get(name, "")
     if not threads_text:
@@ -80,7 +87,7 @@ def _lab_learner(kind: str, world: str, setting: Setting, *, compiled: bool) -> 
         learner = factory.learner(config, make.make(world, setting.num_envs), budget=2**60, seed=0, device="cpu")
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
         raise UsageError(f"{world}: {str(error).partition(chr(10))[0]}") from None
-    if compiled and learner.backend != "compiled":
+    if compiled and not learner.backend.endswith(("compiled", "acting compiled, learner compiled")):
         raise UsageError(f"{world}: the learner is {learner.backend}")
     return _stepping(learner, kind)
 
@@ -88,6 +95,8 @@ def _lab_learner(kind: str, world: str, setting: Setting, *, compiled: bool) -> 
 def _stepping(learner: Any, kind: str) -> Callable[[], int]:
     """Return a function that runs an iteration of the lab's learner, or its rollout, and returns the steps taken."""
     if kind == "rollout":
+        if hasattr(learner, "algorithm"):  # RLlib's
+            return lambda: len(learner.algorithm.env_runner.sample())
         return _collecting(learner.model)
 
     def run() -> int:

@@ -4,6 +4,7 @@ KIND is env (worlds only, random actions), rollout (with the policy's inference)
   rl-lab bench env cartpole --worlds 4096 --vs gymnasium,envpool
   rl-lab bench train cartpole --setting small --vs sb3,sbx,stock
   rl-lab bench train cartpole --setting small --vs sb3 --starts    # cold and warm, to the first update
+  rl-lab bench train cartpole --vs rllib                           # rllib_ppo beside RLlib alone
 KIND solve trains a scenario until it is measured to be solved, seed by seed; key=value as for train.
   rl-lab bench solve cartpole --seeds 10
   rl-lab bench solve cartpole --command                            # all of rl-lab train, from typing to exit
@@ -27,13 +28,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the scenario (solve)")
     parser.add_argument("--worlds", type=int, metavar="N", help="in the batch; 4096 for env, 1024 otherwise")
     parser.add_argument(
-        "--setting", default="", metavar="NAME", help="the same sizes for all: small, jax, wide, wide1, cnn, flat, dqn"
+        "--setting",
+        default="",
+        metavar="NAME",
+        help="the same sizes for all: small, jax, wide, wide1, cnn, flat, dqn, rllib",
     )
     parser.add_argument(
         "--vs",
         default="",
         metavar="PEER,...",
-        help="gymnasium, envpool, minatar, mpe2, pettingzoo (env); sb3, sbx, stock (rollout, train)",
+        help="gymnasium, envpool, minatar, mpe2, pettingzoo (env); sb3, sbx, stock, rllib (rollout, train)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of torch in peers; otherwise what is faster for each")
     parser.add_argument("--starts", action="store_true", help="seconds to the first update, cold and warm (train)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.util
 import math
 import re
@@ -11,7 +12,9 @@ from typing import Any
 
 import gymnasium
 import pytest
+import torch
 
+from rl_lab.adapters.make import make
 from rl_lab.bench import (
     compare,
     env_throughput,
@@ -26,6 +29,7 @@ from rl_lab.bench.compare import PEERS, bench
 from rl_lab.bench.env_throughput import ORIGINALS
 from rl_lab.bench.settings import SETTINGS, Setting, named
 from rl_lab.bench.timing import Contender
+from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError
 from rl_lab.engine import world_registry
 from rl_lab.experiments.compose import compose
@@ -222,7 +226,7 @@ def _facts(model: Any) -> dict[str, Any]:
     return {**facts, "layers": layers, "shapes": shapes, "groups": groups, "num_envs": num_envs, "type": optimizer}
 
 
-@pytest.mark.parametrize("name", sorted(set(SETTINGS)))
+@pytest.mark.parametrize("name", sorted(name for name, setting in SETTINGS.items() if setting.agent != "rllib_ppo"))
 def test_presets_give_all_contenders_the_same_network_batches_and_epochs(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +247,45 @@ def test_presets_give_all_contenders_the_same_network_batches_and_epochs(
     for facts in (stock, alone):
         assert type(facts.pop("type")) is type(ours["type"])
         assert facts == {key: value for key, value in ours.items() if key != "type"}
+
+
+def test_rllib_has_the_work_of_the_labs_rllib_ppo() -> None:
+    """All settings of the two configurations are equal but for what the lab replaces; so are the networks' layers."""
+    pytest.importorskip("ray.rllib", reason="needs the extra rllib")
+    from rl_lab.bench import peer_rllib
+    from rl_lab.learners.rllib.algorithm import TRAINING, algorithm_config
+    from rl_lab.learners.rllib.learner import policy_builder
+
+    setting, factory, world = SETTINGS["rllib"], agent_registry.load("rllib_ppo"), make("cartpole", 1).world
+    settings: Any = factory.Config(**setting.config)
+    build = policy_builder(*factory._policy(settings, world)[:1], world, factory._policy(settings, world)[1])
+    policy = build()
+    spaces = policy.observation_space, policy.action_space
+    sizes = {"fragment_length": setting.rollout_length, "num_envs": setting.num_envs, "seed": 0, "gpu": False}
+    ours, alone = algorithm_config(settings, spaces, build, **sizes), peer_rllib.config("cartpole", setting)
+    for name in [*TRAINING, "rollout_fragment_length", "num_envs_per_env_runner", "num_epochs", "minibatch_size"]:
+        assert getattr(ours, name) == getattr(alone, name), name
+    assert settings.shuffle_batch_per_epoch == alone.shuffle_batch_per_epoch
+    spec = alone.get_rl_module_spec(spaces={"__env__": spaces, "default_policy": spaces}, inference_only=False)
+    layers = [
+        sorted(str(layer) for layer in network.modules() if isinstance(layer, torch.nn.Linear | torch.nn.Tanh))
+        for network in (policy, spec.build())
+    ]
+    assert layers[0] == layers[1] and len(layers[0]) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rollout", "train"])
+def test_beside_rllib(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray.rllib", reason="needs the extra rllib")
+    sizes = {"train_batch_size_per_learner": 64, "minibatch_size": 32, "num_epochs": 1}
+    tiny = Setting("rllib_ppo", 8, {**SETTINGS["rllib"].config, **sizes})
+    monkeypatch.setitem(SETTINGS, "rllib", tiny)
+    found = bench(kind, "cartpole", against=("rllib",), rounds=1, seconds=0.001, threads=1)
+    assert [row["what"] for row in found] == ["rl_lab rllib_ppo", "rllib ppo"]
+    check_rows(found, kind)
+    assert all(tiny.describe() in row["conditions"] for row in found)
+    gc.collect()  # ends Ray
 
 
 def test_sizes_are_those_that_the_settings_promise() -> None:
@@ -280,6 +323,9 @@ def test_sbx_where_it_is_installed(tiny: None) -> None:
         ("train", "pendulum", {"setting": "dqn"}, "discrete"),
         ("train", "catch", {"setting": "small", "against": ("sb3",)}, "sb3 has no catch"),
         ("train", "tic_tac_toe", {"setting": "small"}, "several agents"),
+        ("train", "cartpole", {"setting": "small", "against": ("rllib",)}, "with setting rllib alone"),
+        ("train", "cartpole", {"against": ("sb3", "rllib")}, "with setting rllib alone"),
+        ("train", "breakout", {"against": ("rllib",)}, "rllib has no breakout"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(kind: str, world: str, more: dict[str, Any], said: str) -> None:
