@@ -18,7 +18,7 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.thread_pool import available
-from rl_lab.learners.rllib.compiled_sampler import CompiledSampler, sampler
+from rl_lab.learners.rllib.compiled_sampler import acts_compiled, sampler
 from rl_lab.learners.rllib.fragment import Fragment, Sample
 from rl_lab.learners.sb3.training_state import as_tensors
 
@@ -73,7 +73,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
     @property
     def acts_compiled(self) -> bool:
         """Return whether compiled code acts, and not torch."""
-        return isinstance(self._sample, CompiledSampler)
+        return acts_compiled(self._sample)
 
     def set_started(self) -> None:
         """Continue the episodes that the environments are in."""

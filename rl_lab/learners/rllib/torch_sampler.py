@@ -1,8 +1,9 @@
-"""Samples a fragment with torch: in each step the module acts in all environments, and these are stepped."""
+"""Samples a fragment step by step: in each, the policy acts in all environments, with torch, and these are stepped."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.fragment import Fragment, Sample
 
+# (observations [B, ...], masks, uint8 [B, n], or None): actions, log probabilities, and inputs of the distribution
+Act = Callable[[Array, Array | None], tuple[Array, Array, Array]]
 
-def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int) -> Sample:
-    """Step the environments `num_steps` times with actions that the module samples, by torch's global generator.
 
-    An episode that ends is followed by the next in the same step. The environments were reset before.
+def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int, *, act: Act | None = None) -> Sample:
+    """Step the environments `num_steps` times with actions of `act`, by default those that the module samples.
+
+    They are sampled by torch's global generator, and clipped to the module's action space. An episode that ends is
+    followed by the next in the same step. The environments were reset before.
     """
-    sample = Sample()
-    steps = [_step(module, envs, sample) for _ in range(num_steps)]
+    sample, space, act = Sample(), module.action_space, act or torch_act(module)
+    steps = [_step(act, space, envs, sample) for _ in range(num_steps)]
     columns = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
     mask, acting = columns.pop("action_mask", None), columns.pop("acting", None)
     sample.fragment = Fragment(
@@ -35,22 +40,31 @@ def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int) -> Sample:
     return sample
 
 
-def _step(module: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
-    begin, rows, space = time.perf_counter(), envs.rewards.size, module.action_space
+def torch_act(module: Any) -> Act:
+    """Return a function that acts with torch, by its global generator."""
+
+    def act(observations: Array, action_mask: Array | None) -> tuple[Array, Array, Array]:
+        batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
+        if action_mask is not None:
+            batch["action_mask"] = torch.from_numpy(action_mask != 0)
+        with torch.no_grad():
+            inputs = module.outputs(batch)[0]
+            distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
+            actions = distribution.sample()
+            return actions.numpy(), distribution.logp(actions).numpy(), inputs.numpy()
+
+    return act
+
+
+def _step(act: Act, space: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
+    begin, rows = time.perf_counter(), envs.rewards.size
     observations = _by_row(envs.observations).copy()
-    batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
     step = {"observations": observations}
     if envs.world.has_action_mask:
         step["action_mask"] = _by_row(envs.action_mask).copy()
-        batch["action_mask"] = torch.from_numpy(step["action_mask"] != 0)
     if envs.world.is_multi_agent:
         step["acting"] = _by_row(envs.acting).copy()
-    with torch.no_grad():
-        inputs = module.outputs(batch)[0]
-        distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
-        actions = distribution.sample()
-        step["action_logp"] = distribution.logp(actions).numpy()
-    step["action_dist_inputs"], step["actions"] = inputs.numpy(), actions.numpy()
+    step["actions"], step["action_logp"], step["action_dist_inputs"] = act(observations, step.get("action_mask"))
     sampled = time.perf_counter()
     taken = np.clip(step["actions"], space.low, space.high) if isinstance(space, Box) else step["actions"]
     envs.actions[...] = taken.reshape(envs.actions.shape)

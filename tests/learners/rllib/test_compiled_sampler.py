@@ -17,7 +17,7 @@ from rl_lab.engine.batch import Batch
 
 pytest.importorskip("ray.rllib", reason="needs the extra rllib")
 
-from rl_lab.learners.rllib.compiled_sampler import CompiledSampler, sampler
+from rl_lab.learners.rllib.compiled_sampler import CompiledSampler, acts_compiled, sampler
 from rl_lab.learners.rllib.fragment import Fragment
 from rl_lab.learners.rllib.learner import policy_builder
 from rl_lab.learners.rllib.module import LabActorCritic
@@ -140,10 +140,34 @@ def test_actions_have_the_policys_frequencies(world: str) -> None:
         assert (abs(deviations(products, (variances[earlier] * variances[later]).sum((0, 1)))) < 4.5).all()
 
 
+@pytest.mark.parametrize("world", ["tic_tac_toe", "pendulum"])
+def test_compiled_code_acts_where_python_steps(world: str) -> None:
+    """In games of turns, and in batches of plain Python; rows that wait have no legal action."""
+    envs = Batch(world_registry.load(world), NUM_ENVS, plain=world == "pendulum")
+    module = module_of(envs)
+    envs.reset()
+    sample = sampler(module, envs, 2)
+    assert acts_compiled(sample) and not isinstance(sample, CompiledSampler)
+    fragments = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        saved = envs.snapshot()
+        fragments.append(sample(4).fragment)
+        envs.restore(saved)
+    fragment, again, other = fragments
+    assert np.array_equal(fragment.actions, again.actions) and (fragment.actions != other.actions).any()
+    inputs, distribution = by_torch(module, fragment)
+    log_probs = distribution.logp(torch.from_numpy(flat(fragment.actions))).numpy()
+    acting = np.ones(len(inputs), np.bool_) if fragment.action_mask is None else flat(fragment.action_mask).any(axis=1)
+    assert acting.mean() == (0.5 if world == "tic_tac_toe" else 1.0)
+    assert np.allclose(flat(fragment.action_dist_inputs)[acting], inputs.numpy()[acting], rtol=1e-5, atol=1e-5)
+    assert np.allclose(flat(fragment.action_logp)[acting], log_probs[acting], rtol=1e-5, atol=1e-5)
+
+
 def test_a_network_that_compiled_code_does_not_know_is_torchs() -> None:
     envs = make("cartpole", 4)
     module = module_of(envs, activation="silu")
     envs.reset()
     sample = sampler(module, envs, 1)
-    assert not isinstance(sample, CompiledSampler)
+    assert not acts_compiled(sample)
     assert sample(3).fragment.actions.shape == (3, 4)

@@ -13,7 +13,7 @@ import numpy as np
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.fragment_records import ILLEGAL_LOGIT, FragmentBuffers
 from rl_lab.learners.compiled.network import ADDRESSES, AT_STOP, AT_WEIGHTS, TILE
-from rl_lab.learners.compiled.ppo_records import EnvArrays, PolicyNetwork, RandomStream
+from rl_lab.learners.compiled.ppo_records import EnvArrays, PolicyNetwork, PolicyOutputs, RandomStream
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped
 from rl_lab.learners.compiled.templates.ppo_rollout import evaluate_observations, sample_actions, send_actions
@@ -23,6 +23,7 @@ from rl_lab.learners.compiled.templates.tiles import (
     as_i64,
     as_u8,
     copy,
+    forward,
     step_envs,
     store_observations,
     transpose_weights,
@@ -71,7 +72,7 @@ def sample_fragment(
                 for row in range(low, high):
                     copy(outputs.action_masks[t, row], envs.action_masks[row])
             sample_actions(t, low, high, outputs, policy, stream, net)
-            record_distributions(t, low, high, buffers, policy, net)
+            record_distributions(t, low, high, outputs, buffers.dist_inputs, policy, net)
             send_actions(t, low, high, envs, outputs)
         entered = cycles()
         outcome = step_envs(first, last, envs.native_handle)
@@ -86,17 +87,34 @@ def sample_fragment(
     return 0
 
 
+@jit
+def act(
+    observations: Any, outputs: PolicyOutputs, dist_inputs: Any, policy: PolicyNetwork, stream: RandomStream
+) -> None:
+    """Sample actions for observations float32 [B, d] of environments that Python steps; the outputs have T = 1."""
+    rows, d = observations.shape
+    net = policy.tables.ctypes.data
+    inputs = activations(net, 0)
+    transpose_weights(net)
+    for low in range(0, rows, TILE):
+        high = min(low + TILE, rows)
+        for r in range(high - low):
+            copy(inputs[r, :d], observations[low + r])
+        forward(high - low, d, policy.sparse, net)
+        sample_actions(0, low, high, outputs, policy, stream, net)
+        record_distributions(0, low, high, outputs, dist_inputs, policy, net)
+
+
 @internal
 def record_distributions(
-    t: Any, low: Any, high: Any, buffers: FragmentBuffers, policy: PolicyNetwork, net: Any
+    t: Any, low: Any, high: Any, outputs: PolicyOutputs, dist_inputs: Any, policy: PolicyNetwork, net: Any
 ) -> None:
     """Record the inputs of the action distributions of rows low to high - 1, which the network has just evaluated."""
-    n, outputs = policy.action_size, buffers.outputs
-    logits = activations(net, policy.logits_buffer)
+    n, logits = policy.action_size, activations(net, policy.logits_buffer)
     log_std = as_f32(as_i64(net, ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, n)
     action_masks, discrete = outputs.action_masks, outputs.discrete_actions.shape[2] > 0
     for r in range(high - low):
-        inputs = buffers.dist_inputs[t, low + r]
+        inputs = dist_inputs[t, low + r]
         for j in range(n):
             inputs[j] = logits[r, j]
             if action_masks.shape[2] and not action_masks[t, low + r, j]:
