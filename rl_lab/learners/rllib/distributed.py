@@ -87,7 +87,7 @@ class DistributedPPO(RllibPPO):
         if self._learners.local is None:
             each = "a GPU each" if self._settings.gpus_per_learner else "on CPUs"
             return f"{what}, {len(self._learners)} learner{'s' * (len(self._learners) > 1)} {each}"
-        return f"{what}, learner on the {'GPU' if self._learners.local.device.type == 'cuda' else 'CPU'}"
+        return f"{what}, learner {self._learners.local.code}"
 
     @property
     def seconds(self) -> dict[str, float]:

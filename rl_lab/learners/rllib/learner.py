@@ -90,11 +90,8 @@ class RllibPPO:
         """Return what trains, and where."""
         import ray
 
-        learner, acting = self._learner(), "compiled" if self._runner.acts_compiled else "torch's"
-        learning = (
-            "compiled" if learner.compiled else f"torch's on the {'GPU' if learner.device.type == 'cuda' else 'CPU'}"
-        )
-        return f"RLlib {ray.__version__}, one process, acting {acting}, learner {learning}"
+        acting = "compiled" if self._runner.acts_compiled else "torch's"
+        return f"RLlib {ray.__version__}, one process, acting {acting}, learner {self._learner().code}"
 
     @property
     def steps(self) -> int:

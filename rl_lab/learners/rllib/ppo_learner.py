@@ -54,6 +54,13 @@ class LabPPOTorchLearner(PPOTorchLearner):  # type: ignore[misc]
         except UnsupportedByCompiledError:
             return
 
+    @property
+    def code(self) -> str:
+        """Return what updates: compiled code, or torch, and where."""
+        if self.compiled is not None:
+            return "compiled"
+        return f"torch's on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
+
     def update(self, *, training_data: Any = None, **arguments: Any) -> Any:
         """Update from fragments, see RLlib's `Learner.update`. Raises NonFiniteError for non-finite gradients."""
         fragments = training_data is not None and (training_data.episodes or training_data.episodes_refs)
