@@ -13,6 +13,7 @@ from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_yaml import ScenarioError
 
 DEVICES = ("auto", "cpu", "cuda")
+CLUSTERS = r"local|auto|([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 ACTIONS = ("auto", "greedy", "sampled")  # see `action_modes`
 
 
@@ -53,6 +54,8 @@ def _validate_ranges(scenario: Scenario) -> None:
     if scenario.evaluation.actions not in ACTIONS:
         asked = scenario.evaluation.actions
         raise ScenarioError(f"evaluation.actions={asked!r}; {nearest(asked, ACTIONS)}")
+    if not re.fullmatch(CLUSTERS, scenario.cluster):
+        raise ScenarioError(f"cluster={scenario.cluster!r}: expected local, auto, or HOST:PORT of a Ray head node")
     if scenario.device not in DEVICES:
         raise ScenarioError(f"device={scenario.device!r}; {nearest(scenario.device, DEVICES)}")
 

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,8 @@ class Cluster:
             from ray import _raylet
             from ray._private import auto_init_hook, ray_constants
 
+            if not is_private:
+                ray_constants.NUM_REDIS_GET_RETRIES = 1  # each takes some 5 s where something else than Ray listens
             # A destructor of RLlib's that comes after the end must not start another Ray.
             auto_init_hook.enable_auto_connect = False
             # What was read from the environment if Ray was imported before.
@@ -86,13 +90,14 @@ class Cluster:
             raylet: Any = _raylet
             raylet.Config.initialize("")
             raylet.AuthenticationTokenLoader.instance().reset_cache()
-            ray.init(
-                configure_logging=True,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                namespace="rl_lab",
-                **arguments,
-            )
+            with _stderr_to(self.log):  # of Ray's compiled code, which reports what the exceptions say, too
+                ray.init(
+                    configure_logging=True,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    namespace="rl_lab",
+                    **arguments,
+                )
             import ray.rllib  # its import adds a handler to its logger
             from ray._private import worker
 
@@ -196,6 +201,21 @@ class LocalCluster(Cluster):
             _node_ip_address="127.0.0.1",
             **({} if in_memory else {"_plasma_directory": str(self.folder)}),
         )
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Write to a file what this process, compiled code included, writes to stderr."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _log_message(data: dict[str, Any], **_: Any) -> None:
