@@ -40,6 +40,7 @@ class AttachedCluster(Cluster):
         if not answers(address, _REACH):
             raise UsageError(f"{said}: nothing answers at this address")
         super().__init__()
+        self._start_janitor(is_quiet=False)
         loopback = _is_loopback(address)
         arguments: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if loopback else {}
         try:
@@ -49,7 +50,9 @@ class AttachedCluster(Cluster):
         import ray
 
         node: Any = ray._private.worker._global_node
-        self._start_janitor(node.raylet_socket_name)
+        assert self._janitor is not None and self._janitor.stdin is not None
+        self._janitor.stdin.write(f"{node.raylet_socket_name}\n")
+        self._janitor.stdin.flush()
 
 
 def _running() -> str:

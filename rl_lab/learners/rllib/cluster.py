@@ -42,6 +42,8 @@ _PRIVATE = {
 _LOOK = 2.0  # seconds between two looks whether the head node answers
 _SILENT = 3  # looks without an answer after which it is gone
 
+_SETTINGS = b"\x04"  # the type of the frame with which both sides of HTTP/2 begin
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
 _LOGGERS = ("ray", "ray.rllib")
 _open: list[Cluster] = []  # at most one
 
@@ -67,7 +69,7 @@ class Cluster:
         names = (*_PRIVATE, "RAY_AUTH_TOKEN", "RAY_ADDRESS", "PYTHONBREAKPOINT")  # Ray sets the last
         self._environment = {name: os.environ.get(name) for name in names}
         self._to_file: logging.FileHandler | None = None
-        self._janitor: subprocess.Popen[bytes] | None = None
+        self._janitor: subprocess.Popen[str] | None = None
         self._looked, self._silent = time.monotonic(), 0
         _open.append(self)
 
@@ -155,18 +157,19 @@ class Cluster:
                 os.environ[name] = value
         self._remove()
 
-    def _start_janitor(self, *node: str) -> None:
-        """Start the program that cleans up after this process; it writes to stderr where it is given a node."""
-        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder), *node]
+    def _start_janitor(self, *, is_quiet: bool) -> None:
+        """Start the program that cleans up after this process."""
+        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)]
         quiet = subprocess.DEVNULL
+        stderr = quiet if is_quiet else None
         self._janitor = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=quiet, stderr=None if node else quiet, start_new_session=True
+            words, stdin=subprocess.PIPE, stdout=quiet, stderr=stderr, start_new_session=True, text=True
         )
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._janitor is not None:
-            self._janitor.communicate(b"closed", janitor.GRACE + janitor.LIMIT)
+            self._janitor.communicate(janitor.CLOSED, janitor.GRACE + janitor.LIMIT)
 
 
 class LocalCluster(Cluster):
@@ -184,7 +187,7 @@ class LocalCluster(Cluster):
 
     def __init__(self, *, num_cpus: float, num_gpus: int = 0) -> None:
         super().__init__()
-        self._start_janitor()
+        self._start_janitor(is_quiet=True)
         store, free = _FRAGMENTS_STORE if num_cpus else _STORE, shutil.disk_usage("/dev/shm").free
         in_memory = free > 2 * store
         if not in_memory and free > 2 * _STORE:
@@ -223,10 +226,16 @@ def _log_message(data: dict[str, Any], **_: Any) -> None:
 
 
 def answers(address: str, timeout: float) -> bool:
-    """Return whether a connection to HOST:PORT is accepted within so many seconds."""
+    """Return whether a server of HTTP/2, which Ray's head node is, answers at HOST:PORT within so many seconds.
+
+    Ray itself waits minutes for one that accepts a connection and then says nothing.
+    """
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
-    except OSError:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return True
+            connection.sendall(_HELLO)
+            return connection.recv(9)[3:4] == _SETTINGS
+    except (OSError, OverflowError):  # OverflowError: no such port
         return False
-    return True

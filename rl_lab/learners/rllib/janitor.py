@@ -3,8 +3,8 @@
 Run as a program by `cluster`: the argument is a temporary folder, and the end of standard input says that the starting
 process has ended or has closed the cluster. It needs the standard library only.
 
-A second argument is the socket of the Ray node that the process has joined. Ray ends the process without a word when
-that node ends; the janitor says so.
+A line of standard input may name the socket of the Ray node that the process has joined. Ray ends the process without
+a word when that node ends; the janitor says so, unless another line says that the cluster was closed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 GRACE = 1.0  # seconds in which Ray's processes may end by themselves, as their parent has
+CLOSED = "closed"
 LIMIT = 10.0  # seconds after which what is left stays
 
 
@@ -43,12 +44,12 @@ def is_alive(path: str) -> bool:
         return connection.connect_ex(path) == 0
 
 
-def main(folder: str, node: str = "") -> None:
+def main(folder: str) -> None:
     """Wait for the end of standard input; then end the folder's processes and remove it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    is_closed = bool(sys.stdin.buffer.read())
-    if node and not is_closed and not is_alive(node):
+    lines = sys.stdin.read().splitlines()
+    if lines and lines[-1] != CLOSED and not is_alive(lines[0]):
         told = "the Ray node of this machine has ended, and Ray has ended this process with it"
         print(f"rl-lab: {told}; the run can be resumed from its last checkpoint", file=sys.stderr, flush=True)
     limit = time.monotonic() + LIMIT
@@ -65,4 +66,4 @@ def main(folder: str, node: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])
