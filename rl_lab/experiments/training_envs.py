@@ -36,7 +36,10 @@ def make_envs(recipe: EnvRecipe) -> BatchedEnv:
         recipe.code.permit()
     envs = batch.make(recipe.world, recipe.num_envs, recipe.params, seed=recipe.seed, threads=recipe.threads)
     if recipe.opponent is not None:
-        opponents = _opponents(recipe.opponent, envs.world)
+        node = recipe.opponent
+        if "seed" in node:  # or the opponents of all parts would draw the same numbers
+            node = {**node, "seed": node["seed"] + recipe.first}
+        opponents = _opponents(node, envs.world)
         envs = OpponentsWrapper(envs, opponents, role=recipe.role, seed=recipe.seed)
     if recipe.first:
         envs.seed(recipe.seed, recipe.first)

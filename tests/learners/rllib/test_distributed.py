@@ -1,0 +1,139 @@
+"""Env runners on a cluster of two nodes, some of which are lost; and learners in several processes."""
+
+from __future__ import annotations
+
+import copy
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra rllib")
+
+import ray
+from ray import _raylet
+from ray.cluster_utils import Cluster
+
+from rl_lab.core.errors import WorkFailed
+from rl_lab.experiments.build import make_learner
+from rl_lab.experiments.compose import compose
+from rl_lab.learners.rllib import collector, janitor
+
+WORDS = "agent=rllib_ppo agent.env_runners=2 worlds=4 seed=7 agent.train_batch_size_per_learner=64"
+WORDS += " agent.minibatch_size=32 agent.num_epochs=2 agent.net_arch=[16]"
+LOCAL = "127.0.0.1"
+
+
+class Attached:
+    """A learner of two env runners, one on each node of a cluster, and what two iterations more make of its state."""
+
+    def __init__(self, cluster: Any, nodes: list[Any]) -> None:
+        self.nodes, self.cluster = nodes, cluster
+        scenario = compose("cartpole", [*WORDS.split(), f"cluster={cluster.address}"])
+        learner, envs = make_learner(scenario)
+        self.learner: Any = learner
+        self.envs: Any = envs
+        self.learner.train_iteration()
+        self.saved, self.worlds = copy.deepcopy(self.learner.save()), self.envs.snapshot()
+        self.expected = self.after(2)
+
+    def after(self, iterations: int) -> tuple[Any, Any]:
+        """Return the state, and that of the environments, so many iterations after the saved one."""
+        self.learner.restore(self.saved)
+        self.envs.restore(self.worlds)
+        for _ in range(iterations):
+            assert np.isfinite(list(self.learner.train_iteration().values())).all()
+        return copy.deepcopy(self.learner.save()), self.envs.snapshot()
+
+
+def assert_equal(result: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
+    (saved, worlds), (known, known_worlds) = result, expected
+    assert saved.state == known.state
+    for got, wanted in [*zip(saved.tensors.items(), known.tensors.items(), strict=True)]:
+        assert got[0] == wanted[0]
+        assert all(np.array_equal(array, wanted[1][name]) for name, array in got[1].items()), got[0]
+    assert all(np.array_equal(array, known_worlds[name]) for name, array in worlds.items())
+
+
+def process_of(runner: Any) -> int:
+    """Return the number of a runner's process, once it has started."""
+    limit = time.monotonic() + 120
+    while True:
+        try:
+            return int(ray.get(runner.apply.remote(lambda _: os.getpid()), timeout=60))
+        except ray.exceptions.ActorUnavailableError:
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def attached() -> Iterator[Attached]:
+    folder = tempfile.mkdtemp(prefix="rl-lab-test-", dir="/tmp")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_AUTH_MODE", "token")
+    patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # of the nodes: or they listen for other machines
+    patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    # What Ray has read from the environment before.
+    _raylet.Config.initialize("")
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()
+    head = {"num_cpus": 0, "node_ip_address": LOCAL, "include_dashboard": False, "temp_dir": folder}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    learner: Any = None
+    try:
+        made = Attached(cluster, [cluster.add_node(num_cpus=1, node_ip_address=LOCAL) for _ in range(2)])
+        learner = made.learner
+        yield made
+    finally:
+        if learner is not None:
+            learner.close()
+        cluster.shutdown()
+        for process in janitor.processes_of(folder):
+            os.kill(process, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        patch.undo()
+
+
+def test_two_resumes_are_identical(attached: Attached) -> None:
+    assert_equal(attached.after(2), attached.expected)
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+def test_a_lost_runner_changes_nothing(attached: Attached, is_hung: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner is killed while it samples, or stops for good; the other one samples its part."""
+    runners = attached.learner._collector._runners
+    victim, _ = [process_of(runner) for runner in runners]
+    attached.after(1)  # with both: one was lost in the test before
+    monkeypatch.setattr(attached.learner._collector, "_timeout", 3.0 if is_hung else 120.0)
+    attached.after(0)
+    before = attached.learner.steps
+    os.kill(victim, signal.SIGSTOP)  # so that it is in the middle of a fragment
+    killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
+    if not is_hung:
+        killer.start()
+    begin = time.monotonic()
+    attached.learner.train_iteration()
+    assert time.monotonic() - begin < 15
+    attached.learner.train_iteration()
+    killer.cancel()
+    assert attached.learner.steps == before + 2 * 64
+    assert_equal((copy.deepcopy(attached.learner.save()), attached.envs.snapshot()), attached.expected)
+
+
+def test_lost_nodes(attached: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one node left the result is the same; with none, the training ends with one line."""
+    attached.cluster.remove_node(attached.nodes[0], allow_graceful=False)
+    assert_equal(attached.after(2), attached.expected)
+    monkeypatch.setattr(collector, "RESTART", 1.0)
+    attached.after(1)  # reads the limit
+    attached.cluster.remove_node(attached.nodes[1], allow_graceful=False)
+    with pytest.raises(WorkFailed, match="no env runner is left, and none could be started again within 1 s"):
+        attached.learner.train_iteration()
