@@ -21,11 +21,15 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 import ray
 from ray import _raylet
 from ray.cluster_utils import Cluster
+from stable_baselines3.ppo import MlpPolicy
 
 from rl_lab.core.errors import WorkFailed
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
 from rl_lab.learners.rllib import collector, janitor
+from rl_lab.learners.rllib.algorithm import algorithm_config
+from rl_lab.learners.rllib.learner import policy_builder
+from rl_lab.learners.rllib.learners import Learners
 
 WORDS = "agent=rllib_ppo agent.env_runners=2 worlds=4 seed=7 agent.train_batch_size_per_learner=64"
 WORDS += " agent.minibatch_size=32 agent.num_epochs=2 agent.net_arch=[16]"
@@ -126,6 +130,35 @@ def test_a_lost_runner_changes_nothing(attached: Attached, is_hung: bool, monkey
     killer.cancel()
     assert attached.learner.steps == before + 2 * 64
     assert_equal((copy.deepcopy(attached.learner.save()), attached.envs.snapshot()), attached.expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, when its learners import ray.data
+def test_learners_stay_equal(attached: Attached) -> None:
+    """Two learners with different fragments have equal parameters after each update, which a restored pair repeats."""
+    scenario = compose("cartpole", [*WORDS.split(), "agent.learners=2"])
+    policy, recipes = attached.learner.agent().policy, attached.envs.recipes
+    build = policy_builder(MlpPolicy, attached.envs.world, {"net_arch": [16]})
+    spaces, sizes = (policy.observation_space, policy.action_space), {"fragment_length": 32, "num_envs": 2}
+    config = algorithm_config(scenario.config, spaces, build, recipes=recipes, seed=1, gpu=False, **sizes)
+    pair = Learners(config.build_learner_group(), timeout=60)
+    fragments = [ray.put(part.fragment) for _, part in attached.learner._collector.collect(1, parameters_of(attached))]
+    begun = pair.state()
+    seen = []
+    for _ in range(2):
+        pair.restore(begun)
+        for number in (1, 2):
+            arguments = {"num_epochs": 2, "minibatch_size": 32, "shuffle_batch_per_epoch": True}
+            timesteps = {"num_env_steps_sampled_lifetime": 128 * number}
+            pair.update(fragments, num_total_minibatches=4, timesteps=timesteps, **arguments)
+            first, second = (state.tensors["policy"] for state in pair.state())
+            assert all(np.array_equal(array, second[name]) for name, array in first.items())
+        assert any(not np.array_equal(array, begun[0].tensors["policy"][name]) for name, array in first.items())
+        seen.append(first)
+    assert all(np.array_equal(array, seen[1][name]) for name, array in seen[0].items())
+
+
+def parameters_of(attached: Attached) -> Any:
+    return attached.learner.save().tensors["policy"]
 
 
 def test_lost_nodes(attached: Attached, monkeypatch: pytest.MonkeyPatch) -> None:

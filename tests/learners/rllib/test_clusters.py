@@ -1,0 +1,54 @@
+"""Clusters that cannot be used, and requests that they cannot fulfil: one line and exit status 2."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra rllib")
+
+from rl_lab.cli import main
+
+TWO = ["agent=rllib_ppo", "agent.env_runners=2", "worlds=8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*TWO, "cluster=lokal"], "cluster='lokal': expected local, auto, or HOST:PORT"),
+        ([*TWO, "cluster=ray://head:10001"], "expected local, auto, or HOST:PORT"),
+        ([*TWO, "cluster=127.0.0.1:1"], "cluster=127.0.0.1:1: nothing answers at this address"),
+        ([*TWO, "cluster=127.0.0.1:99999"], "cluster=127.0.0.1:99999: nothing answers at this address"),
+        ([*TWO, "cluster=192.0.2.1:6379"], "cluster=192.0.2.1:6379: refused without a token"),
+        ([*TWO, "cluster=auto"], "cluster=auto, which is 127.0.0.1:1: nothing answers at this address"),
+        (["agent=rllib_ppo", "cluster=auto"], "runs in one process; for a cluster, add agent.env_runners=2"),
+        (["cluster=auto"], "for a cluster, add agent=rllib_ppo agent.env_runners=2"),
+        ([*TWO, "worlds=9"], "worlds=9 cannot be divided among 2 env_runners: 8 can"),
+        ([*TWO, "agent.cpus_per_runner=4096"], "ask for 8192 CPUs; this machine has"),
+        ([*TWO, "agent.learners=3"], "learners=3 share the fragments of env_runners=2"),
+        (["agent=rllib_ppo", "agent.learners=2"], "learners=2 share the fragments of env_runners=0"),
+        (
+            [*TWO, "agent.learners=2", "agent.train_batch_size_per_learner=129"],
+            "no multiple of 8 rows a step: 128 does",
+        ),
+    ],
+)
+def test_wrong_clusters_are_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/missing")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    assert main(["train", "cartpole", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+
+
+def test_an_address_that_accepts_and_says_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        begin = time.monotonic()
+        assert main(["train", "cartpole", *TWO, f"cluster=127.0.0.1:{server.getsockname()[1]}"]) == 2
+        assert time.monotonic() - begin < 20
+    assert "nothing answers at this address" in capsys.readouterr().err
