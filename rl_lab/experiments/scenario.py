@@ -63,7 +63,7 @@ class Scenario:
     checkpoint: CheckpointConfig
     expect: dict[str, Expectation]
     opponent: dict[str, Any] | None = None  # the agent at the other seats: its name and hyperparameters
-    cluster: str = "local"  # where agents that RLlib trains sample: a private Ray, auto, or HOST:PORT
+    cluster: str = field(default="local", compare=False)  # of agents that RLlib trains: local, auto, or HOST:PORT
     role: str = ""  # the learner's against an opponent; each in turn if empty
     policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
     league: LeagueConfig | None = None  # the learners that play each other and earlier snapshots
@@ -76,6 +76,8 @@ class Scenario:
         params, config = data.pop("params"), data.pop("config")
         data["world"] = {"name": self.world, "params": params, **(data.pop("code") or {})}
         data["agent"] = {"name": self.agent, **config}
+        if self.cluster != "local":  # an address in a file is not followed, see `scenario_parsing.parse`
+            data["cluster"] = "auto"
         del data["run_dir"], data["overrides"]
         return data
 

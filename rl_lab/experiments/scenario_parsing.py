@@ -38,7 +38,13 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     target = target if isinstance(target, str) else user_modules.reference(target)
     lines = tuple(lines)
     overrides = parse_overrides(lines)
-    multiagent, recipe, overrides = parse_multiagent(target, recipe_of(target), overrides)
+    composed = recipe_of(target)
+    if composed.get("cluster", "local") not in ("local", "auto"):
+        # Whoever runs a cluster can run code on the machines that join it.
+        raise ScenarioError(
+            f"{target}: names a cluster's address; only you do: cluster=HOST:PORT, or RAY_ADDRESS and auto"
+        )
+    multiagent, recipe, overrides = parse_multiagent(target, composed, overrides)
     is_typed = is_world(target) or any(override.key_or_group == "world" for override in overrides)
     world, overrides = _named_node(target, "world", recipe.pop("world", None), overrides)
     agent, overrides = _named_node(target, "agent", recipe.pop("agent", None), overrides)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ray", reason="needs the extra rllib")
 
 from rl_lab.cli import main
+from rl_lab.experiments.compose import compose
 
 TWO = ["agent=rllib_ppo", "agent.env_runners=2", "worlds=8"]
 
@@ -52,3 +54,13 @@ def test_an_address_that_accepts_and_says_nothing_is_refused(capsys: pytest.Capt
         assert main(["train", "cartpole", *TWO, f"cluster=127.0.0.1:{server.getsockname()[1]}"]) == 2
         assert time.monotonic() - begin < 20
     assert "nothing answers at this address" in capsys.readouterr().err
+
+
+def test_a_recipe_names_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those who made it could run code on this machine; a run that was started with an address continues with auto."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("world: cartpole\nagent: rllib_ppo\ncluster: 127.0.0.1:1\n")
+    assert main(["train", str(file)]) == 2
+    assert "names a cluster's address; only you do" in capsys.readouterr().err
+    scenario = compose("cartpole", [*TWO, "cluster=127.0.0.1:1"])
+    assert scenario.as_config()["cluster"] == "auto"
