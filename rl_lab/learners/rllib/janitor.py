@@ -24,7 +24,10 @@ LIMIT = 10.0  # seconds after which what is left stays
 
 
 def processes_of(folder: str) -> list[int]:
-    """Return the processes whose command line or environment names the folder, except this one."""
+    """Return the processes whose command line, environment or output names the folder, except this one.
+
+    Ray's workers overwrite the first two by their titles; their output goes to files in the folder.
+    """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
@@ -33,6 +36,9 @@ def processes_of(folder: str) -> list[int]:
             words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:  # it has ended, or belongs to another user
             continue
+        for number in "12":
+            with contextlib.suppress(OSError):  # it is closed
+                words += b"\0" + os.fsencode(os.readlink(process / "fd" / number))
         if folder.encode() in words:
             found.append(int(process.name))
     return found
