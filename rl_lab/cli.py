@@ -80,7 +80,8 @@ def _warning(
     """Return a warning of the lab or of a library as one line, without a place in the code and without colours."""
     from rl_lab.core.errors import one_line, without_colours
 
-    return f"rl-lab: warning: {one_line(without_colours(str(message)))}\n"
+    told = str(message).partition("Traceback (most recent call last)")[0]
+    return f"rl-lab: warning: {one_line(without_colours(told))}\n"
 
 
 def _finished(status: int) -> int:

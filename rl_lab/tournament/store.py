@@ -238,7 +238,7 @@ def _portable(source: user_code.UserCode, path: Path) -> dict[str, Any]:
 
 
 def _source(facts: dict[str, Any], file: Path) -> user_code.UserCode | None:
-    record = facts.get("source") or {}
+    record = {} if facts.get("source") is None else facts["source"]
     if not isinstance(record, dict):
         raise ValueError(f"source is {record!r}")
     return user_code.name_recorded(facts["world"], record, str(file))
