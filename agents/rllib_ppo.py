@@ -39,7 +39,7 @@ class Config:
     compiled: bool = hyperparameter(True, "act and update in compiled code where it knows the network, else by torch")
     env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
     cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
-    sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=0)
+    sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=1)
     learners: int = hyperparameter(0, "processes that learn, each from its own train batch; 0: this one", low=0)
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
@@ -76,6 +76,8 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     world, is_distributed = envs.world, isinstance(envs, DistributedEnvs)
     rows = envs.rows if is_distributed else envs.rewards.size
     size = config.train_batch_size_per_learner
+    if config.gpus_per_learner and not config.learners:
+        raise ValueError("gpus_per_learner needs learners=1 or more; the learner of this process follows device=cuda")
     if config.learners:
         _check_learners(config, rows)
     elif size % rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,4 +50,6 @@ def pack(world: str) -> PackedCode | None:
         content = file.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != code.sha256:
+        raise UsageError(f"{file} has changed since it was loaded")
     return PackedCode(code, path, content)

@@ -62,6 +62,9 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
             return learner
 
         if scenario.league is not None:
+            if getattr(scenario.config, "env_runners", 0):
+                raise ValueError(f"{scenario.agent} trains one agent: a league needs agent=ppo")
+            _refuse_cluster(scenario)
             return _make_league(scenario, learner_over, device)
         recipe = recipe_of(scenario)
         if (parts := getattr(scenario.config, "env_runners", 0)) > 0:

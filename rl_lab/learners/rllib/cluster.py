@@ -6,6 +6,7 @@ A private Ray is reachable from this machine alone, by a token, and gone when th
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -116,13 +117,13 @@ class Cluster:
         finally:
             signal.signal(signal.SIGTERM, handler)  # Ray has set its own
 
-    def require(self, cpus: float, what: str) -> None:
-        """Raise UsageError where the cluster has fewer CPUs in all."""
+    def require(self, resource: str, amount: float, what: str) -> None:
+        """Raise UsageError where the cluster has less in all of a resource, "CPU" or "GPU"."""
         import ray
 
-        known = float(ray.cluster_resources().get("CPU", 0.0))
-        if known < cpus:
-            raise UsageError(f"{what} need {cpus:g} CPUs; the cluster has {known:g}")
+        known = float(ray.cluster_resources().get(resource, 0.0))
+        if known < amount:
+            raise UsageError(f"{what} need {amount:g} {resource}s; the cluster has {known:g}")
 
     def check(self) -> None:
         """Raise WorkFailed if the head node does not answer any more; looks every few seconds."""
@@ -196,7 +197,7 @@ class LocalCluster(Cluster):
             {**_PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)},
             is_private=True,
             address="local",
-            num_cpus=num_cpus,
+            num_cpus=math.ceil(num_cpus),  # Ray takes whole numbers here
             num_gpus=num_gpus,
             object_store_memory=store,
             include_dashboard=False,

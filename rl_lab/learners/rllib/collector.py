@@ -67,6 +67,8 @@ class Collector:
         self._idle: list[int] = []  # runners that are ready
         self._calls: dict[Any, _Call] = {}  # by the reference to the result
         self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
+        self._pings: dict[int, float] = {}  # when to call a runner that did not start, by runner
+        self._looked = 0.0  # when deadlines were looked at
         self._alone_since = time.monotonic()  # when the last runner was lost
         self._patience = START
         for runner in range(len(runners)):
@@ -86,16 +88,25 @@ class Collector:
         work = _Round(number, ray.put(weights), list(range(len(self._holders))))
         while len(work.parts) < len(self._holders):
             self._assign(work)
-            ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=TICK)
-            for reference in ready:
+            for reference in self._wait():
                 self._receive(work, reference, self._calls.pop(reference))
-            if not ready:
+            # Also where results come in quick succession: a runner that cannot start fails each call at once.
+            if time.monotonic() - self._looked >= TICK:
+                self._looked = time.monotonic()
                 self._look_at_deadlines(work)
         for part, (_, result) in sorted(work.parts.items()):
             # Copies: the arrays lie in Ray's object store, where they would keep the whole result.
             self.envs.snapshots[part] = {name: np.array(array) for name, array in result.snapshot.items()}
             self.envs.logs.append(result.log)
         return [work.parts[part] for part in range(len(self._holders))]
+
+    def _wait(self) -> list[Any]:
+        """Return the reference to a result that has come, or none after a moment."""
+        if not self._calls:
+            time.sleep(TICK)
+            return []
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=TICK)
+        return list(ready)
 
     def _assign(self, work: _Round) -> None:
         """Give waiting parts to idle runners, if possible to those that sampled them before."""
@@ -115,9 +126,11 @@ class Collector:
     def _send(self, work: _Round, part: int, runner: int | None, *, whole: bool = False) -> None:
         assert runner is not None
         self._idle.remove(runner)
-        snapshot = self.envs.snapshots[part] if whole or self._holders[part] != runner else None
+        is_new = whole or self._holders[part] != runner
+        snapshot = self.envs.snapshots[part] if is_new else None
         reference = self._runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
-        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout)
+        # A runner that has not sampled this part makes its environments first, which may compile them.
+        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout + START * is_new)
 
     def _ping(self, runner: int) -> None:
         self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, float("inf"))
@@ -144,27 +157,31 @@ class Collector:
 
     def _lose(self, work: _Round, call: _Call, reason: str) -> None:
         """Have the part of a runner that has died sampled by another one."""
-        if call.part is None:
-            time.sleep(TICK)  # it is being started, or there is no room for it
-        else:
+        if call.part is not None:
             _LOG.warning("env runner %d was lost: %s", call.runner, reason)
             work.waiting.append(call.part)
             work.deaths[call.part] = work.deaths.get(call.part, 0) + 1
             if work.deaths[call.part] >= _DEATHS:
-                raise WorkFailed(f"{_DEATHS} env runners died while they sampled the same fragment: {reason}")
+                raise WorkFailed(f"{_DEATHS} env runners were lost while they sampled the same fragment: {reason}")
         self._holders = [None if holder == call.runner else holder for holder in self._holders]
-        self._ping(call.runner)
+        if call.part is None:  # it is being started, or there is no room for it
+            self._pings[call.runner] = time.monotonic() + TICK
+        else:
+            self._ping(call.runner)
         if not self._idle and all(each.part is None for each in self._calls.values()):
             self._alone_since = min(self._alone_since, time.monotonic())
 
     def _look_at_deadlines(self, work: _Round) -> None:
         self._check()
         now = time.monotonic()
+        for runner in [runner for runner, due in self._pings.items() if due <= now]:
+            del self._pings[runner]
+            self._ping(runner)
         for reference, call in list(self._calls.items()):
             if call.deadline < now:
                 del self._calls[reference]
                 ray.kill(self._runners[call.runner], no_restart=False)
-                self._lose(work, call, f"it took longer than {self._timeout:.0f} s")
+                self._lose(work, call, f"it took longer than agent.sample_timeout_s={self._timeout:g}")
         if now - self._alone_since > self._patience:
             what = "could be started" if self._patience == START else "is left, and none could be started again"
             raise WorkFailed(f"no env runner {what} within {self._patience:.0f} s")

@@ -74,15 +74,19 @@ class CompiledUpdate:
         observations, report = _flat(batch["obs"]), np.zeros(RLLIB_REPORTED)
         exp_avg, exp_avg_sq = shared.moments
         steps = shared.adam_steps
-        self._team.run(
-            min(self._team.threads, max(settings.ppo.batch_size // SHARD, 1)),
-            self._kernels.update,
+        arguments = (
             _samples(batch, observations, order, nonzero_of(network, observations)),
             self._policy_network(observations),
             AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(steps), np.zeros(SHARDS)),
             settings,
             UpdateReport(np.zeros((SHARDS, RLLIB_REPORTED)), report),
         )
+        threads = min(self._team.threads, max(settings.ppo.batch_size // SHARD, 1))
+        try:
+            self._team.run(threads, self._kernels.update, *arguments)
+        except BaseException:  # an interruption leaves the moments of an update that is not whole
+            shared.invalidate_moments()
+            raise
         if report[FAILED]:
             field = shared.first_nonfinite_gradient()
             shared.invalidate_moments()

@@ -59,6 +59,8 @@ class FragmentsToBatch(ConnectorV2):  # type: ignore[misc]
         """
         fragments = [getattr(each, "fragment", each) for each in episodes]
         before = self.pending or [None] * len(fragments)
+        if len(before) != len(fragments):
+            raise ValueError(f"{len(fragments)} fragments follow {len(before)}: each continues one of the last batch")
         parts, self.pending = map(list, zip(*map(train_columns, fragments, before), strict=True))
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if not columns["loss_mask"].any():

@@ -29,7 +29,8 @@ class DistributedPPO(RllibPPO):
     """RLlib's PPO over `DistributedEnvs`: each iteration has one fragment of each part of the environments.
 
     Sampling is synchronous: all fragments are sampled with the same weights, those of the last update. A lost runner
-    changes nothing in the result. A lost learner ends the training, which its checkpoint continues.
+    changes nothing in the result where the environments can be restored exactly. A lost learner ends the training,
+    which its checkpoint continues.
 
     Args: as of `RllibPPO`.
 
@@ -40,13 +41,14 @@ class DistributedPPO(RllibPPO):
 
     def _open_cluster(self) -> Cluster:
         settings = self._settings
-        cpus = settings.env_runners * settings.cpus_per_runner
+        cpus, gpus = settings.env_runners * settings.cpus_per_runner, settings.learners * settings.gpus_per_learner
         if self.envs.cluster == "local":
-            _check_this_machine(cpus)
-            return LocalCluster(num_cpus=cpus, num_gpus=settings.learners * settings.gpus_per_learner)
+            _check_this_machine(cpus, gpus)
+            return LocalCluster(num_cpus=cpus, num_gpus=gpus)
         cluster = AttachedCluster(self.envs.cluster)
         try:
-            cluster.require(cpus, f"env_runners={settings.env_runners}")
+            cluster.require("CPU", cpus, f"env_runners={settings.env_runners}")
+            cluster.require("GPU", gpus, f"learners={settings.learners}")
         except BaseException:
             cluster.close()
             raise
@@ -128,7 +130,7 @@ class DistributedPPO(RllibPPO):
     def _update_remotely(self, references: list[Any]) -> dict[str, float]:
         settings = self._settings
         rows = settings.num_epochs * settings.train_batch_size_per_learner
-        # As many minibatches for each learner, which wait for each other in each.
+        # Learners average their gradients in every minibatch: all need the same number of them.
         minibatches = max(rows // settings.minibatch_size, 1)
         try:
             result, *_ = self._learners.update(references, num_total_minibatches=minibatches, **self._arguments())
@@ -194,9 +196,12 @@ class DistributedPPO(RllibPPO):
         self._take_weights()
 
 
-def _check_this_machine(cpus: float) -> None:
+def _check_this_machine(cpus: float, gpus: int) -> None:
+    """Raise UsageError where this machine has fewer of them."""
     import os
 
+    if gpus > torch.cuda.device_count():
+        raise UsageError(f"gpus_per_learner asks for {gpus} GPUs; this machine has {torch.cuda.device_count()}")
     known = len(os.sched_getaffinity(0))
     if cpus > known:
         told = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {known}"

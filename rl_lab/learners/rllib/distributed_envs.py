@@ -42,6 +42,9 @@ class DistributedEnvs:
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Restore a `snapshot`. Raises ValueError, naming the array, where it does not fit."""
+        parts = {str(k) for k in range(len(self.recipes))}
+        if unknown := [name for name in snapshot if name.partition(".")[0] not in parts]:
+            raise ValueError(f"{unknown[0]} belongs to none of {len(parts)} parts")
         for k in range(len(self.recipes)):
             prefix = f"{k}."
             part = {name.removeprefix(prefix): a for name, a in snapshot.items() if name.startswith(prefix)}

@@ -131,6 +131,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         self.module.policy.load_state_dict(as_tensors(weights))
         torch.manual_seed(_seed(recipe.seed, part, number))
         sample = sample_fragment(self.config.rollout_fragment_length)
+        sample.fragment.is_continuation = snapshot is None or envs.restores_exactly
         self._parts[part] = envs, sample_fragment, number + 1
         log = envs.drain_log()
         return Part(sample, envs.snapshot(), log)

@@ -38,6 +38,7 @@ class Fragment:
     last_action_mask: Array | None = None  # uint8 [B, n]
     acting: Array | None = None  # bool [T, B], where rows may wait: those that acted in each step
     last_acting: Array | None = None  # bool [B], those that act after the last step
+    is_continuation: bool = True  # of the episodes of the fragment before; False where these could not be restored
 
     def __len__(self) -> int:
         return int(self.rewards.size)

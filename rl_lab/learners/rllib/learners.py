@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +14,14 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed, one_line
-from rl_lab.learners.rllib.connector import connector_of
+from rl_lab.learners.rllib.connector import NothingToLearnError, connector_of
 from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
 MODULE = "default_policy"
+_LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
+_RESUME = "the run can be resumed from its last checkpoint"
 _TICK = 0.2  # seconds between looks at the deadline and at signals
 _CALL = 120.0  # seconds that a learner may take to return or to set its state
 
@@ -79,13 +82,19 @@ class Learners:
             try:
                 ray.get(ready)
             except RayTaskError as error:
-                raise error.cause if isinstance(error.cause, Exception) else WorkFailed(one_line(error)) from None
+                if isinstance(error.cause, WorkFailed | NothingToLearnError):
+                    raise error.cause from None
+                _LOG.error("a learner failed", exc_info=error)
+                cause = error.cause if isinstance(error.cause, Exception) else error
+                told = f"{type(cause).__name__}: {one_line(cause)[:200]}"
+                raise WorkFailed(f"a learner failed, {told}; {_RESUME}") from None
             except RayError as error:
-                raise WorkFailed(f"a learner died: {one_line(error)[:300]}") from None
+                _LOG.error("a learner died", exc_info=error)
+                raise WorkFailed(f"a learner died; {_RESUME}") from None
             if not ready:
                 self._check()
                 if time.monotonic() > deadline:
-                    raise WorkFailed(f"the learners did not end an update within {timeout:.0f} s")
+                    raise WorkFailed(f"the learners did not answer within {timeout:.0f} s; {_RESUME}")
         results: list[Any] = ray.get(calls)
         return results
 

@@ -26,7 +26,7 @@ def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int, *, act: Act |
     """
     sample, space, act = Sample(), module.action_space, act or torch_act(module)
     steps = [_step(act, space, envs, sample) for _ in range(num_steps)]
-    columns = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
+    columns: dict[str, Any] = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
     mask, acting = columns.pop("action_mask", None), columns.pop("acting", None)
     sample.fragment = Fragment(
         **columns,

@@ -14,6 +14,8 @@ def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str
 
     `pending` are those of the fragment before, None for the first one and where all rows act in every step.
     """
+    if not fragment.is_continuation:
+        pending = None
     if fragment.acting is None:
         order, left = row_order(fragment), None
     else:

@@ -257,15 +257,19 @@ class _CompiledPpoMixin:
         observations = buffer.observations.reshape(buffer.values.size, -1)
         report = np.zeros(FAILED + 1)
         exp_avg, exp_avg_sq = shared.moments
-        self._team.run(
-            min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // SHARD, 1)),
-            self._kernels.update,
+        arguments = (
             rollout_samples(buffer, indices, end, nonzero_of(network, observations)),
             self._policy_network(observations),
             AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(SHARDS)),
             ppo_settings(model, clip_range, self._betas, self._epsilon),
             UpdateReport(np.zeros((SHARDS, len(report))), report),
         )
+        threads = min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // SHARD, 1))
+        try:
+            self._team.run(threads, self._kernels.update, *arguments)
+        except BaseException:  # an interruption leaves the moments of an update that is not whole
+            shared.invalidate_moments()
+            raise
         return report
 
     def _fail(self, update: int) -> None:

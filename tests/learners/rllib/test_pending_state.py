@@ -47,19 +47,35 @@ def test_pending_transitions_are_part_of_the_state(of_turns: tuple[Learner, Any]
     assert first.state == again.state
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("0.rows", np.array([0, 0])),
-        ("0.rows", np.array([10**9])),
-        ("0.observations", np.zeros((1, 2), np.float32)),
-        ("0.rewards", np.full(8, np.nan, np.float32)),
-        ("7.rows", np.zeros(0, np.int64)),
-    ],
-)
-def test_edited_pending_transitions_are_refused(of_turns: tuple[Learner, Any], name: str, value: np.ndarray) -> None:
+def _edited(name: str, edit: Any) -> Any:
+    def apply(pending: dict[str, np.ndarray]) -> None:
+        pending[name] = pending[name].copy()
+        edit(pending[name])
+
+    return apply
+
+
+def _swap(rows: np.ndarray) -> None:
+    rows[:2] = rows[1::-1]
+
+
+EDITS: dict[str, Any] = {
+    "two rows in the wrong order": _edited("0.rows", _swap),
+    "a row twice": _edited("0.rows", lambda rows: rows.put(1, rows[0])),
+    "a row that is not there": _edited("0.rows", lambda rows: rows.put(-1, 8)),
+    "a negative row": _edited("0.rows", lambda rows: rows.put(0, -1)),
+    "a reward that is no number": _edited("0.rewards", lambda rewards: rewards.put(0, np.nan)),
+    "another shape": lambda pending: pending.update({"0.observations": np.zeros((1, 2), np.float32)}),
+    "another dtype": lambda pending: pending.update({"0.rewards": pending["0.rewards"].astype(np.float64)}),
+    "another fragment": lambda pending: pending.update({"7.rows": np.zeros(0, np.int64)}),
+    "nothing for a column": lambda pending: pending.pop("0.actions"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edited_pending_transitions_are_refused(of_turns: tuple[Learner, Any], edit: str) -> None:
     learner, _ = of_turns
     saved = copy.deepcopy(learner.save())
-    saved.tensors["pending"][name] = value
+    EDITS[edit](saved.tensors["pending"])
     with pytest.raises(ValueError, match="pending"):
         learner.restore(saved)
