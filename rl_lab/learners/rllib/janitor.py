@@ -24,9 +24,9 @@ LIMIT = 10.0  # seconds after which what is left stays
 
 
 def processes_of(folder: str) -> list[int]:
-    """Return the processes whose command line, environment or output names the folder, except this one.
+    """Return the other processes whose command line or environment names the folder, or that have a file in it open.
 
-    Ray's workers overwrite the first two by their titles; their output goes to files in the folder.
+    Ray's workers and agents overwrite the first two by their titles; they have their logs open.
     """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -36,9 +36,10 @@ def processes_of(folder: str) -> list[int]:
             words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         except OSError:  # it has ended, or belongs to another user
             continue
-        for number in "12":
-            with contextlib.suppress(OSError):  # it is closed
-                words += b"\0" + os.fsencode(os.readlink(process / "fd" / number))
+        with contextlib.suppress(OSError):  # it has ended since
+            for file in os.scandir(process / "fd"):
+                with contextlib.suppress(OSError):  # it has been closed since
+                    words += b"\0" + os.fsencode(os.readlink(file.path))
         if folder.encode() in words:
             found.append(int(process.name))
     return found
