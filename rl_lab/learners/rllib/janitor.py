@@ -20,13 +20,14 @@ from pathlib import Path
 
 GRACE = 1.0  # seconds in which Ray's processes may end by themselves, as their parent has
 CLOSED = "closed"
+_TITLE = b"ray::"  # the beginning of the titles of Ray's processes
 LIMIT = 10.0  # seconds after which what is left stays
 
 
 def processes_of(folder: str) -> list[int]:
-    """Return the other processes whose command line or environment names the folder, or that have a file in it open.
+    """Return the other processes whose command line or environment names the folder, and Ray's with a file in it open.
 
-    Ray's workers and agents overwrite the first two by their titles; they have their logs open.
+    Ray's workers and agents overwrite the first two by their titles. The process that uses Ray has logs there, too.
     """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -37,7 +38,7 @@ def processes_of(folder: str) -> list[int]:
         except OSError:  # it has ended, or belongs to another user
             continue
         with contextlib.suppress(OSError):  # it has ended since
-            for file in os.scandir(process / "fd"):
+            for file in os.scandir(process / "fd") if words.startswith(_TITLE) else ():
                 with contextlib.suppress(OSError):  # it has been closed since
                     words += b"\0" + os.fsencode(os.readlink(file.path))
         if folder.encode() in words:
