@@ -145,7 +145,7 @@ def test_learners_stay_equal(attached: Attached) -> None:
     begun = pair.state()
     seen = []
     for _ in range(2):
-        pair.restore(begun)
+        pair.restore(begun, with_pending=True)
         for number in (1, 2):
             arguments = {"num_epochs": 2, "minibatch_size": 32, "shuffle_batch_per_epoch": True}
             timesteps = {"num_env_steps_sampled_lifetime": 128 * number}
