@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ class AttachedCluster(Cluster):
     """Connects to a cluster of which this machine is a node; `close` ends the connection and leaves the cluster alone.
 
     Args:
-        place: "auto", for RAY_ADDRESS or else the Ray that runs on this machine; or HOST:PORT of the head node.
+        place: HOST:PORT of the head node, or "auto" for RAY_ADDRESS, or else the head node that this user runs here.
 
     Raises:
         UsageError: there is none, it cannot be reached, or it is another machine's and there is no token.
@@ -56,19 +58,20 @@ class AttachedCluster(Cluster):
 
 
 def _running() -> str:
-    """Return the address of RAY_ADDRESS, or of the Ray that runs on this machine."""
+    """Return the address of RAY_ADDRESS, or of the head node that this user has started on this machine."""
     address = os.environ.get("RAY_ADDRESS", "")
     if address and address not in ("auto", "local"):
-        if "://" in address or ":" not in address:
+        if "://" in address or not re.fullmatch(r"\S+:\d{1,5}", address):
             raise UsageError(f"cluster=auto: RAY_ADDRESS={address} is not HOST:PORT of a head node")
         return address
-    from ray._private import services
+    from ray._private.utils import get_ray_address_file
 
-    try:
-        found: str = services.canonicalize_bootstrap_address_or_die("auto")
-    except ConnectionError:
-        raise UsageError("cluster=auto: RAY_ADDRESS is not set, and no single Ray runs on this machine") from None
-    return found
+    # `ray start --head` writes it. Ray itself would take any Ray of this machine, also a private one or another user's.
+    file = Path(get_ray_address_file(None))
+    with suppress(OSError):
+        if file.stat().st_uid == os.getuid() and (found := file.read_text().strip()):
+            return found
+    raise UsageError("cluster=auto: RAY_ADDRESS is not set, and you have started no `ray start --head` on this machine")
 
 
 def _is_loopback(address: str) -> bool:

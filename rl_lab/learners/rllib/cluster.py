@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,8 @@ class Cluster:
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._janitor is not None:
-            self._janitor.communicate(janitor.CLOSED, janitor.GRACE + janitor.LIMIT)
+            with suppress(subprocess.TimeoutExpired):  # it goes on by itself
+                self._janitor.communicate(janitor.CLOSED, janitor.GRACE + janitor.LIMIT)
 
 
 class LocalCluster(Cluster):
