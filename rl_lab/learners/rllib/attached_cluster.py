@@ -64,7 +64,7 @@ def _running() -> str:
         if "://" in address or not re.fullmatch(r"\S+:\d{1,5}", address):
             raise UsageError(f"cluster=auto: RAY_ADDRESS={address} is not HOST:PORT of a head node")
         return address
-    from ray._private.utils import get_ray_address_file
+    from ray._common.utils import get_ray_address_file
 
     # `ray start --head` writes it. Ray itself would take any Ray of this machine, also a private one or another user's.
     file = Path(get_ray_address_file(None))

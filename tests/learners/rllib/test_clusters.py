@@ -29,6 +29,8 @@ TWO = ["agent=rllib_ppo", "agent.env_runners=2", "worlds=8"]
         (["cluster=auto"], "for a cluster, add agent=rllib_ppo agent.env_runners=2"),
         ([*TWO, "worlds=9"], "worlds=9 cannot be divided among 2 env_runners: 8 can"),
         ([*TWO, "agent.cpus_per_runner=4096"], "ask for 8192 CPUs; this machine has"),
+        (["agent=rllib_ppo", "agent.gpus_per_learner=1"], "gpus_per_learner needs learners=1 or more"),
+        ([*TWO, "agent.sample_timeout_s=0"], "sample_timeout_s=0"),
         ([*TWO, "agent.learners=3"], "learners=3 share the fragments of env_runners=2"),
         (["agent=rllib_ppo", "agent.learners=2"], "learners=2 share the fragments of env_runners=0"),
         (
@@ -46,6 +48,24 @@ def test_wrong_clusters_are_one_line(
     assert main(["train", "cartpole", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
+
+
+def test_auto_is_the_head_node_that_the_user_has_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without RAY_ADDRESS: `ray start --head` writes its address to a file, whoever else runs Ray on this machine."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    words = ["train", "cartpole", *TWO, "cluster=auto"]
+    assert main(words) == 2
+    assert "RAY_ADDRESS is not set, and you have started no `ray start --head`" in capsys.readouterr().err
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1")
+    assert main(words) == 2
+    assert "cluster=auto, which is 127.0.0.1:1: nothing answers" in capsys.readouterr().err
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:port")
+    assert main(words) == 2
+    assert "RAY_ADDRESS=127.0.0.1:port is not HOST:PORT" in capsys.readouterr().err
 
 
 def test_an_address_that_accepts_and_says_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
