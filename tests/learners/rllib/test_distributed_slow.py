@@ -90,12 +90,12 @@ def training(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_twenty_killed_runners(tmp_path: Path) -> None:
     """The run ends with the same bits as one without a loss; each time it goes on within 15 seconds."""
-    budget = "budget=60000"
-    done = subprocess.run(program(tmp_path / "whole", "cartpole", budget), capture_output=True, text=True)
+    budget = "budget=1500000", "checkpoint.steps=100000"
+    done = subprocess.run(program(tmp_path / "whole", "cartpole", *budget), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rng, seconds = random.Random(0), []
     folder = tmp_path / "run"
-    with training(*program(folder, "cartpole", budget)) as process:
+    with training(*program(folder, "cartpole", *budget)) as process:
         for _ in range(KILLS):
             wait_for(lambda: lines_of(folder) > 1 and len(runners_of(process.pid)) == 2, process)
             time.sleep(rng.random() * 0.3)
