@@ -665,6 +665,7 @@ MISTAKES = {
     "cach": "no world 'cach'; did you mean 'catch'?",
     "nowhere.at.all:Env": "cannot import nowhere.at.all",
     "nowhere.py:Env": "no file nowhere.py",
+    "gym:CartPol-v1": "did you mean 'gym:CartPole-v1'?",
     "gymnasium.envs.classic_control:CartPolEnv": "did you mean 'CartPoleEnv'?",
     "os:path": "is not a class or function that makes an environment",
     "os:getcwd": "str is not a gymnasium.Env",
@@ -697,14 +698,9 @@ def test_a_world_with_a_mistake_is_one_line(
         assert (status, first) == (1, "fail  it loads") and said in finding and file in finding and err == ""
 
 
-@pytest.mark.parametrize(
-    "target, failed",
-    [("gym:CartPole-v1", ""), ("pettingzoo:mpe/simple_v3", ""), ("gym:CartPol-v1", "it can be made")],
-)
-def test_registered_environments_are_checked_by_their_ids(
-    target: str, failed: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["check", "--quick", target, "--json"]) == int(bool(failed))
+@pytest.mark.parametrize("target", ["gym:CartPole-v1", "pettingzoo:mpe/simple_v3"])
+def test_registered_environments_are_checked_by_their_ids(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--quick", target, "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [each["name"] for each in found["properties"] if each["status"] == "fail"] == [failed] * bool(failed)
+    assert [each["name"] for each in found["properties"] if each["status"] == "fail"] == []
     assert found["properties"][0] == {"name": "it loads", "status": "pass", "findings": []}

@@ -73,7 +73,7 @@ def test_a_name_with_one_letter_less_is_near(name: str, at: int, version: int) -
 def test_a_training_says_that_a_rollout_is_not_cut_and_not_that_it_compiles(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compile_notice, "_PATIENCE", 0.0)
+    monkeypatch.setattr(compile_notice, "PATIENCE", 0.0)
     monkeypatch.setattr("rl_lab.commands.train._LONG", 0.0)
     assert main(["train", "gym:CartPole-v1", "budget=64", *STOCK]) == 0
     out, err = capsys.readouterr()

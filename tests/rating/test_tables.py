@@ -141,7 +141,7 @@ def test_what_a_terminal_shows() -> None:
     shown = tables.render(tables.ranking(THREE, anchor="c")).splitlines()
     assert shown[0].split() == "rank name rating 95% interval ranks games won drawn lost score x o".split()
     assert shown[1].split()[:2] == ["1", "a"] and shown[1].endswith("81.2%  87.5%  75.0%")
-    assert "+0 to +0" in shown[3] and "1 to " in shown[1]
+    assert shown[3].split()[2:4] == ["0", "anchor"] and "1 to " in shown[1]
     assert tables.render_cross(tables.cross_table(THREE)).splitlines()[1].split() == ["1", "a", "-", "88", "75"]
     likely = tables.superiority(tables.rate(THREE))
     assert likely["names"] == ["a", "b", "c"] and likely["probability"][0][2] > 0.5 > likely["probability"][2][0]

@@ -118,9 +118,9 @@ def state_of(learner: Any) -> StateDict:
         "policy": as_arrays(policy_of(learner).state_dict()),
         "optimizer": as_arrays(moments),
         "generators": generator_arrays(),
-        "pending": pending_arrays(connector_of(learner).pending),
     }
-    tensors = {name: arrays for name, arrays in tensors.items() if arrays}
+    if pending := pending_arrays(connector_of(learner).pending):
+        tensors["pending"] = pending
     return StateDict(tensors, {"kl_coeff": float(kl_coeff_of(learner)), **generator_values()})
 
 
