@@ -55,26 +55,29 @@ known = worlds.names
 worlds.names = lambda: [*known(), "endless"]
 """
 
-# A thread that looks where the main thread is, and says so once it has often found it there. A fixed time would be too
-# short on a machine that compiles for longer, and too long on another.
+# A thread that looks where the others are, and says so once it has often found one there. A fixed time would be too short
+# on a machine that compiles for longer, and too long on another.
 WATCH = """
 import sys, threading, time
 from rl_lab import cli
 
-def watch(main, *around, innermost):
-    looks = 0
+def stack_of(frame):
+    stack = []
+    while frame is not None:
+        stack.append(frame.f_code.co_filename.rpartition("/")[2] + ":" + frame.f_code.co_name)
+        frame = frame.f_back
+    return stack
+
+def watch(*around, innermost):
+    looks, own = 0, threading.get_ident()
     while looks < 10:
         time.sleep(0.05)
-        stack, frame = [], sys._current_frames().get(main)
-        while frame is not None:
-            stack.append(frame.f_code.co_filename.rpartition("/")[2] + ":" + frame.f_code.co_name)
-            frame = frame.f_back
-        looks += bool(stack) and innermost in (stack[0], "*") and {*around} <= {*stack}
+        stacks = [stack_of(frame) for thread, frame in sys._current_frames().items() if thread != own]
+        looks += any(innermost in (stack[0], "*") and {*around} <= {*stack} for stack in stacks)
     print("is inside", file=sys.stderr, flush=True)
 
 *around, innermost = "INSIDE".split(" > ")
-here = threading.main_thread().ident, *around
-threading.Thread(target=watch, args=here, kwargs={"innermost": innermost}, daemon=True).start()
+threading.Thread(target=watch, args=around, kwargs={"innermost": innermost}, daemon=True).start()
 """
 RUN = "sys.exit(cli.main(sys.argv[1:]))\n"
 
@@ -123,15 +126,15 @@ WORK = {
     ),
     "evaluating a search": Work(
         "evaluate mcts world=connect_four opponent=random agent.simulations=4000000",
-        inside="agents.py:answers > agents.py:search",
+        inside="agents.py:search",
     ),
     "evaluating minimax": Work(
         "evaluate minimax world=connect_four opponent=random agent.depth=40 evaluation.episodes=100000",
-        inside="agents.py:answers > agents.py:search",
+        inside="agents.py:search",
     ),
     "a tournament of searches": Work(
         "tournament connect_four mcts:simulations=4000000 random --dir cup",
-        inside="agents.py:answers > agents.py:search",
+        inside="agents.py:search",
         says="stopped; go on with: rl-lab tournament resume cup",
     ),
     "a tournament in processes": Work(
@@ -194,8 +197,8 @@ def start(work: Work, folder: Path) -> subprocess.Popen[bytes]:
             return any(file.glob("*")) if file.is_dir() else file.is_file() and file.stat().st_size > 0
         return (work.after or "is inside" * bool(work.inside)) in said(folder)
 
-    while not at_work() and time.monotonic() < deadline:
-        assert process.poll() is None, said(folder)
+    while not at_work():
+        assert process.poll() is None and time.monotonic() < deadline, said(folder)
         time.sleep(0.05)
     time.sleep(work.seconds)
     assert process.poll() is None, said(folder)

@@ -67,6 +67,7 @@ class Collector:
         self._idle: list[int] = []  # runners that are ready
         self._calls: dict[Any, _Call] = {}  # by the reference to the result
         self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
+        self._made: set[tuple[int, int]] = set()  # runners and parts whose environments they have made
         self._pings: dict[int, float] = {}  # when to call a runner that did not start, by runner
         self._looked = 0.0  # when deadlines were looked at
         self._alone_since = time.monotonic()  # when the last runner was lost
@@ -126,11 +127,11 @@ class Collector:
     def _send(self, work: _Round, part: int, runner: int | None, *, whole: bool = False) -> None:
         assert runner is not None
         self._idle.remove(runner)
-        is_new = whole or self._holders[part] != runner
-        snapshot = self.envs.snapshots[part] if is_new else None
+        snapshot = self.envs.snapshots[part] if whole or self._holders[part] != runner else None
         reference = self._runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
         # A runner that has not sampled this part makes its environments first, which may compile them.
-        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout + START * is_new)
+        more = 0.0 if (runner, part) in self._made else START
+        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout + more)
 
     def _ping(self, runner: int) -> None:
         self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, float("inf"))
@@ -150,8 +151,10 @@ class Collector:
         if call.part is None:
             return
         if result is None:  # the runner has been started again since its last fragment
+            self._made.discard((call.runner, call.part))
             self._send(work, call.part, call.runner, whole=True)
             return
+        self._made.add((call.runner, call.part))
         work.parts[call.part] = reference, result
         self._holders[call.part] = call.runner
 
@@ -164,6 +167,7 @@ class Collector:
             if work.deaths[call.part] >= _DEATHS:
                 raise WorkFailed(f"{_DEATHS} env runners were lost while they sampled the same fragment: {reason}")
         self._holders = [None if holder == call.runner else holder for holder in self._holders]
+        self._made = {(runner, part) for runner, part in self._made if runner != call.runner}
         if call.part is None:  # it is being started, or there is no room for it
             self._pings[call.runner] = time.monotonic() + TICK
         else:

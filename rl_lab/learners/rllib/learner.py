@@ -45,7 +45,7 @@ class RllibPPO:
 
     Args:
         settings: the agent's Config, whose names are RLlib's.
-        envs: the environments; all agents act in every step.
+        envs: the environments.
         build: a function that returns the untrained policy.
         seed: seeds initial weights, sampled actions and the order of minibatches.
         device: "cpu" or "cuda", of the learner.
