@@ -55,8 +55,8 @@ known = worlds.names
 worlds.names = lambda: [*known(), "endless"]
 """
 
-# A thread that looks where the others are, and says so once it has often found one there. A fixed time would be too short
-# on a machine that compiles for longer, and too long on another.
+# A thread that looks where the others are, and says so once it has often found one there. A fixed time would be too
+# short on a machine that compiles for longer, and too long on another.
 WATCH = """
 import sys, threading, time
 from rl_lab import cli
@@ -238,11 +238,11 @@ interrupts.GRACE = trainer.GRACE = 0.0  # seconds that an iteration may go on af
 
 def test_an_iteration_that_is_cut_is_done_again_bit_for_bit(tmp_path: Path) -> None:
     """The state of the moment before it is saved, however long ago the last checkpoint was."""
-    words = "train cartpole worlds=256 agent.n_steps=128 agent.n_epochs=40 agent.batch_size=8192 budget=65536"
+    words = "train cartpole worlds=256 agent.n_steps=128 agent.n_epochs=120 agent.batch_size=8192 budget=65536"
     words += " agent.normalize_observations=true checkpoint.seconds=3600 run_dir={} " + " ".join(SMALL)
     whole = [sys.executable, "-m", "rl_lab.cli", *words.format("whole").split()]
     subprocess.run(whole, cwd=tmp_path, check=True, capture_output=True)  # with a hash seed of its own
-    process = start(Work(words.format("cut"), "FILE:cut/metrics.jsonl", seconds=0.3, python=HASTY), tmp_path)
+    process = start(Work(words.format("cut"), "FILE:cut/metrics.jsonl", seconds=0.1, python=HASTY), tmp_path)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "stopped at a checkpoint" in said(tmp_path)
