@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rl_lab.core.errors import UsageError
+from rl_lab.core.garbage_collection import rare_full_collections
 from rl_lab.core.progress import Progress
 from rl_lab.tournament import entrant_output
 from rl_lab.tournament.ledger import Ledger, Match
@@ -60,7 +61,7 @@ def run_tournament(
         raise UsageError(
             f"{changed[0]} has changed since this tournament began; begin another: rl-lab tournament WORLD ..."
         )
-    with Ledger(tournament.ledger) as ledger:
+    with Ledger(tournament.ledger) as ledger, rare_full_collections():
         before, begin = len(ledger.matches), time.monotonic()
         tasks = missing(ledger.matches)
         pool: Workers | None = None

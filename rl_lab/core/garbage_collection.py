@@ -1,0 +1,24 @@
+"""The garbage collector while a program makes many objects that it keeps."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OLDEST = 1000  # collections of the middle generation before a full one; Python's own number is 10
+
+
+@contextmanager
+def rare_full_collections() -> Iterator[None]:
+    """Let full collections be rare while the block runs.
+
+    Each goes through all objects, and frees none of those that are kept, such as a ledger's records. A tournament of
+    80,000 matches takes a seventh less time with it: `rl-lab tournament connect_four scripted random --pairs 40000`.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(before[0], before[1], max(before[2], _OLDEST))
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
