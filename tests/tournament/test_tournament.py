@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,16 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """Keep objects of other tests out of collections, of which a full one takes longer than a move may here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen_heap")
 def test_an_entrant_that_fails_loses_its_own_matches_only() -> None:
     good = ("random", "scripted", "bots:paused")
     matches = play("tic_tac_toe", *good, *(f"bots:{name}" for name in FAULTS), pairs=2, timeout=0.02)
