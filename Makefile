@@ -64,7 +64,7 @@ quick: ## the inner loop: fast tests, under 90 seconds
 	done; \
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow" -k "$(QUICK_ONLY)" $$files
 
-test: ## all tests but the slow ones: 20 to 35 minutes on two cores
+test: ## all tests but the slow ones: 15 to 20 minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 slow: ## the tests that train for minutes: half an hour and more
