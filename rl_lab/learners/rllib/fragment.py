@@ -66,10 +66,14 @@ class Sample:
 class RowOrder:
     """The rows of a train batch of one fragment: [R] each."""
 
-    steps: Array  # int64, index of the step in the flat arrays [T * B]; of an added row, that of the chunk's last step
+    # int64, index of the step in the flat arrays [T * B], which transitions of the fragment before may follow; of an
+    # added row, that of the chunk's last step.
+    steps: Array
     is_added: Array  # bool, the rows after each chunk
     is_last: Array  # bool, the last step of each chunk
-    followers: Array  # int64 [C], for each chunk, the index into the E final and then B last observations
+    # int64 [C], for each chunk, the index into the E final, then the B last observations, then those of the transitions
+    # that are left pending.
+    followers: Array
     ends: Array  # int64 [C], the position of each chunk's added row
     rewards: Array  # float32, 0 in added rows
     terminated: Array  # bool
