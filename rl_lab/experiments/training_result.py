@@ -11,11 +11,14 @@ from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 
 
+_NOTABLE = 1.05  # times the budget; a training always ends with a whole rollout, and less is what users expect
+
+
 def budget_rounding(scenario: Scenario, learner: Learner) -> str:
-    """Return a line that says how many steps are trained where whole rollouts exceed the budget, otherwise ""."""
+    """Return a line that says how many steps are trained where whole rollouts exceed the budget by much, else ""."""
     steps, rollout, budget = learner.steps, getattr(learner, "rollout_steps", 0), scenario.budget
     total = steps + -(-(budget - steps) // rollout) * rollout if rollout and steps < budget else budget
-    if total <= budget:
+    if total <= _NOTABLE * budget:
         return ""
     length = getattr(scenario.config, "n_steps", None)
     worlds = f"{scenario.worlds} world{'s' * (scenario.worlds != 1)}"

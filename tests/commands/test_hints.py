@@ -93,3 +93,9 @@ def test_the_steps_that_are_told_are_those_of_the_fewest_rollouts(done: int, rol
     assert bool(line) is (done * rollout < budget < steps)
     learner.rollout_steps = 0
     assert budget_rounding(scenario, learner) == ""
+
+
+def test_a_small_excess_of_the_budget_is_not_worth_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "gym:CartPole-v1", "budget=94", *STOCK]) == 0
+    out, err = capsys.readouterr()
+    assert "is not cut" not in err and "trained 96 steps" in out
