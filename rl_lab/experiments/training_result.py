@@ -10,7 +10,6 @@ from rl_lab.core.agent import Learner
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 
-
 _NOTABLE = 1.05  # times the budget; a training always ends with a whole rollout, and less is what users expect
 
 
