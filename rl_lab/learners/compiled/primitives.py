@@ -19,6 +19,7 @@ class Primitives:
     call: Any  # (function, low, high, batch): calls int64 f(int64, int64, int64) at an address
     address_to_pointer: Any  # (address)
     cycles: Any  # (): the processor's cycle counter
+    uncounted: Any  # (record): its arrays without reference counts, which the caller keeps alive
     fetch: Any  # (address): asks for a cache line ahead of its use
     philox: Any  # of core.rng
     add_at: Any  # (address, n): adds to an int64 that threads share
@@ -34,6 +35,7 @@ def primitives() -> Primitives:
         call=engine_intrinsics.indirect_call(),
         address_to_pointer=engine_intrinsics.address_to_pointer(),
         cycles=intrinsics.clock(),
+        uncounted=intrinsics.uncounted(),
         fetch=intrinsics.prefetch(),
         philox=kernel.compile_kernel_graph(rng.philox, compiler.inline_decorator()),
         add_at=atomic["add_at"],

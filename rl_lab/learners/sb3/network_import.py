@@ -15,6 +15,7 @@ from torch import nn
 
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled import build
+from rl_lab.learners.compiled import network as network_memory
 from rl_lab.learners.compiled.network import (
     AT_BACKWARD,
     AT_FORWARD,
@@ -53,7 +54,7 @@ class ParameterMirror:
                 raise UnsupportedByCompiledError("its parameters are not contiguous float32 on the CPU")
             if optimizer is not None and not tensor.requires_grad:
                 raise UnsupportedByCompiledError("some of its parameters are frozen")
-        self.moments = [np.zeros_like(network.weights) for _ in range(2)]
+        self.moments = [network_memory.aligned(len(network.weights)) for _ in range(2)]
         self._known: list[tuple[torch.Tensor, int]] = []
 
     def _copy(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:

@@ -40,7 +40,7 @@ from rl_lab.learners.compiled.templates.replay_buffer import sample, store_obser
 from rl_lab.learners.compiled.templates.tiles import as_i64, step_envs, transpose_weights
 
 inline, internal, jit = decorators().inline, decorators().internal, decorators().jit
-cycles, read_at = primitives().cycles, primitives().read_at
+cycles, read_at, uncounted = primitives().cycles, primitives().read_at, primitives().uncounted
 NON_FINITE = 1  # what `learn` returns for a gradient that is not finite
 
 
@@ -56,15 +56,14 @@ def take_gradient_steps(
 ) -> Any:
     """Sample `gradient_steps` minibatches, or fewer if the user interrupts the work, and take a step of Adam for each.
 
-    Returns False if a loss or gradient is not finite; the weights are then those of the step before.
+    The transposed copies of both networks' weights must be up to date. Returns False if a loss or gradient is not
+    finite; the weights are then those of the step before.
     Source: `stable_baselines3.DQN.train`
     """
     exp_avg, exp_avg_sq, norms = q_nets.exp_avg, q_nets.exp_avg_sq, q_nets.squared_norms
-    transpose_weights(q_nets.q_net_target)
     for _ in range(gradient_steps):
         if is_interrupted(q_nets):
             break
-        transpose_weights(q_nets.q_net)
         sample(replay, priorities, batch, settings, counters)
         compute_targets(replay, q_nets, batch, settings)
         loss_sum = loss_and_gradient(replay, priorities, q_nets, batch, settings)
@@ -72,6 +71,7 @@ def take_gradient_steps(
         optimizer = AdamState(q_nets.weights, q_nets.grads, exp_avg, exp_avg_sq, step, norms)
         if not math.isfinite(loss_sum) or not adam_step(Worker(0, 1, 0), optimizer, q_nets.adam_settings):
             return False
+        transpose_weights(q_nets.q_net)
         counters.adam_step += 1
         counters.n_updates += 1
         counters.loss_sum += loss_sum / len(batch.slots)
@@ -89,6 +89,10 @@ def train(
     counters: Any,
 ) -> Any:
     """Take gradient steps, see `take_gradient_steps`; `counters` is an array of DQN_COUNTERS [1]."""
+    replay, priorities = uncounted(replay), uncounted(priorities)
+    q_nets, batch = uncounted(q_nets), uncounted(batch)
+    transpose_weights(q_nets.q_net)
+    transpose_weights(q_nets.q_net_target)
     return take_gradient_steps(gradient_steps, replay, priorities, q_nets, batch, settings, counters[0])
 
 
@@ -107,6 +111,7 @@ def update_target_network(q_nets: QNetworks, tau: Any) -> None:
     weights, target_weights, share = q_nets.weights, q_nets.target_weights, np.float32(tau)
     for j in range(len(weights)):
         target_weights[j] += share * (weights[j] - target_weights[j])
+    transpose_weights(q_nets.q_net_target)
 
 
 @inline
@@ -131,7 +136,6 @@ def collect_rollouts(
 
     Returns 0, or the negative outcome of a step that failed. See `OffPolicyAlgorithm.collect_rollouts`.
     """
-    transpose_weights(q_nets.q_net)
     for _ in range(settings.train_freq):
         if is_interrupted(q_nets):
             break
@@ -164,6 +168,10 @@ def learn(
     failed; or NON_FINITE. See `OffPolicyAlgorithm.learn`.
     """
     begin, now = cycles(), counters[0]
+    env, replay, priorities = uncounted(env), uncounted(replay), uncounted(priorities)
+    q_nets, batch = uncounted(q_nets), uncounted(batch)
+    transpose_weights(q_nets.q_net)
+    transpose_weights(q_nets.q_net_target)
     while now.num_timesteps < until:
         outcome = collect_rollouts(env, replay, priorities, q_nets, settings, now)
         if outcome < 0:

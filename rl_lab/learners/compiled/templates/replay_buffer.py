@@ -174,7 +174,7 @@ def sample_uniformly(replay: ReplayBuffer, batch: Minibatch, settings: DqnSettin
         for draw in range(MAX_DRAWS):
             counter = first + np.uint64(2 * (i + len(slots) * draw))
             slots[i] = random_integer(counters.size, settings.rng_key, counter)
-            rows[i] = random_integer(n_envs, settings.rng_key, counter + np.uint64(1))
+            rows[i] = random_integer(n_envs, settings.rng_key, counter + np.uint64(1)) if n_envs > 1 else 0
             if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
                 break
 
