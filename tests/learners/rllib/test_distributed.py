@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 
 import ray
 from ray import _raylet
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 from stable_baselines3.ppo import MlpPolicy
 
@@ -82,6 +84,7 @@ def process_of(runner: Any) -> int:
 def attached() -> Iterator[Attached]:
     folder = tempfile.mkdtemp(prefix="rl-lab-test-", dir="/tmp")
     patch = pytest.MonkeyPatch()
+    Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
     patch.setenv("RAY_AUTH_MODE", "token")
     patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # of the nodes: or they listen for other machines

@@ -89,8 +89,7 @@ def train(
     counters: Any,
 ) -> Any:
     """Take gradient steps, see `take_gradient_steps`; `counters` is an array of DQN_COUNTERS [1]."""
-    replay, priorities = uncounted(replay), uncounted(priorities)
-    q_nets, batch = uncounted(q_nets), uncounted(batch)
+    replay, priorities, q_nets, batch = uncounted((replay, priorities, q_nets, batch))
     transpose_weights(q_nets.q_net)
     transpose_weights(q_nets.q_net_target)
     return take_gradient_steps(gradient_steps, replay, priorities, q_nets, batch, settings, counters[0])
@@ -168,8 +167,7 @@ def learn(
     failed; or NON_FINITE. See `OffPolicyAlgorithm.learn`.
     """
     begin, now = cycles(), counters[0]
-    env, replay, priorities = uncounted(env), uncounted(replay), uncounted(priorities)
-    q_nets, batch = uncounted(q_nets), uncounted(batch)
+    env, replay, priorities, q_nets, batch = uncounted((env, replay, priorities, q_nets, batch))
     transpose_weights(q_nets.q_net)
     transpose_weights(q_nets.q_net_target)
     while now.num_timesteps < until:

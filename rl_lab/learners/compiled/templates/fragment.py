@@ -30,7 +30,7 @@ from rl_lab.learners.compiled.templates.tiles import (
 )
 
 internal, jit = decorators().internal, decorators().jit
-cycles = primitives().cycles
+cycles, uncounted = primitives().cycles, primitives().uncounted
 ILLEGAL = np.float32(ILLEGAL_LOGIT)
 
 
@@ -50,6 +50,7 @@ def sample_fragment(
     buffers are incomplete.
     """
     start, env_cycles = cycles(), 0
+    envs, buffers, policy = uncounted((envs, buffers, policy))
     n_steps, rows = buffers.rewards.shape
     agents, first, last = rows // len(envs.dones), envs.partition[rank], envs.partition[rank + 1]
     low_row, high_row = first * agents, last * agents

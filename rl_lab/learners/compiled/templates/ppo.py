@@ -74,7 +74,7 @@ from rl_lab.learners.compiled.templates.tiles import (
 )
 
 internal, jit = decorators().internal, decorators().jit
-cycles = primitives().cycles
+cycles, uncounted = primitives().cycles, primitives().uncounted
 
 REPORTED = FAILED + 1  # columns of a report
 
@@ -97,6 +97,7 @@ def collect(
     work, it returns 0 and the buffers are incomplete.
     """
     start, env_cycles = cycles(), 0
+    envs, buffers, policy, stats = uncounted((envs, buffers, policy, stats))
     n_steps, rows = buffers.rewards.shape
     agents, first, last = rows // len(envs.dones), envs.partition[rank], envs.partition[rank + 1]
     low_row, high_row = first * agents, last * agents
@@ -214,6 +215,7 @@ def update(
     stops early where the approximate KL divergence exceeds 1.5 * target_kl, or where a gradient is not finite: FAILED
     is then the number, from 1, of that minibatch. If the user interrupts the work, the report is not changed.
     """
+    samples, policy, optimizer, report = uncounted((samples, policy, optimizer, report))
     # A copy, because this update replaces addresses in it: those of the listed observations and of a shard's gradient.
     table = policy.tables[rank].copy()
     table[AT_NONZERO_INDICES] = samples.nonzero_indices.ctypes.data

@@ -22,6 +22,7 @@ from rl_lab.learners.compiled.network import (
     TILE,
 )
 from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, UpdateReport, Worker
+from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.rllib_records import TARGETS, RllibSamples, RllibSettings
 from rl_lab.learners.compiled.templates.adam import adam_step, reduce_gradients
 from rl_lab.learners.compiled.templates.barrier import barrier_stopped, barrier_wait
@@ -30,7 +31,7 @@ from rl_lab.learners.compiled.templates.ppo_rollout import ZERO, evaluate_observ
 from rl_lab.learners.compiled.templates.rllib_loss import add_rllib_loss_gradient
 from rl_lab.learners.compiled.templates.tiles import activations, copy, transpose_weights
 
-internal, jit = decorators().internal, decorators().jit
+internal, jit, uncounted = decorators().internal, decorators().jit, primitives().uncounted
 
 
 @jit
@@ -69,6 +70,7 @@ def update(
     All threads process the same minibatch at the same time. Training stops where a gradient is not finite: FAILED is
     then the number, from 1, of that minibatch. If the user interrupts the work, the report is not changed.
     """
+    samples, policy, optimizer, report = uncounted((samples, policy, optimizer, report))
     # A copy, because this update replaces addresses in it: those of the listed observations and of a shard's gradient.
     table = policy.tables[rank].copy()
     table[AT_NONZERO_INDICES] = samples.rollout.nonzero_indices.ctypes.data
