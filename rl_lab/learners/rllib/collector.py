@@ -19,7 +19,7 @@ from rl_lab.learners.rllib.env_runner import Part
 
 _LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
 TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
-START = 120.0  # seconds within which a first runner must be ready
+START = 120.0  # seconds within which a first runner must be ready; a later one is started again after them
 RESTART = 60.0  # seconds that no runner may be left
 _DEATHS = 3  # of runners that sample the same fragment, after which it is the environments' fault
 
@@ -134,7 +134,7 @@ class Collector:
         self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout + more)
 
     def _ping(self, runner: int) -> None:
-        self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, float("inf"))
+        self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, time.monotonic() + START)
 
     def _receive(self, work: _Round, reference: Any, call: _Call) -> None:
         try:
@@ -185,7 +185,8 @@ class Collector:
             if call.deadline < now:
                 del self._calls[reference]
                 ray.kill(self._runners[call.runner], no_restart=False)
-                self._lose(work, call, f"it took longer than agent.sample_timeout_s={self._timeout:g}")
+                limit = f"agent.sample_timeout_s={self._timeout:g}" if call.part is not None else f"{START:.0f} s"
+                self._lose(work, call, f"it took longer than {limit}")
         if now - self._alone_since > self._patience:
             what = "could be started" if self._patience == START else "is left, and none could be started again"
             raise WorkFailed(f"no env runner {what} within {self._patience:.0f} s")
