@@ -5,7 +5,7 @@ Source: Schulman et al. 2017; Ray 2.60, `ray.rllib.algorithms.ppo`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
@@ -62,7 +62,8 @@ def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
 def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
     """Return a new learner.
 
-    `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners.
+    `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners. Where several policies share a batch, each learns
+    from the rows of its own agents in the train batch.
 
     Raises:
         UsageError: Ray is not installed.
@@ -74,7 +75,8 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     world, is_distributed = envs.world, isinstance(envs, DistributedEnvs)
-    rows = envs.rows if is_distributed else envs.rewards.size
+    own_rows = envs.rows if is_distributed else envs.rewards.size
+    rows = getattr(envs, "batch_rows", own_rows)
     size = config.train_batch_size_per_learner
     if config.gpus_per_learner and not config.learners:
         raise ValueError("gpus_per_learner needs learners=1 or more; the learner of this process follows device=cuda")
@@ -83,8 +85,10 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     elif size % rows:
         nearest = max(size // rows, 1) * rows
         raise ValueError(f"train_batch_size_per_learner={size} is no multiple of {rows} rows a step: {nearest} is")
-    if config.minibatch_size > size:
-        raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {size} rows")
+    own_size = size * own_rows // rows
+    if config.minibatch_size > own_size:
+        raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {own_size} rows")
+    config = replace(config, train_batch_size_per_learner=own_size)
     kind, arguments = _policy(config, world)
     from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
 

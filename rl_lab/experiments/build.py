@@ -63,13 +63,13 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
 
         if scenario.league is not None:
             if getattr(scenario.config, "env_runners", 0):
-                raise ValueError(f"{scenario.agent} trains one agent: a league needs agent=ppo")
+                raise ValueError("a league trains in one process: it needs agent.env_runners=0")
             _refuse_cluster(scenario)
             return _make_league(scenario, learner_over, device)
         recipe = recipe_of(scenario)
         if (parts := getattr(scenario.config, "env_runners", 0)) > 0:
             if scenario.policies:
-                raise ValueError(f"{scenario.agent} has one policy: policies need agent=ppo")
+                raise ValueError("several policies train in one process: they need agent.env_runners=0")
             threads = max(int(scenario.config.cpus_per_runner), 1)
             remote = DistributedEnvs(replace(recipe, threads=threads), parts, cluster=scenario.cluster)
             return learner_over(remote, scenario.budget, scenario.seed), remote

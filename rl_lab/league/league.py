@@ -205,6 +205,7 @@ class League:
         """Replace a player's learner by a new one, whose seed follows from the generation."""
         player = self.players[index]
         player.generation, seed = generation, (self.seed + index + len(self.players) * generation) % 2**31
+        player.learner.close()
         player.learner = self._make_learner(player.envs, self._budget, seed)
 
     def _add_opponent(self, member: Member) -> None:

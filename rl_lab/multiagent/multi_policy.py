@@ -46,6 +46,7 @@ class AgentSubsetView(buffers.EnvBuffers):
             seats=seats,
         )
         self.num_envs, self.seats = envs.num_envs, list(seats)
+        self.batch_rows = envs.rewards.size  # of all policies together
         self._envs, self._scheduler = envs, scheduler
         self.restores_exactly = envs.restores_exactly
         vars(self).update(buffers.allocate_env(self.world, self.num_envs))

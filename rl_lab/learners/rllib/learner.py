@@ -69,7 +69,7 @@ class RllibPPO:
             raise
 
     def _open_cluster(self) -> Cluster:
-        return LocalCluster(num_cpus=0)
+        return LocalCluster.shared()
 
     def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
         rows = self.envs.rewards.size
