@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class WorldUnderTest:
     plain: bool = False
     seed: int = 7
 
-    @property
+    @cached_property
     def short(self) -> World:
         """Return the world with a horizon so short that a check has several episodes; its machine code is the same."""
         horizon = max(self.effort.steps // 3, 1)

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -255,8 +256,8 @@ def observing_changes_nothing(subject: WorldUnderTest) -> list[str]:
 
 def _change_at_first_sight(subject: WorldUnderTest) -> str:
     """Return a finding if observe or action_mask changes a state that step or reset has just left, else ""."""
-    world = with_loop_limit(subject.short)
-    loops, changed = vars(plain_loops(world)), False  # the plain loops belong to this world object alone
+    world = with_loop_limit(replace(subject.short))  # a copy: its plain loops are changed
+    loops, changed = vars(plain_loops(world)), False
     observe = loops["observe_env"]
 
     def observe_env(i: int, arrays: Any, live: bool) -> Any:

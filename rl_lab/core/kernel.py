@@ -70,11 +70,13 @@ def reachable_kernels(function: Any) -> set[FunctionType]:
 
 
 def compile_kernel_graph(
-    function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any, Any] | None = None
+    function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any, Any] | None = None, module: str = ""
 ) -> Any:
     """Return the compiled copy of a kernel; `done` maps every kernel that it calls to its own, each compiled once.
 
-    The `while` loops of the copies raise LoopError after MOST_ROUNDS iterations.
+    The `while` loops of the copies raise LoopError after MOST_ROUNDS iterations. numba writes the name of a function's
+    module into its machine code, and imports that module when it loads the code: for the copies this is `module`, or
+    with "" the kernel's own.
 
     Raises:
         TypeError: it calls a function that is not marked with `@kernel`.
@@ -84,12 +86,12 @@ def compile_kernel_graph(
         if not is_kernel(function):
             raise TypeError(f"{source_location(function)}: decorate it with @kernel")
         code, needed = limit_loops(function, MOST_ROUNDS)
-        namespace = {**function.__globals__, **needed}
+        namespace = {**function.__globals__, **needed, **({"__name__": module} if module else {})}
         twin = FunctionType(code, namespace, function.__name__, function.__defaults__)
         done[function] = compiler(twin)
         for name, value in globals_used(function).items():
             if is_kernel(value):
-                namespace[name] = compile_kernel_graph(value, compiler, done)
+                namespace[name] = compile_kernel_graph(value, compiler, done, module)
             elif value is f4 or isinstance(value, FieldType):
                 namespace[name] = np.dtype(value.code).type
             elif isinstance(value, f4):
@@ -118,8 +120,11 @@ def loop_limited_twin(function: Any, done: dict[Any, Any]) -> Any:
     return done[function]
 
 
-def fingerprint(*parts: Any) -> str:
-    """Return a hash of everything compiled code depends on: kernels and their callees, constants, dtypes, text."""
+def fingerprint(*parts: Any, with_modules: bool = True) -> str:
+    """Return a hash of everything compiled code depends on: kernels and their callees, constants, dtypes, text.
+
+    It includes the names of the kernels' modules, unless `with_modules` is False.
+    """
     digest, visited = hashlib.sha256(), set()
 
     def code(value: CodeType) -> None:
@@ -135,7 +140,8 @@ def fingerprint(*parts: Any) -> str:
         elif is_kernel(value):
             if value not in visited:
                 visited.add(value)
-                digest.update(value.__module__.encode())  # machine code on disk names the modules it was made from
+                if with_modules:
+                    digest.update(value.__module__.encode())
                 code(value.__code__)
                 add(value.__defaults__)
                 for name, used in sorted(globals_used(value).items()):

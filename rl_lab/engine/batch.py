@@ -211,7 +211,7 @@ class Batch(BatchArrays):
 
     def _compile(self) -> None:
         first_start.examine_once(self.world, "steps", _make_plain_batch)
-        self._header[[buffers.CHECK, buffers.STEP]] = self._call_compiled(compiler.step_addresses, self.world)
+        self._header[[buffers.CHECK, buffers.STEP]] = self._call_compiled(compiler.step_addresses, self._loops)
         self._step_serial = compiler.dispatch().step_serial
 
     def _step_tuned(self, tuner: ThreadTuner) -> int:

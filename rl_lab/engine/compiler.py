@@ -44,6 +44,7 @@ KEPT_VERSIONS = 4  # of one world: several checkouts may share the cache
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _INNER = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code alone
 _QUICK = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order, but NaN and infinity stay what they are
+_specialized: dict[tuple[Any, ...], ModuleType] = {}  # by everything that the module is made of
 functions_called_by_address: list[Any] = []  # numba would free them, because nothing else refers to them
 
 
@@ -83,19 +84,36 @@ def specialize(
 
     Its functions are compiled or loaded at their first call; `name` begins that of the folder they are kept in.
     `sources` are modules that the templates import, with code or constants that they compile. Templates and sources
-    are named by their paths in rl_lab, without suffix.
+    are named by their paths in rl_lab, without suffix. Copies of a world with another horizon share one module.
     """
     _must_compile()
-    texts = [template_path(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
-    context = world_context.compiled_context(world, inline_decorator(), keys)
-    paths = tuple(map(template_path, templates))
-    return instantiate_templates(name, paths, buffers, *texts, *world_context.dependencies(world, keys), world=context)
+    dependencies = world_context.dependencies(world, keys)
+    authored = tuple(getattr(world, key) for key in keys)  # errors name their files and lines
+    fingerprint = kernels.fingerprint(*dependencies, with_modules=False)
+    made_for = (name, templates, sources, cache_folder(), authored, fingerprint)
+    if made_for not in _specialized:
+        texts = [template_path(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
+        context = world_context.compiled_context(world, inline_decorator(), keys, _kernel_module(fingerprint))
+        paths = tuple(map(template_path, templates))
+        _specialized[made_for] = instantiate_templates(name, paths, buffers, *texts, *dependencies, world=context)
+    return _specialized[made_for]
+
+
+def _kernel_module(fingerprint: str) -> str:
+    """Return the name of an empty module for compiled kernels.
+
+    It follows from what the kernels are and not from where their file lies, so that machine code is found again after
+    the file was moved, or edited in lines that are not compiled.
+    """
+    name = f"rl_lab_kernels.{fingerprint}"
+    sys.modules.setdefault(name, ModuleType(name))
+    return name
 
 
 @cache
-def step_addresses(world: World) -> tuple[int, int]:
-    """Return the addresses of the world's `check_range` and `step_range`."""
-    return address(loops(world).check_range), address(loops(world).step_range)
+def step_addresses(loops: ModuleType) -> tuple[int, int]:
+    """Return the addresses of `check_range` and `step_range` of a world's loops."""
+    return address(loops.check_range), address(loops.step_range)
 
 
 @cache
@@ -144,7 +162,7 @@ def instantiate_templates(
 
     _must_compile()
     texts = [template.read_text() for template in (*templates, *map(template_path, _SOURCES))]
-    full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts)
+    full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts, with_modules=False)
     source = templates[-1]
     folder = cache_folder() / full_name
     _publish(source, folder / source.name)

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 KERNELS = ("reset", "step", "observe", "action_mask", "expert", "novice")
 
 
-def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...] = KERNELS) -> WorldContext:
-    """Return the context whose functions are compiled; of the world's kernels it has these only."""
+def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...], module: str) -> WorldContext:
+    """Return the context whose functions are compiled; of the world's kernels it has these only.
+
+    `module` is the name of the module that the compiled kernels belong to.
+    """
     done: dict[Any, Any] = {}
     made = dict.fromkeys(KERNELS) | {
-        key: kernels.compile_kernel_graph(function, inline, done)
+        key: kernels.compile_kernel_graph(function, inline, done, module)
         for key in keys
         if (function := getattr(world, key)) is not None
     }
@@ -35,7 +38,7 @@ def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...] = KE
         **made,
         current_player=inline(_current_player(world)),
         is_alive=inline(_is_alive(world)),
-        philox=kernels.compile_kernel_graph(rng.philox, inline),
+        philox=kernels.compile_kernel_graph(rng.philox, inline, module=module),
     )
     return WorldContext(compiled, constants(world), compiled_view(world), True, _simd_context(world))
 

@@ -70,15 +70,22 @@ def check(target: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[st
     return status, {p["name"]: p["findings"] for p in shown["properties"] if p["status"] == "fail"}
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests write a world: those that differ in no kernel have one name, and are compiled once."""
+    folder = tmp_path_factory.mktemp("worlds") / "mine"
+    folder.mkdir()
+    return folder / "walk_of_mine.py"
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_only_playing_shows(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing, text, said = WRONG[name]
     assert text not in (WALK, DRAWN)
-    file = tmp_path / f"wrong{list(WRONG).index(name)}.py"
     file.write_text(text)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(file.parent)
     status, failed = check(f"{file.name}:world", capsys)
     sys.modules.pop(file.stem, None)
     assert status == 1 and failing in failed
@@ -89,24 +96,18 @@ def test_what_only_playing_shows(
     "how", ["from its own folder", "from the folder above", "by its whole path", "with a neighbour"]
 )
 def test_a_right_world_passes_wherever_it_lies(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    how: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    name = f"right{how.count('e')}{len(how)}"
-    (folder / f"{name}.py").write_text(DRAWN)
+    text = DRAWN
     if how == "with a neighbour":
-        (folder / f"{name}_parts.py").write_text("LAST = 9\n")
-        text = DRAWN.replace("import math\n", f"import math\nfrom {name}_parts import LAST\n").replace(
-            "0), 9)", "0), LAST)"
-        )
-        (folder / f"{name}.py").write_text(text)
-    monkeypatch.chdir(folder if how == "from its own folder" else tmp_path)
-    where = {"from its own folder": f"{name}.py", "by its whole path": str(folder / f"{name}.py")}.get(
-        how, f"mine/{name}.py"
-    )
+        file.with_name("walk_parts.py").write_text("LAST = 9\n")
+        text = DRAWN.replace("import math\n", "import math\nfrom walk_parts import LAST\n")
+        text = text.replace("0), 9)", "0), LAST)")
+    file.write_text(text)
+    monkeypatch.chdir(file.parent if how == "from its own folder" else file.parents[1])
+    where = {"from its own folder": file.name, "by its whole path": str(file)}.get(how, f"mine/{file.name}")
     status, failed = check(f"{where}:world", capsys)
-    sys.modules.pop(name, None)
+    sys.modules.pop(file.stem, None)
     assert (status, failed) == (0, {})
 
 

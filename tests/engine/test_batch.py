@@ -9,6 +9,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 import rl_lab.envs
 from gymnasium.vector import AutoresetMode
 from support import programs
+from support.walk_world import WALK
 
 from rl_lab.core.rng import integers
 from rl_lab.core.world import Array, Box, Discrete, Record, World, WorldError, WorldState, bounded, f4, f8, i4, kernel
 from rl_lab.engine import batch as engine
-from rl_lab.engine import buffers, compiler, thread_tuner, vectorization, world_registry
+from rl_lab.engine import buffers, compiler, thread_tuner, user_code, vectorization, world_registry
 from rl_lab.engine.batch import Batch, NonFiniteError
 
 NAN, INF = f4(math.nan), f4(math.inf)
@@ -737,6 +739,24 @@ def test_the_fingerprint_follows_every_file_and_nothing_else(edited: Callable[..
     original = folder(edited())
     assert folder(edited()) == original, "the same text, imported anew"
     assert len({original, folder(edited(constant=2)), folder(edited(limit=9))}) == 3
+
+
+def test_an_edit_outside_of_the_kernels_is_no_other_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    folders = set()
+    for text in (WALK, WALK.replace("reach the end", "go to the end"), f"# mine\n{WALK}"):
+        Path("walk.py").write_text(text)
+        code = user_code.permit_typed("walk.py")
+        assert code is not None
+        folders.add(folder(user_code.load(code.world)))
+    assert len(folders) == 1
+
+
+def test_copies_of_a_world_share_their_machine_code(edited: Callable[..., World]) -> None:
+    world = edited()
+    assert compiler.loops(replace(world, horizon=7)) is compiler.loops(world)
+    assert compiler.loops(edited()) is not compiler.loops(world), "its messages would name the lines of another file"
 
 
 def test_old_versions_are_pruned(edited: Callable[..., World], tmp_path: Path) -> None:
