@@ -44,7 +44,7 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
     from stable_baselines3.ppo import MlpPolicy
 
@@ -89,7 +89,7 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     if config.minibatch_size > own_size:
         raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {own_size} rows")
     config = replace(config, train_batch_size_per_learner=own_size)
-    kind, arguments = _policy(config, world)
+    kind, arguments = policy_class(config, world)
     from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
 
     build = policy_builder(kind, world, arguments)
@@ -117,6 +117,6 @@ def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Ag
     from rl_lab.learners.sb3.agent import load_policy
     from rl_lab.learners.sb3.policies import build_policy
 
-    kind, arguments = _policy(config, world)
+    kind, arguments = policy_class(config, world)
     policy = build_policy(kind, world, **arguments).to(device)
     return load_policy(policy, "rllib_ppo", saved, normalized=False)

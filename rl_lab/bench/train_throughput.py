@@ -44,13 +44,13 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
     torch.set_num_threads(threads or 1)
     if name in ("lab", "stock"):
         what = f"rl_lab {setting.agent}" if name == "lab" else f"sb3 {setting.agent} on rl_lab"
-        vec_env, run = "", _lab_learner(kind, world, setting, compiled=name == "lab")
+        vec_env, run = "", _stepping(lab_learner(world, setting, compiled=name == "lab"), kind)
     elif name == "rllib":
         what, run = "rllib ppo", peer_rllib.run(kind, world, setting)
         vec_env = f", Gymnasium's {'vectorised' if peer_rllib.vectorised(world) else 'SyncVectorEnv'}"
     else:
         what, vec_env = f"{name} {setting.agent}", ", DummyVecEnv"
-        run = _library_learner(_sb3(world, setting) if name == "sb3" else _sbx(world, setting), kind)
+        run = _library_learner(sb3_model(world, setting) if name == "sb3" else _sbx(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
     lab_threads = 1 if setting.agent == "dqn" else available()
@@ -80,7 +80,8 @@ def _fastest(run: Callable[[], int]) -> int:
     return min(seconds, key=lambda count: seconds[count])
 
 
-def _lab_learner(kind: str, world: str, setting: Setting, *, compiled: bool) -> Callable[[], int]:
+def lab_learner(world: str, setting: Setting, *, compiled: bool) -> Any:
+    """Return a new learner of the lab, compiled or the library's; raise UsageError where it is not what was asked."""
     factory = agent_registry.load(setting.agent)
     config = factory.Config(**setting.config, compiled=compiled)
     try:
@@ -89,7 +90,7 @@ def _lab_learner(kind: str, world: str, setting: Setting, *, compiled: bool) -> 
         raise UsageError(f"{world}: {str(error).partition(chr(10))[0]}") from None
     if compiled and learner.backend != "compiled" and "acting compiled, learner compiled" not in learner.backend:
         raise UsageError(f"{world}: the learner is {learner.backend}")
-    return _stepping(learner, kind)
+    return learner
 
 
 def _stepping(learner: Any, kind: str) -> Callable[[], int]:
@@ -180,7 +181,8 @@ def _original(world: str, num_envs: int) -> Any:
     return make_vec_env(game, num_envs)
 
 
-def _sb3(world: str, setting: Setting) -> Any:
+def sb3_model(world: str, setting: Setting) -> Any:
+    """Return SB3's model over original environments."""
     from stable_baselines3 import DQN, PPO
 
     from rl_lab.learners.sb3.policies import policy_arguments

@@ -50,7 +50,7 @@ def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType
 
 
 @cache
-def _version_of_the_checks() -> str:
+def version_of_the_checks() -> str:
     """Return a hash of the sources of the checks: what has passed earlier ones is examined again."""
     sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in _CHECKS]
     return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
@@ -59,7 +59,7 @@ def _version_of_the_checks() -> str:
 @cache
 def examine_once(world: World, what: str, make_plain: Callable[..., Batch]) -> None:
     """Examine the world's rules, resets or steps, if this version of it has not passed that before."""
-    note = Path(str(compiler.loops(world).__file__)).with_name(f"{what}-examined-{_version_of_the_checks()}")
+    note = Path(str(compiler.loops(world).__file__)).with_name(f"{what}-examined-{version_of_the_checks()}")
     if not note.exists():
         examine(world, what, make_plain)
         with suppress(OSError):

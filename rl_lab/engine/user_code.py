@@ -69,7 +69,7 @@ def is_code(name: str) -> bool:
     return parse(name) is not None or name in _permitted or name in _refused
 
 
-def name_typed(name: str) -> UserCode | None:
+def permit_typed(name: str) -> UserCode | None:
     """Permit and return the code of a world that the user has named; None if the world is not the user's code.
 
     Raises UsageError for a missing file, module or name, WorldError for a mistake in the file.
@@ -91,7 +91,7 @@ def name_typed(name: str) -> UserCode | None:
     return code
 
 
-def name_recorded(name: str, record: dict[str, Any], source: str) -> UserCode | None:
+def permit_recorded(name: str, record: dict[str, Any], source: str) -> UserCode | None:
     """Return the code of a world that a file, `source`, names, and permit it if it is trusted; None if it is no code.
 
     `record` has the values of `UserCode.record` that the file holds, with paths relative to the file's folder. If it
@@ -171,7 +171,7 @@ def permitted(name: str) -> UserCode | None:
         raise UsageError(_refused[name])
     if parse(name) is None:
         return None
-    name_recorded(name, {}, str(Path.cwd() / "a file"))
+    permit_recorded(name, {}, str(Path.cwd() / "a file"))
     if name not in _permitted:
         reason = _refused.pop(name).partition(" names code, ")[2] or "it is not here"
         raise UsageError(f"world {name!r} is code that may not run without your permission: {reason}")

@@ -103,7 +103,7 @@ def _world_code(target: str, world: dict[str, Any], is_typed: bool) -> tuple[dic
     record = {key: world[key] for key in user_code.RECORDED if key in world}
     name, world = world["name"], {key: value for key, value in world.items() if key not in record}
     try:
-        code = user_code.name_typed(name) if is_typed else user_code.name_recorded(name, record, target)
+        code = user_code.permit_typed(name) if is_typed else user_code.permit_recorded(name, record, target)
     except UsageError as error:
         raise ScenarioError(str(error)) from None
     return (world, None) if code is None else ({**world, "name": code.world}, code.record())

@@ -100,7 +100,7 @@ def create(
     """Create the folder of a new tournament of the entrants in `words`. Raises UsageError for invalid settings."""
     if schedule not in SCHEDULES:
         raise UsageError(f"no schedule {schedule!r}; {nearest(schedule, SCHEDULES)}")
-    source = user_code.name_typed(world)
+    source = user_code.permit_typed(world)
     world = world if source is None else source.world
     info = _world(world, params)
     seat_rotation.players_per_match(info, 2)
@@ -241,7 +241,7 @@ def _source(facts: dict[str, Any], file: Path) -> user_code.UserCode | None:
     record = {} if facts.get("source") is None else facts["source"]
     if not isinstance(record, dict):
         raise ValueError(f"source is {record!r}")
-    return user_code.name_recorded(facts["world"], record, str(file))
+    return user_code.permit_recorded(facts["world"], record, str(file))
 
 
 def _test(facts: Any, entrants: int) -> dict[str, float] | None:

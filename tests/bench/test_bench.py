@@ -227,9 +227,7 @@ def _facts(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, setting in SETTINGS.items() if setting.agent != "rllib_ppo"))
-def test_presets_give_all_contenders_the_same_network_batches_and_epochs(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_presets_give_all_contenders_the_same_network_batches_and_epochs(name: str) -> None:
     setting = dataclasses.replace(SETTINGS[name], num_envs=min(SETTINGS[name].num_envs, 64))
     if "n_steps" in setting.config:  # a rollout as large, of fewer worlds: singles are slow to make
         steps = setting.config["n_steps"] * SETTINGS[name].num_envs // setting.num_envs
@@ -237,11 +235,8 @@ def test_presets_give_all_contenders_the_same_network_batches_and_epochs(
     else:
         setting = dataclasses.replace(setting, config={**setting.config, "buffer_size": 1000})
     world = "breakout" if name in ("cnn", "flat") else "cartpole"
-    made: list[Any] = []
-    monkeypatch.setattr(train_throughput, "_stepping", lambda learner, kind: made.append(learner.model))
-    for compiled in (True, False):
-        train_throughput._lab_learner("train", world, setting, compiled=compiled)
-    made.append(train_throughput._sb3(world, setting))
+    learners = [train_throughput.lab_learner(world, setting, compiled=compiled) for compiled in (True, False)]
+    made = [*(learner.model for learner in learners), train_throughput.sb3_model(world, setting)]
     ours, stock, alone = map(_facts, made)
     assert made[0].learner == "compiled" and type(made[1]) is type(made[2])
     for facts in (stock, alone):
@@ -258,7 +253,8 @@ def test_rllib_has_the_work_of_the_labs_rllib_ppo() -> None:
 
     setting, factory, world = SETTINGS["rllib"], agent_registry.load("rllib_ppo"), make("cartpole", 1).world
     settings: Any = factory.Config(**setting.config)
-    build = policy_builder(*factory._policy(settings, world)[:1], world, factory._policy(settings, world)[1])
+    kind, arguments = factory.policy_class(settings, world)
+    build = policy_builder(kind, world, arguments)
     policy = build()
     spaces = policy.observation_space, policy.action_space
     sizes = {"fragment_length": setting.rollout_length, "num_envs": setting.num_envs, "seed": 0, "gpu": False}

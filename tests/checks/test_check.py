@@ -465,13 +465,27 @@ def test_seats_that_differ_are_caught() -> None:
     )
 
 
+def without_rewards(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the `step` of an AEC or a Parallel environment with rewards of 0."""
+
+    def changed(self: Any, action: Any) -> Any:
+        result = step(self, action)
+        if result is None:
+            self.rewards = dict.fromkeys(self.rewards, 0.0)
+            return None
+        observations, rewards, *rest = result
+        return observations, dict.fromkeys(rewards, 0.0), *rest
+
+    return changed
+
+
 @pytest.mark.parametrize("face, what", [(LabAECEnv, "AEC"), (LabParallelEnv, "Parallel")])
 def test_an_interface_that_plays_otherwise_is_caught(face: Any, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "all interfaces agree"
     without = all_but(name)
     (result,) = check_world(nim(), QUICK, without=without)
     assert result.status == "pass"
-    monkeypatch.setattr(face, "_rewards", lambda self: dict.fromkeys((slot.agent for slot in self._live), 0.0))
+    monkeypatch.setattr(face, "step", without_rewards(face.step))
     (result,) = check_world(nim(), QUICK, without=without)
     assert result.status == "fail" and f"through {what}" in result.findings[0]
 

@@ -306,7 +306,7 @@ def test_list_json_is_what_the_table_shows(kind: str, call: Call, trained: Path)
 def test_an_edited_world_has_no_speed_until_it_is_measured(monkeypatch: Any, tmp_path: Path) -> None:
     catch = world_registry.load("catch")
     monkeypatch.setattr("rl_lab.envs.__path__", [str(tmp_path)])
-    monkeypatch.setattr(throughput_cache, "_file", lambda: tmp_path / "speeds.json")
+    monkeypatch.setattr(throughput_cache, "compiler", SimpleNamespace(cache_folder=lambda: tmp_path))
     monkeypatch.setattr(world_registry, "load", lambda name: catch)
     world = tmp_path / "pond.py"
     monkeypatch.setattr(throughput_cache, "authored_files", lambda _: {str(world)})

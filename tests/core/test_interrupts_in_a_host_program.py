@@ -9,11 +9,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import programs
 
-from rl_lab.core import interrupts
 from rl_lab.core.interruptible import interruptible
 from rl_lab.core.interrupts import Interrupted, Interrupts
 
@@ -68,8 +68,8 @@ def test_a_child_that_leaves_the_block_leaves_its_parents_alone() -> None:
             still_obeyed(inner)
     if child == 0:
         with Interrupts() as own:  # its own works
-            handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-            os._exit(0 if noticed.code == 0 and handlers == [own._note] * 2 else 1)
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0 if (noticed.code, inner.code, own.code) == (0, 0, 143) else 1)
 
 
 # Programs around
@@ -149,16 +149,17 @@ sys.exit(7)
 TWICE = """
 import os, signal, sys, threading, time
 from rl_lab import cli
+from rl_lab.commands import list as command
 from rl_lab.core import interrupts
 interrupts.DEADLINE = 0.8
-real = cli._run
+real = command.run
 def run(arguments):
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     time.sleep(20)
-cli._run = run
+command.run = run
 first = cli.main(["list", "worlds"])
 time.sleep(1)
-cli._run = real
+command.run = real
 second = cli.main(["list", "worlds", "--json"]) if {again} else 0
 print("lives", first, second)
 sys.exit(7)
@@ -200,23 +201,23 @@ def test_a_command_whose_signal_comes_last_says_so() -> None:
     assert interruptible(main)([]) == 143
 
 
-@pytest.mark.parametrize("at", ["_watch", "_restore_handlers"])
-def test_a_signal_while_the_handlers_are_set_or_put_back(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    real = getattr(Interrupts, at)
+@pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_a_signal_while_the_handlers_are_set_or_put_back(
+    number: int, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes just before the handler of `number` is set (moment 1) or put back (moment 2)."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    real, seen = signal.signal, list[int]()
 
-    def signalled(self: Interrupts) -> None:
-        if at == "_restore_handlers":
+    def signalled(each: int, handler: Any) -> Any:
+        seen.append(each)
+        if each == number and seen.count(number) == moment:
             signal.raise_signal(signal.SIGINT)
-        else:
-            os.kill(os.getpid(), signal.SIGINT)
-        real(self)
+        return real(each, handler)
 
-    monkeypatch.setattr(Interrupts, at, signalled)
-    assert interruptible(lambda *_: 0)([]) == 130
-    limit = time.monotonic() + 5  # a busy machine may run the other thread late
-    while (entered := list(interrupts._entered)) and time.monotonic() < limit:
-        time.sleep(0.05)
-    time.sleep(0.1)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert not entered
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", signalled)
+        assert interruptible(lambda *_: 0)([]) == 130
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    with pytest.raises(Interrupted), Interrupts():  # it hands the signal to no other one: all have been left
+        signal.raise_signal(signal.SIGTERM)

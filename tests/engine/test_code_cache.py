@@ -152,7 +152,7 @@ def test_a_world_that_passed_other_rules_is_examined_again(monkeypatch: pytest.M
     start()
     assert start() == []
     version = uuid.uuid4().hex[:12]
-    monkeypatch.setattr(first_start, "_version_of_the_checks", lambda: version)
+    monkeypatch.setattr(first_start, "version_of_the_checks", lambda: version)
     assert start() == ["rules", "resets", "steps"]
     assert start() == []
     first_start.examine_once.cache_clear()

@@ -146,7 +146,7 @@ def test_a_record_of_another_type_is_one_line(
     (here / "theirs.yaml").write_text(yaml.dump({"world": world("gym:their/Id-v0", {}, **{"entry": "Env", **wrong})}))
     assert f"world's {key} is" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     with pytest.raises(UsageError, match=f"world's {key} is"):
-        user_code.name_recorded("gym:their/Id-v0", {"file": "env.py", "entry": "Env", **wrong}, "tournament.json")
+        user_code.permit_recorded("gym:their/Id-v0", {"file": "env.py", "entry": "Env", **wrong}, "tournament.json")
 
 
 def test_only_the_allowed_file_runs_under_a_modules_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:

@@ -25,54 +25,54 @@ from rl_lab.learners.compiled import network as network_layout
 @cache
 def ppo() -> ModuleType:
     """Return the functions of `templates/ppo.py`."""
-    return _library("ppo", ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss"))
+    return library("ppo", ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss"))
 
 
 @cache
 def fragment() -> ModuleType:
     """Return the functions of `templates/fragment.py`."""
-    return _library("fragment", ("tiles", "barrier", "ppo_rollout"), fragment_records)
+    return library("fragment", ("tiles", "barrier", "ppo_rollout"), fragment_records)
 
 
 @cache
 def rllib_ppo() -> ModuleType:
     """Return the functions of `templates/rllib_ppo.py`."""
     below = ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss", "rllib_loss")
-    return _library("rllib_ppo", below, rllib_records)
+    return library("rllib_ppo", below, rllib_records)
 
 
 @cache
 def sums() -> ModuleType:
     """Return the functions of `templates/discounted_sums.py`."""
-    return _library("discounted_sums", ())
+    return library("discounted_sums", ())
 
 
 @cache
 def dqn() -> ModuleType:
     """Return the functions of `templates/dqn.py`."""
-    return _library("dqn", ("tiles", "barrier", "adam", "replay_buffer", "dqn_exploration", "dqn_loss"))
+    return library("dqn", ("tiles", "barrier", "adam", "replay_buffer", "dqn_exploration", "dqn_loss"))
 
 
 @cache
 def greedy() -> ModuleType:
     """Return the functions of `templates/inference.py`."""
-    return _library("inference", ("tiles",))
+    return library("inference", ("tiles",))
 
 
 @cache
 def tensors() -> ModuleType:
     """Return the functions of `templates/param_copy.py`."""
-    return _library("param_copy", ())
+    return library("param_copy", ())
 
 
 @cache
 def network() -> tuple[int, int, int]:
     """Return the addresses of `forward`, `backward` and `transpose_weights` of `templates/layers.py`."""
-    made = _library("layers", ("tiles", "matrix_product", "convolution"))
+    made = library("layers", ("tiles", "matrix_product", "convolution"))
     return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.transpose_weights)
 
 
-def _library(name: str, below: tuple[str, ...], *records: ModuleType) -> ModuleType:
+def library(name: str, below: tuple[str, ...], *records: ModuleType) -> ModuleType:
     """Return a template of the learners, executed after those that it imports; `records` are modules of its own."""
     folder = Path(__file__).parent / "templates"
     modules = (

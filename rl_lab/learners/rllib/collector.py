@@ -60,14 +60,17 @@ class Collector:
         envs: the environments; keeps their snapshots and logs.
         timeout: seconds that the sampling of one fragment may take.
         check: is called while nothing comes; raises WorkFailed if the cluster is gone.
+
+    Attributes: `runners` and `timeout`, as given; `prepared`, pairs of a runner and a part whose environments it has
+    made, so that its next sample takes no more than `timeout`.
     """
 
     def __init__(self, runners: list[Any], envs: DistributedEnvs, *, timeout: float, check: Callable[[], None]) -> None:
-        self.envs, self._runners, self._timeout, self._check = envs, runners, timeout, check
+        self.envs, self.runners, self.timeout, self._check = envs, runners, timeout, check
         self._idle: list[int] = []  # runners that are ready
         self._calls: dict[Any, _Call] = {}  # by the reference to the result
         self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
-        self._made: set[tuple[int, int]] = set()  # runners and parts whose environments they have made
+        self.prepared: set[tuple[int, int]] = set()
         self._pings: dict[int, float] = {}  # when to call a runner that did not start, by runner
         self._looked = 0.0  # when deadlines were looked at
         self._alone_since = time.monotonic()  # when the last runner was lost
@@ -128,13 +131,13 @@ class Collector:
         assert runner is not None
         self._idle.remove(runner)
         snapshot = self.envs.snapshots[part] if whole or self._holders[part] != runner else None
-        reference = self._runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
+        reference = self.runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
         # A runner that has not sampled this part makes its environments first, which may compile them.
-        more = 0.0 if (runner, part) in self._made else START
-        self._calls[reference] = _Call(runner, part, time.monotonic() + self._timeout + more)
+        more = 0.0 if (runner, part) in self.prepared else START
+        self._calls[reference] = _Call(runner, part, time.monotonic() + self.timeout + more)
 
     def _ping(self, runner: int) -> None:
-        self._calls[self._runners[runner].ping.remote()] = _Call(runner, None, time.monotonic() + START)
+        self._calls[self.runners[runner].ping.remote()] = _Call(runner, None, time.monotonic() + START)
 
     def _receive(self, work: _Round, reference: Any, call: _Call) -> None:
         try:
@@ -151,10 +154,10 @@ class Collector:
         if call.part is None:
             return
         if result is None:  # the runner has been started again since its last fragment
-            self._made.discard((call.runner, call.part))
+            self.prepared.discard((call.runner, call.part))
             self._send(work, call.part, call.runner, whole=True)
             return
-        self._made.add((call.runner, call.part))
+        self.prepared.add((call.runner, call.part))
         work.parts[call.part] = reference, result
         self._holders[call.part] = call.runner
 
@@ -167,7 +170,7 @@ class Collector:
             if work.deaths[call.part] >= _DEATHS:
                 raise WorkFailed(f"{_DEATHS} env runners were lost while they sampled the same fragment: {reason}")
         self._holders = [None if holder == call.runner else holder for holder in self._holders]
-        self._made = {(runner, part) for runner, part in self._made if runner != call.runner}
+        self.prepared = {(runner, part) for runner, part in self.prepared if runner != call.runner}
         if call.part is None:  # it is being started, or there is no room for it
             self._pings[call.runner] = time.monotonic() + TICK
         else:
@@ -184,8 +187,8 @@ class Collector:
         for reference, call in list(self._calls.items()):
             if call.deadline < now:
                 del self._calls[reference]
-                ray.kill(self._runners[call.runner], no_restart=False)
-                limit = f"agent.sample_timeout_s={self._timeout:g}" if call.part is not None else f"{START:.0f} s"
+                ray.kill(self.runners[call.runner], no_restart=False)
+                limit = f"agent.sample_timeout_s={self.timeout:g}" if call.part is not None else f"{START:.0f} s"
                 self._lose(work, call, f"it took longer than {limit}")
         if now - self._alone_since > self._patience:
             what = "could be started" if self._patience == START else "is left, and none could be started again"

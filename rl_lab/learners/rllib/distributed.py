@@ -72,7 +72,7 @@ class DistributedPPO(RllibPPO):
         group.add_workers(len(self.envs.recipes))
         runners = list(group._worker_manager.actors().values())
         timeout, check = self._settings.sample_timeout_s, self._cluster.check
-        self._collector = Collector(runners, self.envs, timeout=timeout, check=check)
+        self.collector = Collector(runners, self.envs, timeout=timeout, check=check)
         self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=check)
         self._wait_seconds = 0.0
         self._number = 0  # of iterations so far
@@ -105,7 +105,7 @@ class DistributedPPO(RllibPPO):
         """
         begin = time.perf_counter()
         before = sum(self._runner.seconds.values())
-        results = self._collector.collect(self._number, as_arrays(self._policy.state_dict()))
+        results = self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
         for _, part in results:
             self._runner.record(part.sample, share=1 / len(results))
             self._steps += len(part.fragment)
@@ -174,7 +174,7 @@ class DistributedPPO(RllibPPO):
         else:
             self._restore_remotely(saved)
         self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
-        self._collector.forget()
+        self.collector.forget()
 
     def _restore_remotely(self, saved: StateDict) -> None:
         state, tensors = saved.state, saved.tensors

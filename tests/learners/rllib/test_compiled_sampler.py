@@ -34,7 +34,7 @@ WORLDS: dict[str, dict[str, Any]] = {
 
 def module_of(envs: BatchedEnv, **settings: Any) -> LabActorCritic:
     factory: Any = agent_registry.load("rllib_ppo")
-    kind, arguments = factory._policy(factory.Config(**settings), envs.world)
+    kind, arguments = factory.policy_class(factory.Config(**settings), envs.world)
     build = policy_builder(kind, envs.world, arguments)
     torch.manual_seed(0)
     policy = build()

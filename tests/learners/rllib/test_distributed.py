@@ -116,11 +116,11 @@ def test_two_resumes_are_identical(attached: Attached) -> None:
 @pytest.mark.parametrize("is_hung", [False, True])
 def test_a_lost_runner_changes_nothing(attached: Attached, is_hung: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner is killed while it samples, or stops for good; the other one samples its part."""
-    runners = attached.learner._collector._runners
+    runners = attached.learner.collector.runners
     victim, _ = [process_of(runner) for runner in runners]
-    while not {(0, 0), (1, 1)} <= attached.learner._collector._made:  # one was lost in the test before
+    while not {(0, 0), (1, 1)} <= attached.learner.collector.prepared:  # one was lost in the test before
         attached.after(1)
-    monkeypatch.setattr(attached.learner._collector, "_timeout", 3.0 if is_hung else 120.0)
+    monkeypatch.setattr(attached.learner.collector, "timeout", 3.0 if is_hung else 120.0)
     attached.after(0)
     before = attached.learner.steps
     os.kill(victim, signal.SIGSTOP)  # so that it is in the middle of a fragment
@@ -145,7 +145,7 @@ def test_learners_stay_equal(attached: Attached) -> None:
     spaces, sizes = (policy.observation_space, policy.action_space), {"fragment_length": 32, "num_envs": 2}
     config = algorithm_config(scenario.config, spaces, build, recipes=recipes, seed=1, gpu=False, **sizes)
     pair = Learners(config.build_learner_group(), timeout=60)
-    fragments = [ray.put(part.fragment) for _, part in attached.learner._collector.collect(1, parameters_of(attached))]
+    fragments = [ray.put(part.fragment) for _, part in attached.learner.collector.collect(1, parameters_of(attached))]
     begun = pair.state()
     seen = []
     for _ in range(2):

@@ -108,11 +108,9 @@ def test_settings_reach_rllib_and_the_network(learner: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_gradient_that_is_not_finite_changes_nothing(learner: Any, value: float) -> None:
-    (parameter,) = [
-        each
-        for name, each in learner.algorithm.learner_group._learner.module["default_policy"].named_parameters()
-        if name.endswith("value_net.bias")
-    ]
+    (found,) = learner.algorithm.learner_group.foreach_learner(lambda each: each.module["default_policy"])
+    module = found.get()
+    (parameter,) = [each for name, each in module.named_parameters() if name.endswith("value_net.bias")]
     before = copy.deepcopy(learner.save_agent().tensors["policy"])
     hook = parameter.register_hook(lambda gradient: torch.full_like(gradient, value))
     try:
