@@ -6,7 +6,7 @@ reward       +1 for the player with more discs at the end, -1 for the other; 0 f
 ends         when no player can place a disc
 
 black moves first. The novice takes corners and otherwise turns as many discs as it can; the expert values corners, the
-cells beside them, and having more placements to choose from.
+cells c_squares them, and having more placements to choose from.
 
 Source: OpenSpiel's othello; the World Othello Federation's rules
 """
@@ -20,19 +20,21 @@ from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, World
 
 SIDE, PASS = 8, 64
 NONE, ONE, EIGHT = np.uint64(0), np.uint64(1), np.uint64(8)
-WAYS = EIGHT, ONE, np.uint64(7), np.uint64(9)  # to the next cell of a line: down, right, diagonals
+DIRECTIONS = EIGHT, ONE, np.uint64(7), np.uint64(9)  # to the next cell of a line: down, right, diagonals
 INSIDE = np.uint64(0x7E7E7E7E7E7E7E7E)  # no first and last column: lines do not go on from one row to the next
-BLACK, WHITE = np.uint64(1 << 28 | 1 << 35), np.uint64(1 << 27 | 1 << 36)  # at the start
-OPENINGS = np.uint64(1 << 19 | 1 << 26 | 1 << 37 | 1 << 44)
-CORNERS, LEFT = np.uint64(0x8100000000000081), np.uint64(0x0101010101010101)
+# Boards: bit 8 row + column. Discs at the start, and where black may place the first one.
+BLACK, WHITE = np.uint64(1 << 28 | 1 << 35), np.uint64(1 << 27 | 1 << 36)
+FIRST_MOVES = np.uint64(1 << 19 | 1 << 26 | 1 << 37 | 1 << 44)
+CORNERS, LEFT_COLUMN = np.uint64(0x8100000000000081), np.uint64(0x0101010101010101)
 INNER = np.uint64(0x007E7E7E7E7E7E00)  # but for the edges
+LOWEST = -1_000_000  # below any value of a position
 FELT, EDGE = (46, 132, 92), (34, 104, 72)
 COLORS = ((34, 37, 43), (78, 84, 94)), ((243, 240, 232), (255, 255, 255))  # of discs, and where light falls on them
 
 
 class State(WorldState):
     to_move: i4 = bounded(0, low=0, high=1)
-    last: i4 = bounded(0, low=0, high=PASS + 1)  # action taken last, from 1
+    last: i4 = bounded(0, low=0, high=PASS + 1)  # the last action + 1; 0 before the first
     discs: u8[2]  # of black and white: bit 8 row + column
     moves: u8  # where the mover may place a disc
 
@@ -43,15 +45,15 @@ class Params(Record):
 
 @kernel
 def enclosed(mine: int, theirs: int, cell: int) -> int:
-    """Return the discs that a disc of mine on this cell turns over."""
+    """Return the discs that a disc of mine turns over, as a board; `cell` is the board with its cell alone."""
     discs = NONE
     for k in range(4):
-        way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
-        up, down = between & cell << way, between & cell >> way
-        for _ in range(5):
-            up, down = up | between & up << way, down | between & down >> way
-        discs |= up if up << way & mine else NONE
-        discs |= down if down >> way & mine else NONE
+        direction, between = DIRECTIONS[k], theirs if k == 0 else theirs & INSIDE
+        up, down = between & cell << direction, between & cell >> direction
+        for _ in range(5):  # a line encloses at most 6 discs, of which the first is found
+            up, down = up | between & up << direction, down | between & down >> direction
+        discs |= up if up << direction & mine else NONE
+        discs |= down if down >> direction & mine else NONE
     return discs
 
 
@@ -60,17 +62,17 @@ def placements(mine: int, theirs: int) -> int:
     """Return the empty cells from which a disc of mine would enclose others."""
     cells = NONE
     for k in range(4):
-        way, between = WAYS[k], theirs if k == 0 else theirs & INSIDE
-        up, down = between & mine << way, between & mine >> way
+        direction, between = DIRECTIONS[k], theirs if k == 0 else theirs & INSIDE
+        up, down = between & mine << direction, between & mine >> direction
         for _ in range(5):
-            up, down = up | between & up << way, down | between & down >> way
-        cells |= up << way | down >> way
+            up, down = up | between & up << direction, down | between & down >> direction
+        cells |= up << direction | down >> direction
     return cells & ~(mine | theirs)
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    s.discs[0], s.discs[1], s.moves = BLACK, WHITE, OPENINGS
+    s.discs[0], s.discs[1], s.moves = BLACK, WHITE, FIRST_MOVES
     bits(s)  # the rules have no chance, but scripted players use random numbers that differ between episodes
 
 
@@ -113,36 +115,38 @@ def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
 
 @kernel
 def rotate_seats(s: State, p: Params) -> None:
+    # `moves` are those of the player to move, who stays the same.
     s.discs[0], s.discs[1], s.to_move = s.discs[1], s.discs[0], 1 - s.to_move
 
 
 @kernel
-def rated(mine: int, theirs: int) -> int:
+def position_value(mine: int, theirs: int) -> int:
     """Return the value of a position for the player that has just moved."""
-    answers, mine_next = count(placements(theirs, mine)), count(placements(mine, theirs))
-    if answers + mine_next == 0:
+    their_next, mine_next = count(placements(theirs, mine)), count(placements(mine, theirs))
+    if their_next + mine_next == 0:
         return 1000 * (count(mine) - count(theirs))
     free = CORNERS & ~(mine | theirs)
-    beside = free << EIGHT | free >> EIGHT | (free & LEFT) << ONE | (free & ~LEFT) >> ONE
-    risky = (beside << ONE | beside >> ONE) & INNER
-    value = 80 * (count(mine & CORNERS) - count(theirs & CORNERS)) + 8 * (mine_next - answers)
+    c_squares = free << EIGHT | free >> EIGHT | (free & LEFT_COLUMN) << ONE | (free & ~LEFT_COLUMN) >> ONE
+    x_squares = (c_squares << ONE | c_squares >> ONE) & INNER
+    # Weights chosen by hand: corners first, then placements to choose from. Squares beside a free corner lose it.
+    value = 80 * (count(mine & CORNERS) - count(theirs & CORNERS)) + 8 * (mine_next - their_next)
     return (
         value
-        - 40 * (count(mine & risky) - count(theirs & risky))
-        - 15 * (count(mine & beside) - count(theirs & beside))
+        - 40 * (count(mine & x_squares) - count(theirs & x_squares))
+        - 15 * (count(mine & c_squares) - count(theirs & c_squares))
     )
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
     mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
-    best, best_action, first = -1000000, PASS, dice(s, PASS)
+    best, best_action, first = LOWEST, PASS, dice(s, PASS)
     for k in range(PASS):
         action = (first + k) % PASS  # the random first action breaks ties
         cell = ONE << np.uint64(action)
         if np.uint64(s.moves) & cell:
             turned = enclosed(mine, theirs, cell)
-            value = rated(mine | turned | cell, theirs & ~turned)
+            value = position_value(mine | turned | cell, theirs & ~turned)
             if value > best:
                 best, best_action = value, action
     return best_action
@@ -157,7 +161,7 @@ def novice(s: State, agent: int, p: Params) -> int:
         if np.uint64(s.moves) & cell:
             value = count(enclosed(np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent]), cell))
             if cell & CORNERS:
-                value = PASS
+                value = PASS  # more than any number of discs
             if value > best:
                 best, best_action = value, action
     return best_action
@@ -207,7 +211,7 @@ world = World(
     draw=draw,
     observation=Box(0, 1, (SIDE, SIDE, 2), np.uint8),
     action=Discrete(SIDE * SIDE + 1),
-    horizon=2 * SIDE * SIDE,
+    horizon=2 * SIDE * SIDE,  # never reached: at most 60 placements, and no two passes in a row
     agents=("black", "white"),
     current_player_field="to_move",
     zero_sum=True,

@@ -21,9 +21,11 @@ _NEW_BUFFER_BYTES = 2**17  # observations of this size or more are written to a 
 
 
 def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
-    """Return actions as an array. Raises ValueError for another shape or kind of number."""
+    """Return actions as an array. Raises ValueError for another shape, or for other numbers."""
     array = np.asarray(actions)
-    if array.shape != shape or array.dtype.kind not in ("iu" if discrete else "fiu"):
+    if array.shape != shape or array.dtype.kind not in (
+        "iu" if discrete else "fiu"
+    ):  # integers; for a Box, floats, too
         raise ValueError(f"action of shape {array.shape} and dtype {array.dtype}: expected {space}")
     return array
 
@@ -125,19 +127,20 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
             "render_modes": ["rgb_array"],
             "render_fps": lab_world.frames_per_second,
         }
-        self._attach()
+        self._bind_views()
         self._discrete = isinstance(lab_world.action, Discrete)
         self._same_step = mode == AutoresetMode.SAME_STEP
+        # Whether `step` returns a new array, not a copy. `step_into_new_buffer` needs a batch that resets by itself.
         self.returns_new_arrays = self.batch.observations.nbytes >= _NEW_BUFFER_BYTES and mode != AutoresetMode.DISABLED
         self._seeded = np.zeros(num_envs, np.bool_)
 
-    def _attach(self) -> None:
+    def _bind_views(self) -> None:
         self._actions, self._rewards = self.batch.actions[:, 0], self.batch.rewards[:, 0]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # The views of a copy must show the copy's own batch.
+        # A copy's views must refer to the copy's arrays.
         vars(self).update(state)
-        self._attach()
+        self._bind_views()
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -159,13 +162,19 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self.batch.seed(np.array(seeds, np.int64), mask=reseeded)
         self._seeded |= reseeded
         if self.returns_new_arrays:
-            self.batch.new_observation_buffer()  # the caller owns the array that the last step returned
+            # The caller owns the array that the last step returned. In the new one, `observe` writes all rows: the
+            # reset writes those where the mask is True.
+            self.batch.new_observation_buffer()
         self.batch.reset(mask)
         observations = self.batch.observe() if self.returns_new_arrays else self.batch.observations
         return observations[:, 0].copy(), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Take one action in each world. Raises ValueError for actions outside the space."""
+        """Take one action in each world, int64 [N] or float32 [N, k].
+
+        Returns observations [N, ...], rewards float32 [N], terminated and truncated bool [N], and infos.
+        Raises ValueError for actions outside the space.
+        """
         b = self.batch
         self._actions[...] = _checked(actions, self._actions.shape, self._discrete, self.action_space)
         ended = b.step_into_new_buffer() if self.returns_new_arrays else b.step()
@@ -182,7 +191,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         return {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended}
 
     def render(self) -> Any:
-        """Return a picture of each world, uint8 [height, width, 3]."""
+        """Return a tuple of each world's picture, uint8 [height, width, 3]; None without a render mode."""
         from rl_lab.rendering.render import picture
 
         return tuple(picture(self.batch, i) for i in range(self.num_envs)) if self.render_mode else None

@@ -13,7 +13,10 @@ from rl_lab.engine.batch import Batch
 
 
 def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
-    """Compare a batch of one with PettingZoo's AEC and Parallel API and, for a world of one agent, Gymnasium's API."""
+    """Compare a batch of one with PettingZoo's AEC and Parallel API and, for a world of one agent, Gymnasium's API.
+
+    Returns the first difference, as a list of one, or []. Raises Skip where kernels are not compiled.
+    """
     if subject.plain:
         raise Skip("the interfaces are compiled")
     from rl_lab.adapters.gymnasium import LabEnv
@@ -22,28 +25,25 @@ def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
     name = subject.world.name
     is_registered = name in world_registry.names() and world_registry.load(name) is subject.world
     has_gymnasium = is_registered and len(subject.world.agents) == 1
-    # Gymnasium's interface knows the world by its name, and has it with its own horizon.
+    # Gymnasium's interface loads the world by its name, with its own horizon; `short` has another one.
     world = subject.world if has_gymnasium else subject.short
     batch, aec, parallel = subject.batch(1, world=world, disabled=True), LabAECEnv(world), LabParallelEnv(world)
     env = LabEnv(world.name) if has_gymnasium else None
     seed: int | None = subject.seed
-    for t in subject.acts(batch):
-        if batch.states["t"][0] == 0:
+    for t in subject.acts(batch):  # which also writes the actions
+        begins = batch.states["t"][0] == 0
+        if begins:
             parallel_obs, _ = parallel.reset(seed=seed)
             aec.reset(seed=seed)
             gymnasium_obs = env.reset(seed=seed)[0] if env else None
-            seed = None
+            seed = None  # later episodes continue the random stream
+        observations = {"Parallel": dict(parallel_obs), "AEC": {agent: aec.observe(agent) for agent in parallel.agents}}
+        if env:
+            observations["Gymnasium"] = {parallel.agents[0]: gymnasium_obs}
+        if difference := _observation_difference(batch, list(parallel.agents), observations):
+            return [f"step {t}: {difference}"]
         actions = {agent: _action(batch, a) for a, agent in enumerate(world.agents)}
-        acting = [world.agents[a] for a in np.flatnonzero(batch.acting[0])]
-        for agent in list(parallel.agents):
-            observations = {"Parallel": parallel_obs[agent], "AEC": aec.observe(agent)}
-            if env:
-                observations["Gymnasium"] = gymnasium_obs
-            expected = _batch_bytes(batch, world.agents.index(agent))
-            for interface, observation in observations.items():
-                if _bytes(observation) != expected:
-                    return [f"step {t}: {agent} observes something else through {interface} than in a batch"]
-        for agent in acting:
+        for agent in [world.agents[a] for a in np.flatnonzero(batch.acting[0])]:
             if aec.agent_selection != agent:
                 return [f"step {t}: AEC has {aec.agent_selection} act where {agent} does in a batch"]
             aec.step(actions[agent])
@@ -55,20 +55,40 @@ def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
         if env:
             gymnasium_obs, *scalars, _ = env.step(next(iter(actions.values())))
             results["Gymnasium"] = [{live[0]: value} for value in scalars]
-        expected_results = _batch_results(batch, live)
-        for interface, dicts in results.items():
-            for what, a, b in zip(("reward", "termination", "truncation"), dicts, expected_results, strict=True):
-                if dict(a) != b:
-                    return [f"step {t}: {what} is {dict(a)} through {interface} and {b} in a batch"]
+        if difference := _result_difference(batch, live, results):
+            return [f"step {t}: {difference}"]
         while aec.agents and (aec.terminations[aec.agent_selection] or aec.truncations[aec.agent_selection]):
-            aec.step(None)
+            aec.step(None)  # AEC requires it of agents whose episode has ended
         if aec.agents != parallel.agents:
             return [f"step {t}: {aec.agents} are left through AEC and {parallel.agents} through Parallel"]
     return []
 
 
+def _observation_difference(batch: Batch, agents: list[str], observations: dict[str, dict[str, Any]]) -> str:
+    """Return how the agents' observations, by interface and agent, differ from the batch's; "" if they do not."""
+    for agent in agents:
+        expected = _batch_bytes(batch, batch.world.agents.index(agent))
+        for interface, of_agents in observations.items():
+            if _bytes(of_agents[agent]) != expected:
+                return f"{agent} observes something else through {interface} than in a batch"
+    return ""
+
+
+def _result_difference(batch: Batch, agents: list[str], results: dict[str, list[Any]]) -> str:
+    """Return how the step's rewards, terminations and truncations, by interface, differ from the batch's."""
+    expected = _batch_results(batch, agents)
+    for interface, dicts in results.items():
+        for quantity, actual, wanted in zip(("reward", "termination", "truncation"), dicts, expected, strict=True):
+            if dict(actual) != wanted:
+                return f"{quantity} is {dict(actual)} through {interface} and {wanted} in a batch"
+    return ""
+
+
 def _batch_results(batch: Batch, agents: list[str]) -> list[dict[str, Any]]:
-    """Return the rewards, terminations and truncations of these agents in the last step of a batch of one."""
+    """Return the rewards, terminations and truncations of these agents in the last step of a batch of one.
+
+    An agent that left the episode in this step is terminated, not truncated.
+    """
     index = batch.world.agents.index
     left = {agent: bool(batch.left_episode[0, index(agent)]) for agent in agents}
     rewards = {agent: float(batch.rewards[0, index(agent)]) for agent in agents}
@@ -89,7 +109,7 @@ def _batch_bytes(batch: Batch, a: int) -> bytes:
     mask = b""
     if world.has_action_mask and isinstance(actions, Discrete):
         mask = batch.action_mask[0, a, : int(actions.n)].tobytes()
-    return bytes((obs if obs.shape == shape else obs[: shape[0]]).tobytes() + mask)
+    return bytes((obs if obs.shape == shape else obs[: shape[0]]).tobytes() + mask)  # only vectors are padded
 
 
 def _bytes(observation: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Trained agents that stay as they are: named by a path, identified by a hash of their content, loaded as agents."""
+"""Trained agents that are not trained further: found by a path, identified by a hash of their content, and loaded."""
 
 from __future__ import annotations
 
@@ -26,45 +26,57 @@ from rl_lab.multiagent.opponent_mixture import OpponentMixture
 
 @dataclasses.dataclass(frozen=True)
 class FrozenAgentRef(AgentReference):
-    """A trained agent, or the average policy of a league's snapshots."""
+    """An `AgentReference` whose agent can be hashed and loaded."""
 
     def with_content_hash(self) -> FrozenAgentRef:
         """Return the reference with the SHA-256 of what decides the agent's actions: its parameters and settings.
 
         The same agent has the same hash as an opponent and as an entrant of a tournament, and in an agent's folder and
-        a whole-state checkpoint. Raises UsageError or
-        CheckpointError where there is no such agent.
+        a whole-state checkpoint.
+
+        Raises:
+            UsageError, CheckpointError: there is no such agent.
         """
         return dataclasses.replace(self, sha256=self._content_hash(*self._checkpoints()))
 
     def agent(self, world: EnvSpec) -> Agent:
         """Return the agent. Raises UsageError where its content has changed, or it was trained in another world."""
         scenario, checkpoints = self._load_verified(world)
-        return self._sampling(world, scenario, checkpoints) if self.average else build_agent(checkpoints[0], scenario)
+        return (
+            self._build_sampling_agent(world, scenario, checkpoints)
+            if self.average
+            else build_agent(checkpoints[0], scenario)
+        )
 
     def sampling_agent(self, world: EnvSpec) -> AveragePolicyAgent:
-        """Return the agent so that it samples its actions. Raises as `agent`, and where it has no probabilities."""
-        return self._sampling(world, *self._load_verified(world))
+        """Return the agent, or the average policy, as one that samples its actions.
+
+        Raises as `agent`, and UsageError where the agent does not give probabilities of actions.
+        """
+        return self._build_sampling_agent(world, *self._load_verified(world))
 
     def opponents(self, world: EnvSpec) -> OpponentMixture:
         """Return the agent as a learner's opponent, which samples its actions. Raises as `agent`."""
         scenario, checkpoints = self._load_verified(world)
         if scenario.policies:
             return OpponentMixture([build_agent(checkpoints[0], scenario)])
-        return opponents_of(self._sampling(world, scenario, checkpoints))
+        return opponents_of(self._build_sampling_agent(world, scenario, checkpoints))
 
     def _checkpoints(self) -> tuple[Scenario, list[checkpoint.Checkpoint]]:
         """Return the scenario of the agent's training, and its checkpoint or those of a league's snapshots."""
-        found = locate(self.path)
-        scenario = dataclasses.replace(found.run.scenario(), device="cpu")
+        location = locate(self.path)
+        scenario = dataclasses.replace(location.run.scenario(), device="cpu")
         if not self.average:
-            return scenario, [read_agent(found.folder, scenario)]
-        folder = found.run.path / FOLDER / "main" if found.folder == found.run.agent else found.folder
-        found_at = {step_number(file.parent.name[5:]): file.parent for file in folder.glob("step-*/manifest.json")}
-        snapshots = {step: place for step, place in found_at.items() if step is not None}
+            return scenario, [read_agent(location.folder, scenario)]
+        # Without a member's name, it is the first main agent's average.
+        is_run = location.folder == location.run.agent
+        folder = location.run.path / FOLDER / "main" if is_run else location.folder
+        paths = [file.parent for file in folder.glob("step-*/manifest.json")]
+        steps = {path: step_number(path.name.removeprefix("step-")) for path in paths}
+        snapshots = sorted((step, path) for path, step in steps.items() if step is not None)
         if not snapshots:
-            raise UsageError(f"{self.path} has no average: no league has frozen anything in {folder}")
-        return scenario, [read_agent(place, scenario) for _, place in sorted(snapshots.items())]
+            raise UsageError(f"{self.path} has no average: there is no snapshot of a league in {folder}")
+        return scenario, [read_agent(path, scenario) for _, path in snapshots]
 
     def _content_hash(self, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]) -> str:
         parts = [scenario.agent, repr(scenario.config), repr(scenario.policies), str(self.average)]
@@ -81,7 +93,7 @@ class FrozenAgentRef(AgentReference):
             raise UsageError(f"{self.path} was trained in {scenario.world}, not in {world.name}")
         return scenario, checkpoints
 
-    def _sampling(
+    def _build_sampling_agent(
         self, world: EnvSpec, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]
     ) -> AveragePolicyAgent:
         name = f"{scenario.agent}-average" if self.average else scenario.agent
@@ -103,14 +115,14 @@ def _deciding_tensors(tensors: Mapping[str, Tensors]) -> Mapping[str, Tensors]:
     """Return the tensors that decide an agent's actions: parameters of policies, and statistics of observations.
 
     What else a checkpoint has depends on where the agent is kept: the optimizer's moments, for example. An agent of
-    another kind, without a policy under that name, is taken as a whole.
+    another kind, a scripted one for example, has no policy under that name and is taken as a whole.
     """
     deciding: dict[str, Tensors] = {}
     for member, arrays in tensors.items():
         kind = member.rpartition(".")[2]  # NAME.policy, where several policies are trained
         if kind == "policy":
             deciding[member] = arrays
-        elif kind == "normalizer":  # the statistics of rewards are of no matter
-            named = {name.removeprefix("observation_"): array for name, array in arrays.items()}
-            deciding[member] = {name: named[name] for name in ("mean", "var") if name in named}
+        elif kind == "normalizer":  # the statistics of rewards do not affect actions
+            statistics = {name.removeprefix("observation_"): array for name, array in arrays.items()}
+            deciding[member] = {name: statistics[name] for name in ("mean", "var") if name in statistics}
     return deciding if any(member.rpartition(".")[2] == "policy" for member in deciding) else tensors

@@ -135,7 +135,7 @@ class _Training:
         of_kind(saved.state["learner"], "learner", dict)
         if isinstance(self.learner, League):
             self.learner.reload_snapshots(saved.state["learner"])
-        self.envs.restore(saved.tensors[whole_state.WORLD])
+        self.envs.restore(saved.tensors[whole_state.ENVS])
         self.selection.best_score = -math.inf if state["best"] is None else state["best"]
         self.selection.count, self.metrics_size = state["selections"], state["metrics_size"]
         self.seconds = saved.state["clock"]
@@ -254,7 +254,7 @@ class _Training:
             },
             "clock": self._elapsed(),
         }
-        tensors = {**saved.tensors, whole_state.WORLD: self.envs.snapshot()}
+        tensors = {**saved.tensors, whole_state.ENVS: self.envs.snapshot()}
         if best is not None:
             tensors |= {whole_state.BEST_PREFIX + name: arrays for name, arrays in best.tensors.items()}
         return checkpoint.Checkpoint(self.run.checkpoints, self.learner.steps, tensors, state)

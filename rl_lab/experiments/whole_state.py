@@ -8,13 +8,13 @@ from rl_lab.core.untrusted import of_kind
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.multiagent.multi_policy import split
 
-WORLD = "world"  # the member of the environments
-BEST_PREFIX = "kept-"  # precedes the members of the best agent; no policy's name contains a hyphen
+ENVS = "world"  # the name, on disk, of the member with the environments' state
+BEST_PREFIX = "kept-"  # on disk, precedes the members of the best agent; no policy's name contains a hyphen
 
 
 def is_whole_state(loaded: Checkpoint) -> bool:
     """Return whether this is the whole state of a training, and not an agent or a snapshot of a league."""
-    return WORLD in loaded.tensors
+    return ENVS in loaded.tensors
 
 
 def best_agent_tensors(loaded: Checkpoint) -> dict[str, Tensors]:
@@ -25,12 +25,13 @@ def best_agent_tensors(loaded: Checkpoint) -> dict[str, Tensors]:
 
 def learner_tensors(loaded: Checkpoint) -> dict[str, Tensors]:
     """Return the members of the learner."""
-    tensors = loaded.tensors.items()
-    return {name: arrays for name, arrays in tensors if name != WORLD and not name.startswith(BEST_PREFIX)}
+    return {
+        name: arrays for name, arrays in loaded.tensors.items() if name != ENVS and not name.startswith(BEST_PREFIX)
+    }
 
 
 def learner_state(loaded: Checkpoint, scenario: Scenario) -> StateDict:
-    """Return the state of the learner whose agent a run keeps: in a league, that of the first main agent.
+    """Return the state of the learner whose agent the run saves: in a league, that of the first main agent.
 
     Raises KeyError or ValueError where the state has another form.
     """
@@ -43,12 +44,12 @@ def learner_state(loaded: Checkpoint, scenario: Scenario) -> StateDict:
 
 
 def as_agent(loaded: Checkpoint, scenario: Scenario) -> Checkpoint:
-    """Return the learner's agent as the checkpoint of an agent would hold it.
+    """Return the learner's agent as the checkpoint of an agent would hold it, with all the learner's tensors.
 
-    Whether it takes its most probable actions was decided at the last selection that kept an agent. Raises as
+    `deterministic` is that of the evaluation that chose the best agent so far, None if there is none. Raises as
     `learner_state`.
     """
     learner = learner_state(loaded, scenario)
-    best = of_kind(loaded.state["training"], "training", dict)["kept"]
-    chosen = of_kind(best["state"], "training: kept: state", dict).get("deterministic") if best else None
-    return Checkpoint(loaded.path, loaded.step, learner.tensors, {**learner.state, "deterministic": chosen})
+    best = of_kind(loaded.state["training"], "training", dict)["kept"]  # the best agent, by its name on disk
+    deterministic = of_kind(best["state"], "training: kept: state", dict).get("deterministic") if best else None
+    return Checkpoint(loaded.path, loaded.step, learner.tensors, {**learner.state, "deterministic": deterministic})

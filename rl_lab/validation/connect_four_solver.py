@@ -34,7 +34,7 @@ def red_wins(moves: Sequence[int], table: Array | None = None) -> bool:
     solver: Any = _program()
     boards = [0, 0]
     for k, column in enumerate(moves):
-        shift = solver.HIGH * column
+        shift = solver.COLUMN_BITS * column
         # The discs of a column plus its bottom cell make the lowest free cell, or the bit above where it is full.
         cell = boards[0] + boards[1] + (1 << shift) & 63 << shift if 0 <= column < solver.COLUMNS else 0
         if not cell:

@@ -100,7 +100,7 @@ def test_another_agent_in_the_opponents_place_is_refused(inside: Path, capsys: p
         ("opponent={path: runs/first, average: perhaps}", "average"),
         ("opponent={average: true}", "expected an agent's name, or a mapping with one"),
         ("opponent=runs", "runs is not a run"),
-        ("opponent={path: runs/mine, average: true}", "has no average: no league has frozen anything in"),
+        ("opponent={path: runs/mine, average: true}", "has no average: there is no snapshot of a league in"),
         ("world=connect_four opponent=runs/first", "was trained in tic_tac_toe, not in connect_four"),
         ("opponent=ppo", "would have to be trained first"),
     ],
