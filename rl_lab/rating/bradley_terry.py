@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from rl_lab.rating import davidson, ratings, uncertainty
-from rl_lab.rating.davidson import PairCounts
+from rl_lab.rating.davidson import DavidsonModel
 from rl_lab.rating.results import Floats, Ints, PairwiseResults, check_connected
 
 PRIOR = 800.0  # Elo points
@@ -23,7 +23,7 @@ _REFIT = 32  # the most entrants for which every bootstrap repetition is fitted 
 class _Fit:
     """A fitted model: the games, their cells and clusters, and the parameters of greatest posterior density."""
 
-    model: PairCounts
+    model: DavidsonModel
     games: PairwiseResults
     cell: Ints  # [M]: the cell of each game
     beta: Floats  # [p]
@@ -62,7 +62,8 @@ def fit(
 
     Raises:
         ValueError: the entrants fall into groups that never met, which the message names; the anchor is unknown; a
-            setting is out of range; or there is no prior and the results have no finite maximum.
+            setting is out of range; there is no prior and the results have no finite maximum; or the search for it does
+            not converge, for example with a very wide prior.
 
     Source: Bradley and Terry 1952; Davidson 1970; Davidson and Beaver 1977; White 1982 (variance of a wrong model).
     """
@@ -76,7 +77,9 @@ def fit(
     model_games = _model_games(model, games, cell, clusters.uses_model_variance)
     model_information = davidson.information(model, model_games[None], davidson.probs(model, beta[None]))[0]
     # The prior contributes to the variance like results do, so that without results it is the variance.
-    covariance = inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(model.size)) @ inverse
+    covariance = (
+        inverse @ (uncertainty.meat(clusters) + model_information + ridge * np.eye(model.num_parameters)) @ inverse
+    )
     n, deviations = model.n, None  # deviations [R, n] of bootstrap repetitions from the strengths beta
     if intervals == "bootstrap":
         if n <= _REFIT:
@@ -87,7 +90,7 @@ def fit(
         deviations = deviations[:, :n]
     error = np.sqrt(np.diag(covariance))
     first = ratings.wald_interval(beta[n], error[n], confidence) if seat else None
-    draw = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0)) if model.draws else None
+    draw = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0)) if model.fits_draws else None
     return ratings.build_ratings(
         games.names, beta[:n], covariance[:n, :n], deviations, anchor, anchor_elo, confidence, seat=first, draw=draw
     )
@@ -108,13 +111,13 @@ def strengths(games: PairwiseResults, expected: Floats | None = None, *, seat: b
     model, cell = davidson.cells(games, seat)
     if expected is not None:
         counts = np.stack([np.bincount(cell, column, len(model.first)) for column in np.transpose(expected)], axis=1)
-        model = PairCounts(model.n, model.first, model.second, counts, seat, bool(counts[:, 1].any()))
+        model = DavidsonModel(model.n, model.first, model.second, counts, seat, bool(counts[:, 1].any()))
     beta = davidson.maximise(model, model.counts[None], 0.0)[0, : model.n]
     elo: Floats = ratings.POINTS * (beta - beta.mean())
     return elo
 
 
-def _scores(model: PairCounts, games: PairwiseResults, beta: Floats, cell: Ints) -> tuple[csr_array, Ints]:
+def _scores(model: DavidsonModel, games: PairwiseResults, beta: Floats, cell: Ints) -> tuple[csr_array, Ints]:
     """Return each cluster's derivative of the log-likelihood by the parameters, [C, p], and its pairing [C].
 
     A game's derivative is that by the strength of the first entrant, of opposite sign for the second; by the advantage
@@ -129,14 +132,14 @@ def _scores(model: PairCounts, games: PairwiseResults, beta: Floats, cell: Ints)
     c = int(games.cluster[-1]) + 1
     start = np.searchsorted(games.cluster, np.arange(c))
     columns = [(low[start], by_low, 1.0), (np.maximum(games.first, games.second)[start], by_low, -1.0)]
-    columns += [(np.full(c, model.n), by_first, 1.0)] if model.seat else []
-    columns += [(np.full(c, model.size - 1), by_draw, 1.0)] if model.draws else []
+    columns += [(np.full(c, model.n), by_first, 1.0)] if model.fits_seat else []
+    columns += [(np.full(c, model.num_parameters - 1), by_draw, 1.0)] if model.fits_draws else []
     values = np.concatenate([sign * np.bincount(games.cluster, value, c) for _, value, sign in columns])
     indices = np.tile(np.arange(c), len(columns)), np.concatenate([column for column, _, _ in columns])
-    return csr_array((values, indices), shape=(c, model.size)), games.pairing[start]
+    return csr_array((values, indices), shape=(c, model.num_parameters)), games.pairing[start]
 
 
-def _model_games(model: PairCounts, games: PairwiseResults, cell: Ints, uses_model_variance: Floats) -> Floats:
+def _model_games(model: DavidsonModel, games: PairwiseResults, cell: Ints, uses_model_variance: Floats) -> Floats:
     """Return the number of games in each cell [K] that belong to pairings whose variance is the model's."""
     return np.bincount(cell, uses_model_variance[games.pairing].astype(np.float64), len(model.first))
 

@@ -23,12 +23,12 @@ from scipy.sparse import csr_array
 
 from rl_lab.rating import ratings, uncertainty
 from rl_lab.rating.bradley_terry import PRIOR
+from rl_lab.rating.newton import FARTHEST, HALVINGS, MOST_STEPS, NOT_CONVERGED, TOLERANCE, WORSE
 from rl_lab.rating.results import Floats, Ints, RankedResults, check_connected
 
-_MOST_STEPS = 200  # Newton steps
-_HALVINGS = 30  # of one Newton step
-_TOLERANCE = 1e-10  # log-odds: a Newton step below it has converged
-_FARTHEST = 15.0  # log-odds: without a prior, a strength beyond it shows that there is no maximum
+_NOT_FINITE = (
+    "the maximum-likelihood ratings are not finite, for example because an entrant won all its matches; use a prior"
+)
 _MOST_TIED = 8  # up to this many tied entrants, all subsets are counted; for more, a sample of each size is
 
 
@@ -49,7 +49,8 @@ def fit(
 
     Raises:
         ValueError: the entrants fall into groups that never met, which the message names; the anchor is unknown; a
-            setting is out of range; or there is no prior and the maximum-likelihood ratings are not finite.
+            setting is out of range; there is no prior and the maximum-likelihood ratings are not finite; or the search
+            for them does not converge, for example with a very wide prior.
     """
     ratings.check_settings(prior, intervals, repetitions)
     n = len(matches.names)
@@ -144,33 +145,33 @@ def _posterior_precision(information: Floats, ridge: float) -> Floats:
 
 
 def _maximise(members: Ints, weight: Floats, times_chosen: Floats, n: int, ridge: float) -> Floats:
-    """Return the strengths [n] of greatest posterior density, by Newton's method; they add up to 0.
+    """Return the strengths [n] of greatest posterior density, by a damped Newton's method; they add up to 0.
 
-    Raises ValueError where there is no prior and the maximum is not finite.
+    Raises ValueError as `davidson.maximise` does.
     """
     strength = np.zeros(n)
     value = _log_posterior(members, weight, times_chosen, strength, ridge)
-    for _ in range(_MOST_STEPS):
+    for _ in range(MOST_STEPS):
         probs = _probs(members, strength)
         expected = np.bincount(members.ravel(), (weight[:, None] * probs).ravel(), n + 1)[:n]
         gradient = times_chosen - expected - ridge * strength
-        step = np.asarray(
-            cho_solve(cho_factor(_posterior_precision(_information(members, weight, probs, n), ridge)), gradient)
-        )
-        for _ in range(_HALVINGS):
+        precision = _posterior_precision(_information(members, weight, probs, n), ridge)
+        try:
+            step = np.asarray(cho_solve(cho_factor(precision), gradient))
+        except np.linalg.LinAlgError:
+            raise ValueError(NOT_CONVERGED if ridge else _NOT_FINITE) from None
+        for _ in range(HALVINGS):
             trial_value = _log_posterior(members, weight, times_chosen, strength + step, ridge)
-            if trial_value >= value - 1e-9 * abs(value):
+            if trial_value >= value - WORSE * abs(value):
                 break
             step = step / 2
         strength, value = strength + step, trial_value
-        if not ridge and np.abs(strength).max() > _FARTHEST:
-            break
-        if np.abs(step).max() < _TOLERANCE:
+        if not ridge and np.abs(strength).max() > FARTHEST:
+            raise ValueError(_NOT_FINITE)
+        if np.abs(step).max() < TOLERANCE:
             maximum: Floats = strength
             return maximum
-    raise ValueError(
-        "the maximum-likelihood ratings are not finite, for example because an entrant won all its matches; use a prior"
-    )
+    raise ValueError(NOT_CONVERGED)
 
 
 def _scores(matches: RankedResults, members: Ints, weight: Floats, match: Ints, probs: Floats, n: int) -> csr_array:

@@ -263,6 +263,14 @@ def test_all_wins_have_no_rating_without_a_prior() -> None:
         plackett_luce.fit(results.standings("ab", [[0, 1]], [[1, 2]]), prior=None)
 
 
+def test_a_search_that_does_not_converge_does_not_ask_for_the_prior_that_it_has() -> None:
+    games = played([(0, 1, 1.0, 0), (1, 0, 0.0, 0)])
+    with pytest.raises(ValueError, match="did not converge; use a prior, or a smaller one$"):
+        bradley_terry.fit(games, prior=1e9)
+    with pytest.raises(ValueError, match="did not converge; use a prior, or a smaller one$"):
+        plackett_luce.fit(results.standings("ab", [[0, 1]], [[1, 2]]), prior=1e9)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
