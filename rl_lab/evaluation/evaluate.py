@@ -251,7 +251,7 @@ def table(summary: dict[str, Any]) -> str:
     values, (low, high) = [summary[f"{key}_return"] for key in labels], summary["ci95"]
     # About four significant digits, for returns of any size.
     digits = max(3 - int(math.log10(max(1, *map(abs, values)))), 1)
-    reason = stats.no_interval(summary["episodes"], summary["min_return"], summary["max_return"], "episode")
+    reason = stats.why_no_interval(summary["episodes"], summary["min_return"], summary["max_return"], "episode")
     notes = [reason or f"95% interval {low:,.{digits}f} to {high:,.{digits}f}", "mean of the middle half", "", "", ""]
     rows = [(label, f"{v:,.{digits}f}", note) for label, v, note in zip(labels.values(), values, notes, strict=True)]
     if summary["success_rate"] is not None:

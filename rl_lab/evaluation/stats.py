@@ -1,11 +1,12 @@
 """Statistics of returns for evaluations, tournaments and reports, as pure functions of arrays.
 
 Shapes: E episodes of one agent, S training seeds, K tasks (strata), R bootstrap repetitions. All functions
-compute in float64. Every function raises ValueError, in one line, for input that is empty, not numeric, not
-finite, out of range, or of another shape than its docstring says.
+compute in float64. Every function but `reaches` and `why_no_interval` raises ValueError, in one line, for input
+that is empty, not numeric, not finite, out of range, or of another shape than its docstring says.
 
 Percentile intervals of few seeds are too narrow: on normal scores, the 95% interval of the IQM was measured
-to cover the truth 50% of the time with 2 seeds, 75% with 3, 90% with 5 and 94% with 10.
+to cover the truth 50% of the time with 2 seeds, 75% with 3, 90% with 5 and 94% with 10, as `coverage` in
+tests/evaluation/test_stats.py measures it.
 
 Source: Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice", and its library, rliable.
 """
@@ -18,12 +19,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-Axes = tuple[int, ...]
+Axes = tuple[int, ...]  # of an array
 Interval = tuple[float, float]
-Reducer = Callable[..., Any]
-Report = dict[str, Any]
+Statistic = Callable[..., Any]  # see `bootstrap_ci`
+JsonDict = dict[str, Any]
 
-_TRUSTED_SEEDS = 3
+# Intervals of fewer seeds come with a warning. Those of three are too narrow, too, see above, but widely reported.
+_FEWEST_SEEDS, _ENOUGH_SEEDS = 3, 10
 _REL_TOLERANCE, _ABS_TOLERANCE = 1e-7, 1e-9  # of sums of rewards, which an environment may compute in float32
 _BLOCK_SCORES = 2**22  # scores resampled at a time; it limits a bootstrap's memory and does not affect its result
 
@@ -59,7 +61,7 @@ def reaches(value: float, threshold: float) -> bool:
     return value >= threshold or math.isclose(value, threshold, rel_tol=_REL_TOLERANCE, abs_tol=_ABS_TOLERANCE)
 
 
-def summary(returns: ArrayLike, lengths: ArrayLike | None = None, success: ArrayLike | None = None) -> Report:
+def summary(returns: ArrayLike, lengths: ArrayLike | None = None, success: ArrayLike | None = None) -> JsonDict:
     """Return statistics of the episodes of one agent.
 
     Args:
@@ -95,11 +97,11 @@ def summary(returns: ArrayLike, lengths: ArrayLike | None = None, success: Array
         "mean_length": means["lengths"],
         "success_rate": means["success"],
         "ci95": bootstrap_ci(scores, np.mean),
-        "warning": no_interval(len(scores), float(np.min(scores)), float(np.max(scores)), "episode"),
+        "warning": why_no_interval(len(scores), float(np.min(scores)), float(np.max(scores)), "episode"),
     }
 
 
-def no_interval(count: int, low: float, high: float, unit: str) -> str | None:
+def why_no_interval(count: int, low: float, high: float, unit: str) -> str | None:
     """Return why samples have no useful interval: there is one sample, or all are equal. Return None otherwise.
 
     Args:
@@ -113,7 +115,7 @@ def no_interval(count: int, low: float, high: float, unit: str) -> str | None:
     return f"no interval: all {count:,} {unit}s gave the same" if low == high else None
 
 
-def across_seeds(scores: ArrayLike) -> Report:
+def across_seeds(scores: ArrayLike) -> JsonDict:
     """Return statistics of training seeds with one score each.
 
     Args:
@@ -121,14 +123,15 @@ def across_seeds(scores: ArrayLike) -> Report:
 
     Returns:
         A dictionary for JSON: `seeds` (int); `mean`, `iqm`, `median`, `min` and `max`, floats; `ci95` (low, high),
-        the interval of the IQM by `bootstrap_ci`; `warning`, a line where S is too small for it, or all scores are
-        equal, else None.
+        the interval of the IQM by `bootstrap_ci`; `warning`, a line where S is below 3, or all scores are equal, else
+        None.
 
     Source: Agarwal et al. 2021.
     """
     values = _finite("scores", scores, 1)
-    few = f"too few seeds to trust the interval: {len(values)}, want at least {_TRUSTED_SEEDS}"
-    equal = no_interval(len(values), float(np.min(values)), float(np.max(values)), "seed")
+    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    few = f"the interval of {seeds} covers far less than 95%; want at least {_FEWEST_SEEDS}, better {_ENOUGH_SEEDS}"
+    equal = why_no_interval(len(values), float(np.min(values)), float(np.max(values)), "seed")
     return {
         "seeds": len(values),
         "mean": float(np.mean(values)),
@@ -137,12 +140,12 @@ def across_seeds(scores: ArrayLike) -> Report:
         "min": float(np.min(values)),
         "max": float(np.max(values)),
         "ci95": bootstrap_ci(values, iqm),
-        "warning": few if len(values) < _TRUSTED_SEEDS else equal,
+        "warning": few if len(values) < _FEWEST_SEEDS else equal,
     }
 
 
 def bootstrap_ci(
-    scores: ArrayLike, statistic: Reducer, *, repetitions: int = 2000, confidence: float = 0.95, seed: int = 0
+    scores: ArrayLike, statistic: Statistic, *, repetitions: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """Return the percentile interval (low, high) of a statistic by stratified bootstrap over seeds.
 
@@ -188,16 +191,16 @@ def probability_of_improvement_ci(
     return _interval(_samples(x=x, y=y), _win_rates, repetitions, confidence, seed)
 
 
-def optimality_gap(scores: ArrayLike, gamma: float = 1.0) -> float:
-    """Return the mean amount by which scores are below the target `gamma`; scores above it count as `gamma`.
+def optimality_gap(scores: ArrayLike, target: float = 1.0) -> float:
+    """Return the mean amount by which scores are below the target; scores above it count as the target.
 
     Args:
-        scores: [S] or [S, K], in units that make `gamma` the level aimed at on every task.
-        gamma: the target, 1 for normalised scores.
+        scores: [S] or [S, K], in units that make the target the level aimed at on every task.
+        target: 1 for normalised scores.
 
-    Source: Agarwal et al. 2021 (rliable's aggregate_optimality_gap).
+    Source: Agarwal et al. 2021 (rliable's aggregate_optimality_gap, where the target is `gamma`).
     """
-    target = float(_finite("gamma", [gamma], 1)[0])
+    target = float(_finite("target", [target], 1)[0])
     return float(np.mean(target - np.minimum(_finite("scores", scores, 2), target)))
 
 
@@ -224,7 +227,7 @@ def _win_rates(x: FloatArray, y: FloatArray, axis: Axes = (1, 2)) -> FloatArray:
 
 
 def _interval(
-    samples: tuple[FloatArray, ...], statistic: Reducer, repetitions: int, confidence: float, seed: int
+    samples: tuple[FloatArray, ...], statistic: Statistic, repetitions: int, confidence: float, seed: int
 ) -> Interval:
     """Return the percentile interval of a statistic of samples [S, K] that are resampled independently."""
     if repetitions < 1 or not 0 < confidence < 1:
