@@ -6,6 +6,9 @@ import numpy as np
 
 from rl_lab.core.world import Array
 
+LOST, DRAWN, WON = range(3)  # results of the learner, and their indices in the last axis of the counts
+_RESULTS = 3
+
 
 class EpisodeResults:
     """Counts results of N environments, in which K agents of A are the learner's in each of R roles.
@@ -16,11 +19,11 @@ class EpisodeResults:
 
     def __init__(self, roles: Array, num_envs: int) -> None:
         self._roles = roles
-        self._counts = np.zeros((0, len(roles), 3), np.int64)  # [opponents, R, 3]
+        self._counts = np.zeros((0, len(roles), _RESULTS), np.int64)  # [opponents, R, 3]
         # Of the last episode in each environment, which may have to be counted later in the same step:
         self._opponent = np.zeros(num_envs, np.int64)
         self._seats = np.zeros((num_envs, roles.shape[1]), np.int64)
-        self._result = np.zeros(num_envs, np.int64)  # 0 lost, 1 drawn, 2 won
+        self._result = np.zeros(num_envs, np.int64)  # LOST, DRAWN or WON
 
     def record(self, ended: Array, seats: Array, opponents: Array, own_returns: Array, all_returns: Array) -> None:
         """Record the results of episodes where ended, bool [N], is True; `count` counts them.
@@ -31,7 +34,7 @@ class EpisodeResults:
         num_own, num_agents = seats.shape[1], all_returns.shape[1]
         total = own_returns[ended].sum(axis=1)
         mean_of_others = (all_returns[ended].sum(axis=1) - total) / (num_agents - num_own)
-        self._result[ended] = 1 + np.sign(total / num_own - mean_of_others)
+        self._result[ended] = DRAWN + np.sign(total / num_own - mean_of_others)
         self._opponent[ended], self._seats[ended] = opponents[ended], seats[ended]
 
     def count(self, ended: Array, num_opponents: int) -> None:
@@ -43,7 +46,7 @@ class EpisodeResults:
             np.add.at(self._counts, (self._opponent[index], role, self._result[index]), 1)
 
     def pop(self, num_opponents: int) -> Array:
-        """Return the counts since the last call, int64 [opponents, roles, 3]: lost, drawn, won by the learner."""
+        """Return the counts since the last call, int64 [opponents, roles, 3]; axis 2 is LOST, DRAWN, WON."""
         counts = _with_rows(self._counts, num_opponents)
         self._counts = np.zeros_like(counts)
         return counts

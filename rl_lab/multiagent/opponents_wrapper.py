@@ -32,14 +32,14 @@ class OpponentsWrapper(buffers.EnvBuffers):
     turn-based world, the opponents act inside of the step, and the rewards of their moves are added to the learner's.
     Each episode draws the role of the learner (all roles have K agents) and its opponent from the seed, so both depend
     neither on N nor on the opponents that other episodes meet. An episode that ends before the learner's first move is
-    not reported. `pop_win_draw_loss` counts the results of the reported episodes.
+    not reported. `pop_loss_draw_win` counts the results of the reported episodes.
 
     Args:
         envs: the batch with all A agents.
         opponents: agents, or an `OpponentMixture`, whose agents and probabilities may change between two steps.
         role: the role of the learner; by default the episodes draw one.
         seed: the seed of the roles and opponents.
-        deterministic: whether the opponents take their most probable actions or sample.
+        deterministic: True: the opponents take their most probable actions. False: they sample.
         random_opening_moves: the maximum of random moves of all agents at the start of an episode, so that more
             positions occur. The number is drawn from the seed for each episode. The moves are not part of the learner's
             experience.
@@ -70,8 +70,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self.num_envs, self.restores_exactly = envs.num_envs, envs.restores_exactly
         self.seed_value, self.first = seed, 0
         num_own_agents = self.roles.shape[1]
-        seat_names = tuple(f"seat_{k}" for k in range(num_own_agents))
-        agents = tuple(world.agents[a] for a in self.roles[0]) if role else seat_names
+        agents = tuple(world.agents[a] if role else f"seat_{k}" for k, a in enumerate(self.roles[0]))
         # With several roles, the world's common spaces, to which the engine pads the rows of every role.
         space = world.observation_spaces[self.roles[0, 0]] if role else world.observation
         action = world.action_spaces[self.roles[0, 0]] if role else world.action
@@ -82,8 +81,8 @@ class OpponentsWrapper(buffers.EnvBuffers):
         )
         self._allocate_buffers()
         self._random_opening_moves = random_opening_moves
-        self._moves_left = np.zeros(self.num_envs, np.int64)  # random moves; 0 whenever the learner is to act
-        self._move_keys = np.zeros(self.num_envs, np.uint64)  # random keys of these moves
+        self._opening_moves_left = np.zeros(self.num_envs, np.int64)  # 0 whenever the learner is to act
+        self._opening_keys = np.zeros(self.num_envs, np.uint64)  # random keys of the openings
         self._results = EpisodeResults(self.roles, self.num_envs)
         self._env_index = np.arange(self.num_envs)[:, None]  # [N, 1], for indexing together with `self.seats`
         self._is_bound = False
@@ -106,7 +105,10 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self.opponents.seed(self.seed_value, first, self.batch)
 
     def reset(self, mask: Array | None = None) -> Array:
-        """Begin a new episode in every environment, or where mask, bool [N], is True; return `observations`."""
+        """Begin a new episode in every environment, or where mask, bool [N], is True; return `observations`.
+
+        Raises as `step` does, and as the opponents' `bind` does.
+        """
         selected = np.ones(self.num_envs, np.bool_) if mask is None else np.asarray(mask, np.bool_)
         self.batch.reset(selected)
         if not self._is_bound:
@@ -119,7 +121,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         """Play the new episodes of the environments where mask, bool [N], is True up to the learner's first move."""
         self._draw_seats_and_opponents(mask)
         self.done[mask] = False
-        self._play_opponents(mask)
+        self._play_until_learner_acts(mask)
         # The rewards of the opponents' first moves follow no action of the learner.
         for array in self._step_outputs():
             array[mask] = 0
@@ -128,16 +130,16 @@ class OpponentsWrapper(buffers.EnvBuffers):
     def step(self) -> int:
         """Apply the learner's actions, play until it is to act again, and return how many episodes ended.
 
-        Raises as `Batch.step` does.
+        Raises as `Batch.step` does, for the opponents' actions too, and what an opponent raises while it acts.
         """
         for array in self._step_outputs():
             array[...] = 0
-        agent_columns.write_actions(self.batch, self._agents(), self.actions)
+        agent_columns.write_actions(self.batch, self._agent_index(), self.actions)
         everywhere = np.ones(self.num_envs, np.bool_)
         if not self.batch.world.current_player_field:
             self._query_opponents(everywhere)
         self._advance(everywhere)
-        self._play_opponents(everywhere)
+        self._play_until_learner_acts(everywhere)
         self._refresh()
         self._results.count(self.done, len(self.opponents))
         return int(self.done.sum())
@@ -151,11 +153,8 @@ class OpponentsWrapper(buffers.EnvBuffers):
         """Return the number of steps of the current episode of environment i."""
         return self.batch.elapsed_steps(i)
 
-    def pop_win_draw_loss(self) -> Array:
-        """Return the results since the last call, int64 [opponents, roles, 3]: lost, drawn, won by the learner.
-
-        The learner wins an episode where the mean return of its agents is above that of the other agents.
-        """
+    def pop_loss_draw_win(self) -> Array:
+        """Return how many episodes since the last call the learner lost, drew and won, int64 [opponents, roles, 3]."""
         return self._results.pop(len(self.opponents))
 
     def _advance(self, mask: Array) -> None:
@@ -187,8 +186,8 @@ class OpponentsWrapper(buffers.EnvBuffers):
         batch = self.batch
         self.terminated[ended], self.truncated[ended] = batch.terminated[ended], batch.truncated[ended]
         self.done[ended] = True
-        width = self.final_observations.shape[2:]
-        final = agent_columns.read(batch, "final_observations", self._agents(), width)
+        shape = self.final_observations.shape[2:]  # of one observation
+        final = agent_columns.read(batch, "final_observations", self._agent_index(), shape)
         self.final_observations[ended] = final[ended]
         self.episode_returns[ended] = batch.episode_returns[self._env_index, self.seats][ended]
         self.episode_lengths[ended] = batch.episode_lengths[ended]
@@ -199,32 +198,36 @@ class OpponentsWrapper(buffers.EnvBuffers):
         self.episodes[new_episodes] += 1
         index = np.flatnonzero(new_episodes)
         numbers = np.uint64(self.first) + index.astype(np.uint64)
+        # Of each episode: the number of the environment above 40 bits for the number of the episode.
         counters = (numbers << np.uint64(40)) + self.episodes[index].astype(np.uint64)
         seed = np.uint64(self.seed_value)
-        seat_bits, opponent_bits = (
-            _bits_24(seed ^ key, counters) for key in (PhiloxStream.ROLE.key, PhiloxStream.OPPONENT.key)
-        )
+        seat_bits = _bits_24(seed ^ PhiloxStream.ROLE.key, counters)
+        opponent_bits = _bits_24(seed ^ PhiloxStream.OPPONENT.key, counters)
         if self._random_opening_moves:
-            self._move_keys[index] = philox(seed ^ PhiloxStream.RANDOM_OPENING.key, counters)
-            self._moves_left[index] = (self._move_keys[index] % np.uint64(self._random_opening_moves + 1)).astype(
-                np.int64
-            )
+            self._opening_keys[index] = philox(seed ^ PhiloxStream.RANDOM_OPENING.key, counters)
+            moves = self._opening_keys[index] % np.uint64(self._random_opening_moves + 1)
+            self._opening_moves_left[index] = moves.astype(np.int64)
         self.seats[index] = self.roles[seat_bits % len(self.roles)]
         if len(self.opponents):
             self.opponent_index[index] = self.opponents.draw(opponent_bits * 2.0**-24)
 
-    def _play_opponents(self, mask: Array) -> None:
-        """In a turn-based world, step the environments where mask, bool [N], is True until the learner is to act."""
-        while self.batch.world.current_player_field:
-            opening = mask & (self._moves_left > 0)
+    def _play_until_learner_acts(self, mask: Array) -> None:
+        """In a turn-based world, step the environments where mask, bool [N], is True until the learner is to act.
+
+        First come the random opening moves of all agents, the learner's included; then the opponents act.
+        """
+        if not self.batch.world.current_player_field:
+            return
+        while True:
+            opening = mask & (self._opening_moves_left > 0)
             waiting = opening | mask & ~self.batch.acting[self._env_index, self.seats].any(axis=1)
             if not waiting.any():
                 return
             if opening.any():
                 rows = np.flatnonzero(self.batch.acting & opening[:, None])
                 index = rows // self.batch.acting.shape[1]
-                write_random_actions(self.batch, rows, self._move_keys[index], self._moves_left[index])
-                self._moves_left[opening] -= 1
+                write_random_actions(self.batch, rows, self._opening_keys[index], self._opening_moves_left[index])
+                self._opening_moves_left[opening] -= 1
             self._query_opponents(waiting & ~opening)
             self._advance(waiting)
 
@@ -232,17 +235,16 @@ class OpponentsWrapper(buffers.EnvBuffers):
         """Write the actions of the opponents' agents that are to act where mask, bool [N], is True."""
         acting = self.batch.acting & mask[:, None]
         acting[self._env_index, self.seats] = False
-        rows = np.flatnonzero(acting)
-        if len(rows):
+        if len(rows := np.flatnonzero(acting)):
             indices = self.opponent_index[rows // acting.shape[1]]
             self.opponents.write_actions(self.batch, rows, indices, deterministic=self.deterministic)
 
     def _refresh(self) -> None:
         """Copy the learner's part of the batch's arrays, but for those that add up what happens in a step."""
         names = ["observations", "acting", "running_returns"] + ["action_mask"] * self.world.has_action_mask
-        agent_columns.copy_outputs(self.batch, self._agents(), self, names)
+        agent_columns.copy_outputs(self.batch, self._agent_index(), self, names)
 
-    def _agents(self) -> tuple[Array, Array]:
+    def _agent_index(self) -> tuple[Array, Array]:
         """Return the index, [N, K] of [N, A], of the learner's agents in the batch's arrays."""
         return self._env_index, self.seats
 
@@ -253,7 +255,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         return {**self.batch.snapshot(), **arrays, **opponents}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
-        """Restore a `snapshot`. Raises ValueError, naming the array, where it does not fit."""
+        """Restore a `snapshot`. Raises ValueError where it does not fit this wrapper, the batch or the opponents."""
         for name, array in self._persistent().items():
             saved = snapshot.get(f"{_PREFIX}{name}")
             if saved is None or saved.dtype != array.dtype or saved.shape != array.shape:
@@ -267,8 +269,8 @@ class OpponentsWrapper(buffers.EnvBuffers):
         for name, array in self._persistent().items():
             array[...] = snapshot[f"{_PREFIX}{name}"]
         self.opponents.bind(self.batch)
-        prefix = _OPPONENTS_PREFIX
-        self.opponents.restore({k.removeprefix(prefix): v for k, v in snapshot.items() if k.startswith(prefix)})
+        saved_opponents = {name: a for name, a in snapshot.items() if name.startswith(_OPPONENTS_PREFIX)}
+        self.opponents.restore({name.removeprefix(_OPPONENTS_PREFIX): a for name, a in saved_opponents.items()})
         self._is_bound = True
         if not self.restores_exactly:  # third-party environments begin new episodes
             self._start_episodes(np.ones(self.num_envs, np.bool_))

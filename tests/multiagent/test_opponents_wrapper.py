@@ -137,7 +137,7 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         # The rewards of the opening are in no reward of the learner.
         assert (game.episode_returns[game.done] == game.rewards[game.done]).all()
         assert (game.rewards[~game.done] == 0).all() and (game.observations[:, 0, 1] == 1).all()
-    assert game.pop_win_draw_loss().sum() == over > 0
+    assert game.pop_loss_draw_win().sum() == over > 0
     other, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)
     other.reset()
     other.restore(kept)
