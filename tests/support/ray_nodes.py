@@ -24,7 +24,7 @@ LOCAL = "127.0.0.1"
 
 @contextmanager
 def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
-    """Start a head node without CPUs and so many nodes of one CPU; yield the cluster and those. All end with the block."""
+    """Start a head node without CPUs, and nodes of one CPU; yield the cluster and the nodes. All end with the block."""
     folder = tempfile.mkdtemp(prefix="rl-lab-test-", dir="/tmp")
     Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
     patch = pytest.MonkeyPatch()

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-import secrets
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +16,19 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra rllib")
 
 import ray
-from ray import _raylet
-from ray._common.utils import get_default_ray_temp_dir
-from ray.cluster_utils import Cluster
 from stable_baselines3.ppo import MlpPolicy
+from support.ray_nodes import cluster_of
 
 from rl_lab.core.errors import WorkFailed
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
-from rl_lab.learners.rllib import collector, janitor
+from rl_lab.learners.rllib import collector
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.learner import policy_builder
 from rl_lab.learners.rllib.learners import Learners
 
 WORDS = "agent=rllib_ppo agent.env_runners=2 worlds=4 seed=7 agent.train_batch_size_per_learner=64"
 WORDS += " agent.minibatch_size=32 agent.num_epochs=2 agent.net_arch=[16]"
-LOCAL = "127.0.0.1"
 
 
 class Attached:
@@ -82,31 +75,12 @@ def process_of(runner: Any) -> int:
 
 @pytest.fixture(scope="module")
 def attached() -> Iterator[Attached]:
-    folder = tempfile.mkdtemp(prefix="rl-lab-test-", dir="/tmp")
-    patch = pytest.MonkeyPatch()
-    Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
-    patch.setenv("RAY_AUTH_MODE", "token")
-    patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # of the nodes: or they listen for other machines
-    patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
-    # What Ray has read from the environment before.
-    _raylet.Config.initialize("")
-    _raylet.AuthenticationTokenLoader.instance().reset_cache()
-    head = {"num_cpus": 0, "node_ip_address": LOCAL, "include_dashboard": False, "temp_dir": folder}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    learner: Any = None
-    try:
-        made = Attached(cluster, [cluster.add_node(num_cpus=1, node_ip_address=LOCAL) for _ in range(2)])
-        learner = made.learner
-        yield made
-    finally:
-        if learner is not None:
-            learner.close()
-        cluster.shutdown()
-        for process in janitor.processes_of(folder):
-            os.kill(process, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)
-        patch.undo()
+    with cluster_of(2) as (cluster, nodes):
+        attached = Attached(cluster, nodes)
+        try:
+            yield attached
+        finally:
+            attached.learner.close()
 
 
 def test_two_resumes_are_identical(attached: Attached) -> None:

@@ -22,8 +22,8 @@ from rl_lab.experiments.compose import compose
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
-    pytest.mark.filterwarnings("ignore:Precision loss"),
-]  # of samples that are equal
+    pytest.mark.filterwarnings("ignore:Precision loss"),  # of samples that are equal
+]
 
 SEEDS = range(5)
 ENGINES = ("ppo", "rllib_ppo", "rllib_ppo on two nodes")
