@@ -141,7 +141,7 @@ class League:
                 player.role, win_rates, self._player_index(), self.config, generator
             )
             values = player.learner.train_iteration()
-            results = player.envs.pop_win_draw_loss()
+            results = player.envs.pop_loss_draw_win()
             self.table.add(index, results.sum(axis=1))
             metrics |= {f"{player.name}/{key}": value for key, value in values.items()}
             names = [*(other.name for other in self.players), *self.anchor_names]
