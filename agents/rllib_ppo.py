@@ -90,7 +90,8 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
         raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {own_size} rows")
     config = replace(config, train_batch_size_per_learner=own_size)
     kind, arguments = policy_class(config, world)
-    from rl_lab.learners.rllib.learner import RllibPPO, policy_builder
+    from rl_lab.learners.rllib.learner import policy_builder
+    from rl_lab.learners.rllib.ppo import RllibPPO
 
     build = policy_builder(kind, world, arguments)
     if is_distributed:

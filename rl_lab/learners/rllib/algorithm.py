@@ -6,6 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
@@ -20,14 +21,18 @@ TRAINING = "lr gamma lambda_ minibatch_size num_epochs clip_param vf_clip_param 
 TRAINING += "use_kl_loss kl_coeff kl_target grad_clip train_batch_size_per_learner".split()
 
 
-class LabPPO(PPO):  # type: ignore[misc]
-    """RLlib's PPO, which writes nothing outside of the run's folder."""
+class NoLogFolder:
+    """Placed before an algorithm of RLlib's: it writes nothing outside of the run's folder."""
 
     def _setup_logdir(self, *_: Any, **__: Any) -> None:
         self._logdir = None
 
     def _create_logger(self, *_: Any, **__: Any) -> None:
         self._result_logger = None
+
+
+class LabPPO(NoLogFolder, PPO):  # type: ignore[misc]
+    """RLlib's PPO without a log folder."""
 
 
 def algorithm_config(
@@ -53,39 +58,40 @@ def algorithm_config(
         gpu: whether the learner uses a GPU.
         recipes: of the parts of the environments that runners in other processes sample.
     """
-    observation_space, action_space = spaces
-    model_config = {"build": build, "compiled": settings.compiled}
-    spec = RLModuleSpec(LabActorCritic, observation_space, action_space, model_config=model_config)
-    connector = functools.partial(_connector, settings.gamma, settings.lambda_)
-    config = (
-        PPOConfig(algo_class=LabPPO)
-        .framework("torch")
-        .environment(None, observation_space=observation_space, action_space=action_space)
-        .env_runners(
-            env_runner_cls=LabEnvRunner,
-            num_env_runners=0,
-            num_envs_per_env_runner=num_envs,
-            rollout_fragment_length=fragment_length,
-            add_default_connectors_to_env_to_module_pipeline=False,
-            add_default_connectors_to_module_to_env_pipeline=False,
-        )
-        .learners(
-            num_learners=0,
-            num_gpus_per_learner=int(gpu),
-            learner_class=LabPPOTorchLearner,
-            learner_connector=connector,
-            add_default_connectors_to_learner_pipeline=False,
-        )
-        .training(**{name: getattr(settings, name) for name in TRAINING})
-        .rl_module(rl_module_spec=spec)
-        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+    config: PPOConfig = PPOConfig(algo_class=LabPPO)
+    module = RLModuleSpec(LabActorCritic, *spaces, model_config={"build": build, "compiled": settings.compiled})
+    set_sampling(config, module, LabEnvRunner, fragment_length=fragment_length, num_envs=num_envs, seed=seed)
+    config.learners(
+        num_learners=0,
+        num_gpus_per_learner=int(gpu),
+        learner_class=LabPPOTorchLearner,
+        learner_connector=functools.partial(_connector, settings.gamma, settings.lambda_),
+        add_default_connectors_to_learner_pipeline=False,
     )
+    config.training(**{name: getattr(settings, name) for name in TRAINING})
     if recipes:
-        _distribute(config, settings, recipes)
+        distribute(config, settings, recipes)
     return config
 
 
-def _distribute(config: PPOConfig, settings: Any, recipes: Sequence[EnvRecipe]) -> None:
+def set_sampling(
+    config: AlgorithmConfig, module: RLModuleSpec, runner: type, *, fragment_length: int, num_envs: int, seed: int
+) -> None:
+    """Set what all algorithms share: the module, its spaces and the class of the runners, which need no connectors."""
+    spaces = {"observation_space": module.observation_space, "action_space": module.action_space}
+    config.framework("torch").environment(None, **spaces).rl_module(rl_module_spec=module)
+    config.env_runners(
+        env_runner_cls=runner,
+        num_env_runners=0,
+        num_envs_per_env_runner=num_envs,
+        rollout_fragment_length=fragment_length,
+        add_default_connectors_to_env_to_module_pipeline=False,
+        add_default_connectors_to_module_to_env_pipeline=False,
+    )
+    config.debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+
+
+def distribute(config: AlgorithmConfig, settings: Any, recipes: Sequence[EnvRecipe]) -> None:
     """Set what runners and learners in other processes need."""
     config.environment(env_config={"recipes": tuple(recipes)})
     # The runners are added later: RLlib's own start of them waits without a limit.

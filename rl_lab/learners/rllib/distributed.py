@@ -15,8 +15,8 @@ from rl_lab.learners.rllib.attached_cluster import AttachedCluster
 from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
 from rl_lab.learners.rllib.collector import Collector
 from rl_lab.learners.rllib.connector import NothingToLearnError
-from rl_lab.learners.rllib.learner import RllibPPO
 from rl_lab.learners.rllib.learners import Learners
+from rl_lab.learners.rllib.ppo import RllibPPO
 from rl_lab.learners.sb3.state_validation import check_generators, checked_moments
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 

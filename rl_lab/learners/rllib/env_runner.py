@@ -59,6 +59,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         self.returns: list[float] = []  # of the last episodes
         self.lengths: list[int] = []
         self.episodes = 0
+        self.fragments = 0  # that `sample` has returned
         self._weights_seq_no = 0
         self._envs: BatchedEnv | None = None
         self._started = False
@@ -68,7 +69,14 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
     def attach(self, envs: BatchedEnv) -> None:
         """Use these environments, which begin new episodes at the first fragment unless they were restored."""
         self._envs = envs
-        self._sample = sampler(self.module, envs, available())
+        self._sample = self._sampler(envs, available())
+
+    def _sampler(self, envs: BatchedEnv, threads: int) -> Callable[[int], Sample]:
+        """Return the function of the number of steps that samples a fragment of these environments."""
+        return sampler(self.module, envs, threads)
+
+    def _begin_fragment(self, sample: Callable[[int], Sample], number: int) -> None:
+        """Prepare a function of `_sampler` for fragment `number`; an algorithm may act differently with time."""
 
     @property
     def acts_compiled(self) -> bool:
@@ -86,7 +94,9 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         if not self._started:
             envs.reset()
             self._started = True
+        self._begin_fragment(self._sample, self.fragments)
         sample = self._sample(self.config.rollout_fragment_length)
+        self.fragments += 1
         self.record(sample)
         return sample.fragment
 
@@ -123,13 +133,14 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         if envs is None or sample_fragment is None:
             torch.set_num_threads(recipe.threads or 1)
             envs = recipe.make()
-            sample_fragment = sampler(self.module, envs, int(max(self.config.num_cpus_per_env_runner, 1)))
+            sample_fragment = self._sampler(envs, int(max(self.config.num_cpus_per_env_runner, 1)))
             if snapshot is None:
                 envs.reset()
         if snapshot is not None:
             envs.restore(snapshot)
         self.module.policy.load_state_dict(as_tensors(weights))
         torch.manual_seed(_seed(recipe.seed, part, number))
+        self._begin_fragment(sample_fragment, number)
         sample = sample_fragment(self.config.rollout_fragment_length)
         sample.fragment.is_continuation = snapshot is None or envs.restores_exactly
         self._parts[part] = envs, sample_fragment, number + 1

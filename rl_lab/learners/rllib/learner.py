@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,30 +17,17 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.untrusted import listed, number, of_kind, whole
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
-from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
-from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learners import MODULE, restore_state, state_of
-from rl_lab.learners.rllib.pending_state import check_pending
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
 from rl_lab.learners.sb3.training_state import as_arrays
 
-_PREFIX = "policy."  # of the names of the policy's parameters in RLlib's module
-# RLlib's name of a metric, and the lab's.
-_METRICS = {
-    "total_loss": "train/loss",
-    "policy_loss": "train/policy_loss",
-    "vf_loss": "train/value_loss",
-    "entropy": "train/entropy",
-    "mean_kl_loss": "train/approx_kl",
-    "curr_kl_coeff": "train/kl_coeff",
-    "vf_explained_var": "train/explained_variance",
-}
 
+class RllibLearner:
+    """An algorithm of RLlib's over environments: RLlib's learner, and `EnvRunner`s of the lab's.
 
-class RllibPPO:
-    """RLlib's PPO over a batch of environments in this process: RLlib's learner, and an `EnvRunner` of the lab's.
+    A class of an algorithm has the agent's `name`, and `metric_names`, RLlib's name of each metric and the lab's.
 
     Args:
         settings: the agent's Config, whose names are RLlib's.
@@ -51,7 +37,8 @@ class RllibPPO:
         device: "cpu" or "cuda", of the learner.
     """
 
-    name = "rllib_ppo"
+    name: str
+    metric_names: dict[str, str]
 
     def __init__(self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, seed: int, device: str) -> None:
         self.envs: Any = envs
@@ -72,15 +59,8 @@ class RllibPPO:
         return LocalCluster.shared()
 
     def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
-        rows = self.envs.rewards.size
-        length = self._settings.train_batch_size_per_learner // rows
-        return self._build_algorithm(build, fragment_length=length, num_envs=rows, seed=seed, device=device)
-
-    def _build_algorithm(self, build: Callable[[], Any], *, device: str, **arguments: Any) -> Any:
-        policy = build()
-        spaces = policy.observation_space, policy.action_space
-        gpu = device.startswith("cuda")
-        return algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments).build_algo()
+        """Return RLlib's algorithm."""
+        raise NotImplementedError
 
     def _attach(self) -> None:
         self._runner.attach(self.envs)
@@ -103,40 +83,16 @@ class RllibPPO:
         """Return the time so far in seconds by activity: env, infer, learn."""
         return {**self._runner.seconds, "learn": self._learn_seconds}
 
-    def train_iteration(self) -> dict[str, float]:
-        """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""
-        fragment = self._runner.sample()
-        self._steps += len(fragment)
-        begin = time.perf_counter()
-        result = self._update(fragment)
-        self._send_weights()
-        self._learn_seconds += time.perf_counter() - begin
-        return self._metrics(result)
-
-    def _update(self, fragment: Any) -> dict[str, float]:
-        settings = self._settings
-        try:
-            (result,) = self.algorithm.learner_group.update(
-                episodes=[fragment],
-                timesteps={"num_env_steps_sampled_lifetime": self._steps},
-                num_epochs=settings.num_epochs,
-                minibatch_size=settings.minibatch_size,
-                shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
-            )
-        except NothingToLearnError:
-            return {}
-        return self._plain(result)
-
     def _plain(self, result: dict[str, Any]) -> dict[str, float]:
         """Return the metrics that the lab reports of what a learner returns, by RLlib's names."""
-        values = {key: result[MODULE][key] for key in _METRICS if key in result[MODULE]}
+        values = {key: result[MODULE][key] for key in self.metric_names if key in result[MODULE]}
         return {key: float(getattr(value, "peek", lambda value=value: value)()) for key, value in values.items()}
 
     def _metrics(self, result: dict[str, float]) -> dict[str, float]:
         loss = result.get("total_loss", 0.0)
         if not math.isfinite(loss):
             raise NonFiniteError(f"{self.name}: the loss is {loss} at step {self._steps}")
-        metrics = {_METRICS[key]: value for key, value in result.items() if math.isfinite(value)}
+        metrics = {self.metric_names[key]: value for key, value in result.items() if math.isfinite(value)}
         runner = self._runner
         if runner.lengths:
             metrics["rollout/return"] = float(np.mean(runner.returns))
@@ -199,22 +155,12 @@ class RllibPPO:
             raise ValueError(f"it is the state of {state['algorithm']!r:.40}, not of {self.name}")
         for name in ("steps", "episodes"):
             whole(state[name], name)
-        number(state["kl_coeff"], "kl_coeff", 0.0)
         for value in listed(state["returns"], "returns"):
             number(of_kind(value, "returns", float), "returns")
         for value in listed(state["lengths"], "lengths"):
             whole(value, "lengths")
         check_parameters(self._policy, tensors["policy"])
         check_generators(tensors["generators"], state)
-        self._check_pending(tensors.get("pending", {}))
-
-    def _check_pending(self, arrays: dict[str, Array]) -> None:
-        places, has_mask = self._fragments_per_learner(), self.envs.world.has_action_mask
-        rows = self._runner.config.num_envs_per_env_runner
-        check_pending(arrays, self._policy, places=places, rows=rows, has_mask=has_mask)
-
-    def _fragments_per_learner(self) -> int:
-        return 1
 
     def close(self) -> None:
         """End Ray."""

@@ -14,8 +14,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed, one_line
-from rl_lab.learners.rllib.connector import NothingToLearnError, connector_of
-from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
+from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
@@ -104,24 +103,18 @@ def policy_of(learner: Any) -> Any:
     return learner.module[MODULE].unwrapped().policy
 
 
-def kl_coeff_of(learner: Any) -> torch.Tensor:
-    """Return the weight of the divergence in the loss, which follows `kl_target`."""
-    coefficient: torch.Tensor = learner.curr_kl_coeffs_per_module[MODULE]
-    return coefficient
-
-
 def state_of(learner: Any) -> StateDict:
     """Return the state of a learner and of its process's random generators."""
     optimizer = learner.get_optimizer(MODULE).state_dict()
     moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
+    own: StateDict = learner.own_state()
     tensors = {
         "policy": as_arrays(policy_of(learner).state_dict()),
         "optimizer": as_arrays(moments),
         "generators": generator_arrays(),
+        **own.tensors,
     }
-    if pending := pending_arrays(connector_of(learner).pending):
-        tensors["pending"] = pending
-    return StateDict(tensors, {"kl_coeff": float(kl_coeff_of(learner)), **generator_values()})
+    return StateDict(tensors, {**own.state, **generator_values()})
 
 
 def restore_state(learner: Any, saved: StateDict, with_pending: bool = True) -> None:
@@ -129,8 +122,7 @@ def restore_state(learner: Any, saved: StateDict, with_pending: bool = True) -> 
     optimizer = learner.get_optimizer(MODULE)
     policy_of(learner).load_state_dict(as_tensors(saved.tensors["policy"]))
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(saved.tensors["optimizer"])})
-    kl_coeff_of(learner).fill_(saved.state["kl_coeff"])
-    connector_of(learner).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
+    learner.restore_own_state(saved, with_pending)
     restore_generators(saved.tensors["generators"], saved.state)
 
 

@@ -10,8 +10,8 @@ from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.numpy import SMALL_NUMBER
 
+from rl_lab.core.agent import StateDict
 from rl_lab.core.world import Array
-from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.compiled.network import ENTROPY_LOSS, POLICY_LOSS, VALUE_LOSS
 from rl_lab.learners.compiled.ppo_records import AdamSettings, PpoSettings
 from rl_lab.learners.compiled.rllib_records import (
@@ -26,17 +26,20 @@ from rl_lab.learners.compiled.rllib_records import (
 from rl_lab.learners.compiled.thread_pool import available
 from rl_lab.learners.rllib.compiled_update import CompiledUpdate, minibatch_order
 from rl_lab.learners.rllib.connector import connector_of
+from rl_lab.learners.rllib.finite_gradients import FiniteGradients
+from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
 
 
-class LabPPOTorchLearner(PPOTorchLearner):  # type: ignore[misc]
-    """RLlib's learner; a gradient that is not finite is an error, which RLlib would replace by zero.
+class LabPPOTorchLearner(FiniteGradients, PPOTorchLearner):  # type: ignore[misc]
+    """RLlib's learner of PPO.
 
     `compiled` updates where there is one learner, on a CPU, of one policy whose network the compiled learners know; it
     is None elsewhere, and RLlib's own code updates. The schedules, the coefficient of the divergence, and the names of
     the metrics are RLlib's in both cases.
     """
 
+    agent_name = "rllib_ppo"
     compiled: CompiledUpdate | None = None
 
     def build(self) -> None:
@@ -119,12 +122,16 @@ class LabPPOTorchLearner(PPOTorchLearner):  # type: ignore[misc]
         kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) if config.use_kl_loss else 0.0
         return RllibSettings(ppo, float(config.vf_clip_param), bool(config.use_kl_loss), kl_coeff)
 
-    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
-        """Take one step of the optimizer. Raises NonFiniteError, and changes nothing, for non-finite gradients."""
-        gradients = [gradient for gradient in gradients_dict.values() if gradient is not None]
-        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
-            raise NonFiniteError("rllib_ppo: a gradient is not finite; no parameter was changed by it")
-        super().apply_gradients(gradients_dict)
+    def own_state(self) -> StateDict:
+        """Return what PPO adds to the state of a learner: the coefficient of the divergence, and what is pending."""
+        arrays = pending_arrays(connector_of(self).pending)
+        kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+        return StateDict({"pending": arrays} if arrays else {}, {"kl_coeff": kl_coeff})
+
+    def restore_own_state(self, saved: StateDict, with_pending: bool) -> None:
+        """Restore what `own_state` returned; `with_pending` where the environments continue their episodes."""
+        self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(saved.state["kl_coeff"])
+        connector_of(self).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
 
 
 def _losses(report: Array, settings: RllibSettings, rows: int) -> dict[str, float]:

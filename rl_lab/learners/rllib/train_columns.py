@@ -14,6 +14,14 @@ def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str
 
     `pending` are those of the fragment before, None for the first one and where all rows act in every step.
     """
+    columns, _, _, left = ordered_columns(fragment, pending)
+    return columns, left
+
+
+def ordered_columns(
+    fragment: Fragment, pending: Pending | None
+) -> tuple[dict[str, Array], RowOrder, Pending | None, Pending | None]:
+    """Return the columns of `train_columns`, their order, the pending transitions that it indexes, and those left."""
     if not fragment.is_continuation:
         pending = None
     if fragment.acting is None:
@@ -26,7 +34,8 @@ def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str
     if "action_mask" in gathered:
         gathered["action_mask"][order.ends] = _following(fragment, left, "action_mask")[order.followers]
         gathered["action_mask"] = gathered["action_mask"] != 0
-    return {"obs": gathered.pop("observations"), **gathered, **_flags(order)}, left
+    columns = {"obs": gathered.pop("observations"), **gathered, **_flags(order)}
+    return columns, order, pending, left
 
 
 def _following(fragment: Fragment, left: Pending | None, name: str) -> Array:

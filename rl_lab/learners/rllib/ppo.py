@@ -1,0 +1,80 @@
+"""RLlib's PPO as a `Learner`, in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rl_lab.core.untrusted import number
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.algorithm import algorithm_config
+from rl_lab.learners.rllib.connector import NothingToLearnError
+from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.pending_state import check_pending
+
+
+class RllibPPO(RllibLearner):
+    """RLlib's PPO over a batch of environments in this process.
+
+    Args: as of `RllibLearner`.
+    """
+
+    name = "rllib_ppo"
+    metric_names = {
+        "total_loss": "train/loss",
+        "policy_loss": "train/policy_loss",
+        "vf_loss": "train/value_loss",
+        "entropy": "train/entropy",
+        "mean_kl_loss": "train/approx_kl",
+        "curr_kl_coeff": "train/kl_coeff",
+        "vf_explained_var": "train/explained_variance",
+    }
+
+    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+        rows = self.envs.rewards.size
+        length = self._settings.train_batch_size_per_learner // rows
+        return self._build_algorithm(build, fragment_length=length, num_envs=rows, seed=seed, device=device)
+
+    def _build_algorithm(self, build: Callable[[], Any], *, device: str, **arguments: Any) -> Any:
+        policy = build()
+        spaces = policy.observation_space, policy.action_space
+        gpu = device.startswith("cuda")
+        return algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments).build_algo()
+
+    def train_iteration(self) -> dict[str, float]:
+        """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""
+        fragment = self._runner.sample()
+        self._steps += len(fragment)
+        begin = time.perf_counter()
+        result = self._update(fragment)
+        self._send_weights()
+        self._learn_seconds += time.perf_counter() - begin
+        return self._metrics(result)
+
+    def _update(self, fragment: Any) -> dict[str, float]:
+        settings = self._settings
+        try:
+            (result,) = self.algorithm.learner_group.update(
+                episodes=[fragment],
+                timesteps={"num_env_steps_sampled_lifetime": self._steps},
+                num_epochs=settings.num_epochs,
+                minibatch_size=settings.minibatch_size,
+                shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
+            )
+        except NothingToLearnError:
+            return {}
+        return self._plain(result)
+
+    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check(state, tensors)
+        number(state["kl_coeff"], "kl_coeff", 0.0)
+        self._check_pending(tensors.get("pending", {}))
+
+    def _check_pending(self, arrays: dict[str, Array]) -> None:
+        places, has_mask = self._fragments_per_learner(), self.envs.world.has_action_mask
+        rows = self._runner.config.num_envs_per_env_runner
+        check_pending(arrays, self._policy, places=places, rows=rows, has_mask=has_mask)
+
+    def _fragments_per_learner(self) -> int:
+        return 1
