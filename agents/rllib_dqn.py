@@ -5,6 +5,7 @@ Source: Mnih et al. 2015; Ray 2.60, `ray.rllib.algorithms.dqn`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,25 @@ def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     return MlpPolicy, policy_arguments(world, config.policy, config.net_arch, config.activation)
 
 
+def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+    """Return the arguments of `stable_baselines3.DQN` that are nearest to this configuration."""
+    return {
+        "learning_rate": config.lr,
+        "buffer_size": config.capacity,
+        "learning_starts": config.num_steps_sampled_before_learning_starts,
+        "batch_size": config.train_batch_size_per_learner,
+        "tau": config.tau,
+        "gamma": config.gamma,
+        "n_steps": config.n_step,
+        "train_freq": config.rollout_fragment_length or config.n_step,
+        "target_update_interval": config.target_network_update_freq,
+        "exploration_initial_eps": config.epsilon[0][1],
+        "exploration_final_eps": config.epsilon[-1][1],
+        "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
+        "policy_kwargs": _policy(config, world)[1],
+    }
+
+
 def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
     """Return a new learner.
 
@@ -78,19 +98,19 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     require()
     kind, arguments = _policy(config, envs.world)
     _check(config)
-    from rl_lab.learners.rllib.dqn import RllibDQN
+    from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
+    from rl_lab.learners.rllib.dqn import DistributedDQN, RllibDQN
     from rl_lab.learners.rllib.learner import policy_builder
 
     build = policy_builder(kind, envs.world, arguments)
-    return RllibDQN(config, envs, build, budget=budget, seed=seed, device=device)
+    learns = DistributedDQN if isinstance(envs, DistributedEnvs) else RllibDQN
+    return learns(config, envs, build, budget=budget, seed=seed, device=device)
 
 
 def _check(config: Config) -> None:
     """Raise ValueError where a hyperparameter has a value that RLlib's DQN or this learner does not support."""
     if config.learners or config.gpus_per_learner:
         raise ValueError("rllib_dqn updates in this process: learners=0, and device=cuda for a GPU")
-    if config.env_runners:
-        raise ValueError("rllib_dqn samples in this process: env_runners=0")
     if config.td_error_loss_fn not in ("huber", "mse"):
         raise ValueError(f"td_error_loss_fn={config.td_error_loss_fn}: expected huber or mse")
     points = [point for point in config.epsilon if isinstance(point, list) and len(point) == 2]

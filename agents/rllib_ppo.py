@@ -5,6 +5,7 @@ Source: Schulman et al. 2017; Ray 2.60, `ray.rllib.algorithms.ppo`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +58,25 @@ def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
     arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
     return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+
+
+def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+    """Return the arguments of `stable_baselines3.PPO` that are nearest to this configuration."""
+    return {
+        "learning_rate": config.lr,
+        "n_steps": config.train_batch_size_per_learner,
+        "batch_size": config.minibatch_size,
+        "n_epochs": config.num_epochs,
+        "gamma": config.gamma,
+        "gae_lambda": config.lambda_,
+        "clip_range": config.clip_param,
+        "ent_coef": config.entropy_coeff,
+        "vf_coef": config.vf_loss_coeff,
+        "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
+        "use_sde": False,
+        "sde_sample_freq": -1,
+        "policy_kwargs": _policy(config, world)[1],
+    }
 
 
 def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:

@@ -9,23 +9,21 @@ from typing import Any
 import torch
 
 from rl_lab.core.agent import StateDict
-from rl_lab.core.errors import UsageError, WorkFailed, one_line
+from rl_lab.core.errors import WorkFailed
 from rl_lab.core.untrusted import listed, number, of_kind
-from rl_lab.learners.rllib.attached_cluster import AttachedCluster
-from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
-from rl_lab.learners.rllib.collector import Collector
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learners import Learners
 from rl_lab.learners.rllib.ppo import RllibPPO
+from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
 from rl_lab.learners.sb3.state_validation import check_generators, checked_moments
-from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
+from rl_lab.learners.sb3.training_state import as_tensors
 
 _UPDATE = 600.0  # seconds that learners in other processes may take for one update
 _OWN = ("generators", "pending")  # members of a state that differ between learners
 _PREFIX = "learner"  # of the members of a state that belong to learner 1, 2, ...
 
 
-class DistributedPPO(RllibPPO):
+class DistributedPPO(SamplesRemotely, RllibPPO):
     """RLlib's PPO over `DistributedEnvs`: each iteration has one fragment of each part of the environments.
 
     Sampling is synchronous: all fragments are sampled with the same weights, those of the last update. A lost runner
@@ -39,21 +37,6 @@ class DistributedPPO(RllibPPO):
         WorkFailed: the processes cannot be started.
     """
 
-    def _open_cluster(self) -> Cluster:
-        settings = self._settings
-        cpus, gpus = settings.env_runners * settings.cpus_per_runner, settings.learners * settings.gpus_per_learner
-        if self.envs.cluster == "local":
-            _check_this_machine(cpus, gpus)
-            return LocalCluster(num_cpus=cpus, num_gpus=gpus)
-        cluster = AttachedCluster(self.envs.cluster)
-        try:
-            cluster.require("CPU", cpus, f"env_runners={settings.env_runners}")
-            cluster.require("GPU", gpus, f"learners={settings.learners}")
-        except BaseException:
-            cluster.close()
-            raise
-        return cluster
-
     def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
         envs, total = self.envs, self._settings.train_batch_size_per_learner * max(self._settings.learners, 1)
         return self._build_algorithm(
@@ -66,35 +49,18 @@ class DistributedPPO(RllibPPO):
         )
 
     def _attach(self) -> None:
-        group = self.algorithm.env_runner_group
-        # By value: what lies in the object store of one node may be lost with it, and no runner starts without.
-        group._remote_config_obj_ref = group._remote_config
-        group.add_workers(len(self.envs.recipes))
-        runners = list(group._worker_manager.actors().values())
-        timeout, check = self._settings.sample_timeout_s, self._cluster.check
-        self.collector = Collector(runners, self.envs, timeout=timeout, check=check)
-        self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=check)
-        self._wait_seconds = 0.0
-        self._number = 0  # of iterations so far
+        super()._attach()
+        self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
         if self._learners.local is None:
             self._take_weights()
 
     @property
     def backend(self) -> str:
         """Return what trains, and where."""
-        import ray
-
-        runners, place = len(self.envs.recipes), self.envs.cluster
-        what = f"RLlib {ray.__version__}, {runners} env runner{'s' * (runners > 1)} ({place})"
-        if self._learners.local is None:
-            each = "a GPU each" if self._settings.gpus_per_learner else "on CPUs"
-            return f"{what}, {len(self._learners)} learner{'s' * (len(self._learners) > 1)} {each}"
-        return f"{what}, learner {self._learners.local.code}"
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Return the time so far in seconds by activity: env and infer as runners' means, wait, and learn."""
-        return {**self._runner.seconds, "wait": self._wait_seconds, "learn": self._learn_seconds}
+        if self._learners.local is not None:
+            return super().backend
+        each = "a GPU each" if self._settings.gpus_per_learner else "on CPUs"
+        return f"{self._runners()}, {len(self._learners)} learner{'s' * (len(self._learners) > 1)} {each}"
 
     def train_iteration(self) -> dict[str, float]:
         """Sample one train batch and update from it; return metrics.
@@ -103,21 +69,14 @@ class DistributedPPO(RllibPPO):
             NonFiniteError: a number is not finite.
             WorkFailed: no env runner is left, a learner has died, or the cluster is gone.
         """
+        results = self._collect()
         begin = time.perf_counter()
-        before = sum(self._runner.seconds.values())
-        results = self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
-        for _, part in results:
-            self._runner.record(part.sample, share=1 / len(results))
-            self._steps += len(part.fragment)
-        self._number += 1
-        sampled = time.perf_counter()
-        self._wait_seconds += max(sampled - begin - sum(self._runner.seconds.values()) + before, 0.0)
         if self._learners.local is None:
             losses = self._update_remotely([reference for reference, _ in results])
         else:
             losses = self._update([part.fragment for _, part in results])
             self._send_weights()
-        self._learn_seconds += time.perf_counter() - sampled
+        self._learn_seconds += time.perf_counter() - begin
         return self._metrics(losses)
 
     def _update(self, fragments: Any) -> dict[str, float]:
@@ -173,8 +132,7 @@ class DistributedPPO(RllibPPO):
             super().restore(saved)
         else:
             self._restore_remotely(saved)
-        self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
-        self.collector.forget()
+        self._continue_sampling()
 
     def _restore_remotely(self, saved: StateDict) -> None:
         state, tensors = saved.state, saved.tensors
@@ -194,15 +152,3 @@ class DistributedPPO(RllibPPO):
         self._learners.restore(states, with_pending=self.envs.restores_exactly)
         self._set_counters(state)
         self._take_weights()
-
-
-def _check_this_machine(cpus: float, gpus: int) -> None:
-    """Raise UsageError where this machine has fewer of them."""
-    import os
-
-    if gpus > torch.cuda.device_count():
-        raise UsageError(f"gpus_per_learner asks for {gpus} GPUs; this machine has {torch.cuda.device_count()}")
-    known = len(os.sched_getaffinity(0))
-    if cpus > known:
-        told = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {known}"
-        raise UsageError(one_line(f"{told}: fewer runners, or less than one CPU for each, fit"))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rl_lab.core.agent import StateDict
+from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.untrusted import whole
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.dqn_algorithm import dqn_config
 from rl_lab.learners.rllib.learner import RllibLearner
 from rl_lab.learners.rllib.learners import MODULE
 from rl_lab.learners.rllib.pending_state import check_pending
+from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
 from rl_lab.learners.rllib.replay import Replay
 
 
@@ -38,28 +40,33 @@ class RllibDQN(RllibLearner):
         super().__init__(settings, envs, build, **others)
 
     def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
-        policy, settings = build(), self._settings
-        spaces, gpu = (policy.observation_space, policy.action_space), device.startswith("cuda")
-        length, rows = settings.rollout_fragment_length or settings.n_step, self.envs.rewards.size
-        config = dqn_config(settings, spaces, build, fragment_length=length, num_envs=rows, seed=seed, gpu=gpu)
-        return config.build_algo()
+        return self._build_algorithm(build, parts=1, rows=self.envs.rewards.size, seed=seed, device=device)
 
-    def _attach(self) -> None:
-        super()._attach()
-        settings, config, space = self._settings, self._runner.config, self._policy.observation_space
-        self._replay = Replay(
-            settings.capacity,
-            space,
-            int(self._policy.action_space.n) if self.envs.world.has_action_mask else 0,
-            parts=1,
-            rows=config.num_envs_per_env_runner,
-            alpha=settings.alpha,
-            beta=settings.beta,
-        )
-        steps, batch = config.rollout_fragment_length * config.num_envs_per_env_runner, config.total_train_batch_size
+    def _build_algorithm(
+        self,
+        build: Callable[[], Any],
+        *,
+        parts: int,
+        rows: int,
+        device: str,
+        recipes: Sequence[EnvRecipe] = (),
+        seed: int,
+    ) -> Any:
+        """Return RLlib's algorithm, for environments of so many parts and rows in all; make the replay buffer."""
+        policy, settings = build(), self._settings
+        space, action, rows_of_part = policy.observation_space, policy.action_space, rows // parts
+        length, gpu = settings.rollout_fragment_length or settings.n_step, device.startswith("cuda")
+        sizes: dict[str, Any] = {"fragment_length": length, "num_envs": rows_of_part, "recipes": recipes}
+        config = dqn_config(settings, (space, action), build, seed=seed, gpu=gpu, **sizes)
+        masked = int(action.n) if self.envs.world.has_action_mask else 0
+        priorities = {"alpha": settings.alpha, "beta": settings.beta}
+        self._replay = Replay(settings.capacity, space, masked, parts=parts, rows=rows_of_part, **priorities)
+        self._round_steps, self._parts = length * rows, parts
         # As in RLlib: how often to sample, then how often to update.
-        intensity = (settings.training_intensity or batch / steps) * steps / batch
-        self._rounds = max(round(1 / intensity), 1), max(round(intensity), 1)
+        batch = settings.train_batch_size_per_learner
+        updates = (settings.training_intensity or batch / self._round_steps) * self._round_steps / batch
+        self._rounds = max(round(1 / updates), 1), max(round(updates), 1)
+        return config.build_algo()
 
     def train_iteration(self) -> dict[str, float]:
         """Sample and update for `min_sample_timesteps_per_iteration` steps; return metrics.
@@ -105,12 +112,35 @@ class RllibDQN(RllibLearner):
         self._replay.restore(saved.tensors, saved.state)
         if not self.envs.restores_exactly:
             self._replay.end_episodes()
-        config = self._runner.config
-        self._runner.fragments = self._steps // (config.rollout_fragment_length * config.num_envs_per_env_runner)
+        self._runner.fragments = self._steps // self._round_steps
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)
         whole(state["last_target_update"], "last_target_update")
         self._replay.check(tensors, state)
         rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
-        check_pending(tensors.get("pending", {}), self._policy, places=1, rows=rows, has_mask=has_mask)
+        check_pending(tensors.get("pending", {}), self._policy, places=self._parts, rows=rows, has_mask=has_mask)
+
+
+class DistributedDQN(SamplesRemotely, RllibDQN):
+    """RLlib's DQN over `DistributedEnvs`: each round has one fragment of each part of the environments.
+
+    Sampling is synchronous: all fragments are sampled with the same weights, those of the last update. A lost runner
+    changes nothing in the result where the environments can be restored exactly.
+
+    Args: as of `RllibDQN`.
+    """
+
+    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+        parts, recipes = len(self.envs.recipes), self.envs.recipes
+        rows = self.envs.rows
+        return self._build_algorithm(build, parts=parts, rows=rows, recipes=recipes, seed=seed, device=device)
+
+    def _sample(self) -> None:
+        for part, (_, result) in enumerate(self._collect()):
+            self._replay.add(part, result.fragment)
+
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned. Raises ValueError where it does not fit."""
+        super().restore(saved)
+        self._continue_sampling()

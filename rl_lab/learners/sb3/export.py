@@ -83,7 +83,7 @@ def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: Training) ->
     if not complete:
         notes.append("optimizer moments and counters were not kept with this agent: learn() begins with new ones")
     normalizer = None
-    if config.normalize_observations or config.normalize_rewards:
+    if any(getattr(config, name, False) for name in ("normalize_observations", "normalize_rewards")):
         normalizer, has_counts = _normalizer(agent, envs, model, training)
         if not has_counts:
             notes.append("the counts of the normaliser were not kept with this agent: its statistics adapt anew")

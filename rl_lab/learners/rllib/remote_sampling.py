@@ -1,0 +1,96 @@
+"""What learners share whose env runners are in other processes of this machine or of a cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import torch
+
+from rl_lab.core.errors import UsageError, one_line
+from rl_lab.learners.rllib.attached_cluster import AttachedCluster
+from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
+from rl_lab.learners.rllib.collector import Collector
+from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.sb3.training_state import as_arrays
+
+
+class SamplesRemotely(RllibLearner):
+    """Placed before the class of an algorithm: its environments are `DistributedEnvs`.
+
+    Raises:
+        UsageError: there is no such cluster, or it is too small.
+        WorkFailed: the processes cannot be started.
+    """
+
+    def _open_cluster(self) -> Cluster:
+        settings = self._settings
+        cpus, gpus = settings.env_runners * settings.cpus_per_runner, settings.learners * settings.gpus_per_learner
+        if self.envs.cluster == "local":
+            _check_this_machine(cpus, gpus)
+            return LocalCluster(num_cpus=cpus, num_gpus=gpus)
+        cluster = AttachedCluster(self.envs.cluster)
+        try:
+            cluster.require("CPU", cpus, f"env_runners={settings.env_runners}")
+            cluster.require("GPU", gpus, f"learners={settings.learners}")
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+    def _attach(self) -> None:
+        group = self.algorithm.env_runner_group
+        # By value: what lies in the object store of one node may be lost with it, and no runner starts without.
+        group._remote_config_obj_ref = group._remote_config
+        group.add_workers(len(self.envs.recipes))
+        runners = list(group._worker_manager.actors().values())
+        timeout, check = self._settings.sample_timeout_s, self._cluster.check
+        self.collector = Collector(runners, self.envs, timeout=timeout, check=check)
+        self._wait_seconds = 0.0
+        self._number = 0  # of the fragments of each part so far
+
+    def _runners(self) -> str:
+        """Return how many runners sample, and where."""
+        import ray
+
+        count = len(self.envs.recipes)
+        return f"RLlib {ray.__version__}, {count} env runner{'s' * (count > 1)} ({self.envs.cluster})"
+
+    @property
+    def backend(self) -> str:
+        """Return what trains, and where."""
+        return f"{self._runners()}, learner {self._learner().code}"
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Return the time so far in seconds by activity: env and infer as runners' means, wait, and learn."""
+        return {**self._runner.seconds, "wait": self._wait_seconds, "learn": self._learn_seconds}
+
+    def _collect(self) -> list[tuple[Any, Any]]:
+        """Return one fragment of each part, sampled with the policy's parameters, as `Collector.collect` does."""
+        begin = time.perf_counter()
+        before = sum(self._runner.seconds.values())
+        results = self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
+        for _, part in results:
+            self._runner.record(part.sample, share=1 / len(results))
+            self._steps += len(part.fragment)
+        self._number += 1
+        elapsed = time.perf_counter() - begin
+        self._wait_seconds += max(elapsed - sum(self._runner.seconds.values()) + before, 0.0)
+        return results
+
+    def _continue_sampling(self) -> None:
+        """Have the runners continue from the restored environments and number of steps."""
+        self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
+        self.collector.forget()
+
+
+def _check_this_machine(cpus: float, gpus: int) -> None:
+    """Raise UsageError where this machine has fewer of them."""
+    if gpus > torch.cuda.device_count():
+        raise UsageError(f"gpus_per_learner asks for {gpus} GPUs; this machine has {torch.cuda.device_count()}")
+    known = len(os.sched_getaffinity(0))
+    if cpus > known:
+        told = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {known}"
+        raise UsageError(one_line(f"{told}: fewer runners, or less than one CPU for each, fit"))
