@@ -25,7 +25,8 @@ AGENTS: dict[str, tuple[Any, str]] = {
     "rllib_ppo": (PPO, "train_batch_size_per_learner=256 minibatch_size=64 num_epochs=2"),
     "rllib_dqn": (
         DQN,
-        "num_steps_sampled_before_learning_starts=100 min_sample_timesteps_per_iteration=256 n_step=3 tau=0.5",
+        "num_steps_sampled_before_learning_starts=100 min_sample_timesteps_per_iteration=256 n_step=3"
+        " training_intensity=32",
     ),
 }
 
