@@ -50,7 +50,7 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for spaces that it cannot take."""
     from stable_baselines3.dqn import MlpPolicy
 
@@ -79,7 +79,7 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
         "exploration_initial_eps": config.epsilon[0][1],
         "exploration_final_eps": config.epsilon[-1][1],
         "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
-        "policy_kwargs": _policy(config, world)[1],
+        "policy_kwargs": policy_class(config, world)[1],
     }
 
 
@@ -96,7 +96,7 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
 
     check_bounds(config)
     require()
-    kind, arguments = _policy(config, envs.world)
+    kind, arguments = policy_class(config, envs.world)
     _check(config)
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.dqn import DistributedDQN, RllibDQN
@@ -126,6 +126,6 @@ def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Ag
     from rl_lab.learners.sb3.agent import load_policy
     from rl_lab.learners.sb3.policies import build_policy
 
-    kind, arguments = _policy(config, world)
+    kind, arguments = policy_class(config, world)
     policy = build_policy(kind, world, **arguments).to(device)
     return load_policy(policy, "rllib_dqn", saved, normalized=False)

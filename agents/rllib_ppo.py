@@ -75,7 +75,7 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
         "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
         "use_sde": False,
         "sde_sample_freq": -1,
-        "policy_kwargs": _policy(config, world)[1],
+        "policy_kwargs": policy_class(config, world)[1],
     }
 
 
