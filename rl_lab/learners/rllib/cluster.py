@@ -45,7 +45,7 @@ _SILENT = 3  # looks without an answer after which it is gone
 
 _SETTINGS = b"\x04"  # the type of the frame with which both sides of HTTP/2 begin
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0\0\0\0\0"
-_LOGGERS = ("ray", "ray.rllib")
+LOGGERS = ("ray", "ray.rllib")
 _open: list[Cluster] = []  # at most one
 
 
@@ -63,7 +63,7 @@ class Cluster:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a local Ray is started from the main thread")
         if _open:
-            raise ValueError("several learners of RLlib share a process only with env_runners=0 and learners=0")
+            raise ValueError("a process has one connection to Ray: env_runners=0 trains several learners")
         # Short, because the paths of sockets in it may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="rl-lab-ray-", dir="/tmp"))
         self.log = self.folder / "driver.log"
@@ -72,7 +72,6 @@ class Cluster:
         self._to_file: logging.FileHandler | None = None
         self._janitor: subprocess.Popen[str] | None = None
         self._looked, self._silent = time.monotonic(), 0
-        self._users = 1
         _open.append(self)
 
     def _connect(self, environment: dict[str, str], *, is_private: bool, **arguments: Any) -> None:
@@ -108,7 +107,7 @@ class Cluster:
             self._to_file = logging.FileHandler(self.log)
             # Otherwise Ray prints what happens to nodes on stdout, whatever log_to_driver says.
             worker.print_to_stdstream = _log_message
-            for name in _LOGGERS:
+            for name in LOGGERS:
                 logger = logging.getLogger(name)
                 logger.handlers[:] = [self._to_file]
                 logger.propagate = False
@@ -140,16 +139,15 @@ class Cluster:
             raise WorkFailed(f"{told}; the run can be resumed from its last checkpoint")
 
     def close(self) -> None:
-        """End the connection and remove the folder, if this is the last user's call; one call more does nothing."""
-        self._users -= 1
-        if self._users > 0 or self not in _open:
+        """End the connection and remove the folder; a second call does nothing."""
+        if self not in _open:
             return
         if "ray" in sys.modules:
             import ray
 
             ray.shutdown()
         if self._to_file is not None:
-            for name in _LOGGERS:
+            for name in LOGGERS:
                 logging.getLogger(name).removeHandler(self._to_file)
             self._to_file.close()
         _open.remove(self)
@@ -189,17 +187,8 @@ class LocalCluster(Cluster):
     Raises: as `Cluster`.
     """
 
-    @classmethod
-    def shared(cls) -> Cluster:
-        """Return the Ray that learners of this process share, which starts no other process; each user closes it."""
-        if _open and type(_open[0]) is cls and not _open[0].num_cpus:
-            _open[0]._users += 1
-            return _open[0]
-        return cls(num_cpus=0)
-
     def __init__(self, *, num_cpus: float, num_gpus: int = 0) -> None:
         super().__init__()
-        self.num_cpus = num_cpus
         self._start_janitor(is_quiet=True)
         store, free = _FRAGMENTS_STORE if num_cpus else _STORE, shutil.disk_usage("/dev/shm").free
         in_memory = free > 2 * store

@@ -66,7 +66,7 @@ class RllibDQN(RllibLearner):
         batch = settings.train_batch_size_per_learner
         updates = (settings.training_intensity or batch / self._round_steps) * self._round_steps / batch
         self._rounds = max(round(1 / updates), 1), max(round(updates), 1)
-        return config.build_algo()
+        return self._instantiate(config)
 
     def train_iteration(self) -> dict[str, float]:
         """Sample and update for `min_sample_timesteps_per_iteration` steps; return metrics.

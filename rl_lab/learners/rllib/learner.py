@@ -17,7 +17,8 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.untrusted import listed, number, of_kind, whole
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
-from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
+from rl_lab.learners.rllib import in_process
+from rl_lab.learners.rllib.cluster import Cluster
 from rl_lab.learners.rllib.learners import MODULE, restore_state, state_of
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
@@ -55,8 +56,12 @@ class RllibLearner:
             self._close()
             raise
 
-    def _open_cluster(self) -> Cluster:
-        return LocalCluster.shared()
+    def _open_cluster(self) -> Cluster | in_process.NoCluster:
+        return in_process.NoCluster()
+
+    def _instantiate(self, config: Any) -> Any:
+        """Return RLlib's runners and learners for this configuration."""
+        return in_process.build(config)
 
     def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
         """Return RLlib's algorithm."""

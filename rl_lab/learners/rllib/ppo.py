@@ -40,7 +40,7 @@ class RllibPPO(RllibLearner):
         policy = build()
         spaces = policy.observation_space, policy.action_space
         gpu = device.startswith("cuda")
-        return algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments).build_algo()
+        return self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
 
     def train_iteration(self) -> dict[str, float]:
         """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""

@@ -39,6 +39,9 @@ class SamplesRemotely(RllibLearner):
             raise
         return cluster
 
+    def _instantiate(self, config: Any) -> Any:
+        return config.build_algo()
+
     def _attach(self) -> None:
         group = self.algorithm.env_runner_group
         # By value: what lies in the object store of one node may be lost with it, and no runner starts without.

@@ -52,6 +52,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_one_process_starts_no_other(tmp_path: Path) -> None:
+    assert main(train(tmp_path / "run", "cartpole", "budget=256")[3:]) == 0
+    import ray
+
+    assert not ray.is_initialized()
+
+
 def test_the_agent_needs_no_ray_and_acts_as_rllibs_module(whole: Path, tmp_path: Path) -> None:
     """Greedy actions of 10,000 observations are those of the policy's own logits."""
     copy = shutil.copytree(whole, tmp_path / "run")
@@ -81,7 +88,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, tmp_path: Pa
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_nothing_is_left_behind(number: int, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        train(tmp_path / "run", "cartpole", "agent.num_epochs=10000"),
+        train(tmp_path / "run", "cartpole", "agent.num_epochs=10000", "agent.env_runners=1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
