@@ -72,6 +72,7 @@ class Collector:
         self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
         self.prepared: set[tuple[int, int]] = set()
         self._pings: dict[int, float] = {}  # when to call a runner that did not start, by runner
+        self._work: _Round | None = None  # that was started
         self._looked = 0.0  # when deadlines were looked at
         self._alone_since = time.monotonic()  # when the last runner was lost
         self._patience = START
@@ -89,7 +90,40 @@ class Collector:
             WorkFailed: no runner is left and none could be started; or a fragment ends the process of each runner.
             Exception: what the environments or the policy raise.
         """
-        work = _Round(number, ray.put(weights), list(range(len(self._holders))))
+        self.start(number, weights)
+        return self.finish()
+
+    @property
+    def is_started(self) -> bool:
+        """Return whether runners sample what `finish` will return."""
+        return self._work is not None
+
+    def start(self, number: int, weights: dict[str, Array]) -> None:
+        """Have idle runners begin what `collect` returns, and return at once; `finish` waits for it."""
+        self._work = _Round(number, ray.put(weights), list(range(len(self._holders))))
+        self._assign(self._work)
+
+    def finish(self) -> list[tuple[Any, Part]]:
+        """Return what `start` has begun, as `collect` does."""
+        work = self._complete()
+        for part, (_, result) in sorted(work.parts.items()):
+            # Copies: the arrays lie in Ray's object store, where they would keep the whole result.
+            self.envs.snapshots[part] = {name: np.array(array) for name, array in result.snapshot.items()}
+            self.envs.logs.append(result.log)
+        return [work.parts[part] for part in range(len(self._holders))]
+
+    def abandon(self) -> None:
+        """Let what `start` has begun come to its end, and do without it; the environments' snapshots do not change."""
+        if self._work is not None:
+            self._complete()
+
+    def _complete(self) -> _Round:
+        """Return the round that was started, once it has all parts."""
+        work = self._work
+        assert work is not None
+        # Results that came while nobody waited are in time.
+        for reference in ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)[0] if self._calls else ():
+            self._receive(work, reference, self._calls.pop(reference))
         while len(work.parts) < len(self._holders):
             self._assign(work)
             for reference in self._wait():
@@ -98,11 +132,8 @@ class Collector:
             if time.monotonic() - self._looked >= TICK:
                 self._looked = time.monotonic()
                 self._look_at_deadlines(work)
-        for part, (_, result) in sorted(work.parts.items()):
-            # Copies: the arrays lie in Ray's object store, where they would keep the whole result.
-            self.envs.snapshots[part] = {name: np.array(array) for name, array in result.snapshot.items()}
-            self.envs.logs.append(result.log)
-        return [work.parts[part] for part in range(len(self._holders))]
+        self._work = None
+        return work
 
     def _wait(self) -> list[Any]:
         """Return the reference to a result that has come, or none after a moment."""

@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.advantages import advantages_and_targets
-from rl_lab.learners.rllib.train_columns import train_columns
+from rl_lab.learners.rllib.train_columns import joined_columns
 from rl_lab.learners.rllib.transitions import Pending
 
 _NETWORKS = {"obs", "action_mask"}  # columns that the network reads
@@ -57,12 +57,7 @@ class FragmentsToBatch(ConnectorV2):  # type: ignore[misc]
         `episodes` are fragments, or what a runner in another process returns, which has one as a member. Raises
         NothingToLearnError.
         """
-        fragments = [getattr(each, "fragment", each) for each in episodes]
-        before = self.pending or [None] * len(fragments)
-        if len(before) != len(fragments):
-            raise ValueError(f"{len(fragments)} fragments follow {len(before)}: each continues one of the last batch")
-        parts, self.pending = map(list, zip(*map(train_columns, fragments, before), strict=True))
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        columns, self.pending = joined_columns([getattr(each, "fragment", each) for each in episodes], self.pending)
         if not columns["loss_mask"].any():
             raise NothingToLearnError
         advantages, targets = advantages_and_targets(columns, values(columns), gamma=self.gamma, lambda_=self.lambda_)

@@ -71,10 +71,10 @@ class SamplesRemotely(RllibLearner):
         return {**self._runner.seconds, "wait": self._wait_seconds, "learn": self._learn_seconds}
 
     def _collect(self) -> list[tuple[Any, Any]]:
-        """Return one fragment of each part, sampled with the policy's parameters, as `Collector.collect` does."""
+        """Return the next fragment of each part, as `Collector.collect` does, and count it."""
         begin = time.perf_counter()
         before = sum(self._runner.seconds.values())
-        results = self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
+        results = self._fragments()
         for _, part in results:
             self._runner.record(part.sample, share=1 / len(results))
             self._steps += len(part.fragment)
@@ -83,9 +83,14 @@ class SamplesRemotely(RllibLearner):
         self._wait_seconds += max(elapsed - sum(self._runner.seconds.values()) + before, 0.0)
         return results
 
+    def _fragments(self) -> list[tuple[Any, Any]]:
+        """Return the next fragment of each part, sampled with the policy's parameters."""
+        return self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
+
     def _continue_sampling(self) -> None:
         """Have the runners continue from the restored environments and number of steps."""
         self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
+        self.collector.abandon()
         self.collector.forget()
 
 

@@ -9,6 +9,20 @@ from rl_lab.learners.rllib.fragment import Fragment, RowOrder, row_order
 from rl_lab.learners.rllib.transitions import Pending, acted_rows, flat_columns
 
 
+def joined_columns(
+    fragments: list[Fragment], pending: list[Pending | None]
+) -> tuple[dict[str, Array], list[Pending | None]]:
+    """Return the columns of `train_columns` of fragments one after the other, and what each has left pending.
+
+    `pending` is what the fragments before them have left, empty for the first ones.
+    """
+    before = pending or [None] * len(fragments)
+    if len(before) != len(fragments):
+        raise ValueError(f"{len(fragments)} fragments follow {len(before)}: each continues one of the last batch")
+    parts, left = zip(*map(train_columns, fragments, before), strict=True)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, list(left)
+
+
 def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str, Array], Pending | None]:
     """Return the columns, [R, ...] each, without advantages and value targets, and the transitions left pending.
 

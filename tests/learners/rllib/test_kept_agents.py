@@ -28,6 +28,7 @@ AGENTS: dict[str, tuple[Any, str]] = {
         "num_steps_sampled_before_learning_starts=100 min_sample_timesteps_per_iteration=256 n_step=3"
         " training_intensity=32",
     ),
+    "rllib_appo": (PPO, "rollout_fragment_length=64"),
 }
 
 

@@ -1,0 +1,116 @@
+"""RLlib's APPO: its learner and its loss, over the lab's worlds. Needs the extra rllib; a trained agent does not.
+
+Source: Luo et al. 2020, "IMPACT"; Espeholt et al. 2018, "IMPALA"; Ray 2.60, `ray.rllib.algorithms.appo`
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
+from rl_lab.core.protocols import EnvSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """The hyperparameters; names and defaults are RLlib's, those of the network the lab's."""
+
+    lr: float = hyperparameter(5e-4, "learning rate of Adam", low=0)
+    rollout_fragment_length: int = hyperparameter(50, "steps of each world in a train batch", "steps", low=1)
+    circular_buffer_iterations_per_batch: int = hyperparameter(2, "updates from a train batch", low=1)
+    circular_buffer_num_batches: int = hyperparameter(8, "a factor of the target network's period", low=1)
+    target_network_update_freq: int = hyperparameter(
+        2, "time between updates of the target network, in circular buffers of train batches", low=1
+    )
+    tau: float = hyperparameter(1.0, "share of the network copied into the target network", low=0, high=1)
+    gamma: float = hyperparameter(0.99, "discount", low=0, high=1)
+    vtrace_clip_rho_threshold: float = hyperparameter(1.0, "the largest importance weight of V-trace's errors", low=0)
+    vtrace_clip_pg_rho_threshold: float = hyperparameter(1.0, "the largest one of the policy's gradient", low=0)
+    clip_param: float = hyperparameter(0.4, "clipping range of the probability ratio around 1", low=0)
+    vf_loss_coeff: float = hyperparameter(0.5, "weight of the value loss", low=0)
+    entropy_coeff: float = hyperparameter(0.01, "weight of the entropy bonus", low=0)
+    use_kl_loss: bool = hyperparameter(False, "add the divergence from the target network's policy to the loss")
+    kl_coeff: float = hyperparameter(1.0, "its initial weight, which follows kl_target", low=0)
+    kl_target: float = hyperparameter(0.01, "divergence of an update that its weight is adapted to", low=0)
+    grad_clip: float | None = hyperparameter(40.0, "gradients are clipped to this norm", low=0)
+    policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
+    net_arch: list[int] = hyperparameter([64, 64], "hidden layers of policy and value networks", "units")
+    activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
+    log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
+    ortho_init: bool = hyperparameter(True, "orthogonal initial weights")
+    compiled: bool = hyperparameter(True, "act in compiled code where it knows the network, else by torch")
+    env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
+    cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
+    sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=1)
+    learners: int = hyperparameter(0, "processes that learn; 0, this one, is the only choice so far", low=0)
+    gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
+
+
+def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+    """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
+    from stable_baselines3.ppo import MlpPolicy
+
+    from rl_lab.adapters.structured import structure_of
+    from rl_lab.learners.sb3.agent import maskable
+    from rl_lab.learners.sb3.policies import policy_arguments
+
+    if (structure := structure_of(world)) is not None:
+        raise ValueError(f"rllib_appo: {world.name} observes a {structure.kind}: use agent=ppo")
+    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
+    arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
+    return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+
+
+def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+    """Return the arguments of `stable_baselines3.PPO`, the nearest algorithm, for this configuration."""
+    return {
+        "learning_rate": config.lr,
+        "n_steps": config.rollout_fragment_length,
+        "batch_size": config.rollout_fragment_length,
+        "n_epochs": config.circular_buffer_iterations_per_batch,
+        "gamma": config.gamma,
+        "clip_range": config.clip_param,
+        "ent_coef": config.entropy_coeff,
+        "vf_coef": config.vf_loss_coeff,
+        "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
+        "use_sde": False,
+        "sde_sample_freq": -1,
+        "policy_kwargs": _policy(config, world)[1],
+    }
+
+
+def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
+    """Return a new learner.
+
+    `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners.
+
+    Raises:
+        UsageError: Ray is not installed.
+        ValueError: hyperparameters do not go together, or not with these environments.
+    """
+    from rl_lab.learners.rllib.requirement import require
+
+    check_bounds(config)
+    require()
+    if config.learners or config.gpus_per_learner:
+        raise ValueError("rllib_appo updates in this process: learners=0, and device=cuda for a GPU")
+    kind, arguments = _policy(config, envs.world)
+    from rl_lab.learners.rllib.appo import DistributedAPPO, RllibAPPO
+    from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
+    from rl_lab.learners.rllib.learner import policy_builder
+
+    build = policy_builder(kind, envs.world, arguments)
+    learns = DistributedAPPO if isinstance(envs, DistributedEnvs) else RllibAPPO
+    return learns(config, envs, build, seed=seed, device=device)
+
+
+def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+    """Return a trained agent; Ray is not needed."""
+    from rl_lab.learners.sb3.agent import load_policy
+    from rl_lab.learners.sb3.policies import build_policy
+
+    kind, arguments = _policy(config, world)
+    policy = build_policy(kind, world, **arguments).to(device)
+    return load_policy(policy, "rllib_appo", saved, normalized=False)

@@ -1,0 +1,126 @@
+"""RLlib's APPO as a `Learner`, whose environments are in this process or in those of env runners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rl_lab.core.agent import StateDict
+from rl_lab.core.env_recipe import EnvRecipe
+from rl_lab.core.untrusted import number, whole
+from rl_lab.core.world import Array
+from rl_lab.learners.rllib.appo_algorithm import appo_config
+from rl_lab.learners.rllib.connector import NothingToLearnError
+from rl_lab.learners.rllib.fragment import Fragment
+from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.pending_state import check_pending
+from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
+from rl_lab.learners.sb3.state_validation import check_parameters
+from rl_lab.learners.sb3.training_state import as_arrays
+
+
+class RllibAPPO(RllibLearner):
+    """RLlib's APPO over a batch of environments in this process: it samples, then updates, and so on.
+
+    Args: as of `RllibLearner`.
+    """
+
+    name = "rllib_appo"
+    metric_names = {
+        "total_loss": "train/loss",
+        "policy_loss": "train/policy_loss",
+        "vf_loss": "train/value_loss",
+        "entropy": "train/entropy",
+        "mean_kl_loss": "train/approx_kl",
+        "mean_IS": "train/importance_ratio",
+    }
+    _parts = 1
+
+    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+        return self._build_algorithm(build, self.envs.rewards.size, seed=seed, device=device)
+
+    def _build_algorithm(
+        self, build: Callable[[], Any], rows: int, *, seed: int, device: str, recipes: Sequence[EnvRecipe] = ()
+    ) -> Any:
+        policy, gpu = build(), device.startswith("cuda")
+        spaces = policy.observation_space, policy.action_space
+        config = appo_config(self._settings, spaces, build, num_envs=rows, seed=seed, gpu=gpu, recipes=recipes)
+        return self._instantiate(config)
+
+    def train_iteration(self) -> dict[str, float]:
+        """Sample one fragment of each part and update from them; return metrics.
+
+        Raises NonFiniteError for non-finite numbers.
+        """
+        fragments = self._sample()
+        begin = time.perf_counter()
+        iterations = self._settings.circular_buffer_iterations_per_batch
+        try:
+            result = self._plain(self._learner().update_from(fragments, self._steps, iterations))
+        except NothingToLearnError:
+            result = {}
+        self._send_weights()
+        self._learn_seconds += time.perf_counter() - begin
+        return self._metrics(result)
+
+    def _sample(self) -> list[Fragment]:
+        fragment = self._runner.sample()
+        self._steps += len(fragment)
+        return [fragment]
+
+    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check(state, tensors)
+        number(state["kl_coeff"], "kl_coeff", 0.0)
+        for name in ("last_target_update", "trained"):
+            whole(state[name], name)
+        check_parameters(self._policy, tensors["target"])
+        rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
+        arrays = tensors.get("pending", {})
+        check_pending(arrays, self._policy, places=self._parts, rows=rows, has_mask=has_mask)
+
+
+class DistributedAPPO(SamplesRemotely, RllibAPPO):
+    """RLlib's APPO over `DistributedEnvs`: while it updates, the runners sample the next fragments.
+
+    So fragments are sampled with the parameters from before the last update, in which V-trace corrects for the
+    difference. These parameters are part of the state; a lost runner changes nothing in the result where the
+    environments can be restored exactly.
+
+    Args: as of `RllibAPPO`.
+    """
+
+    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+        self._parts, recipes = len(self.envs.recipes), self.envs.recipes
+        rows = self.envs.rows // self._parts
+        return self._build_algorithm(build, rows, recipes=recipes, seed=seed, device=device)
+
+    def _attach(self) -> None:
+        super()._attach()
+        self._behaviour = as_arrays(self._policy.state_dict())  # the parameters of the next fragments
+
+    def _fragments(self) -> list[tuple[Any, Any]]:
+        if not self.collector.is_started:
+            self.collector.start(self._number, self._behaviour)
+        results = self.collector.finish()
+        self._behaviour = as_arrays(self._policy.state_dict())
+        self.collector.start(self._number + 1, self._behaviour)
+        return results
+
+    def _sample(self) -> list[Fragment]:
+        return [part.fragment for _, part in self._collect()]
+
+    def save(self) -> StateDict:
+        """Return the whole state between two iterations."""
+        saved = super().save()
+        return StateDict({**saved.tensors, "behaviour": self._behaviour}, saved.state)
+
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned. Raises ValueError where it does not fit."""
+        super().restore(saved)
+        self._continue_sampling()
+        self._behaviour = saved.tensors["behaviour"]
+
+    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check(state, tensors)
+        check_parameters(self._policy, tensors["behaviour"])
