@@ -133,15 +133,6 @@ WALKER = World(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Worlds that no user has stay out of the user's cache."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        yield folder
-
-
 How = dict[str, Any]
 HOW: list[How] = [{"plain": True}, {"threads": 1}, {"threads": 2}]
 every_way = pytest.mark.parametrize("how", HOW, ids=["plain", "serial", "threaded"])

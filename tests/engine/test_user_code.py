@@ -160,8 +160,16 @@ def test_every_verb_takes_a_world_of_ones_own(named: str, known: str, call: Call
     assert code == 0, said
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("named", ["board.py", "my_zoo.py:turns"])
+# Worker processes take seconds to start: with a foreign environment in them, too, in `make slow`.
+@pytest.mark.parametrize(
+    ("named", "workers"),
+    [
+        ("board.py", "2"),
+        ("my_zoo.py:turns", "1"),
+        pytest.param("board.py", "1", marks=pytest.mark.slow),
+        pytest.param("my_zoo.py:turns", "2", marks=pytest.mark.slow),
+    ],
+)
 def test_a_tournament_in_a_world_of_ones_own(named: str, workers: str, call: Call, here: Path) -> None:
     opponent = ["opponent=random"] if named == "board.py" else []
     code, _, said = call("train", named, *SMALL, *opponent)
