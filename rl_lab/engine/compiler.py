@@ -20,8 +20,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from rl_lab.core import kernel as kernels
-from rl_lab.core.errors import UsageError, WorkFailed
-from rl_lab.engine import buffers, code_cache, vectorization, world_context
+from rl_lab.core.errors import WorkFailed
+from rl_lab.engine import buffers, code_cache, numba_environment, vectorization, world_context
 from rl_lab.engine.compile_pause import pause_collector_while_compiling
 from rl_lab.engine.intrinsics import indirect_call as indirect_call
 from rl_lab.engine.template_context import Decorators, F, WorldContext, executed_in
@@ -86,7 +86,7 @@ def specialize(
     `sources` are modules that the templates import, with code or constants that they compile. Templates and sources
     are named by their paths in rl_lab, without suffix. Copies of a world with another horizon share one module.
     """
-    _must_compile()
+    numba_environment.check()
     dependencies = world_context.dependencies(world, keys)
     authored = tuple(getattr(world, key) for key in keys)  # errors name their files and lines
     fingerprint = kernels.fingerprint(*dependencies, with_modules=False)
@@ -160,7 +160,7 @@ def instantiate_templates(
     """
     import numba
 
-    _must_compile()
+    numba_environment.check()
     texts = [template.read_text() for template in (*templates, *map(template_path, _SOURCES))]
     full_name = f"{name}-" + kernels.fingerprint(numba.__version__, *texts, *parts, with_modules=False)
     source = templates[-1]
@@ -188,16 +188,6 @@ def _decorators() -> Decorators:
         parallel_jit=_kept(parallel=True, **_OPTIONS),
         recursive_jit=numba.njit(**_OPTIONS),
     )
-
-
-def _must_compile() -> None:
-    import numba
-
-    if numba.config.DISABLE_JIT:
-        raise UsageError(
-            "NUMBA_DISABLE_JIT is set, so nothing can be compiled: unset it; for a debugger in a world's "
-            "kernels there is rl_lab.engine.batch.Batch(world, n, plain=True)"
-        )
 
 
 def _kept(**options: Any) -> Callable[[Any], Any]:

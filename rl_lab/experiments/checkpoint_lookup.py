@@ -93,4 +93,4 @@ def _containing_run(folder: Path) -> Run:
     depth = len(folder.absolute().relative_to(above[0]).parts)
     typed = folder.parts[: len(folder.parts) - depth]
     # The run's path is as short as it was typed; it is absolute where the user is inside of the run.
-    return Run(Path(*typed) if len(folder.parts) >= depth else above[0])
+    return run_dir.checked(Run(Path(*typed) if len(folder.parts) >= depth else above[0]))

@@ -178,7 +178,8 @@ def find(path: str, *, unfinished: bool = False) -> Run:
 
     With `unfinished`, a folder that has only a config.yaml is accepted: the run was killed while it started.
 
-    Raises RunError for a folder that is not a run and where no name begins with `path`, UsageError where several do.
+    Raises RunError for a folder that is not a run, for a damaged run.json, and where no name begins with `path`;
+    UsageError where several do.
     """
     folder = Path(path)
     try:
@@ -186,7 +187,7 @@ def find(path: str, *, unfinished: bool = False) -> Run:
         if has_config and not (folder / "run.json").exists() and not unfinished:
             raise _unfinished(folder)
         if has_config and (has_run_json or not (folder / "run.json").exists()):
-            return _without_links(Run(folder))
+            return checked(Run(folder))
         is_folder = folder.is_dir()
     except RunError:
         raise
@@ -205,8 +206,10 @@ def _unfinished(folder: Path) -> RunError:
     return RunError(f"{folder} has no run.json: the run was killed while it started; continue with: {hint}")
 
 
-def _without_links(run: Run) -> Run:
-    """Return the run. Raises RunError for a link in it: files outside the folder could be changed through it."""
+def checked(run: Run) -> Run:
+    """Return the run. Raises RunError for a damaged run.json, or for a link, by which other files could be changed."""
+    if (run.path / run_record.NAME).is_file():
+        run_record.read(run.path)
     for place, folders, files in os.walk(run.path):
         for name in (*folders, *files):
             if os.path.islink(os.path.join(place, name)):

@@ -18,6 +18,7 @@ from rl_lab.experiments.scenario import Scenario
 
 NAME = "run.json"
 _MAX_BYTES = 2**24  # larger JSON files are not read
+_REMEDY = "`rl-lab resume` writes it again from config.yaml"
 _PACKAGES = "rl-lab numpy numba gymnasium stable-baselines3 torch hydra-core".split()
 _REQUIRED: dict[str, type[Any]] = {"scenario": str, "world": str, "agent": str, "seed": int, "started": str}
 _OPTIONAL: dict[str, type[Any]] = {"settings": dict, "command": list, "versions": dict, "host": dict}
@@ -46,13 +47,13 @@ def write(folder: Path, scenario: Scenario, command: list[str]) -> None:
 
 def read(folder: Path) -> dict[str, Any]:
     """Return the content of run.json. Raises RunError where it is not what `write` writes."""
-    facts = read_object(folder / NAME, "it is written again from config.yaml")
+    facts = read_object(folder / NAME, _REMEDY)
     try:
         for name, kind in (_REQUIRED | _OPTIONAL).items():
             if name in facts or name in _REQUIRED:
                 of_kind(facts.get(name), name, kind)
     except ValueError as error:
-        raise _damaged(folder / NAME, error, "it is written again from config.yaml") from None
+        raise _damaged(folder / NAME, error, _REMEDY) from None
     return facts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,30 @@ def test_a_damaged_record_is_a_row_and_is_not_resumed(
         shown = rows(capsys)
         assert shown["b"] == "catch" and shown["a"].startswith(f"broken: {record} is damaged: ")
         assert sorted(path.name for path in Path("runs/a").iterdir()) == ["config.yaml", "run.json"]
+
+
+def test_no_command_takes_a_run_with_a_damaged_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_runs("a")
+    Path("runs/a/run.json").write_text("{")
+    Path("runs/a/agent/step-000000001").mkdir(parents=True)
+    Path("runs/a/agent/step-000000001/manifest.json").write_text("{}")
+    told = "runs/a/run.json is damaged: .*; delete it to continue: `rl-lab resume` writes it again from config.yaml\n"
+    for words in (
+        ["resume", "runs/a"],
+        ["evaluate", "runs/a"],
+        ["evaluate", "a"],
+        ["evaluate", "runs/a@1"],
+        ["evaluate", "runs/a/agent"],
+        ["watch", "runs/a", "--file"],
+        ["export", "runs/a", "a.zip"],
+        ["train", "tic_tac_toe", "opponent=runs/a"],
+        ["tournament", "tic_tac_toe", "runs/a", "random"],
+    ):
+        assert main(words) == 2
+        assert re.fullmatch(f"rl-lab: .*{told}", capsys.readouterr().err), words
 
 
 def damage(place: str) -> None:

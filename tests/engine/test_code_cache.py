@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from support import programs
 from rl_lab.checks.doctor import examine
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import WorldError
-from rl_lab.engine import compiler, diagnostics, first_start, world_registry
+from rl_lab.engine import compiler, diagnostics, first_start, numba_environment, world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.compiler import CompilerError
 
@@ -103,12 +104,37 @@ def test_a_full_disk_stops_no_command(warm: Path, monkeypatch: pytest.MonkeyPatc
     check_use(warm)
 
 
-def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT=1", "NUMBA_CPU_NAME=foo"])
+def test_a_setting_with_which_nothing_can_be_compiled_is_one_line(setting: str, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "rl_lab.cli", "evaluate", "random", "world=catch"]
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    name, _, value = setting.partition("=")
+    environment = {**os.environ, name: value}
     done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "NUMBA_DISABLE_JIT" in done.stderr and "catch does not" not in done.stderr
+    assert name in done.stderr and "catch does not" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_refused"),
+    [
+        ("CPU_NAME", "native", True),
+        ("CPU_NAME", "generic", False),
+        ("CPU_FEATURES", "+nonsense", True),
+        ("CPU_FEATURES", "nonsense", True),  # with which LLVM aborts the process
+        ("CPU_FEATURES", "", False),
+    ],
+)
+def test_processors_and_features_that_llvm_does_not_know_are_refused(
+    name: str, value: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numba
+
+    monkeypatch.setattr(numba.config, name, value)
+    with pytest.raises(UsageError, match=f"NUMBA_{name}=") if is_refused else nullcontext():
+        numba_environment.check()
+
+
+def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
