@@ -7,10 +7,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from rl_lab.core.errors import UsageError
-from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.packed_files import PackedFiles
 from rl_lab.engine import code_names, user_code
 from rl_lab.engine.code_trust import UserCode
 from rl_lab.engine.source_modules import digest
@@ -28,11 +26,8 @@ class PackedCode:
         """Permit the world in this process, from the file's own place if it is here, else from a copy."""
         code = self.code
         if not (Path(code.file).is_file() and digest(Path(code.file)) == code.sha256):
-            copy = Path(platformdirs.user_cache_path("rl_lab")) / "packed_code" / code.sha256 / self.path
-            if not (copy.is_file() and digest(copy) == code.sha256):
-                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                atomic_write_bytes(copy, self.content)
-            code = dataclasses.replace(code, file=str(copy))
+            folder = PackedFiles({self.path: self.content}).unpack()
+            code = dataclasses.replace(code, file=str(folder / self.path))
         user_code.permit(code)
 
 
@@ -42,10 +37,7 @@ def pack(world: str) -> PackedCode | None:
     if code is None:
         return None
     parsed, file = code_names.parse(code.world), Path(code.file)
-    path = file.name
-    if parsed is not None and not parsed[0].endswith(".py"):
-        parts = parsed[0].split(".")
-        path = "/".join([*parts, path] if path == "__init__.py" else [*parts[:-1], path])
+    path = path_below_root(parsed[0] if parsed is not None else file.name, file)
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -53,3 +45,11 @@ def pack(world: str) -> PackedCode | None:
     if hashlib.sha256(content).hexdigest() != code.sha256:
         raise UsageError(f"{file} has changed since it was loaded")
     return PackedCode(code, path, content)
+
+
+def path_below_root(name: str, file: Path) -> str:
+    """Return the path of a file, FILE.py or the source of a module of this name, below a folder of sys.path."""
+    if name.endswith(".py"):
+        return file.name
+    parts = name.split(".")
+    return "/".join([*parts, file.name] if file.name == "__init__.py" else [*parts[:-1], file.name])

@@ -106,13 +106,15 @@ def permit_recorded(name: str, record: dict[str, Any], source: str) -> UserCode 
     file = _recorded_file(where, folder, path)
     expected = str(record.get("sha256", ""))
     known = _permitted.get(name)
+    if known is not None and expected and known.sha256 == expected:
+        return known  # also in a process that has the code from elsewhere
     if file is None:
         missing = f"{source}: the code of world {name!r} is not here, SHA-256 {expected[:16] or 'unknown'}"
         _refuse(name, f"{missing}; say where it is with --allow-code FILE")
         return UserCode(name, str(folder / (path or where)), expected)
     registration = {key: record[key] for key in ("entry", "horizon", "solved") if key in record}
     code = UserCode(name, str(file), digest(file), **registration)
-    if known is not None and (known.sha256 == expected or not expected):
+    if known is not None and not expected:
         return known
     if _find_allowed(where, path) is not None:
         trust(code)

@@ -6,14 +6,14 @@ import math
 import re
 
 from rl_lab.adapters.make import is_foreign, parameters
-from rl_lab.core.errors import nearest
+from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import world_registry
 from rl_lab.experiments.multiagent_config import seats_of
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_yaml import ScenarioError
+from rl_lab.learners.rllib.ray_workers import check_cluster
 
 DEVICES = ("auto", "cpu", "cuda")
-CLUSTERS = r"local|auto|([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}"
 ACTIONS = ("auto", "greedy", "sampled")  # see `action_modes`
 
 
@@ -54,8 +54,10 @@ def _validate_ranges(scenario: Scenario) -> None:
     if scenario.evaluation.actions not in ACTIONS:
         asked = scenario.evaluation.actions
         raise ScenarioError(f"evaluation.actions={asked!r}; {nearest(asked, ACTIONS)}")
-    if not re.fullmatch(CLUSTERS, scenario.cluster):
-        raise ScenarioError(f"cluster={scenario.cluster!r}: expected local, auto, or HOST:PORT of a Ray head node")
+    try:
+        check_cluster(scenario.cluster)
+    except UsageError as error:
+        raise ScenarioError(str(error)) from None
     if scenario.device not in DEVICES:
         raise ScenarioError(f"device={scenario.device!r}; {nearest(scenario.device, DEVICES)}")
 

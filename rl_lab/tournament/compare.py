@@ -13,6 +13,7 @@ from rl_lab.core.errors import UsageError, nearest
 from rl_lab.core.progress import Progress
 from rl_lab.engine import world_registry
 from rl_lab.experiments.scenario_yaml import is_world
+from rl_lab.learners.rllib.ray_workers import RayWorkers
 from rl_lab.rating import head_to_head
 from rl_lab.rating.results import PairwiseResults, collect
 from rl_lab.rating.sprt import Verdict, sprt
@@ -78,7 +79,7 @@ class Tally:
 def compare(
     tournament: Tournament,
     *,
-    workers: int = 1,
+    workers: int | RayWorkers = 1,
     poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tally, Outcome]:

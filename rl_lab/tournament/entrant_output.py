@@ -26,22 +26,22 @@ class EntrantOutput:
     def drain(self) -> None:
         """Append what has been written since the last call to the file."""
         with suppress(OSError):  # BlockingIOError: nothing is there
-            if piece := os.read(self.reader.fileno(), _PIECE):
-                self._append(piece)
-
-    def _append(self, piece: bytes) -> None:
-        if self._file is None:
-            return
-        room = _MOST_BYTES - (self._file.stat().st_size if self._file.exists() else 0)
-        if room > 0:
-            with self._file.open("ab") as log:
-                log.write(clean(piece).encode()[:room])
+            if (piece := os.read(self.reader.fileno(), _PIECE)) and self._file is not None:
+                append(self._file, piece)
 
     def close(self) -> None:
         """Read what is left, at most one pipe of it, and close both ends."""
         self.drain()
         for end in (self.reader, self.writer):
             end.close()
+
+
+def append(file: Path, text: bytes) -> None:
+    """Append what entrants have printed to a file, without control characters, as far as there is room in it."""
+    room = _MOST_BYTES - (file.stat().st_size if file.exists() else 0)
+    if room > 0:
+        with file.open("ab") as log:
+            log.write(clean(text).encode()[:room])
 
 
 def clean(text: bytes) -> str:

@@ -75,7 +75,7 @@ def entrant_kind(spec: str) -> str:
         if agent_registry.learns(head):
             raise UsageError(f"{head} must be trained first: rl-lab train WORLD agent={head}; then its run can enter")
         return "made"
-    if is_named(_split_mode(spec)[0]):
+    if is_named(split_mode(spec)[0]):
         return "run"
     untrained = [name for name in agent_registry.names() if not agent_registry.learns(name)]
     if functions.SPEC.fullmatch(spec) and not difflib.get_close_matches(head, untrained, cutoff=0.75):
@@ -107,18 +107,18 @@ def same(entrant: Entrant, world: EnvSpec) -> bool:
 def _default_name(spec: str, kind: str) -> str:
     if kind != "run":
         return spec.rpartition("/")[2]
-    target, mode, value = _split_mode(spec)
+    target, mode, value = split_mode(spec)
     return locate(target).name + (f":{mode}={str(value).lower()}" if mode else "")
 
 
-def _split_mode(spec: str) -> tuple[str, str, bool | None]:
+def split_mode(spec: str) -> tuple[str, str, bool | None]:
     """Return what SPEC names, "sample", "average" or "" for its mode, and that mode's value or None."""
     match = _MODE.fullmatch(spec)
     return (match[1], match[2], _BOOLEANS[match[3]]) if match else (spec, "", None)
 
 
 def _frozen(spec: str) -> FrozenAgentRef:
-    target, mode, value = _split_mode(spec)
+    target, mode, value = split_mode(spec)
     return FrozenAgentRef(target, average=mode == "average" and bool(value))
 
 
@@ -130,7 +130,7 @@ def _load_run(spec: str, world: EnvSpec) -> Any:
 
 def _samples(spec: str, agent: Any) -> bool:
     """Return whether a run's agent samples its actions: by the SPEC, or else by the mode of the run's evaluation."""
-    target, mode, value = _split_mode(spec)
+    target, mode, value = split_mode(spec)
     if mode == "sample":
         return bool(value)
     config = locate(target).run.scenario().evaluation

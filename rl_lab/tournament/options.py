@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rl_lab.learners.rllib.ray_workers import RayWorkers
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="of a swiss or adaptive schedule")
     parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--workers", default="1", metavar="N", help="processes (1); ray or ray:N: on a Ray cluster")
+    parser.add_argument("--cluster", metavar="C", help="with --workers ray: local, auto or HOST:PORT (local)")
     parser.add_argument(
         "--timeout", type=float, default=60.0, metavar="S", help="processor seconds a move, 0: any (60)"
     )
@@ -40,13 +45,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_ranges(args: argparse.Namespace) -> None:
-    """Raise UsageError for a count that is out of range."""
+    """Read the workers, an int or `RayWorkers`. Raise UsageError for them or for a count that is out of range."""
     from rl_lab.core.errors import UsageError
 
+    args.workers = _workers(args.workers, args.cluster)
     max_workers = max(64, 4 * (os.cpu_count() or 1))
     limits = {"workers": (1, max_workers), "pairs": (1, 10**9), "games": (0, 10**9), "max_pairs": (1, 10**9)}
     for option, (low, high) in limits.items():
         value = getattr(args, option)
-        if not low <= value <= high:
+        if isinstance(value, int) and not low <= value <= high:
             expected = f"{low} or more" if value < low else f"at most {high:,}"
             raise UsageError(f"--{option.replace('_', '-')} is {value}: expected {expected}")
+
+
+def _workers(text: str, cluster: str | None) -> int | RayWorkers:
+    from rl_lab.core.errors import UsageError, one_line
+    from rl_lab.learners.rllib.ray_workers import parse_workers
+
+    workers = parse_workers(text, cluster or "local")
+    if workers is not None:
+        return workers
+    if cluster is not None:
+        raise UsageError(f"--cluster {one_line(cluster)} goes with --workers ray")
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--workers {one_line(text)}: expected a number, ray or ray:N") from None

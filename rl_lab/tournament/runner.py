@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rl_lab.core.errors import UsageError
 from rl_lab.core.garbage_collection import rare_full_collections
 from rl_lab.core.progress import Progress
+from rl_lab.learners.rllib.ray_workers import RayWorkers
+from rl_lab.learners.rllib.requirement import require
 from rl_lab.tournament import entrant_output
 from rl_lab.tournament.ledger import Ledger, Match
 from rl_lab.tournament.matches import MatchEngine
@@ -34,7 +36,7 @@ class Outcome:
 def run_tournament(
     tournament: Tournament,
     *,
-    workers: int = 1,
+    workers: int | RayWorkers = 1,
     poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
     missing: Callable[[Mapping[str, Match]], list[Task]] | None = None,
@@ -43,8 +45,8 @@ def run_tournament(
 
     Args:
         tournament: the tournament, whose ledger is extended.
-        workers: number of processes, at least 1. With 1, the matches are played in this process, unless entrants are
-            user code, which always runs in another process because it may end its process.
+        workers: number of processes, at least 1, or workers on a Ray cluster. With 1, the matches are played in this
+            process, unless entrants are user code, which always runs in another process because it may end its process.
         poll: a function that is called regularly and may raise.
         progress: where to show progress.
         missing: returns the tasks to play next for the matches so far by id, and [] at the end; by default
@@ -54,6 +56,7 @@ def run_tournament(
         UsageError: an entrant has changed or cannot play this world.
         LedgerError: as in `Ledger`.
         WorkerError: as in `ProcessPool`.
+        WorkFailed: as in `JobPool`.
     """
     poll, schedule = poll or (lambda: None), tournament.make_schedule()
     missing = schedule.missing if missing is None else missing
@@ -72,7 +75,7 @@ def run_tournament(
                 if pool is None:
                     pool = _workers(tournament, workers, poll)
                     begin = time.monotonic()
-                for matches in pool.submit(_blocks(tasks, workers)):
+                for matches in pool.submit(_blocks(tasks, pool.count)):
                     ledger.add(matches)
                     if progress is not None:
                         progress.show(len(ledger.matches), None, {})
@@ -86,12 +89,17 @@ def run_tournament(
         return Outcome(tournament, matches, schedule.total, len(matches) - before, time.monotonic() - begin)
 
 
-def _workers(tournament: Tournament, workers: int, poll: Callable[[], None]) -> Workers:
-    setup = tournament.setup()
+def _workers(tournament: Tournament, workers: int | RayWorkers, poll: Callable[[], None]) -> Workers:
+    setup, log = tournament.setup(), tournament.path / entrant_output.NAME
     if workers == 1 and not tournament.code:
         return InProcess(setup, poll)
     MatchEngine(setup, code=False)  # raises UsageError before any process is started
-    return ProcessPool(setup, workers, poll, log=tournament.path / entrant_output.NAME)
+    if isinstance(workers, int):
+        return ProcessPool(setup, workers, poll, log=log)
+    require("workers=ray")  # the module imports Ray
+    from rl_lab.tournament.ray_pool import RayPool
+
+    return RayPool(setup, workers, poll, log=log)
 
 
 def _blocks(tasks: list[Task], workers: int) -> Iterator[list[Task]]:

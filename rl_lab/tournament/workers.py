@@ -29,6 +29,8 @@ class WorkerError(OSError):
 class Workers(Protocol):
     """The interface of workers, which play matches."""
 
+    count: int  # of matches' processes
+
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
         """Yield the matches of all tasks, in lists and in any order."""
 
@@ -40,6 +42,7 @@ class InProcess:
     """Plays matches in this process; `poll` is called between steps, and may raise."""
 
     def __init__(self, setup: MatchSetup, poll: Callable[[], None]) -> None:
+        self.count = 1
         self._engine, self._poll = MatchEngine(setup), poll
         self._engine.warm()
 
@@ -72,6 +75,7 @@ class ProcessPool:
         actions: bool = False,
         log: Path | None = None,
     ) -> None:
+        self.count = count
         self._setup, self._poll, self._actions, self._log = setup, poll, actions, log
         self._workers = [Worker(setup, actions, log) for _ in range(count)]
         self._suspects: set[str] = set()  # entrants whose matches are played in processes of their own
@@ -155,6 +159,12 @@ class ProcessPool:
             faults = [match.fault for match, _ in results if match.fault]
             self._suspects |= {f.entrant for f in faults if f.kind == "timeout" or f.reason.startswith(PROCESS_EXITED)}
         return results
+
+    def drain(self) -> None:
+        """Write to the log what entrants have printed so far."""
+        for worker in self._workers:
+            if worker.output is not None:
+                worker.output.drain()
 
     def close(self) -> None:
         """End the processes."""

@@ -78,8 +78,8 @@ def test_a_copy_that_was_changed_is_not_run(tmp_path: Path, monkeypatch: pytest.
     assert packed is not None
     (tmp_path / "walk.py").unlink()
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path / "cache")
-    copy = tmp_path / "cache/packed_code" / packed.code.sha256 / "walk.py"
-    copy.parent.mkdir(parents=True)
+    packed.permit()
+    (copy,) = (tmp_path / "cache").rglob("walk.py")
     copy.write_text("raise RuntimeError('this was not permitted')")
     packed.permit()
     assert copy.read_text() == WALK

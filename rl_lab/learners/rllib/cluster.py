@@ -119,11 +119,14 @@ class Cluster:
 
     def require(self, resource: str, amount: float, what: str) -> None:
         """Raise UsageError where the cluster has less in all of a resource, "CPU" or "GPU"."""
+        if (known := self.total(resource)) < amount:
+            raise UsageError(f"{what} need {amount:g} {resource}s; the cluster has {known:g}")
+
+    def total(self, resource: str) -> float:
+        """Return how much of a resource, "CPU" or "GPU", the nodes of the cluster have in all, used or not."""
         import ray
 
-        known = float(ray.cluster_resources().get(resource, 0.0))
-        if known < amount:
-            raise UsageError(f"{what} need {amount:g} {resource}s; the cluster has {known:g}")
+        return float(ray.cluster_resources().get(resource, 0.0))
 
     def check(self) -> None:
         """Raise WorkFailed if the head node does not answer any more; looks every few seconds."""

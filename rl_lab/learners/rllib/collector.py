@@ -12,10 +12,11 @@ import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.core.errors import WorkFailed
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
 from rl_lab.learners.rllib.env_runner import Part
+from rl_lab.learners.rllib.job_pool import last_line
 
 _LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
 TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
@@ -174,11 +175,11 @@ class Collector:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else WorkFailed(_last_line(error)) from None
+            raise error.cause if isinstance(error.cause, Exception) else WorkFailed(last_line(error)) from None
         except RayError as error:
             if getattr(error, "actor_init_failed", False):
-                raise WorkFailed(f"env runner {call.runner} cannot be made: {_last_line(error)}") from None
-            self._lose(work, call, _last_line(error))
+                raise WorkFailed(f"env runner {call.runner} cannot be made: {last_line(error)}") from None
+            self._lose(work, call, last_line(error))
             return
         self._idle.append(call.runner)
         self._patience, self._alone_since = RESTART, float("inf")
@@ -224,8 +225,3 @@ class Collector:
         if now - self._alone_since > self._patience:
             what = "could be started" if self._patience == START else "is left, and none could be started again"
             raise WorkFailed(f"no env runner {what} within {self._patience:.0f} s")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[-1])[:300] if lines else type(error).__name__

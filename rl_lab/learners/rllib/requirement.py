@@ -9,12 +9,15 @@ from rl_lab.core.errors import UsageError
 VERSION = "2.60"
 
 
-def require() -> None:
-    """Raise UsageError where Ray is missing or of another version: RLlib's interfaces change with each."""
+def require(what: str = "this agent") -> None:
+    """Raise UsageError, which names what needs it, where Ray is missing or of another version.
+
+    RLlib's interfaces change with each version.
+    """
     install = 'pip install "rl-lab[rllib]"'
     try:
         found = metadata.version("ray")
     except metadata.PackageNotFoundError:
-        raise UsageError(f"this agent needs RLlib, which is not installed: {install}") from None
+        raise UsageError(f"{what} needs RLlib, which is not installed: {install}") from None
     if not found.startswith(f"{VERSION}."):
-        raise UsageError(f"this agent needs Ray {VERSION}, found {found}: {install}")
+        raise UsageError(f"{what} needs Ray {VERSION}, found {found}: {install}")

@@ -84,3 +84,20 @@ def test_a_recipe_names_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "names a cluster's address; only you do" in capsys.readouterr().err
     scenario = compose("cartpole", [*TWO, "cluster=127.0.0.1:1"])
     assert scenario.as_config()["cluster"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--workers ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
+        ("--workers ray --cluster 127.0.0.1:1", "cluster=127.0.0.1:1: nothing answers at this address"),
+    ],
+)
+def test_workers_that_no_cluster_has_are_one_line(
+    words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tournament", "tic_tac_toe", "random", "scripted", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not any(tmp_path.iterdir())

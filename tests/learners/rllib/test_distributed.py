@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 
 import ray
 from stable_baselines3.ppo import MlpPolicy
-from support.ray_nodes import cluster_of
+from support.ray_clusters import cluster_of
 
 from rl_lab.core.errors import WorkFailed
 from rl_lab.experiments.build import make_learner
@@ -76,11 +76,11 @@ def process_of(runner: Any) -> int:
 @pytest.fixture(scope="module")
 def attached() -> Iterator[Attached]:
     with cluster_of(2) as (cluster, nodes):
-        attached = Attached(cluster, nodes)
+        made = Attached(cluster, nodes)
         try:
-            yield attached
+            yield made
         finally:
-            attached.learner.close()
+            made.learner.close()
 
 
 def test_two_resumes_are_identical(attached: Attached) -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra rllib")
 
 from scipy.stats import ttest_ind
-from support.ray_nodes import cluster_of
+from support.ray_clusters import cluster_of
 
 from rl_lab.experiments.build import evaluate_scenario, make_learner
 from rl_lab.experiments.compose import compose

@@ -174,8 +174,12 @@ def test_wrong_settings_are_one_line(words: list[str], said: str, capsys: pytest
     assert said in capsys.readouterr().err
 
 
-def test_without_the_extra_it_says_what_to_install() -> None:
-    done = run([sys.executable, "-c", MISSING, "train", "cartpole", "agent=rllib_ppo"])
+@pytest.mark.parametrize(
+    "words", ["train cartpole agent=rllib_ppo", "tournament tic_tac_toe random scripted --workers ray"]
+)
+def test_without_the_extra_it_says_what_to_install(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run([sys.executable, "-c", MISSING, *words.split()])
     assert done.returncode == 2
     assert 'pip install "rl-lab[rllib]"' in done.stderr and "Traceback" not in done.stderr
 

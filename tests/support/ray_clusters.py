@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, reachable from this machine alone, by a token."""
+"""A Ray cluster of several nodes on this machine, as `ray start` would make it, and its removal."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ LOCAL = "127.0.0.1"
 
 @contextmanager
 def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
-    """Start a head node without CPUs, and nodes of one CPU; yield the cluster and the nodes. All end with the block."""
+    """Yield a cluster with a token, and its nodes of one CPU each; its head node has none."""
     folder = tempfile.mkdtemp(prefix="rl-lab-test-", dir="/tmp")
-    Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
     patch = pytest.MonkeyPatch()
+    Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
     patch.setenv("RAY_AUTH_MODE", "token")
     patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # of the nodes: or they listen for other machines
     patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
     # What Ray has read from the environment before.
-    raylet: Any = _raylet
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    _raylet.Config.initialize("")
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()
     head = {"num_cpus": 0, "node_ip_address": LOCAL, "include_dashboard": False, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -46,3 +45,10 @@ def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         patch.undo()
+
+
+def workers_of(cluster: Any) -> list[int]:
+    """Return the processes of the cluster that do the work of `learners.rllib.job_pool`."""
+    folder = cluster.head_node.get_temp_dir_path()
+    titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in janitor.processes_of(folder)}
+    return [process for process, title in titles.items() if title.startswith(b"ray::_Worker")]

@@ -1,0 +1,197 @@
+"""Jobs that are done by workers on a Ray cluster, some of which may die meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.learners.rllib.cluster import Cluster
+
+_LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
+_TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
+_START = 120.0  # seconds within which a worker must be ready; one that is not is started again
+_AGAIN = 1.0  # seconds before a worker is started again
+_FETCH = 60.0  # seconds that the transfer of a result may take
+_DEATHS = 3  # of workers that do the same task, after which it is the task's fault
+
+
+class Performer(Protocol):
+    """What a worker does. It is pickled and sent there."""
+
+    def begin(self) -> None:
+        """Prepare the process of the worker."""
+
+    def perform(self, tasks: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
+        """Do all tasks, and yield the positions of those that are done with what they have made."""
+
+
+@dataclass
+class _Call:
+    """What a worker is doing: tasks that are not done, by their position; None while it starts."""
+
+    worker: int
+    tasks: dict[int, Any] | None
+    deadline: float = float("inf")
+
+
+class JobPool:
+    """Workers that do jobs, which are lists of tasks. Each worker is an actor with one CPU.
+
+    A worker that dies is replaced, and what is left of its job is done by the first worker that is free. Only tasks
+    whose results had not arrived are done again.
+
+    Args:
+        cluster: where the workers are; `close` closes it.
+        performer: what they do.
+        count: the number of workers.
+        poll: is called several times a second, and may raise.
+    """
+
+    def __init__(self, cluster: Cluster, performer: Performer, *, count: int, poll: Callable[[], None]) -> None:
+        self._cluster, self._performer, self._poll = cluster, performer, poll
+        self._workers: list[Any] = [None] * count
+        self._calls: dict[Any, _Call] = {}  # by the generator of results, or by the reference to a start's answer
+        self._idle: list[int] = []
+        self._starts = dict.fromkeys(range(count), 0.0)  # when to start a worker
+        self._waiting: deque[list[Any]] = deque()  # jobs
+        self._deaths: dict[int, int] = {}  # by the identity of a task
+        self._alive_at = time.monotonic()  # when there was a worker that had started
+
+    def run(self, jobs: Iterable[Sequence[Any]], lost: Callable[[Any, WorkFailed], Any] | None = None) -> Iterator[Any]:
+        """Do all tasks, and yield what they make, in any order.
+
+        `lost` returns what to yield for a task that has ended several workers; by default the error is raised.
+
+        Raises:
+            WorkFailed: no worker is left and none can be started, or the cluster is gone.
+            Exception: what the performer raises.
+        """
+        source, looked = iter(jobs), 0.0
+        has_more = True
+        while True:
+            while self._idle and (self._waiting or has_more):
+                if not self._waiting:
+                    job = next(source, None)
+                    has_more = job is not None
+                    self._waiting.extend([] if job is None else [list(job)])
+                    continue
+                self._send(self._waiting.popleft())
+            if not (has_more or self._waiting or any(call.tasks for call in self._calls.values())):
+                return
+            self._poll()
+            for waited in self._wait():
+                yield from self._receive(waited, lost)
+            # Also where results come in quick succession.
+            if time.monotonic() - looked >= _TICK:
+                looked = time.monotonic()
+                yield from self._look_at_deadlines(lost)
+
+    def _wait(self) -> list[Any]:
+        """Return what has come, or nothing after a moment."""
+        if not self._calls:
+            time.sleep(_TICK)
+            return []
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=_TICK)
+        return list(ready)
+
+    def _start(self, worker: int) -> None:
+        actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+        self._workers[worker] = actor.remote(self._performer, os.getcwd())
+        self._calls[self._workers[worker].begin.remote()] = _Call(worker, None, time.monotonic() + _START)
+
+    def _send(self, tasks: list[Any]) -> None:
+        worker = self._idle.pop()
+        results = self._workers[worker].perform.options(num_returns="streaming").remote(tasks)
+        self._calls[results] = _Call(worker, dict(enumerate(tasks)))
+
+    def _receive(self, waited: Any, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+        """Yield what has come, if it is a result."""
+        call = self._calls[waited]
+        try:
+            if call.tasks is None:
+                ray.get(waited, timeout=_FETCH)
+            else:
+                done, made = ray.get(next(waited), timeout=_FETCH)
+                for position in done:
+                    call.tasks.pop(position, None)
+                yield made
+                return
+        except StopIteration:
+            pass
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else WorkFailed(last_line(error)) from None
+        except RayError as error:
+            yield from self._lose(waited, last_line(error), lost)
+            return
+        del self._calls[waited]
+        self._idle.append(call.worker)
+
+    def _lose(self, waited: Any, reason: str, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+        """Replace a worker, and have what is left of its job done by another; yield what `lost` returns."""
+        call = self._calls.pop(waited)
+        _LOG.warning("worker %d was lost: %s", call.worker, reason)
+        with suppress(RayError):
+            ray.kill(self._workers[call.worker])
+        self._starts[call.worker] = time.monotonic() + _AGAIN
+        left = []
+        for task in (call.tasks or {}).values():
+            self._deaths[id(task)] = self._deaths.get(id(task), 0) + 1
+            if self._deaths[id(task)] < _DEATHS:
+                left.append(task)
+                continue
+            error = WorkFailed(f"{_DEATHS} workers were lost while they did the same work: {reason}")
+            if lost is None:
+                raise error
+            yield lost(task, error)
+        if left:
+            self._waiting.append(left)
+
+    def _look_at_deadlines(self, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+        self._cluster.check()
+        now = time.monotonic()
+        for worker in [worker for worker, due in self._starts.items() if due <= now]:
+            del self._starts[worker]
+            self._start(worker)
+        for waited in [waited for waited, call in self._calls.items() if call.deadline < now]:
+            yield from self._lose(waited, f"it did not start within {_START:.0f} s", lost)
+        if self._idle or any(call.tasks is not None for call in self._calls.values()):
+            self._alive_at = now
+        elif now - self._alive_at > _START:
+            raise WorkFailed(f"no worker could be started on the cluster within {_START:.0f} s: are its CPUs in use?")
+
+    def close(self) -> None:
+        """End the workers, and close the cluster."""
+        self._cluster.close()
+
+
+class _Worker:
+    """The actor: a process that does jobs."""
+
+    def __init__(self, performer: Performer, folder: str) -> None:
+        self._performer, self._folder = performer, folder
+
+    def begin(self) -> None:
+        """Prepare the process. Files that a user's code opens have the same names as in the user's process."""
+        with suppress(OSError):  # another machine
+            os.chdir(self._folder)
+        self._performer.begin()
+
+    def perform(self, tasks: list[Any]) -> Iterator[tuple[list[int], Any]]:
+        """See `Performer`."""
+        yield from self._performer.perform(tasks)
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of one of Ray's errors, which says what happened."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[-1])[:300] if lines else type(error).__name__

@@ -1,0 +1,90 @@
+"""Work that is divided among workers on a Ray cluster of two nodes, some of which are killed: as without a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra rllib")
+
+from support.ray_clusters import cluster_of, workers_of
+
+from rl_lab.cli import main
+from rl_lab.learners.rllib.ray_workers import RayWorkers
+from rl_lab.tournament.ledger import read
+from rl_lab.tournament.runner import run_tournament
+from rl_lab.tournament.store import create, load
+
+BOTS = """
+import os
+import time
+
+def slow(observation, action_mask):
+    print("thinking")
+    time.sleep(0.02)
+    return int(action_mask.argmax())
+
+def leaves(observation, action_mask):
+    return os._exit(7) if action_mask.sum() < 6 else int(action_mask.argmax())
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with cluster_of(2) as (made, _):
+        yield made
+
+
+class Killer:
+    """Kills one worker as soon as `is_due`."""
+
+    def __init__(self, cluster: Any) -> None:
+        self.cluster, self.killed = cluster, False
+
+    def kill(self, is_due: bool) -> None:
+        if is_due and not self.killed:
+            worker, *_ = workers_of(self.cluster)
+            os.kill(worker, signal.SIGKILL)
+            self.killed = True
+
+
+@pytest.mark.parametrize("words", [["random", "scripted", "mcts:simulations=400"], ["bots.py:slow", "bots.py:leaves"]])
+def test_a_tournament_has_the_ledger_of_a_local_one(
+    words: list[str], cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker is killed in the middle; in the second case each worker plays in a contained process of its own."""
+    monkeypatch.chdir(tmp_path)
+    Path("bots.py").write_text(BOTS)
+    here, there = (create(words, "tic_tac_toe", {}, pairs=12, path=Path(name)) for name in ("here", "there"))
+    expected = run_tournament(here).matches
+    killer = Killer(cluster)
+    run_tournament(
+        there,
+        workers=RayWorkers(2, cluster.address),
+        poll=lambda: killer.kill(there.ledger.stat().st_size > 0),
+    )
+    assert killer.killed
+    assert sorted(read(there.ledger), key=lambda match: match.id) == expected
+    assert "bots.py:slow" not in words or "thinking" in Path("there/entrants.log").read_text()
+
+
+def test_an_interrupted_tournament_goes_on(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bots.py").write_text(BOTS)
+    made = create(["bots.py:slow", "random"], "tic_tac_toe", {}, pairs=12, path=Path("stopped"))
+
+    def stop() -> None:
+        if made.ledger.stat().st_size:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tournament(made, workers=RayWorkers(None, cluster.address), poll=stop)
+    assert 0 < len(read(made.ledger)) < 24
+    assert main(["tournament", "resume", "stopped", "--code", "--workers", "ray", "--cluster", cluster.address]) == 0
+    whole = create(["bots.py:slow", "random"], "tic_tac_toe", {}, pairs=12, path=Path("whole"))
+    assert sorted(read(load("stopped").ledger), key=lambda match: match.id) == run_tournament(whole).matches
