@@ -27,6 +27,10 @@ class ScriptedAgent:
         self.strength = strength
         self.envs: Batch | None = None
 
+    def is_row_wise(self, *, deterministic: bool) -> bool:
+        """See `agent.Agent`."""
+        return True
+
     def bind(self, envs: BatchedEnv) -> None:
         """Store the batch, whose states the expert reads. Raises ValueError for a world that cannot have an expert."""
         if not isinstance(envs, Batch):

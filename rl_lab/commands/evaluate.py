@@ -4,6 +4,7 @@ TARGET is a run (RUN: its best agent; RUN@STEP: its checkpoint of that step), th
 an agent that is not trained:
   rl-lab evaluate runs/cartpole-ppo-s0-...      rl-lab evaluate scripted world=cartpole
 Overrides are those of train: evaluation.episodes=1000  evaluation.actions=sampled  world.params.gravity=5
+On a Ray cluster: workers=ray or workers=ray:N  cluster=local, auto or HOST:PORT
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_lab.core.agent import Agent
+    from rl_lab.evaluation.episodes import Play
     from rl_lab.experiments.run_dir import Run
     from rl_lab.experiments.scenario import Scenario
+    from rl_lab.learners.rllib.ray_workers import RayWorkers
 
 from rl_lab.engine.user_code import add_option
 
@@ -40,13 +43,17 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands.train import show_failures
     from rl_lab.core.files import require_writable
     from rl_lab.evaluation.episode_videos import VideoFiles, film_evaluation
+    from rl_lab.evaluation.episodes import play_each
     from rl_lab.evaluation.evaluate import table
     from rl_lab.experiments.build import evaluate_scenario
+    from rl_lab.learners.rllib.ray_workers import take_workers
 
-    agent, scenario, run, step = find_agent(args.target, args.overrides)
+    workers, overrides = take_workers(args.overrides)
+    agent, scenario, run, step = find_agent(args.target, overrides)
     if args.out is not None:
         require_writable(args.out, "--out")
-    evaluation = evaluate_scenario(agent, scenario, None if args.json else _progress)
+    play = play_each if workers is None else _play_on(workers, args.target, scenario, run)
+    evaluation = evaluate_scenario(agent, scenario, None if args.json else _progress, play)
     out = args.out
     if out is None and run is not None and not _changed(scenario, run):
         out = run.evaluation(step)
@@ -71,6 +78,19 @@ def run(args: argparse.Namespace) -> int:
         for name, path in films.paths.items():
             print(f"  {name:<7}  {path}")
     return int(args.require_video and bool(films.failures))
+
+
+def _play_on(workers: RayWorkers, target: str, scenario: Scenario, run: Run | None) -> Play:
+    """Return what plays the episodes on a cluster. Raises UsageError where Ray is missing."""
+    from rl_lab.experiments.agent_loading import seated
+    from rl_lab.learners.rllib.requirement import require
+
+    require("workers=ray")  # the module imports Ray
+    from rl_lab.experiments.ray_evaluation import RayEvaluation
+
+    if run is None:
+        return RayEvaluation(workers, scenario, None, scenario).play
+    return RayEvaluation(workers, scenario, target, seated(scenario, run.scenario())).play
 
 
 def _progress(done: int, total: int) -> None:
@@ -102,7 +122,7 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     from rl_lab.adapters import make
     from rl_lab.core import agent_registry
     from rl_lab.core.errors import UsageError, nearest
-    from rl_lab.experiments.agent_loading import load_agent
+    from rl_lab.experiments.agent_loading import load_agent, seated
     from rl_lab.experiments.checkpoint_lookup import is_named, locate
     from rl_lab.experiments.compose import compose
     from rl_lab.experiments.run_dir import list_runs
@@ -128,15 +148,7 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
         raise UsageError(f"{target} was trained as {trained.role}; role= cannot be changed")
     if scenario.policies != trained.policies:
         raise UsageError(f"{target} has its own policies; policies= cannot be changed")
-    # The agent is loaded for the seats of its training, which another opponent does not change.
-    seats: dict[str, Any] = {
-        "opponent": trained.opponent,
-        "role": trained.role,
-        "policies": trained.policies,
-        "league": trained.league,
-    }
-    seated = dataclasses.replace(scenario, **seats)
-    agent, step = load_agent(location.folder, seated)
+    agent, step = load_agent(location.folder, seated(scenario, trained))
     return agent, scenario, run, step
 
 

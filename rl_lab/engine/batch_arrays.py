@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -118,16 +119,25 @@ class BatchArrays(buffers.BatchBuffers):
 
     def drain_log(self) -> dict[str, float]:
         """Return the number of episodes that ended since the last call, and the mean of each log field over them."""
-        totals = self.log_totals.sum(axis=0)
+        means = mean_log(self.log_totals, self.world.log_names)
         self.log_totals[:] = 0.0
-        means = totals[1:] / max(totals[0], 1.0)
-        return {"episodes": float(totals[0]), **dict(zip(self.world.log_names, means.tolist(), strict=True))}
+        return means
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The header has the arrays' addresses, so a copy needs arrays and a header of its own.
         arrays = {name: np.array(array) for name, array in buffers.arrays_of(self).items()}
         attributes = {name: getattr(self, name) for name in ("_failure", "_failed_world", "_calls")}
         return _rebuild_batch, (type(self), self.world, self.num_envs, self._arguments, arrays, attributes)
+
+
+def mean_log(log_totals: Array, names: Sequence[str]) -> dict[str, float]:
+    """Return the number of episodes that ended and the mean of each log field over them.
+
+    log_totals: float64 [N, 1 + K], of each environment the number of its episodes, and the sums of K fields over them.
+    """
+    totals = log_totals.sum(axis=0)
+    means = totals[1:] / max(totals[0], 1.0)
+    return {"episodes": float(totals[0]), **dict(zip(names, means.tolist(), strict=True))}
 
 
 def _rebuild_batch(

@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from rl_lab.adapters import make
 from rl_lab.core.agent import Agent
-from rl_lab.core.errors import WorkFailed
 from rl_lab.core.files import atomic_write_bytes as atomic_write_bytes
-from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.text_table import format_table
 from rl_lab.core.untrusted import is_finite
-from rl_lab.core.world import Array
 from rl_lab.engine.batch import SEEDS
+from rl_lab.engine.batch_arrays import mean_log
 from rl_lab.evaluation import stats
-from rl_lab.multiagent.match_runner import MatchRunner, seat_rotation
+from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS as MAX_EPISODE_STEPS
+from rl_lab.evaluation.episodes import EndlessEpisodeError as EndlessEpisodeError
+from rl_lab.evaluation.episodes import Episode as Episode
+from rl_lab.evaluation.episodes import EpisodePlan, Part, play_part
+from rl_lab.evaluation.episodes import mean_return as mean_return
+from rl_lab.evaluation.episodes import preserve_global_rng as preserve_global_rng
 
 TRAINING_SEEDS = range(0, 2**31)
 EVALUATION_SEED = 2**31  # of episode 0; episode e has EVALUATION_SEED + e
 SELECTION_SEED = EVALUATION_SEED + 2**30  # of episode 0 where training selects its best agent
-MAX_EPISODE_STEPS = 100_000  # maximum length of an episode in steps where the world has no horizon
-_NUM_ENVS, _NUM_FOREIGN_ENVS = 64, 8  # third-party environments step one after the other and gain little from a batch
-
-
-class EndlessEpisodeError(WorkFailed, RuntimeError):
-    """An episode of a world without a horizon has not ended after `MAX_EPISODE_STEPS` steps."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One evaluated episode and its actions, with which it can be played again.
-
-    In a world of several agents, `seats` are the indices of the agent's seats, `return_` is the mean over them,
-    `returns` are the returns of all A agents, and actions are [T, A] or [T, A, k].
-    """
-
-    index: int
-    seed: int
-    return_: float
-    length: int  # environment steps
-    terminated: bool
-    truncated: bool
-    success: bool | None  # whether the return reached the world's `solved`; None for a world without `solved`
-    actions: Array = field(compare=False, repr=False)  # int64 [T], or float32 [T, k]
-    seats: tuple[int, ...] = (0,)
-    returns: tuple[float, ...] = ()
-
-    def line(self) -> dict[str, Any]:
-        """Return the fields except the actions for JSON; seats and returns only in a world of several agents."""
-        omitted = ("actions",) if self.returns else ("actions", "seats", "returns")
-        return {f.name.rstrip("_"): getattr(self, f.name) for f in fields(self) if f.name not in omitted}
 
 
 @dataclass(frozen=True)
@@ -123,41 +90,24 @@ def evaluate(
         EndlessEpisodeError: an episode in a world without a horizon has not ended after 100,000 steps.
     """
     _check_counts(episodes, num_envs, first_seed)
-    num_envs = num_envs or (_NUM_FOREIGN_ENVS if make.is_foreign(world, params) else _NUM_ENVS)
     opponent_mode = deterministic if opponent_deterministic is None else opponent_deterministic
-    with preserve_global_rng():
-        if not (deterministic and opponent_mode) and (torch := sys.modules.get("torch")):
-            torch.manual_seed(first_seed)  # so that a repeated evaluation samples the same actions
-        envs = make.make(world, min(num_envs, episodes), params, autoreset=AutoresetMode.DISABLED)
-        with closing(envs):
-            seats = _seats(envs.world, role, has_opponent=opponent is not None)
-            modes = {"deterministic": deterministic, "opponent_deterministic": opponent_mode}
-            runner = MatchRunner([agent, opponent] if opponent else agent, envs, **modes)
-            ordered = _play(runner, episodes, first_seed, seats, progress)
-            log = envs.drain_log()
+    modes = {"deterministic": deterministic, "opponent_deterministic": opponent_mode}
+    plan = EpisodePlan(world, params, episodes, first_seed, role=role, num_envs=num_envs, **modes)
+    return assemble(plan, [play_part(plan, agent, opponent, progress=progress)], agent, opponent)
+
+
+def assemble(plan: EpisodePlan, parts: Sequence[Part], agent: Agent, opponent: Agent | None) -> Evaluation:
+    """Return the evaluation that consists of these parts, which together have all environments of the plan."""
+    parts = sorted(parts, key=lambda part: part.columns.start)
+    ordered = tuple(sorted((episode for part in parts for episode in part.episodes), key=lambda each: each.index))
+    log = mean_log(np.concatenate([part.log_totals for part in parts]), parts[0].log_names)
     # JSON has no infinite numbers, which a parameter of a foreign environment may be if its default is.
-    shown = {name: value if is_finite(value) else str(value) for name, value in params.items()}
-    arguments: dict[str, Any] = {"agent": agent.name, "world": world, "params": shown}
-    arguments |= {"deterministic": deterministic, "first_seed": first_seed}
-    arguments |= {} if opponent is None else {"opponent": opponent.name, "role": role}
+    shown = {name: value if is_finite(value) else str(value) for name, value in plan.params.items()}
+    arguments: dict[str, Any] = {"agent": agent.name, "world": plan.world, "params": shown}
+    arguments |= {"deterministic": plan.deterministic, "first_seed": plan.first_seed}
+    arguments |= {} if opponent is None else {"opponent": opponent.name, "role": plan.role}
     summary = _summary(ordered) | arguments | {"log": {name: log[name] for name in log if name != "episodes"}}
-    return Evaluation(agent.name, world, params, ordered, summary)
-
-
-def _play(
-    runner: MatchRunner,
-    count: int,
-    first_seed: int,
-    seats: list[tuple[int, ...]],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Episode, ...]:
-    """Return the episodes in their order, see `_episodes`."""
-    by_index: dict[int, Episode] = {}
-    for episode in _episodes(runner, count, first_seed, seats):
-        by_index[episode.index] = episode
-        if progress is not None:
-            progress(len(by_index), count)
-    return tuple(by_index[index] for index in range(count))
+    return Evaluation(agent.name, plan.world, plan.params, ordered, summary)
 
 
 def _check_counts(episodes: int, num_envs: int | None, first_seed: int) -> None:
@@ -168,74 +118,11 @@ def _check_counts(episodes: int, num_envs: int | None, first_seed: int) -> None:
         raise ValueError(f"first_seed={first_seed} and {episodes} episodes: seeds lie in 0..2**32-1")
 
 
-def _seats(world: EnvSpec, role: str, *, has_opponent: bool) -> list[tuple[int, ...]]:
-    """Return the seats of the evaluated agent, which episodes take in turn: all of them if there is no opponent."""
-    if not has_opponent:
-        return [tuple(range(len(world.agents)))]
-    if len(world.agents) == 1:
-        raise ValueError(f"{world.name} has one agent: there is no agent left for an opponent")
-    return seat_rotation(world, role)
-
-
 def _summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Return `stats.summary` of the episodes for JSON."""
     successes = None if episodes[0].success is None else [bool(e.success) for e in episodes]
     summary = stats.summary([e.return_ for e in episodes], [e.length for e in episodes], successes)
     return summary | {"ci95": list(summary["ci95"])}
-
-
-def _episodes(runner: MatchRunner, count: int, first_seed: int, seats: list[tuple[int, ...]]) -> Iterator[Episode]:
-    """Yield the episodes as they end; the first agent's seats in episode e are seats[e % len(seats)]."""
-    envs, world, n = runner.envs, runner.envs.world, runner.envs.num_envs
-    index, lengths, live = np.arange(n), np.zeros(n, np.int64), np.ones(n, np.bool_)
-    is_multi_agent = len(world.agents) > 1
-    step_actions = envs.actions if is_multi_agent else envs.actions[:, 0]
-    actions = np.zeros((n, 64, *step_actions.shape[1:]), step_actions.dtype)  # [N, T], doubled when full
-
-    def begin(new_episodes: Array) -> None:
-        for i in np.flatnonzero(new_episodes).tolist():
-            runner.assign_seats(i, seats[index[i] % len(seats)])
-        # The seeds of the other environments have no effect, but they must be valid.
-        runner.begin(new_episodes, first_seed + np.minimum(index, count - 1))
-
-    begin(live)
-    while live.any():
-        if world.horizon == 0 and lengths.max() == MAX_EPISODE_STEPS:
-            where = f"{world.name}: episode {index[lengths.argmax()]}"
-            raise EndlessEpisodeError(
-                f"{where} has not ended after {MAX_EPISODE_STEPS:,} steps; give the world a horizon"
-            )
-        runner.step()
-        if lengths.max() == actions.shape[1]:
-            actions = np.concatenate([actions, np.zeros_like(actions)], axis=1)
-        actions[live, lengths[live]] = step_actions[live]
-        lengths[live] += 1
-        ended = live & envs.done
-        for i in np.flatnonzero(ended):
-            agent_seats = seats[index[i] % len(seats)]
-            return_ = mean_return(envs.episode_returns[i], agent_seats)
-            yield Episode(
-                index=int(index[i]),
-                seed=first_seed + int(index[i]),
-                return_=return_,
-                length=int(envs.episode_lengths[i]),
-                terminated=bool(envs.terminated[i]),
-                truncated=bool(envs.truncated[i]),
-                success=None if world.solved is None else stats.reaches(return_, world.solved),
-                actions=actions[i, : lengths[i]].copy(),
-                seats=agent_seats,
-                returns=tuple(envs.episode_returns[i].tolist()) if is_multi_agent else (),
-            )
-        index[ended] += n
-        lengths[ended] = 0
-        live = index < count
-        if (new_episodes := live & ended).any():
-            begin(new_episodes)
-
-
-def mean_return(returns: Array, seats: tuple[int, ...]) -> float:
-    """Return the mean of an episode's returns, float64 [A], over an agent's seats."""
-    return float(np.mean(returns[list(seats)]))
 
 
 def best_median_worst(evaluation: Evaluation) -> dict[str, Episode]:
@@ -272,19 +159,3 @@ def table(summary: dict[str, Any]) -> str:
         name = other["actions"]
         lines.append(f"  note: {name} actions have a higher mean return; evaluation.actions={name} reports them")
     return "\n".join([head, *lines])
-
-
-@contextmanager
-def preserve_global_rng() -> Iterator[None]:
-    """Restore the global generators of numpy, random and, where it has been imported, torch at the end of the block."""
-    states, torch = (np.random.get_state(), random.getstate()), sys.modules.get("torch")
-    torch_state = torch.get_rng_state() if torch else None
-    cuda_states = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
-        if torch:
-            torch.set_rng_state(torch_state)
-            torch.cuda.set_rng_state_all(cuda_states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,13 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
     """Return the agent of a checkpoint folder, and its step. Raises UsageError where nothing valid is there."""
     loaded = read_agent(path, scenario)
     return build_agent(loaded, scenario), loaded.step
+
+
+def seated(scenario: Scenario, trained: Scenario) -> Scenario:
+    """Return a scenario with the seats that an agent was trained for, which another opponent does not change."""
+    return dataclasses.replace(
+        scenario, opponent=trained.opponent, role=trained.role, policies=trained.policies, league=trained.league
+    )
 
 
 def read_agent(path: Path, scenario: Scenario) -> checkpoint.Checkpoint:

@@ -17,7 +17,8 @@ from rl_lab.core.errors import UsageError
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.evaluation.action_modes import NAMES, compared, differ, modes_of, opponents_mode
-from rl_lab.evaluation.evaluate import Evaluation, evaluate
+from rl_lab.evaluation.episodes import EpisodePlan, Play, play_each
+from rl_lab.evaluation.evaluate import EVALUATION_SEED, Evaluation, assemble
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.multiagent_config import seats_of
 from rl_lab.experiments.scenario import Scenario
@@ -146,28 +147,35 @@ def _make_league(
     return league, JointEnvs(envs_of)
 
 
-def evaluate_scenario(agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None) -> Evaluation:
+def evaluate_scenario(
+    agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None, play: Play = play_each
+) -> Evaluation:
     """Evaluate an agent as a scenario says: its episodes, on the evaluation seeds.
 
     Where greedy and sampled actions may differ and `evaluation.actions` does not say which, both are measured: the
     summary is of those by which the agent was chosen, and has a few figures of the others under "other". The
-    opponent plays both times in the same mode.
+    opponent plays both times in the same mode. `play` plays the episodes, by default in this process.
     """
     config = scenario.evaluation
     modes = modes_of(agent, config.actions, deterministic=config.deterministic)
-    evaluations = [
-        evaluate(
-            agent,
-            scenario.world,
-            scenario.params,
-            episodes=config.episodes,
-            opponent=make_opponent(scenario),
-            role=scenario.role,
-            deterministic=deterministic,
-            opponent_deterministic=opponents_mode(modes),
-            progress=watch,
+    plans: list[tuple[EpisodePlan, Agent | None]] = [
+        (
+            EpisodePlan(
+                scenario.world,
+                scenario.params,
+                config.episodes,
+                EVALUATION_SEED,
+                deterministic=deterministic,
+                opponent_deterministic=opponents_mode(modes),
+                role=scenario.role,
+            ),
+            make_opponent(scenario),
         )
         for deterministic in modes
+    ]
+    played = play(agent, plans, watch)
+    evaluations = [
+        assemble(plan, parts, agent, opponent) for (plan, opponent), parts in zip(plans, played, strict=True)
     ]
     reported = evaluations[0]
     if differ(agent):
@@ -188,9 +196,14 @@ def opponent_of(scenario: Scenario, world: EnvSpec) -> Agent | None:
 
 def evaluation_opponents(scenario: Scenario, world: EnvSpec) -> list[Agent]:
     """Return the opponents of evaluations during training: the scenario's opponent, or else a league's anchors."""
+    return [make_agent(node, world) for node in opponent_nodes(scenario)]
+
+
+def opponent_nodes(scenario: Scenario) -> list[dict[str, Any]]:
+    """Return the opponents of evaluations as the scenario describes them."""
     if scenario.opponent is not None:
-        return [make_agent(scenario.opponent, world)]
-    return [make_agent(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
+        return [scenario.opponent]
+    return list(scenario.league.anchors) if scenario.league is not None else []
 
 
 def make_opponent(scenario: Scenario) -> Agent | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import rl_lab.evaluation.evaluate
+import rl_lab.evaluation.episodes
 from rl_lab.adapters import make as batch
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.protocols import BatchedEnv
@@ -361,7 +361,7 @@ def test_action_outside_the_space_is_refused() -> None:
 def test_endless_episode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = dataclasses.replace(world_registry.load("cartpole"), horizon=0)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: endless)
-    monkeypatch.setattr(rl_lab.evaluation.evaluate, "MAX_EPISODE_STEPS", 1500)
+    monkeypatch.setattr(rl_lab.evaluation.episodes, "MAX_EPISODE_STEPS", 1500)
     with pytest.raises(EndlessEpisodeError, match="cartpole: episode 0 has not ended after 1,500 steps"):
         evaluate(Fixed(balancing), "cartpole", {}, episodes=2)
     assert evaluate(Fixed(leaning), "cartpole", {}, episodes=2).summary["mean_length"] < 1500
@@ -370,7 +370,7 @@ def test_endless_episode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_episode_that_ends_with_the_last_step_allowed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = dataclasses.replace(world_registry.load("catch"), horizon=0)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: endless)
-    monkeypatch.setattr(rl_lab.evaluation.evaluate, "MAX_EPISODE_STEPS", 9)
+    monkeypatch.setattr(rl_lab.evaluation.episodes, "MAX_EPISODE_STEPS", 9)
     assert evaluate(Fixed(nothing), "catch", {}, episodes=3).summary["mean_length"] == 9
 
 

@@ -48,6 +48,10 @@ class SearchAgent:
         self.seed, self.max_playout_length = seed, max_playout_length
         self.envs: Batch | None = None
 
+    def is_row_wise(self, *, deterministic: bool) -> bool:
+        """See `Agent`."""
+        return True
+
     def bind(self, envs: BatchedEnv) -> None:
         """Bind the batch, whose states are the roots of the searches, and allocate the buffers of each thread."""
         world = searchable(self.name, envs.world, getattr(envs, "params", None))

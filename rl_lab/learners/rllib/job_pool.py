@@ -57,7 +57,9 @@ class JobPool:
         poll: is called several times a second, and may raise.
     """
 
-    def __init__(self, cluster: Cluster, performer: Performer, *, count: int, poll: Callable[[], None]) -> None:
+    def __init__(
+        self, cluster: Cluster, performer: Performer, *, count: int, poll: Callable[[], None] | None = None
+    ) -> None:
         self._cluster, self._performer, self._poll = cluster, performer, poll
         self._workers: list[Any] = [None] * count
         self._calls: dict[Any, _Call] = {}  # by the generator of results, or by the reference to a start's answer
@@ -88,7 +90,8 @@ class JobPool:
                 self._send(self._waiting.popleft())
             if not (has_more or self._waiting or any(call.tasks for call in self._calls.values())):
                 return
-            self._poll()
+            if self._poll is not None:
+                self._poll()
             for waited in self._wait():
                 yield from self._receive(waited, lost)
             # Also where results come in quick succession.

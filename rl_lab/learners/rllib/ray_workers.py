@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,22 @@ def parse_workers(text: str, cluster: str = "local") -> RayWorkers | None:
     if colon and not (re.fullmatch("[0-9]{1,5}", number) and 1 <= int(number) <= _MOST):
         raise UsageError(f"workers={text}: expected ray, or ray:N with N from 1 to {_MOST:,}")
     return RayWorkers(int(number) if colon else None, cluster)
+
+
+def take_workers(overrides: Sequence[str]) -> tuple[RayWorkers | None, list[str]]:
+    """Return the workers that workers=ray, with cluster= or without, asks for, and the other overrides.
+
+    Without workers=, all overrides are returned: cluster= is then a key of the scenario.
+    Raises UsageError for other workers, and as `parse_workers`.
+    """
+    keys = dict(line.partition("=")[::2] for line in overrides)
+    others = [line for line in overrides if line.partition("=")[0] != "workers"]
+    if "workers" not in keys:
+        return None, others
+    workers = parse_workers(keys["workers"], keys.get("cluster", "local"))
+    if workers is None:
+        raise UsageError(f"workers={keys['workers']}: expected ray or ray:N; worlds= are environments side by side")
+    return workers, [line for line in others if line.partition("=")[0] != "cluster"]
 
 
 def check_cluster(cluster: str) -> None:

@@ -50,6 +50,10 @@ class Sb3Agent:
             self.compiled_policy = CompiledPolicy(policy)
         policy.set_training_mode(False)
 
+    def is_row_wise(self, *, deterministic: bool) -> bool:
+        """See `Agent`: torch draws numbers for all rows, and rounds differently in batches of different sizes."""
+        return deterministic and self.compiled_policy is not None
+
     def bind(self, envs: BatchedEnv) -> None:
         """Store the action shape and the agent indices of the batch's seats."""
         world, self._action_shape = envs.world, envs.actions.shape[2:]

@@ -13,6 +13,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 from rl_lab.cli import main
 from rl_lab.experiments.compose import compose
 
+CUP, EVALUATION = "tournament tic_tac_toe random scripted", "evaluate random world=tic_tac_toe"
 TWO = ["agent=rllib_ppo", "agent.env_runners=2", "worlds=8"]
 
 
@@ -89,15 +90,19 @@ def test_a_recipe_names_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--workers ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
-        ("--workers ray --cluster 127.0.0.1:1", "cluster=127.0.0.1:1: nothing answers at this address"),
+        (f"{CUP} --workers ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
+        (f"{CUP} --workers ray --cluster 127.0.0.1:1", "cluster=127.0.0.1:1: nothing answers at this address"),
+        (f"{EVALUATION} workers=ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
+        (f"{EVALUATION} workers=ray cluster=127.0.0.1:1", "cluster=127.0.0.1:1: nothing answers at this address"),
+        (f"{EVALUATION} workers=ray cluster=here", "cluster='here': expected local, auto, or HOST:PORT"),
+        (f"{EVALUATION} workers=4", "workers=4: expected ray or ray:N"),
     ],
 )
 def test_workers_that_no_cluster_has_are_one_line(
     words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["tournament", "tic_tac_toe", "random", "scripted", *words.split()]) == 2
+    assert main(words.split()) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
     assert not any(tmp_path.iterdir())

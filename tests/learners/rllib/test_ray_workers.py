@@ -12,7 +12,9 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra rllib")
 
+from support.commands import run
 from support.ray_clusters import cluster_of, workers_of
+from support.walk_world import WALK
 
 from rl_lab.cli import main
 from rl_lab.learners.rllib.ray_workers import RayWorkers
@@ -88,3 +90,21 @@ def test_an_interrupted_tournament_goes_on(cluster: Any, tmp_path: Path, monkeyp
     assert main(["tournament", "resume", "stopped", "--code", "--workers", "ray", "--cluster", cluster.address]) == 0
     whole = create(["bots.py:slow", "random"], "tic_tac_toe", {}, pairs=12, path=Path("whole"))
     assert sorted(read(load("stopped").ledger), key=lambda match: match.id) == run_tournament(whole).matches
+
+
+def test_an_evaluation_has_the_bits_of_a_local_one(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trained agent in a world of the user's own: greedily, by parts, and sampled, which cannot be divided."""
+    monkeypatch.chdir(tmp_path)
+    Path("walk.py").write_text(WALK)
+    run("train", "walk.py", *"agent=ppo budget=256 video=false evaluation.episodes=2 run_dir=walked".split())
+    words = {
+        "walked": ["walked", "evaluation.episodes=150"],
+        "search": "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=40 agent.simulations=50".split(),
+    }
+    for name, command in words.items():
+        run("evaluate", *command, "--out", f"{name}-here")
+        run("evaluate", *command, "--out", f"{name}-there", "workers=ray:2", f"cluster={cluster.address}")
+        for file in ("episodes.jsonl", "summary.json"):
+            assert Path(f"{name}-there/{file}").read_bytes() == Path(f"{name}-here/{file}").read_bytes()
