@@ -3,6 +3,7 @@
 SCENARIO is a scenario's name, a YAML file's path, or a world's name. Overrides are key=value:
   agent=dqn  agent.learning_rate=3e-4  world=catch  world.params.speed=2  worlds=64  budget=200000
   seed=3  device=cpu  threads=2  run_dir=PATH  evaluation.episodes=200  checkpoint.seconds=60  video=false
+With -m, on a Ray cluster: workers=ray or workers=ray:N  cluster=local, auto or HOST:PORT
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_lab.experiments.multirun import Outcome
+    from rl_lab.experiments.multirun import Outcome, TrainAll
     from rl_lab.experiments.scenario import Scenario
     from rl_lab.experiments.trainer import Result
+    from rl_lab.learners.rllib.ray_workers import RayWorkers
 
 from rl_lab.engine.user_code import add_option
 
@@ -37,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the result; with -m, train every combination and print one table."""
+    from rl_lab.core.errors import UsageError
     from rl_lab.experiments.compose import compose, target_of
     from rl_lab.experiments.trainer import Interrupted
 
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.multirun:
             return _train_each(target, overrides, args)
+        if any(line.startswith("workers=") for line in overrides):
+            raise UsageError("workers= goes with -m; a training's own processes are agent.env_runners=")
         scenario = compose(target_of(overrides) if target is None else target, overrides)
         result = _train(scenario, args.json, nothing if args.json else report)
     except Interrupted as stop:
@@ -73,6 +78,7 @@ def _train_each(target: str | None, overrides: list[str], args: argparse.Namespa
     """Train every combination of swept values; return 1 where one failed."""
     from rl_lab.experiments import multirun
     from rl_lab.experiments.overrides import sweep
+    from rl_lab.learners.rllib.ray_workers import take_workers
 
     def train_one(scenario: Scenario) -> Result:
         return _train(scenario, args.json)
@@ -86,10 +92,22 @@ def _train_each(target: str | None, overrides: list[str], args: argparse.Namespa
             print(f"{outcome.result.run.path}  mean return {mean:.2f}", flush=True)
         show_failures(outcome.result.video_failures)
 
-    outcomes = multirun.train_each(target, sweep(overrides), train_one, tell)
+    workers, overrides = take_workers(overrides)
+    train_all = multirun.one_by_one(train_one) if workers is None else _trainings_on(workers)
+    outcomes = multirun.train_each(target, sweep(overrides), train_all, tell)
     _report_all(target, outcomes, args.json)
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     return 1 if len(results) < len(outcomes) else status(results, args.require_video)
+
+
+def _trainings_on(workers: RayWorkers) -> TrainAll:
+    """Return what trains on a cluster. Raises UsageError where Ray is missing."""
+    from rl_lab.learners.rllib.requirement import require
+
+    require("workers=ray")  # the module imports Ray
+    from rl_lab.experiments.ray_multirun import RayTrainings
+
+    return RayTrainings(workers, _command())
 
 
 def _report_all(target: str | None, outcomes: Sequence[Outcome], as_json: bool) -> None:
@@ -122,7 +140,11 @@ def _train(scenario: Scenario, quiet: bool, show: Callable[[Result], None] = not
     from rl_lab.core.progress import Progress
     from rl_lab.experiments.trainer import train
 
-    return train(scenario, [shlex.quote(word) for word in sys.argv], Progress(quiet=quiet), show)
+    return train(scenario, _command(), Progress(quiet=quiet), show)
+
+
+def _command() -> list[str]:
+    return [shlex.quote(word) for word in sys.argv]
 
 
 def interrupted(stop: Any) -> int:

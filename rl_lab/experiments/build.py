@@ -196,14 +196,9 @@ def opponent_of(scenario: Scenario, world: EnvSpec) -> Agent | None:
 
 def evaluation_opponents(scenario: Scenario, world: EnvSpec) -> list[Agent]:
     """Return the opponents of evaluations during training: the scenario's opponent, or else a league's anchors."""
-    return [make_agent(node, world) for node in opponent_nodes(scenario)]
-
-
-def opponent_nodes(scenario: Scenario) -> list[dict[str, Any]]:
-    """Return the opponents of evaluations as the scenario describes them."""
     if scenario.opponent is not None:
-        return [scenario.opponent]
-    return list(scenario.league.anchors) if scenario.league is not None else []
+        return [make_agent(scenario.opponent, world)]
+    return [make_agent(node, world) for node in scenario.league.anchors] if scenario.league is not None else []
 
 
 def make_opponent(scenario: Scenario) -> Agent | None:

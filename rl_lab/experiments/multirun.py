@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,24 @@ class Outcome:
         return " ".join(f"{key}={value}" for key, value in self.swept.items())
 
 
+# Trains scenarios, and yields the number of each with its result, or why there is none, in the order in which they end.
+TrainAll = Callable[[Mapping[int, Scenario]], Iterator[tuple[int, Result | Exception]]]
+
+
+def one_by_one(train: Callable[[Scenario], Result]) -> TrainAll:
+    """Return what trains one scenario after the other in this process."""
+
+    def train_all(scenarios: Mapping[int, Scenario]) -> Iterator[tuple[int, Result | Exception]]:
+        for number, scenario in scenarios.items():
+            yield number, _trained(scenario, train)
+
+    return train_all
+
+
 def train_each(
     target: str | None,
     combinations: Sequence[Sequence[str]],
-    train: Callable[[Scenario], Result],
+    train_all: TrainAll,
     report: Callable[..., None],
 ) -> list[Outcome]:
     """Train every combination of overrides; one that fails does not end the others.
@@ -51,16 +65,29 @@ def train_each(
     refused = [s for s in scenarios if isinstance(s, Exception)]
     if len(refused) == len(scenarios):
         raise refused[0]
-    outcomes = []
-    with _locked([s for s in scenarios if isinstance(s, Scenario)]):
-        for k, (scenario, values) in enumerate(zip(scenarios, swept, strict=True)):
-            outcomes.append(
-                Outcome(values, error=_reason(scenario))
-                if isinstance(scenario, Exception)
-                else _outcome(_with_own_folder(scenario, k), values, train)
-            )
-            report(outcomes[-1])
-    return outcomes
+    outcomes: dict[int, Outcome] = {}
+
+    def tell(number: int, outcome: Outcome) -> None:
+        outcomes[number] = outcome
+        report(outcome)
+
+    def tell_refused(before: int) -> None:
+        for number, scenario in enumerate(scenarios[:before]):
+            if isinstance(scenario, Exception) and number not in outcomes:
+                tell(number, Outcome(swept[number], error=reason(scenario)))
+
+    valid = {number: scenario for number, scenario in enumerate(scenarios) if isinstance(scenario, Scenario)}
+    with _locked([*valid.values()]):
+        valid = {number: _with_own_folder(scenario, number) for number, scenario in valid.items()}
+        tell_refused(min(valid))
+        for number, ended in train_all(valid):
+            outcome = Outcome(swept[number], valid[number])
+            if isinstance(ended, Exception):
+                tell(number, dataclasses.replace(outcome, error=reason(ended)))
+            else:
+                tell(number, dataclasses.replace(outcome, result=ended))
+            tell_refused(min((other for other in valid if other not in outcomes), default=len(scenarios)))
+    return [outcomes[number] for number in range(len(scenarios))]
 
 
 def _composed(target: str | None, overrides: Sequence[str], swept: Container[str]) -> Scenario | Exception:
@@ -92,16 +119,17 @@ def _locked(scenarios: Sequence[Scenario]) -> Iterator[None]:
         yield
 
 
-def _outcome(scenario: Scenario, swept: dict[str, str], train: Callable[[Scenario], Result]) -> Outcome:
+def _trained(scenario: Scenario, train: Callable[[Scenario], Result]) -> Result | Exception:
     try:
-        return Outcome(swept, scenario, train(scenario))
+        return train(scenario)
     except Interrupted:
         raise
     except Exception as error:  # whatever ended this run must not cost the results of the others
-        return Outcome(swept, scenario, error=_reason(error))
+        return error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return in one line why a training failed."""
     told = isinstance(error, UsageError | WorkFailed)
     return one_line(error if told else f"{type(error).__name__}: {error}")
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from rl_lab.adapters import make
 from rl_lab.core.agent import Agent
-from rl_lab.engine.packed_code import PackedCode, pack
 from rl_lab.evaluation.episodes import EpisodePlan, Part, can_be_divided, play_part
 from rl_lab.experiments.agent_loading import load_agent
-from rl_lab.experiments.build import opponent_nodes
+from rl_lab.experiments.build import make_opponent
 from rl_lab.experiments.checkpoint_lookup import locate
 from rl_lab.experiments.packed_agent import PackedAgent, pack_agent
+from rl_lab.experiments.packed_scenario import PackedScenario, pack_scenario
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.training_envs import make_agent
 from rl_lab.learners.rllib.job_pool import JobPool
@@ -71,17 +71,8 @@ class RayEvaluation:
             pool.close()
 
     def _performer(self, plans: list[EpisodePlan]) -> _EpisodePerformer:
-        nodes = opponent_nodes(self.scenario)
-        node = nodes[-1] if nodes else None
-        return _EpisodePerformer(
-            plans,
-            self.seated,
-            None if self.target is None else pack_agent(self.target),
-            node,
-            pack_agent(node["path"], average=node["average"]) if node is not None and "path" in node else None,
-            pack(self.scenario.world),
-            torch.get_num_threads(),
-        )
+        agent = None if self.target is None else pack_agent(self.target)
+        return _EpisodePerformer(plans, pack_scenario(self.scenario), self.seated, agent, torch.get_num_threads())
 
 
 @dataclass
@@ -89,33 +80,26 @@ class _EpisodePerformer:
     """Plays episodes in the process of a worker."""
 
     plans: list[EpisodePlan]
+    packed: PackedScenario
     seated: Scenario
     agent: PackedAgent | None  # None for one that is not trained
-    opponent_node: dict[str, Any] | None
-    opponent: PackedAgent | None  # None for one that is not trained
-    code: PackedCode | None  # of the world
     torch_threads: int  # may decide how torch rounds
 
     def begin(self) -> None:
         """Permit the world, and write the files of the agents where they are missing."""
         torch.set_num_threads(self.torch_threads)
-        if self.code is not None:
-            self.code.permit()
+        self._scenario = self.packed.unpack()
         self._path = None if self.agent is None else self.agent.unpack()
-        if self.opponent_node is not None and self.opponent is not None:
-            self.opponent_node = {**self.opponent_node, "path": self.opponent.unpack()}
 
     def perform(self, tasks: Sequence[tuple[int, range]]) -> Iterator[tuple[list[int], tuple[int, Part]]]:
         """Yield for each plan's number and its environments the number and the part."""
         for position, (index, columns) in enumerate(tasks):
             plan = self.plans[index]
-            envs = make.make(plan.world, 1, plan.params, threads=1)
-            opponent = None if self.opponent_node is None else make_agent(self.opponent_node, envs.world)
-            agent = self._agent(envs.world)
-            envs.close()
-            yield [position], (index, play_part(plan, agent, opponent, columns, threads=1))
+            part = play_part(plan, self._agent(), make_opponent(self._scenario), columns, threads=1)
+            yield [position], (index, part)
 
-    def _agent(self, world: Any) -> Agent:
+    def _agent(self) -> Agent:
         if self._path is not None:
             return load_agent(locate(self._path).folder, self.seated)[0]
-        return make_agent({"name": self.seated.agent, **dataclasses.asdict(self.seated.config)}, world)
+        with closing(make.make(self._scenario.world, 1, self._scenario.params, threads=1)) as envs:
+            return make_agent({"name": self.seated.agent, **dataclasses.asdict(self.seated.config)}, envs.world)

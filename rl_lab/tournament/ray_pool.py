@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_lab.learners.rllib.job_pool import JobPool
+from rl_lab.learners.rllib.job_pool import JobPool, session_folder
 from rl_lab.learners.rllib.ray_workers import RayWorkers
 from rl_lab.tournament import entrant_output
 from rl_lab.tournament.ledger import Match
@@ -56,7 +56,7 @@ class _MatchPerformer:
         self._folder: Any = None
         self._workers: InProcess | ProcessPool
         if self.packed.functions:
-            self._folder = tempfile.TemporaryDirectory(prefix="rl-lab-")
+            self._folder = tempfile.TemporaryDirectory(dir=session_folder())
             self._log = Path(self._folder.name) / entrant_output.NAME
             self._workers = ProcessPool(setup, 1, _ignore, log=self._log)
         else:

@@ -194,6 +194,12 @@ class _Worker:
         yield from self._performer.perform(tasks)
 
 
+def session_folder() -> str:
+    """Return the folder of Ray on a worker's machine; what a killed worker leaves there goes with the cluster."""
+    node: Any = ray._private.worker._global_node
+    return str(node.get_session_dir_path())
+
+
 def last_line(error: BaseException) -> str:
     """Return the last line of one of Ray's errors, which says what happened."""
     lines = [line for line in str(error).splitlines() if line.strip()]

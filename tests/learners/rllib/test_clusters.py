@@ -95,6 +95,8 @@ def test_a_recipe_names_no_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
         (f"{EVALUATION} workers=ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
         (f"{EVALUATION} workers=ray cluster=127.0.0.1:1", "cluster=127.0.0.1:1: nothing answers at this address"),
         (f"{EVALUATION} workers=ray cluster=here", "cluster='here': expected local, auto, or HOST:PORT"),
+        ("train -m cartpole seed=0,1 workers=ray:9999", "workers=ray:9999 needs 9999 CPUs; this machine has"),
+        ("train cartpole workers=ray", "workers= goes with -m"),
         (f"{EVALUATION} workers=4", "workers=4: expected ray or ray:N"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 
 from support.commands import run
 from support.ray_clusters import cluster_of, workers_of
+from support.runs import outcome
 from support.walk_world import WALK
 
 from rl_lab.cli import main
@@ -108,3 +112,35 @@ def test_an_evaluation_has_the_bits_of_a_local_one(
         run("evaluate", *command, "--out", f"{name}-there", "workers=ray:2", f"cluster={cluster.address}")
         for file in ("episodes.jsonl", "summary.json"):
             assert Path(f"{name}-there/{file}").read_bytes() == Path(f"{name}-here/{file}").read_bytes()
+
+
+def test_a_sweep_has_the_run_folders_of_a_local_one(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workers are killed, and their trainings start again; a combination that is refused does not end the others."""
+    monkeypatch.chdir(tmp_path)
+    Path("walk.py").write_text(WALK)
+    words = "walk.py seed=0,1 agent.gamma=0.9,7 budget=3000 video=false evaluation.episodes=2 --json".split()
+    shown = []
+    for place, more in {"here": [], "there": ["workers=ray", f"cluster={cluster.address}"]}.items():
+        killer = threading.Thread(target=kill_when_there, args=[cluster, Path(place)])
+        killer.start() if more else None
+        assert main(["train", "-m", *words, f"run_dir={place}", *more]) == 1
+        shown.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    here, there = ({path.name: path for path in Path(place).iterdir()} for place in ("here", "there"))
+    assert list(sorted(here)) == list(sorted(there)) and len(here) == 2
+    for name, path in here.items():
+        assert outcome(there[name]) == outcome(path)
+        assert (there[name] / "config.yaml").read_text() == (path / "config.yaml").read_text()
+    assert shown[0]["table"] == shown[1]["table"] and shown[0]["failed"] == shown[1]["failed"]
+    assert main(["resume", str(there[name])]) == 0
+
+
+def kill_when_there(cluster: Any, place: Path) -> None:
+    """Kill all workers as soon as a run has a folder, which is made when its training is sent."""
+    limit = time.monotonic() + 120
+    while not any(place.glob("*/run.json")):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    for worker in workers_of(cluster):
+        os.kill(worker, signal.SIGKILL)

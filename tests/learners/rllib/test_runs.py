@@ -180,6 +180,7 @@ def test_wrong_settings_are_one_line(words: list[str], said: str, capsys: pytest
         "train cartpole agent=rllib_ppo",
         "tournament tic_tac_toe random scripted --workers ray",
         "evaluate random world=tic_tac_toe workers=ray",
+        "train -m cartpole seed=0,1 workers=ray",
     ],
 )
 def test_without_the_extra_it_says_what_to_install(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
