@@ -82,9 +82,9 @@ class RayTrainings:
         """Make and lock the folder of each run, and yield its training, when a worker is free."""
         for number, scenario in scenarios.items():
             try:
-                if hasattr(scenario.config, "env_runners"):
-                    told = f"{scenario.agent} starts a Ray of its own, which a worker of workers=ray cannot"
-                    raise UsageError(f"{told}; leave workers= out")
+                if getattr(scenario.config, "env_runners", 0):
+                    told = "agent.env_runners starts a Ray of its own, which a worker of workers=ray cannot"
+                    raise UsageError(f"{told}; leave workers= or env_runners= out")
                 packed = pack_scenario(scenario)
                 lock = locks.enter_context(ExitStack())
                 self._runs[number] = lock.enter_context(run_dir.new_run(scenario, self._command)), lock
