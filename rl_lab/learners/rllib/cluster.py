@@ -139,7 +139,7 @@ class Cluster:
         self._looked, self._silent = now, 0 if answers(address, 1.0) else self._silent + 1
         if self._silent >= _SILENT:
             told = f"the head node of the Ray cluster, {address}, does not answer any more"
-            raise WorkFailed(f"{told}; the run can be resumed from its last checkpoint")
+            raise WorkFailed(f"{told}; a run can be resumed from its last checkpoint, a tournament from its ledger")
 
     def close(self) -> None:
         """End the connection and remove the folder; a second call does nothing."""

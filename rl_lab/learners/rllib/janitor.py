@@ -59,7 +59,8 @@ def main(folder: str) -> None:
     lines = sys.stdin.read().splitlines()
     if lines and lines[-1] != CLOSED and not is_alive(lines[0]):
         told = "the Ray node of this machine has ended, and Ray has ended this process with it"
-        print(f"rl-lab: {told}; the run can be resumed from its last checkpoint", file=sys.stderr, flush=True)
+        how = "a run can be resumed from its last checkpoint, a tournament from its ledger"
+        print(f"rl-lab: {told}; {how}", file=sys.stderr, flush=True)
     limit = time.monotonic() + LIMIT
     time.sleep(GRACE if processes_of(folder) else 0.0)
     while time.monotonic() < limit:

@@ -42,6 +42,7 @@ class _Call:
     worker: int
     tasks: dict[int, Any] | None
     deadline: float = float("inf")
+    has_begun: bool = False  # whether the worker has begun the tasks
 
 
 class JobPool:
@@ -124,13 +125,16 @@ class JobPool:
             if call.tasks is None:
                 ray.get(waited, timeout=_FETCH)
             else:
-                done, made = ray.get(next(waited), timeout=_FETCH)
-                for position in done:
-                    call.tasks.pop(position, None)
-                yield made
+                result = ray.get(next(waited), timeout=_FETCH)
+                if call.has_begun:
+                    done, made = result
+                    for position in done:
+                        self._deaths.pop(id(call.tasks.pop(position)), None)
+                    yield made
+                call.has_begun = True
                 return
         except StopIteration:
-            pass
+            assert not call.tasks, "a performer has left tasks undone"
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else WorkFailed(last_line(error)) from None
         except RayError as error:
@@ -148,7 +152,8 @@ class JobPool:
         self._starts[call.worker] = time.monotonic() + _AGAIN
         left = []
         for task in (call.tasks or {}).values():
-            self._deaths[id(task)] = self._deaths.get(id(task), 0) + 1
+            # A worker that was idle may have died long before, which is not the task's fault.
+            self._deaths[id(task)] = self._deaths.get(id(task), 0) + call.has_begun
             if self._deaths[id(task)] < _DEATHS:
                 left.append(task)
                 continue
@@ -190,7 +195,8 @@ class _Worker:
         self._performer.begin()
 
     def perform(self, tasks: list[Any]) -> Iterator[tuple[list[int], Any]]:
-        """See `Performer`."""
+        """See `Performer`; the first answer says that the work has begun."""
+        yield [], None
         yield from self._performer.perform(tasks)
 
 
