@@ -6,10 +6,9 @@ PATIENCE times as long.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from gymnasium.spaces import Box, Discrete
 from rl_lab.core.errors import one_line
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
+from rl_lab.tournament.call_record import CallRecord
 from rl_lab.tournament.entrant_guard import (
-    CLOSED,
     LONGEST_REASON,
     PATIENCE,
     Alarms,
@@ -30,88 +29,25 @@ from rl_lab.tournament.entrant_guard import (
 )
 from rl_lab.tournament.functions import CodeAgent, FunctionAgent
 
-GRACE = 1.0  # seconds beyond the time limit after which another process kills the process of an entrant
-LEAST_INTRODUCTION = 5.0  # least limit, in seconds, of a user code's `bind` and `set_row_seeds`
-# Indices of the values of a `Watchdog`.
-DEADLINE, SEAT, CALLS, GROUP, IN_CALL = range(5)
-NUM_VALUES = 5
-
-
-class Watchdog:
-    """A record of an entrant's current call, which another process can watch through shared memory.
-
-    `values` are NUM_VALUES floats: the deadline of the call by the machine's monotonic clock (0 outside of a call and
-    for a call without limit), the seat, the number of calls so far, the process group (0 for none), and 1 during a
-    call. `crash_at_call` is the number of a call that is known to end the process, with its fault: that call is
-    skipped. In a `disposable` process, a call may end the process.
-
-    `recorded`, where it is not None, receives the outcome of each call by its number, as data of JSON. With `replayed`,
-    such outcomes take the place of the calls, so that no code of an entrant runs.
-    """
-
-    def __init__(
-        self,
-        values: MutableSequence[float] | None = None,
-        crash_at_call: tuple[int, EntrantFault] | None = None,
-        *,
-        disposable: bool = False,
-        recorded: dict[str, Any] | None = None,
-        replayed: dict[str, Any] | None = None,
-    ) -> None:
-        self.values = [0.0] * NUM_VALUES if values is None else values
-        self.crash_at_call, self.disposable = crash_at_call, disposable
-        self.recorded, self.replayed = recorded, replayed
-        self.skipped = False  # whether the last call was the one to skip
-        self._output: tuple[int, Any] | None = None
-
-    def protect(self, descriptor: int) -> None:
-        """End this process after a call that has closed or replaced this file, through which the match is sent.
-
-        So it ends with the call that did it, and not with a later one of another entrant.
-        """
-        self._output = descriptor, _identity(descriptor)
-
-    def begin(self, seat: int, deadline: float) -> EntrantFault | None:
-        """Record the start of a call; return its fault where the call must be skipped."""
-        self.values[CALLS] += 1
-        self.skipped = self.crash_at_call is not None and self.crash_at_call[0] == self.values[CALLS]
-        if self.crash_at_call is not None and self.skipped:
-            return self.crash_at_call[1]
-        self.values[SEAT], self.values[DEADLINE], self.values[IN_CALL] = seat, deadline, 1.0
-        return None
-
-    def end(self) -> None:
-        """Record the end of the call."""
-        if self._output is not None and _identity(self._output[0]) != self._output[1]:
-            os._exit(CLOSED)
-        self.values[DEADLINE] = self.values[IN_CALL] = 0.0
-
-    def record(self, outcome: Any) -> None:
-        """Record the outcome of the call that has ended: an array, a fault, or None for one without a result."""
-        if self.recorded is not None:
-            data = outcome.tolist() if isinstance(outcome, np.ndarray) else outcome
-            self.recorded[str(int(self.values[CALLS]))] = data
-
-    def replayed_outcome(self) -> Any:
-        """Return the recorded outcome of the current call: an unchecked array, a fault, or None."""
-        assert self.replayed is not None
-        outcome = self.replayed.get(str(int(self.values[CALLS])))
-        if isinstance(outcome, list) and len(outcome) == 2 and all(isinstance(part, str) for part in outcome):
-            return outcome[0], outcome[1]
-        return None if outcome is None else np.array(outcome)
+KILL_MARGIN = 1.0  # seconds beyond the time limit after which another process kills the process of an entrant
+LEAST_BIND_LIMIT = 5.0  # least limit, in seconds, of a user code's `bind` and `set_row_seeds`, which may load a model
+# Of the actions of an answer that is quoted in a fault: all of them up to this number, and this many characters.
+_QUOTED_ACTIONS, _QUOTED_CHARACTERS = 8, 80
 
 
 class EntrantRunner:
     """An entrant that acts in a batch of environments; `keys` and `clock` are those of `Agent.set_row_seeds`.
+
+    Row i * A + a of the batch's arrays is agent a of A in environment i.
 
     `timeout` is the limit of processor time for a move, in seconds, 0 for no limit. User code that exceeds it is
     stopped. Other entrants act for many rows in one call, whose time is divided among the rows.
     """
 
     def __init__(
-        self, agent: Any, envs: BatchedEnv, keys: Array, clock: Array, timeout: float, watchdog: Watchdog
+        self, agent: Any, envs: BatchedEnv, keys: Array, clock: Array, timeout: float, record: CallRecord
     ) -> None:
-        self._agent, self._envs, self._timeout, self._watchdog = agent, envs, timeout, watchdog
+        self._agent, self._envs, self._timeout, self._record = agent, envs, timeout, record
         self._keys, self._clock = keys, clock
         world = envs.world
         self._num_agents, self._has_mask = len(world.agents), world.has_action_mask
@@ -120,15 +56,15 @@ class EntrantRunner:
         self._is_code, self._uses_generators = isinstance(agent, CodeAgent), False
         self._generators: Any = None  # states of the global generators before a call for several rows
         self._bind_fault: EntrantFault | None = None  # with it, the entrant loses a match at its first move
-        limit = max(timeout, LEAST_INTRODUCTION) if timeout and self._is_code else 0.0
+        limit = max(timeout, LEAST_BIND_LIMIT) if timeout and self._is_code else 0.0
         timeout_fault = "timeout", f"bind and set_row_seeds took longer than {limit:g} s"
         with Alarms(self._is_code) as alarms:
             self._bind_fault = self._guarded(self._bind, 0, limit, timeout_fault, alarms)
 
     def _bind(self) -> EntrantFault | None:
         """Bind the entrant to the batch, and give it the random keys of the rows; return None, or a replayed fault."""
-        if self._watchdog.replayed is not None:
-            outcome = self._watchdog.replayed_outcome()
+        if self._record.tape.replayed is not None:
+            outcome = self._record.tape.replay(self._record.number)
             return outcome if isinstance(outcome, tuple) else None
         if hasattr(self._agent, "bind"):
             self._agent.bind(self._envs)
@@ -139,7 +75,11 @@ class EntrantRunner:
     def request_actions(self, rows: Array) -> dict[int, EntrantFault]:
         """Write the actions of rows, int64 [R], into the batch, and return the faults by row.
 
-        The actions of rows with a fault are not written.
+        The actions of rows with a fault are not written. An agent may be called twice for the same rows: for all of
+        them, and then row by row to find the one with the fault, or because it draws from the global generators.
+
+        Raises:
+            KeyboardInterrupt: the user has pressed Ctrl-C. Whatever an entrant raises is a fault.
         """
         if self._bind_fault is not None:
             return dict.fromkeys(rows.tolist(), self._bind_fault)
@@ -147,7 +87,7 @@ class EntrantRunner:
             if isinstance(self._agent, FunctionAgent) or self._uses_generators:
                 return self._request_each(rows, alarms)
             outcome = self._request(rows, alarms)
-            if len(rows) == 1 or self._watchdog.skipped:
+            if len(rows) == 1 or self._record.skipped:
                 return self._write(outcome, rows)
             if self._is_code and generators() != self._generators:
                 self._uses_generators = True  # called row by row, its actions depend on that row's seed alone
@@ -182,19 +122,20 @@ class EntrantRunner:
     def _guarded(
         self, body: Callable[[], Any], row: int, limit: float, timeout_fault: EntrantFault, alarms: Alarms
     ) -> Any:
-        """Return body() or its fault; the watchdog is set during the call, and `limit` is in seconds."""
+        """Return body() or its fault; the call is recorded, and `limit` is in seconds."""
         begin, process_begin = time.monotonic(), time.process_time()
-        fault = self._watchdog.begin(row % self._num_agents, begin + PATIENCE * limit + GRACE if limit else 0.0)
+        fault = self._record.begin(row % self._num_agents, begin + PATIENCE * limit + KILL_MARGIN if limit else 0.0)
         if fault is not None:
             return fault
         try:
-            outcome = guarded(body, alarms, limit, timeout_fault, disposable=self._watchdog.disposable)
+            outcome = guarded(body, alarms, limit, timeout_fault, disposable=self._record.disposable)
         finally:
-            self._watchdog.end()
+            self._record.end()
+        # Checked once more, because only Python code notices the alarm. A call that sleeps uses no processor time.
         seconds = max(time.process_time() - process_begin, (time.monotonic() - begin) / PATIENCE)
         if limit and seconds > limit:
             outcome = timeout_fault
-        self._watchdog.record(outcome)
+        self._record.tape.record(self._record.number, outcome)
         return outcome
 
     def _call(self, rows: Array) -> Array | EntrantFault:
@@ -203,14 +144,15 @@ class EntrantRunner:
         The check belongs to the guarded call, because the answer's methods may be the entrant's code.
         """
         observations, action_mask, actions = self._by_row()
-        if self._watchdog.replayed is not None:
-            outcome = self._watchdog.replayed_outcome()
+        if self._record.tape.replayed is not None:
+            outcome = self._record.tape.replay(self._record.number)
             return outcome if isinstance(outcome, tuple) else self._check_type(np.array(outcome), len(rows), actions)
         if isinstance(self._agent, FunctionAgent):
             row = int(rows[0])
             seat = row % self._num_agents
             answer = np.array(self._agent.answer(observations[row], action_mask[row] if self._has_mask else None, seat))
             if not self._is_discrete and answer.shape == (self._sizes[seat],):
+                # The batch's actions have room for the largest space of the seats.
                 answer = np.pad(answer, (0, actions.shape[1] - self._sizes[seat]))
             return self._check_type(answer[None], 1, actions)
         arguments = {"action_mask": action_mask[rows]} if self._has_mask else {}
@@ -266,15 +208,6 @@ class EntrantRunner:
         return faults
 
 
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Return what identifies an open file, None where it is closed."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def timeout_fault_of(seconds: float) -> EntrantFault:
     """Return the fault of an entrant whose move took longer than this."""
     return "timeout", f"a move took longer than {seconds:g} s"
@@ -295,4 +228,5 @@ def _action_limits(world: EnvSpec) -> tuple[Array, Array, Array]:
 
 
 def _as_text(actions: Array) -> str:
-    return one_line(np.array2string(actions, threshold=8, precision=4))[:80]
+    text = np.array2string(actions, threshold=_QUOTED_ACTIONS, precision=4)
+    return one_line(text)[:_QUOTED_CHARACTERS]

@@ -19,8 +19,9 @@ import numpy as np
 from rl_lab.core.errors import WorkFailed, one_line
 from rl_lab.core.parent_process import end_with_parent
 from rl_lab.core.untrusted import of_kind, parse_json
+from rl_lab.tournament.call_record import CALLS, DEADLINE, IN_CALL, NUM_VALUES, CallRecord, CallTape
 from rl_lab.tournament.containment import adopt, children, end_adopted, end_group
-from rl_lab.tournament.entrant_calls import CALLS, DEADLINE, IN_CALL, NUM_VALUES, Watchdog, timeout_fault_of
+from rl_lab.tournament.entrant_calls import timeout_fault_of
 from rl_lab.tournament.entrant_guard import CLOSED, LONGEST_REASON, MOST_CHILDREN, TOO_MANY, EntrantFault
 from rl_lab.tournament.ledger import Match, parse
 from rl_lab.tournament.matches import MatchEngine
@@ -49,7 +50,7 @@ class _RaisedError:
     """
 
     error: str  # its class, its place and its message
-    outcomes: dict[str, Any]  # of the entrants' calls, as a `Watchdog` records them
+    outcomes: dict[str, Any]  # of the entrants' calls, as a `CallTape` records them
 
 
 def play_isolated(engine: MatchEngine, task: Task, set_group: Callable[[int], None] = lambda group: None) -> Match:
@@ -68,15 +69,15 @@ def play_isolated(engine: MatchEngine, task: Task, set_group: Callable[[int], No
     crash_at_call = None
     for _ in range(_TRIES):
         values[:] = 0.0
-        watchdog = Watchdog(values, crash_at_call, disposable=True, recorded={})
-        outcome = _play_in_fork(engine, task, watchdog, set_group)
+        call_record = CallRecord(values, crash_at_call, disposable=True, tape=CallTape(recorded={}))
+        outcome = _play_in_fork(engine, task, call_record, set_group)
         if isinstance(outcome, Match):
             return outcome
         calls = int(values[CALLS])
         if isinstance(outcome, _RaisedError):
             values[:] = 0.0
-            watchdog = Watchdog(values, crash_at_call, disposable=True, replayed=outcome.outcomes)
-            _play_in_fork(engine, task, watchdog, set_group)  # raises IsolationError for a mistake of rl_lab
+            call_record = CallRecord(values, crash_at_call, disposable=True, tape=CallTape(replayed=outcome.outcomes))
+            _play_in_fork(engine, task, call_record, set_group)  # raises IsolationError for a mistake of rl_lab
             outcome = "crash", f"{PROCESS_EXITED}: what it did caused {outcome.error}"[:LONGEST_REASON]
         if not calls:
             raise IsolationError(f"match {task.id}: before any entrant was called, {outcome[1]}")
@@ -87,7 +88,7 @@ def play_isolated(engine: MatchEngine, task: Task, set_group: Callable[[int], No
 
 
 def _play_in_fork(
-    engine: MatchEngine, task: Task, watchdog: Watchdog, set_group: Callable[[int], None]
+    engine: MatchEngine, task: Task, call_record: CallRecord, set_group: Callable[[int], None]
 ) -> Match | EntrantFault | _RaisedError:
     """Return the match that a forked process plays, the error that was raised in it, or the fault that ended it."""
     reader, writer = os.pipe()
@@ -101,8 +102,8 @@ def _play_in_fork(
             end_with_parent()
             spare_watchers()
             adopt()
-            watchdog.protect(writer)
-            data = _play(engine, task, watchdog) + b"\n"
+            call_record.exit_if_replaced(writer)
+            data = _play(engine, task, call_record) + b"\n"
             while data:
                 data = data[os.write(writer, data) :]
             status = 0
@@ -111,14 +112,14 @@ def _play_in_fork(
     set_group(child)
     os.close(writer)
     try:
-        text, fault = _read_output(engine, reader, child, watchdog.values)
+        text, fault = _read_output(engine, reader, child, call_record.values)
     finally:
         end_group(child)
         os.close(reader)
         set_group(0)  # before the child is reaped, because its id may then be given to another process
         _, status = os.waitpid(child, 0)
         end_adopted(earlier)
-    return fault or _outcome(task, text, status, in_call=bool(watchdog.values[IN_CALL]))
+    return fault or _outcome(task, text, status, in_call=bool(call_record.values[IN_CALL]))
 
 
 def _outcome(task: Task, text: bytes, status: int, *, in_call: bool) -> Match | EntrantFault | _RaisedError:
@@ -157,13 +158,13 @@ def _raised_error(text: bytes) -> _RaisedError:
     )
 
 
-def _play(engine: MatchEngine, task: Task, watchdog: Watchdog) -> bytes:
+def _play(engine: MatchEngine, task: Task, call_record: CallRecord) -> bytes:
     """Play the match, and return its line, an error of the world or of rl_lab after `_FAILED`, or one after `_RAISED`.
 
     The traceback of a mistake in rl_lab is printed. MemoryError and RecursionError, which entrants can cause, end this
     process.
     """
-    engine.watchdog = watchdog
+    engine.call_record = call_record
     try:
         (result,) = engine.play([task])
     except (MemoryError, RecursionError):
@@ -171,8 +172,8 @@ def _play(engine: MatchEngine, task: Task, watchdog: Watchdog) -> bytes:
     except WorkFailed as error:
         return _FAILED + one_line(error).encode()
     except Exception as error:
-        if watchdog.replayed is None and watchdog.values[CALLS]:
-            content = {"error": _describe(error), "outcomes": watchdog.recorded}
+        if call_record.tape.replayed is None and call_record.number:
+            content = {"error": _describe(error), "outcomes": call_record.tape.recorded}
             return _RAISED + json.dumps(content).encode()
         traceback.print_exc()
         return _FAILED + _describe(error).encode()

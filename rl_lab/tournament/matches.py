@@ -24,8 +24,9 @@ from rl_lab.core.world import World
 from rl_lab.engine import user_code
 from rl_lab.evaluation.evaluate import preserve_global_rng
 from rl_lab.games.search.agents import SearchAgent
+from rl_lab.tournament.call_record import CallRecord
 from rl_lab.tournament.code_loading import LONGEST_LOAD
-from rl_lab.tournament.entrant_calls import EntrantRunner, Watchdog
+from rl_lab.tournament.entrant_calls import EntrantRunner
 from rl_lab.tournament.entrant_guard import seed_generators
 from rl_lab.tournament.entrants import Entrant, make
 from rl_lab.tournament.functions import CodeAgent
@@ -59,9 +60,14 @@ class MatchEngine:
     """
 
     def __init__(
-        self, setup: MatchSetup, *, only: set[str] | None = None, code: bool = True, watchdog: Watchdog | None = None
+        self,
+        setup: MatchSetup,
+        *,
+        only: set[str] | None = None,
+        code: bool = True,
+        call_record: CallRecord | None = None,
     ) -> None:
-        self.setup, self.watchdog = setup, watchdog or Watchdog()
+        self.setup, self.call_record = setup, call_record or CallRecord()
         if setup.code is not None:
             user_code.permit(setup.code)
         envs = make_batch(setup.world, 1, setup.params, threads=1)
@@ -78,11 +84,11 @@ class MatchEngine:
         """Make an entrant that is user code, whose import and constructor draw the same numbers in every process."""
         with preserve_global_rng():
             seed_generators(hash_bits("entrant", self.setup.seed, entrant.name), 0)
-            self.watchdog.begin(-1, time.monotonic() + LONGEST_LOAD)
+            self.call_record.begin(-1, time.monotonic() + LONGEST_LOAD)
             try:
                 return make(entrant, self.world)
             finally:
-                self.watchdog.end()
+                self.call_record.end()
 
     def play(
         self, tasks: Sequence[Task], *, num_envs: int | None = None, poll: Callable[[], None] | None = None
@@ -113,7 +119,7 @@ class MatchEngine:
             keys = np.zeros(envs.acting.size, np.uint64)
             for agent in self.agents.values():
                 if not isinstance(agent, CodeAgent):
-                    EntrantRunner(agent, envs, keys, clock, 0.0, Watchdog()).request_actions(rows)
+                    EntrantRunner(agent, envs, keys, clock, 0.0, CallRecord()).request_actions(rows)
             write_random_actions(envs, rows, np.zeros(len(rows), np.uint64), np.zeros(len(rows), np.int64))
             envs.step()
             envs.close()

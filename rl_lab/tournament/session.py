@@ -59,8 +59,8 @@ class Session:
         self._start_matches(np.arange(self._envs.num_envs))
         engine = self._engine
         for name in self._names:
-            timeout, watchdog = engine.setup.timeout, engine.watchdog
-            runner = EntrantRunner(engine.agents[name], self._envs, self._keys, self._clock, timeout, watchdog)
+            timeout, call_record = engine.setup.timeout, engine.call_record
+            runner = EntrantRunner(engine.agents[name], self._envs, self._keys, self._clock, timeout, call_record)
             self._runners.append(runner)
         while self._busy.any():
             if poll is not None:

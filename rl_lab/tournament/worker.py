@@ -15,8 +15,8 @@ from typing import Any
 
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.parent_process import end_with_parent
+from rl_lab.tournament.call_record import GROUP, NUM_VALUES, CallRecord
 from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
-from rl_lab.tournament.entrant_calls import GROUP, NUM_VALUES, Watchdog
 from rl_lab.tournament.entrant_output import EntrantOutput, redirect
 from rl_lab.tournament.isolation import play_isolated
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
@@ -50,7 +50,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         has_code = any(each.kind == "function" for each in setup.entrants)
         self.output = EntrantOutput(context, log) if has_code else None
-        self.shared = context.RawArray("d", NUM_VALUES)  # the values of a `Watchdog`
+        self.shared = context.RawArray("d", NUM_VALUES)  # the values of a `CallRecord`
         self.environment_mark = new_mark()  # the value of `containment.MARK` in the process
         self.connection, child_connection = context.Pipe()
         writer = self.output and self.output.writer
@@ -145,7 +145,7 @@ def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output
         while True:
             tasks, isolated = connection.recv()
             if engine is None:
-                engine = MatchEngine(setup, watchdog=Watchdog(shared, disposable=True))
+                engine = MatchEngine(setup, call_record=CallRecord(shared, disposable=True))
                 engine.warm()
                 if has_code:
                     let_crashes_tell_their_signal()

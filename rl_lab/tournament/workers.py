@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import Array
-from rl_lab.tournament.entrant_calls import DEADLINE
+from rl_lab.tournament.call_record import DEADLINE
 from rl_lab.tournament.isolation import PROCESS_EXITED
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.matches import MatchEngine, MatchSetup

@@ -30,12 +30,12 @@ def played(*words: str, name: str = "t", workers: int = 1, **more: Any) -> list[
 class _Floods:
     """An engine whose process sends 64 MiB during a call of an entrant, and in the next process the fault."""
 
-    watchdog: Any = None
+    call_record: Any = None
 
     def play(self, tasks: Any) -> Any:
-        self.watchdog.begin(0, 0.0)
-        if self.watchdog.crash_at_call is not None:
-            raise RuntimeError(self.watchdog.crash_at_call[1][1])
+        self.call_record.begin(0, 0.0)
+        if self.call_record.crash_at_call is not None:
+            raise RuntimeError(self.call_record.crash_at_call[1][1])
         return [SimpleNamespace(match=SimpleNamespace(line=lambda: "x" * 2**26))]
 
 
