@@ -21,8 +21,11 @@ from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 
 
-def played(env: gymnasium.Env, seed: int, steps: int) -> list[bytes]:
-    """What an environment shows in so many steps of one sequence of actions, resets included."""
+def rollout_bytes(env: gymnasium.Env, seed: int, steps: int) -> list[bytes]:
+    """Return what an environment shows in so many steps, resets included.
+
+    Discrete actions are drawn by `seed`, continuous ones by the action space's own generator, which a copy has, too.
+    """
     shown, rng = [], np.random.default_rng(seed)
     for _ in range(steps):
         action = env.action_space.sample() if env.action_space.shape else int(rng.integers(env.action_space.n))
@@ -39,10 +42,12 @@ def test_a_copy_goes_on_as_its_original_and_apart_from_it(name: str, seed: int, 
     env = gymnasium.make(f"rl_lab/{name}-v0")
     env.action_space.seed(seed)
     env.reset(seed=seed)
-    played(env, seed, before)
+    rollout_bytes(env, seed, before)
     twin = pickle.loads(pickle.dumps(env)) if pickled else copy.deepcopy(env)
-    ours = played(twin, seed + 1, 40)
-    assert played(env, seed + 1, 40) == ours, "the copy's steps moved the original, or it is elsewhere"
+    of_copy = rollout_bytes(twin, seed + 1, 40)
+    assert rollout_bytes(env, seed + 1, 40) == of_copy, (
+        "the copy's steps changed the original, or it did not start in the same state"
+    )
 
 
 def test_a_copy_made_before_the_first_reset_and_with_parameters() -> None:
@@ -91,14 +96,14 @@ def play(batch):
         batch.step()
     return batch.states.tobytes() + batch.rewards.tobytes()
 
-def anew(threads):
+def play_new_batch(threads):
     return play(Batch(worlds.load("catch"), 64, threads=threads))
 
 if __name__ == "__main__":
     threaded = Batch(worlds.load("catch"), 64, threads=2)
     here = play(threaded)
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        there = pool.map_async(anew, [2, 1, None]).get(60)
+        there = pool.map_async(play_new_batch, [2, 1, None]).get(60)
         again = pool.apply_async(play, (threaded,)).get(60)  # a batch that was made before the fork
     assert set(there) == {here} and again == here
     assert play(threaded) == here  # the threads of this process are its own still

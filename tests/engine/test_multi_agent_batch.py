@@ -17,19 +17,19 @@ from rl_lab.core.world import Array, World, WorldError, WorldState, bounded, i4,
 from rl_lab.engine.batch import Batch
 
 
-class Stars(WorldState):
+class Eviction(WorldState):
     to_move: i4 = bounded(0, low=0, high=RUNNERS - 1)
     there: u1[RUNNERS]
 
 
 @kernel
-def stars_reset(s: Stars, p: RaceParams) -> None:
+def stars_reset(s: Eviction, p: RaceParams) -> None:
     for a in range(RUNNERS):
         s.there[a] = 1
 
 
 @kernel
-def stars_step(s: Stars, action: int, p: RaceParams, rewards: Array) -> bool:
+def stars_step(s: Eviction, action: int, p: RaceParams, rewards: Array) -> bool:
     """Action 1 throws the next agent out, 2 the mover itself, 3 both; then the next one that is there moves."""
     mover, after = s.to_move, (s.to_move + 1) % RUNNERS
     for a in range(RUNNERS):
@@ -48,12 +48,12 @@ def stars_step(s: Stars, action: int, p: RaceParams, rewards: Array) -> bool:
 
 
 @kernel
-def stars_observe(s: Stars, agent: int, p: RaceParams, out: Array) -> None:
+def stars_observe(s: Eviction, agent: int, p: RaceParams, out: Array) -> None:
     out[0] = s.t
 
 
-STARS = dict(
-    State=Stars,
+EVICTION = dict(
+    State=Eviction,
     Params=RaceParams,
     reset=stars_reset,
     step=stars_step,
@@ -66,7 +66,7 @@ STARS = dict(
     horizon=9,
 )
 # What the mover does in each step, and which agent leaves in it.
-THROWN = [
+REMOVALS = [
     ([0, 0, 1, 0, 0, 1, 2], [[], [], ["a"], [], [], ["c"], ["b"]]),
     ([3, 1], [["a", "b"], []]),
     ([2, 3], [["a"], ["b", "c"]]),
@@ -81,7 +81,7 @@ def outputs(batch: Batch) -> dict[str, bytes]:
     }
 
 
-def some_actions(batch: Batch, generator: np.random.Generator) -> None:
+def write_random_actions(batch: Batch, generator: np.random.Generator) -> None:
     if batch.world.has_action_mask:
         scores = np.where(batch.action_mask > 0, generator.random(batch.action_mask.shape), -1.0)
         batch.actions[...] = scores.argmax(axis=2)
@@ -99,7 +99,7 @@ def test_plain_compiled_and_threaded_agree_bit_for_bit(declared: dict[str, Any],
         batch.reset()
     for k in range(60):
         for batch in batches:
-            some_actions(batch, np.random.default_rng(k))
+            write_random_actions(batch, np.random.default_rng(k))
             batch.step()
             if mode == AutoresetMode.DISABLED and k % 15 == 14:
                 batch.reset(batch.done.copy())
@@ -134,7 +134,7 @@ def test_the_expert_wins_from_a_winning_heap() -> None:
     began, generator = batch.states["to_move"].copy(), np.random.default_rng(0)
     while not batch.done.all():
         expert = batch.scripted_actions().copy()
-        some_actions(batch, generator)
+        write_random_actions(batch, generator)
         batch.actions[np.arange(64), began] = expert[np.arange(64), began]
         batch.step()
     assert (batch.episode_returns[np.arange(64), began] == 1).all()  # 7 is not a multiple of 4
@@ -196,9 +196,9 @@ def test_agents_that_left_neither_act_nor_get_rewards_and_the_last_one_ends_the_
 
 
 @pytest.mark.parametrize("plain", [True, False])
-@pytest.mark.parametrize(("actions", "leavers"), THROWN)
+@pytest.mark.parametrize(("actions", "leavers"), REMOVALS)
 def test_an_agent_that_another_one_removes_has_left(actions: list[int], leavers: list[list[str]], plain: bool) -> None:
-    world = World(**STARS)
+    world = World(**EVICTION)
     batch = Batch(world, 2, plain=plain, autoreset=AutoresetMode.DISABLED)
     rows = LabVecEnv(Batch(world, 1, plain=plain, autoreset=AutoresetMode.SAME_STEP))
     aec, parallel = env(world), parallel_env(world)
@@ -211,7 +211,8 @@ def test_an_agent_that_another_one_removes_has_left(actions: list[int], leavers:
         ends = [agent in left for agent in world.agents]
         assert batch.left_episode.tolist() == [ends, ends] and (batch.agent_terminated | ~batch.left_episode).all()
         _, _, dones, infos = rows.step(np.full(3, action))
-        assert dones.tolist() == ends or batch.terminated[0]
+        # Where the episode has ended, all rows are done.
+        assert dones.tolist() == ([True] * 3 if batch.terminated[0] else ends)
         assert [agent for agent, info in zip(world.agents, infos, strict=True) if "episode" in info] == left
         assert not any(info.get("TimeLimit.truncated", False) for info in infos)
         aec.step(action)
