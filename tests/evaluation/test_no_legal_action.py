@@ -219,10 +219,10 @@ def test_a_tournament_stops_without_a_forfeit(world: str) -> None:
 
 @pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
 def test_a_match_played_apart_blames_the_world(world: str) -> None:
-    hall, tasks = hall_and_tasks(world, "random", "bots.py:first")
+    engine, tasks = hall_and_tasks(world, "random", "bots.py:first")
     with pytest.raises(IsolationError, match=SAID):
         for task in tasks:
-            assert play_isolated(hall, task).fault is None
+            assert play_isolated(engine, task).fault is None
 
 
 def test_a_world_that_has_ended_needs_no_legal_action() -> None:

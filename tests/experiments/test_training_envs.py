@@ -16,7 +16,7 @@ from rl_lab.experiments.training_envs import recipe_of
 
 
 def test_parts_are_the_whole() -> None:
-    """Each world has the same episodes, whoever steps it."""
+    """Each world has the same episodes, whichever process steps it."""
     parts = 3
     recipe = dataclasses.replace(recipe_of(compose("cartpole", ["worlds=12", "seed=5"])), threads=1)
     whole, divided = recipe.make(), [part.make() for part in recipe.split(parts)]

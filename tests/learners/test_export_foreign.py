@@ -73,10 +73,10 @@ class Walk(gymnasium.Env[Any, Any]):
 
 
 @pytest.fixture(autouse=True)
-def registered() -> Any:
-    gymnasium.register("mended/Walk-v0", Walk, max_episode_steps=12)
+def register_walk() -> Any:
+    gymnasium.register("test/Walk-v0", Walk, max_episode_steps=12)
     yield
-    del gymnasium.registry["mended/Walk-v0"]
+    del gymnasium.registry["test/Walk-v0"]
 
 
 def trained(folder: Path, words: list[str]) -> Path:
@@ -88,31 +88,33 @@ def trained(folder: Path, words: list[str]) -> Path:
 
 RUNS: dict[str, tuple[Any, list[str]]] = {
     "one-hot": (PPO, ["gym:FrozenLake-v1", "+world.params.is_slippery=false"]),
-    "one-hot of a dqn": (DQN, ["gym:mended/Walk-v0", "+world.params.kind=place", "agent=dqn"]),
-    "double precision": (PPO, ["gym:mended/Walk-v0", "+world.params.kind=numbers"]),
-    "boards": (PPO, ["gym:mended/Walk-v0", "+world.params.kind=board", "agent.policy=cnn"]),
-    **{kind: (PPO, ["gym:mended/Walk-v0", f"+world.params.kind={kind}"]) for kind in ("choices", "bits", "picture")},
-    "dict": (PPO, ["gym:mended/Walk-v0", "+world.params.kind=dict"]),
-    "dict of a dqn": (DQN, ["gym:mended/Walk-v0", "+world.params.kind=dict", "agent=dqn"]),
-    "camera": (PPO, ["gym:mended/Walk-v0", "+world.params.kind=camera"]),
+    "one-hot of a dqn": (DQN, ["gym:test/Walk-v0", "+world.params.kind=place", "agent=dqn"]),
+    "double precision": (PPO, ["gym:test/Walk-v0", "+world.params.kind=numbers"]),
+    "boards": (PPO, ["gym:test/Walk-v0", "+world.params.kind=board", "agent.policy=cnn"]),
+    **{kind: (PPO, ["gym:test/Walk-v0", f"+world.params.kind={kind}"]) for kind in ("choices", "bits", "picture")},
+    "dict": (PPO, ["gym:test/Walk-v0", "+world.params.kind=dict"]),
+    "dict of a dqn": (DQN, ["gym:test/Walk-v0", "+world.params.kind=dict", "agent=dqn"]),
+    "camera": (PPO, ["gym:test/Walk-v0", "+world.params.kind=camera"]),
     "normalised picture": (
         PPO,
-        ["gym:mended/Walk-v0", "+world.params.kind=picture", "agent.normalize_observations=true"],
+        ["gym:test/Walk-v0", "+world.params.kind=picture", "agent.normalize_observations=true"],
     ),
     "normalised picture of a dqn": (
         DQN,
-        ["gym:mended/Walk-v0", "+world.params.kind=picture", "agent.normalize_observations=true", "agent=dqn"],
+        ["gym:test/Walk-v0", "+world.params.kind=picture", "agent.normalize_observations=true", "agent=dqn"],
     ),
     "normalised": (PPO, ["gym:CartPole-v1", "agent.normalize_observations=true"]),
     "normalised doubles": (
         PPO,
-        ["gym:mended/Walk-v0", "+world.params.kind=numbers", "agent.normalize_observations=true"],
+        ["gym:test/Walk-v0", "+world.params.kind=numbers", "agent.normalize_observations=true"],
     ),
 }
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_the_returns_outside_are_those_inside(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sb3_loads_the_export_and_gets_the_labs_returns(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kind, words = RUNS[case]
     run = trained(tmp_path, words)
     assert main(["export", str(run), str(tmp_path / "agent.zip"), "--json"]) == 0
@@ -157,7 +159,7 @@ def test_the_returns_outside_are_those_inside(case: str, tmp_path: Path, capsys:
 def test_what_only_the_adapter_converts_is_refused_in_one_line(
     words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = trained(tmp_path, ["gym:mended/Walk-v0", *words])
+    run = trained(tmp_path, ["gym:test/Walk-v0", *words])
     capsys.readouterr()
     assert main(["export", str(run), str(tmp_path / "agent.zip")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -96,9 +96,9 @@ def schedule(world: str, found: Iterable[Entrant], kind: str = "round-robin", **
 
 def play(world: str, *words: str, at_once: int | None = None, timeout: float = 0.0, **more: Any) -> list[Match]:
     found = entrants(world, *words)
-    hall = MatchEngine(MatchSetup(world, {}, found, 5, timeout=timeout))
+    engine = MatchEngine(MatchSetup(world, {}, found, 5, timeout=timeout))
     tasks = schedule(world, found, **more).missing({})
-    return sorted((played.match for played in hall.play(tasks, num_envs=at_once)), key=lambda match: match.id)
+    return sorted((played.match for played in engine.play(tasks, num_envs=at_once)), key=lambda match: match.id)
 
 
 CASTS = {
@@ -125,7 +125,7 @@ def test_a_match_is_the_same_in_whatever_batch_it_is_played(world: str) -> None:
     assert len({match.trace for match in whole}) > 3
 
 
-def test_random_agents_draw_for_their_rows_alone() -> None:
+def test_a_random_agents_action_depends_on_its_row_seed_and_clock_alone() -> None:
     world = world_registry.load("tic_tac_toe")
     make = agent_registry.load("random")
     keys, clock = np.arange(100, 108, dtype=np.uint64), np.array([0, 3, 1, 0])
@@ -172,14 +172,14 @@ def test_pairs_share_their_seed_and_swap_seats() -> None:
         ("simple_spread", 2, 2, [(0, 1, 0), (1, 0, 1)]),
     ],
 )
-def test_every_entrant_has_every_part(
+def test_seat_rotations_of_worlds_with_two_to_four_agents(
     world: str, count: int, players_per_match: int, legs: list[tuple[int, ...]]
 ) -> None:
     assert seat_rotation.players_per_match(world_registry.load(world), count) == players_per_match
     assert seat_rotation.legs(world_registry.load(world), players_per_match) == legs
 
 
-def test_a_known_game() -> None:
+def test_results_of_a_game_known_move_by_move() -> None:
     one, other = play("tic_tac_toe", "a=bots:first", "b=bots:first", pairs=1)
     assert (one.entrants, other.entrants) == (("a", "b"), ("b", "a"))
     for match in (one, other):  # 0 1 2 3 4 5 6: x has the diagonal
@@ -250,7 +250,7 @@ def tournament(name: str, *words: str, world: str = "tic_tac_toe", **more: Any) 
     return create(words, world, {}, path=Path(name), **{"pairs": 3, "seed": 5, **more})
 
 
-def test_one_worker_or_three() -> None:
+def test_results_are_the_same_with_one_worker_and_with_three() -> None:
     words = "random", "scripted", "other=random:seed=1"
     one = run_tournament(tournament("one", *words, pairs=40))
     three = run_tournament(tournament("three", *words, pairs=40), workers=3)
@@ -261,15 +261,15 @@ def test_one_worker_or_three() -> None:
 def test_an_entrant_that_ends_its_process_crashes_where_it_was() -> None:
     outcome = run_tournament(tournament("t", "random", "scripted", "bots:leaves", timeout=5.0))
     assert len(outcome.matches) == outcome.total == 18
-    innocent = [match for match in outcome.matches if "bots:leaves" not in match.pairing]
-    assert innocent == play("tic_tac_toe", "random", "scripted")
-    guilty = [match for match in outcome.matches if "bots:leaves" in match.pairing]
-    for match in guilty:
+    others = [match for match in outcome.matches if "bots:leaves" not in match.pairing]
+    assert others == play("tic_tac_toe", "random", "scripted")
+    of_leaves = [match for match in outcome.matches if "bots:leaves" in match.pairing]
+    for match in of_leaves:
         assert match.fault == Fault(
             match.entrants.index("bots:leaves"), "bots:leaves", "crash", "its process ended: exit status 7"
         )
     # As x it moves once, and ends at its second move; as o at its second, with three discs on the board.
-    assert {(m.entrants.index("bots:leaves"), m.steps) for m in guilty} == {(0, 2), (1, 3)}
+    assert {(m.entrants.index("bots:leaves"), m.steps) for m in of_leaves} == {(0, 2), (1, 3)}
     assert run_tournament(outcome.tournament).played == 0
 
 
@@ -278,9 +278,9 @@ def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
     words = [f"r{k}=random:seed={k}" for k in range(5)] + ["scripted"]
     found = entrants("tic_tac_toe", *words)
     plan = schedule("tic_tac_toe", found, kind, pairs=2, rounds=usual_rounds(kind, 6))
-    hall, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
     while tasks := plan.missing(played):
-        played |= {p.match.id: p.match for p in hall.play(tasks)}
+        played |= {p.match.id: p.match for p in engine.play(tasks)}
     assert len(played) == plan.total
     games = {name: sum(name in match.pairing for match in played.values()) for name in plan.names}
     if kind == "gauntlet":
@@ -302,17 +302,17 @@ def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
 def test_a_swiss_round_lets_another_sit_out_each_time() -> None:
     found = entrants("tic_tac_toe", *(f"r{k}=random:seed={k}" for k in range(5)))
     plan = schedule("tic_tac_toe", found, "swiss", pairs=1, rounds=5)
-    hall, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
     while tasks := plan.missing(played):
-        played |= {p.match.id: p.match for p in hall.play(tasks)}
+        played |= {p.match.id: p.match for p in engine.play(tasks)}
     assert {sum(name in match.pairing for match in played.values()) for name in plan.names} == {8}
 
 
 def test_openings_are_random_and_the_same_in_both_legs() -> None:
     found = entrants("tic_tac_toe", "a=bots:first", "b=bots:first")
-    hall = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5, random_opening_moves=2))
+    engine = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5, random_opening_moves=2))
     actions: dict[int, list[Any]] = {}
-    for played in hall.play(schedule("tic_tac_toe", found, pairs=8).missing({})):
+    for played in engine.play(schedule("tic_tac_toe", found, pairs=8).missing({})):
         actions.setdefault(played.match.pair, []).append(played.actions[:2].tolist())
     assert all(one == other for one, other in actions.values())
     assert len({str(one) for one, _ in actions.values()}) > 4

@@ -152,7 +152,7 @@ function theory() {
       worst ? el("td", {class: "left"}, el("a", {href: listing({who: k, vs: D.names.indexOf(worst.opponent)})}, `${worst.opponent} (${percent(worst.score, 1)})`)) : el("td", {}, "–"));
   });
   const said = T.missing ? `${count(T.missing)} pairings never met, so there is no alpha-rank, Nash or Smith set.`
-    : T.condorcet ? `${T.condorcet} scores above one half against everybody (Condorcet winner).` : `No entrant beats all others; the Smith set is ${T.smith.join(", ")}.`;
+    : T.condorcet ? `${T.condorcet} scores above one half against every other entrant (Condorcet winner).` : `No entrant beats all others; the Smith set is ${T.smith.join(", ")}.`;
   return el("section", {}, el("h2", {}, "Game theory"), el("p", {}, said), el("p", {class: "soft"}, `Cyclic share ${percent(T.cyclic_share, 1)}: what no rating explains, chance included.`),
     el("div", {class: "wide"}, el("table", {class: "full"}, el("thead", {}, el("tr", {}, ["entrant", ...(T.nash ? ["alpha-rank", "Nash"] : []), "scores least against"].map((h, k, all) => el("th", {class: k === 0 || k === all.length - 1 ? "left" : ""}, h)))), el("tbody", {}, body))));
 }
