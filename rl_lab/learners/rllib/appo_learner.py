@@ -36,7 +36,7 @@ class LabAPPOTorchLearner(FiniteGradients, APPOTorchLearner):  # type: ignore[mi
     @property
     def code(self) -> str:
         """Return what updates, and where."""
-        return f"torch's on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
+        return f"torch on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
 
     def update_from(self, fragments: list[Fragment], steps: int, iterations: int) -> dict[str, Any]:
         """Update so many times from the fragments; return RLlib's metrics of the last time.

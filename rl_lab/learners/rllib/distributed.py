@@ -12,13 +12,11 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed
 from rl_lab.core.untrusted import listed, number, of_kind
 from rl_lab.learners.rllib.connector import NothingToLearnError
-from rl_lab.learners.rllib.learners import Learners
 from rl_lab.learners.rllib.ppo import RllibPPO
 from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
 from rl_lab.learners.sb3.state_validation import check_generators, checked_moments
 from rl_lab.learners.sb3.training_state import as_tensors
 
-_UPDATE = 600.0  # seconds that learners in other processes may take for one update
 _OWN = ("generators", "pending")  # members of a state that differ between learners
 _PREFIX = "learner"  # of the members of a state that belong to learner 1, 2, ...
 
@@ -50,7 +48,6 @@ class DistributedPPO(SamplesRemotely, RllibPPO):
 
     def _attach(self) -> None:
         super()._attach()
-        self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
         if self._learners.local is None:
             self._take_weights()
 
@@ -79,34 +76,20 @@ class DistributedPPO(SamplesRemotely, RllibPPO):
         self._learn_seconds += time.perf_counter() - begin
         return self._metrics(losses)
 
-    def _update(self, fragments: Any) -> dict[str, float]:
-        try:
-            (result,) = self._learners.update(fragments, **self._arguments())
-        except NothingToLearnError:
-            return {}
-        return self._plain(result)
-
     def _update_remotely(self, references: list[Any]) -> dict[str, float]:
         settings = self._settings
         rows = settings.num_epochs * settings.train_batch_size_per_learner
         # Learners average their gradients in every minibatch: all need the same number of them.
         minibatches = max(rows // settings.minibatch_size, 1)
         try:
-            result, *_ = self._learners.update(references, num_total_minibatches=minibatches, **self._arguments())
+            result, *_ = self._learners.update(
+                references, num_total_minibatches=minibatches, **self._update_arguments()
+            )
         except NothingToLearnError:
             told = "a learner has nothing to learn from: in its fragments, no transition ends"
             raise WorkFailed(f"{told}; a larger train_batch_size_per_learner makes them longer") from None
         self._take_weights()
         return self._plain(result)
-
-    def _arguments(self) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "timesteps": {"num_env_steps_sampled_lifetime": self._steps},
-            "num_epochs": settings.num_epochs,
-            "minibatch_size": settings.minibatch_size,
-            "shuffle_batch_per_epoch": settings.shuffle_batch_per_epoch,
-        }
 
     def _fragments_per_learner(self) -> int:
         return len(self.envs.recipes) // len(self._learners)

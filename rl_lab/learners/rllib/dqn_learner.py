@@ -33,7 +33,7 @@ class LabDQNTorchLearner(FiniteGradients, DQNTorchLearner):  # type: ignore[misc
     @property
     def code(self) -> str:
         """Return what updates, and where."""
-        return f"torch's on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
+        return f"torch on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
 
     def update_from(self, columns: dict[str, Array], steps: int) -> dict[str, Any]:
         """Take one gradient step on these transitions, [M, ...] by RLlib's names; return RLlib's metrics.

@@ -75,8 +75,8 @@ class RllibLearner:
         """Return what trains, and where."""
         import ray
 
-        acting = "compiled" if self._runner.acts_compiled else "torch's"
-        return f"RLlib {ray.__version__}, one process, acting {acting}, learner {self._learner().code}"
+        acting = "compiled code" if self._runner.acts_compiled else "torch"
+        return f"RLlib {ray.__version__}, one process, acting by {acting}, updates by {self._learner().code}"
 
     @property
     def steps(self) -> int:

@@ -11,7 +11,10 @@ from rl_lab.core.world import Array
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.learners import Learners
 from rl_lab.learners.rllib.pending_state import check_pending
+
+_UPDATE = 600.0  # seconds that learners in other processes may take for one update
 
 
 class RllibPPO(RllibLearner):
@@ -40,31 +43,36 @@ class RllibPPO(RllibLearner):
         policy = build()
         spaces = policy.observation_space, policy.action_space
         gpu = device.startswith("cuda")
-        return self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
+        algorithm = self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
+        self._learners = Learners(algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
+        return algorithm
 
     def train_iteration(self) -> dict[str, float]:
         """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""
         fragment = self._runner.sample()
         self._steps += len(fragment)
         begin = time.perf_counter()
-        result = self._update(fragment)
+        result = self._update([fragment])
         self._send_weights()
         self._learn_seconds += time.perf_counter() - begin
         return self._metrics(result)
 
-    def _update(self, fragment: Any) -> dict[str, float]:
-        settings = self._settings
+    def _update(self, fragments: list[Any]) -> dict[str, float]:
+        """Update the learner of this process from fragments; return its metrics, none where no transition ended."""
         try:
-            (result,) = self.algorithm.learner_group.update(
-                episodes=[fragment],
-                timesteps={"num_env_steps_sampled_lifetime": self._steps},
-                num_epochs=settings.num_epochs,
-                minibatch_size=settings.minibatch_size,
-                shuffle_batch_per_epoch=settings.shuffle_batch_per_epoch,
-            )
+            (result,) = self._learners.update(fragments, **self._update_arguments())
         except NothingToLearnError:
             return {}
         return self._plain(result)
+
+    def _update_arguments(self) -> dict[str, Any]:
+        settings = self._settings
+        return {
+            "timesteps": {"num_env_steps_sampled_lifetime": self._steps},
+            "num_epochs": settings.num_epochs,
+            "minibatch_size": settings.minibatch_size,
+            "shuffle_batch_per_epoch": settings.shuffle_batch_per_epoch,
+        }
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)

@@ -61,8 +61,8 @@ class LabPPOTorchLearner(FiniteGradients, PPOTorchLearner):  # type: ignore[misc
     def code(self) -> str:
         """Return what updates: compiled code, or torch, and where."""
         if self.compiled is not None:
-            return "compiled"
-        return f"torch's on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
+            return "compiled code"
+        return f"torch on the {'GPU' if torch.device(self.device).type == 'cuda' else 'CPU'}"
 
     def update(self, *, training_data: Any = None, **arguments: Any) -> Any:
         """Update from fragments, see RLlib's `Learner.update`. Raises NonFiniteError for non-finite gradients."""

@@ -63,7 +63,7 @@ class SamplesRemotely(RllibLearner):
     @property
     def backend(self) -> str:
         """Return what trains, and where."""
-        return f"{self._runners()}, learner {self._learner().code}"
+        return f"{self._runners()}, updates by {self._learner().code}"
 
     @property
     def seconds(self) -> dict[str, float]:

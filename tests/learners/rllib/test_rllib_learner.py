@@ -100,7 +100,7 @@ def test_settings_reach_rllib_and_the_network(learner: Any) -> None:
     given = learner.algorithm.config
     for name in sorted(set(SETTINGS) - {"net_arch", "activation"}):
         assert getattr(given, name) == SETTINGS[name], name
-    assert learner.backend.endswith("acting torch's, learner torch's on the CPU")  # compiled code has no silu
+    assert learner.backend.endswith("acting by torch, updates by torch on the CPU")  # compiled code has no silu
     modules = list(learner.agent().policy.modules())
     assert {type(module) for module in modules} & {torch.nn.SiLU, torch.nn.Tanh, torch.nn.ReLU} == {torch.nn.SiLU}
     assert {module.out_features for module in modules if isinstance(module, torch.nn.Linear)} == {16, 2, 1}

@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = run(train(folder))
     assert done.returncode == 0, done.stderr
-    assert "learner: RLlib" in done.stderr and "acting compiled, learner compiled" in done.stderr
+    assert "learner: RLlib" in done.stderr and "acting by compiled code, updates by compiled code" in done.stderr
     assert "ray" not in done.stderr.replace("RLlib", "").lower()
     return folder
 
