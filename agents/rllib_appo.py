@@ -1,4 +1,4 @@
-"""RLlib's APPO: its learner and its loss, over the lab's worlds. Needs the extra rllib; a trained agent does not.
+"""RLlib's APPO: asynchronous PPO with V-trace, by RLlib's learner. Needs the extra rllib; a trained agent does not.
 
 Source: Luo et al. 2020, "IMPACT"; Espeholt et al. 2018, "IMPALA"; Ray 2.60, `ray.rllib.algorithms.appo`
 """

@@ -1,4 +1,4 @@
-"""RLlib's DQN: its learner and its loss, over the lab's worlds. Needs the extra rllib; a trained agent does not.
+"""RLlib's DQN: deep Q-learning by RLlib's learner and loss. Needs the extra rllib; a trained agent does not.
 
 Source: Mnih et al. 2015; Ray 2.60, `ray.rllib.algorithms.dqn`
 """
