@@ -240,7 +240,8 @@ def learner(request: pytest.FixtureRequest) -> Iterator[Any]:
     more = [f"agent.env_runners={request.param}", "agent.cpus_per_runner=0.5"]
     made, _ = make_learner(compose("cartpole", ["agent=rllib_dqn", "worlds=4", *words(SMALL), *more]))
     played: Any = made
-    played.train_iteration()
+    for _ in range(2):  # the buffer is full
+        played.train_iteration()
     yield played
     played.close()
 
