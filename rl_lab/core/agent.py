@@ -61,6 +61,15 @@ class StateDict:
     state: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """What a learner collects before it updates. A rollout is never cut, also where it exceeds the budget."""
+
+    steps: int  # environment steps, of all agents and all learners together
+    setting: str  # the hyperparameter that decides their number
+    learners: int = 1  # how many learners collect one each
+
+
 class Learner(Protocol):
     """A learner trains a policy on a batch of environments. The training loop calls it one iteration at a time."""
 
@@ -71,6 +80,10 @@ class Learner(Protocol):
     @property
     def steps(self) -> int:
         """Return the number of environment steps so far, counted once per agent."""
+
+    @property
+    def rollout(self) -> Rollout:
+        """Return what is collected before each update."""
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -27,7 +27,7 @@ DRAWS = "draw from the world's own stream: integers(s, n), uniform(s, low, high)
 _STATE = "what lasts longer than a call is a field of State"
 STATEMENTS: dict[str, str] = {
     "Assert": "assert: a kernel cannot raise; give the field bounded(...), which rl-lab check and saved states obey",
-    "Raise": "raise: a kernel cannot raise; end the episode, or leave out the case with legal or a space",
+    "Raise": "raise: a kernel cannot raise; end the episode, or rule the action out by an action_mask or a space",
     "Try": "try: a kernel cannot catch errors; ask with `if` before",
     "TryStar": "try: a kernel cannot catch errors; ask with `if` before",
     "With": "with: a kernel opens nothing",

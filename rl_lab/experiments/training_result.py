@@ -15,14 +15,15 @@ _NOTABLE = 1.05  # times the budget; a training always ends with a whole rollout
 
 def budget_rounding(scenario: Scenario, learner: Learner) -> str:
     """Return a line that says how many steps are trained where whole rollouts exceed the budget by much, else ""."""
-    steps, rollout, budget = learner.steps, getattr(learner, "rollout_steps", 0), scenario.budget
-    total = steps + -(-(budget - steps) // rollout) * rollout if rollout and steps < budget else budget
+    rollout, steps, budget = learner.rollout, learner.steps, scenario.budget
+    total = steps + -(-(budget - steps) // rollout.steps) * rollout.steps if steps < budget else budget
     if total <= _NOTABLE * budget:
         return ""
-    length = getattr(scenario.config, "n_steps", None)
-    worlds = f"{scenario.worlds} world{'s' * (scenario.worlds != 1)}"
-    why = f"{rollout:,} steps" if length is None else f"{rollout:,} steps (agent.n_steps={length} in {worlds})"
-    return f"budget={budget:,}: {total:,} steps are trained, because a rollout of {why} is not cut"
+    setting = f"agent.{rollout.setting}={getattr(scenario.config, rollout.setting)}"
+    worlds = f"in {scenario.worlds} world{'s' * (scenario.worlds != 1)}"
+    each = f" for each of {rollout.learners} learners" * (rollout.learners > 1)
+    why = f"a rollout of {rollout.steps:,} steps ({setting} {worlds}{each}) is not cut"
+    return f"budget={budget:,}: {total:,} steps are trained, because {why}"
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.agent import Agent, Learner, Rollout, StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.league.batched_policies import BatchedPolicies, Layers, layers_of
@@ -117,6 +117,12 @@ class League:
     def steps(self) -> int:
         """Return the environment steps of all learners, in all generations."""
         return sum(player.steps for player in self.players)
+
+    @property
+    def rollout(self) -> Rollout:
+        """Return what all learners together collect before each update."""
+        rollouts = [player.learner.rollout for player in self.players]
+        return Rollout(sum(each.steps for each in rollouts), rollouts[0].setting, len(rollouts))
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.agent import Agent, Learner, Rollout, StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine import buffers
@@ -188,10 +188,10 @@ class MultiPolicyLearner:
         return sum(learner.steps for learner in self.learners.values())
 
     @property
-    def rollout_steps(self) -> int:
-        """Return the environment steps of a rollout of all agents together, 0 where a learner has no rollouts."""
-        steps = [getattr(learner, "rollout_steps", 0) for learner in self.learners.values()]
-        return sum(steps) if all(steps) else 0
+    def rollout(self) -> Rollout:
+        """Return what all learners together collect before each update."""
+        rollouts = [learner.rollout for learner in self.learners.values()]
+        return dataclasses.replace(rollouts[0], steps=sum(each.steps for each in rollouts))
 
     @property
     def seconds(self) -> dict[str, float]:

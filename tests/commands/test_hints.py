@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_lab.cli import main
+from rl_lab.core.agent import Rollout
 from rl_lab.core.errors import nearest_id
 from rl_lab.engine import compile_notice
+from rl_lab.experiments.build import make_learner
+from rl_lab.experiments.compose import compose
 from rl_lab.experiments.training_result import budget_rounding
 
 STOCK = (
@@ -82,18 +87,51 @@ def test_a_training_says_that_a_rollout_is_not_cut_and_not_that_it_compiles(
     assert "compiling" not in out + err and re.search(r"trained 96 steps in [0-9.]+ s \(", out)
 
 
+THREE = ("league.members={main: 1, main_exploiter: 2}", "league.anchors=[random]")
+PPO = ("agent.n_steps=24", "agent.batch_size=24", "agent.n_epochs=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "because"),
+    [
+        (("catch", "agent=dqn", "worlds=32"), "128 steps (agent.train_freq=4 in 32 worlds)"),
+        (("kuhn_poker", "worlds=2", *PPO), "96 steps (agent.n_steps=24 in 2 worlds)"),
+        (
+            ("kuhn_poker", "worlds=2", "policies={a: [first], b: [second]}", *PPO),
+            "96 steps (agent.n_steps=24 in 2 worlds)",
+        ),
+        (
+            ("kuhn_poker_league", "worlds=2", *THREE, *PPO),
+            "144 steps (agent.n_steps=24 in 2 worlds for each of 3 learners)",
+        ),
+        pytest.param(
+            ("catch", "agent=rllib_ppo", "worlds=32", "agent.train_batch_size_per_learner=256"),
+            "256 steps (agent.train_batch_size_per_learner=256 in 32 worlds)",
+            marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra rllib"),
+        ),
+    ],
+)
+def test_every_learner_names_its_rollout(words: tuple[str, ...], because: str) -> None:
+    scenario = compose(words[0], [*words[1:], "budget=64", "agent.compiled=false"])
+    learner, _ = make_learner(scenario)
+    with closing(learner):
+        line = budget_rounding(scenario, learner)
+        total = int(because.split()[0])
+        assert line == f"budget=64: {total} steps are trained, because a rollout of {because} is not cut"
+        learner.train_iteration()
+        assert learner.steps == total
+
+
 @given(st.integers(0, 5), st.integers(20, 5000), st.integers(1, 20_000))
 def test_the_steps_that_are_told_are_those_of_the_fewest_rollouts(done: int, rollout: int, budget: int) -> None:
     scenario: Any = SimpleNamespace(budget=budget, worlds=2, config=SimpleNamespace(n_steps=rollout))
-    learner: Any = SimpleNamespace(steps=done * rollout, rollout_steps=rollout)
+    learner: Any = SimpleNamespace(steps=done * rollout, rollout=Rollout(rollout, "n_steps"))
     line, steps = budget_rounding(scenario, learner), done * rollout
     while steps < budget:
         steps += rollout
     is_told = done * rollout < budget and steps > 1.05 * budget
     assert line.startswith(f"budget={budget:,}: {steps:,} steps" if is_told else "")
     assert bool(line) is is_told
-    learner.rollout_steps = 0
-    assert budget_rounding(scenario, learner) == ""
 
 
 def test_a_small_excess_of_the_budget_is_not_worth_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rl_lab.core import agent_registry, checkpoint
-from rl_lab.core.agent import StateDict
+from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.errors import UsageError
 from rl_lab.core.progress import Progress
 from rl_lab.engine import world_registry
@@ -162,6 +162,7 @@ class _Learner:
     """Learns nothing, in no time of its own but on the test's clock."""
 
     backend = "not at all"
+    rollout = Rollout(1000, "n_steps")
 
     def __init__(self, clock: _Clock) -> None:
         self.steps, self.seconds, self.clock = 0, {"env": 0.0, "infer": 0.0, "learn": 0.0}, clock

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.adapters.structured import structure_of
-from rl_lab.core.agent import StateDict
+from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
@@ -118,10 +118,11 @@ class Sb3Learner:
         return dict(self._spent)
 
     @property
-    def rollout_steps(self) -> int:
-        """Return the number of environment steps of a rollout, which is never cut; 0 for an off-policy algorithm."""
+    def rollout(self) -> Rollout:
+        """Return what is collected before each update."""
         model: Any = self.model
-        return int(model.n_steps) * self.timed.num_envs if self.on_policy else 0
+        steps = model.n_steps if self.on_policy else model.train_freq.frequency
+        return Rollout(int(steps) * self.timed.num_envs, "n_steps" if self.on_policy else "train_freq")
 
     def train_iteration(self) -> dict[str, float]:
         """Collect one rollout and update; an off-policy algorithm repeats this for `CHUNK` steps. Return the metrics.
