@@ -19,9 +19,15 @@ NODE = np.dtype(
     [
         ("total", "f8"),  # sum of seat 0's returns over the simulations through this node
         ("path_reward", "f8"),  # sum of seat 0's rewards on the path from the root
-        *((name, "i4") for name in ("visits", "parent", "action", "state", "first", "children", "num_expanded")),
-        ("seat", "u1"),
-        ("over", "u1"),
+        ("visits", "i4"),  # number of simulations through this node
+        ("parent", "i4"),  # the parent's row, -1 for the root
+        ("action", "i4"),  # the action that leads here from the parent
+        ("state", "i4"),  # where its state is stored, from its first visit on
+        ("first", "i4"),  # the row of its first child; 0 until it is expanded
+        ("children", "i4"),  # number of children; 0 too if the game is over, or if there was no room for them
+        ("num_visited_children", "i4"),  # these are the first of its children
+        ("seat", "u1"),  # of the agent to move
+        ("over", "u1"),  # whether the game has ended
     ],
     align=True,
 )

@@ -21,7 +21,7 @@ from rl_lab.engine.atomics import atomics
 from rl_lab.engine.template_context import decorators, world_context
 from rl_lab.games.search.templates.primitives import (
     choices,
-    copy,
+    copy_state,
     digest,
     next_legal,
     play,
@@ -54,7 +54,7 @@ def _estimate(d: Any, buffers: Any, memory: Any, p: Any) -> Any:
     buffers.stream[0] = memory.plies[d].key ^ buffers.seed
     last, total = len(buffers.states) - 1, 0.0
     for _ in range(memory.playouts):
-        copy(buffers.words, d, buffers.words, last)
+        copy_state(buffers.words, last, buffers.words, d)
         gain, num_actions = playout(last, buffers, p)
         total += gain
         memory.counters[NUM_ACTIONS] += num_actions
@@ -164,7 +164,7 @@ def _search_to_depth(limit: Any, buffers: Any, memory: Any, p: Any) -> Any:
                 return False
             memory.counters[NUM_ACTIONS] += 1
             f.tried = _next_action(d, memory)
-            copy(buffers.words, d, buffers.words, d + 1)
+            copy_state(buffers.words, d + 1, buffers.words, d)
             d += 1
             reward, over = play(buffers.states[d], f.tried, p, buffers.rewards, buffers.horizon)
             f.reward = reward * (1.0 - d * DEPTH_DISCOUNT)
@@ -224,7 +224,7 @@ def search(which: Any, first: Any, stride: Any, buffers: Any, memory: Any, answe
     )
     for k in range(first, len(which), stride):
         i = which[k]
-        copy(buffers.roots, i, buffers.words, 0)
+        copy_state(buffers.words, 0, buffers.roots, i)
         _iterative_deepening(buffers, memory, buffers.params[min(i, len(buffers.params) - 1)], answers[k])
         if read_at(buffers.stop) != 0:
             return

@@ -80,8 +80,8 @@ def random_int(buffers: Any, n: Any) -> Any:
 
 
 @inline
-def copy(source: Any, i: Any, target: Any, k: Any) -> None:
-    """Copy state i of `source` to state k of `target`; both are uint64 [any, STATE_WORDS]."""
+def copy_state(target: Any, k: Any, source: Any, i: Any) -> None:
+    """Copy to state k of `target` state i of `source`; both are uint64 [any, STATE_WORDS]."""
     for j in range(STATE_WORDS):
         target[k, j] = source[i, j]
 
