@@ -1,4 +1,8 @@
-"""This module has Arena's state, and the kernels for walls, sight, shots, movement and ammunition."""
+"""This module has Arena's state, and the kernels for walls, sight, shots, movement and ammunition.
+
+Lengths are in metres, times in steps. Even seats are the red team, odd ones the blue: the k-th seat after a fighter's
+own is an opponent's where k is odd, and its team mate's where k is 2.
+"""
 
 import math
 
@@ -7,15 +11,32 @@ from rl_lab.core.world import Record, WorldState, bounded, f4, f8, i4, kernel, u
 
 SEATS, BOXES, CRATES = 4, 8, 2
 WAIT, FORWARD, BACK, LEFT, RIGHT, TURN_LEFT, TURN_RIGHT, SHOOT, RELOAD = range(9)
+# Columns of `body`, whose number is BODY:
+#   X, Y              where the fighter is; the middle of the field is 0, 0
+#   UX, UY            its heading, of length 1
+#   OLD_X, OLD_Y      where it was before this step
+#   GHOST_X, GHOST_Y  where the other team has last seen it
+#   SHOT_X, SHOT_Y    where its last shot ended
 X, Y, UX, UY, OLD_X, OLD_Y, GHOST_X, GHOST_Y, SHOT_X, SHOT_Y, BODY = range(11)
+# Columns of `kit`, whose number is KIT:
+#   HEADING           in sixteenths of a turn
+#   HEALTH            hits that it can still take, 0 when it is out
+#   ROUNDS, SPARE     rounds in the magazine, and others
+#   RELOADING         steps until it has reloaded, 0 if it does not reload
+#   COOLING           steps until it may shoot again
+#   HURT              hits in this step
+#   SEEN              bit k is 1 if it sees the k-th seat after its own
+#   FRESH             MEMORY when the other team sees it or is hit by it, then 1 less each step, down to 0
 HEADING, HEALTH, ROUNDS, SPARE, RELOADING, COOLING, HURT, SEEN, FRESH, KIT = range(10)
 HEADINGS, COOLDOWN, RELOAD_TIME, MEMORY = 16, 5, 10, 60  # the last three in steps
 ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
-WIDTH, HEIGHT, RADIUS, PACE = f4(8), f4(6), f4(0.3), f4(0.3)  # half the field's sides; a fighter's size and step
-SECTOR = f4(math.pi / 8)
-# Cosines of how far to either side a fighter sees, and hits.
+HALF_WIDTH, HALF_HEIGHT, RADIUS, PACE = f4(8), f4(6), f4(0.3), f4(0.3)  # of the field; of a fighter; metres a step
+SECTOR = f4(math.pi / 8)  # radians, the angle of one heading
+# Cosines of the angles to either side at which a fighter sees, 60 degrees, and hits, 15 degrees.
 VIEW, AIM = f4(math.cos(math.pi / 3)), f4(math.cos(math.pi / 12))
-TINY = f4(1e-6)
+TINY = f4(1e-6)  # in place of 0 as a divisor
+FAR = f4(1e6)  # square metres: more than between any two fighters
+CRATE_REACH = HALF  # how near a fighter must come to a crate
 
 
 class Log(Record):
@@ -25,7 +46,7 @@ class Log(Record):
 
 
 class State(WorldState):
-    body: f4[SEATS, BODY]  # X, Y: the middle of the field is 0, 0; UX, UY: its heading; GHOST: where it was last seen
+    body: f4[SEATS, BODY]
     kit: i4[SEATS, KIT] = bounded(0, low=0, high=255)
     alive: u1[SEATS]
     walls: f4[BOXES, 4]  # middle and half the sides; box k + 4 is box k turned by half a turn, and so are the crates
@@ -35,9 +56,9 @@ class State(WorldState):
 
 
 @kernel
-def free(s: State, x: float, y: float) -> bool:
-    """Return True if walls leave room for a fighter."""
-    if abs(x) > WIDTH - RADIUS or abs(y) > HEIGHT - RADIUS:
+def is_free(s: State, x: float, y: float) -> bool:
+    """Return True if the field and its walls leave room for a fighter at this place."""
+    if abs(x) > HALF_WIDTH - RADIUS or abs(y) > HALF_HEIGHT - RADIUS:
         return False
     for k in range(BOXES):
         if abs(x - s.walls[k, 0]) < s.walls[k, 2] + RADIUS and abs(y - s.walls[k, 1]) < s.walls[k, 3] + RADIUS:
@@ -46,8 +67,11 @@ def free(s: State, x: float, y: float) -> bool:
 
 
 @kernel
-def clear(s: State, ax: float, ay: float, bx: float, by: float) -> bool:
-    """Return True if no wall lies between two points; the same bits from a to b as from b to a."""
+def is_clear(s: State, ax: float, ay: float, bx: float, by: float) -> bool:
+    """Return True if no wall lies between two points; the same bits from a to b as from b to a.
+
+    Source: the separating axis theorem, as in Ericson 2005, "Real-time collision detection", section 5.3.3.
+    """
     mx, my, dx, dy = HALF * (ax + bx), HALF * (ay + by), HALF * (bx - ax), HALF * (by - ay)
     for k in range(BOXES):
         cx, cy, w, h = mx - s.walls[k, 0], my - s.walls[k, 1], s.walls[k, 2], s.walls[k, 3]
@@ -57,11 +81,16 @@ def clear(s: State, ax: float, ay: float, bx: float, by: float) -> bool:
 
 
 @kernel
-def reach(s: State, x: float, y: float, ux: float, uy: float, margin: float) -> tuple[float, float]:
-    """Return the distances to the first wall in a direction and in the opposite one, walls thicker by a margin."""
+def wall_distances(s: State, x: float, y: float, ux: float, uy: float, margin: float) -> tuple[float, float]:
+    """Return the distances to the first wall in a direction, of length 1, and in the opposite one.
+
+    The walls, the border included, are thicker by a margin.
+
+    Source: the slab method of Kay and Kajiya 1986, "Ray tracing complex scenes".
+    """
     ix = ONE / (ux if abs(ux) > TINY else TINY)
     iy = ONE / (uy if abs(uy) > TINY else TINY)
-    w, h = abs(ix) * (WIDTH - margin), abs(iy) * (HEIGHT - margin)
+    w, h = abs(ix) * (HALF_WIDTH - margin), abs(iy) * (HALF_HEIGHT - margin)
     ahead, behind = min(w - ix * x, h - iy * y), min(w + ix * x, h + iy * y)
     for k in range(BOXES):
         cx, cy = ix * (s.walls[k, 0] - x), iy * (s.walls[k, 1] - y)
@@ -89,18 +118,21 @@ def turn(s: State, a: int, by: int) -> None:
 
 @kernel
 def sees(s: State, a: int, b: int, sight: float) -> bool:
-    """Return True if b is alive, near enough, before a and not behind a wall."""
+    """Return True if a sees b.
+
+    Both are alive, b is at most `sight` metres away and 60 degrees off a's heading, and no wall is between them.
+    """
     if not (s.alive[a] and s.alive[b]):
         return False
     ahead, left = from_seat(s, a, s.body[b, X], s.body[b, Y])
     square = ahead * ahead + left * left
     if square > sight * sight or ahead < ZERO or ahead * ahead < VIEW * VIEW * square:
         return False
-    return clear(s, s.body[a, X], s.body[a, Y], s.body[b, X], s.body[b, Y])
+    return is_clear(s, s.body[a, X], s.body[a, Y], s.body[b, X], s.body[b, Y])
 
 
 @kernel
-def look(s: State, sight: float) -> None:
+def update_sight(s: State, sight: float) -> None:
     """Update which agents each one sees (bit k of SEEN: the k-th seat after its own), and their last known places."""
     for a in range(SEATS):
         s.kit[a, SEEN] = 0
@@ -115,8 +147,11 @@ def look(s: State, sight: float) -> None:
 
 
 @kernel
-def aims(s: State, a: int, k: int) -> bool:
-    """Return True if a shot would hit the k-th seat after one's own."""
+def in_aim(s: State, a: int, k: int) -> bool:
+    """Return True if a sees the k-th seat after its own at less than 15 degrees off its heading.
+
+    A shot hits the nearest opponent of whom this is true.
+    """
     b = (a + k) % SEATS
     if not (s.kit[a, SEEN] >> k) & 1 or not s.alive[b]:
         return False
@@ -125,8 +160,8 @@ def aims(s: State, a: int, k: int) -> bool:
 
 
 @kernel
-def stride(s: State, a: int, action: int) -> tuple[float, float]:
-    """Return the place to which a step would lead."""
+def next_place(s: State, a: int, action: int) -> tuple[float, float]:
+    """Return the place to which a step, FORWARD to RIGHT, would lead."""
     ux, uy = PACE * s.body[a, UX], PACE * s.body[a, UY]
     dx, dy = (ux, uy) if action in (FORWARD, BACK) else (-uy, ux)
     if action in (BACK, RIGHT):
@@ -150,8 +185,12 @@ def may_reload(s: State, a: int, magazine: int) -> bool:
 
 @kernel
 def move(s: State, a: int, action: int) -> None:
-    """Take a step, unless it would end too close to another fighter."""
-    x, y = stride(s, a, action)
+    """Take a step, unless it would end within two radii of another live fighter, and nearer to it than before.
+
+    A step that leads apart is always allowed. Other fighters are where they were before this step of the world, so that
+    the order of the seats does not matter. Walls are the action mask's concern.
+    """
+    x, y = next_place(s, a, action)
     for b in range(SEATS):
         if b != a and s.alive[b]:
             dx, dy = s.body[b, OLD_X] - x, s.body[b, OLD_Y] - y
@@ -163,17 +202,17 @@ def move(s: State, a: int, action: int) -> None:
 
 @kernel
 def shoot(s: State, a: int) -> None:
-    """Hit the nearest opponent in the line of fire, or a wall."""
+    """Hit the nearest opponent in aim, or else the first wall straight ahead."""
     s.kit[a, COOLING] = COOLDOWN
     s.kit[a, ROUNDS] -= 1
     s.log.shots += 1.0
-    ux, uy, nearest, hit = s.body[a, UX], s.body[a, UY], f4(1e6), -1
-    far, _ = reach(s, s.body[a, X], s.body[a, Y], ux, uy, ZERO)
-    s.body[a, SHOT_X], s.body[a, SHOT_Y] = s.body[a, X] + far * ux, s.body[a, Y] + far * uy
+    ux, uy, nearest, hit = s.body[a, UX], s.body[a, UY], FAR, -1
+    ahead, _ = wall_distances(s, s.body[a, X], s.body[a, Y], ux, uy, ZERO)
+    s.body[a, SHOT_X], s.body[a, SHOT_Y] = s.body[a, X] + ahead * ux, s.body[a, Y] + ahead * uy
     for k in range(1, SEATS, 2):
         b = (a + k) % SEATS
         dx, dy = s.body[b, X] - s.body[a, X], s.body[b, Y] - s.body[a, Y]
-        if aims(s, a, k) and dx * dx + dy * dy < nearest:
+        if in_aim(s, a, k) and dx * dx + dy * dy < nearest:
             nearest, hit = dx * dx + dy * dy, b
     if hit >= 0:
         s.kit[hit, HURT] += 1
@@ -192,7 +231,7 @@ def stock_up(s: State, p: Record) -> None:
             continue
         for a in range(SEATS):
             dx, dy = s.body[a, X] - s.crate[k, 0], s.body[a, Y] - s.crate[k, 1]
-            if s.alive[a] and dx * dx + dy * dy < HALF * HALF and s.kit[a, SPARE] < 2 * p.magazine:
+            if s.alive[a] and dx * dx + dy * dy < CRATE_REACH * CRATE_REACH and s.kit[a, SPARE] < 2 * p.magazine:
                 s.kit[a, SPARE] = min(s.kit[a, SPARE] + p.magazine, 2 * p.magazine)
                 s.away[k] = p.refill
     for a in range(SEATS):

@@ -11,10 +11,11 @@ from rl_lab.envs._arena import (
     FRESH,
     GHOST_X,
     GHOST_Y,
+    HALF_HEIGHT,
+    HALF_WIDTH,
     HEADING,
     HEADINGS,
     HEALTH,
-    HEIGHT,
     HURT,
     MEMORY,
     RELOAD_TIME,
@@ -25,7 +26,6 @@ from rl_lab.envs._arena import (
     SHOT_Y,
     UX,
     UY,
-    WIDTH,
     State,
     X,
     Y,
@@ -53,7 +53,7 @@ def cone(s: State, a: int, sight: float) -> list[tuple[float, float]]:
     middle, half = (walls[:, :2] - (x, y)) / step, walls[:, 2:] / abs(step)
     near, far = (middle - half).max(axis=-1), (middle + half).min(axis=-1)
     wall = np.where((near < far) & (far > 0), near.clip(0), 99.0).min(axis=-1)
-    border = ((float(WIDTH), float(HEIGHT)) / abs(step[:, 0]) - (x, y) / step[:, 0]).min(axis=-1)
+    border = ((float(HALF_WIDTH), float(HALF_HEIGHT)) / abs(step[:, 0]) - (x, y) / step[:, 0]).min(axis=-1)
     length = np.minimum(np.minimum(wall, border), sight)
     return [(x, y), *((x + r * u, y + r * v) for r, (u, v) in zip(length.tolist(), step[:, 0].tolist(), strict=True))]
 

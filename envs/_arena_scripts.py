@@ -4,6 +4,7 @@ import math
 
 from rl_lab.envs._arena import (
     BACK,
+    FAR,
     FORWARD,
     FRESH,
     GHOST_X,
@@ -31,13 +32,13 @@ from rl_lab.envs._arena import (
     State,
     X,
     Y,
-    aims,
-    free,
     from_seat,
+    in_aim,
+    is_free,
     may_reload,
     may_shoot,
-    reach,
-    stride,
+    next_place,
+    wall_distances,
 )
 
 from rl_lab.core.trig import cos, sin
@@ -57,12 +58,12 @@ def walk(s: State, a: int, x: float, y: float) -> int:
         angle, offset = SECTOR * f4(s.kit[a, HEADING] + k), SECTOR * f4(k)
         ux, uy, closer = cos(angle), sin(angle), ahead * cos(offset) + left * sin(offset)
         x, y = s.body[a, X], s.body[a, Y]
-        way, _ = reach(s, x, y, ux, uy, SLIM)
-        if closer > best and free(s, x + PACE * ux, y + PACE * uy) and way >= needed:
+        way, _ = wall_distances(s, x, y, ux, uy, SLIM)
+        if closer > best and is_free(s, x + PACE * ux, y + PACE * uy) and way >= needed:
             best, sectors = closer, k
     if sectors == 0:
-        next_x, next_y = stride(s, a, FORWARD)
-        return FORWARD if free(s, next_x, next_y) else TURN_LEFT
+        next_x, next_y = next_place(s, a, FORWARD)
+        return FORWARD if is_free(s, next_x, next_y) else TURN_LEFT
     return TURN_LEFT if sectors <= HEADINGS // 2 else TURN_RIGHT
 
 
@@ -71,8 +72,8 @@ def dodge(s: State, a: int, first: int) -> int:
     """Return a step that is free of walls: the first choice, or else left, right or back."""
     for k in range(4):
         action = first if k == 0 else LEFT if k == 1 else RIGHT if k == 2 else BACK
-        x, y = stride(s, a, action)
-        if free(s, x, y):
+        x, y = next_place(s, a, action)
+        if is_free(s, x, y):
             return action
     return WAIT
 
@@ -80,14 +81,14 @@ def dodge(s: State, a: int, first: int) -> int:
 @kernel
 def expert(s: State, agent: int, p: Record) -> int:
     # It uses its team's knowledge: it shoots, turns to opponents in sight, hunts those seen before, and searches.
-    target, nearest, sidestep = 1, f4(1e6), LEFT if s.t // 6 % 2 else RIGHT
+    target, nearest, sidestep = 1, FAR, LEFT if s.t // 6 % 2 else RIGHT
     for k in range(1, SEATS, 2):
         b = (agent + k) % SEATS
         ahead, left = from_seat(s, agent, s.body[b, GHOST_X], s.body[b, GHOST_Y])
         late = ZERO if (s.kit[agent, SEEN] >> k) & 1 else f4(400 + 10 * (MEMORY - s.kit[b, FRESH]))
         if s.alive[b] and ahead * ahead + left * left + late < nearest:
             target, nearest = k, ahead * ahead + left * left + late
-        if may_shoot(s, agent) and aims(s, agent, k):
+        if may_shoot(s, agent) and in_aim(s, agent, k):
             return SHOOT
     b = (agent + target) % SEATS
     x, y, fresh = s.body[b, GHOST_X], s.body[b, GHOST_Y], s.kit[b, FRESH]
@@ -96,7 +97,7 @@ def expert(s: State, agent: int, p: Record) -> int:
         return RELOAD
     if in_sight and (rounds == 0 or s.kit[agent, RELOADING] > 0):
         return dodge(s, agent, BACK)
-    if in_sight and aims(s, agent, target):
+    if in_sight and in_aim(s, agent, target):
         return dodge(s, agent, sidestep)
     ahead, left = from_seat(s, agent, x, y)
     if in_sight:
@@ -113,10 +114,10 @@ def novice(s: State, agent: int, p: Record) -> int:
     # It shoots, turns to opponents in sight, and otherwise walks straight on.
     for k in range(1, SEATS, 2):
         b = (agent + k) % SEATS
-        if aims(s, agent, k):
+        if in_aim(s, agent, k):
             return SHOOT if may_shoot(s, agent) else RELOAD if may_reload(s, agent, 1) else WAIT
         if (s.kit[agent, SEEN] >> k) & 1:
             _, left = from_seat(s, agent, s.body[b, X], s.body[b, Y])
             return TURN_LEFT if left > ZERO else TURN_RIGHT
-    x, y = stride(s, agent, FORWARD)
-    return FORWARD if free(s, x, y) else TURN_LEFT
+    x, y = next_place(s, agent, FORWARD)
+    return FORWARD if is_free(s, x, y) else TURN_LEFT

@@ -54,18 +54,18 @@ from rl_lab.envs._arena import (
     State,
     X,
     Y,
-    aims,
-    free,
     from_seat,
-    look,
+    in_aim,
+    is_free,
     may_reload,
     may_shoot,
     move,
-    reach,
+    next_place,
     shoot,
     stock_up,
-    stride,
     turn,
+    update_sight,
+    wall_distances,
 )
 from rl_lab.envs._arena_picture import draw
 from rl_lab.envs._arena_scripts import expert, novice
@@ -104,13 +104,13 @@ def reset(s: State, p: Params) -> None:
         s.body[a, X], s.body[a, Y], s.body[a, GHOST_X], s.body[a, GHOST_Y] = x, y, x, y
         for _ in range(20):
             x, y = side * uniform(s, TWO, f4(7)), half * uniform(s, HALF, f4(5.5))
-            if free(s, x, y):
+            if is_free(s, x, y):
                 s.body[a, X], s.body[a, Y] = x, y
                 break
         turn(s, a, integers(s, 9) + (4 if a % 2 else 12))  # towards the other side, more or less
         s.kit[a, HEALTH], s.kit[a, ROUNDS], s.kit[a, SPARE] = p.health, p.magazine, p.magazine
         s.alive[a] = 1
-    look(s, p.sight)
+    update_sight(s, p.sight)
 
 
 @kernel
@@ -127,7 +127,7 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
                 turn(s, a, 1 if actions[a] == TURN_LEFT else HEADINGS - 1)
             elif actions[a] == RELOAD:
                 s.kit[a, RELOADING] = RELOAD_TIME
-    look(s, p.sight)
+    update_sight(s, p.sight)
     for a in range(SEATS):
         if s.alive[a] and actions[a] == SHOOT:
             shoot(s, a)
@@ -175,7 +175,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
         at += CRATE
     ux, uy = s.body[agent, UX], s.body[agent, UY]
     for k in range(RAYS // 2):
-        ahead, behind = reach(s, s.body[agent, X], s.body[agent, Y], ux, uy, ZERO)
+        ahead, behind = wall_distances(s, s.body[agent, X], s.body[agent, Y], ux, uy, ZERO)
         out[at + k], out[at + k + RAYS // 2] = min(ahead / LOOK, ONE), min(behind / LOOK, ONE)
         ux, uy = DIAGONAL * (ux - uy), DIAGONAL * (ux + uy)  # an eighth of a turn
     at += RAYS
@@ -192,7 +192,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
             point(s, agent, s.body[b, GHOST_X], s.body[b, GHOST_Y], out, at + 3)
             if (s.kit[agent, SEEN] >> k) & 1:
                 ux, uy, vx, vy = s.body[agent, UX], s.body[agent, UY], s.body[b, UX], s.body[b, UY]
-                out[at + 1], out[at + 2] = ONE, ONE if aims(s, agent, k) else ZERO
+                out[at + 1], out[at + 2] = ONE, ONE if in_aim(s, agent, k) else ZERO
                 out[at + 6], out[at + 7] = ux * vx + uy * vy, ux * vy - uy * vx
                 out[at + 8] = f4(s.kit[b, HEALTH]) / f4(p.health)
         at += FOE
@@ -204,8 +204,8 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     mask[WAIT] = mask[TURN_LEFT] = mask[TURN_RIGHT] = 1
     for action in range(FORWARD, RIGHT + 1):
-        x, y = stride(s, agent, action)
-        mask[action] = 1 if free(s, x, y) else 0
+        x, y = next_place(s, agent, action)
+        mask[action] = 1 if is_free(s, x, y) else 0
     mask[SHOOT] = 1 if may_shoot(s, agent) else 0
     mask[RELOAD] = 1 if may_reload(s, agent, p.magazine) else 0
 

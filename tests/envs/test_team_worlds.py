@@ -50,8 +50,8 @@ def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> No
         for _ in range(20):
             a, b = rng.uniform((-8, -6), (8, 6), (2, 2)).astype(np.float32)
             ends = [[f4(each) for each in point] for point in (a, b)]
-            clear = field.clear(s, *ends[0], *ends[1])
-            assert clear == field.clear(s, *ends[1], *ends[0])
+            clear = field.is_clear(s, *ends[0], *ends[1])
+            assert clear == field.is_clear(s, *ends[1], *ends[0])
             assert not clear or not crosses(walls, a, b, -0.01)
             assert clear or crosses(walls, a, b, 0.01)
             blocked += not clear
