@@ -10,7 +10,7 @@ from rl_lab.core import agent_registry
 from rl_lab.core.errors import nearest
 from rl_lab.experiments.run_folders import is_named
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
-from rl_lab.league.config import MOST, RANGES, RENAMED, ROLES, LeagueConfig
+from rl_lab.league.config import KINDS, MOST, RANGES, RENAMED, LeagueConfig
 from rl_lab.league.matchmaking import SELECTIONS
 
 _POLICY = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # a checkpoint's members begin with it
@@ -125,20 +125,22 @@ def _override_league(target: str, node: Any, overrides: list[Any]) -> Any:
         elif not isinstance(node, dict):
             raise ScenarioError(f"{override.input_line}: {target} has no league; begin with league={{}}")
         else:
-            key, _, role = key.partition(".")
-            members = node.get(key, {}) if role else None
-            node = {**node, key: {**members, role: value} if isinstance(members, dict) else value}
+            key, _, kind = key.partition(".")
+            members = node.get(key, {}) if kind else None
+            node = {**node, key: {**members, kind: value} if isinstance(members, dict) else value}
     return node
 
 
 def _check_members(target: str, members: Any) -> None:
-    """Raise ScenarioError unless these are numbers of members by role, with at least one main agent."""
-    for role in members if isinstance(members, dict) else ():
-        if role not in ROLES:
-            raise ScenarioError(f"{target}: unknown key 'league.members.{role}'; {nearest(str(role), ROLES)}")
+    """Raise ScenarioError unless these are numbers of learners by kind, with at least one main agent."""
+    for kind in members if isinstance(members, dict) else ():
+        if kind not in KINDS:
+            raise ScenarioError(f"{target}: unknown key 'league.members.{kind}'; {nearest(str(kind), KINDS)}")
     counts: list[Any] = list(members.values()) if isinstance(members, dict) else [None]
     if not all(type(n) is int and 0 <= n <= MOST for n in counts) or not 0 < sum(counts) <= MOST:
-        raise ScenarioError(f"{target}: league.members is a mapping of roles to how many, {MOST} at most in all")
+        raise ScenarioError(
+            f"{target}: league.members is a mapping of kinds of learners to how many, {MOST} at most in all"
+        )
     if not members.get("main"):
         raise ScenarioError(f"{target}: league.members: there is no main agent, which the exploiters play against")
 

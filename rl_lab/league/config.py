@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-ROLES = ("main", "main_exploiter", "league_exploiter")
+KINDS = ("main", "main_exploiter", "league_exploiter")
 MOST = 8  # learners in one league
 RANGES = {
     "power": (0, 100),
@@ -46,10 +46,10 @@ class LeagueConfig:
     reset_prob: float = 0.25  # probability that a frozen league exploiter restarts; a main exploiter always restarts
     random_opening_moves: int = 0  # maximum of random moves of all agents before an episode; they are not trained on
     max_opponents: int = 4  # maximum number of different opponents of one learner in one iteration
-    members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # number of learners by role
+    members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # number of learners by kind
     anchors: list[dict[str, Any]] = field(default_factory=list)  # agents that are not trained: name, hyperparameters
 
     def learners(self) -> dict[str, str]:
-        """Return the role of each learner by the learner's name; main agents come first."""
-        counts = {role: self.members.get(role, 0) for role in ROLES}
-        return {role if k == 1 else f"{role}_{k}": role for role in ROLES for k in range(1, counts[role] + 1)}
+        """Return the kind of each learner by the learner's name; main agents come first."""
+        counts = {kind: self.members.get(kind, 0) for kind in KINDS}
+        return {kind if k == 1 else f"{kind}_{k}": kind for kind in KINDS for k in range(1, counts[kind] + 1)}

@@ -1,7 +1,7 @@
 """Choose opponents from a pool by their results: prioritized fictitious self-play (PFSP) and the table it needs.
 
 Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods:
-prioritized fictitious self-play, and the league's roles.
+prioritized fictitious self-play, and the league's kinds of learners.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rl_lab.core.world import Array
+from rl_lab.multiagent.episode_results import DRAWN, WON
 
 SELECTIONS = ("latest", "uniform", "pfsp_hard", "pfsp_var")
 PRIOR = (1.0, 1.0)  # Beta(1, 1), the uniform prior of a win probability; a draw counts as half a win and half a loss
@@ -38,7 +39,10 @@ def sample_support(probs: Array, size: int, generator: np.random.Generator) -> A
 
 
 class WinTable:
-    """Results of L learners against M players, `games`, float64 [L, M, 3]: decayed counts of lost, drawn, won games."""
+    """Results of L learners against M players: `games`, float64 [L, M, 3], decayed counts of games.
+
+    Axis 2 is LOST, DRAWN, WON of `episode_results`, as seen by the learner.
+    """
 
     def __init__(self, learners: int) -> None:
         self.games = np.zeros((learners, 0, 3))
@@ -49,7 +53,7 @@ class WinTable:
         self.games = np.concatenate([self.games, np.zeros((learners, players - old_players, 3))], axis=1)
 
     def add(self, learner: int, results: Array) -> None:
-        """Add the results of a learner's last games, int [M, 3]."""
+        """Add the results of a learner's last games, int64 [M, 3]."""
         self.games[learner] *= DECAY ** results.sum(axis=1, keepdims=True)
         self.games[learner] += results
 
@@ -60,5 +64,5 @@ class WinTable:
 
     def win_rates(self, learner: int) -> Array:
         """Return the posterior mean, under PRIOR, of a learner's probability to beat each player, float64 [M]."""
-        wins = self.games[learner, :, 2] + self.games[learner, :, 1] / 2
+        wins = self.games[learner, :, WON] + self.games[learner, :, DRAWN] / 2
         return np.asarray((PRIOR[0] + wins) / (sum(PRIOR) + self.games[learner].sum(axis=1)))

@@ -1,8 +1,10 @@
-"""Decide which players each learner's role plays against, and when a learner is frozen.
+"""Decide which players each kind of learner plays against, when a learner is frozen, and when it then restarts.
 
-Players have the numbers 0 to M - 1: first the learners, then the pool, which starts with the anchors.
+Players have the numbers 0 to M - 1: see `league`.
 
-Source: Vinyals et al. 2019, Methods. The shares of games are those of the paper unless the settings change them.
+The shares of games are those of the paper unless the settings change them.
+
+Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from rl_lab.league.config import LeagueConfig
 from rl_lab.league.matchmaking import pfsp, sample_support
 
 _LOST_TO = 0.5  # a main agent has lost to a snapshot that it beats at a lower rate; not a figure of the paper
-_TOO_STRONG = (
-    0.2  # below this win rate against the main agents, a main exploiter plays their snapshots half of the time
-)
+# Below this win rate against the main agents, a main exploiter plays their snapshots half of the time.
+_TOO_STRONG = 0.2
+# Probabilities that these kinds of learners restart once they are frozen; those of league exploiters are a setting.
+_RESET_PROBS = {"main": 0.0, "main_exploiter": 1.0}
 
 
 @dataclass(frozen=True)
-class PlayerIndex:
+class PlayersByKind:
     """The numbers of the players by kind."""
 
     total: int  # number of players
@@ -34,21 +37,21 @@ class PlayerIndex:
 
 
 def matchmaking_probs(
-    role: str, win_rates: Array, players: PlayerIndex, config: LeagueConfig, generator: np.random.Generator
+    kind: str, win_rates: Array, players: PlayersByKind, config: LeagueConfig, generator: np.random.Generator
 ) -> Array:
     """Return the probability that a learner plays each player, float64 [M], from its win rates, float64 [M].
 
     At most `config.max_opponents` probabilities are nonzero.
     """
     probs = np.zeros(players.total)
-    if role == "main":
+    if kind == "main":
         snapshots = [*players.frozen_mains, *players.frozen_main_exploiters]
         lost_to = [k for k in snapshots if win_rates[k] < _LOST_TO]
         pool_share = max(1.0 - config.self_play - config.lost_to_share, 0.0)
         _add_pool_share(probs, pool_share, win_rates, config, players)
         if lost_to:
             probs[lost_to] += config.lost_to_share * pfsp(win_rates[lost_to], "pfsp_hard", config.power)
-    elif role == "main_exploiter":
+    elif kind == "main_exploiter":
         snapshots = list(players.frozen_mains)
         if snapshots and win_rates[list(players.mains)].mean() < _TOO_STRONG:
             probs[snapshots] = 0.5 * pfsp(win_rates[snapshots], "pfsp_var")
@@ -64,7 +67,7 @@ def matchmaking_probs(
     return sample_support(probs, config.max_opponents, generator)
 
 
-def _add_pool_share(probs: Array, share: float, win_rates: Array, config: LeagueConfig, players: PlayerIndex) -> None:
+def _add_pool_share(probs: Array, share: float, win_rates: Array, config: LeagueConfig, players: PlayersByKind) -> None:
     """Add a share of games against the pool by the rule `config.selection`; an empty pool gets none."""
     pool = list(players.frozen_mains[-1:] if config.selection == "latest" else players.pool)
     if not pool:
@@ -75,10 +78,15 @@ def _add_pool_share(probs: Array, share: float, win_rates: Array, config: League
         probs[pool] += share * pfsp(win_rates[pool], config.selection, config.power)
 
 
-def should_freeze(role: str, steps: int, win_rates: Array, players: PlayerIndex, config: LeagueConfig) -> bool:
+def should_freeze(kind: str, steps: int, win_rates: Array, players: PlayersByKind, config: LeagueConfig) -> bool:
     """Return whether a learner is to be frozen, `steps` environment steps after its start or its last snapshot."""
-    if role == "main":
+    if kind == "main":
         return steps >= config.freeze_every
-    targets = list(players.mains if role == "main_exploiter" else players.pool)
+    targets = list(players.mains if kind == "main_exploiter" else players.pool)
     has_won = bool(targets) and float(win_rates[targets].min()) > config.freeze_win_rate
     return has_won or steps >= (config.timeout or 2 * config.freeze_every)
+
+
+def reset_prob(kind: str, config: LeagueConfig) -> float:
+    """Return the probability that a learner of this kind restarts once it is frozen."""
+    return _RESET_PROBS.get(kind, config.reset_prob)

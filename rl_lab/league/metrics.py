@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rl_lab.core.world import Array
 from rl_lab.league.matchmaking import WinTable
+from rl_lab.multiagent.episode_results import DRAWN, WON
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 
@@ -28,5 +29,5 @@ def report(envs: OpponentsWrapper, table: WinTable, learner: int, names: list[st
     for seats, counts in zip(envs.roles, results.sum(axis=0), strict=True):
         if counts.sum():
             name = envs.batch.world.agents[seats[0]]
-            metrics[f"score/{name}"] = float((counts[2] + counts[1] / 2) / counts.sum())
+            metrics[f"score/{name}"] = float((counts[WON] + counts[DRAWN] / 2) / counts.sum())
     return metrics

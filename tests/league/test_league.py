@@ -31,7 +31,7 @@ from rl_lab.league.batched_policies import BatchedPolicies, layers_of
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.league import League
 from rl_lab.league.matchmaking import WinTable, pfsp, sample_support
-from rl_lab.league.meetings import PlayerIndex, matchmaking_probs, should_freeze
+from rl_lab.league.meetings import PlayersByKind, matchmaking_probs, should_freeze
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.snapshots import Pool, content_hash
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
@@ -66,9 +66,9 @@ def league_of(folder: Path, text: str) -> League:
 def first_snapshot_plays(league: League) -> Array:
     """Return the logits, float32 [20, actions], of the first snapshot of the pool for some observations."""
     assert league.actors is not None
-    shape = league.players[0].envs.world.observation.shape
+    shape = league.learners[0].envs.world.observation.shape
     observations = np.random.default_rng(0).random((20, *shape)).astype(np.float32)
-    first_snapshot = np.full(20, len(league.players))  # the evaluated policies are the learners', then the snapshots'
+    first_snapshot = np.full(20, len(league.learners))  # the evaluated policies are the learners', then the snapshots'
     return league.actors.logits(observations, first_snapshot)
 
 
@@ -80,10 +80,10 @@ def test_what_is_frozen_never_changes_while_its_learner_trains(tmp_path: Path) -
     files = {p: p.read_bytes() for p in (tmp_path / member.path).iterdir()}
     written = {p: p.stat().st_mtime_ns for p in files}
     played = first_snapshot_plays(league)
-    before = league.players[0].learner.save_agent()
+    before = league.learners[0].learner.save_agent()
     for _ in range(6):
         league.train_iteration()
-    assert content_hash(league.players[0].learner.save_agent().tensors) != content_hash(before.tensors), "it learns"
+    assert content_hash(league.learners[0].learner.save_agent().tensors) != content_hash(before.tensors), "it learns"
     assert content_hash(member.saved.tensors) == member.sha256
     assert content_hash(checkpoint.load(tmp_path / member.path).tensors) == member.sha256
     assert {p: p.read_bytes() for p in files} == files and {p: p.stat().st_mtime_ns for p in files} == written
@@ -164,7 +164,7 @@ def test_win_rates_begin_at_a_half_and_old_games_fade() -> None:
     assert (table.win_rates(0) == 0.5).all()
 
 
-NUMBERS = PlayerIndex(9, mains=[0], pool=range(3, 9), frozen_mains=[4, 6], frozen_main_exploiters=[5])
+NUMBERS = PlayersByKind(9, mains=[0], pool=range(3, 9), frozen_mains=[4, 6], frozen_main_exploiters=[5])
 ALL = LeagueConfig(max_opponents=100, members={"main": 1, "main_exploiter": 1, "league_exploiter": 1})
 
 
@@ -196,7 +196,7 @@ def test_exploiters_play_the_main_agent_or_all_there_have_been() -> None:
     assert badly[0] == pytest.approx(0.5) and badly[[4, 6]] == pytest.approx(var)
     league = opponent_probs("league_exploiter", [0.5] * 9)
     assert league[3:] == pytest.approx(np.full(6, 1 / 6)) and (league[:3] == 0).all()
-    alone = PlayerIndex(1, mains=[0], pool=[], frozen_mains=[], frozen_main_exploiters=[])
+    alone = PlayersByKind(1, mains=[0], pool=[], frozen_mains=[], frozen_main_exploiters=[])
     for role in ("main", "main_exploiter", "league_exploiter"):
         assert matchmaking_probs(role, np.array([0.5]), alone, ALL, np.random.default_rng(0)) == pytest.approx([1.0])
 
@@ -214,13 +214,13 @@ def test_when_a_learner_is_frozen() -> None:
 
 def test_an_exploiter_begins_anew_and_the_main_agent_never(tmp_path: Path) -> None:
     league = league_of(tmp_path, "world: kuhn_poker\nbudget: 100_000\n" + SMALL + PPO + THREE)
-    fresh = {player.name: player.learner for player in league.players}
+    fresh = {each.name: each.learner for each in league.learners}
     for _ in range(12):
         before = league.steps
         league.train_iteration()
         assert league.steps == before + 3 * 64
-    generations = {player.name: player.generation for player in league.players}
-    assert generations["main"] == 0 and league.players[0].learner is fresh["main"]
+    generations = {each.name: each.generation for each in league.learners}
+    assert generations["main"] == 0 and league.learners[0].learner is fresh["main"]
     assert generations["main_exploiter"] == sum(m.name == "main_exploiter" for m in league.pool.members) > 1
     assert 0 < generations["league_exploiter"] < 12
 
@@ -239,7 +239,7 @@ def counted(world: World, probs: list[float], n: int, first: int) -> tuple[list[
         game.actions[:, 0] = 0
         game.step()
         met.append(game.opponent_index.copy())
-    return np.stack(met, axis=1).tolist(), game.pop_win_draw_loss().sum(axis=(1, 2)).tolist()
+    return np.stack(met, axis=1).tolist(), game.pop_loss_draw_win().sum(axis=(1, 2)).tolist()
 
 
 def test_opponents_are_drawn_by_their_probabilities_whatever_the_batch_is() -> None:
@@ -262,9 +262,9 @@ def test_results_are_counted_by_opponent_and_role() -> None:
         game.step()
         over = np.flatnonzero(game.done)
         np.add.at(ends, (opponent[over], seat[over], 1 + np.sign(game.rewards[over, 0]).astype(int)), 1)
-    results = game.pop_win_draw_loss()
+    results = game.pop_loss_draw_win()
     assert (results == ends).all() and (results.sum(axis=(0, 1)) > 10).tolist() == [True, False, True]
-    assert (game.pop_win_draw_loss() == 0).all(), "each is told once"
+    assert (game.pop_loss_draw_win() == 0).all(), "each is told once"
 
 
 def test_a_list_of_opponents_can_grow_between_two_steps() -> None:
@@ -279,7 +279,7 @@ def test_a_list_of_opponents_can_grow_between_two_steps() -> None:
     for _ in range(12):
         game.actions[:, 0] = 0
         game.step()
-    assert set(game.opponent_index) == {2} and late.asked and len(game.pop_win_draw_loss()) == 3
+    assert set(game.opponent_index) == {2} and late.asked and len(game.pop_loss_draw_win()) == 3
 
 
 # Actors

@@ -77,7 +77,7 @@ def test_kuhn_pokers_averaged_play_is_hardly_exploitable() -> None:
     assert isinstance(learner, League)
     while learner.steps < 800_000:
         learner.train_iteration()
-    view = learner.players[0].envs.world
+    view = learner.learners[0].envs.world
     layers = [layers_of(member.saved.tensors, learner.settings, view) for member in learner.pool.members]
     members = AveragePolicyAgent(
         "average", stack_policies("tanh", [each for each in layers if each]), len(layers)

@@ -140,7 +140,7 @@ def test_opponents_that_learn_are_as_they_were_when_the_iteration_began(tmp_path
     assert isinstance(league, League)
     league.set_run_dir(tmp_path)
     assert league.actors is None, "with statistics, policies decide one by one"
-    main, other = league.players
+    main, other = league.learners
     advance, compared = other.learner.train_iteration, []
     for _ in range(2):
         before = weights(main.learner.agent())
