@@ -65,7 +65,7 @@ def fit(
             setting is out of range; there is no prior and the results have no finite maximum; or the search for it does
             not converge, for example with a very wide prior.
 
-    Source: Bradley and Terry 1952; Davidson 1970; Davidson and Beaver 1977; White 1982 (variance of a wrong model).
+    Source: the model is `davidson`'s; White 1982, "Maximum likelihood estimation of misspecified models" (variance).
     """
     ratings.check_settings(prior, intervals, repetitions)
     check_connected(games.names, games.first, games.second)

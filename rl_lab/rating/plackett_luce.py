@@ -10,7 +10,8 @@ is balanced; intervals count pairs and not matches. Like any balanced covariate 
 little smaller than between equal seats. The rotation of seats does not balance the neighbours of an entrant: they are
 the same in all matches of a pair.
 
-Source: Luce 1959; Plackett 1975; Hunter 2004 (its fit)
+Source: Luce 1959, "Individual choice behavior"; Plackett 1975, "The analysis of permutations"; Hunter 2004, "MM
+algorithms for generalized Bradley-Terry models" (its fit).
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 An Elo point is ln(10) / 400 of log-odds: at a difference of 400 points, the odds of a win against a loss are 10 to 1.
 
-Source: Elo 1978; Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference for ranks" (rank intervals)
+Source: Elo 1978, "The rating of chessplayers, past and present"; Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference
+for ranks" (rank intervals).
 """
 
 from __future__ import annotations
