@@ -1,7 +1,12 @@
 """The steps of PPO's rollout: sampling actions, recording a step of the worlds, bootstrapping truncated episodes.
 
 A template, executed by `build` before `ppo`: see `engine/template_context.py`. The loop over steps is `ppo.collect`,
-which does what `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does. Shapes are those of `ppo_records`.
+which does what `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does.
+
+Shapes are those of `ppo_records`. A function is called for rows low to high - 1 of B in step t of a rollout. `net` is
+the address of a network's table, see `network.Network`. It evaluates up to TILE rows at a time; its buffers are float32
+[TILE, ld], where ld is at least the width of a row. `team` are the `ranks` threads of a rollout, `rank` is this one's
+number: see `barrier`.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from rl_lab.learners.compiled.ppo_records import (
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.barrier import barrier_wait
 from rl_lab.learners.compiled.templates.tiles import (
+    NORM_CLIP,
+    NORM_EPSILON,
     activations,
     as_f32,
     as_i64,
@@ -37,16 +44,19 @@ from rl_lab.learners.compiled.templates.tiles import (
 
 inline, internal = decorators().inline, decorators().internal
 philox, call = primitives().philox, primitives().call
-HALF = np.uint64(32)
+HALF_WORD = np.uint64(32)  # bits: one random number of 64 gives two uniform ones
+SPARSE = 1  # the argument of a network's forward function for sparse inputs
 LOG_SQRT_2_PI = np.float32(0.5 * math.log(2.0 * math.pi))
 ZERO = np.float32(0.0)
 
 
 @internal
 def sample_categorical(logits: Any, action_mask: Any, random_bits: Any, action: Any) -> Any:
-    """Sample action [1] from the softmax of logits [n] over the legal actions; return its log probability.
+    """Sample action, int64 [1], from the softmax of logits, float32 [n], over the legal actions.
 
-    `random_bits` is a uint64. The highest logit is subtracted from all of them, so that no exponential overflows.
+    `action_mask` [n or more] is not 0 for the legal ones, of which there is at least one. `random_bits` is a uint64.
+    Returns the action's log probability, float32. The highest logit is subtracted from all of them, so that no
+    exponential overflows. Source: inverse transform sampling, Devroye 1986, "Non-uniform random variate generation".
     """
     n = len(logits)
     highest = np.float32(-np.inf)
@@ -71,16 +81,19 @@ def sample_categorical(logits: Any, action_mask: Any, random_bits: Any, action: 
 
 @internal
 def sample_gaussian(mean: Any, log_std: Any, key: Any, counter: Any, action: Any) -> Any:
-    """Sample action [k] from independent normal distributions; return the log density, summed over k.
+    """Sample action [k] from normal distributions of mean [k] and log_std [k]; return the log density, summed over k.
 
-    Each number of the action takes one counter of the random stream. Source: Box and Muller 1958
+    All are float32. Each number of the action takes one counter of the random stream.
+
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates".
     """
     log_prob = ZERO
     for j in range(len(action)):
         random_bits = philox(key, counter + np.uint64(j))
-        u, v = unit_uniform(random_bits), unit_uniform(random_bits >> HALF)
+        u, v = unit_uniform(random_bits), unit_uniform(random_bits >> HALF_WORD)
         z = np.float32(math.sqrt(-2.0 * math.log(1.0 - u)) * math.cos(2.0 * math.pi * v))
         action[j] = mean[j] + math.exp(log_std[j]) * z
+        # Of the rounded action, because that is the one of which the update computes the log density.
         z = (action[j] - mean[j]) / math.exp(log_std[j])
         log_prob -= np.float32(0.5) * z * z + log_std[j] + LOG_SQRT_2_PI
     return log_prob
@@ -90,16 +103,17 @@ def sample_gaussian(mean: Any, log_std: Any, key: Any, counter: Any, action: Any
 def evaluate_observations(
     observations: Any, rows: Any, obs_is_uint8: Any, obs_size: Any, obs_rms: Any, sparse: Any, net: Any
 ) -> None:
-    """Run the network over some observations of [B, d] at an address: `rows`, int64 [at most TILE], in this order.
+    """Run the network over some observations of [B, d] at an address: `rows`, int64 [at most TILE], ascending.
 
-    They are normalised by `obs_rms` if it has columns, and stay in buffer 0. Of adjacent uint8 rows, the numbers that
-    are not zero are listed from the bytes, eight at a time; buffer 0 would give the same list.
+    They are normalised by `obs_rms` if it has columns, and stay in buffer 0. A network with sparse inputs needs lists
+    of the numbers that are not zero. They are made from buffer 0. Consecutive rows of bytes are read eight at a time in
+    its place, which is faster and gives the same lists.
     """
     count = len(rows)
     load_observations(observations, obs_is_uint8, obs_size, 0, count, rows, obs_rms, activations(net, 0))
     if sparse and obs_is_uint8 and not obs_rms.shape[1] and rows[count - 1] - rows[0] == count - 1:
         build_sparse_rows_u8(observations + rows[0] * obs_size, count, obs_size, net)
-        call(as_i64(net, ADDRESSES)[AT_FORWARD], count, 1, net)
+        call(as_i64(net, ADDRESSES)[AT_FORWARD], count, SPARSE, net)
     else:
         forward(count, obs_size, sparse, net)
 
@@ -108,9 +122,10 @@ def evaluate_observations(
 def sample_actions(
     t: Any, low: Any, high: Any, outputs: PolicyOutputs, policy: PolicyNetwork, stream: RandomStream, net: Any
 ) -> None:
-    """Sample the actions of rows low to high - 1, which the network has just evaluated; record step t of the outputs.
+    """Sample actions for rows low to high - 1, which the network has just evaluated.
 
-    This is what `ActorCriticPolicy.forward` returns: actions, values and log probabilities.
+    Actions, their log probabilities and the values are written to step t of the outputs. They are what
+    `ActorCriticPolicy.forward` of Stable-Baselines3 returns, but that the random numbers are those of `stream`.
     """
     logits, value = activations(net, policy.logits_buffer), activations(net, policy.value_buffer)
     log_std = as_f32(as_i64(net, ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, policy.action_size)
@@ -150,18 +165,21 @@ def send_actions(t: Any, low: Any, high: Any, envs: EnvArrays, outputs: PolicyOu
 
 
 @internal
-def update_running_stats(column: Any, rms: Any, j: Any) -> None:
-    """Add numbers float64 [B] to the mean and variance of column j, float64 [3, d]: see `ppo_records.RunningStats`.
+def update_column(values: Any, rms: Any, j: Any) -> None:
+    """Update the mean and variance of column j of `rms`, float64 [3, d], by values float64 [B].
 
-    The count, of all columns, stays. Source: Chan et al. 1979, as Stable-Baselines3's `RunningMeanStd.update`
+    See `ppo_records.RunningStats`. The count, rms[2, 0], is that of all columns: the caller adds B to it afterwards.
+
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances",
+    as `RunningMeanStd.update` of Stable-Baselines3.
     """
-    count, batch_count, batch_mean = rms[2, 0], float(len(column)), 0.0
-    for r in range(len(column)):
-        batch_mean += column[r]
+    count, batch_count, batch_mean = rms[2, 0], float(len(values)), 0.0
+    for r in range(len(values)):
+        batch_mean += values[r]
     batch_mean /= batch_count
     squares = 0.0  # sum of squared differences from the mean, of the batch and then of both
-    for r in range(len(column)):
-        squares += (column[r] - batch_mean) ** 2
+    for r in range(len(values)):
+        squares += (values[r] - batch_mean) ** 2
     delta, total = batch_mean - rms[0, j], count + batch_count
     squares += rms[1, j] * count + delta * delta * count * batch_count / total
     rms[0, j] += delta * batch_count / total
@@ -169,15 +187,19 @@ def update_running_stats(column: Any, rms: Any, j: Any) -> None:
 
 
 @internal
-def update_obs_rms(observations: Any, is_uint8: Any, rows: Any, obs_rms: Any) -> None:
-    """Add observations [B, d] at an address to their running statistics."""
+def update_obs_rms(observations: Any, is_uint8: Any, num_rows: Any, obs_rms: Any) -> None:
+    """Add observations [num_rows, d] at an address to their running statistics."""
     d = obs_rms.shape[1]
-    column, as_bytes, numbers = np.empty(rows), as_u8(observations, rows * d), as_f32(observations, rows * d)
+    values, as_bytes, numbers = (
+        np.empty(num_rows),
+        as_u8(observations, num_rows * d),
+        as_f32(observations, num_rows * d),
+    )
     for j in range(d):
-        for r in range(rows):
-            column[r] = float(as_bytes[r * d + j]) if is_uint8 else float(numbers[r * d + j])
-        update_running_stats(column, obs_rms, j)
-    obs_rms[2, 0] += rows
+        for r in range(num_rows):
+            values[r] = float(as_bytes[r * d + j]) if is_uint8 else float(numbers[r * d + j])
+        update_column(values, obs_rms, j)
+    obs_rms[2, 0] += num_rows
 
 
 @inline
@@ -187,7 +209,7 @@ def update_normalization(
     """Add the observations and rewards of a step to the running statistics; return False if the threads are stopped.
 
     Rows low to high - 1 are this thread's. The statistics are of all rows: one thread computes them while the others
-    wait. This is what `VecNormalize.step_wait` does before it normalises.
+    wait. Source: `VecNormalize.step_wait` of Stable-Baselines3, before it normalises.
     """
     obs_rms, ret_rms, returns = stats.obs_rms, stats.ret_rms, stats.returns
     if obs_rms.shape[1] + ret_rms.shape[1] == 0:
@@ -200,7 +222,7 @@ def update_normalization(
     if rank == 0 and obs_rms.shape[1]:
         update_obs_rms(envs.observations, envs.obs_is_uint8, len(returns), obs_rms)
     if rank == 0 and ret_rms.shape[1]:
-        update_running_stats(returns, ret_rms, 0)
+        update_column(returns, ret_rms, 0)
         ret_rms[2, 0] += len(returns)
     return barrier_wait(ranks, team)
 
@@ -209,9 +231,15 @@ def update_normalization(
 def record_step(
     t: Any, low: Any, high: Any, envs: EnvArrays, buffers: RolloutBuffers, stats: RunningStats, truncated_rows: Any
 ) -> Any:
-    """Record step t of rows low to high - 1: rewards, starts of episodes, and episodes that ended.
+    """Record step t of rows low to high - 1 in the buffers: rewards, starts of episodes, and episodes that ended.
 
-    Returns how many of `truncated_rows`, int64 [high - low], are now rows whose episode was truncated.
+    Rewards are normalised by `stats` where it says so. `last_episode_starts` are recorded as the starts of step t, and
+    become those of the next step. The discounted return in `stats` becomes 0 where an episode ended.
+
+    Writes the rows whose episode was truncated, and not terminated as well, to `truncated_rows`, int64 [high - low],
+    and returns their number.
+
+    Source: `VecNormalize.step_wait` and `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3.
     """
     agents = len(envs.rewards) // len(envs.dones)
     rewards, episode_starts, ep_info = buffers.rewards, buffers.episode_starts, buffers.ep_info
@@ -221,8 +249,8 @@ def record_step(
         env = row // agents
         reward = envs.rewards[row]
         if stats.norm_reward:
-            normalized = reward / math.sqrt(stats.ret_rms[1, 0] + 1e-8)
-            reward = np.float32(min(max(normalized, -10.0), 10.0))
+            normalized = reward / math.sqrt(stats.ret_rms[1, 0] + NORM_EPSILON)
+            reward = np.float32(min(max(normalized, -NORM_CLIP), NORM_CLIP))
         rewards[t, row] = reward
         episode_starts[t, row] = last_episode_starts[row]
         last_episode_starts[row] = dones[env]
@@ -240,7 +268,10 @@ def record_step(
 def bootstrap_truncated(t: Any, truncated_rows: Any, rewards: Any, gamma: Any, value: Any) -> None:
     """Add the discounted value of its last observation to the reward of each truncated episode, in step t.
 
-    `value` [TILE, ld] has the values that the network has just computed for these rows' final observations.
+    Column 0 of `value` [TILE, ld] has what the network has just computed for these rows' final observations.
+
+    Source: Pardo et al. 2018, "Time limits in reinforcement learning", as Stable-Baselines3 handles timeouts in
+    `OnPolicyAlgorithm.collect_rollouts`.
     """
     for r in range(len(truncated_rows)):
         rewards[t, truncated_rows[r]] += np.float32(gamma) * value[r, 0]

@@ -31,6 +31,8 @@ from rl_lab.learners.compiled.primitives import primitives
 internal = decorators().internal
 address_to_pointer, call = primitives().address_to_pointer, primitives().call
 LOW_BITS = np.uint64(0xFFFFFFFF)
+# Stable-Baselines3's VecNormalize divides by sqrt(variance + epsilon) and clips; these are its defaults.
+NORM_EPSILON, NORM_CLIP = 1e-8, 10.0
 
 
 @internal
@@ -187,8 +189,8 @@ def load_observations(
             copy(inputs[r, :d], as_f32(observations + 4 * row * d, d))
         if statistics.shape[1]:
             for j in range(d):
-                scaled = (inputs[r, j] - statistics[0, j]) / math.sqrt(statistics[1, j] + 1e-8)
-                inputs[r, j] = min(max(scaled, -10.0), 10.0)
+                scaled = (inputs[r, j] - statistics[0, j]) / math.sqrt(statistics[1, j] + NORM_EPSILON)
+                inputs[r, j] = min(max(scaled, -NORM_CLIP), NORM_CLIP)
 
 
 @internal
