@@ -260,10 +260,10 @@ def _change_at_first_sight(subject: WorldUnderTest) -> str:
     loops, changed = vars(plain_loops(world)), False
     observe = loops["observe_env"]
 
-    def observe_env(i: int, arrays: Any, live: bool) -> Any:
+    def observe_env(arrays: Any, i: int, live: bool) -> Any:
         nonlocal changed
         before = np.asarray(arrays.state_words[i]).tobytes()
-        result = observe(i, arrays, live)
+        result = observe(arrays, i, live)
         changed = changed or np.asarray(arrays.state_words[i]).tobytes() != before
         return result
 

@@ -18,7 +18,7 @@ NUM_AGENTS, SINGLE_AGENT = ctx.constants.num_agents, ctx.constants.single_agent
 DISCRETE, COUNTS = ctx.constants.discrete, ctx.constants.counts
 LOWEST, HIGHEST = ctx.constants.lowest, ctx.constants.highest
 HAS_ACTION_MASK = ctx.constants.has_action_mask
-LOW_BITS, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+LOW_BITS, HALF_WORD = np.uint64(0xFFFFFFFF), np.uint64(32)  # of random bits; 32 bits are half of them
 
 
 @inline
@@ -86,16 +86,16 @@ def check_actions(b: Any, low: Any, high: Any) -> Any:
 @inline
 def _replace_illegal_actions(b: Any, i: Any) -> Any:
     """Mark the agents of world i whose action is illegal, give each its first legal action; return their number."""
-    illegal_actions = 0
+    num_illegal = 0
     for a in range(NUM_AGENTS):
         bad = (SINGLE_AGENT or b.acting[i, a] != 0) and not fits(b, i, a)
         b.illegal_actions[i, a] = 1 if bad else 0
         if bad:
-            illegal_actions += 1
+            num_illegal += 1
             b.actions[i, a] = 0
             while b.actions[i, a] < COUNTS[a] - 1 and b.action_mask[i, a, b.actions[i, a]] == 0:
                 b.actions[i, a] += 1
-    return illegal_actions
+    return num_illegal
 
 
 @inline
@@ -137,7 +137,9 @@ write_scripted_actions = (
 
 @inline
 def _draw_choice(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
-    b.actions[i, a] = ((philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS) * np.uint64(COUNTS[a])) >> HALF
+    b.actions[i, a] = (
+        (philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS) * np.uint64(COUNTS[a])
+    ) >> HALF_WORD
 
 
 @inline
@@ -146,7 +148,7 @@ def _draw_legal(b: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
     for k in range(COUNTS[a]):
         count += b.action_mask[i, a, k] != 0
     random_bits = philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS
-    rank = np.int64((random_bits * np.uint64(count)) >> HALF)
+    rank = np.int64((random_bits * np.uint64(count)) >> HALF_WORD)
     for k in range(COUNTS[a]):
         if b.action_mask[i, a, k]:
             if rank == 0:

@@ -33,7 +33,7 @@ IS_TURN_BASED, HAS_EARLY_TERMINATION = ctx.constants.is_turn_based, ctx.constant
 
 
 @inline
-def reset_env(i: Any, b: Any) -> None:
+def reset_env(b: Any, i: Any) -> None:
     """Begin world i's next episode: zero its state but for the random stream, then the author's reset."""
     for k in range(RNG_WORDS, STATE_WORDS):
         b.state_words[i, k] = 0.0
@@ -44,10 +44,10 @@ def reset_env(i: Any, b: Any) -> None:
 
 @inline
 def _finite(row: Any) -> Any:
-    excess = row[0] - row[0]
+    nonfinite = row[0] - row[0]
     for k in range(1, OBSERVATION_SIZE):
-        excess += row[k] - row[k]  # 0 but for NaN and infinity, which make it NaN
-    return excess == 0
+        nonfinite += row[k] - row[k]  # 0 but for NaN and infinity, which make it NaN
+    return nonfinite == 0
 
 
 @inline
@@ -59,7 +59,7 @@ finite = _finite if HAS_REAL_OBSERVATIONS else _always
 
 
 @inline
-def _observe_single_agent(i: Any, b: Any, live: Any) -> Any:
+def _observe_single_agent(b: Any, i: Any, live: Any) -> Any:
     row = b.flat_observations[i, 0]
     for k in range(OBSERVATION_SIZE):
         row[k] = 0
@@ -72,7 +72,7 @@ def _observe_single_agent(i: Any, b: Any, live: Any) -> Any:
 
 
 @inline
-def _observe_agents(i: Any, b: Any, live: Any) -> Any:
+def _observe_agents(b: Any, i: Any, live: Any) -> Any:
     s, p = b.states[i], b.params[min(i, len(b.params) - 1)]
     good = True
     for a in range(NUM_AGENTS):
@@ -101,7 +101,7 @@ observe_env = _observe_single_agent if SINGLE_AGENT else _observe_agents
 
 
 @internal
-def finish_step(i: Any, event: Any, batch: Any) -> Any:
+def finish_step(batch: Any, i: Any, event: Any) -> Any:
     """Do what a step left to do about world i; return 1 if its episode ended, else 0 or a fault's outcome.
 
     Few worlds come here, so it is compiled once, apart from the loops.
@@ -129,7 +129,7 @@ def finish_step(i: Any, event: Any, batch: Any) -> Any:
         b.terminated[i] = b.truncated[i] = b.done[i] = 0
     else:
         return finished
-    reset_env(i, b)
-    if not observe_env(i, b, True):
+    reset_env(b, i)
+    if not observe_env(b, i, True):
         return -(1 + FAULTS * i + BAD_OBSERVATION)
     return finished

@@ -175,7 +175,7 @@ def step_simd(low: Any, high: Any, batch: Any) -> Any:
 
         for lane in range(min(BLOCK, high - first)):
             if events[lane]:
-                outcome = finish_step(first + lane, np.int64(events[lane]), batch)
+                outcome = finish_step(batch, first + lane, np.int64(events[lane]))
                 if outcome < 0:
                     return outcome
                 finished += outcome

@@ -1,9 +1,15 @@
 """This template has the loops that step, reset and script the worlds of a batch.
 
-`compiler` executes the file once for each world with that world's compiled kernels, and numba caches the machine code;
-and once with its plain kernels, for debugging. `batch` is the argument that callers pass: the address of the header or,
-in plain Python, the View. `b = batch_view(batch)` is the View in both. An outcome is the number of ended episodes or,
-below 0, -(1 + FAULTS * world + fault).
+`compiler` executes the file once for each world with that world's compiled kernels, and numba caches the machine code.
+It executes it a second time with the plain kernels, for debugging. `batch` is the argument that callers pass: the
+address of the header or, in plain Python, the `View`. `b = batch_view(batch)` is the View in both. Its `params` are one
+record for all worlds, or one for each: `params[min(i, len(params) - 1)]` is that of world i.
+
+An outcome is the number of ended episodes or, below 0, -(1 + FAULTS * world + fault). The events of a world in one step
+are the sum of bits, see `buffers`: 0 for a world whose episode goes on.
+
+Functions take the batch before the world's number i. Those that callers reach by address, and what these call, take
+(low, high, batch): see `Batch.native_handle`.
 """
 
 from __future__ import annotations
@@ -45,20 +51,21 @@ if BLOCK:
 
 
 @inline
-def forfeit(b: Any, i: Any, illegal_actions: Any) -> None:
+def forfeit(b: Any, i: Any, num_illegal: Any) -> None:
     """Write the rewards of world i, in which this many agents have forfeited the episode by an illegal action.
 
-    They get FORFEIT_REWARD; in a zero-sum world, the other agents share the opposite amount.
+    They get FORFEIT_REWARD. In a zero-sum world, the other agents share the opposite amount; elsewhere they keep the 0
+    that the caller has written.
     """
     for a in range(NUM_AGENTS):
         if b.illegal_actions[i, a]:
             b.rewards[i, a] = FORFEIT_REWARD
         elif ZERO_SUM:
-            b.rewards[i, a] = -FORFEIT_REWARD * illegal_actions / (NUM_AGENTS - illegal_actions)
+            b.rewards[i, a] = -FORFEIT_REWARD * num_illegal / (NUM_AGENTS - num_illegal)
 
 
 @inline
-def _step_single_agent(i: Any, b: Any) -> Any:
+def _step_single_agent(b: Any, i: Any) -> Any:
     s = b.states[i]
     s.t += 1
     if b.illegal != REFUSE and replace_illegal_actions(b, i) and b.illegal == FORFEIT:
@@ -67,9 +74,10 @@ def _step_single_agent(i: Any, b: Any) -> Any:
         return True, True
     reward, is_terminated = step(s, b.actions[i, 0], b.params[min(i, len(b.params) - 1)])
     b.rewards[i, 0] = reward
-    finite = b.rewards[i, 0] - b.rewards[i, 0] == 0  # of the float32: a large float64 becomes infinite in it
+    # The difference is NaN for NaN and infinity. It is of the float32, in which a large float64 becomes infinite.
+    finite = b.rewards[i, 0] - b.rewards[i, 0] == 0
     if finite:
-        b.running_returns[i, 0] += reward
+        b.running_returns[i, 0] += reward  # the author's float64; several agents' rewards exist as float32 only
     return is_terminated, finite
 
 
@@ -87,22 +95,22 @@ step_world = _step_mover if IS_TURN_BASED else _step_all
 
 
 @inline
-def _step_multi_agent(i: Any, b: Any) -> Any:
+def _step_multi_agent(b: Any, i: Any) -> Any:
     s = b.states[i]
     s.t += 1
     for a in range(NUM_AGENTS):
         b.rewards[i, a] = 0.0
-    illegal_actions = replace_illegal_actions(b, i) if b.illegal != REFUSE else 0
+    num_illegal = replace_illegal_actions(b, i) if b.illegal != REFUSE else 0
     is_terminated = False
     if HAS_EARLY_TERMINATION:
         # Until the step is done, left_episode marks the agents that were alive before it. `acting` would not do: in a
         # turn-based world, an agent may leave while another one is to move.
         for a in range(NUM_AGENTS):
             b.left_episode[i, a] = 1 if is_alive(s, a) != 0 else 0
-    if illegal_actions and b.illegal == FORFEIT:
-        forfeit(b, i, illegal_actions)
+    if num_illegal and b.illegal == FORFEIT:
+        forfeit(b, i, num_illegal)
         is_terminated = True
-    elif not (illegal_actions and IS_TURN_BASED):  # after an illegal action, the agent is to move again
+    elif not (num_illegal and IS_TURN_BASED):  # with NOOP nothing happens, and the same agent is to move again
         is_terminated = step_world(s, b.actions[i], b.params[min(i, len(b.params) - 1)], b.rewards[i])
     if HAS_EARLY_TERMINATION:
         num_alive = 0
@@ -111,11 +119,11 @@ def _step_multi_agent(i: Any, b: Any) -> Any:
             num_alive += alive
             b.left_episode[i, a] = 1 if b.left_episode[i, a] and not alive else 0
         is_terminated = is_terminated or num_alive == 0
-    excess = b.rewards[i, 0] - b.rewards[i, 0]
+    nonfinite = b.rewards[i, 0] - b.rewards[i, 0]  # 0 but for NaN and infinity, which make it NaN
     for a in range(NUM_AGENTS):
-        excess += b.rewards[i, a] - b.rewards[i, a]
+        nonfinite += b.rewards[i, a] - b.rewards[i, a]
         b.running_returns[i, a] += b.rewards[i, a]
-    return is_terminated, excess == 0
+    return is_terminated, nonfinite == 0
 
 
 # Steps world i once; returns whether its episode has terminated, and whether the rewards are finite.
@@ -130,14 +138,14 @@ def step_scalar(low: Any, high: Any, batch: Any) -> Any:
     for i in range(low, high):
         if not SINGLE_AGENT and b.paused[i]:
             continue
-        if b.done[i] and b.mode != SAME_STEP:
+        if b.done[i] and b.mode != SAME_STEP:  # in same-step mode, a world that was done has been reset at once
             for a in range(NUM_AGENTS):
                 b.rewards[i, a] = 0.0
                 b.left_episode[i, a] = b.illegal_actions[i, a] = 0
             event = ALREADY_DONE
         else:
-            is_terminated, finite = step_one_world(i, b)
-            is_truncated = 0 < b.horizon <= b.states[i].t
+            is_terminated, finite = step_one_world(b, i)
+            is_truncated = 0 < b.horizon <= b.states[i].t  # a horizon of 0 is none
             event = (TERMINATED if is_terminated else 0) | (TRUNCATED if is_truncated else 0)
             if not finite:
                 event = BAD_REWARD_BIT
@@ -145,10 +153,10 @@ def step_scalar(low: Any, high: Any, batch: Any) -> Any:
                 b.terminated[i] = is_terminated
                 b.truncated[i] = is_truncated
                 b.done[i] = is_terminated or is_truncated
-                if not observe_env(i, b, not (is_terminated or is_truncated)):
+                if not observe_env(b, i, not (is_terminated or is_truncated)):
                     event |= BAD_OBSERVATION_BIT
         if event:
-            outcome = finish_step(i, event, batch)
+            outcome = finish_step(batch, i, event)
             if outcome < 0:
                 return outcome
             finished += outcome
@@ -157,7 +165,7 @@ def step_scalar(low: Any, high: Any, batch: Any) -> Any:
 
 @inline
 def _step_many(low: Any, high: Any, batch: Any) -> Any:
-    # A block takes the same time whatever the number of its worlds, so a few worlds are stepped one by one.
+    # A block takes the same time whatever the number of its worlds. Up to 3/8 of a block, one by one is faster.
     return step_simd(low, high, batch) if high - low > 3 * BLOCK // 8 else step_scalar(low, high, batch)
 
 
@@ -165,7 +173,7 @@ step_envs = _step_many if BLOCK else step_scalar
 
 
 def check_range(low: Any, high: Any, batch: Any) -> Any:
-    """Return what `check_actions` does. Callers have the address of this function."""
+    """Check the actions of worlds low..high-1: see `check_actions`. Callers have the address of this function."""
     return check_actions(batch_view(batch), low, high)
 
 
@@ -179,6 +187,7 @@ if ctx.compiled:
         try:
             outcome = step_envs(low, high, batch)
         except Exception:  # numba passes no exception on to a caller that has only the address
+            # Which world has raised is not known here; `batch_faults` looks for the error in plain Python.
             outcome = -(1 + FAULTS * low + RAISED)
         return outcome
 
@@ -188,7 +197,7 @@ else:
 
 @jit
 def reset_masked(batch: Any, mask: Any) -> Any:
-    """Begin a new episode where mask, uint8 [N], is 1, and write the observations where it is 1 or 2.
+    """Begin a new episode where mask, uint8 [N], is 1; only write the observations where it is 2; do nothing where 0.
 
     Return 0, or the outcome of the first world whose observation is not finite.
     """
@@ -199,17 +208,18 @@ def reset_masked(batch: Any, mask: Any) -> Any:
                 b.rewards[i, a] = 0.0
                 b.left_episode[i, a] = b.illegal_actions[i, a] = 0
             b.terminated[i] = b.truncated[i] = b.done[i] = 0
-            reset_env(i, b)
-        if mask[i] and not observe_env(i, b, b.done[i] == 0 or b.mode == SAME_STEP):
+            reset_env(b, i)
+        if mask[i] and not observe_env(b, i, b.done[i] == 0 or b.mode == SAME_STEP):
             return -(1 + FAULTS * i + BAD_OBSERVATION)
     return 0
 
 
 @jit
 def random_actions(batch: Any, key: Any, counter: Any) -> None:
-    """Write uniformly random legal actions for all agents that act, from the random numbers of a key, at a counter.
+    """Write uniformly random legal actions for all agents that act.
 
-    Both are uint64.
+    The random numbers are those of `key` from `counter` on, both uint64: one for each agent of each world in order, or
+    one for each number of its action.
     """
     b = batch_view(batch)
     for i in range(len(b.states)):
