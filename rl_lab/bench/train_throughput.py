@@ -88,7 +88,11 @@ def lab_learner(world: str, setting: Setting, *, compiled: bool) -> Any:
         learner = factory.learner(config, make.make(world, setting.num_envs), budget=2**60, seed=0, device="cpu")
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
         raise UsageError(f"{world}: {str(error).partition(chr(10))[0]}") from None
-    if compiled and learner.backend != "compiled" and "acting by compiled code, updates by compiled code" not in learner.backend:
+    if (
+        compiled
+        and learner.backend != "compiled"
+        and "acting by compiled code, updates by compiled code" not in learner.backend
+    ):
         raise UsageError(f"{world}: the learner is {learner.backend}")
     return learner
 
