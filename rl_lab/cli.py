@@ -106,7 +106,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     from rl_lab.engine import compile_notice, user_code
 
     if args.verb not in ("train", "resume") and not args.json:  # these say it in their display of progress
-        compile_notice.want()
+        compile_notice.enable()
     try:
         user_code.begin(getattr(args, "allow_code", None))
         return int(args.run(args) or 0)

@@ -1,4 +1,4 @@
-"""This module says in one line that a command compiles: half a minute of silence looks like a hang."""
+"""This module writes one line when a command compiles for long, because half a minute of silence looks like a hang."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TEXT = "compiling, about half a minute; later runs use the cached code"
-PATIENCE = 3.0  # seconds of compiling without a word
-is_wanted = has_compiled = False
+PATIENCE = 3.0  # seconds of compiling before the line is written
+is_enabled = False
+has_compiled = False  # since the last `enable`
 
 
 def _print(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-_say: Callable[[str], None] = _print
+_write: Callable[[str], None] = _print
 
 
-def want(say: Callable[[str], None] | None = None) -> None:
-    """Let this process say once that it compiles, if that takes long: by `say`, or on stderr if that is a terminal."""
+def enable(write: Callable[[str], None] | None = None) -> None:
+    """Have the line written once in this process: by `write`, or without it on stderr, if that is a terminal."""
     global has_compiled
     has_compiled = False
-    _set(say is not None or sys.stderr.isatty(), say or _print)
+    _set(write is not None or sys.stderr.isatty(), write or _print)
 
 
 @contextmanager
-def told_by(say: Callable[[str], None]) -> Iterator[None]:
-    """Have it said by `say` while the block runs."""
-    before = is_wanted, _say
-    want(say)
+def written_by(write: Callable[[str], None]) -> Iterator[None]:
+    """Have the line written by `write` while the block runs."""
+    before = is_enabled, _write
+    enable(write)
     try:
         yield
     finally:
         _set(*before)
 
 
-def _set(wanted: bool, say: Callable[[str], None]) -> None:
-    global is_wanted, _say
-    is_wanted, _say = wanted, say
+def _set(enabled: bool, write: Callable[[str], None]) -> None:
+    global is_enabled, _write
+    is_enabled, _write = enabled, write
 
 
 class Notice:
-    """Waits with a compilation, and writes the line if one still runs after `PATIENCE` seconds."""
+    """Measures how long compilations take, and writes the line if one still runs after `PATIENCE` seconds."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
@@ -53,8 +54,8 @@ class Notice:
         """Note that a compilation has begun which is no part of another."""
         global has_compiled
         self._compiles = has_compiled = True
-        if is_wanted and self._timer is None:
-            self._timer = threading.Timer(PATIENCE, self._tell)
+        if is_enabled and self._timer is None:
+            self._timer = threading.Timer(PATIENCE, self._write_line)
             self._timer.daemon = True
             self._timer.start()
 
@@ -62,9 +63,9 @@ class Notice:
         """Note that it has ended."""
         self._compiles = False
 
-    def _tell(self) -> None:
-        global is_wanted
-        self._timer = None  # where it was short, the next one begins anew
-        if is_wanted and self._compiles:
-            is_wanted = False
-            _say(TEXT)
+    def _write_line(self) -> None:
+        global is_enabled
+        self._timer = None  # the next compilation starts another one
+        if is_enabled and self._compiles:
+            is_enabled = False
+            _write(TEXT)

@@ -1,4 +1,4 @@
-"""Says in one line what a segmentation fault in compiled code most likely means."""
+"""This module ends a process after a segmentation fault in compiled code with a line that says its likely cause."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rl_lab.engine import compiler
 
 @cache
 def explain_crashes() -> None:
-    """Let a segmentation fault end the process with one line that says what it most likely means; see `crash`.
+    """Install the signal handlers of `templates/crash.py`; they stay until the process ends.
 
-    A debugger's or a test runner's own handlers stay.
+    Nothing is changed where faulthandler is enabled, because a debugger or a test runner has its own handlers then.
     """
     from numba import types
 

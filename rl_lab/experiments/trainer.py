@@ -42,7 +42,7 @@ def train(
     `report` is called with the result of the final evaluation, before videos are made.
     """
     user_code.refuse_while_loading()
-    with compile_notice.told_by(progress.note), Interrupts() as interrupts:
+    with compile_notice.written_by(progress.note), Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
             learner, envs = make_learner(scenario)
         with closing(learner), run_dir.new_run(scenario, command) as run:
@@ -58,7 +58,7 @@ def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lamb
 
     `report` as in `train`.
     """
-    with compile_notice.told_by(progress.note), Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
+    with compile_notice.written_by(progress.note), Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
         try:
             with interrupts.abort_after(0.0):
                 training = _restored(run, scenario, interrupts, progress)

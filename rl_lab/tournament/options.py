@@ -1,4 +1,4 @@
-"""The options of `rl-lab tournament`, and the ranges of their values."""
+"""The options of `rl-lab tournament` on the command line, and the ranges of their values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of all verbs."""
+    """Add the options of play, resume, replay, rate, compare and report; the help names those that take only some."""
     parser.add_argument("--schedule", default="round-robin", help="round-robin, gauntlet, swiss or adaptive")
     parser.add_argument(
-        "--pairs", type=int, default=50, metavar="N", help="each time entrants meet, or compare looks (50)"
+        "--pairs",
+        type=int,
+        default=50,
+        metavar="N",
+        help="pairs of games each time two entrants meet, and between two looks of compare (50)",
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="of a swiss or adaptive schedule")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of a swiss or adaptive schedule")
     parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--workers", default="1", metavar="N", help="processes (1); ray or ray:N: on a Ray cluster")
@@ -29,9 +33,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--code", action="store_true", help="resume, replay, report: run entrants that are functions")
     parser.add_argument("--anchor", default="", metavar="NAME[=ELO]", help="entrant with a fixed rating (0)")
     parser.add_argument(
-        "--intervals", choices=("sandwich", "bootstrap"), default="sandwich", help="of ratings, over pairs (sandwich)"
+        "--intervals",
+        choices=("sandwich", "bootstrap"),
+        default="sandwich",
+        help="how the intervals of ratings are estimated (sandwich)",
     )
-    parser.add_argument("--games", type=int, default=200, metavar="N", help="report: that can be watched in it (200)")
+    parser.add_argument(
+        "--games", type=int, default=200, metavar="N", help="report: games that can be watched in it (200)"
+    )
     for name, default, text in (
         ("elo0", 0.0, "H0, at most so much better"),
         ("elo1", 30.0, "H1, at least so much better"),

@@ -89,17 +89,17 @@ def test_a_long_compilation_is_announced_once_on_a_terminal(monkeypatch: pytest.
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(compile_notice, "PATIENCE", 0.0)
-    monkeypatch.setattr(compile_notice, "is_wanted", False)
+    monkeypatch.setattr(compile_notice, "is_enabled", False)
     compile_sum()
     assert terminal.getvalue() == ""  # a program that uses the library is left alone
-    compile_notice.want()
+    compile_notice.enable()
     until = time.monotonic() + 60
     while not terminal.getvalue() and time.monotonic() < until:
         compile_sum()
     compile_sum()
     assert terminal.getvalue() == f"  {compile_notice.TEXT}\n"
     said: list[str] = []
-    compile_notice.want(said.append)
+    compile_notice.enable(said.append)
     assert not compile_notice.has_compiled
     until = time.monotonic() + 60
     while not said and time.monotonic() < until:

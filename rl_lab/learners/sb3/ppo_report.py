@@ -1,4 +1,4 @@
-"""What Stable-Baselines3's PPO logs after an update, of a compiled update."""
+"""This module logs after a compiled update what Stable-Baselines3's PPO logs after its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, Ac
 
 
 def log_update(model: Any, report: Array, clip_range: float) -> None:
-    """Log the report of a compiled update, whose columns are `network.POLICY_LOSS` on, as `PPO.train` does."""
+    """Log the report of a compiled update under the names that `PPO.train` uses.
+
+    `model` is the PPO; `report`, float [columns], has its columns at `network.POLICY_LOSS` and the constants after it.
+    """
     buffer, logger = model.rollout_buffer, model.logger
     for name, place in (
         ("entropy_loss", network.ENTROPY_LOSS),
