@@ -13,7 +13,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from rl_lab.core.errors import UsageError, one_line
+from rl_lab.core.errors import UsageError, WorkFailed, one_line
 from rl_lab.core.parent_process import end_with_parent
 from rl_lab.tournament.call_record import GROUP, NUM_VALUES, CallRecord
 from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
@@ -163,7 +163,8 @@ def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output
     except Exception as error:
         if has_code and isinstance(error, MemoryError | RecursionError):
             os._exit(1)  # an entrant may have caused it, so the matches are played again in processes of their own
+        told = str(error) if isinstance(error, WorkFailed) else f"{type(error).__name__}: {error}"
         try:
-            connection.send(("failed", one_line(f"{type(error).__name__}: {error}")))
+            connection.send(("failed", one_line(told)))
         except Exception:  # an entrant has replaced Python's own functions, with which the process could not even end
             os._exit(1)

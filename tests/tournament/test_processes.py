@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from support import programs
 
+from rl_lab.cli import main
 from rl_lab.tournament import worker
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create
@@ -87,3 +89,28 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
     matches = run_tournament(made, workers=2, poll=look).matches
     assert len(matches) == 8 and not any(match.fault for match in matches)
     assert len(dead) == 2 and len(started) == 4 and set(killed) == set(started)
+
+
+STUCK = """from rl_lab.core.world import Array, World, kernel
+from support.nim import NIM, Nim, NimParams
+
+
+@kernel
+def action_mask(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
+    for k in range(3):
+        mask[k] = 1 if k + 1 <= s.heap and not (agent == 1 and s.heap == 4) else 0
+
+
+world = World(**NIM | {"action_mask": action_mask, "perfect_information": True})
+"""
+
+
+def test_a_mistake_of_the_world_that_a_process_of_matches_meets_is_the_same_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stuck.py").write_text(STUCK)
+    Path("bots.py").write_text("def first(observation, legal):\n    return int(legal.nonzero()[0][0])\n")
+    assert main(["tournament", "stuck.py", "random", "bots.py:first", "--pairs", "20", "--dir", "t"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"rl-lab: nim: stuck: second has to act at step \d+ and has no legal action", last)
