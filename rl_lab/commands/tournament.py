@@ -147,7 +147,7 @@ def _play(
     with Interrupts() as interrupts:
         try:
             progress = Progress(quiet=args.json, unit="matches")
-            interrupts.last_words = _how_to_go_on(tournament)
+            interrupts.exit_message = _how_to_go_on(tournament)
             with interrupts.abort_after(GRACE):
                 result = function(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
         except Interrupted as stop:

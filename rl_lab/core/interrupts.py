@@ -81,7 +81,7 @@ class Interrupts:
 
     Work that calls `check` regularly may continue after a signal until its next call; `abort_after` sets a time limit.
     A second signal, or `DEADLINE` seconds after the first, ends the process where `ends_process` is True here or in
-    an enclosing Interrupts; `last_words` is printed then. Elsewhere the original handlers are restored, and
+    an enclosing Interrupts; `exit_message` is printed then. Elsewhere the original handlers are restored, and
     KeyboardInterrupt is raised.
 
     A signal for which nothing inside has raised Interrupted is handed to the enclosing Interrupts, and to those that
@@ -90,7 +90,7 @@ class Interrupts:
 
     def __init__(self, *, ends_process: bool = False) -> None:
         self.code = 0
-        self.last_words = ""
+        self.exit_message = ""
         self._ends_process = ends_process
         self._obeyed = False  # whether Interrupted was raised
         self._inside = False  # whether KeyboardInterrupt may be raised: not while it is entered or left
@@ -232,7 +232,7 @@ class Interrupts:
             time.sleep(_TICK)
 
     def _end(self) -> None:
-        message = f"\nended {DEADLINE:g} s after the signal, {activity(self._main)}\n{self.last_words}".rstrip()
+        message = f"\nended {DEADLINE:g} s after the signal, {activity(self._main)}\n{self.exit_message}".rstrip()
         with suppress(OSError):
             os.write(2, f"{message}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
         os._exit(self.code)

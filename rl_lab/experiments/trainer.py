@@ -1,9 +1,11 @@
-"""The training of a run: until the budget is used, with checkpoints from which it can be resumed at any time."""
+"""The training of a run: until the budget is used, with checkpoints from which it can be resumed at any time.
+
+A selection evaluates the learner's current agent between two iterations, and keeps it if it is the best so far.
+"""
 
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,11 +16,12 @@ from rl_lab.core import checkpoint
 from rl_lab.core.agent import Learner, StateDict
 from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
 from rl_lab.core.progress import Progress
-from rl_lab.core.untrusted import number, of_kind, whole
+from rl_lab.core.untrusted import of_kind
 from rl_lab.engine import compile_notice, user_code
-from rl_lab.experiments import run_dir, whole_state
+from rl_lab.experiments import loop_state, run_dir, whole_state
 from rl_lab.experiments.agent_loading import as_usage_error, load_agent
 from rl_lab.experiments.build import TrainingEnvs, evaluate_scenario, make_learner
+from rl_lab.experiments.loop_state import LoopState
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.selection import Selection
@@ -40,6 +43,11 @@ def train(
     """Train from the start. Nothing is written before the learner and its environments could be made.
 
     `report` is called with the result of the final evaluation, before videos are made.
+
+    Raises:
+        UsageError: the scenario cannot be trained, or its run folder exists.
+        Interrupted: a signal has ended the training; `run` and `is_work_lost` say what is left of it.
+        OSError, and what the environments and the learner raise while they train.
     """
     user_code.refuse_while_loading()
     with compile_notice.written_by(progress.note), Interrupts() as interrupts:
@@ -54,9 +62,14 @@ def train(
 
 
 def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lambda result: None) -> Result:
-    """Continue from the newest valid checkpoint, or from the start without one; the result has the same bits.
+    """Continue from the newest valid checkpoint, or from the start without one.
 
-    `report` as in `train`.
+    The result has the bits of an uninterrupted run where `restores_exactly` of the environments is True; the others
+    begin new episodes. `report` is as in `train`.
+
+    Raises:
+        UsageError: a checkpoint does not fit the scenario, or what `run_dir.locked_run` refuses.
+        Interrupted, and others: as `train` does.
     """
     with compile_notice.written_by(progress.note), Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
         try:
@@ -91,8 +104,8 @@ def _attach_run_dir(learner: Learner, run: Run) -> None:
 class _Training:
     """The training loop of one run.
 
-    Its own state, besides the learner and the environments: the best agent and its score, the number of selections, and
-    the size of metrics.jsonl.
+    Its own state, besides the learner and the environments: the best agent and its score, the number of selections, the
+    return of the last training episodes, the seconds so far, and the size of metrics.jsonl.
     """
 
     def __init__(
@@ -109,45 +122,28 @@ class _Training:
         self.selection = Selection(run, scenario, envs, interrupts)
         self.training_return: float | None = None  # of the last training episodes
         self.seconds = 0.0  # of training before the last resume
-        self.first_iteration = (0, 0.0)
-        self.log_seconds = 0.0
-        self.metrics_size = 0
-        self.saved_at = 0
+        self.first_iteration = (0, 0.0)  # steps and seconds, where it has compiled
+        self.overhead_seconds = 0.0  # of everything but iterations: metrics, selections, checkpoints; "log" for users
+        self.metrics_size = 0  # bytes, at the checkpoint that has been restored
+        self.saved_step = 0  # of the last checkpoint
         self.unsaved = True  # whether the state has changed since the last checkpoint
         self.may_be_aborted = False  # whether the last iteration took longer than one may take after a signal
         self._begin = time.perf_counter()
         self._due = self._begin + scenario.checkpoint.seconds
         ended = "the process was ended before it wrote a checkpoint"
-        interrupts.last_words = f"{ended}; continue with: rl-lab resume {run_dir.shell_quoted(run.path)}"
+        interrupts.exit_message = f"{ended}; continue with: rl-lab resume {run_dir.shell_quoted(run.path)}"
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Restore the state of a checkpoint. Raises KeyError or ValueError where it does not fit."""
-        state = of_kind(saved.state["training"], "training", dict)
-        for name in ("selections", "metrics_size"):
-            whole(state[name], f"training: {name}")
-        number(saved.state["clock"], "clock", 0.0)
-        if state["best"] is not None:
-            number(state["best"], "training: best")
-        best_agent = state["kept"]
-        if best_agent is not None:
-            whole(of_kind(best_agent, "training: kept", dict)["step"], "training: kept: step", 0, saved.step)
-            of_kind(best_agent["state"], "training: kept: state", dict)
+        """Restore the state that `_state` returned. Raises KeyError or ValueError where it does not fit."""
+        loop = loop_state.read(saved, self.run.agent)
         of_kind(saved.state["learner"], "learner", dict)
         if isinstance(self.learner, League):
             self.learner.reload_snapshots(saved.state["learner"])
         self.envs.restore(saved.tensors[whole_state.ENVS])
-        self.selection.best_score = -math.inf if state["best"] is None else state["best"]
-        self.selection.count, self.metrics_size = state["selections"], state["metrics_size"]
-        self.seconds = saved.state["clock"]
-        training_return = state.get("sampled_return")
-        if training_return is not None:
-            self.training_return = number(training_return, "training: sampled_return")
-        if best_agent:
-            tensors = whole_state.best_agent_tensors(saved)
-            self.selection.best_agent = checkpoint.Checkpoint(
-                self.run.agent, best_agent["step"], tensors, best_agent["state"]
-            )
-        self.saved_at, self.unsaved = saved.step, False
+        self.selection.best_score, self.selection.best_agent = loop.best_score, loop.best_agent
+        self.selection.count, self.metrics_size = loop.selections, loop.metrics_size
+        self.training_return, self.seconds = loop.training_return, loop.seconds
+        self.saved_step, self.unsaved = saved.step, False
         # Last, because it sets the global random generators.
         self.learner.restore(StateDict(whole_state.learner_tensors(saved), saved.state["learner"]))
         if self.learner.steps != saved.step:
@@ -188,18 +184,10 @@ class _Training:
         return result
 
     def _iterate(self, *, first: bool = False) -> None:
-        before, start = self.learner.steps, time.perf_counter()
-        state = self._copy_of_state() if self.may_be_aborted else None
-        try:
-            with self.interrupts.iteration():
-                values = self.learner.train_iteration()
-        except Interrupted:
-            if state is not None:  # the state before this iteration, which is repeated after a resume
-                self._write(state)
-            raise
-        self.unsaved = True
-        begin = time.perf_counter()
-        self.may_be_aborted = begin - start > GRACE
+        """Run one iteration of the learner, then write metrics, select and save where they are due."""
+        steps_before = self.learner.steps
+        values, train_seconds = self._train_iteration()
+        ended = time.perf_counter()
         steps, elapsed = self.learner.steps, self._elapsed()
         self.training_return = values.get("rollout/return", self.training_return)
         values |= {f"log/{name}": value for name, value in self.envs.drain_log().items()}
@@ -207,21 +195,45 @@ class _Training:
         self.metrics.write(steps, values, {"time/seconds": elapsed, "time/steps_per_second": rate})
         if first:  # it may have compiled, so the remaining time is estimated from the later iterations
             if compile_notice.has_compiled:
-                self.first_iteration = self.learner.steps - before, begin - start
+                self.first_iteration = steps - steps_before, train_seconds
             self.progress.begin(steps, self.scenario.budget)
         try:
             self._select()
         except Interrupted:
             self._save()
             raise
-        spent = {**self.learner.seconds, "log": self.log_seconds}
+        spent = {**self.learner.seconds, "log": self.overhead_seconds}
         self.progress.show(steps, values.get("rollout/return"), spent)
-        every = self.scenario.checkpoint.steps
-        due = steps // every > self.saved_at // every if every else time.perf_counter() >= self._due
-        if due or self.interrupts.code:
+        if self._is_checkpoint_due() or self.interrupts.code:
             self._save()
             self.interrupts.check()
-        self.log_seconds += time.perf_counter() - begin
+        self.overhead_seconds += time.perf_counter() - ended
+
+    def _train_iteration(self) -> tuple[dict[str, float], float]:
+        """Run one iteration of the learner; return its metrics, and how many seconds it took.
+
+        Raises Interrupted for one that goes on for too long after a signal. The state before it is then saved where it
+        was copied, and the iteration is repeated after a resume.
+        """
+        began = time.perf_counter()
+        state = self._copy_of_state() if self.may_be_aborted else None
+        try:
+            with self.interrupts.iteration():
+                values = self.learner.train_iteration()
+        except Interrupted:
+            if state is not None:
+                self._write(state)
+            raise
+        self.unsaved = True
+        train_seconds = time.perf_counter() - began
+        self.may_be_aborted = train_seconds > GRACE
+        return values, train_seconds
+
+    def _is_checkpoint_due(self) -> bool:
+        """Return whether it is time to save, by the steps or the seconds since the last checkpoint."""
+        if every := self.scenario.checkpoint.steps:
+            return self.learner.steps // every > self.saved_step // every
+        return time.perf_counter() >= self._due
 
     def _select(self) -> None:
         """Evaluate the agent each time another 1/selections of the budget is done, and write the best one."""
@@ -243,17 +255,9 @@ class _Training:
     def _state(self) -> checkpoint.Checkpoint:
         """Return the whole state; some of its arrays are memory that the next iteration changes."""
         saved, selection, best = self.learner.save(), self.selection, self.selection.best_agent
-        state = {
-            "learner": saved.state,
-            "training": {
-                "best": None if selection.best_score == -math.inf else selection.best_score,
-                "selections": selection.count,
-                "sampled_return": self.training_return,
-                "metrics_size": self.metrics.size,
-                "kept": best and {"step": best.step, "state": best.state},
-            },
-            "clock": self._elapsed(),
-        }
+        size, seconds = self.metrics.size, self._elapsed()
+        loop = LoopState(selection.best_score, best, selection.count, self.training_return, size, seconds)
+        state = {"learner": saved.state, **loop.entries()}
         tensors = {**saved.tensors, whole_state.ENVS: self.envs.snapshot()}
         if best is not None:
             tensors |= {whole_state.BEST_PREFIX + name: arrays for name, arrays in best.tensors.items()}
@@ -273,7 +277,7 @@ class _Training:
         self.metrics.sync()
         keep = self.scenario.checkpoint.keep_last
         checkpoint.save(state.path, state.step, state.tensors, state.state, keep_last=keep)
-        self.saved_at, self.unsaved = state.step, False
+        self.saved_step, self.unsaved = state.step, False
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self._begin
