@@ -65,8 +65,12 @@ def _bare(identity: str) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the nearest valid name, or the list of names where none is similar."""
     choices = sorted(valid)
-    similar = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    # Of names in one group, such as agent.lr, only the last parts are compared: the first are alike in any case.
+    group = name.rpartition(".")[0] + "."
+    parts = {each.removeprefix(group): each for each in choices if each.startswith(group)}
+    named = parts or {each: each for each in choices}
+    similar = difflib.get_close_matches(name.removeprefix(group) if parts else name, named, n=1, cutoff=0.5)
     if similar:
-        return f"did you mean {similar[0]!r}?"
+        return f"did you mean {named[similar[0]]!r}?"
     listing = ", ".join(choices[:12]) + (", ..." if len(choices) > 12 else "")
     return f"there is {listing}" if choices else "there is none"

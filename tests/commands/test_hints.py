@@ -109,6 +109,11 @@ PPO = ("agent.n_steps=24", "agent.batch_size=24", "agent.n_epochs=1")
             "256 steps (agent.train_batch_size_per_learner=256 in 32 worlds)",
             marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra rllib"),
         ),
+        pytest.param(
+            ("catch", "agent=rllib_appo", "worlds=32", "agent.rollout_fragment_length=8"),
+            "256 steps (agent.rollout_fragment_length=8 in 32 worlds)",
+            marks=pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra rllib"),
+        ),
     ],
 )
 def test_every_learner_names_its_rollout(words: tuple[str, ...], because: str) -> None:

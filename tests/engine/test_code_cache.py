@@ -147,7 +147,9 @@ def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch
     assert "NUMBA_DISABLE_JIT" in failed["compiler"]["found"] and "unset" in failed["compiler"]["advice"]
 
 
-def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error from numba's own code that is not about a kernel, where the kernels run as plain Python."""
     from numba.core.caching import Cache
 
@@ -155,6 +157,7 @@ def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(monkeyp
         raise RuntimeError("LLVM is out of sorts")
 
     world = world_registry.load("catch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # of its own: else the machine code is loaded already
     monkeypatch.setattr(Cache, "_index_key", broken)  # called by loading, which is healed, and by saving, which is not
     compiler.loops.cache_clear()
     first_start.examined_loops.cache_clear()

@@ -26,13 +26,13 @@ PACKAGES = "commands experiments evaluation learners.sb3 learners.compiled engin
 
 
 def imported() -> None:
-    """Import what commands import, but not the module that is going to be `__main__`."""
+    """Import what commands import, but not Ray, which changes sys.path, nor the module that will be `__main__`."""
     for name in LIBRARIES.split():
         importlib.import_module(name)
     for package in PACKAGES.split():
         folder = importlib.import_module(f"rl_lab.{package}").__path__
         for module in pkgutil.iter_modules(folder):
-            if not module.ispkg and not module.name.endswith("_worker"):
+            if not module.ispkg and not module.name.endswith("_worker") and not module.name.startswith("ray_"):
                 importlib.import_module(f"rl_lab.{package}.{module.name}")
     from numba.core.registry import cpu_target
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rl_lab.core.agent import StateDict
+from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.untrusted import number, whole
 from rl_lab.core.world import Array
@@ -47,6 +47,12 @@ class RllibAPPO(RllibLearner):
         spaces = policy.observation_space, policy.action_space
         config = appo_config(self._settings, spaces, build, num_envs=rows, seed=seed, gpu=gpu, recipes=recipes)
         return self._instantiate(config)
+
+    @property
+    def rollout(self) -> Rollout:
+        """Return what is collected before each update: a fragment of every world."""
+        rows = self._runner.config.num_envs_per_env_runner * self._parts
+        return Rollout(self._settings.rollout_fragment_length * rows, "rollout_fragment_length")
 
     def train_iteration(self) -> dict[str, float]:
         """Sample one fragment of each part and update from them; return metrics.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.core.agent import StateDict
+from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.untrusted import whole
 from rl_lab.core.world import Array
@@ -67,6 +67,11 @@ class RllibDQN(RllibLearner):
         updates = (settings.training_intensity or batch / self._round_steps) * self._round_steps / batch
         self._rounds = max(round(1 / updates), 1), max(round(updates), 1)
         return self._instantiate(config)
+
+    @property
+    def rollout(self) -> Rollout:
+        """Return what is collected before each update."""
+        return Rollout(self._round_steps * self._rounds[0], "rollout_fragment_length")
 
     def train_iteration(self) -> dict[str, float]:
         """Sample and update for `min_sample_timesteps_per_iteration` steps; return metrics.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from rl_lab.core.agent import Rollout, StateDict
+from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.untrusted import listed, number, of_kind, whole
 from rl_lab.core.world import Array
@@ -82,12 +82,6 @@ class RllibLearner:
     def steps(self) -> int:
         """Return the number of environment steps so far."""
         return self._steps
-
-    @property
-    def rollout(self) -> Rollout:
-        """Return what is collected before each update: a train batch for each learner."""
-        learners = max(self._settings.learners, 1)
-        return Rollout(self._settings.train_batch_size_per_learner * learners, "train_batch_size_per_learner", learners)
 
     @property
     def seconds(self) -> dict[str, float]:

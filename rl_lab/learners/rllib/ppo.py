@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rl_lab.core.agent import Rollout
 from rl_lab.core.untrusted import number
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.algorithm import algorithm_config
@@ -46,6 +47,12 @@ class RllibPPO(RllibLearner):
         algorithm = self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
         self._learners = Learners(algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
         return algorithm
+
+    @property
+    def rollout(self) -> Rollout:
+        """Return what is collected before each update: a train batch for each learner."""
+        learners = max(self._settings.learners, 1)
+        return Rollout(self._settings.train_batch_size_per_learner * learners, "train_batch_size_per_learner", learners)
 
     def train_iteration(self) -> dict[str, float]:
         """Sample one train batch and update from it; return metrics. Raises NonFiniteError for non-finite numbers."""
