@@ -98,6 +98,8 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     require()
     kind, arguments = policy_class(config, envs.world)
     _check(config)
+    if hasattr(envs, "batch_rows"):
+        raise ValueError("rllib_dqn trains one policy; several need agent=rllib_ppo, rllib_appo, ppo or dqn")
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.dqn import DistributedDQN, RllibDQN
     from rl_lab.learners.rllib.learner import policy_builder

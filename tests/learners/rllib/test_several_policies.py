@@ -43,6 +43,11 @@ def test_each_policy_learns_from_the_rows_of_its_agents() -> None:
     learner.close()
 
 
+def test_rllibs_dqn_refuses_several_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "simple_tag", "agent=rllib_dqn", HUNTERS]) == 2
+    assert "rllib_dqn trains one policy; several need agent=rllib_ppo" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
