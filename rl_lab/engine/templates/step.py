@@ -102,9 +102,9 @@ def _step_multi_agent(b: Any, i: Any) -> Any:
         b.rewards[i, a] = 0.0
     num_illegal = replace_illegal_actions(b, i) if b.illegal != REFUSE else 0
     is_terminated = False
-    if HAS_EARLY_TERMINATION:
-        # Until the step is done, left_episode marks the agents that were alive before it. `acting` would not do: in a
-        # turn-based world, an agent may leave while another one is to move.
+    if HAS_EARLY_TERMINATION and IS_TURN_BASED:
+        # Until the step is done, left_episode marks the agents that were alive before it. `acting` would not do: an
+        # agent may leave while another one is to move. Elsewhere, all that are alive act.
         for a in range(NUM_AGENTS):
             b.left_episode[i, a] = 1 if is_alive(s, a) != 0 else 0
     if num_illegal and b.illegal == FORFEIT:
@@ -117,7 +117,8 @@ def _step_multi_agent(b: Any, i: Any) -> Any:
         for a in range(NUM_AGENTS):
             alive = is_alive(s, a) != 0
             num_alive += alive
-            b.left_episode[i, a] = 1 if b.left_episode[i, a] and not alive else 0
+            was_alive = b.left_episode[i, a] if IS_TURN_BASED else b.acting[i, a]
+            b.left_episode[i, a] = 1 if was_alive and not alive else 0
         is_terminated = is_terminated or num_alive == 0
     nonfinite = b.rewards[i, 0] - b.rewards[i, 0]  # 0 but for NaN and infinity, which make it NaN
     for a in range(NUM_AGENTS):
