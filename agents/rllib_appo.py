@@ -48,19 +48,11 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def _policy(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
-    from stable_baselines3.ppo import MlpPolicy
+    from rl_lab.learners.rllib.policies import actor_critic
 
-    from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import maskable
-    from rl_lab.learners.sb3.policies import policy_arguments
-
-    if (structure := structure_of(world)) is not None:
-        raise ValueError(f"rllib_appo: {world.name} observes a {structure.kind}: use agent=ppo")
-    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
-    arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
-    return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    return actor_critic("rllib_appo", config, world)
 
 
 def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
@@ -77,7 +69,7 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
         "max_grad_norm": math.inf if config.grad_clip is None else config.grad_clip,
         "use_sde": False,
         "sde_sample_freq": -1,
-        "policy_kwargs": _policy(config, world)[1],
+        "policy_kwargs": policy_class(config, world)[1],
     }
 
 
@@ -96,7 +88,7 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     require()
     if config.learners or config.gpus_per_learner:
         raise ValueError("rllib_appo updates in this process: learners=0, and device=cuda for a GPU")
-    kind, arguments = _policy(config, envs.world)
+    kind, arguments = policy_class(config, envs.world)
     from rl_lab.learners.rllib.appo import DistributedAPPO, RllibAPPO
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.learner import policy_builder
@@ -108,9 +100,6 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
     """Return a trained agent; Ray is not needed."""
-    from rl_lab.learners.sb3.agent import load_policy
-    from rl_lab.learners.sb3.policies import build_policy
+    from rl_lab.learners.rllib import policies
 
-    kind, arguments = _policy(config, world)
-    policy = build_policy(kind, world, **arguments).to(device)
-    return load_policy(policy, "rllib_appo", saved, normalized=False)
+    return policies.load("rllib_appo", policy_class(config, world), world, saved, device)

@@ -125,9 +125,6 @@ def _check(config: Config) -> None:
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
     """Return a trained agent; Ray is not needed."""
-    from rl_lab.learners.sb3.agent import load_policy
-    from rl_lab.learners.sb3.policies import build_policy
+    from rl_lab.learners.rllib import policies
 
-    kind, arguments = policy_class(config, world)
-    policy = build_policy(kind, world, **arguments).to(device)
-    return load_policy(policy, "rllib_dqn", saved, normalized=False)
+    return policies.load("rllib_dqn", policy_class(config, world), world, saved, device)

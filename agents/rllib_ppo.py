@@ -47,17 +47,9 @@ class Config:
 
 def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
-    from stable_baselines3.ppo import MlpPolicy
+    from rl_lab.learners.rllib.policies import actor_critic
 
-    from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import maskable
-    from rl_lab.learners.sb3.policies import policy_arguments
-
-    if (structure := structure_of(world)) is not None:
-        raise ValueError(f"rllib_ppo: {world.name} observes a {structure.kind}: use agent=ppo")
-    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
-    arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
-    return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    return actor_critic("rllib_ppo", config, world)
 
 
 def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
@@ -135,9 +127,6 @@ def _check_learners(config: Config, rows: int) -> None:
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
     """Return a trained agent; Ray is not needed."""
-    from rl_lab.learners.sb3.agent import load_policy
-    from rl_lab.learners.sb3.policies import build_policy
+    from rl_lab.learners.rllib import policies
 
-    kind, arguments = policy_class(config, world)
-    policy = build_policy(kind, world, **arguments).to(device)
-    return load_policy(policy, "rllib_ppo", saved, normalized=False)
+    return policies.load("rllib_ppo", policy_class(config, world), world, saved, device)
