@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import time
 from types import TracebackType
+from typing import Any
 
 _INTERVAL = 1.0  # seconds until TimeIsUp is raised once more, because some code may have caught it
 _MOST_RAISES = 10  # of one limit, because TimeIsUp may come before the first line of `__exit__`
@@ -27,6 +29,7 @@ class TimeLimit:
         self.seconds, self.due, self.thread = seconds, 0.0, 0
         self.is_finished, self.raises = False, 0
         self._error: type[TimeIsUp] | None = None
+        self._outer_hook: Any = None  # of unraisable exceptions, replaced once TimeIsUp is raised
 
     def raised(self, error: BaseException) -> bool:
         """Return True if this limit has raised the error."""
@@ -37,8 +40,14 @@ class TimeLimit:
         if self._error is None:
             # Python raises an exception in another thread by its class, so each limit has a class of its own.
             self._error = type("TimeIsUp", (TimeIsUp,), {"__module__": __name__})
+            self._outer_hook, sys.unraisablehook = sys.unraisablehook, self._drop
         self.raises, self.due = self.raises + 1, time.monotonic() + _INTERVAL
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(self._error))
+
+    def _drop(self, unraisable: Any) -> None:
+        """Print nothing of a TimeIsUp that came in a `__del__` or a weakref's callback: another one follows."""
+        if not self.raised(unraisable.exc_value):
+            self._outer_hook(unraisable)
 
     def __enter__(self) -> TimeLimit:
         self.thread, self.due = threading.get_ident(), time.monotonic() + self.seconds
@@ -50,6 +59,8 @@ class TimeLimit:
     ) -> None:
         self.is_finished = True  # first of all, because TimeIsUp may come during the other lines
         _watcher.remove(self)
+        if sys.unraisablehook == self._drop:
+            sys.unraisablehook = self._outer_hook
 
 
 class _Watcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -73,3 +74,29 @@ def test_nested_blocks_know_whose_limit_it_was(outer_seconds: float, inner_secon
         work(9)
     assert outer.raised(caught.value) == (outer_seconds < inner_seconds)
     assert inner.raised(caught.value) == (inner_seconds < outer_seconds)
+
+
+class Slow:
+    """An object whose deletion takes longer than the limit, and cannot propagate an exception."""
+
+    def __del__(self) -> None:
+        work(0.5)
+
+
+class Broken:
+    """An object whose deletion fails by itself."""
+
+    def __del__(self) -> None:
+        raise ValueError("mine")
+
+
+def test_a_deletion_that_is_ended_prints_nothing_and_the_block_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(str(unraisable.exc_value)))
+    before = sys.unraisablehook
+    with pytest.raises(TimeIsUp), TimeLimit(0.05):
+        Slow()
+        Broken()
+        work(5)
+    assert reported == ["mine"]
+    assert sys.unraisablehook is before
