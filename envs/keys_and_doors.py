@@ -1,6 +1,6 @@
 """Keys and doors: find the keys of three locked doors, in order, and walk through four rooms to the exit.
 
-observation  f4 (7, 7, 9)  1 where the agent is; a wall; the exit; keys, a channel each; their locked doors, likewise
+observation  u1 (7, 7, 9)  1 where the agent is; a wall; the exit; keys, a channel each; their locked doors, likewise
 action       0 left, 1 right, 2 down, 3 up, 4 take the key in this cell, 5 open a door beside it whose key was taken
 reward       +1 at the exit, nothing before
 ends         at the exit
@@ -130,16 +130,16 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
 
 @kernel
 def observe(s: State, p: Params, out: Array) -> None:
-    out[s.cell // SIZE, s.cell % SIZE, 0] = 1.0
-    out[s.exit // SIZE, s.exit % SIZE, 2] = 1.0
+    out[s.cell // SIZE, s.cell % SIZE, 0] = 1
+    out[s.exit // SIZE, s.exit % SIZE, 2] = 1
     for cell in range(CELLS):
         if s.walls[cell] == 1:
-            out[cell // SIZE, cell % SIZE, 1] = 1.0
+            out[cell // SIZE, cell % SIZE, 1] = 1
     for k in range(DOORS):
         if s.keys[k] != NOWHERE:
-            out[s.keys[k] // SIZE, s.keys[k] % SIZE, 3 + k] = 1.0
+            out[s.keys[k] // SIZE, s.keys[k] % SIZE, 3 + k] = 1
         if s.doors[k] != NOWHERE:
-            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 6 + k] = 1.0
+            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 6 + k] = 1
 
 
 @kernel
@@ -210,7 +210,7 @@ world = World(
     observe,
     expert=expert,
     draw=draw,
-    observation=Box(0, 1, (SIZE, SIZE, 3 + 2 * DOORS)),
+    observation=Box(0, 1, (SIZE, SIZE, 3 + 2 * DOORS), np.uint8),
     action=Discrete(6),
     horizon=200,
     frames_per_second=8,

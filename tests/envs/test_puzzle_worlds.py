@@ -1,0 +1,64 @@
+"""The grid worlds: every level of keys and doors can be solved, and the T-maze shows its sign only once."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rl_lab.core.random_actions import fill
+from rl_lab.core.world import Array
+from rl_lab.engine import world_registry
+from rl_lab.engine.batch import Batch
+
+
+def new_batch(name: str, num_envs: int, **params: int) -> Batch:
+    """Return a batch after its reset, whose worlds stop at the end of their first episode."""
+    world = world_registry.load(name)
+    batch = Batch(world, num_envs, world.Params(**params), seed=4, threads=1, autoreset=AutoresetMode.DISABLED)
+    batch.reset()
+    return batch
+
+
+def play(batch: Batch, steps: int, strength: str) -> Array:
+    """Return the sum of rewards f8 [N] of so many steps of the expert, or of random actions for "chance"."""
+    rng, total = np.random.default_rng(0), np.zeros(batch.num_envs)
+    for _ in range(steps):
+        if strength == "chance":
+            fill(batch, rng.random(batch.actions.shape))
+        else:
+            batch.scripted_actions(strength)
+        batch.step()
+        total += batch.rewards[:, 0]
+    return total
+
+
+def test_the_expert_solves_every_level_and_chance_almost_none() -> None:
+    assert (play(new_batch("keys_and_doors", 3000), 70, "expert") == 1).all()
+    assert play(new_batch("keys_and_doors", 3000), 199, "chance").mean() < 0.01
+
+
+def test_things_lie_in_cells_of_their_own_outside_of_walls() -> None:
+    states = new_batch("keys_and_doors", 3000).states
+    things = np.concatenate([states["cell"][:, None], states["exit"][:, None], states["keys"], states["doors"]], axis=1)
+    assert all(len(set(row)) == len(row) for row in things.tolist())
+    assert not states["walls"][np.arange(3000)[:, None], things].any()
+
+
+def test_the_number_of_levels_can_be_limited() -> None:
+    few, all_levels = (new_batch("keys_and_doors", 3000, levels=levels).observations for levels in (10, 0))
+    assert len({row.tobytes() for row in few}) == 10
+    assert len({row.tobytes() for row in all_levels}) > 2500
+
+
+def test_the_sign_is_seen_in_the_first_step_alone_and_decides_the_reward() -> None:
+    batch = new_batch("t_maze", 200, length=5)
+    signs = batch.observations[:, 0, :2].copy()
+    assert (signs.sum(axis=1) == 1).all() and 60 < signs[:, 0].sum() < 140
+    batch.actions[...] = 0
+    for _ in range(5):
+        batch.step()
+        assert not batch.observations[:, 0, :2].any()
+    assert (batch.observations == batch.observations[0]).all()  # so a policy without memory treats both signs alike
+    batch.actions[...] = 1
+    batch.step()
+    assert batch.terminated.all() and np.array_equal(batch.rewards[:, 0], signs[:, 0])
