@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_lab.core.agent import Agent
-    from rl_lab.evaluation.episodes import Play
+    from rl_lab.evaluation.episodes import PlayPlans
     from rl_lab.experiments.run_dir import Run
     from rl_lab.experiments.scenario import Scenario
     from rl_lab.learners.rllib.ray_workers import RayWorkers
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands.train import show_failures
     from rl_lab.core.files import require_writable
     from rl_lab.evaluation.episode_videos import VideoFiles, film_evaluation
-    from rl_lab.evaluation.episodes import play_each
+    from rl_lab.evaluation.episodes import play_in_this_process
     from rl_lab.evaluation.evaluate import table
     from rl_lab.experiments.build import evaluate_scenario
     from rl_lab.learners.rllib.ray_workers import take_workers
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     agent, scenario, run, step = find_agent(args.target, overrides)
     if args.out is not None:
         require_writable(args.out, "--out")
-    play = play_each if workers is None else _play_on(workers, args.target, scenario, run)
+    play = play_in_this_process if workers is None else _play_on(workers, args.target, scenario, run)
     evaluation = evaluate_scenario(agent, scenario, None if args.json else _progress, play)
     out = args.out
     if out is None and run is not None and not _changed(scenario, run):
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     return int(args.require_video and bool(films.failures))
 
 
-def _play_on(workers: RayWorkers, target: str, scenario: Scenario, run: Run | None) -> Play:
+def _play_on(workers: RayWorkers, target: str, scenario: Scenario, run: Run | None) -> PlayPlans:
     """Return what plays the episodes on a cluster. Raises UsageError where Ray is missing."""
     from rl_lab.experiments.agent_loading import seated
     from rl_lab.learners.rllib.requirement import require

@@ -68,9 +68,9 @@ def status(results: list[Result], require_video: bool) -> int:
 
 def show_failures(failures: dict[str, str]) -> None:
     """Print the reasons why videos could not be made to stderr, one line for each."""
-    from rl_lab.evaluation.episode_videos import failures_told
+    from rl_lab.evaluation.episode_videos import failure_lines
 
-    for line in failures_told(failures):
+    for line in failure_lines(failures):
         print(f"rl-lab: {line}", file=sys.stderr, flush=True)
 
 

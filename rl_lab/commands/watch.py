@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands.evaluate import find_agent
     from rl_lab.core.errors import UsageError
     from rl_lab.core.files import require_writable
-    from rl_lab.evaluation.action_modes import modes_of, opponents_mode
+    from rl_lab.evaluation.action_modes import evaluation_modes, opponent_is_deterministic
     from rl_lab.evaluation.watch import watch
     from rl_lab.experiments.build import make_opponent
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         overrides = [f"world={args.target}", *([f"opponent={opponent}"] if opponent else []), *overrides]
     agent, scenario, trained_run, _ = find_agent(target, overrides)
     config = scenario.evaluation
-    modes = modes_of(agent, config.actions, deterministic=config.deterministic)
+    modes = evaluation_modes(agent, config.actions, deterministic=config.deterministic)
     folder = args.out or (trained_run.videos if trained_run else Path("videos"))
     if args.out is not None:
         require_writable(args.out, "--out")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         opponent=make_opponent(scenario),
         role=scenario.role,
         deterministic=modes[0],
-        opponent_deterministic=opponents_mode(modes),
+        opponent_deterministic=opponent_is_deterministic(modes),
     )
     if args.json:
         print(json.dumps({"videos": [str(path) for path in paths]}))

@@ -23,8 +23,8 @@ class Agent(Protocol):
       is to be evaluated in the greedy mode alone sets `samples_on_request = True` instead.
     - An agent has `is_row_wise(deterministic=...)`, which returns True, if its action for a row depends on that row's
       observation and world alone, to the bit, and not on the batch or on earlier calls.
-    - An agent that was trained and then loaded has `chosen_deterministic`. It is True where model selection in training
-      compared greedy actions, False where it compared sampled ones.
+    - An agent that was trained and then loaded has `selected_deterministic`. It is True where model selection in
+      training compared greedy actions, False where it compared sampled ones.
     """
 
     name: str

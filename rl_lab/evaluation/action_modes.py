@@ -1,7 +1,11 @@
-"""Choose between greedy and sampled actions when an agent is selected, evaluated and reported.
+"""Decide in which mode a stochastic policy is evaluated: with greedy actions (its most probable ones) or sampled ones.
 
-Training samples actions, and the most probable actions of a policy alone need not reach the return that it has in
-training. `evaluation.actions` sets which actions are evaluated: "greedy", "sampled", or "auto" for both.
+Training samples actions, and a policy's greedy actions need not reach the return that it has in training. The scenario
+key `evaluation.actions` says which actions are evaluated: "greedy", "sampled", or "auto" for both. In this module a
+mode is a bool, the value of `deterministic` that `Agent.act` receives: True is greedy, False is sampled.
+
+`experiments.selection` calls `select_mode` while an agent is trained; `experiments.build.evaluate_scenario` and the
+commands call `evaluation_modes`. The functions have no side effects.
 """
 
 from __future__ import annotations
@@ -16,31 +20,33 @@ import numpy as np
 from rl_lab.core.agent import Agent
 from rl_lab.evaluation.evaluate import Evaluation
 
-NAMES = {True: "greedy", False: "sampled"}  # by `deterministic`
-_MIN_STANDARD_ERRORS = 2.0  # by which sampled actions must be better to be preferred
+MODE_NAMES = {True: "greedy", False: "sampled"}  # by mode
+# Sampled actions are preferred only where they are better than greedy ones by more than this many standard errors.
+_MIN_STANDARD_ERRORS = 2.0
 
 
-def differ(agent: Agent) -> bool:
+def is_stochastic(agent: Agent) -> bool:
     """Return whether an agent's sampled actions may differ from its greedy ones."""
     return bool(getattr(agent, "stochastic", False))
 
 
-def modes_of(agent: Agent, actions: str, *, deterministic: bool = True) -> tuple[bool, ...]:
-    """Return the modes in which an agent is evaluated, as values of `deterministic`; the first one is reported.
+def evaluation_modes(agent: Agent, actions: str, *, deterministic: bool = True) -> tuple[bool, ...]:
+    """Return the modes in which an agent is evaluated; the result of the first one is reported.
 
-    `actions` is the scenario's `evaluation.actions`. With "auto", the modes are `deterministic` alone where the two do
-    not differ, and else both, beginning with the mode in which training selected the agent.
+    `actions` and `deterministic` are the scenario's `evaluation.actions` and `evaluation.deterministic`. With "auto",
+    a stochastic agent is evaluated in both modes, beginning with the one in which training selected it. An agent that
+    is not stochastic, and any agent with `deterministic` False, is evaluated in the mode `deterministic` alone.
     """
     if actions != "auto":
-        return (actions == NAMES[True],)
-    if not deterministic or not differ(agent):
+        return (actions == MODE_NAMES[True],)
+    if not deterministic or not is_stochastic(agent):
         return (deterministic,)
-    selected = bool(getattr(agent, "chosen_deterministic", True))
+    selected = bool(getattr(agent, "selected_deterministic", True))
     return (selected, not selected)
 
 
-def opponents_mode(modes: tuple[bool, ...]) -> bool:
-    """Return the mode of the opponents, a value of `deterministic`, while an agent is evaluated in these modes.
+def opponent_is_deterministic(modes: tuple[bool, ...]) -> bool:
+    """Return the mode of the opponents while an agent is evaluated in these modes.
 
     With one mode, the opponents have the agent's. With two modes, they are greedy in both evaluations, so that only the
     agent differs.
@@ -50,12 +56,12 @@ def opponents_mode(modes: tuple[bool, ...]) -> bool:
 
 def depends_on_mode(opponent: Agent) -> bool:
     """Return whether an opponent's actions may differ between training, where it samples, and evaluation."""
-    return differ(opponent) or bool(getattr(opponent, "samples_on_request", False))
+    return is_stochastic(opponent) or bool(getattr(opponent, "samples_on_request", False))
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The mean return of an agent in one mode, averaged over its opponents, and its standard error."""
+class ModeResult:
+    """The result of an agent in one mode: its mean return, averaged over its opponents, and the standard error."""
 
     deterministic: bool
     score: float
@@ -67,7 +73,7 @@ class Measured:
         return score - self.score > _MIN_STANDARD_ERRORS * math.hypot(self.error, error)
 
 
-def measured(deterministic: bool, evaluations: Sequence[Evaluation]) -> Measured:
+def mode_result(deterministic: bool, evaluations: Sequence[Evaluation]) -> ModeResult:
     """Return the result of evaluations of one agent in one mode, against one opponent each."""
     means, variances = [], []
     for each in evaluations:
@@ -75,16 +81,17 @@ def measured(deterministic: bool, evaluations: Sequence[Evaluation]) -> Measured
         means.append(float(each.summary["mean_return"]))
         variances.append(float(returns.var(ddof=1)) / len(returns) if len(returns) > 1 else 0.0)
     length = float(np.mean([each.summary["mean_length"] for each in evaluations]))
-    return Measured(deterministic, float(np.mean(means)), math.sqrt(sum(variances)) / len(variances), length)
+    return ModeResult(deterministic, float(np.mean(means)), math.sqrt(sum(variances)) / len(variances), length)
 
 
-def select(
-    modes: tuple[bool, ...], measure: Callable[[bool], Measured], sampled_return: float | None
-) -> tuple[Measured, str]:
-    """Return the result of the better mode and a note on the other one; greedy actions are preferred.
+def select_mode(
+    modes: tuple[bool, ...], measure: Callable[[bool], ModeResult], sampled_return: float | None
+) -> tuple[ModeResult, str]:
+    """Evaluate an agent by `measure(deterministic)`; return the result of the better mode and a note on the other one.
 
-    `sampled_return` is the mean return of the last training episodes, whose actions were sampled; None where it is
-    unknown or not comparable. Sampled actions are evaluated only where greedy ones fall short of it.
+    Greedy actions are preferred. Sampled actions are evaluated only where the greedy ones fall short of
+    `sampled_return`, the mean return of the last training episodes, whose actions were sampled. It is None where it is
+    unknown or not comparable.
     """
     if len(modes) == 1:
         return measure(modes[0]), ""
@@ -97,12 +104,12 @@ def select(
     return greedy, f" with greedy actions, {sampled.score:.2f} with sampled ones"
 
 
-def compared(reported: Evaluation, other: Evaluation) -> dict[str, Any]:
-    """Return the results of the other mode for the summary of the reported mode."""
+def other_mode_figures(reported: Evaluation, other: Evaluation) -> dict[str, Any]:
+    """Return figures of the mode that is not reported, for the entry "other" in the summary of the reported mode."""
     keys = ("mean_return", "iqm_return", "ci95", "success_rate", "episodes", "deterministic")
-    first, second = (measured(bool(each.summary["deterministic"]), [each]) for each in (reported, other))
+    first, second = (mode_result(bool(each.summary["deterministic"]), [each]) for each in (reported, other))
     return {
-        "actions": NAMES[second.deterministic],
+        "actions": MODE_NAMES[second.deterministic],
         **{key: other.summary[key] for key in keys},
         "better": first.falls_short(second.score, second.error),
     }

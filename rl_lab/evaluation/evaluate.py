@@ -1,4 +1,9 @@
-"""Evaluate an agent in exactly E complete episodes, whose seeds training does not use."""
+"""Evaluate an agent in exactly E complete episodes, whose seeds training does not use.
+
+`evaluate` plays the episodes (by `episodes.play_part`) and returns an `Evaluation`: the episodes and a summary of
+their returns. `Evaluation.save` writes it to files; `table` formats the summary for a terminal. Training, commands and
+tournaments all evaluate through this module, so that their figures can be compared.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +26,13 @@ from rl_lab.evaluation import stats
 from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS as MAX_EPISODE_STEPS
 from rl_lab.evaluation.episodes import EndlessEpisodeError as EndlessEpisodeError
 from rl_lab.evaluation.episodes import Episode as Episode
-from rl_lab.evaluation.episodes import EpisodePlan, Part, play_part
+from rl_lab.evaluation.episodes import EpisodePlan, EvaluationPart, play_part
 from rl_lab.evaluation.episodes import mean_return as mean_return
 from rl_lab.evaluation.episodes import preserve_global_rng as preserve_global_rng
 
 TRAINING_SEEDS = range(0, 2**31)
-EVALUATION_SEED = 2**31  # of episode 0; episode e has EVALUATION_SEED + e
-SELECTION_SEED = EVALUATION_SEED + 2**30  # of episode 0 where training selects its best agent
+EVALUATION_SEED = 2**31  # the seed of episode 0 of an evaluation; episode e has EVALUATION_SEED + e
+SELECTION_SEED = EVALUATION_SEED + 2**30  # the seed of episode 0 where training selects its best agent
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write `episodes.jsonl`, with one object in each line, and `summary.json`, each atomically."""
         folder.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(episode.line(), allow_nan=False) + "\n" for episode in self.episodes]
+        lines = [json.dumps(episode.as_json(), allow_nan=False) + "\n" for episode in self.episodes]
         atomic_write_bytes(folder / "episodes.jsonl", "".join(lines).encode())
         text = json.dumps(self.summary, allow_nan=False, indent=2)
         atomic_write_bytes(folder / "summary.json", f"{text}\n".encode())
@@ -96,14 +101,14 @@ def evaluate(
     return assemble(plan, [play_part(plan, agent, opponent, progress=progress)], agent, opponent)
 
 
-def assemble(plan: EpisodePlan, parts: Sequence[Part], agent: Agent, opponent: Agent | None) -> Evaluation:
+def assemble(plan: EpisodePlan, parts: Sequence[EvaluationPart], agent: Agent, opponent: Agent | None) -> Evaluation:
     """Return the evaluation that consists of these parts, which together have all environments of the plan."""
-    parts = sorted(parts, key=lambda part: part.columns.start)
+    parts = sorted(parts, key=lambda part: part.env_indices.start)
     ordered = tuple(sorted((episode for part in parts for episode in part.episodes), key=lambda each: each.index))
     log = mean_log(np.concatenate([part.log_totals for part in parts]), parts[0].log_names)
     # JSON has no infinite numbers, which a parameter of a foreign environment may be if its default is.
-    shown = {name: value if is_finite(value) else str(value) for name, value in plan.params.items()}
-    arguments: dict[str, Any] = {"agent": agent.name, "world": plan.world, "params": shown}
+    json_params = {name: value if is_finite(value) else str(value) for name, value in plan.params.items()}
+    arguments: dict[str, Any] = {"agent": agent.name, "world": plan.world, "params": json_params}
     arguments |= {"deterministic": plan.deterministic, "first_seed": plan.first_seed}
     arguments |= {} if opponent is None else {"opponent": opponent.name, "role": plan.role}
     summary = _summary(ordered) | arguments | {"log": {name: log[name] for name in log if name != "episodes"}}

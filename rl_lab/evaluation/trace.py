@@ -1,4 +1,9 @@
-"""Traces: files of an evaluated episode's actions, from which it can be played again."""
+"""Write and read traces: files with the actions of one evaluated episode, from which it can be played again.
+
+A trace is a safetensors file. Its one tensor is the actions; its metadata are the episode's other fields, the world and
+the parameters as JSON. `video.film` writes one beside each video. A trace may come from a stranger: `load_trace` checks
+every value, and executes nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ class Trace(NamedTuple):
 
 def save_trace(trace: Trace, path: Path) -> None:
     """Write an episode's actions as safetensors, with its other fields, world and parameters as metadata."""
-    values = {"world": trace.world, "params": trace.params, **trace.episode.line()}
+    values = {"world": trace.world, "params": trace.params, **trace.episode.as_json()}
     # A parameter of a foreign environment may be infinite if its default is.
     metadata = {name: json.dumps(value, allow_nan=name == "params") for name, value in values.items()}
     tensors = {"actions": trace.episode.actions}
@@ -59,7 +64,8 @@ def load_trace(path: str | Path) -> Trace:
 
 
 def _check(episode: Episode, world: Any, params: Any) -> None:
-    kinds = {
+    """Raise ValueError where a value of a trace has another type than `save_trace` writes, or is out of range."""
+    types = {
         "index": int,
         "seed": int,
         "return_": float,
@@ -67,8 +73,8 @@ def _check(episode: Episode, world: Any, params: Any) -> None:
         "terminated": bool,
         "truncated": bool,
     }
-    for name, kind in kinds.items():
-        if type(getattr(episode, name)) is not kind:
+    for name, type_ in types.items():
+        if type(getattr(episode, name)) is not type_:
             raise ValueError(f"{name.rstrip('_')} is {getattr(episode, name)!r}")
     actions = episode.actions
     if not isinstance(world, str) or not isinstance(params, dict) or type(episode.success) not in (bool, type(None)):

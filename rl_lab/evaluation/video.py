@@ -1,4 +1,10 @@
-"""Record videos of evaluated episodes by playing them again, and check that they are the same."""
+"""Record videos of playing agents: `film` for one evaluated episode, `film_grid` for many environments in tiles.
+
+`film` plays an episode again from its seed and its recorded actions, and checks that it comes out exactly as it was
+evaluated. `LiveView` steps environments with an agent and draws them; `film_grid` and the window of `watch` use it. The
+functions write video files (and, in `film`, a trace), and may set SDL's environment variables for machines without a
+screen or sound. The global random generators are as before when they return.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +30,28 @@ from rl_lab.rendering.render import picture
 from rl_lab.rendering.video_writer import Mp4Writer
 from rl_lab.rendering.window import has_display
 
-_MAX_NAME_LENGTH = 14  # characters of a player's name in a picture
-_HOLD_SECONDS = 0.7  # duration for which the last picture of an episode is shown
+_MAX_NAME_LENGTH = 14  # characters of a player's name in a picture; longer names are cut
+_LAST_FRAME_SECONDS = 0.7  # how long the last picture of an episode is shown, in video time
 
 
 class ReplayError(WorkFailed, RuntimeError):
     """An episode played again from its seed and its actions came out differently."""
 
 
-def _make_rendered(world: str, n: int, params: dict[str, Any]) -> BatchedEnv:
+def _make_rendered(world: str, num_envs: int, params: dict[str, Any]) -> BatchedEnv:
+    """Return environments that can be drawn; set SDL's environment variables where there is no screen."""
     # Many third-party environments initialize all of pygame, which prints errors where there is no screen or sound.
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     if not has_display():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    return make.make(world, n, params, autoreset=AutoresetMode.DISABLED, render=True)
+    return make.make(world, num_envs, params, autoreset=AutoresetMode.DISABLED, render=True)
 
 
-def _number(value: float) -> str:
+def _format_return(value: float) -> str:
     return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
 
 
-def score(world: EnvSpec, returns: Array, players: Sequence[str] = ()) -> str:
+def returns_text(world: EnvSpec, returns: Array, players: Sequence[str] = ()) -> str:
     """Return an episode's returns so far, [A], as text: the mean of each role, or the return of each agent.
 
     `players` are the names of the players of the agents, [A], if the text is to contain them.
@@ -54,12 +61,14 @@ def score(world: EnvSpec, returns: Array, players: Sequence[str] = ()) -> str:
     elif len(world.roles) > 1:
         groups = world.roles
     else:
-        return f"return {_number(float(np.mean(returns)))}"
-    names = {group: f"{group}: {_short(players[seats[0]])}" if players else group for group, seats in groups.items()}
-    return "   ".join(f"{names[k]} {_number(float(returns[list(seats)].mean()))}" for k, seats in groups.items())
+        return f"return {_format_return(float(np.mean(returns)))}"
+    names = {
+        group: f"{group}: {_shortened(players[seats[0]])}" if players else group for group, seats in groups.items()
+    }
+    return "   ".join(f"{names[k]} {_format_return(float(returns[list(seats)].mean()))}" for k, seats in groups.items())
 
 
-def _short(name: str) -> str:
+def _shortened(name: str) -> str:
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 3]}..."
 
 
@@ -95,7 +104,7 @@ def film(
             fps = envs.world.frames_per_second * speed
             with Mp4Writer(path, size[0] + size[0] % 2, size[1] + size[1] % 2, fps) as writer:
                 frame = _play_again(episode, envs, writer, title, size, players)
-                for _ in range(round(_HOLD_SECONDS * fps) - 1):
+                for _ in range(round(_LAST_FRAME_SECONDS * fps) - 1):
                     writer.write(frame)
         finally:
             envs.close()
@@ -106,12 +115,15 @@ def film(
 def _play_again(
     episode: Episode, envs: BatchedEnv, writer: Mp4Writer, title: str, size: tuple[int, int], players: Sequence[str]
 ) -> Array:
-    """Write a frame before the first step and after each step, and return the last one."""
+    """Play an episode from its seed and actions; write a frame before the first and after each step; return the last.
+
+    Raises ReplayError where the return or the length is not that of the episode.
+    """
     envs.seed(np.array([episode.seed]))
     envs.reset()
     steps, return_, returns = 0, 0.0, np.zeros(len(envs.world.agents))
     while True:
-        right = f"step {steps}   {score(envs.world, returns, players)}"
+        right = f"step {steps}   {returns_text(envs.world, returns, players)}"
         frame = picture(envs, 0, left=title, right=right, size=size)
         writer.write(frame)
         if envs.done[0] or steps == len(episode.actions):
@@ -131,7 +143,9 @@ def _play_again(
 
 
 class LiveView:
-    """N environments in which an agent plays, with a picture of them; environment i has the seeds `seed` + i + k N.
+    """N environments in which an agent plays, and a picture of them. Environment i has the seeds `seed` + i + k N.
+
+    The caller alternates `frame` and `step`. An environment begins its next episode by itself.
 
     The last picture of an episode is shown for 0.7 s before the next episode begins. Raises as `make` and `MatchRunner`
     do.
@@ -142,7 +156,7 @@ class LiveView:
         agent: Agent,
         world: str,
         params: dict[str, Any],
-        count: int,
+        num_envs: int,
         *,
         seed: int,
         opponent: Agent | None = None,
@@ -151,18 +165,18 @@ class LiveView:
         deterministic: bool = True,
         opponent_deterministic: bool | None = None,
     ) -> None:
-        self.envs = _make_rendered(world, count, params)
-        self.columns = columns or math.ceil(math.sqrt(count))
+        self.envs = _make_rendered(world, num_envs, params)
+        self.columns = columns or math.ceil(math.sqrt(num_envs))
         width = min(max(960 // self.columns, 120), 640)
         self.size = (width, 3 * width // 4)
         self.episodes_shown = 0  # number of episodes whose end has been shown
         modes: dict[str, Any] = {"deterministic": deterministic, "opponent_deterministic": opponent_deterministic}
         self._runner = MatchRunner([agent, opponent] if opponent else agent, self.envs, **modes)
         self._names = [agent.name, opponent.name] if opponent else [agent.name]
-        self._players: list[list[str]] = [[]] * count
+        self._players: list[list[str]] = [[]] * num_envs
         self._seats = seat_rotation(self.envs.world, role)
-        self._first_seed, self._seeds = seed, seed + np.arange(count)
-        self._steps, self._held_frames = (np.zeros(count, np.int64) for _ in range(2))
+        self._first_seed, self._seeds = seed, seed + np.arange(num_envs)
+        self._steps, self._held_frames = (np.zeros(num_envs, np.int64) for _ in range(2))
         self._returns = np.zeros(self.envs.rewards.shape)
         # Last pictures of ended episodes, because a third-party environment may begin its next episode earlier.
         self._last: dict[int, Array] = {}
@@ -193,7 +207,7 @@ class LiveView:
         for i in np.flatnonzero(ended).tolist():
             self._last[i] = self._picture(i)
         self._held_frames[envs.done] += 1
-        expired = self._held_frames > _HOLD_SECONDS * envs.world.frames_per_second
+        expired = self._held_frames > _LAST_FRAME_SECONDS * envs.world.frames_per_second
         if expired.any():
             self.episodes_shown += int(expired.sum())
             self._seeds[expired] += envs.num_envs
@@ -207,7 +221,7 @@ class LiveView:
 
     def _picture(self, i: int) -> Array:
         steps = f"step {self._steps[i]}{', end' if self.envs.done[i] else ''}"
-        text = score(self.envs.world, self._returns[i], self._players[i] if self.envs.num_envs == 1 else ())
+        text = returns_text(self.envs.world, self._returns[i], self._players[i] if self.envs.num_envs == 1 else ())
         if self.envs.num_envs > 1:
             right = text if self.size[0] >= 200 else text.removeprefix("return ")
             return picture(self.envs, i, left=steps, right=right, size=self.size)
@@ -226,7 +240,7 @@ def film_grid(
     path: str | Path,
     *,
     steps: int | None = None,
-    count: int = 16,
+    num_envs: int = 16,
     columns: int | None = None,
     seed: int = EVALUATION_SEED,
     opponent: Agent | None = None,
@@ -234,18 +248,20 @@ def film_grid(
     deterministic: bool = True,
     opponent_deterministic: bool | None = None,
 ) -> Path:
-    """Record a video of `count` environments in tiles for `steps`, by default 12 seconds, and return its path."""
+    """Record a video of `num_envs` environments in tiles for `steps`, by default 12 seconds, and return its path."""
     with preserve_global_rng():
         against: dict[str, Any] = {"opponent": opponent, "role": role, "opponent_deterministic": opponent_deterministic}
-        show = LiveView(agent, world, params, count, seed=seed, columns=columns, deterministic=deterministic, **against)
+        view = LiveView(
+            agent, world, params, num_envs, seed=seed, columns=columns, deterministic=deterministic, **against
+        )
         try:
-            height, width = (frame := show.frame()).shape[:2]
-            fps = show.envs.world.frames_per_second
+            height, width = (frame := view.frame()).shape[:2]
+            fps = view.envs.world.frames_per_second
             with Mp4Writer(path, width, height, fps) as writer:
                 writer.write(frame)
                 for _ in range(12 * fps if steps is None else steps):
-                    show.step()
-                    writer.write(show.frame())
+                    view.step()
+                    writer.write(view.frame())
         finally:
-            show.close()
+            view.close()
     return Path(path)

@@ -1,4 +1,8 @@
-"""Show an agent that plays: in a window where there is a display, and as videos where there is none."""
+"""Show an agent that plays: in a window where there is a display, and as video files where there is none.
+
+`rl-lab watch` calls `watch`. In a window, `play_in_window` alternates between drawing a frame, waiting for the time of
+the next one and handling keys. Without a display, the videos are those of `video.film` and `video.film_grid`.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +57,8 @@ def watch(
     against: dict[str, Any] = {"opponent": opponent, "role": role, "opponent_deterministic": opponent_deterministic}
     if window or (window is None and has_display()):
         try:
-            show = LiveView(agent, world, params, grid or 1, seed=seed, deterministic=deterministic, **against)
-            _watch_live(agent, show, episodes)
+            view = LiveView(agent, world, params, grid or 1, seed=seed, deterministic=deterministic, **against)
+            _watch_live(agent, view, episodes)
             return []
         except WindowError:  # DISPLAY names a display that does not exist any more
             if window:
@@ -62,7 +66,7 @@ def watch(
     name = world.replace(":", "-").replace("/", "-")
     if grid is not None:
         path = out / f"{name}-{grid}-worlds-seed{seed}.mp4"
-        return [film_grid(agent, world, params, path, count=grid, seed=seed, deterministic=deterministic, **against)]
+        return [film_grid(agent, world, params, path, num_envs=grid, seed=seed, deterministic=deterministic, **against)]
     evaluation = evaluate(
         agent,
         world,
@@ -76,24 +80,25 @@ def watch(
     return [film(e, world, params, out / f"{name}-seed{e.seed}.mp4") for e in evaluation.episodes]
 
 
-def _watch_live(agent: Agent, show: LiveView, episodes: int | None) -> None:
+def _watch_live(agent: Agent, view: LiveView, episodes: int | None) -> None:
+    """Open a window, play in it, and close the window and the environments. Raises WindowError where none opens."""
     try:
-        height, width = show.frame().shape[:2]
-        window = Window(f"{show.envs.world.name}  {agent.name}", width, height + _FOOTER)
+        height, width = view.frame().shape[:2]
+        window = Window(f"{view.envs.world.name}  {agent.name}", width, height + _FOOTER)
         try:
-            play_in_window(show, window, PygameCanvas(width, _FOOTER), episodes)
+            play_in_window(view, window, PygameCanvas(width, _FOOTER), episodes)
         finally:
             window.close()
     finally:
-        show.close()
+        view.close()
 
 
-def play_in_window(show: LiveView, window: Window, footer: PygameCanvas, episodes: int | None) -> None:
+def play_in_window(view: LiveView, window: Window, footer: PygameCanvas, episodes: int | None) -> None:
     """Show the environments until the user quits, or the ends of `episodes` episodes have been shown."""
-    fps = show.envs.world.frames_per_second
+    fps = view.envs.world.frames_per_second
     paused, speed = False, 1.0
-    while episodes is None or show.episodes_shown < episodes:
-        window.show(np.vstack([show.frame(), _footer_line(footer, paused, speed)]))
+    while episodes is None or view.episodes_shown < episodes:
+        window.show(np.vstack([view.frame(), _footer_line(footer, paused, speed)]))
         stride = max(round(fps * speed / _MAX_FRAME_RATE), 1)
         due = window.wait(0.1 if paused else stride / (fps * speed))
         steps = stride if due and not paused else 0
@@ -110,10 +115,10 @@ def play_in_window(show: LiveView, window: Window, footer: PygameCanvas, episode
                 case "slower":
                     speed = max(speed / 2, _MIN_SPEED)
                 case "restart":
-                    show.restart()
+                    view.restart()
                     steps = 0
         for _ in range(steps):
-            show.step()
+            view.step()
 
 
 def _footer_line(footer: PygameCanvas, paused: bool, speed: float) -> Array:

@@ -120,5 +120,5 @@ def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
             seat = envs if alone else OpponentsWrapper(envs, [], role=scenario.role)
             agent = factory.load(scenario.config, seat.world, saved, device=device)
     envs.close()
-    setattr(agent, "chosen_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
+    setattr(agent, "selected_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
     return agent

@@ -16,8 +16,14 @@ from rl_lab.core.agent import Agent, Learner, StateDict
 from rl_lab.core.errors import UsageError
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
-from rl_lab.evaluation.action_modes import NAMES, compared, differ, modes_of, opponents_mode
-from rl_lab.evaluation.episodes import EpisodePlan, Play, play_each
+from rl_lab.evaluation.action_modes import (
+    MODE_NAMES,
+    evaluation_modes,
+    is_stochastic,
+    opponent_is_deterministic,
+    other_mode_figures,
+)
+from rl_lab.evaluation.episodes import EpisodePlan, PlayPlans, play_in_this_process
 from rl_lab.evaluation.evaluate import EVALUATION_SEED, Evaluation, assemble
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.multiagent_config import seats_of
@@ -148,7 +154,10 @@ def _make_league(
 
 
 def evaluate_scenario(
-    agent: Agent, scenario: Scenario, watch: Callable[..., None] | None = None, play: Play = play_each
+    agent: Agent,
+    scenario: Scenario,
+    progress: Callable[..., None] | None = None,
+    play: PlayPlans = play_in_this_process,
 ) -> Evaluation:
     """Evaluate an agent as a scenario says: its episodes, on the evaluation seeds.
 
@@ -157,7 +166,7 @@ def evaluate_scenario(
     opponent plays both times in the same mode. `play` plays the episodes, by default in this process.
     """
     config = scenario.evaluation
-    modes = modes_of(agent, config.actions, deterministic=config.deterministic)
+    modes = evaluation_modes(agent, config.actions, deterministic=config.deterministic)
     plans: list[tuple[EpisodePlan, Agent | None]] = [
         (
             EpisodePlan(
@@ -166,22 +175,22 @@ def evaluate_scenario(
                 config.episodes,
                 EVALUATION_SEED,
                 deterministic=deterministic,
-                opponent_deterministic=opponents_mode(modes),
+                opponent_deterministic=opponent_is_deterministic(modes),
                 role=scenario.role,
             ),
             make_opponent(scenario),
         )
         for deterministic in modes
     ]
-    played = play(agent, plans, watch)
+    parts_of_plans = play(agent, plans, progress)
     evaluations = [
-        assemble(plan, parts, agent, opponent) for (plan, opponent), parts in zip(plans, played, strict=True)
+        assemble(plan, parts, agent, opponent) for (plan, opponent), parts in zip(plans, parts_of_plans, strict=True)
     ]
     reported = evaluations[0]
-    if differ(agent):
-        reported.summary["actions"] = NAMES[modes[0]]
+    if is_stochastic(agent):
+        reported.summary["actions"] = MODE_NAMES[modes[0]]
     if len(evaluations) > 1:
-        reported.summary["other"] = compared(*evaluations)
+        reported.summary["other"] = other_mode_figures(*evaluations)
     return reported
 
 

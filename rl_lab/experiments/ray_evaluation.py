@@ -11,7 +11,7 @@ import torch
 
 from rl_lab.adapters import make
 from rl_lab.core.agent import Agent
-from rl_lab.evaluation.episodes import EpisodePlan, Part, can_be_divided, play_part
+from rl_lab.evaluation.episodes import EpisodePlan, EvaluationPart, can_be_divided, play_part
 from rl_lab.experiments.agent_loading import load_agent
 from rl_lab.experiments.build import make_opponent
 from rl_lab.experiments.checkpoint_lookup import locate
@@ -49,18 +49,18 @@ class RayEvaluation:
         agent: Agent,
         plans: Sequence[tuple[EpisodePlan, Agent | None]],
         progress: Callable[[int, int], None] | None,
-    ) -> list[list[Part]]:
+    ) -> list[list[EvaluationPart]]:
         """Return the parts of each plan, with its opponent. Raises as `RayWorkers.open` and `JobPool.run`."""
         performer = self._performer([plan for plan, _ in plans])
         cluster, count = self.workers.open()
         pool = JobPool(cluster, performer, count=count)
         try:
             jobs = [
-                [(index, columns)]
+                [(index, env_indices)]
                 for index, (plan, opponent) in enumerate(plans)
-                for columns in plan.columns(_PARTS * count if can_be_divided(plan, agent, opponent) else 1)
+                for env_indices in plan.divide(_PARTS * count if can_be_divided(plan, agent, opponent) else 1)
             ]
-            parts: list[list[Part]] = [[] for _ in plans]
+            parts: list[list[EvaluationPart]] = [[] for _ in plans]
             for index, part in pool.run(jobs):
                 parts[index].append(part)
                 if progress is not None:
@@ -91,11 +91,11 @@ class _EpisodePerformer:
         self._scenario = self.packed.unpack()
         self._path = None if self.agent is None else self.agent.unpack()
 
-    def perform(self, tasks: Sequence[tuple[int, range]]) -> Iterator[tuple[list[int], tuple[int, Part]]]:
+    def perform(self, tasks: Sequence[tuple[int, range]]) -> Iterator[tuple[list[int], tuple[int, EvaluationPart]]]:
         """Yield for each plan's number and its environments the number and the part."""
-        for position, (index, columns) in enumerate(tasks):
+        for position, (index, env_indices) in enumerate(tasks):
             plan = self.plans[index]
-            part = play_part(plan, self._agent(), make_opponent(self._scenario), columns, threads=1)
+            part = play_part(plan, self._agent(), make_opponent(self._scenario), env_indices, threads=1)
             yield [position], (index, part)
 
     def _agent(self) -> Agent:

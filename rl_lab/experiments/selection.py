@@ -9,7 +9,14 @@ from typing import Any
 from rl_lab.core import checkpoint
 from rl_lab.core.agent import Agent, Learner, StateDict
 from rl_lab.core.interrupts import Interrupts
-from rl_lab.evaluation.action_modes import Measured, depends_on_mode, measured, modes_of, opponents_mode, select
+from rl_lab.evaluation.action_modes import (
+    ModeResult,
+    depends_on_mode,
+    evaluation_modes,
+    mode_result,
+    opponent_is_deterministic,
+    select_mode,
+)
 from rl_lab.evaluation.evaluate import SELECTION_SEED, evaluate, preserve_global_rng
 from rl_lab.experiments.build import TrainingEnvs, evaluation_opponents
 from rl_lab.experiments.run_dir import Run
@@ -44,16 +51,16 @@ class Selection:
         """Return whether another 1/selections of the budget is done, or all of it without any selection so far."""
         return self._due_count(steps) > self.count or (steps >= self.scenario.budget and self.best_score == -math.inf)
 
-    def measure(self, learner: Learner, training_return: float | None) -> tuple[Measured, str]:
+    def measure(self, learner: Learner, training_return: float | None) -> tuple[ModeResult, str]:
         """Evaluate the learner's agent, and keep it if its mean return is at least the best so far; return the result.
 
         In self-play, the newest agent is kept. `training_return` is that of the last training episodes. The note says
         which actions were measured. Raises Interrupted after a signal; nothing has changed then.
         """
         config, agent = self.scenario.evaluation, learner.agent()
-        modes = modes_of(agent, config.actions, deterministic=config.deterministic)
+        modes = evaluation_modes(agent, config.actions, deterministic=config.deterministic)
 
-        def measure_in(deterministic: bool) -> Measured:
+        def measure_in(deterministic: bool) -> ModeResult:
             evaluations = [
                 evaluate(
                     agent,
@@ -64,15 +71,17 @@ class Selection:
                     role=self.scenario.role,
                     first_seed=SELECTION_SEED,
                     deterministic=deterministic,
-                    opponent_deterministic=opponents_mode(modes),
+                    opponent_deterministic=opponent_is_deterministic(modes),
                     progress=self.interrupts.check,
                 )
                 for opponent in self.evaluation_opponents or [None]
             ]
-            return measured(deterministic, evaluations)
+            return mode_result(deterministic, evaluations)
 
         with preserve_global_rng(), self.interrupts.abort_after(0.0):
-            result, note = select(modes, measure_in, training_return if self.training_return_is_comparable else None)
+            result, note = select_mode(
+                modes, measure_in, training_return if self.training_return_is_comparable else None
+            )
         self.count = self._due_count(learner.steps)
         if self.is_self_play or result.score >= self.best_score:
             self.best_score = result.score
@@ -95,7 +104,7 @@ class Selection:
         budget = self.scenario.budget
         return min(steps, budget) * self.scenario.evaluation.selections // budget
 
-    def _agent_checkpoint(self, learner: Any, result: Measured) -> checkpoint.Checkpoint:
+    def _agent_checkpoint(self, learner: Any, result: ModeResult) -> checkpoint.Checkpoint:
         saved = learner.save_agent()
         more = learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
         state = {**saved.state, "selection_return": result.score, "export": more.state}

@@ -291,6 +291,7 @@ class _Training:
         if self.scenario.video:
             from rl_lab.evaluation.episode_videos import film_evaluation
 
-            look, note = self.interrupts.check, self.progress.note
-            result.videos, result.video_failures = film_evaluation(evaluation, self.run.videos, look=look, note=note)
+            result.videos, result.video_failures = film_evaluation(
+                evaluation, self.run.videos, check_interrupt=self.interrupts.check, note=self.progress.note
+            )
         return result

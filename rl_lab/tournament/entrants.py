@@ -14,7 +14,7 @@ from rl_lab.core import agent_registry, checkpoint
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.kernel import fingerprint, is_kernel
 from rl_lab.core.protocols import EnvSpec
-from rl_lab.evaluation.action_modes import modes_of
+from rl_lab.evaluation.action_modes import evaluation_modes
 from rl_lab.experiments.checkpoint_lookup import is_named, locate
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.experiments.run_dir import list_runs
@@ -134,7 +134,7 @@ def _samples(spec: str, agent: Any) -> bool:
     if mode == "sample":
         return bool(value)
     config = locate(target).run.scenario().evaluation
-    return not modes_of(agent, config.actions, deterministic=config.deterministic)[0]
+    return not evaluation_modes(agent, config.actions, deterministic=config.deterministic)[0]
 
 
 def _factory(spec: str) -> Any:

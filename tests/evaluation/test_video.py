@@ -177,7 +177,7 @@ def test_actions_of_another_world_are_refused(tmp_path: Path, caught: Episode, a
 def test_filming_leaves_the_global_generators_alone(tmp_path: Path, caught: Episode) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index]
     film(caught, "catch", {}, tmp_path / "film.mp4", size=(160, 120))
-    film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", steps=2, count=2)
+    film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", steps=2, num_envs=2)
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
@@ -193,7 +193,7 @@ def test_ranked_films(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("world", "decide"), [("cartpole", leaning), ("catch", nothing), ("gym:CartPole-v1", leaning)])
 def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None:
-    path = film_grid(FunctionAgent(decide), world, {}, tmp_path / "grid.mp4", steps=25, count=5, columns=3)
+    path = film_grid(FunctionAgent(decide), world, {}, tmp_path / "grid.mp4", steps=25, num_envs=5, columns=3)
     frames, stream = decode(path)
     assert frames.shape == (26, 2 * 240 + 4, 3 * 320 + 8, 3) and "yuv420p" in stream
     tiles = [frames[12, y : y + 240, x : x + 320] for y, x in ((0, 0), (0, 324), (0, 648), (244, 0), (244, 324))]
@@ -204,7 +204,7 @@ def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None
 
 
 def test_grid_lasts_twelve_seconds_by_itself(tmp_path: Path) -> None:
-    frames, _ = decode(film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", count=4))
+    frames, _ = decode(film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", num_envs=4))
     assert len(frames) == 1 + 12 * 6 and frames.shape[1:3] == (724, 964)
 
 

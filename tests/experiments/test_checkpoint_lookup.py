@@ -192,4 +192,4 @@ def test_a_step_has_the_actions_that_its_agent_was_chosen_by(world: EnvSpec, tmp
         found.state["training"]["kept"]["state"]["deterministic"] = chosen
         checkpoint.save(place.parent, found.step, found.tensors, found.state, keep_last=9)
         agent: Any = load_agent(place, Run(tmp_path / "mine").scenario())[0]
-        assert agent.chosen_deterministic is chosen
+        assert agent.selected_deterministic is chosen
