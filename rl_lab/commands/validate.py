@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"      source: {finding.source}", flush=True)
     count = {status: sum(f.status == status for f in findings) for status in ("pass", "fail", "elsewhere", "slow")}
     if args.json:
-        print(json.dumps({"ok": not count["fail"], "values": [finding.line() for finding in findings]}))
+        print(json.dumps({"ok": not count["fail"], "values": [finding.to_dict() for finding in findings]}))
     else:
         seconds = sum(finding.seconds for finding in findings)
         print(f"\n{count['pass']} passed, {count['fail']} failed in {seconds:.1f} s", end="; ")

@@ -1,12 +1,15 @@
 """This module has Davidson's model, which extends Bradley-Terry ratings by draws, and finds its maximum.
 
+`bradley_terry` calls it: `build_model` counts results, `maximise_posterior` fits the parameters, and `information` and
+`posterior_precision` have the second derivatives from which variances are computed. All functions are pure.
+
 With strengths t_i in log-odds, a first-seat advantage g and a draw parameter d, a game of i (first) against j has
 
     x = t_i - t_j + g      win : draw : loss  =  exp(x / 2) : exp(d) : exp(-x / 2)
 
 so that exp(x) is the odds of a win against a loss. Without draws it is the model of Bradley and Terry. The priors of
-all t_i, g and d are normal and independent, with mean 0 and precision `ridge`, which is 0 for no prior. With a prior,
-the ratings of entrants that won all games are finite.
+all t_i, g and d are normal and independent, with mean 0 and precision `prior_precision`, which is 0 for no prior. With
+a prior, the ratings of entrants that won all games are finite.
 
 Shape letters: M games, K cells (pairs of entrants in the first and second seat), n entrants, p parameters, R replicates
 fitted at once. Parameters `beta`, float64 [R, p], are t_0 to t_n-1, then g at index n if it is fitted, then d at index
@@ -25,21 +28,28 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 
-from rl_lab.rating.newton import FARTHEST, HALVINGS, MOST_STEPS, NOT_CONVERGED, TOLERANCE, WORSE
+from rl_lab.rating.newton import (
+    DECREASE_TOLERANCE,
+    MAX_HALVINGS,
+    MAX_LOG_ODDS,
+    MAX_STEPS,
+    NOT_CONVERGED,
+    STEP_TOLERANCE,
+)
 from rl_lab.rating.results import Floats, Ints, PairwiseResults
 
-# The most entrants for which Hessians of many replicates are assembled by one matrix product, with K x n x n numbers.
-_DENSE = 32
+# For up to this many entrants, Hessians of many replicates are computed by one matrix product with K x n x n numbers.
+_MAX_DENSE_ENTRANTS = 32
 _NOT_FINITE = (
     "the maximum-likelihood ratings are not finite, for example because an entrant won all its games or because seats "
     "were never swapped; use a prior"
 )
-_LEAST_PROB = 1e-300  # so that the logarithm of a probability that has underflowed is finite
+_MIN_PROB = 1e-300  # so that the logarithm of a probability that has underflowed is finite
 
 
 @dataclass(frozen=True)
 class DavidsonModel:
-    """Which parameters are fitted, and the counts of results by cell, which determine the likelihood.
+    """The data of the likelihood: which parameters are fitted, and the counts of results by cell.
 
     The functions of this module that have an argument `counts` use it in place of the model's own.
     """
@@ -68,7 +78,7 @@ class DavidsonModel:
         return csr_array((values, indices), shape=(len(k), self.n))
 
 
-def cells(games: PairwiseResults, seat: bool = True) -> tuple[DavidsonModel, Ints]:
+def build_model(games: PairwiseResults, seat: bool = True) -> tuple[DavidsonModel, Ints]:
     """Return the model of these games, and the cell of each game, int64 [M]; d is fitted if there are draws."""
     n = len(games.names)
     keys, cell = np.unique(games.first * n + games.second, return_inverse=True)
@@ -83,10 +93,10 @@ def probs(model: DavidsonModel, beta: Floats) -> Floats:
     x = beta[:, model.first] - beta[:, model.second]
     if model.fits_seat:
         x = x + beta[:, [model.n]]
-    middle = np.broadcast_to(beta[:, [-1]] if model.fits_draws else -np.inf, x.shape)
-    logits = np.stack([x / 2, middle, -x / 2], axis=-1)
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = odds / odds.sum(axis=-1, keepdims=True)
+    draw_logit = np.broadcast_to(beta[:, [-1]] if model.fits_draws else -np.inf, x.shape)
+    logits = np.stack([x / 2, draw_logit, -x / 2], axis=-1)
+    unnormalised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Floats = unnormalised / unnormalised.sum(axis=-1, keepdims=True)
     return result
 
 
@@ -96,45 +106,49 @@ def residuals(counts: Floats, outcome_probs: Floats) -> tuple[Floats, Floats]:
     `counts` and the outcomes' probabilities are [..., K, 3].
     """
     total = counts.sum(axis=-1)
-    expected_score = outcome_probs[..., 0] - outcome_probs[..., 2]
-    by_x = (counts[..., 0] - counts[..., 2] - total * expected_score) / 2
+    expected_margin = outcome_probs[..., 0] - outcome_probs[..., 2]
+    by_x = (counts[..., 0] - counts[..., 2] - total * expected_margin) / 2
     return by_x, counts[..., 1] - total * outcome_probs[..., 1]
 
 
 def information(model: DavidsonModel, total: Floats, outcome_probs: Floats) -> Floats:
     """Return the Fisher information [R, p, p] of total [R, K] games with outcome probabilities [R, K, 3]."""
-    expected_score, draw = outcome_probs[..., 0] - outcome_probs[..., 2], outcome_probs[..., 1]
-    info_xx = total * (outcome_probs[..., 0] + outcome_probs[..., 2] - expected_score**2) / 4
-    blocks = np.zeros((len(total), model.num_parameters, model.num_parameters))
+    expected_margin, draw = outcome_probs[..., 0] - outcome_probs[..., 2], outcome_probs[..., 1]
+    info_xx = total * (outcome_probs[..., 0] + outcome_probs[..., 2] - expected_margin**2) / 4
+    matrix = np.zeros((len(total), model.num_parameters, model.num_parameters))
     n, design = model.n, model.design
-    blocks[:, :n, :n] = _gram(model, info_xx)
+    matrix[:, :n, :n] = _gram(model, info_xx)
     if model.fits_seat:
-        blocks[:, n, :n] = blocks[:, :n, n] = (design.T @ info_xx.T).T
-        blocks[:, n, n] = info_xx.sum(axis=1)
+        matrix[:, n, :n] = matrix[:, :n, n] = (design.T @ info_xx.T).T
+        matrix[:, n, n] = info_xx.sum(axis=1)
     if model.fits_draws:
-        info_xd = -total * draw * expected_score / 2
-        blocks[:, -1, :n] = blocks[:, :n, -1] = (design.T @ info_xd.T).T
+        info_xd = -total * draw * expected_margin / 2
+        matrix[:, -1, :n] = matrix[:, :n, -1] = (design.T @ info_xd.T).T
         if model.fits_seat:
-            blocks[:, -1, n] = blocks[:, n, -1] = info_xd.sum(axis=1)
-        blocks[:, -1, -1] = (total * draw * (1 - draw)).sum(axis=1)
-    return blocks
+            matrix[:, -1, n] = matrix[:, n, -1] = info_xd.sum(axis=1)
+        matrix[:, -1, -1] = (total * draw * (1 - draw)).sum(axis=1)
+    return matrix
 
 
 def _gram(model: DavidsonModel, weight: Floats) -> Floats:
-    """Return design' diag(weight) design, [R, n, n]."""
+    """Return design' diag(weight) design, [R, n, n], for weights [R, K]."""
     n, result = model.n, np.zeros((len(weight), model.n, model.n))
-    if len(weight) > 1 and n <= _DENSE:
+    if len(weight) > 1 and n <= _MAX_DENSE_ENTRANTS:
         rows = model.design.toarray()
-        outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+        outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)  # [K, n x n]
         gram: Floats = (weight @ outer).reshape(-1, n, n)
         return gram
+    # A row of the design has +1 at `first` and -1 at `second`, so its outer product is +1 twice on the diagonal and -1
+    # at both places off it.
     for out, w in zip(result, weight, strict=True):
         pairs = np.bincount(model.first * n + model.second, w, n * n).reshape(n, n)
         out[...] = np.diag(np.bincount(model.first, w, n) + np.bincount(model.second, w, n)) - pairs - pairs.T
     return result
 
 
-def maximise(model: DavidsonModel, counts: Floats, ridge: float, start: Floats | None = None) -> Floats:
+def maximise_posterior(
+    model: DavidsonModel, counts: Floats, prior_precision: float, start: Floats | None = None
+) -> Floats:
     """Return the parameters [R, p] of greatest posterior density for counts [R, K, 3], by a damped Newton's method.
 
     Strengths add up to 0. `start` [p] is where the search begins, by default at 0.
@@ -148,35 +162,35 @@ def maximise(model: DavidsonModel, counts: Floats, ridge: float, start: Floats |
         beta[...] = start
     total, design = counts.sum(axis=-1), model.design
     outcome_probs = probs(model, beta)
-    value = _log_posterior(counts, outcome_probs, beta, ridge)
-    for _ in range(MOST_STEPS):
-        gradient = _gradient(model, design, counts, outcome_probs, beta, ridge)
-        hessian = _regularised(model, information(model, total, outcome_probs), ridge)
-        step = _solve(hessian, gradient, NOT_CONVERGED if ridge else _NOT_FINITE)
+    value = _log_posterior(counts, outcome_probs, beta, prior_precision)
+    for _ in range(MAX_STEPS):
+        gradient = _gradient(model, design, counts, outcome_probs, beta, prior_precision)
+        hessian = _add_prior(model, information(model, total, outcome_probs), prior_precision)
+        step = _solve(hessian, gradient, NOT_CONVERGED if prior_precision else _NOT_FINITE)
         scale = np.ones(len(beta))
-        for _ in range(HALVINGS):
+        for _ in range(MAX_HALVINGS):
             trial = beta + scale[:, None] * step
             outcome_probs = probs(model, trial)
-            trial_value = _log_posterior(counts, outcome_probs, trial, ridge)
-            worse = trial_value < value - WORSE * np.abs(value)
-            if not worse.any():
+            trial_value = _log_posterior(counts, outcome_probs, trial, prior_precision)
+            is_lower = trial_value < value - DECREASE_TOLERANCE * np.abs(value)
+            if not is_lower.any():
                 break
-            scale[worse] /= 2
-        # A step that is still worse after all halvings is taken too; it is 1e-9 of Newton's.
+            scale[is_lower] /= 2
+        # A step that lowers the posterior even after all halvings is taken too; it is 1e-9 of Newton's.
         beta, value = trial, trial_value
-        if not ridge and np.abs(beta).max() > FARTHEST:
+        if not prior_precision and np.abs(beta).max() > MAX_LOG_ODDS:
             raise ValueError(_NOT_FINITE)
-        if np.abs(step).max() < TOLERANCE:
+        if np.abs(step).max() < STEP_TOLERANCE:
             return beta
     raise ValueError(NOT_CONVERGED)
 
 
 def _gradient(
-    model: DavidsonModel, design: csr_array, counts: Floats, outcome_probs: Floats, beta: Floats, ridge: float
+    model: DavidsonModel, design: csr_array, counts: Floats, outcome_probs: Floats, beta: Floats, prior_precision: float
 ) -> Floats:
     """Return the derivative of the log-posterior by the parameters, [R, p], for counts and probabilities [R, K, 3]."""
     by_x, by_d = residuals(counts, outcome_probs)
-    gradient: Floats = -ridge * beta
+    gradient: Floats = -prior_precision * beta
     gradient[:, : model.n] += (design.T @ by_x.T).T
     if model.fits_seat:
         gradient[:, model.n] += by_x.sum(axis=1)
@@ -185,27 +199,27 @@ def _gradient(
     return gradient
 
 
-def posterior_precision(model: DavidsonModel, beta: Floats, ridge: float) -> Floats:
+def posterior_precision(model: DavidsonModel, beta: Floats, prior_precision: float) -> Floats:
     """Return the Hessian [p, p] of minus the log-posterior at parameters [p].
 
     To the direction (1, ..., 1) of the strengths, which the results do not determine, 1 is added, so that the matrix
     has an inverse without a prior.
     """
     total = model.counts.sum(axis=-1)[None]
-    precision: Floats = _regularised(model, information(model, total, probs(model, beta[None])), ridge)[0]
+    precision: Floats = _add_prior(model, information(model, total, probs(model, beta[None])), prior_precision)[0]
     return precision
 
 
-def _regularised(model: DavidsonModel, blocks: Floats, ridge: float) -> Floats:
-    """Add the prior and what `posterior_precision` says to information [R, p, p], in place; return it."""
+def _add_prior(model: DavidsonModel, matrix: Floats, prior_precision: float) -> Floats:
+    """Add the prior, and 1 to the direction (1, ..., 1) of strengths, to information [R, p, p] in place; return it."""
     diagonal = np.arange(model.num_parameters)
-    blocks[:, diagonal, diagonal] += ridge
-    blocks[:, : model.n, : model.n] += 1 / model.n
-    return blocks
+    matrix[:, diagonal, diagonal] += prior_precision
+    matrix[:, : model.n, : model.n] += 1 / model.n
+    return matrix
 
 
 def _solve(matrix: Floats, right: Floats, message: str) -> Floats:
-    """Return the solutions [R, p] of R linear systems [R, p, p].
+    """Return the solutions [R, p] of R linear systems with matrices [R, p, p] and right sides [R, p].
 
     Raises ValueError with this message for a singular one.
     """
@@ -217,8 +231,8 @@ def _solve(matrix: Floats, right: Floats, message: str) -> Floats:
         raise ValueError(message) from None
 
 
-def _log_posterior(counts: Floats, outcome_probs: Floats, beta: Floats, ridge: float) -> Floats:
+def _log_posterior(counts: Floats, outcome_probs: Floats, beta: Floats, prior_precision: float) -> Floats:
     """Return the logarithm of the posterior density of parameters [R, p], up to a constant, [R]."""
-    logs = np.log(np.maximum(outcome_probs, _LEAST_PROB))
-    value: Floats = np.einsum("rks,rks->r", counts, logs) - ridge / 2 * (beta**2).sum(axis=1)
+    logs = np.log(np.maximum(outcome_probs, _MIN_PROB))
+    value: Floats = np.einsum("rks,rks->r", counts, logs) - prior_precision / 2 * (beta**2).sum(axis=1)
     return value

@@ -1,10 +1,13 @@
 """This module compares two entrants: score, Elo difference and their errors, from games or pairs of games.
 
+`tournament.compare` counts results with `count_results` and describes them with `compare`; all functions are pure.
+
 The games of a pair share a seed and swap seats, so pairs are independent and games are not. A pair has five results (0,
 1/2, 1, 3/2 and 2 points, "pentanomial"). Their variance is smaller than that of single games if seats or openings
 matter, and greater if the seed decides both games. Single games have three results: loss, draw and win ("trinomial").
 
-Source: fastchess and fishtest (the quantities); Wilson 1927 (interval of a proportion)
+Source: "Fishtest mathematics", wiki of Stockfish's fishtest, and the chess match program fastchess (the quantities);
+Wilson 1927, "Probable inference, the law of succession, and statistical inference" (interval of a proportion).
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from scipy import stats
 
 from rl_lab.rating.results import Floats, Ints, PairwiseResults
 
-_NORMALIZED = 800 / math.log(10)  # Elo points of one standard deviation of a game's score
+_NORMALIZED_ELO = 800 / math.log(10)  # Elo points of a mean score that is one standard deviation of a game above 1/2
+_MIN_VARIANCE = 1e-18  # of scores: below it, they are equal but for rounding
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,12 @@ class Comparison:
     normalized: float | None
     los: float
 
-    def line(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON."""
         return asdict(self)
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's interval of a probability, from the number of successes in a number of trials."""
     interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
@@ -73,7 +77,7 @@ def expected_score(difference: float) -> float:
     return 1 / (1 + 10 ** (-difference / 400))
 
 
-def counts(games: PairwiseResults, one: str, other: str) -> tuple[Ints, Ints]:
+def count_results(games: PairwiseResults, one: str, other: str) -> tuple[Ints, Ints]:
     """Return counts of the results of complete pairs, int [5], and of games without a counterpart, int [3].
 
     The first are the pairs in which `one` scored 0, 1/2, 1, 3/2 and 2 points against `other`; the second are the
@@ -87,15 +91,15 @@ def counts(games: PairwiseResults, one: str, other: str) -> tuple[Ints, Ints]:
     points = np.where(games.first == a, games.outcome, 1 - games.outcome)[between]
     cluster, first = games.cluster[between], games.first[between]
     size, in_first_seat = np.bincount(cluster), np.bincount(cluster, first == a)
-    complete = (size == 2) & (in_first_seat == 1)
-    total = np.bincount(cluster, points)[complete]
-    single_points = points[~complete[cluster]]
-    pairs, singles = ((2 * points).astype(np.int64) for points in (total, single_points))
+    is_complete = (size == 2) & (in_first_seat == 1)  # of each cluster: two games, one with `one` in the first seat
+    pair_points = np.bincount(cluster, points)[is_complete]
+    single_points = points[~is_complete[cluster]]
+    pairs, singles = ((2 * half_points).astype(np.int64) for half_points in (pair_points, single_points))
     return np.bincount(pairs, minlength=5), np.bincount(singles, minlength=3)
 
 
 def compare(results: ArrayLike, confidence: float = 0.95) -> Comparison:
-    """Return the comparison from counts of games [3] (losses, draws, wins) or of pairs [5] (see `counts`).
+    """Return the comparison from counts of games [3] (losses, draws, wins) or of pairs [5] (see `count_results`).
 
     Raises ValueError for other shapes, negative counts, and counts that are all 0.
     """
@@ -106,7 +110,7 @@ def compare(results: ArrayLike, confidence: float = 0.95) -> Comparison:
     error = math.sqrt(variance / trials)
     z = float(stats.norm.ppf((1 + confidence) / 2))
     low, high = _score_interval(observed, values, confidence)
-    ends = elo(score - z * error), elo(score + z * error)
+    elo_ends = elo(score - z * error), elo(score + z * error)
     # The standard deviation of a game: the mean of a pair has half the variance.
     deviation = math.sqrt(variance * (len(values) - 1) / 2)
     return Comparison(
@@ -117,10 +121,15 @@ def compare(results: ArrayLike, confidence: float = 0.95) -> Comparison:
         elo=elo(score),
         elo_low=elo(low),
         elo_high=elo(high),
-        elo_error=(ends[1] - ends[0]) / 2 if error and ends[0] is not None and ends[1] is not None else None,
-        normalized=(score - 0.5) / deviation * _NORMALIZED if deviation else None,
-        los=float(stats.norm.cdf((score - 0.5) / error)) if error else _los_of_equals(score, trials),
+        elo_error=_half_width(*elo_ends) if error else None,
+        normalized=(score - 0.5) / deviation * _NORMALIZED_ELO if deviation else None,
+        los=float(stats.norm.cdf((score - 0.5) / error)) if error else _los_of_equal_results(score, trials),
     )
+
+
+def _half_width(low: float | None, high: float | None) -> float | None:
+    """Return half the width of an interval, None if one of its ends is infinite (None)."""
+    return None if low is None or high is None else (high - low) / 2
 
 
 def score_interval(points: Sequence[float] | Floats, confidence: float = 0.95) -> tuple[float, float]:
@@ -134,11 +143,12 @@ def score_interval(points: Sequence[float] | Floats, confidence: float = 0.95) -
 
 
 def _score_interval(observed: Floats, values: Floats, confidence: float) -> tuple[float, float]:
+    """Return the interval of `score_interval` from the counts `observed` [k] of the scores `values` [k]."""
     n = float(observed.sum())
     score = float(observed @ values) / n
     trials, z = n, float(stats.norm.ppf((1 + confidence) / 2))
     variance = float(observed @ (values - score) ** 2) / max(n - 1, 1)
-    if variance > 1e-18:
+    if variance > _MIN_VARIANCE:
         trials *= score * (1 - score) / variance
         z = float(stats.t.ppf((1 + confidence) / 2, n - 1))
     middle = (score + z**2 / (2 * trials)) / (1 + z**2 / trials)
@@ -146,7 +156,8 @@ def _score_interval(observed: Floats, values: Floats, confidence: float) -> tupl
     return 0.0 if score == 0 else max(middle - half, 0.0), 1.0 if score == 1 else min(middle + half, 1.0)
 
 
-def _los_of_equals(score: float, trials: int) -> float:
+def _los_of_equal_results(score: float, trials: int) -> float:
+    """Return the likelihood of superiority where all results are equal; `Comparison` has the formula."""
     return 0.5 + math.copysign(0.5 - 0.5 ** (trials + 1), score - 0.5) if score != 0.5 else 0.5
 
 

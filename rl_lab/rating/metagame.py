@@ -1,5 +1,8 @@
 """This module applies game theory to a table of results, for entrants whose strength is not one number.
 
+`tables.game_theory` calls it. All functions are pure, and independent of each other:
+alpha-rank, the Nash equilibrium of greatest entropy, Condorcet winner, Smith set, cyclic share, worst opponents.
+
 Shape letters: n entrants. An element of a payoff matrix [n, n] is what its row's entrant gets against its column's. In
 an antisymmetric matrix (payoff = -payoff'), such as scores less one half, one entrant's gain is the other's loss.
 """
@@ -15,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from rl_lab.rating.results import Floats
 
 _EQUAL = 1e-9  # payoffs nearer than this are equal
-_PERTURBATION = 1e-10
+_WORSE_MUTANT_PROB = 1e-10  # of alpha-rank with infinite alpha: the probability that a worse mutant takes over
+_MIN_PROB = 1e-300  # so that no division is by 0
 
 
 def alpha_rank(payoffs: ArrayLike, *, alpha: float | None = None, population: int = 50, mixing: bool = False) -> Floats:
@@ -47,13 +51,14 @@ def alpha_rank(payoffs: ArrayLike, *, alpha: float | None = None, population: in
     if n == 1:
         return np.ones(1)
     if alpha is None:
-        gap = table.T - table  # [resident, mutant]: the mutant's advantage
-        fixation = np.where(gap > _EQUAL, 1.0, np.where(gap < -_EQUAL, _PERTURBATION, 1 / population))
+        advantage = table.T - table  # [resident, mutant]: the mutant's advantage
+        is_better, is_worse = advantage > _EQUAL, advantage < -_EQUAL
+        fixation = np.where(is_better, 1.0, np.where(is_worse, _WORSE_MUTANT_PROB, 1 / population))
     else:
-        fixation = _fixation(table, alpha, population, mixing)
-    chain = fixation / (n - 1)
-    np.fill_diagonal(chain, 0.0)
-    return _stationary(chain)
+        fixation = _fixation_probs(table, alpha, population, mixing)
+    transitions = fixation / (n - 1)
+    np.fill_diagonal(transitions, 0.0)
+    return _stationary_distribution(transitions)
 
 
 def maxent_nash(payoffs: ArrayLike) -> tuple[Floats, Floats]:
@@ -66,15 +71,15 @@ def maxent_nash(payoffs: ArrayLike) -> tuple[Floats, Floats]:
     Source: Balduzzi et al. 2018, "Re-evaluating evaluation".
     """
     table = _matrix(payoffs)
-    scale = max(np.abs(table).max(), 1e-300)
+    scale = max(np.abs(table).max(), _MIN_PROB)
     if np.abs(table + table.T).max() > 1e-9 * scale:
         raise ValueError("payoffs must be antisymmetric: what one wins the other loses")
-    game, n = table / scale, len(table)
-    nash, support = _max_support_equilibrium(game)
+    scaled, n = table / scale, len(table)
+    nash, support = _max_support_equilibrium(scaled)
     indices = np.flatnonzero(support)
     if len(indices) > 1:
         nash = np.zeros(n)
-        nash[indices] = _max_entropy(game[:, indices], support)
+        nash[indices] = _max_entropy(scaled[:, indices], support)
     nash /= nash.sum()
     return nash, table @ nash
 
@@ -144,37 +149,40 @@ def worst_opponents(scores: ArrayLike) -> list[tuple[int, float] | None]:
     np.fill_diagonal(table, np.nan)
     worst: list[tuple[int, float] | None] = []
     for row in table:
-        known = ~np.isnan(row)
-        k = int(np.argmin(np.where(known, row, np.inf)))
-        worst.append((k, float(row[k])) if known.any() else None)
+        has_met = ~np.isnan(row)
+        k = int(np.argmin(np.where(has_met, row, np.inf)))
+        worst.append((k, float(row[k])) if has_met.any() else None)
     return worst
 
 
-def _fixation(table: Floats, alpha: float, population: int, mixing: bool) -> Floats:
-    """Return the probabilities that a mutant takes over, [resident, mutant]."""
-    k = np.arange(1, population)[:, None, None]
+def _fixation_probs(table: Floats, alpha: float, population: int, mixing: bool) -> Floats:
+    """Return the probabilities that a mutant takes over, [resident, mutant]; `alpha_rank` has the formula."""
+    k = np.arange(1, population)[:, None, None]  # numbers of mutants
     advantage = np.broadcast_to(table.T - table, (population - 1, *table.shape))
     if mixing:
         diagonal = np.diag(table)
         mutant = (k - 1) * diagonal[None, None, :] + (population - k) * table.T
         resident = k * table + (population - k - 1) * diagonal[None, :, None]
         advantage = (mutant - resident) / (population - 1)
-    logs = np.cumsum(-alpha * advantage, axis=0)
-    top = np.maximum(logs.max(axis=0), 0.0)
-    probs: Floats = np.maximum(np.exp(-top) / (np.exp(-top) + np.exp(logs - top).sum(axis=0)), 1e-300)
+    log_products = np.cumsum(-alpha * advantage, axis=0)
+    top = np.maximum(log_products.max(axis=0), 0.0)  # subtracted from the exponents, so that none overflows
+    denominator = np.exp(-top) + np.exp(log_products - top).sum(axis=0)
+    probs: Floats = np.maximum(np.exp(-top) / denominator, _MIN_PROB)
     return probs
 
 
-def _stationary(chain: Floats) -> Floats:
-    """Return the stationary distribution of an irreducible Markov chain; its rates are off the diagonal.
+def _stationary_distribution(transitions: Floats) -> Floats:
+    """Return the stationary distribution [n] of an irreducible Markov chain.
 
-    The elimination has no subtractions, so masses smaller than the rounding unit are accurate, too.
+    `transitions`, [n, n], has the probabilities to go from a row's state to a column's; the diagonal is not read. The
+    states are eliminated from the last to the first, without subtractions, so masses smaller than the rounding unit
+    are accurate, too.
 
-    Source: Grassmann, Taksar and Heyman 1985.
+    Source: Grassmann, Taksar and Heyman 1985, "Regenerative analysis and steady state distributions for Markov chains".
     """
-    rates, n = chain.copy(), len(chain)
+    rates, n = transitions.copy(), len(transitions)
     for k in range(n - 1, 0, -1):
-        rates[:k, k] /= max(rates[k, :k].sum(), 1e-300)
+        rates[:k, k] /= max(rates[k, :k].sum(), _MIN_PROB)
         rates[:k, :k] += np.outer(rates[:k, k], rates[k, :k])
     mass = np.zeros(n)
     mass[0] = 1.0
@@ -184,12 +192,15 @@ def _stationary(chain: Floats) -> Floats:
     return mass
 
 
-def _max_support_equilibrium(game: Floats) -> tuple[Floats, Floats]:
-    """Return an equilibrium [n] of greatest support, and the support, bool [n]."""
-    n = len(game)
-    # A multiple of an equilibrium is a q >= 0 with game q <= 0. Maximize the sum of t <= min(q, 1): each t is 1 or 0.
+def _max_support_equilibrium(payoffs: Floats) -> tuple[Floats, Floats]:
+    """Return an equilibrium [n] of greatest support for antisymmetric payoffs [n, n], and the support, bool [n].
+
+    A multiple q of an equilibrium is a vector with q >= 0 and payoffs @ q <= 0. The linear program maximizes the sum of
+    t, where t <= q and t <= 1. Because q may be scaled up, t is 1 in the greatest support and 0 elsewhere.
+    """
+    n = len(payoffs)
     cost = np.concatenate([np.zeros(n), -np.ones(n)])
-    rows = np.block([[game, np.zeros((n, n))], [-np.eye(n), np.eye(n)]])
+    rows = np.block([[payoffs, np.zeros((n, n))], [-np.eye(n), np.eye(n)]])
     solution = linprog(cost, A_ub=rows, b_ub=np.zeros(2 * n), bounds=[(0, None)] * n + [(0, 1)] * n, method="highs")
     q, t = solution.x[:n], solution.x[n:]
     support = t > 0.5
@@ -197,28 +208,32 @@ def _max_support_equilibrium(game: Floats) -> tuple[Floats, Floats]:
     return nash / nash.sum(), support
 
 
-def _max_entropy(game: Floats, support: Floats) -> Floats:
-    """Return the distribution x [k] of greatest entropy with game [n, k] @ x = 0 in the support, and <= 0 elsewhere.
+def _max_entropy(payoffs: Floats, support: Floats) -> Floats:
+    """Return the distribution x [k] of greatest entropy with payoffs @ x = 0 in the support, and <= 0 elsewhere.
 
-    It is proportional to exp(-game' u), where u minimizes the logarithm of the sum of these.
+    `payoffs` [n, k] has a column for each entrant of the support, bool [n]. By duality, x is proportional to
+    exp(-payoffs' u), where u minimizes the logarithm of the sum of these.
     """
 
     def dual(u: Floats) -> tuple[float, Floats]:
-        logits = -(u @ game)
+        """Return the dual function and its gradient."""
+        logits = -(u @ payoffs)
         top = logits.max()
-        odds = np.exp(logits - top)
-        return float(top + np.log(odds.sum())), -(game @ (odds / odds.sum()))
+        unnormalised = np.exp(logits - top)
+        value = float(top + np.log(unnormalised.sum()))
+        return value, -(payoffs @ (unnormalised / unnormalised.sum()))
 
     bounds = [(None, None) if each else (0, None) for each in support]
     options = {"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-16, "gtol": 1e-12, "maxcor": 50}
-    u = minimize(dual, np.zeros(len(game)), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-    logits = -(u @ game)
-    odds = np.exp(logits - logits.max())
-    result: Floats = odds / odds.sum()
+    u = minimize(dual, np.zeros(len(payoffs)), jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    logits = -(u @ payoffs)
+    unnormalised = np.exp(logits - logits.max())
+    result: Floats = unnormalised / unnormalised.sum()
     return result
 
 
 def _matrix(values: ArrayLike) -> Floats:
+    """Return a copy as float64 [n, n]. Raises ValueError for other shapes and numbers that are not finite."""
     table = np.array(values, np.float64)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or not len(table) or not np.isfinite(table).all():
         raise ValueError(f"expected a square matrix of finite numbers, got shape {table.shape}")

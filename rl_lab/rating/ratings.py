@@ -1,5 +1,8 @@
 """This module has ratings on the Elo scale, with intervals, ranks and probabilities of superiority.
 
+`bradley_terry` and `plackett_luce` fit strengths in log-odds; `build_ratings` converts them to `Ratings`, from which
+`tables` makes rows. All functions are pure.
+
 An Elo point is ln(10) / 400 of log-odds: at a difference of 400 points, the odds of a win against a loss are 10 to 1.
 
 Source: Elo 1978, "The rating of chessplayers, past and present"; Mogstad, Romano, Shaikh and Wilhelm 2024, "Inference
@@ -17,12 +20,13 @@ from scipy.special import ndtr, ndtri
 
 from rl_lab.rating.results import Floats, Ints
 
-POINTS = 400 / math.log(10)  # Elo points of one unit of log-odds
+ELO_PER_LOG_ODDS = 400 / math.log(10)
+_NO_ERROR = 1e-9  # Elo points: a smaller standard error of a difference is 0 but for rounding
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A parameter of the model other than a rating, and its interval."""
+    """A parameter of the model other than a rating (first seat's advantage, draws), and its confidence interval."""
 
     value: float
     low: float
@@ -61,21 +65,24 @@ class Ratings:
         """
         n = len(self.names)
         bound = float(ndtri(1 - (1 - self.confidence) / 2 / max(n - 1, 1)))
-        z = self._differences()
+        z = self._z_scores()
         return 1 + (z < -bound).sum(axis=1), n - (z > bound).sum(axis=1)
 
     def superiority(self) -> Floats:
         """Return the probability, [n, n], that the row's entrant is stronger than the column's; 0.5 on the diagonal."""
-        probability: Floats = ndtr(self._differences())
+        probability: Floats = ndtr(self._z_scores())
         return probability
 
-    def _differences(self) -> Floats:
-        """Return differences over their standard errors, [n, n]; 0 or infinite where the standard error is 0."""
+    def _z_scores(self) -> Floats:
+        """Return rating differences, row less column, over their standard errors, [n, n].
+
+        They are 0 or infinite where the standard error is 0.
+        """
         variance = np.diag(self.covariance)
         error = np.sqrt(np.maximum(variance[:, None] + variance - 2 * self.covariance, 0))
-        gap = self.elo[:, None] - self.elo
-        infinite = np.where(gap > 0, np.inf, np.where(gap < 0, -np.inf, 0.0))
-        z: Floats = np.divide(gap, error, out=infinite, where=error > 1e-9)
+        difference = self.elo[:, None] - self.elo
+        infinite = np.where(difference > 0, np.inf, np.where(difference < 0, -np.inf, 0.0))
+        z: Floats = np.divide(difference, error, out=infinite, where=error > _NO_ERROR)
         return z
 
 
@@ -108,24 +115,25 @@ def build_ratings(
         raise ValueError(f"no entrant {anchor!r} to anchor the ratings at; {nearest(anchor, names)}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}: expected between 0 and 1")
-    base = np.full(n, 1 / n) if anchor is None else np.eye(n)[names.index(anchor)]
-    contrast = np.eye(n) - base
-    elo = POINTS * (strength - strength @ base) + anchor_elo
-    spread = POINTS**2 * contrast @ covariance @ contrast.T
-    half = ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(np.diag(spread), 0))
-    low, high = elo - half, elo + half
+    # The origin of the scale is a weighted mean of the strengths: the mean of all, or the anchor's.
+    origin = np.full(n, 1 / n) if anchor is None else np.eye(n)[names.index(anchor)]
+    contrast = np.eye(n) - origin
+    elo = ELO_PER_LOG_ODDS * (strength - strength @ origin) + anchor_elo
+    elo_covariance = ELO_PER_LOG_ODDS**2 * contrast @ covariance @ contrast.T
+    half_width = ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(np.diag(elo_covariance), 0))
+    low, high = elo - half_width, elo + half_width
     if deviations is not None:
-        shifts = POINTS * (deviations - (deviations @ base)[:, None])
-        low, high = elo + np.quantile(shifts, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        elo_deviations = ELO_PER_LOG_ODDS * (deviations - (deviations @ origin)[:, None])
+        low, high = elo + np.quantile(elo_deviations, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     if anchor is not None:
         low[names.index(anchor)] = high[names.index(anchor)] = anchor_elo
-    return Ratings(names, elo, low, high, spread, anchor, confidence, **effects)
+    return Ratings(names, elo, low, high, elo_covariance, anchor, confidence, **effects)
 
 
-def wald_interval(value: float, error: float, confidence: float, scale: float = POINTS) -> Effect:
-    """Return a parameter and its normal interval, multiplied by a scale."""
-    half = float(ndtri((1 + confidence) / 2)) * error
-    return Effect(scale * value, scale * (value - half), scale * (value + half))
+def wald_interval(value: float, error: float, confidence: float, scale: float = ELO_PER_LOG_ODDS) -> Effect:
+    """Return a parameter and its normal interval, from its standard error, all multiplied by a scale."""
+    half_width = float(ndtri((1 + confidence) / 2)) * error
+    return Effect(scale * value, scale * (value - half_width), scale * (value + half_width))
 
 
 def exp_effect(effect: Effect) -> Effect:

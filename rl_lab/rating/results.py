@@ -1,5 +1,9 @@
 """This module converts matches to arrays in a canonical order, so that ratings do not depend on the order of play.
 
+Sums of floating-point numbers depend on the order of their terms; sorted games give the same bits in any order of play.
+`convert_matches` takes matches of a tournament; `pairwise_results` and `ranked_results` take plain arrays. All of them
+check their input and return new arrays.
+
 Shape letters: M games or matches, C clusters (the games of one pair of swapped seats), n entrants.
 """
 
@@ -18,7 +22,7 @@ Ints = NDArray[Any]  # int64
 
 @dataclass(frozen=True)
 class PairwiseResults:
-    """M games of two entrants, sorted by pairing, pair, first and outcome; `duels` makes it.
+    """M games of two entrants, sorted by pairing, pair, first and outcome; `pairwise_results` makes it.
 
     names     [n], sorted
     first     [M], the entrant in the first seat, an index into names
@@ -38,7 +42,7 @@ class PairwiseResults:
 
 @dataclass(frozen=True)
 class RankedResults:
-    """M matches of any number of entrants, in a canonical order; `standings` makes it.
+    """M matches of any number of entrants, in a canonical order; `ranked_results` makes it.
 
     names      [n], sorted
     entrants   for each match, indices into names, ascending, without repetition
@@ -54,7 +58,7 @@ class RankedResults:
     cluster: Ints
 
 
-def duels(
+def pairwise_results(
     names: Sequence[str], first: ArrayLike, second: ArrayLike, outcome: ArrayLike, pair: ArrayLike | None = None
 ) -> PairwiseResults:
     """Return games [M] of two entrants in their canonical order.
@@ -69,29 +73,33 @@ def duels(
     Raises:
         ValueError: a value is invalid, lengths differ, names repeat, or there are no games.
     """
-    one, other = np.asarray(first), np.asarray(second)
-    result = np.asarray(outcome, np.float64)
-    number = np.zeros(len(one), np.int64) if pair is None else np.asarray(pair)
-    if len({one.shape, other.shape, result.shape, number.shape}) > 1 or one.ndim != 1 or not len(one):
+    first_index, second_index = np.asarray(first), np.asarray(second)
+    outcomes = np.asarray(outcome, np.float64)
+    pair_number = np.zeros(len(first_index), np.int64) if pair is None else np.asarray(pair)
+    if (
+        len({first_index.shape, second_index.shape, outcomes.shape, pair_number.shape}) > 1
+        or first_index.ndim != 1
+        or not len(first_index)
+    ):
         raise ValueError("first, second, outcome and pair must be arrays of one length of at least 1")
-    if any(values.dtype.kind not in "iu" for values in (one, other, number)):
+    if any(values.dtype.kind not in "iu" for values in (first_index, second_index, pair_number)):
         raise ValueError("first, second and pair must be integers")
-    if min(one.min(), other.min()) < 0 or max(one.max(), other.max()) >= len(names):
+    if min(first_index.min(), second_index.min()) < 0 or max(first_index.max(), second_index.max()) >= len(names):
         raise ValueError(f"first and second must be 0 to {len(names) - 1}, indices of names")
-    if not np.isin(result, (0.0, 0.5, 1.0)).all():
+    if not np.isin(outcomes, (0.0, 0.5, 1.0)).all():
         raise ValueError("outcome must be 1, 0.5 or 0")
-    ordered, place = _sorted_names(names)
-    one, other = place[one], place[other]
-    low, high = np.minimum(one, other), np.maximum(one, other)
-    meeting = low * len(ordered) + high
-    order = np.lexsort((result, one, number, meeting))
-    pairing, cluster = _groups(meeting[order]), _groups(meeting[order], number[order])
+    sorted_names, new_index = _sort_names(names)
+    first_index, second_index = new_index[first_index], new_index[second_index]
+    # One number for each unordered pair of entrants.
+    pairing_key = np.minimum(first_index, second_index) * len(sorted_names) + np.maximum(first_index, second_index)
+    order = np.lexsort((outcomes, first_index, pair_number, pairing_key))  # the last key is the most significant one
+    pairing = _number_runs(pairing_key[order])
     # Without pairs, each game is a cluster, numbered in the canonical order.
-    cluster = np.arange(len(order)) if pair is None else cluster
-    return PairwiseResults(ordered, one[order], other[order], result[order], pairing, cluster)
+    cluster = np.arange(len(order)) if pair is None else _number_runs(pairing_key[order], pair_number[order])
+    return PairwiseResults(sorted_names, first_index[order], second_index[order], outcomes[order], pairing, cluster)
 
 
-def standings(
+def ranked_results(
     names: Sequence[str],
     entrants: Sequence[Sequence[int]],
     ranks: Sequence[Sequence[float]],
@@ -108,35 +116,36 @@ def standings(
     Raises:
         ValueError: a value is invalid, lengths differ, names repeat, or there are no matches.
     """
-    numbers = [0] * len(entrants) if pair is None else pair
-    if not len(entrants) == len(ranks) == len(numbers) or not len(entrants):
+    pair_numbers = [0] * len(entrants) if pair is None else pair
+    if not len(entrants) == len(ranks) == len(pair_numbers) or not len(entrants):
         raise ValueError("entrants, ranks and pair must be of one length of at least 1")
-    ordered, place = _sorted_names(names)
-    rows = []
-    for indices, match_ranks, number in zip(entrants, ranks, numbers, strict=True):
+    sorted_names, new_index = _sort_names(names)
+    rows = []  # of each match: its entrants, the number of its pair, and its ranks
+    for indices, match_ranks, pair_number in zip(entrants, ranks, pair_numbers, strict=True):
         if len(indices) < 2 or len(set(indices)) < len(indices) or len(indices) != len(match_ranks):
             raise ValueError(
                 f"a match needs at least two entrants, each once, and a rank for each, got {list(indices)}"
             )
         if min(indices) < 0 or max(indices) >= len(names):
             raise ValueError(f"entrants must be 0 to {len(names) - 1}, indices of names, got {list(indices)}")
-        levels = sorted(set(match_ranks))
-        pairs = sorted((int(place[k]), levels.index(r) + 1) for k, r in zip(indices, match_ranks, strict=True))
-        rows.append((tuple(k for k, _ in pairs), int(number), tuple(r for _, r in pairs)))
+        distinct = sorted(set(match_ranks))  # their positions are ranks 1, 2, ... without gaps
+        ranked = sorted((int(new_index[k]), distinct.index(r) + 1) for k, r in zip(indices, match_ranks, strict=True))
+        rows.append((tuple(k for k, _ in ranked), int(pair_number), tuple(r for _, r in ranked)))
     rows.sort()
-    sets = [row[0] for row in rows]
-    cluster = np.arange(len(rows)) if pair is None else _number([row[:2] for row in rows])
-    return RankedResults(ordered, tuple(sets), tuple(row[2] for row in rows), _number(sets), cluster)
+    entrant_sets = [row[0] for row in rows]
+    cluster = np.arange(len(rows)) if pair is None else _number_by_first_occurrence([row[:2] for row in rows])
+    pairing = _number_by_first_occurrence(entrant_sets)
+    return RankedResults(sorted_names, tuple(entrant_sets), tuple(row[2] for row in rows), pairing, cluster)
 
 
-def collect(matches: Iterable[Any]) -> PairwiseResults | RankedResults:
+def convert_matches(matches: Iterable[Any]) -> PairwiseResults | RankedResults:
     """Return matches as `PairwiseResults` if each is between two entrants, else as `RankedResults`.
 
     Each match is a dict or an object with `entrants`, the name in every seat; `ranks`, the rank of every seat, 1 for
     the best, equal for ties; `pair`, an int; and `pairing`, the names of the players of the match. For an entrant with
     several seats, as in a team, the mean of its ranks counts. Raises ValueError for no matches.
     """
-    records: list[tuple[list[str], list[float], int]] = []
+    records: list[tuple[list[str], list[float], int]] = []  # of each match: entrants, ranks, number of its pair
     for match in matches:
         seats, ranks, pairing = list(_get(match, "entrants")), list(_get(match, "ranks")), _get(match, "pairing")
         # Two seats are two entrants, or one against itself, which informs about the first seat's advantage.
@@ -149,14 +158,16 @@ def collect(matches: Iterable[Any]) -> PairwiseResults | RankedResults:
         raise ValueError("there are no matches")
     names = sorted({name for players, _, _ in records for name in players})
     index = {name: k for k, name in enumerate(names)}
-    pair = [number for _, _, number in records]
+    pair = [pair_number for _, _, pair_number in records]
     if all(len(players) == 2 for players, _, _ in records):
         seats_of = np.array([[index[name] for name in players] for players, _, _ in records])
-        gap = np.array([ranks[1] - ranks[0] for _, ranks, _ in records])
-        return duels(names, seats_of[:, 0], seats_of[:, 1], (np.sign(gap) + 1) / 2, pair)
+        rank_difference = np.array([ranks[1] - ranks[0] for _, ranks, _ in records])
+        return pairwise_results(names, seats_of[:, 0], seats_of[:, 1], (np.sign(rank_difference) + 1) / 2, pair)
+    # Matches of one entrant against itself say nothing where the model has no parameter for seats.
     records = [record for record in records if len(set(record[0])) > 1]
     entrants = [[index[name] for name in players] for players, _, _ in records]
-    return standings(names, entrants, [ranks for _, ranks, _ in records], [number for _, _, number in records])
+    pair = [pair_number for _, _, pair_number in records]
+    return ranked_results(names, entrants, [ranks for _, ranks, _ in records], pair)
 
 
 def mean_ranks(seats: Sequence[str], ranks: Sequence[float]) -> dict[str, float]:
@@ -168,9 +179,9 @@ def mean_ranks(seats: Sequence[str], ranks: Sequence[float]) -> dict[str, float]
 
 
 def check_connected(names: Sequence[str], one: Ints, other: Ints) -> None:
-    """Raise ValueError if the entrants, names [n], fall into groups that never met; pairs that met are one, other [K].
+    """Raise ValueError if the entrants, names [n], fall into groups that never met; the message names the groups.
 
-    The message names the groups.
+    Entrants one[k] and other[k], indices [K], have met.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -187,16 +198,16 @@ def _get(match: Any, key: str) -> Any:
     return match[key] if isinstance(match, dict) else getattr(match, key)
 
 
-def _sorted_names(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
+def _sort_names(names: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
     """Return sorted names, and the new index of each. Raises ValueError if names repeat."""
     if len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {list(names)}")
-    ordered = tuple(sorted(names))
-    index = {name: k for k, name in enumerate(ordered)}
-    return ordered, np.array([index[name] for name in names], np.int64)
+    sorted_names = tuple(sorted(names))
+    index = {name: k for k, name in enumerate(sorted_names)}
+    return sorted_names, np.array([index[name] for name in names], np.int64)
 
 
-def _groups(*keys: Ints) -> Ints:
+def _number_runs(*keys: Ints) -> Ints:
     """Return the number, from 0, of the run of equal keys [M] that each row belongs to; rows are sorted."""
     change = np.zeros(len(keys[0]), np.int64)
     for key in keys:
@@ -204,7 +215,7 @@ def _groups(*keys: Ints) -> Ints:
     return np.cumsum(change)
 
 
-def _number(keys: Sequence[Any]) -> Ints:
+def _number_by_first_occurrence(keys: Sequence[Any]) -> Ints:
     """Return the number of each key, from 0 in the order of first occurrence."""
     numbers = {key: k for k, key in enumerate(dict.fromkeys(keys))}
     return np.array([numbers[key] for key in keys], np.int64)

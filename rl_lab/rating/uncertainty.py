@@ -1,15 +1,23 @@
-"""This module estimates the variance of ratings by the clustered sandwich estimator and by the bootstrap.
+"""This module estimates the variance of ratings: by the clustered sandwich estimator, and by the bootstrap.
 
-The games of a pair share a seed, so pairs (clusters) are independent and games are not. The schedule is fixed, so the
-variance of a pair is about the mean of its pairing (a stratum). The model's variance is used where this one cannot be
-estimated:
+`bradley_terry` and `plackett_luce` call it with the gradients of their log-likelihoods. It reads them and writes
+nothing.
+
+The games of a pair share a seed, so pairs (clusters) are independent and games are not. The sandwich estimator is
+H^-1 V H^-1, where H is the Hessian of minus the log-posterior and V, the "meat", is the variance of the sum of the
+clusters' gradients. The schedule is fixed, so V is measured about the mean of each pairing (stratum).
+
+Where V cannot be estimated from the results, the variance that the model predicts (its Fisher information) takes its
+place:
 
 - in a pairing of several pairs with equal results, because a few equal results do not prove that there is no variance;
-- in pairings of a single pair, if there are fewer than 30. If there are more, their uncentred squares are used.
+- in pairings of a single pair, if there are fewer than 30 of them. If there are more, the squares of their gradients
+  are used without subtracting a mean.
 
 Shape letters: C clusters (pairs), p parameters, S strata (pairings), R repetitions.
 
-Source: Liang and Zeger 1986 (sandwich by clusters); Rao and Wu 1988 (n - 1 draws of n in each stratum)
+Source: Liang and Zeger 1986, "Longitudinal data analysis using generalized linear models" (sandwich by clusters); Rao
+and Wu 1988, "Resampling inference with complex survey data" (n - 1 draws of n in each stratum).
 """
 
 from __future__ import annotations
@@ -22,66 +30,72 @@ from scipy.sparse import csr_array
 
 from rl_lab.rating.results import Floats, Ints
 
-_ENOUGH_LONE = 30
-_EQUAL = 1e-20  # relative to a stratum's sum of squares: scores that differ less differ by rounding alone
-_BLOCK = 2**24  # weights sampled at once, to bound memory
+_MIN_SINGLE_CLUSTERS = 30  # strata of one cluster, from which their variance is estimated from the results
+_EQUAL = 1e-20  # relative to a stratum's sum of squares: gradients that differ less differ by rounding alone
+_MAX_WEIGHTS = 2**24  # bootstrap weights sampled at once, to bound memory
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """The scores of clusters, and the kind of variance of each stratum; `clusters` makes it."""
+    """The gradients of clusters, and which strata use the model's variance; `make_clusters` makes it."""
 
-    scores: csr_array  # [C, p]: each cluster's derivative of the log-likelihood
-    stratum: Ints  # [C], sorted
-    count: Ints  # [S], the number of clusters
+    gradients: csr_array  # [C, p]: each cluster's derivative of the log-likelihood
+    stratum: Ints  # [C], sorted: the stratum of each cluster
+    count: Ints  # [S], the number of clusters of each stratum
     uses_model_variance: NDArray[np.bool_]  # [S]
 
 
-def clusters(scores: csr_array, stratum: Ints) -> Clusters:
-    """Return the clusters of scores [C, p] in strata, int [C], sorted and numbered from 0."""
+def make_clusters(gradients: csr_array, stratum: Ints) -> Clusters:
+    """Return the clusters of gradients [C, p] in strata, int [C], sorted and numbered from 0."""
     count = np.bincount(stratum)
-    lone = count == 1
-    spread, size = _squares(_centred(scores, stratum, count), stratum), _squares(scores, stratum)
-    equal = ~lone & (spread <= _EQUAL * size)
-    return Clusters(scores, stratum, count, equal | (lone & (lone.sum() < _ENOUGH_LONE)))
+    is_single = count == 1
+    centred, uncentred = _squares(_centre(gradients, stratum, count), stratum), _squares(gradients, stratum)
+    has_equal_results = ~is_single & (centred <= _EQUAL * uncentred)
+    uses_model_variance = has_equal_results | (is_single & (is_single.sum() < _MIN_SINGLE_CLUSTERS))
+    return Clusters(gradients, stratum, count, uses_model_variance)
 
 
-def meat(data: Clusters) -> Floats:
-    """Return the variance [p, p] of the sum of scores, without the strata that use the model's variance."""
-    rows = _centred(data.scores, data.stratum, data.count)
-    count = data.count.astype(np.float64)
-    factor = np.where(count > 1, count / np.maximum(count - 1, 1), 1.0)
-    factor[data.uses_model_variance] = 0.0
-    scaled = rows.multiply(np.sqrt(factor)[data.stratum][:, None]).tocsr()
+def sandwich_meat(clusters: Clusters) -> Floats:
+    """Return the variance [p, p] of the sum of gradients, without the strata that use the model's variance."""
+    rows = _centre(clusters.gradients, clusters.stratum, clusters.count)
+    count = clusters.count.astype(np.float64)
+    factor = np.where(count > 1, count / np.maximum(count - 1, 1), 1.0)  # makes the estimate unbiased
+    factor[clusters.uses_model_variance] = 0.0
+    scaled = rows.multiply(np.sqrt(factor)[clusters.stratum][:, None]).tocsr()
     result: Floats = (scaled.T @ scaled).toarray()
     return result
 
 
-def weights(data: Clusters, repetitions: int, generator: np.random.Generator) -> Floats:
+def bootstrap_weights(clusters: Clusters, repetitions: int, generator: np.random.Generator) -> Floats:
     """Return each cluster's weight in each bootstrap repetition, [R, C]; 1 on average, 0 for model variance.
 
-    In a stratum of c clusters, c - 1 are sampled, with weight c / (c - 1) each. Lone clusters are one stratum.
+    In a stratum of c clusters, c - 1 are sampled, with weight c / (c - 1) each, which makes the variance unbiased.
+    Strata of a single cluster are joined to one stratum.
     """
-    stratum, lone = data.stratum.copy(), data.count == 1
-    group = np.where(lone, len(data.count), np.arange(len(data.count)))[stratum]
+    stratum, is_single = clusters.stratum.copy(), clusters.count == 1
+    num_strata = len(clusters.count)
+    group = np.where(is_single, num_strata, np.arange(num_strata))[stratum]  # number `num_strata` is the joined stratum
     order = np.argsort(group, kind="stable")
     label, begin, count = np.unique(group[order], return_index=True, return_counts=True)
-    uses_model_variance = np.append(data.uses_model_variance, data.uses_model_variance[lone].any())[label]
+    joined_uses_model = clusters.uses_model_variance[is_single].any()
+    uses_model_variance = np.append(clusters.uses_model_variance, joined_uses_model)[label]
     sample_size = np.where(uses_model_variance, 0, count - 1)
-    start, length = np.repeat(begin, sample_size), np.repeat(count, sample_size)
+    start, length = np.repeat(begin, sample_size), np.repeat(count, sample_size)  # the stratum of each sample
     factor = count / np.maximum(count - 1, 1)
-    times = np.empty((repetitions, len(stratum)))
-    for row in times:
+    weights = np.empty((repetitions, len(stratum)))
+    for row in weights:
         sample = start + (generator.random(len(start)) * length).astype(np.int64)
         row[order] = np.bincount(sample, minlength=len(stratum)) * np.repeat(factor, count)
-    return times
+    return weights
 
 
-def one_step(data: Clusters, inverse: Floats, model_information: Floats, repetitions: int, seed: int) -> Floats:
+def one_step_bootstrap(
+    clusters: Clusters, inverse: Floats, model_information: Floats, repetitions: int, seed: int
+) -> Floats:
     """Return the deviations of parameters in R bootstrap repetitions, [R, p], by one Newton step from the estimate.
 
     Args:
-        data: the clusters.
+        clusters: the gradients at the estimate.
         inverse: [p, p], the inverse of the posterior's Hessian.
         model_information: [p, p], the information of the strata that use the model's variance; their part is sampled
             from a normal distribution.
@@ -92,27 +106,30 @@ def one_step(data: Clusters, inverse: Floats, model_information: Floats, repetit
     """
     generator = np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(model_information)
-    root = vectors * np.sqrt(np.maximum(values, 0))
-    resampled = np.where(data.uses_model_variance, 0.0, 1.0)[data.stratum]
+    root = vectors * np.sqrt(np.maximum(values, 0))  # root @ root.T = model_information
+    # The gradients add up to 0 at the estimate, up to the prior, so only the change of a cluster's weight counts.
+    original_weights = np.where(clusters.uses_model_variance, 0.0, 1.0)[clusters.stratum]
     gradients = []
-    block = max(1, _BLOCK // data.scores.shape[0])
-    for done in range(0, repetitions, block):
-        r = min(block, repetitions - done)
-        excess = weights(data, r, generator) - resampled
-        gradients.append((data.scores.T @ excess.T).T + generator.standard_normal((r, len(root))) @ root.T)
+    block = max(1, _MAX_WEIGHTS // clusters.gradients.shape[0])
+    for first in range(0, repetitions, block):
+        size = min(block, repetitions - first)
+        change = bootstrap_weights(clusters, size, generator) - original_weights
+        model_part = generator.standard_normal((size, len(root))) @ root.T
+        gradients.append((clusters.gradients.T @ change.T).T + model_part)
     deviations: Floats = np.concatenate(gradients) @ inverse
     return deviations
 
 
-def _centred(scores: csr_array, stratum: Ints, count: Ints) -> csr_array:
-    """Return the scores less the mean of their stratum, in strata of several clusters."""
+def _centre(gradients: csr_array, stratum: Ints, count: Ints) -> csr_array:
+    """Return the gradients less the mean of their stratum, in strata of several clusters."""
     if (count == 1).all():
-        return scores
+        return gradients
     c, several = len(stratum), (count > 1)[stratum]
-    member = csr_array((several / count[stratum], (stratum, np.arange(c))), shape=(len(count), c))
-    means = (member @ scores).tocsr()
-    return (scores - means[stratum]).tocsr()
+    averaging = csr_array((several / count[stratum], (stratum, np.arange(c))), shape=(len(count), c))
+    means = (averaging @ gradients).tocsr()
+    return (gradients - means[stratum]).tocsr()
 
 
 def _squares(rows: csr_array, stratum: Ints) -> Floats:
+    """Return the sum of squares of the rows of each stratum, [S]."""
     return np.bincount(stratum, np.asarray(rows.multiply(rows).sum(axis=1)).ravel())

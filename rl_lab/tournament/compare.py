@@ -15,8 +15,8 @@ from rl_lab.engine import world_registry
 from rl_lab.experiments.scenario_yaml import is_world
 from rl_lab.learners.rllib.ray_workers import RayWorkers
 from rl_lab.rating import head_to_head
-from rl_lab.rating.results import PairwiseResults, collect
-from rl_lab.rating.sprt import Verdict, sprt
+from rl_lab.rating.results import PairwiseResults, convert_matches
+from rl_lab.rating.sprt import SprtState, sprt
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.runner import Outcome, run_tournament
 from rl_lab.tournament.schedule import Task
@@ -36,7 +36,7 @@ class Hypotheses:
     alpha: float = 0.05  # probability of accepting H1 where the difference is elo0
     beta: float = 0.05  # probability of accepting H0 where the difference is elo1
 
-    def verdict(self, results: Any) -> Verdict:
+    def verdict(self, results: Any) -> SprtState:
         """Return the state of the test. Raises UsageError for settings out of range."""
         for name in ("elo0", "elo1"):
             if not abs(getattr(self, name)) <= _MAX_ELO:
@@ -62,9 +62,9 @@ class Tally:
         """Count the matches between the two; all legs of a pair must be in the same call."""
         direct = [match for match in matches if match.pairing == tuple(sorted((self.one, self.other)))]
         if direct:
-            games = collect(direct)
+            games = convert_matches(direct)
             assert isinstance(games, PairwiseResults)
-            pairs, rest = head_to_head.counts(games, self.one, self.other)
+            pairs, rest = head_to_head.count_results(games, self.one, self.other)
             self.pairs, self.rest = self.pairs + pairs, self.rest + rest
             self.forfeits += sum(match.fault is not None for match in direct)
             self.games += len(direct)
@@ -167,7 +167,7 @@ def facts(tally: Tally, hypotheses: Hypotheses) -> dict[str, Any]:
         "forfeits": tally.forfeits,
         "games": tally.games,
         "different": len(tally.traces),
-        **head_to_head.compare(tally.results).line(),
+        **head_to_head.compare(tally.results).to_dict(),
     }
 
 

@@ -51,7 +51,7 @@ def summary(
             result | dict.fromkeys(("table", "cross_table"), []) | dict.fromkeys(("effects", "theory", "superiority"))
         )
     try:
-        build_ratings = tables.rate(matches, anchor=name or None, anchor_elo=elo, intervals=intervals)
+        build_ratings = tables.fit_ratings(matches, anchor=name or None, anchor_elo=elo, intervals=intervals)
     except ValueError as error:
         done = f"{len(matches):,} of {total:,} matches were played"
         raise UsageError(f"{tournament.path}: {one_line(error)} ({done})") from None
@@ -62,7 +62,7 @@ def summary(
         "effects": tables.effects(build_ratings),
         "cross_table": tables.cross_table(matches, names),
         "superiority": tables.superiority(build_ratings),
-        "theory": tables.theory(matches, names),
+        "theory": tables.game_theory(matches, names),
     }
 
 
@@ -130,8 +130,8 @@ def text(result: dict[str, Any]) -> str:
             f"only {result['different']:,} different games: deterministic entrants repeat themselves; see --opening"
         )
     few = [row | {"seats": row["seats"] if len(row["seats"]) <= _MAX_SEATS else []} for row in rows]
-    lines += ["", tables.render(few, result["confidence"]), f"  {_scale(result)}"]
-    lines += ["", "score in percent, rows against columns", tables.render_cross(result["cross_table"])]
+    lines += ["", tables.render_ranking(few, result["confidence"]), f"  {_scale(result)}"]
+    lines += ["", "score in percent, rows against columns", tables.render_cross_table(result["cross_table"])]
     return "\n".join([*lines, "", *_theory(result["theory"])])
 
 

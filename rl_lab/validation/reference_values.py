@@ -33,7 +33,7 @@ class Finding:
     source: str
     note: str = ""
 
-    def line(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON."""
         return asdict(self)
 
@@ -179,7 +179,7 @@ def _perfect_play() -> str:
 
 def _bradley_terry(entry: Entry, rest: str) -> Any:
     from rl_lab.rating import bradley_terry, davidson, ratings
-    from rl_lab.rating.results import duels
+    from rl_lab.rating.results import pairwise_results
 
     if "wins" in entry:
         games = [[one, other, n, 0, 0] for one, row in entry["wins"].items() for other, n in row.items()]
@@ -189,22 +189,22 @@ def _bradley_terry(entry: Entry, rest: str) -> Any:
     count = [sum(game[2:]) for game in games]
     first, second = (np.repeat([names.index(game[k]) for game in games], count) for k in (0, 1))
     outcome = np.concatenate([np.repeat([1.0, 0.5, 0.0], game[2:]) for game in games])
-    played, home = duels(names, first, second, outcome), "home" in rest
-    strength = bradley_terry.strengths(played, seat=home) / ratings.POINTS
+    played, home = pairwise_results(names, first, second, outcome), "home" in rest
+    strength = bradley_terry.strengths(played, seat=home) / ratings.ELO_PER_LOG_ODDS
     if "wins" in entry:
         return np.exp(strength)
-    model, _ = davidson.cells(played, home)
-    last = davidson.maximise(model, model.counts[None], 0.0)[0, -1]
+    model, _ = davidson.build_model(played, home)
+    last = davidson.maximise_posterior(model, model.counts[None], 0.0)[0, -1]
     if home:
         return dict(zip(names, strength - strength[0], strict=True)) | {"at home": last}
     return [*np.exp(strength) / np.exp(strength).sum(), np.exp(last)]
 
 
 def _trueskill(entry: Entry, rest: str) -> Any:
-    from rl_lab.rating.trueskill import NEW, update
+    from rl_lab.rating.trueskill import INITIAL_SKILL, update
 
     ranks = {"one_vs_one": [1, 2], "draw": [1, 1], "free_for_all_3": [1, 2, 3]}[rest]
-    return update([NEW] * len(ranks), ranks)
+    return update([INITIAL_SKILL] * len(ranks), ranks)
 
 
 def _elo(entry: Entry, rest: str) -> Any:
@@ -235,7 +235,7 @@ def _match(entry: Entry, rest: str) -> Any:
 
     kind, _, about = rest.partition(".")
     if kind == "wilson_95":
-        return head_to_head.wilson(*map(int, about.split("/")))
+        return head_to_head.wilson_interval(*map(int, about.split("/")))
     if kind == "pentanomial_elo":
         comparison = head_to_head.compare([int(n) for n in about.split("-")])
         return [comparison.elo, comparison.elo_error, comparison.normalized]

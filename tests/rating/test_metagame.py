@@ -1,4 +1,4 @@
-"""Game theory: OpenSpiel's figures, games solved by hand, and what holds of every table."""
+"""Tests of game theory: beside OpenSpiel, on games solved by hand, and properties of random payoff tables."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_alpha_rank_without_limit_is_where_it_leads() -> None:
 @given(tables, st.randoms(use_true_random=False))
 def test_other_names_change_nothing_of_alpha_rank_or_nash(table: Any, random: Any) -> None:
     order = random.sample(range(len(table)), len(table))
-    turned = table[np.ix_(order, order)]
-    assert metagame.alpha_rank(turned) == pytest.approx(metagame.alpha_rank(table)[order], abs=1e-6)
-    assert metagame.maxent_nash(turned)[0] == pytest.approx(metagame.maxent_nash(table)[0][order], abs=1e-4)
-    assert metagame.cyclic_share(turned) == pytest.approx(metagame.cyclic_share(table), abs=1e-9)
+    permuted = table[np.ix_(order, order)]
+    assert metagame.alpha_rank(permuted) == pytest.approx(metagame.alpha_rank(table)[order], abs=1e-6)
+    assert metagame.maxent_nash(permuted)[0] == pytest.approx(metagame.maxent_nash(table)[0][order], abs=1e-4)
+    assert metagame.cyclic_share(permuted) == pytest.approx(metagame.cyclic_share(table), abs=1e-9)
 
 
 @quick
@@ -101,10 +101,10 @@ def test_the_smith_set_is_the_smallest_that_beats_all_others(table: Any) -> None
         for group in combinations(range(n), size)
         if all(score[i, j] > 0.5 for i in group for j in range(n) if j not in group)
     ]
-    found = metagame.smith_set(score)
-    assert set(found) == dominant[0] and found == sorted(found)
+    result = metagame.smith_set(score)
+    assert set(result) == dominant[0] and result == sorted(result)
     winner = metagame.condorcet(score)
-    assert (winner is None) == (len(found) > 1) and (winner is None or [winner] == found)
+    assert (winner is None) == (len(result) > 1) and (winner is None or [winner] == result)
 
 
 def test_cycles_and_ladders_share_a_table_as_the_hodge_decomposition_says() -> None:
@@ -112,8 +112,8 @@ def test_cycles_and_ladders_share_a_table_as_the_hodge_decomposition_says() -> N
     assert metagame.cyclic_share(ladder) == pytest.approx(0, abs=1e-12)
     assert metagame.cyclic_share(CYCLE) == pytest.approx(1)
     assert metagame.cyclic_share(np.zeros((3, 3))) == 0
-    whole = metagame.cyclic_share(ladder + 2 * CYCLE)
-    assert whole == pytest.approx((4 * CYCLE**2).sum() / (ladder**2 + 4 * CYCLE**2).sum())  # they are orthogonal
+    mixed = metagame.cyclic_share(ladder + 2 * CYCLE)
+    assert mixed == pytest.approx((4 * CYCLE**2).sum() / (ladder**2 + 4 * CYCLE**2).sum())  # they are orthogonal
     chain = np.ones((3, 3))
     chain[0, 2] = chain[2, 0] = 0  # these never met: what is left has no cycle
     assert metagame.cyclic_share(CYCLE, chain) == pytest.approx(0, abs=1e-12)

@@ -45,7 +45,7 @@ def test_rate_prints_everything_there_is_to_know(capsys: Shown) -> None:
     assert shown["table"][-1]["rating"] == 100 and shown["anchor"] == {"name": "random", "elo": 100.0}
     names = [row["name"] for row in shown["table"]]
     assert names[0] == "scripted" and shown["cross_table"] == tables.cross_table(matches, names)
-    assert shown["theory"] == tables.theory(matches, names) and shown["superiority"]["names"] == names
+    assert shown["theory"] == tables.game_theory(matches, names) and shown["superiority"]["names"] == names
     assert main(["tournament", "rate", "t", "--anchor", "random=100", "--intervals", "bootstrap"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"random +100 +anchor +", out) and not re.search("(anchor.*){2}", out)
