@@ -1,6 +1,6 @@
 """Keys and doors: find the keys of three locked doors, in order, and walk through four rooms to the exit.
 
-observation  u1 (7, 7, 9)  1 where the agent is; a wall; the exit; keys, a channel each; their locked doors, likewise
+observation  u1 (7, 7, 6)  1 where the agent is; a wall or locked door; the exit; then each key with its locked door
 action       0 left, 1 right, 2 down, 3 up, 4 take the key in this cell, 5 open a door beside it whose key was taken
 reward       +1 at the exit, nothing before
 ends         at the exit
@@ -139,7 +139,8 @@ def observe(s: State, p: Params, out: Array) -> None:
         if s.keys[k] != NOWHERE:
             out[s.keys[k] // SIZE, s.keys[k] % SIZE, 3 + k] = 1
         if s.doors[k] != NOWHERE:
-            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 6 + k] = 1
+            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 1] = 1
+            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 3 + k] = 1
 
 
 @kernel
@@ -210,7 +211,7 @@ world = World(
     observe,
     expert=expert,
     draw=draw,
-    observation=Box(0, 1, (SIZE, SIZE, 3 + 2 * DOORS), np.uint8),
+    observation=Box(0, 1, (SIZE, SIZE, 3 + DOORS), np.uint8),
     action=Discrete(6),
     horizon=200,
     frames_per_second=8,
