@@ -6,10 +6,15 @@ Source: Mnih et al. 2015
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.settings import BackboneSettings
+
+TAKES_BACKBONE = True
 
 
 @dataclass(frozen=True)
@@ -47,26 +52,38 @@ class Config:
 _COMPILED_ONLY = ("double_q", "priority_exponent", "importance_exponent")
 
 
-def _policy_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
+    from rl_lab.learners.sb3.backbone import backbone_policy_arguments
     from rl_lab.learners.sb3.policies import policy_arguments
 
+    if backbone is not None:
+        return backbone_policy_arguments(backbone, world)
     return policy_arguments(world, config.policy, config.net_arch, config.activation)
 
 
-def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+def library_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
     """Return the arguments of `stable_baselines3.DQN` for this configuration."""
     same = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps n_steps".split()
     same += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
     same += ["max_grad_norm"]
     arguments = {name: getattr(config, name) for name in same}
-    return {**arguments, "policy_kwargs": _policy_arguments(config, world)}
+    return {**arguments, "policy_kwargs": _policy_arguments(config, world, backbone)}
 
 
-def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device: str) -> Learner:
+def learner(
+    config: Config,
+    envs: BatchedEnv,
+    *,
+    budget: int,
+    seed: int,
+    device: str,
+    backbone: BackboneSettings | None = None,
+) -> Learner:
     """Return a new DQN learner. Raises ValueError for continuous actions."""
     from stable_baselines3 import DQN
 
     from rl_lab.learners.sb3.agent import only_discrete
+    from rl_lab.learners.sb3.backbone import handoff
     from rl_lab.learners.sb3.dqn import FastDQN
     from rl_lab.learners.sb3.learner import Sb3Learner
 
@@ -85,11 +102,14 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
         normalize_observations=config.normalize_observations,
         normalize_rewards=config.normalize_rewards,
         indicator=config.agent_indicator,
-        arguments={**library_arguments(config, envs.world), **(extra if config.compiled else {})},
+        backbone=handoff(backbone, config),
+        arguments={**library_arguments(config, envs.world, backbone), **(extra if config.compiled else {})},
     )
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(
+    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+) -> Agent:
     """Return a trained DQN agent."""
     from stable_baselines3.dqn import MlpPolicy
 
@@ -100,6 +120,6 @@ def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Ag
     only_discrete("dqn", world)
     indicator = config.agent_indicator
     options = {"indicator": indicator, "normalized": config.normalize_observations}
-    policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world)).to(device)
+    policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world, backbone)).to(device)
     extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world)}
     return load_policy(policy, "dqn", saved, normalized=config.normalize_observations, **extra)

@@ -6,10 +6,15 @@ Source: Schulman et al. 2017
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.settings import BackboneSettings
+
+TAKES_BACKBONE = True
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,14 @@ class Config:
     compiled: bool = hyperparameter(True, "roll out and learn in compiled code, if it supports the network")
 
 
-def _policy_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
+    from rl_lab.learners.sb3.backbone import backbone_policy_arguments
     from rl_lab.learners.sb3.policies import policy_arguments
 
-    arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
+    if backbone is None:
+        arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
+    else:
+        arguments = backbone_policy_arguments(backbone, world)
     return {
         **arguments,
         "log_std_init": config.log_std_init,
@@ -54,11 +63,11 @@ def _policy_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
     }
 
 
-def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
+def library_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
     """Return the arguments of `stable_baselines3.PPO` for this configuration."""
     from stable_baselines3.common.utils import LinearSchedule
 
-    policy = _policy_arguments(config, world)
+    policy = _policy_arguments(config, world, backbone)
     policy.pop("use_sde")
     same = ("n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef").split()
     same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
@@ -68,10 +77,19 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
     return {**{name: getattr(config, name) for name in same}, "learning_rate": rate, "policy_kwargs": policy}
 
 
-def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device: str) -> Learner:
+def learner(
+    config: Config,
+    envs: BatchedEnv,
+    *,
+    budget: int,
+    seed: int,
+    device: str,
+    backbone: BackboneSettings | None = None,
+) -> Learner:
     """Return a new PPO learner. Raises ValueError for hyperparameters that are not compatible."""
     from stable_baselines3 import PPO
 
+    from rl_lab.learners.sb3.backbone import handoff
     from rl_lab.learners.sb3.learner import Sb3Learner
     from rl_lab.learners.sb3.ppo import FastPPO
 
@@ -86,7 +104,7 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
             f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {n} worlds"
             + f" x {agents} agents" * (agents > 1)
         )
-    arguments = library_arguments(config, envs.world)
+    arguments = library_arguments(config, envs.world, backbone)
     if config.learning_rate_schedule == "linear":
         rate = config.learning_rate
         arguments["learning_rate"] = lambda left: max(left, 0.0) * rate
@@ -100,11 +118,14 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
         normalize_observations=config.normalize_observations,
         normalize_rewards=config.normalize_rewards,
         indicator=config.agent_indicator,
+        backbone=handoff(backbone, config),
         arguments=arguments,
     )
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(
+    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+) -> Agent:
     """Return a trained PPO agent."""
     from stable_baselines3.ppo import MlpPolicy
 
@@ -112,7 +133,7 @@ def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Ag
     from rl_lab.learners.sb3.agent import load_policy, maskable
     from rl_lab.learners.sb3.policies import build_policy
 
-    arguments, indicator = _policy_arguments(config, world), config.agent_indicator
+    arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
     kind, arguments = maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
     policy = build_policy(kind, world, indicator=indicator, normalized=config.normalize_observations, **arguments).to(
         device

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     require_writable(args.path.parent, "FILE.zip in")
     if not isinstance(agent, Sb3Agent):
         raise UsageError(f"{args.target} does not have a single policy: only agents of PPO and DQN are exported")
+    if scenario.backbone is not None:
+        raise UsageError(f"{args.target} has a backbone, whose code Stable-Baselines3 lacks: it is not exported")
     envs = make.make(scenario.world, 1, scenario.params)
     training = Training(
         config=scenario.config,

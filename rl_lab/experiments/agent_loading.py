@@ -118,7 +118,8 @@ def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
         else:
             alone = scenario.opponent is None and scenario.league is None
             seat = envs if alone else OpponentsWrapper(envs, [], role=scenario.role)
-            agent = factory.load(scenario.config, seat.world, saved, device=device)
+            more = {} if scenario.backbone is None else {"backbone": scenario.backbone}
+            agent = factory.load(scenario.config, seat.world, saved, device=device, **more)
     envs.close()
     setattr(agent, "selected_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
     return agent

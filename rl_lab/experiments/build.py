@@ -64,8 +64,10 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
     try:
         device = device_of(scenario.device)
 
+        more = {} if scenario.backbone is None else {"backbone": scenario.backbone}
+
         def learner_over(envs: Any, budget: int, seed: int) -> Learner:
-            learner: Learner = factory.learner(scenario.config, envs, budget=budget, seed=seed, device=device)
+            learner: Learner = factory.learner(scenario.config, envs, budget=budget, seed=seed, device=device, **more)
             return learner
 
         if scenario.league is not None:

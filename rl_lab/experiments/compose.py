@@ -8,6 +8,7 @@ from typing import Any
 
 from rl_lab.core.checkpoint import CheckpointError
 from rl_lab.core.errors import UsageError
+from rl_lab.experiments.backbone_config import resolve
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_parsing import parse
@@ -27,9 +28,15 @@ def compose(target: Any, overrides: Iterable[str] = ()) -> Scenario:
     """Return the scenario of a name, of a YAML file's path, or of a world's name without one, with overrides applied.
 
     Arguments and errors are those of `scenario_parsing.parse`. A trained opponent has the hash of its content: that
-    which the recipe gives, or that of the present content. Raises ScenarioError where there is no such agent.
+    which the recipe gives, or that of the present content; so has a backbone. Raises ScenarioError where there is no
+    such agent or backbone.
     """
     scenario = parse(target, overrides)
+    if scenario.backbone is not None:
+        try:
+            scenario = dataclasses.replace(scenario, backbone=resolve(scenario.backbone))
+        except UsageError as error:
+            raise ScenarioError(f"{target}: {error}") from None
     opponent = scenario.opponent
     if opponent is None or "path" not in opponent or opponent["sha256"]:
         return scenario

@@ -80,6 +80,8 @@ class FrozenAgentRef(AgentReference):
 
     def _content_hash(self, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]) -> str:
         parts = [scenario.agent, repr(scenario.config), repr(scenario.policies), str(self.average)]
+        if scenario.backbone is not None:
+            parts.append(repr(scenario.backbone.spec))
         parts += [content_hash(_deciding_tensors(each.tensors)) for each in checkpoints]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -17,8 +17,9 @@ from rl_lab.league.config import LeagueConfig
 # `world` and `agent` name a file, `opponent` an agent or a path; `path` and `sha256` are of a trained opponent.
 _TEXTS = {"name", "device", "run_dir", "role", "world", "world.name", "agent", "agent.name", "evaluation.actions"}
 _TEXTS |= {"opponent", "opponent.name", "opponent.path", "opponent.sha256"}
-_EMPTY = ("run_dir", "opponent")  # keys that can be null: they then have no value
-_FREE = ("run_dir", "name")  # keys whose text may hold a comma although nothing is swept
+_TEXTS |= {"backbone", "backbone.path", "backbone.sha256", "backbone.mode", "backbone.parts", "mode", "parts"}
+_EMPTY = ("run_dir", "opponent", "backbone")  # keys that can be null: they then have no value
+_FREE = ("run_dir", "name", "parts", "backbone.parts")  # keys whose text may hold a comma although nothing is swept
 _WHOLE = ("worlds", "budget", "checkpoint.steps", "evaluation.episodes", "evaluation.selection_episodes")
 _FUNCTION = re.compile(r"(choice|shuffle|sort|range|interval|glob|tag|extend_list|int|float|str|bool|json_str)\s*\(")
 _PARAMETER = re.compile(r"\+{1,2}(?=world\.params\.)")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def backbone(self) -> Path:
+        """The folder of the backbone: a copy of the one that the training began with, or what a pretraining made."""
+        return self.path / "backbone"
+
+    @property
     def videos(self) -> Path:
         """The folder of the videos of the best, median and worst evaluated episode."""
         return self.path / "videos"
@@ -60,9 +65,12 @@ class Run:
     def scenario(self) -> Scenario:
         """Return the scenario of config.yaml; RunError where it cannot be read."""
         try:
-            return parse(str(self.path / "config.yaml"))
+            scenario = parse(str(self.path / "config.yaml"))
         except ScenarioError as error:
             raise RunError(str(error)) from None
+        if scenario.backbone is None or not self.backbone.is_dir():
+            return scenario
+        return replace(scenario, backbone=replace(scenario.backbone, path=str(self.backbone)))
 
     def summary(self) -> dict[str, Any] | None:
         """Return the newest evaluation's summary, None before the first. Raises RunError where it is damaged."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_lab.league.config import LeagueConfig
+from rl_lab.learners.pretraining.settings import BackboneSettings
 
 # Overrides that a run's name tells already, or that do not change what is learned.
 _NOT_SETTINGS = frozenset(
@@ -67,6 +68,7 @@ class Scenario:
     role: str = ""  # the learner's against an opponent; each in turn if empty
     policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
     league: LeagueConfig | None = None  # the learners that play each other and earlier snapshots
+    backbone: BackboneSettings | None = None  # a network trained before, and how this training uses it
     code: dict[str, Any] | None = None  # file and hash of a world that is a user's own; see user_code.Code.record
     overrides: tuple[str, ...] = field(default=(), compare=False)  # key=value as typed; config.yaml has none
 
@@ -76,6 +78,8 @@ class Scenario:
         params, config = data.pop("params"), data.pop("config")
         data["world"] = {"name": self.world, "params": params, **(data.pop("code") or {})}
         data["agent"] = {"name": self.agent, **config}
+        if self.backbone is None:
+            del data["backbone"]
         if self.cluster != "local":  # an address in a file is not followed, see `scenario_parsing.parse`
             data["cluster"] = "auto"
         del data["run_dir"], data["overrides"]

@@ -16,6 +16,7 @@ from typing import Any
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import user_code, user_modules
+from rl_lab.experiments.backbone_config import parse_backbone, require_supported
 from rl_lab.experiments.multiagent_config import parse_multiagent
 from rl_lab.experiments.overrides import parse_overrides
 from rl_lab.experiments.scenario import Expectation, Scenario
@@ -45,6 +46,7 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
             f"{target}: names a cluster's address; only you do: cluster=HOST:PORT, or RAY_ADDRESS and auto"
         )
     multiagent, recipe, overrides = parse_multiagent(target, composed, overrides)
+    backbone, recipe, overrides = parse_backbone(target, recipe, overrides)
     is_typed = is_world(target) or any(override.key_or_group == "world" for override in overrides)
     world, overrides = _named_node(target, "world", recipe.pop("world", None), overrides)
     agent, overrides = _named_node(target, "agent", recipe.pop("agent", None), overrides)
@@ -55,6 +57,7 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     expect = _expectations(target, recipe.pop("expect", {}))
     values = compose_typed(target, world, agent, recipe, overrides)
     params, config = values.pop("world"), values.pop("agent")
+    require_supported(agent["name"], backbone, not multiagent["policies"] and multiagent["league"] is None)
     return validate(
         Scenario(
             world=world["name"],
@@ -63,6 +66,7 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
             config=config,
             expect=expect,
             code=code,
+            backbone=backbone,
             overrides=lines,
             **multiagent,
             **values,

@@ -15,7 +15,7 @@ from rl_lab.experiments.scenario import CheckpointConfig, EvaluationConfig
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
 
 # Valid keys that are no part of the schema: they are taken from the recipe, and some from overrides, before it is used.
-_PARSED_BEFORE = ("opponent", "policies", "league")
+_PARSED_BEFORE = ("opponent", "policies", "league", "backbone")
 _OF_RECIPES = ("expect", "tuned", "defaults")
 
 

@@ -49,7 +49,14 @@ def layers_of(tensors: Mapping[str, Mapping[str, Array]], config: Any, world: En
     policy = tensors.get("policy", {})
     changes_obs = any(getattr(config, name, False) for name in ("normalize_observations", "agent_indicator"))
     is_mlp = getattr(config, "activation", "") in ACTIVATIONS and getattr(config, "policy", "mlp") == "mlp"
-    if changes_obs or not is_mlp or not isinstance(world.action, Discrete) or "action_net.weight" not in policy:
+    has_extractor = any(name.startswith("features_extractor.") for name in policy)  # a backbone's
+    if (
+        changes_obs
+        or has_extractor
+        or not is_mlp
+        or not isinstance(world.action, Discrete)
+        or "action_net.weight" not in policy
+    ):
         return None
     hidden = {int(m[1]): name for name in policy if (m := re.search(r"policy_net\.(\d+)\.weight$", name))}
     names = [*(hidden[k] for k in sorted(hidden)), "action_net.weight"]

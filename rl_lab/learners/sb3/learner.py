@@ -22,6 +22,7 @@ from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.algorithms import for_masked_rows, without_compiled
+from rl_lab.learners.sb3.backbone import BackboneHandoff
 from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
 from rl_lab.learners.sb3.masked_dqn import RowDQN
 from rl_lab.learners.sb3.memory import require_memory
@@ -61,8 +62,10 @@ class Sb3Learner:
         normalize_rewards: bool,
         arguments: dict[str, Any],
         indicator: bool = False,
+        backbone: BackboneHandoff | None = None,
     ) -> None:
         _without_dynamo()
+        self.backbone = backbone
         self.name, self.budget = name, budget
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
@@ -85,6 +88,8 @@ class Sb3Learner:
         self.model = algorithm(policy, env, device=device, **arguments)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         self.model.action_space.seed(seed)
+        if backbone is not None:
+            backbone.attach(self.model)
         if isinstance(self.model, RowDQN):
             self.model.vec_env = self.timed
         self.backend = "stock, because compiled=false"
@@ -93,6 +98,9 @@ class Sb3Learner:
         if isinstance(self.model, FastPPO | FastMaskablePPO | FastDQN | FastRowDQN):
             self.model.ready()
             self.backend = self.model.learner
+        self._is_compiled = self.backend == "compiled"
+        if backbone is not None:
+            self.backend = f"{self.backend}; {backbone.describe()}"
         _, self.callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
@@ -130,6 +138,8 @@ class Sb3Learner:
         Raises NonFiniteError for a loss or a gradient that is not finite.
         """
         model: Any = self.model
+        if self.backbone is not None:
+            self.backbone.begin_iteration(self.steps)
         model.logger.name_to_value.clear()
         if self.on_policy:
             self._train_on_policy(model)
@@ -143,7 +153,7 @@ class Sb3Learner:
         acted = getattr(model.rollout_buffer, "acted", None)
         if acted is None or acted.any():
             self._learn(lambda: _train(model, single=acted is not None and acted.sum() == 1))
-            if acted is not None and self.backend != "compiled":  # SB3 includes rows of agents that were not to act
+            if acted is not None and not self._is_compiled:  # SB3 includes rows of agents that were not to act
                 explained = model.rollout_buffer.explained_variance()
                 model.logger.record("train/explained_variance", explained)
 
@@ -242,11 +252,11 @@ class Sb3Learner:
 
     def save(self) -> StateDict:
         """Return the algorithm's whole state between two iterations."""
-        return save(self.model, compiled=self.backend == "compiled")
+        return save(self.model, compiled=self._is_compiled)
 
     def restore(self, saved: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError for the state of another algorithm or size."""
-        restore(self.model, self.name, saved, compiled=self.backend == "compiled")
+        restore(self.model, self.name, saved, compiled=self._is_compiled)
 
     def close(self) -> None:
         """Do nothing: there are no other processes."""

@@ -27,6 +27,7 @@ from rl_lab.learners.compiled.network import (
     Network,
     NetworkSpec,
 )
+from rl_lab.learners.sb3.backbone import BackboneExtractor
 from rl_lab.learners.sb3.policies import BoardCnn
 
 WIDEST = 1024  # maximum number of units of a layer; for wider layers, torch's matrix products are as fast
@@ -210,6 +211,8 @@ def _build_network(
 def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:
     if type(extractor) is FlattenExtractor:
         return 0, None
+    if type(extractor) is BackboneExtractor:
+        return _backbone_layers(spec, extractor.backbone, f"{name}.backbone", names), None
     if type(extractor) is not BoardCnn:
         raise UnsupportedByCompiledError(f"its features are a {type(extractor).__name__}'s")
     shape = tuple(extractor._observation_space.shape or ())
@@ -223,6 +226,15 @@ def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) ->
     first: Any = extractor.dense[0]
     board, order = spec.convolution(rows, side, depth, RELU)
     return _linear(spec, first, f"{name}.dense.0", board, order, RELU, names), None
+
+
+def _backbone_layers(spec: NetworkSpec, backbone: Any, name: str, names: list[str]) -> int:
+    """Return the buffer of the features of a backbone that says which dense layers compute them."""
+    compiled = backbone.compiled_layers() if hasattr(backbone, "compiled_layers") else None
+    if compiled is None:
+        raise UnsupportedByCompiledError(f"its backbone is {type(backbone).__module__.rpartition('.')[2]}")
+    member, layers = compiled
+    return _layers(spec, layers, f"{name}.{member}", 0, None, names)
 
 
 def _layers(

@@ -1,0 +1,103 @@
+"""Parse a scenario's backbone: a folder's path, the mode and the parts of the hand-off; and look the folder up."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core import agent_registry
+from rl_lab.core.errors import UsageError, nearest
+from rl_lab.experiments import run_folders
+from rl_lab.experiments.scenario_yaml import ScenarioError, explain
+from rl_lab.learners.pretraining.settings import BackboneSettings
+
+_SHORT = ("mode", "parts")  # keys of a command line that stand for backbone.mode and backbone.parts
+
+
+def parse_backbone(
+    target: str, recipe: dict[str, Any], overrides: list[Any]
+) -> tuple[BackboneSettings | None, dict[str, Any], list[Any]]:
+    """Return the scenario's backbone, the rest of the recipe, and the other overrides. Raises ScenarioError."""
+    own = [o for o in overrides if o.key_or_group.partition(".")[0] == "backbone" or o.key_or_group in _SHORT]
+    others = [override for override in overrides if override not in own]
+    rest = {key: value for key, value in recipe.items() if key != "backbone"}
+    node = recipe.get("backbone")
+    node = {"path": node} if isinstance(node, str) else node
+    for override in sorted(own, key=lambda each: each.key_or_group != "backbone"):
+        value, key = override.value(), override.key_or_group.removeprefix("backbone.")
+        if key == "backbone":
+            node = {"path": value} if value is not None else None
+        elif not isinstance(node, dict):
+            raise ScenarioError(f"{override.input_line}: say which backbone first: backbone=PATH")
+        else:
+            node = {**node, key: _parts(value) if key == "parts" else value}
+    if node is None:
+        return None, rest, others
+    if not isinstance(node, dict) or not node.get("path"):
+        raise ScenarioError(f"{target}: backbone is {node!r}; expected the path of a backbone's folder")
+    return _typed(target, node), rest, others
+
+
+def _parts(value: Any) -> Any:
+    """Return a list of parts; trunk,policy is one, with brackets or without."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+
+
+def _typed(target: str, node: dict[str, Any]) -> BackboneSettings:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [field.name for field in dataclasses.fields(BackboneSettings)]
+    for name in node:
+        if name not in known:
+            raise ScenarioError(f"{target}: unknown key 'backbone.{name}'; {nearest(str(name), known)}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(BackboneSettings), node)
+        values = OmegaConf.to_container(merged)
+        settings = BackboneSettings(**{str(key): value for key, value in values.items()})  # type: ignore[union-attr]
+        settings.check()
+        if settings.spec:
+            settings.backbone_spec()
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ScenarioError(f"{target}: backbone: {explain(error)}") from None
+    except KeyError as error:
+        raise ScenarioError(f"{target}: backbone: spec: {error} is missing") from None
+    return settings
+
+
+def require_supported(agent: str, settings: BackboneSettings | None, is_single: bool) -> None:
+    """Raise ScenarioError where this agent takes no backbone, or where several policies are trained."""
+    if settings is None:
+        return
+    takers = [name for name in agent_registry.names() if _takes_backbone(name)]
+    if agent not in takers:
+        raise ScenarioError(f"agent {agent} takes no backbone; {' and '.join(takers)} do")
+    if not is_single:
+        raise ScenarioError("backbone: goes with one policy, not with policies or league")
+
+
+def _takes_backbone(agent: str) -> bool:
+    return bool(getattr(agent_registry.load(agent), "TAKES_BACKBONE", False))
+
+
+def resolve(settings: BackboneSettings) -> BackboneSettings:
+    """Return the settings with the hash and the specification of the folder; they stay as they are where they have one.
+
+    `path` is that of a backbone's folder, or of the run of a pretraining, also by the beginning of its name in runs/.
+    Raises UsageError where there is no such backbone.
+    """
+    from rl_lab.learners.pretraining import folder
+
+    if settings.sha256:
+        return settings
+    path = Path(settings.path)
+    if not path.exists() and "/" not in settings.path:
+        names = [run for run in run_folders.run_folders() if run.name.startswith(settings.path)]
+        if len(names) != 1:
+            raise UsageError(f"no backbone {settings.path}; name a folder, or a run of `rl-lab pretrain`")
+        path = names[0]
+    saved = folder.load(path)
+    return dataclasses.replace(settings, path=str(saved.path), sha256=saved.sha256, spec=saved.spec.as_json())

@@ -1,0 +1,174 @@
+"""Backbones in Stable-Baselines3's policies: how one is built in, loaded, frozen, and given its own learning rate.
+
+SB3 initialises all weights at the end of a policy's construction, so parameters are loaded after it. SB3 also sets the
+learning rate of all parameter groups before each update, so that of the trunk is set again before each optimizer step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium.spaces import Box
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from rl_lab.core.errors import UsageError
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.learners.pretraining import folder, networks
+from rl_lab.learners.pretraining.contract import contract_of, require_same
+from rl_lab.learners.pretraining.folder import SavedBackbone
+from rl_lab.learners.pretraining.model import ACTIVATIONS, BackboneSpec, action_contract, tensor_hash
+from rl_lab.learners.pretraining.networks import Network
+from rl_lab.learners.pretraining.settings import BackboneSettings
+
+
+class BackboneExtractor(BaseFeaturesExtractor):
+    """A backbone as the features extractor of an SB3 policy."""
+
+    def __init__(self, observation_space: Box, network: Network) -> None:
+        module = networks.build(network, observation_space)
+        super().__init__(observation_space, networks.width_of(module, observation_space, network.kind))
+        self.backbone = module
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return features, float32 [B, width], of observations [B, *shape]."""
+        features: torch.Tensor = self.backbone(observations)
+        return features
+
+
+def backbone_policy_arguments(settings: BackboneSettings, world: EnvSpec) -> dict[str, Any]:
+    """Return SB3's policy_kwargs for a policy on a backbone's features.
+
+    The backbone takes the place of the agent's policy, net_arch and activation. Raises ValueError where the world's
+    observations are not those of the backbone.
+    """
+    spec = settings.backbone_spec()
+    require_same(spec.observation, contract_of(world.observation), f"backbone {settings.path}", world.name)
+    return {
+        "net_arch": list(spec.net_arch),
+        "activation_fn": ACTIVATIONS[spec.activation],
+        "features_extractor_class": BackboneExtractor,
+        "features_extractor_kwargs": {"network": spec.network},
+        "normalize_images": False,  # the backbone scales images itself
+    }
+
+
+class BackboneHandoff:
+    """The hand-off of a saved backbone to an SB3 algorithm. Raises UsageError where the folder has changed."""
+
+    def __init__(self, settings: BackboneSettings) -> None:
+        self.settings = settings
+        self.saved: SavedBackbone = folder.load(Path(settings.path))
+        if settings.sha256 and self.saved.sha256 != settings.sha256:
+            now, then = self.saved.sha256[:12], settings.sha256[:12]
+            raise UsageError(f"{settings.path} is not the backbone that it was: SHA-256 {now}..., not {then}...")
+        self.parts: tuple[str, ...] = ()
+        self._model: Any = None
+
+    def attach(self, model: Any) -> None:
+        """Load the parts into the policy of a new algorithm, verify them, and set up the optimizer.
+
+        Raises ValueError for parts that the folder lacks or the agent has not, and for another world's actions.
+        """
+        self._model, policy = model, model.policy
+        spec, is_actor_critic = self.saved.spec, isinstance(model, OnPolicyAlgorithm)
+        self.parts = self._parts(spec, is_actor_critic)
+        if "policy" in self.parts:
+            offered = action_contract(model.action_space)
+            if spec.action != offered:
+                raise ValueError(f"backbone {self.settings.path} has a policy for {spec.action}, not for {offered}")
+        modules = (
+            _actor_critic_modules(policy) if is_actor_critic else {"trunk": [policy.q_net.features_extractor.backbone]}
+        )
+        for part in self.parts:
+            _load(modules[part], self.saved.part(part), part)
+        if "policy" in self.parts and spec.action is not None and spec.action.kind == "continuous":
+            with torch.no_grad():
+                policy.log_std.copy_(torch.from_numpy(self.saved.tensors["log_std"]))
+        if not is_actor_critic:
+            policy.q_net_target.load_state_dict(policy.q_net.state_dict())
+        self._set_up_optimizer(modules["trunk"][0])
+        self.begin_iteration(0)
+
+    def _parts(self, spec: BackboneSpec, is_actor_critic: bool) -> tuple[str, ...]:
+        available = ("trunk", *spec.heads) if is_actor_critic else ("trunk",)
+        for part in self.settings.parts:
+            if part not in available:
+                reason = "the folder has none" if is_actor_critic else "a Q-network has no such head"
+                raise ValueError(f"parts: no {part}: {reason}; there is {', '.join(available)}")
+        return tuple(self.settings.parts) or available
+
+    def _set_up_optimizer(self, trunk: nn.Module) -> None:
+        """Give the trunk a group of parameters of its own where it has a learning rate of its own, or is frozen."""
+        self._trunk, settings, policy = list(trunk.parameters()), self.settings, self._model.policy
+        if settings.mode == "finetune" and settings.learning_rate is None:
+            return
+        own = {id(parameter) for parameter in self._trunk}
+        others = [p for group in policy.optimizer.param_groups for p in group["params"] if id(p) not in own]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if settings.mode != "frozen":
+            groups.append({"params": self._trunk})
+        policy.optimizer = policy.optimizer_class(groups, lr=self._model.lr_schedule(1.0), **policy.optimizer_kwargs)
+        if settings.learning_rate is not None:
+            initial = float(self._model.lr_schedule(1.0))
+            self._rate_ratio = settings.learning_rate / initial if initial else 0.0
+            policy.optimizer.register_step_pre_hook(self._set_trunk_rate)
+
+    def _set_trunk_rate(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Set the trunk's learning rate, which has the schedule of the others': SB3 has just set it to theirs."""
+        others, trunk = optimizer.param_groups
+        trunk["lr"] = others["lr"] * self._rate_ratio
+
+    def begin_iteration(self, steps: int) -> None:
+        """Freeze the trunk, or let it learn, as the mode says for this number of environment steps."""
+        mode = self.settings.mode
+        frozen = mode == "frozen" or (mode == "frozen_then_finetune" and steps < self.settings.freeze_steps)
+        for parameter in self._trunk:
+            parameter.requires_grad_(not frozen)
+            if frozen:
+                parameter.grad = None  # of the iteration before a resume
+
+    def describe(self) -> str:
+        """Return what the first line of a training says about the backbone."""
+        kind, mode = self.saved.spec.network.kind, self.settings.mode
+        return f"backbone: {kind} {self.saved.sha256[:12]}, {mode}, parts {'+'.join(self.parts)}"
+
+
+def handoff(settings: BackboneSettings | None, config: Any) -> BackboneHandoff | None:
+    """Return the hand-off for an agent with these hyperparameters, None without a backbone.
+
+    Raises ValueError for hyperparameters that change the observations which the backbone would get.
+    """
+    for name in ("normalize_observations", "agent_indicator"):
+        if settings is not None and getattr(config, name, False):
+            raise ValueError(f"agent.{name} changes the observations that a backbone was trained on: leave it out")
+    return None if settings is None else BackboneHandoff(settings)
+
+
+def _actor_critic_modules(policy: Any) -> dict[str, list[nn.Module]]:
+    """Return the modules of an actor-critic policy by part, in the order of a backbone's layers."""
+    return {
+        "trunk": [policy.features_extractor.backbone],
+        "policy": [policy.mlp_extractor.policy_net, policy.action_net],
+        "value": [policy.mlp_extractor.value_net, policy.value_net],
+    }
+
+
+def _load(modules: list[nn.Module], saved: Mapping[str, torch.Tensor], part: str) -> None:
+    """Copy a part's parameters and buffers into modules that have the same ones in the same order, and verify them.
+
+    Raises ValueError where they do not fit.
+    """
+    targets = [tensor for module in modules for tensor in module.state_dict(keep_vars=True).values()]
+    names = list(saved)
+    if [tuple(t.shape) for t in targets] != [tuple(s.shape) for s in saved.values()]:
+        raise ValueError(f"the backbone's {part} does not fit this policy")
+    with torch.no_grad():
+        for target, value in zip(targets, saved.values(), strict=True):
+            target.copy_(value)
+    if tensor_hash(dict(zip(names, targets, strict=True))) != tensor_hash(saved):
+        raise ValueError(f"the backbone's {part} was not loaded bit for bit")

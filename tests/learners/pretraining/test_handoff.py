@@ -1,0 +1,229 @@
+"""A backbone in the policies of PPO and DQN: loaded to the bit, frozen or not, with a learning rate of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.backbones import learner_of, settings_of, write_backbone
+
+from rl_lab.core.errors import UsageError
+from rl_lab.learners.pretraining.model import tensor_hash
+
+
+def _trunk(learner: Any) -> torch.nn.Module:
+    policy = learner.model.policy
+    module: torch.nn.Module = (policy if hasattr(policy, "action_net") else policy.q_net).features_extractor.backbone
+    return module
+
+
+def _hash(learner: Any) -> str:
+    return tensor_hash(_trunk(learner).state_dict())
+
+
+@pytest.mark.parametrize("net_arch", [(), (8,)])
+def test_ppo_has_the_features_and_outputs_of_the_backbone(tmp_path: Path, net_arch: tuple[int, ...]) -> None:
+    model = write_backbone(tmp_path / "b", net_arch=net_arch)
+    policy = learner_of(settings_of(tmp_path / "b")).model.policy
+    observations = torch.randn(32, 4) * 2
+    with torch.no_grad():
+        assert torch.allclose(policy.extract_features(observations), model(observations), atol=1e-5)
+        logits = policy.get_distribution(observations).distribution.logits
+        expected = model.policy(model(observations))
+        assert torch.allclose(logits, expected - expected.logsumexp(1, keepdim=True), atol=1e-5)
+        assert torch.allclose(policy.predict_values(observations), model.value(model(observations)), atol=1e-5)
+
+
+def test_parts_that_are_not_named_are_new(tmp_path: Path) -> None:
+    model = write_backbone(tmp_path / "b")
+    policy = learner_of(settings_of(tmp_path / "b", parts=["trunk", "value"])).model.policy
+    assert torch.equal(policy.value_net.weight, model.value[0].weight)  # type: ignore[union-attr]
+    assert not torch.equal(policy.action_net.weight, model.policy[0].weight)  # type: ignore[union-attr]
+
+
+def test_a_gaussian_policy_has_its_deviation(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b", world="pendulum")
+    policy = learner_of(settings_of(tmp_path / "b"), world="pendulum", log_std_init=-1.0).model.policy
+    assert policy.log_std.tolist() == [0.0]  # the backbone's
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_a_frozen_trunk_stays_frozen_bit_for_bit(tmp_path: Path, agent: str) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b", mode="frozen"), agent=agent)
+    before = _hash(learner)
+    heads = tensor_hash(learner.model.policy.state_dict())
+    for _ in range(3):
+        learner.train_iteration()
+    assert _hash(learner) == before and tensor_hash(learner.model.policy.state_dict()) != heads
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_a_trunk_is_fine_tuned(tmp_path: Path, agent: str) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b"), agent=agent)
+    before = _hash(learner)
+    learner.train_iteration()
+    assert _hash(learner) != before
+
+
+def test_dqn_begins_with_the_backbone_in_both_networks(tmp_path: Path) -> None:
+    model = write_backbone(tmp_path / "b")
+    policy = learner_of(settings_of(tmp_path / "b"), agent="dqn").model.policy
+    for network in (policy.q_net, policy.q_net_target):
+        assert tensor_hash(network.features_extractor.backbone.state_dict()) == tensor_hash(model.trunk.state_dict())
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_the_trunk_keeps_its_own_learning_rate(tmp_path: Path, agent: str) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b", learning_rate=1e-5), agent=agent, learning_rate=1e-3)
+    learner.train_iteration()
+    learner.train_iteration()
+    others, trunk = learner.model.policy.optimizer.param_groups
+    assert (others["lr"], trunk["lr"]) == (1e-3, pytest.approx(1e-5))
+    assert {id(p) for p in trunk["params"]} == {id(p) for p in _trunk(learner).parameters()}
+
+
+def test_the_trunks_learning_rate_has_the_agents_schedule(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    settings = settings_of(tmp_path / "b", learning_rate=1e-4)
+    learner = learner_of(settings, learning_rate=1e-3, learning_rate_schedule="linear")
+    for _ in range(8):
+        learner.train_iteration()
+    others, trunk = learner.model.policy.optimizer.param_groups
+    assert others["lr"] < 1e-3 and trunk["lr"] == pytest.approx(others["lr"] / 10)
+
+
+def test_a_learning_rate_of_zero_leaves_the_trunk_alone(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b", learning_rate=0.0))
+    before = _hash(learner)
+    learner.train_iteration()
+    assert _hash(learner) == before
+
+
+def test_frozen_then_finetune_learns_from_the_given_step(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    settings = settings_of(tmp_path / "b", mode="frozen_then_finetune", freeze_steps=128)
+    learner = learner_of(settings)
+    before = _hash(learner)
+    learner.train_iteration()
+    learner.train_iteration()
+    assert learner.steps == 128 and _hash(learner) == before
+    learner.train_iteration()
+    assert _hash(learner) != before
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"mode": "frozen"}, {"learning_rate": 1e-4}, {"mode": "frozen_then_finetune", "freeze_steps": 128}],
+    ids=str,
+)
+def test_a_restored_learner_continues_bit_for_bit(tmp_path: Path, agent: str, settings: dict[str, Any]) -> None:
+    write_backbone(tmp_path / "b")
+    first = learner_of(settings_of(tmp_path / "b", **settings), agent=agent)
+    first.train_iteration()
+    saved, worlds = first.save(), first.timed.envs.snapshot()
+    for _ in range(3):
+        first.train_iteration()
+    second = learner_of(settings_of(tmp_path / "b", **settings), agent=agent)
+    second.timed.envs.restore(worlds)
+    second.restore(saved)
+    for _ in range(3):
+        second.train_iteration()
+    tensors, again = first.save().tensors, second.save().tensors
+    for member in ("policy", "optimizer", "last"):
+        assert tensor_hash(tensors[member]) == tensor_hash(again[member])
+
+
+def test_an_mlp_is_learned_by_compiled_code_as_by_the_librarys(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b"), compiled=True)
+    assert learner.backend.startswith("compiled; backbone: mlp ") and learner.backend.endswith("trunk+policy+value")
+    before = _hash(learner)
+    agent = learner.agent()
+    observations = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    with torch.no_grad():
+        greedy = agent.policy.predict(observations, deterministic=True)[0]
+    assert agent.act(observations)[0].tolist() == greedy.tolist()
+    learner.train_iteration()
+    assert _hash(learner) != before
+
+
+@pytest.mark.parametrize("settings", [{"mode": "frozen"}, {"learning_rate": 1e-4}], ids=str)
+def test_the_first_line_says_why_compiled_code_does_not_learn(tmp_path: Path, settings: dict[str, Any]) -> None:
+    write_backbone(tmp_path / "b")
+    assert learner_of(settings_of(tmp_path / "b", **settings), compiled=True).backend.startswith("stock, because ")
+
+
+def test_a_world_with_other_observations_is_refused_with_both_contracts(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    with pytest.raises(ValueError) as caught:
+        learner_of(settings_of(tmp_path / "b"), world="acrobot")
+    assert "observes float32 [4] from no bound to no bound; acrobot gives float32 [6] from" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("world", "other"), [("cartpole", "mountain_car_continuous"), ("pendulum", "cartpole")], ids=["vectors", "discrete"]
+)
+def test_other_actions_are_refused(tmp_path: Path, world: str, other: str) -> None:
+    write_backbone(tmp_path / "b", world=world)
+    settings = settings_of(tmp_path / "b")
+    settings.spec["observation"] = settings_of_world(tmp_path, other)
+    with pytest.raises(ValueError, match="has a policy for|observes"):
+        learner_of(settings, world=other)
+
+
+def settings_of_world(tmp_path: Path, world: str) -> dict[str, Any]:
+    """Return the observation contract of a world as data."""
+    write_backbone(tmp_path / "other", world=world)
+    contract: dict[str, Any] = settings_of(tmp_path / "other").spec["observation"]
+    return contract
+
+
+def test_parts_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b", heads=())
+    with pytest.raises(ValueError, match="no policy: the folder has none; there is trunk"):
+        learner_of(settings_of(tmp_path / "b", parts=["trunk", "policy"]))
+    with pytest.raises(ValueError, match="a Q-network has no such head"):
+        learner_of(settings_of(tmp_path / "b", parts=["trunk", "policy"]), agent="dqn")
+
+
+def test_a_folder_that_has_changed_is_refused(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    settings = settings_of(tmp_path / "b")
+    write_backbone(tmp_path / "b", hidden=[8])
+    with pytest.raises(UsageError, match="is not the backbone that it was"):
+        learner_of(settings)
+
+
+@pytest.mark.parametrize("key", ["normalize_observations", "agent_indicator"])
+def test_settings_that_change_observations_are_refused(tmp_path: Path, key: str) -> None:
+    write_backbone(tmp_path / "b")
+    with pytest.raises(ValueError, match=f"agent.{key} changes the observations"):
+        learner_of(settings_of(tmp_path / "b"), **{key: True})
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"mode": "frozn"}, "did you mean 'frozen'?"),
+        ({"parts": ["trunk", "polic"]}, "did you mean 'policy'?"),
+        ({"parts": ["policy"]}, "add trunk"),
+        ({"learning_rate": -1.0}, "expected 0 or more"),
+        ({"mode": "frozen", "learning_rate": 1.0}, "leave it out with mode=frozen"),
+        ({"mode": "frozen_then_finetune"}, "go together"),
+        ({"freeze_steps": 3}, "go together"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_one_line(tmp_path: Path, values: dict[str, Any], expected: str) -> None:
+    write_backbone(tmp_path / "b")
+    with pytest.raises(ValueError) as caught:
+        settings_of(tmp_path / "b", **values)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,56 @@
+"""Backbones with random parameters, and learners that begin with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl_lab.adapters import make
+from rl_lab.core import agent_registry
+from rl_lab.learners.pretraining import folder, networks
+from rl_lab.learners.pretraining.contract import contract_of
+from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract
+from rl_lab.learners.pretraining.settings import BackboneSettings
+
+
+def write_backbone(
+    path: Path,
+    *,
+    world: str = "cartpole",
+    kind: str = "mlp",
+    heads: tuple[str, ...] = ("policy", "value"),
+    net_arch: tuple[int, ...] = (),
+    **config: Any,
+) -> BackboneModel:
+    """Write the folder of a backbone with random parameters for a world, and return its module."""
+    env = make.make(world, 1)
+    action = action_contract(env.world.action) if "policy" in heads else None
+    network = networks.network_of(kind, config)
+    torch.manual_seed(7)
+    model = BackboneModel(BackboneSpec(network, contract_of(env.world.observation), action, heads, net_arch))
+    folder.save(path, model, {"method": "none"})
+    env.close()
+    return model
+
+
+def settings_of(path: Path, **values: Any) -> BackboneSettings:
+    """Return the settings of a scenario that uses this folder."""
+    saved = folder.load(path)
+    settings = BackboneSettings(str(path), saved.sha256, spec=saved.spec.as_json(), **values)
+    settings.check()
+    return settings
+
+
+def learner_of(
+    settings: BackboneSettings | None, *, agent: str = "ppo", world: str = "cartpole", seed: int = 3, **config: Any
+) -> Any:
+    """Return a small learner of SB3's own code on 4 worlds; with `compiled=True` of compiled code where possible."""
+    factory = agent_registry.load(agent)
+    small = {"n_steps": 16, "batch_size": 32, "n_epochs": 2} if agent == "ppo" else {"learning_starts": 64}
+    values = factory.Config(**{"compiled": False, **small, **config})
+    assert dataclasses.is_dataclass(values)
+    more = {} if settings is None else {"backbone": settings}
+    return factory.learner(values, make.make(world, 4, seed=seed), budget=4096, seed=seed, device="cpu", **more)
