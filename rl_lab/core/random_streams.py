@@ -16,6 +16,7 @@ class GeneratorStream(IntEnum):
 
     MATCHMAKING = 0  # which snapshot a league's learner meets
     EXPLOITER_RESET = 1  # whether a league's exploiter starts again from its first parameters
+    COLLECTION = 3  # the seeds of the episodes of a data set
     FRAGMENT = 2  # the seed of the actions that an env runner samples in one fragment
 
 
@@ -29,6 +30,8 @@ class PhiloxStream(IntEnum):
     ROLE = 0x5EA7  # which role a learner plays in an episode
     OPPONENT = 0x21BA15  # which of several opponents plays an episode
     AVERAGE_POLICY = 0xA7E3  # which snapshot of an average policy plays an episode
+    COLLECTED_ACTION = 0xDA7A  # actions of agents that are recorded in a data set
+    COLLECTION_NOISE = 0x5EED  # random actions instead of an agent's in a data set
     SAMPLED_ACTION = 0xD1CE  # actions of opponents whose policies are evaluated together
 
     @property

@@ -56,11 +56,10 @@ class MinariWriter:
         self.num_steps += sum(lengths)
         self._hash.update(columns)
 
-    def close(self, info: dict[str, Any]) -> Metadata:
-        """Write the metadata, with these entries added to `info`, and return them. Raises OSError."""
+    def close(self) -> Metadata:
+        """Write the metadata, and return them. Raises OSError."""
         finished = dataclasses.replace(
             self._description,
-            info={**self._description.info, **info},
             num_episodes=self.num_episodes,
             num_steps=self.num_steps,
             content_hash=self._hash.hexdigest(),

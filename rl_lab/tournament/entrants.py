@@ -38,8 +38,10 @@ class Entrant:
     hash: str  # SHA-256 of its content, hexadecimal
 
 
-def parse_entrants(words: Sequence[str], world: EnvSpec) -> list[Entrant]:
-    """Return the entrants for words of the form `SPEC` or `NAME=SPEC`. Raises UsageError for any other word.
+def parse_entrants(words: Sequence[str], world: EnvSpec, *, least: int = 2) -> list[Entrant]:
+    """Return the entrants, `least` or more, for words of the form `SPEC` or `NAME=SPEC`.
+
+    Raises UsageError for any other word.
 
     A SPEC is one of the following:
 
@@ -61,7 +63,7 @@ def parse_entrants(words: Sequence[str], world: EnvSpec) -> list[Entrant]:
         if any(each.name == name for each in entrants):
             raise UsageError(f"two entrants are called {name}; give one another name: NAME={spec}")
         entrants.append(Entrant(name, spec, kind, _hash(spec, kind, world)))
-    if len(entrants) < 2:
+    if len(entrants) < least:
         raise UsageError("a tournament has at least two entrants")
     return entrants
 

@@ -59,4 +59,4 @@ def write(folder: Path, about: Metadata, *parts: Columns) -> Metadata:
     writer = MinariWriter(folder / "data", about)
     for part in parts:
         writer.write(part)
-    return writer.close({})
+    return writer.close()

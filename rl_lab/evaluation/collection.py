@@ -1,0 +1,244 @@
+"""Collection: agents play whole episodes, whose transitions are returned as columns for a data set.
+
+Shapes: N worlds, A agents, B = N x A rows; row i * A + a is agent a of world i. P policies.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from rl_lab.adapters import make
+from rl_lab.core.agent import Agent
+from rl_lab.core.protocols import BatchedEnv, EnvSpec
+from rl_lab.core.random_actions import actions_at, counter_uniforms
+from rl_lab.core.random_streams import GeneratorStream, PhiloxStream
+from rl_lab.core.rng import philox
+from rl_lab.core.world import Array
+from rl_lab.datasets.columns import Columns
+from rl_lab.datasets.recorder import EpisodeRecorder
+from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS, EndlessEpisodeError, preserve_global_rng
+from rl_lab.multiagent.match_runner import write_actions
+
+SEEDS = 2**31  # of collected episodes, from 0 on; evaluation uses those from 2**31 on
+_MOST_ENVS, _MOST_FOREIGN_ENVS = 512, 8
+_USUAL_LENGTH = 1000  # of an episode in a world without a horizon, by which N is chosen
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An agent that is recorded."""
+
+    agent: Agent
+    deterministic: bool  # False where it samples its actions
+    seats: tuple[int, ...] = ()  # the indices of the agents that it can be; () for any
+
+
+@dataclass(frozen=True)
+class CollectionPlan:
+    """What is collected: `steps` transitions at least, or exactly `episodes` episodes of the world."""
+
+    world: str
+    params: dict[str, Any]
+    seed: int
+    steps: int = 0
+    episodes: int = 0
+    noise: float = 0.0  # the probability that a random legal action replaces an agent's action
+
+    def part(self, index: int, parts: int) -> CollectionPlan:
+        """Return the plan of one of several parts of nearly equal size."""
+        steps, episodes = (total // parts + (index < total % parts) for total in (self.steps, self.episodes))
+        return CollectionPlan(self.world, self.params, self.seed, steps, episodes, self.noise)
+
+    def num_envs(self, world: EnvSpec) -> int:
+        """Return N. It depends on the plan alone, so that the same plan gives the same data on every machine."""
+        most = _MOST_FOREIGN_ENVS if make.is_foreign(self.world, self.params) else _MOST_ENVS
+        needed = self.episodes or -(-self.steps // ((world.horizon or _USUAL_LENGTH) * len(world.agents)))
+        return int(np.clip(needed, 1, most))
+
+
+def collect(
+    plan: CollectionPlan, policies: Sequence[Policy], progress: Callable[[int, int], None] | None = None
+) -> Iterator[Columns]:
+    """Play episodes, and yield the columns of those that have ended, several at a time.
+
+    Every episode that begins is played to its end, because episodes that are cut off when enough is collected would
+    mostly be long ones. So there are at least `plan.steps` transitions. Episode k of the world has the seed
+    `first_seed(plan.seed) + k` modulo 2**31, and group id k.
+
+    In a world of one agent, each policy plays its share of the steps or episodes. In a world of several, agent a in
+    episode k is played by policy (k + a) modulo P, among those that can be agent a.
+
+    `progress` is called with the number of transitions so far, and of the world's episodes that have begun. The global
+    generators of numpy, random and torch are restored.
+
+    Raises:
+        ValueError: `make`, an agent's `bind` or `write_actions` raises it; or no policy can be some agent.
+        NonFiniteError: as in `Batch.step`.
+        EndlessEpisodeError: an episode in a world without a horizon has not ended after 100,000 steps.
+    """
+    with closing(make.make(plan.world, 1, plan.params)) as envs:
+        world = envs.world
+    if len(world.agents) > 1:
+        parts = [(plan, tuple(range(len(policies))))]
+    else:
+        parts = [(plan.part(index, len(policies)), (index,)) for index in range(len(policies))]
+    first_group = done = 0
+    for part, members in parts:
+        if not (part.steps or part.episodes):
+            continue  # fewer episodes than policies
+        with preserve_global_rng():
+            if torch := sys.modules.get("torch"):
+                torch.manual_seed(plan.seed)  # so that a repeated collection samples the same actions
+            disabled = AutoresetMode.DISABLED
+            envs = make.make(part.world, part.num_envs(world), part.params, autoreset=disabled)
+            with closing(envs):
+                player = _Player(envs, part, policies, members, first_group)
+                yield from player.play(progress, done)
+                first_group, done = player.next_group, done + player.finished_steps
+
+
+def first_seed(seed: int) -> int:
+    """Return the seed of the first episode of the data set that is collected with this seed."""
+    return int(np.random.default_rng((seed, GeneratorStream.COLLECTION)).integers(SEEDS))
+
+
+class _Player:
+    """The episodes of one batch: which agents act, and what is recorded."""
+
+    def __init__(
+        self,
+        envs: BatchedEnv,
+        plan: CollectionPlan,
+        policies: Sequence[Policy],
+        members: tuple[int, ...],
+        first_group: int,
+    ) -> None:
+        self.envs, self.plan, self.policies, self.members = envs, plan, policies, members
+        self.num_agents, rows = len(envs.world.agents), envs.rewards.size
+        self.recorder = EpisodeRecorder(envs)
+        self.first_seed, self.first_group, self.next_group = first_seed(plan.seed), first_group, first_group
+        self.finished_steps = 0
+        self.live = np.zeros(envs.num_envs, np.bool_)
+        self.clock = np.zeros(envs.num_envs, np.int64)  # steps of each world's episode so far
+        self.keys, self.noise_keys = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
+        self.seating = np.zeros((envs.num_envs, self.num_agents), np.int64)  # the policy of each agent
+        self.state: Any = None
+        self.seats = [self._members_of(agent) for agent in range(self.num_agents)]
+
+    def _members_of(self, agent: int) -> Array:
+        """Return the policies that can be this agent. Raises ValueError where there is none."""
+        able = [m for m in self.members if not self.policies[m].seats or agent in self.policies[m].seats]
+        if not able:
+            name = self.envs.world.agents[agent]
+            raise ValueError(f"{self.envs.world.name}: no agent that is named can be {name}; name one more")
+        return np.array(able)
+
+    @property
+    def steps(self) -> int:
+        """Return the number of transitions so far."""
+        return self.finished_steps + self.recorder.unfinished_steps
+
+    def play(self, progress: Callable[[int, int], None] | None, steps_before: int) -> Iterator[Columns]:
+        """Play all episodes, and yield those that have ended; see `collect`."""
+        self._begin(np.ones(self.envs.num_envs, np.bool_))
+        for member in self.members:
+            agent: Any = self.policies[member].agent
+            agent.bind(self.envs)
+            if hasattr(agent, "set_row_seeds"):
+                agent.set_row_seeds(self.keys, self.clock)
+        while self.live.any():
+            if self.recorder.is_full and (columns := self.recorder.take()) is not None:
+                yield columns
+            self._step()
+            if progress is not None:
+                progress(steps_before + self.steps, self.next_group)
+        if (columns := self.recorder.take()) is not None:
+            yield columns
+
+    def _begin(self, mask: Array) -> None:
+        """Begin episodes in these worlds, bool [N], as far as more are needed."""
+        envs, worlds = self.envs, np.flatnonzero(mask)
+        if self.plan.episodes:
+            worlds = worlds[: self.plan.episodes - (self.next_group - self.first_group)]
+        elif self.steps >= self.plan.steps:
+            worlds = worlds[:0]
+        self.live[mask] = False
+        self.live[worlds] = True
+        groups = self.next_group + np.arange(len(worlds))
+        self.next_group += len(worlds)
+        seeds = np.zeros(envs.num_envs, np.int64)
+        seeds[worlds] = (self.first_seed + groups) % SEEDS
+        begins = np.zeros(envs.num_envs, np.bool_)
+        begins[worlds] = True
+        if len(worlds):
+            envs.seed(seeds)
+            envs.reset(begins)
+        self.clock[mask] = 0
+        for agent, able in enumerate(self.seats):
+            self.seating[worlds, agent] = able[(groups + agent) % len(able)]
+        rows = (worlds[:, None] * self.num_agents + np.arange(self.num_agents)).reshape(-1)
+        row_seeds, agents = np.repeat(seeds[worlds], self.num_agents).astype(np.uint64), rows % self.num_agents
+        self.keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTED_ACTION.key, agents.astype(np.uint64))
+        self.noise_keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTION_NOISE.key, agents.astype(np.uint64))
+        self.recorder.begin(worlds, seeds[worlds], groups, self.seating[worlds])
+        if self.state is not None and len(worlds):
+            actor: Any = self.policies[self.members[0]].agent
+            if not hasattr(actor, "begin"):
+                raise ValueError(f"agent {actor.name} returns a state but has no begin(state, fresh)")
+            self.state = actor.begin(self.state, begins)
+
+    def _step(self) -> None:
+        """Let the agents act, step the batch and record it."""
+        envs = self.envs
+        rows = np.flatnonzero(envs.acting & self.live[:, None])
+        self._write_actions(rows)
+        if self.plan.noise:
+            self._add_noise(rows)
+        self.recorder.record_decisions(rows)
+        envs.step()
+        self.clock[self.live] += 1
+        self.finished_steps += self.recorder.record_outcomes()
+        ended = self.live & envs.done
+        if ended.any():
+            self._begin(ended)
+        elif envs.world.horizon == 0 and self.clock.max() >= MAX_EPISODE_STEPS:
+            name = envs.world.name
+            raise EndlessEpisodeError(
+                f"{name}: an episode has not ended after {MAX_EPISODE_STEPS:,} steps; give the world a horizon"
+            )
+
+    def _write_actions(self, rows: Array) -> None:
+        if self.num_agents == 1:  # whose agent may keep a state, and need not accept `rows`
+            policy = self.policies[self.members[0]]
+            self.state = write_actions(
+                policy.agent, self.envs, None, state=self.state, deterministic=policy.deterministic
+            )
+            return
+        acting = self.seating.reshape(-1)[rows]
+        for member in self.members:
+            if len(own := rows[acting == member]):
+                policy = self.policies[member]
+                write_actions(policy.agent, self.envs, own, deterministic=policy.deterministic)
+
+    def _add_noise(self, rows: Array) -> None:
+        """Replace the actions of some of these rows by random legal ones."""
+        envs = self.envs
+        actions = envs.actions.reshape(-1, *envs.actions.shape[2:])
+        shape = actions.shape[1:]
+        numbers = counter_uniforms(
+            self.noise_keys[rows], self.clock[rows // self.num_agents], (1 + max(sum(shape), 1),)
+        )
+        is_random = numbers[:, 0] < self.plan.noise
+        chosen = rows[is_random]
+        if not len(chosen):
+            return
+        masks = envs.action_mask.reshape(len(actions), -1)[chosen] if envs.world.has_action_mask else None
+        uniform = numbers[is_random, 1:].reshape(len(chosen), *shape)
+        actions[chosen] = actions_at(uniform, envs.world.action_spaces, chosen % self.num_agents, masks)
