@@ -16,7 +16,7 @@ from rl_lab.bench.settings import Setting
 from rl_lab.bench.timing import Contender
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError
-from rl_lab.learners.compiled.thread_pool import available
+from rl_lab.learners.compiled.thread_pool import available_threads
 
 # The peers; "stock" is Stable-Baselines3's own learner in the lab's environments.
 PEERS = ("sb3", "sbx", "stock", "rllib")
@@ -53,7 +53,7 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
         run = _library_learner(sb3_model(world, setting) if name == "sb3" else _sbx(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
-    lab_threads = 1 if setting.agent == "dqn" else available()
+    lab_threads = 1 if setting.agent == "dqn" else available_threads()
     lab_text = "one thread" if lab_threads == 1 else f"{lab_threads} threads"
     threads_text = {"lab": lab_text, "sbx": "JAX's own threads"}.get(name, "")
     if not threads_text:

@@ -25,8 +25,8 @@ for kind, world in ((FastPPO, "cartpole"), (FastPPO, "pendulum"), (FastMaskableP
     model = kind("MlpPolicy", LabVecEnv(batch.make(world, 2)), n_steps=32, batch_size=64, device="cpu")
     model.learn(64)
     assert model.learner == "compiled"
-update = kernels.ppo().update
-assert len(update.signatures) == 1 and not update.stats.cache_misses, update.stats
+train = kernels.ppo().train
+assert len(train.signatures) == 1 and not train.stats.cache_misses, train.stats
 """
 
 

@@ -10,5 +10,7 @@ from rl_lab.learners.compiled import build
 
 def plain_n_step_return() -> Callable[..., Any]:
     """Return the n-step return of the replay buffer."""
-    function: Callable[..., Any] = build.library("replay_buffer", ("tiles",)).n_step_return.py_func
+    function: Callable[..., Any] = build.template(
+        "replay_buffer", ("memory_views", "random_numbers")
+    ).n_step_return.py_func
     return function

@@ -1,4 +1,7 @@
-"""The numbers of one step of Adam, as `templates/adam.py` computes them; its state is `ppo_records.AdamState`."""
+"""The numbers of one step of Adam, as `templates/adam.py` computes them; its state is `ppo_records.AdamState`.
+
+Like the other `records` modules, this one only declares types, which templates bind at their top.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The compiled learners, built and cached as worlds are."""
+"""Builds the compiled learners: executes their templates, whose functions numba compiles at their first call.
+
+Each function below returns one template of `templates/` as a module, which is made once in a process. Its machine code
+is kept in the user's cache folder, where worlds' machine code is kept as well: see `engine.compiler`. The folder's name
+has a hash of all sources that the machine code depends on.
+"""
 
 from __future__ import annotations
 
@@ -19,66 +24,77 @@ from rl_lab.learners.compiled import (
     rllib_records,
     vector_builder,
 )
-from rl_lab.learners.compiled import network as network_layout
+from rl_lab.learners.compiled import network as network_memory
+
+_CALLS = ("memory_views", "observations", "calls")
+_ROLLOUT = (*_CALLS, "random_numbers", "barrier", "ppo_rollout")
 
 
 @cache
 def ppo() -> ModuleType:
     """Return the functions of `templates/ppo.py`."""
-    return library("ppo", ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss"))
+    return template("ppo", (*_ROLLOUT, "adam", "ppo_loss"))
 
 
 @cache
 def fragment() -> ModuleType:
     """Return the functions of `templates/fragment.py`."""
-    return library("fragment", ("tiles", "barrier", "ppo_rollout"), fragment_records)
+    return template("fragment", _ROLLOUT, fragment_records)
 
 
 @cache
 def rllib_ppo() -> ModuleType:
     """Return the functions of `templates/rllib_ppo.py`."""
-    below = ("tiles", "barrier", "adam", "ppo_rollout", "ppo_loss", "rllib_loss")
-    return library("rllib_ppo", below, rllib_records)
+    return template("rllib_ppo", (*_ROLLOUT, "adam", "ppo_loss", "rllib_loss"), rllib_records)
 
 
 @cache
-def sums() -> ModuleType:
+def discounted_sums() -> ModuleType:
     """Return the functions of `templates/discounted_sums.py`."""
-    return library("discounted_sums", ())
+    return template("discounted_sums", ())
 
 
 @cache
 def dqn() -> ModuleType:
     """Return the functions of `templates/dqn.py`."""
-    return library("dqn", ("tiles", "barrier", "adam", "replay_buffer", "dqn_exploration", "dqn_loss"))
+    parts = ("random_numbers", "barrier", "adam", "replay_buffer", "dqn_exploration", "dqn_loss")
+    return template("dqn", (*_CALLS, *parts))
 
 
 @cache
-def greedy() -> ModuleType:
+def inference() -> ModuleType:
     """Return the functions of `templates/inference.py`."""
-    return library("inference", ("tiles",))
+    return template("inference", _CALLS)
 
 
 @cache
-def tensors() -> ModuleType:
+def param_copy() -> ModuleType:
     """Return the functions of `templates/param_copy.py`."""
-    return library("param_copy", ())
+    return template("param_copy", ())
 
 
 @cache
-def network() -> tuple[int, int, int]:
+def network_functions() -> tuple[int, int, int]:
     """Return the addresses of `forward`, `backward` and `transpose_weights` of `templates/layers.py`."""
-    made = library("layers", ("tiles", "matrix_product", "convolution"))
-    return compiler.address(made.forward), compiler.address(made.backward), compiler.address(made.transpose_weights)
+    layers = template("layers", ("memory_views", "matrix_product", "convolution"))
+    return (
+        compiler.address(layers.forward),
+        compiler.address(layers.backward),
+        compiler.address(layers.transpose_weights),
+    )
 
 
-def library(name: str, below: tuple[str, ...], *records: ModuleType) -> ModuleType:
-    """Return a template of the learners, executed after those that it imports; `records` are modules of its own."""
+def template(name: str, imported: tuple[str, ...], *records: ModuleType) -> ModuleType:
+    """Return a template of the learners, executed after those that it imports.
+
+    `imported` names these in the order of execution. `records` are modules outside of `templates/` that only this
+    template depends on, so that an edit of them compiles it again.
+    """
     folder = Path(__file__).parent / "templates"
     modules = (
-        *(network_layout, intrinsics, matrix_intrinsics, vector_builder, primitives, atomics, buffers, rng),
+        *(network_memory, intrinsics, matrix_intrinsics, vector_builder, primitives, atomics, buffers, rng),
         *(adam_records, ppo_records, dqn_records, *records),
     )
     sources = [Path(str(module.__file__)).read_text() for module in modules]
-    files = tuple(folder / f"{file}.py" for file in (*below, name))
+    files = tuple(folder / f"{file}.py" for file in (*imported, name))
     return compiler.instantiate_templates(f"learner-{name}", files, *sources, vector_builder.vector_shape())

@@ -1,7 +1,8 @@
 """The arguments of the compiled DQN: tuples of arrays, addresses and numbers with the names of Stable-Baselines3.
 
-`templates/dqn.py` computes with them, `learners/sb3/dqn_arguments.py` and `dqn.py` make them. The address of an array
-is an int: code that receives addresses is compiled once for all shapes and types of observations.
+`learners/sb3/dqn_arguments.py` and `dqn.py` make them, `templates/dqn.py` computes with them and writes their arrays.
+This module only declares types: NamedTuples, because numba compiles those. The address of an array is an int: code that
+receives addresses is compiled once for all shapes and types of observations.
 
 Shapes: N environments of A agents make B = N x A rows; S slots of the replay buffer; M transitions of a minibatch; n
 actions; d numbers of an observation; P parameters of a network, padding included.
@@ -16,7 +17,7 @@ import numpy as np
 from rl_lab.core.world import Array
 
 
-class EnvArrays(NamedTuple):
+class DqnEnvArrays(NamedTuple):
     """The arrays of a batch of environments, with one row for each agent where the batch has [N, A, ...]."""
 
     native_handle: int  # address of the batch's header, see `Batch.native_handle`
@@ -31,7 +32,7 @@ class EnvArrays(NamedTuple):
     episode_returns: Array  # float64 [B]
     episode_lengths: Array  # int64 [N]
     row_indices: Array  # int64 [B]: 0 to B - 1
-    ep_info_buffer: Array  # float64 [E, 2]: return and length of the episodes that ended last, a ring
+    ep_info_buffer: Array  # float64 [E, 2]: return and length of the E episodes that ended last, cyclically overwritten
 
 
 class ReplayBuffer(NamedTuple):
@@ -48,36 +49,36 @@ class ReplayBuffer(NamedTuple):
     rewards: Array  # float32 [S, B]
     dones: Array  # float32 [S, B]: 1 where the episode ended, truncations included
     timeouts: Array  # float32 [S, B]: 1 where it was truncated
-    acted: Array  # bool [S, B]: the transitions that may be sampled; or [S, 0] where all of them may
+    acted: Array  # bool [S, B]: the transitions that may be sampled; or [S, 0] where all of them may be
     next_action_masks: Array  # uint8 [S, B, n]: of the next states; or [S, B, 0] where every action is legal
 
 
 class PriorityTree(NamedTuple):
-    """The priorities of prioritised replay in a tree of sums; both arrays are empty where sampling is uniform.
+    """The priorities of prioritised replay in a tree of sums, see `templates/replay_buffer.py`.
 
     Node 1 is the root and node k has the children 2k and 2k + 1. Transition (s, b) is the leaf s * B + b.
     """
 
-    sums: Array  # float64 [2 * leaves]; leaves are a power of two
+    sums: Array  # float64 [2 * leaves], leaves a power of two; [0] where sampling is uniform
     max_priority: Array  # float64 [1]: the highest priority so far, which new transitions get
 
 
 class QNetworks(NamedTuple):
-    """The network that learns, its target network, and the memory of Adam."""
+    """The network that learns, its target network, and the state of Adam."""
 
-    q_net: int  # address of the network's table, int64 [ADDRESSES], see `network.Network`
+    q_net: int  # address of the online network's row of `network.Network.tables`
     q_net_target: int  # the same of the target network
     weights: Array  # float32 [P]
     target_weights: Array  # float32 [P]
     grads: Array  # float32 [1, P]
     exp_avg: Array  # float32 [P]: Adam's first moments
     exp_avg_sq: Array  # float32 [P]: Adam's second moments
-    adam_settings: Array  # float64 [ADAM_STEP], as `adam_step` reads them
-    squared_norms: Array  # float64 [SHARDS], working memory of `adam_step`
+    adam_settings: Array  # float64 [NUM_ADAM_SETTINGS], as `adam_step` reads them
+    squared_norms: Array  # float64 [NUM_SHARDS], working memory of `adam_step`
     output: int  # index of the network's buffer that has the values of actions
     sparse: bool  # whether observations enter the network as lists of their numbers that are not zero
     all_legal: Array  # uint8 [n]: ones, the action mask where there is no other
-    obs_statistics: Array  # float64 [3, 0]: observations are not normalised
+    obs_rms: Array  # float64 [3, 0]: observations are not normalised, see `ppo_records.RunningStats`
 
 
 class Minibatch(NamedTuple):
@@ -101,7 +102,7 @@ class DqnSettings(NamedTuple):
     n_steps: int
     double_q: bool  # q_net chooses the next action, q_net_target values it
     priority_exponent: float
-    importance_exponent: float  # at first; 1 is reached after total_timesteps
+    importance_exponent: float  # beta at first; it rises to 1 until total_timesteps
     learning_starts: int  # environment steps
     train_freq: int  # steps of every world between updates
     gradient_steps: int
@@ -133,7 +134,7 @@ DQN_COUNTERS = np.dtype(
 
 
 def empty_minibatch(batch_size: int) -> Minibatch:
-    """Return the memory of a minibatch of this size, with weights of 1."""
+    """Return new arrays for a minibatch of this size, with weights of 1."""
     integers = [np.zeros(batch_size, np.int64) for _ in range(5)]
     floats = [np.zeros(batch_size) for _ in range(3)]
     slots, rows, indices, last_indices, next_actions = integers

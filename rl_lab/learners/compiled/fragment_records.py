@@ -1,7 +1,8 @@
-"""The buffers of a fragment that compiled code samples; `templates/fragment.py` fills them.
+"""The buffers of a fragment, T steps of every row: `templates/fragment.py` fills them for RLlib's learners.
 
-Shapes: N worlds of A agents make B = N x A rows; T steps of a fragment; n actions, or k numbers of a continuous action;
-d numbers of an observation. An address is an int, as in `ppo_records`.
+`learners/rllib/compiled_sampler.py` allocates them. This module only declares types. Shapes: N worlds of A agents make
+B = N x A rows; T steps of a fragment; n actions, or k numbers of a continuous action; d numbers of an observation. An
+address is an int, as in `ppo_records`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ ILLEGAL_LOGIT = -1e8
 
 
 class FragmentBuffers(NamedTuple):
-    """What T steps of B rows give, as the worlds return it: neither normalised nor bootstrapped."""
+    """T steps of B rows, as the policy and the worlds return them: neither normalised nor bootstrapped."""
 
     observations: int  # address, float32 or uint8 [T, B, d]
-    final_observations: int  # address, as observations: thread r writes those of its rows from row partition[r] x T on
+    # Address, as observations: thread r writes the last ones of its rows' episodes from index partition[r] x A x T on,
+    # where `partition` is that of `EnvArrays`.
+    final_observations: int
     num_final: Array  # int64 [threads]: how many final observations each thread has written, by step and row
     outputs: PolicyOutputs  # its action masks are uint8 [T, B, n] or [T, B, 0]
     dist_inputs: Array  # float32 [T, B, n]: logits; or [T, B, 2 k]: means and logarithms of standard deviations

@@ -1,4 +1,8 @@
-"""Intrinsics of the learners: the processor's caches and clock, and arrays without reference counts."""
+"""Intrinsics of the learners: prefetching, the cycle counter, and arrays without reference counts.
+
+An intrinsic is a function for numba's compiled code that consists of LLVM instructions, which `code` emits while numba
+compiles a caller. Each function here makes one, at its first call; `primitives` collects them.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +11,48 @@ from typing import Any
 
 
 @cache
-def prefetch() -> Any:
-    """Return the intrinsic `fetch(address, size)`: it brings bytes that will be read soon to the nearest cache."""
+def make_prefetch() -> Any:
+    """Return the intrinsic `prefetch(address, size)`: it brings bytes that will be read soon to the nearest cache."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    octet, flag, word = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
-    kind = ir.FunctionType(ir.VoidType(), [octet, flag, flag, flag])
+    byte_pointer, int32, int64 = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
+    function_type = ir.FunctionType(ir.VoidType(), [byte_pointer, int32, int32, int32])
+    line_bytes = 64  # of a cache line
+    to_read, keep, data = int32(0), int32(3), int32(1)  # the last arguments of llvm.prefetch
 
     @intrinsic
-    def fetch(context: Any, address: Any, size: Any) -> Any:
+    def prefetch(context: Any, address: Any, size: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             end = builder.add(*arguments)
-            begin = builder.and_(arguments[0], word(-64))
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            with cgutils.for_range_slice(builder, begin, end, word(64), word) as (line, _):
-                builder.call(function, [builder.inttoptr(line, octet), flag(0), flag(3), flag(1)])
+            first_line = builder.and_(arguments[0], int64(-line_bytes))
+            function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0i8")
+            with cgutils.for_range_slice(builder, first_line, end, int64(line_bytes), int64) as (line, _):
+                builder.call(function, [builder.inttoptr(line, byte_pointer), to_read, keep, data])
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp), code
 
-    return fetch
+    return prefetch
 
 
 @cache
-def clock() -> Any:
+def make_cycles() -> Any:
     """Return the intrinsic `cycles()`: the processor's time stamp, int64."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    kind = ir.FunctionType(ir.IntType(64), [])
+    function_type = ir.FunctionType(ir.IntType(64), [])
 
     @intrinsic
     def cycles(context: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
+            function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.readcyclecounter")
+            return builder.call(function, [])
 
         return types.intp(), code
 
@@ -53,33 +60,33 @@ def clock() -> Any:
 
 
 @cache
-def uncounted() -> Any:
-    """Return the intrinsic `uncounted(record)`: the same array, or tuple of arrays, without references to its memory.
+def make_without_refcounts() -> Any:
+    """Return the intrinsic `without_refcounts(record)`: the same array, or tuple of arrays, without owners.
 
     numba counts references to an array at every use, with atomic instructions that took a quarter of DQN's time. It
-    does not count where an array has no owner. The caller keeps the memory while compiled code runs.
+    does not count where an array has no owner. So the caller must keep the memory while compiled code runs.
     """
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    def without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-        if isinstance(kind, types.Array):
-            array = cgutils.create_struct_proxy(kind)(context, builder, value=value)
+    def without_owner(context: Any, builder: Any, numba_type: Any, value: Any) -> Any:
+        if isinstance(numba_type, types.Array):
+            array = cgutils.create_struct_proxy(numba_type)(context, builder, value=value)
             array.meminfo = cgutils.get_null_value(array.meminfo.type)
             array.parent = cgutils.get_null_value(array.parent.type)
             return array._getvalue()
-        if isinstance(kind, types.BaseTuple):
-            for i, member in enumerate(kind):
-                part = without_owner(context, builder, member, builder.extract_value(value, i))
-                value = builder.insert_value(value, part, i)
+        if isinstance(numba_type, types.BaseTuple):
+            for i, member_type in enumerate(numba_type):
+                member = without_owner(context, builder, member_type, builder.extract_value(value, i))
+                value = builder.insert_value(value, member, i)
         return value
 
     @intrinsic
-    def uncounted(context: Any, record: Any) -> Any:
+    def without_refcounts(context: Any, record: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return without_owner(context, builder, record, arguments[0])
 
         return record(record), code
 
-    return uncounted
+    return without_refcounts

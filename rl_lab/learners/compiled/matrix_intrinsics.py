@@ -1,8 +1,16 @@
 """Intrinsics for products of matrices and activations, which numba's loops would compute more slowly.
 
-A matrix product holds a block of its result in registers while it runs along the inner dimension; which block fits
-depends on the processor. Each element of the result is summed in the order of that dimension, whatever the block: the
-same numbers come out of every blocking, and of every split of the rows.
+An intrinsic is a function for numba's compiled code whose LLVM instructions are emitted here. They take addresses of
+float32 matrices and write only to the memory that their first argument names.
+
+A matrix product C = init + A B is computed in blocks, as in `templates/matrix_product.py`:
+
+              B  [k, width]        one block of C, 6 rows and `width` columns for example, is held in vector registers
+    A [6, k]  C  [6, width]        while the loop runs along k: in each round one number of each of A's rows, broadcast
+                                   to all lanes, is multiplied with one row of B and added
+
+Which block fits into the registers depends on the processor. Each element of C is summed in the order of k, whatever
+the block: the same bits come out of every blocking, and of every split of the rows among threads.
 """
 
 from __future__ import annotations
@@ -34,8 +42,8 @@ class Transpose(NamedTuple):
 class MatrixIntrinsics:
     """Intrinsics for products of matrices, and the widths in floats, WIDE and PAD, that they have on this processor.
 
-    `block(c, init, a, b, k)` sets C[R, width] = init[R, width] + A[R, k] B[k, width], where R is the number in the
-    intrinsic's name. A is a `Matrix` or a `Transpose`, the others are a `Matrix` each; `init` may be C itself.
+    `block_R_...(c, init, a, b, k)` sets C[R, width] = init[R, width] + A[R, k] B[k, width], where R is the number in
+    the intrinsic's name. A is a `Matrix` or a `Transpose`, the others are a `Matrix` each; `init` may be C itself.
     """
 
     block_1_wide: Any  # the width is WIDE
@@ -45,12 +53,12 @@ class MatrixIntrinsics:
     block_1_pad: Any  # the width is PAD
     block_6_pad: Any
     block_1_three: Any  # the width is 3 * PAD: three positions of a convolution
-    row_wide: Any  # see `_sparse_row`
-    row_pad: Any
+    sparse_row_wide: Any  # see `_sparse_row`
+    sparse_row_pad: Any
     transpose: Any  # see `_transpose`
     relu_backward: Any  # see `_activation_backward`
     tanh_backward: Any
-    part: Any  # (matrix, row, column): the part of a matrix, of either type, that begins at this row and column
+    submatrix: Any  # see `_submatrix`
     WIDE: int
     PAD: int = PAD
 
@@ -67,73 +75,76 @@ def matrix_intrinsics() -> MatrixIntrinsics:
         block_1_pad=_block(1, PAD // width, width),
         block_6_pad=_block(6, PAD // width, width),
         block_1_three=_block(1, 3 * PAD // width, width),
-        row_wide=_sparse_row(vectors, width),
-        row_pad=_sparse_row(PAD // width, width),
+        sparse_row_wide=_sparse_row(vectors, width),
+        sparse_row_pad=_sparse_row(PAD // width, width),
         transpose=_transpose(),
         relu_backward=_activation_backward(relu=True),
         tanh_backward=_activation_backward(relu=False),
-        part=_part(),
+        submatrix=_submatrix(),
         WIDE=vectors * width,
     )
 
 
-def _part() -> Any:
+def _submatrix() -> Any:
+    """Return `submatrix(matrix, row, column)`: the part of a matrix, of either type, that begins at row and column."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
     @intrinsic
-    def part(context: Any, matrix: Any, row: Any, column: Any) -> Any:
+    def submatrix(context: Any, matrix: Any, row: Any, column: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             whole, row, column = arguments
             address, ld = cgutils.unpack_tuple(builder, whole)
-            line, place = (column, row) if matrix.instance_class is Transpose else (row, column)
-            floats = builder.add(builder.mul(line, ld), place)
+            outer, inner = (column, row) if matrix.instance_class is Transpose else (row, column)
+            floats = builder.add(builder.mul(outer, ld), inner)
             address = builder.add(address, builder.mul(floats, ir.IntType(64)(FLOAT)))
             return builder.insert_value(whole, address, 0)
 
         return matrix(matrix, types.intp, types.intp), code
 
-    return part
+    return submatrix
 
 
 def _block(rows: int, vectors: int, width: int) -> Any:
+    """Return the intrinsic `block` of this many rows and vectors, each of `width` floats: see `MatrixIntrinsics`."""
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    word = ir.IntType(64)
-    kit = VectorBuilder(width)
+    int64 = ir.IntType(64)
+    vec = VectorBuilder(width)
     matrix = types.NamedUniTuple(types.intp, len(Matrix._fields), Matrix)
 
     @intrinsic
     def block(context: Any, c: Any, init: Any, a: Any, b: Any, k: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             *matrices, k = arguments
-            (c, ldc), (init, ldi), (left, lda), (b, ldb) = (cgutils.unpack_tuple(builder, m) for m in matrices)
-            row, step = (word(1), lda) if a.instance_class is Transpose else (lda, word(1))
-            size = word(FLOAT)
-            ldc, ldi, row, step, ldb = (builder.mul(n, size) for n in (ldc, ldi, row, step, ldb))
-            sums = [[cgutils.alloca_once(builder, kit.vector) for _ in range(vectors)] for _ in range(rows)]
-            for m, line in enumerate(sums):
-                begin = builder.add(init, builder.mul(ldi, word(m)))
-                for v, total in enumerate(line):
-                    builder.store(kit.load(builder, begin, v), total)
-            lefts = [builder.add(left, builder.mul(row, word(m))) for m in range(rows)]
+            (c, ldc), (init, ld_init), (left, lda), (b, ldb) = (cgutils.unpack_tuple(builder, m) for m in matrices)
+            a_row, a_step = (int64(1), lda) if a.instance_class is Transpose else (lda, int64(1))
+            size = int64(FLOAT)
+            ldc, ld_init, a_row, a_step, ldb = (builder.mul(n, size) for n in (ldc, ld_init, a_row, a_step, ldb))
+            # LLVM keeps these stack slots in registers. sums[m][v] is vector v of row m of the block.
+            sums = [[cgutils.alloca_once(builder, vec.vector) for _ in range(vectors)] for _ in range(rows)]
+            for m, row_sums in enumerate(sums):
+                init_row = builder.add(init, builder.mul(ld_init, int64(m)))
+                for v, total in enumerate(row_sums):
+                    builder.store(vec.load(builder, init_row, v), total)
+            a_rows = [builder.add(left, builder.mul(a_row, int64(m))) for m in range(rows)]
             with cgutils.for_range(builder, k) as loop:
-                right = builder.add(b, builder.mul(loop.index, ldb))
-                factors = [kit.load(builder, right, v) for v in range(vectors)]
-                along = builder.mul(loop.index, step)
-                for begin, line in zip(lefts, sums, strict=True):
-                    same = kit.spread(builder, builder.add(begin, along))
-                    for factor, total in zip(factors, line, strict=True):
-                        builder.store(kit.multiply_add(builder, same, factor, builder.load(total)), total)
-            for m, line in enumerate(sums):
-                begin = builder.add(c, builder.mul(ldc, word(m)))
-                for v, total in enumerate(line):
-                    kit.store(builder, builder.load(total), begin, v)
+                b_row = builder.add(b, builder.mul(loop.index, ldb))
+                b_vectors = [vec.load(builder, b_row, v) for v in range(vectors)]
+                a_offset = builder.mul(loop.index, a_step)
+                for a_begin, row_sums in zip(a_rows, sums, strict=True):
+                    a_number = vec.broadcast(builder, builder.add(a_begin, a_offset))
+                    for b_vector, total in zip(b_vectors, row_sums, strict=True):
+                        builder.store(vec.multiply_add(builder, a_number, b_vector, builder.load(total)), total)
+            for m, row_sums in enumerate(sums):
+                c_row = builder.add(c, builder.mul(ldc, int64(m)))
+                for v, total in enumerate(row_sums):
+                    vec.store(builder, builder.load(total), c_row, v)
             return context.get_dummy_value()
 
         return types.void(matrix, matrix, a, matrix, types.intp), code
@@ -142,64 +153,70 @@ def _block(rows: int, vectors: int, width: int) -> Any:
 
 
 def _sparse_row(vectors: int, width: int) -> Any:
-    """Return `row(c, init, values, indices, b, ldb, k)`: one row, of which only k columns of A are not zero.
+    """Return `sparse_row(c, init, values, indices, b, ldb, k)`: one row, of which only k columns of A are not zero.
 
-    C = init + sum of values[i] * B[indices[i]]; float32 values and int32 indices.
+    C = init + sum of values[i] * B[indices[i]]; values are float32, indices int32. All arguments but k and ldb are
+    addresses.
     """
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    word, place = ir.IntType(64), ir.IntType(32)
-    kit = VectorBuilder(width)
+    int64, int32 = ir.IntType(64), ir.IntType(32)
+    vec = VectorBuilder(width)
 
     @intrinsic
-    def row(context: Any, c: Any, init: Any, values: Any, indices: Any, b: Any, ldb: Any, k: Any) -> Any:
+    def sparse_row(context: Any, c: Any, init: Any, values: Any, indices: Any, b: Any, ldb: Any, k: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             c, init, values, indices, b, ldb, k = arguments
-            size = word(FLOAT)
+            size = int64(FLOAT)  # of a value, and of an index as well
             ldb = builder.mul(ldb, size)
-            sums = [cgutils.alloca_once(builder, kit.vector) for _ in range(vectors)]
+            sums = [cgutils.alloca_once(builder, vec.vector) for _ in range(vectors)]
             for v, total in enumerate(sums):
-                builder.store(kit.load(builder, init, v), total)
+                builder.store(vec.load(builder, init, v), total)
             with cgutils.for_range(builder, k) as loop:
-                along = builder.mul(loop.index, size)
-                at = builder.inttoptr(builder.add(indices, along), place.as_pointer())
-                right = builder.add(b, builder.mul(builder.sext(builder.load(at), word), ldb))
-                same = kit.spread(builder, builder.add(values, along))
+                offset = builder.mul(loop.index, size)
+                index_pointer = builder.inttoptr(builder.add(indices, offset), int32.as_pointer())
+                b_row = builder.add(b, builder.mul(builder.sext(builder.load(index_pointer), int64), ldb))
+                value = vec.broadcast(builder, builder.add(values, offset))
                 for v, total in enumerate(sums):
-                    factor = kit.load(builder, right, v)
-                    builder.store(kit.multiply_add(builder, same, factor, builder.load(total)), total)
+                    b_vector = vec.load(builder, b_row, v)
+                    builder.store(vec.multiply_add(builder, value, b_vector, builder.load(total)), total)
             for v, total in enumerate(sums):
-                kit.store(builder, builder.load(total), c, v)
+                vec.store(builder, builder.load(total), c, v)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 7), code
 
-    return row
+    return sparse_row
 
 
 def _transpose() -> Any:
-    """Return `transpose(target, ldt, source, lds)`: a block of PAD x PAD."""
+    """Return `transpose(target, ldt, source, lds)`: writes the transpose of a block of PAD x PAD.
+
+    All elements, in the order of rows, are interleaved as a deck of cards is: element i of the first half, then element
+    i of the second half. One such shuffle rotates the bits of an element's index by one; log2 PAD of them exchange row
+    and column.
+    """
     from numba import types
     from numba.extending import intrinsic
 
-    kit = VectorBuilder(PAD)
+    vec = VectorBuilder(PAD)
     half = PAD // 2
-    masks = [[kit.lane(PAD * (k % 2) + k // 2 + low) for k in range(PAD)] for low in (0, half)]
+    masks = [[vec.int32(PAD * (k % 2) + k // 2 + low) for k in range(PAD)] for low in (0, half)]
 
     @intrinsic
     def transpose(context: Any, target: Any, ldt: Any, source: Any, lds: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             target, ldt, source, lds = arguments
-            size = kit.word(FLOAT)
+            size = vec.int64(FLOAT)
             ldt, lds = builder.mul(ldt, size), builder.mul(lds, size)
-            rows = [kit.load(builder, builder.add(source, builder.mul(lds, kit.word(i))), 0) for i in range(PAD)]
-            for _ in range(PAD.bit_length() - 1):  # a perfect shuffle of all elements, log2 PAD times over
-                rows = [kit.shuffle(builder, rows[i // 2], rows[i // 2 + half], masks[i % 2]) for i in range(PAD)]
+            rows = [vec.load(builder, builder.add(source, builder.mul(lds, vec.int64(i))), 0) for i in range(PAD)]
+            for _ in range(PAD.bit_length() - 1):
+                rows = [vec.shuffle(builder, rows[i // 2], rows[i // 2 + half], masks[i % 2]) for i in range(PAD)]
             for i, row in enumerate(rows):
-                kit.store(builder, row, builder.add(target, builder.mul(ldt, kit.word(i))), 0)
+                vec.store(builder, row, builder.add(target, builder.mul(ldt, vec.int64(i))), 0)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 4), code
@@ -208,39 +225,40 @@ def _transpose() -> Any:
 
 
 def _activation_backward(relu: bool) -> Any:
-    """Return `backward(grad, y, bias, ld, rows)`: the gradient by outputs y [rows, PAD] becomes that by their sums.
+    """Return `backward(grad, y, bias, ld, rows)`, which replaces grad [rows, PAD] and adds to bias [PAD].
 
-    y is the ReLU of these sums or, if not `relu`, their tanh. The columns of the new gradient are added to bias [PAD].
+    grad is the gradient by outputs y [rows, PAD], and becomes that by the sums of which y is the ReLU or, if not
+    `relu`, the tanh. Its columns are added to bias, the gradient by the layer's bias. Rows are `ld` floats apart.
     """
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    kit = VectorBuilder(vector_shape()[0])
-    vectors = range(PAD // kit.width)
-    zero, one = (ir.Constant(kit.vector, [ir.Constant(kit.number, n)] * kit.width) for n in (0.0, 1.0))
+    vec = VectorBuilder(vector_shape()[0])
+    vectors = range(PAD // vec.width)
+    zero, one = (ir.Constant(vec.vector, [ir.Constant(vec.float32, n)] * vec.width) for n in (0.0, 1.0))
 
     @intrinsic
     def backward(context: Any, grad: Any, y: Any, bias: Any, ld: Any, rows: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             grad, y, bias, ld, rows = arguments
-            sums = [cgutils.alloca_once(builder, kit.vector) for _ in vectors]
-            for v, total in enumerate(sums):
-                builder.store(kit.load(builder, bias, v), total)
+            bias_sums = [cgutils.alloca_once(builder, vec.vector) for _ in vectors]
+            for v, total in enumerate(bias_sums):
+                builder.store(vec.load(builder, bias, v), total)
             with cgutils.for_range(builder, rows) as loop:
-                along = builder.mul(loop.index, builder.mul(ld, kit.word(FLOAT)))
-                to, from_ = builder.add(grad, along), builder.add(y, along)
-                for v, total in enumerate(sums):
-                    slope, output = kit.load(builder, to, v), kit.load(builder, from_, v)
+                offset = builder.mul(loop.index, builder.mul(ld, vec.int64(FLOAT)))
+                grad_row, y_row = builder.add(grad, offset), builder.add(y, offset)
+                for v, total in enumerate(bias_sums):
+                    row_grad, output = vec.load(builder, grad_row, v), vec.load(builder, y_row, v)
                     if relu:
-                        slope = builder.select(builder.fcmp_ordered(">", output, zero), slope, zero)
+                        row_grad = builder.select(builder.fcmp_ordered(">", output, zero), row_grad, zero)
                     else:
-                        slope = builder.fmul(slope, builder.fsub(one, builder.fmul(output, output)))
-                    kit.store(builder, slope, to, v)
-                    builder.store(builder.fadd(builder.load(total), slope), total)
-            for v, total in enumerate(sums):
-                kit.store(builder, builder.load(total), bias, v)
+                        row_grad = builder.fmul(row_grad, builder.fsub(one, builder.fmul(output, output)))
+                    vec.store(builder, row_grad, grad_row, v)
+                    builder.store(builder.fadd(builder.load(total), row_grad), total)
+            for v, total in enumerate(bias_sums):
+                vec.store(builder, builder.load(total), bias, v)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 5), code

@@ -1,4 +1,16 @@
-"""Networks as compiled code reads them: a table of layers, and one array that has all parameters."""
+"""A small network as compiled code sees it: a list of layers, one array of parameters, and addresses of both.
+
+`learners.sb3.network_import` describes a torch policy to a `NetworkSpec`, layer by layer, and makes a `Network` of it.
+A `Network` only allocates memory. The functions that compute with this memory are in `templates/layers.py`; they get
+the address of one row of `Network.tables` and find everything else through it. Nothing here is global but the
+constants: positions in the integer arrays that Python and compiled code share.
+
+Memory of a network with B buffers (buffer 0 is the input; each layer reads one buffer and writes the next new one):
+
+    weights      float32 [size]             of all layers, one after the other, rows padded to multiples of PAD
+    activations  float32, for each thread   buffer 0 [TILE, stride 0] | buffer 1 [TILE, stride 1] | ...
+    tables       int64 [threads, NUM_ADDRESSES], the addresses of these arrays and of the functions
+"""
 
 from __future__ import annotations
 
@@ -10,120 +22,144 @@ from rl_lab.core.interrupts import flag_address
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
 
-# Columns of the table.
-KIND, SOURCE, TARGET, INPUTS, OUTPUTS, WEIGHT, BIAS, TRANSPOSED, ROW_MAJOR_OUT, ACTIVATION, ADDS, ACROSS = range(12)
-COLUMNS = ACROSS + 1
-DENSE, CONVOLUTION = 0, 1
-LINEAR, TANH, RELU = 0, 1, 2
-# A row of `Network.tables`: addresses of functions and memory, the number of layers, and the address of an int64 that
+# Columns of `Network.layers`, int64 [layers, LAYER_COLUMNS]: the kind; the buffers that the layer reads and writes; the
+# numbers of its inputs and outputs; where its weight, its bias and the transposed copy of its weight begin, in floats
+# (-1: it has no copy); whether its weight lies as [outputs, inputs] instead of [inputs, outputs]; its activation;
+# whether the backward pass adds to the gradient of the buffer that it reads, which another layer has already written;
+# and, of a convolution, how many output positions a row of the board has.
+(
+    LAYER_KIND, SOURCE_BUFFER, TARGET_BUFFER, INPUTS, OUTPUTS, WEIGHT, BIAS, TRANSPOSED, ROW_MAJOR_OUT, ACTIVATION,
+    ADD_TO_SOURCE_GRAD, OUT_WIDTH,
+) = range(12)  # fmt: skip
+LAYER_COLUMNS = OUT_WIDTH + 1
+DENSE, CONVOLUTION = 0, 1  # kinds
+LINEAR, TANH, RELU = 0, 1, 2  # activations
+# Columns of `Network.tables`: addresses of functions and arrays, the number of layers, and the address of an int64 that
 # is not 0 once the user has interrupted the work.
 (
-    AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE, AT_LAYERS, AT_COUNT, AT_BUFFERS, AT_WEIGHTS, AT_TRANSPOSED, AT_WORK, AT_GRAD,
-    AT_GRADS, AT_ZEROS, AT_STARTS, AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_CONV_INDEX, AT_STOP,
+    AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE_WEIGHTS, AT_LAYERS, AT_NUM_LAYERS, AT_BUFFER_LAYOUT, AT_WEIGHTS,
+    AT_TRANSPOSED_WEIGHTS, AT_ACTIVATIONS, AT_ACTIVATION_GRADS, AT_PARAM_GRADS, AT_ZEROS, AT_NONZERO_STARTS,
+    AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_CONV_INDEX, AT_STOP_FLAG,
 ) = range(17)  # fmt: skip
-ADDRESSES = AT_STOP + 1
+NUM_ADDRESSES = AT_STOP_FLAG + 1
 # Columns of `conv_index`, which says for an input of a convolution where it is used. Output positions whose windows
 # contain it: the offset of the first one in a row of outputs, in bytes; the offset of its weight there, in bytes; the
 # number of rows of such positions, and how many there are in each row.
 OUT_OFFSET, WEIGHT_OFFSET, ROWS, COLS = range(4)
-# Counters of a team of threads: bytes from its address, a cache line apart.
+# Counters of a barrier, see `templates/barrier.py`: bytes from its address, a cache line apart.
 ARRIVED, ROUND, ABORTED = 0, 64, 128
-# Adam's settings, the last of which is the number of its steps; and the columns of the report of PPO's update.
-LEARNING_RATE, MAX_GRAD_NORM, BETA_1, BETA_2, EPSILON, ADAM_STEP = range(6)
-POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIPPED, APPROX_KL, LOSS, STEPS, EPOCHS, FAILED = range(9)
-TILE = 64  # rows that go through the network together
-SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
-SHARD = 32  # rows, at least, of such a part
+# Adam's settings by position, as `templates/adam.py` reads them.
+LEARNING_RATE, MAX_GRAD_NORM, BETA_1, BETA_2, EPSILON = range(5)
+NUM_ADAM_SETTINGS = EPSILON + 1
+# Columns of the report of a PPO update, see `ppo_records.UpdateReport`. FAILED_MINIBATCH is 0 unless a gradient was not
+# finite.
+(
+    POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIP_FRACTION, APPROX_KL, LOSS, GRADIENT_STEPS, EPOCHS, FAILED_MINIBATCH,
+) = range(9)  # fmt: skip
+TILE = 64  # rows that go through the network together: their activations stay in the nearest cache
+NUM_SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
+MIN_SHARD_ROWS = 32  # rows, at least, of a minibatch's part
 FILTERS = 16  # of a convolution: one vector
 
 
-def padded(n: int) -> int:
+def padded_length(n: int) -> int:
     """Return n rounded up to a multiple of PAD."""
     return -(-n // PAD) * PAD
 
 
-def spaced(width: int) -> int:
-    """Return how far apart rows of this width lie: by a power of two, a column would fill one set of the cache."""
+def row_stride(width: int) -> int:
+    """Return how far apart rows of this width lie, in floats.
+
+    Wide rows get PAD floats more: by a power of two, all numbers of a column would compete for the same few cache
+    lines.
+    """
     return width + PAD if width >= 256 else width
 
 
 @dataclass
 class NetworkSpec:
-    """A network under construction: buffer 0 is the input, each layer's output another.
+    """The layers of a network under construction; the `add_` methods append to all fields but `inputs`.
 
-    `parameters` says for each tensor, in the order of the framework's own list, where its elements lie: int64 [n]
-    or, row by row, [n, inputs].
+    `param_indices` says for each tensor, in the order in which it was added, where its elements lie in the array of
+    parameters: int64 [n] or, row by row, [n, inputs].
     """
 
-    inputs: int
-    layers: list[list[int]] = field(default_factory=list)
-    widths: list[int] = field(default_factory=list)
-    parameters: list[Array] = field(default_factory=list)
+    inputs: int  # numbers of an observation
+    layers: list[list[int]] = field(default_factory=list)  # rows of `Network.layers`
+    strides: list[int] = field(default_factory=list)  # of each buffer, the distance of its rows in floats
+    param_indices: list[Array] = field(default_factory=list)
     size: int = 0  # floats that the parameters take, padding included
-    transposed_size: int = 0
+    transposed_size: int = 0  # floats of the transposed copies of weights
     conv_index: Array = field(default_factory=lambda: np.zeros((0, 4), np.int64))  # of a convolution's inputs
 
     def __post_init__(self) -> None:
-        self.widths.append(spaced(padded(self.inputs)))
+        self.strides.append(row_stride(padded_length(self.inputs)))
 
-    def dense(self, source: int, n: int, activation: int, order: Array | None = None) -> int:
-        """Add a dense layer; return its buffer. `order`, int [inputs], says which input each column of weights is for.
+    def add_dense(self, source: int, n: int, activation: int, order: Array | None = None) -> int:
+        """Add a dense layer that reads buffer `source`; return its own buffer.
 
-        Its parameters are weight [n, inputs] and bias [n].
+        Its parameters are weight [n, inputs] and bias [n]. `order`, int [inputs], says which input of the buffer each
+        column of the framework's weight is for; None: in the buffer's order.
         """
         k = self.inputs if source == 0 else self._outputs(source)
-        row_major_out = int(n < PAD and source > 0)
-        weight = self._take(padded(k) * padded(n))
-        bias = self._take(padded(n))
-        back = source > 0 or row_major_out
-        transposed = self.transposed_size if back else -1
-        self.transposed_size += padded(k) * padded(n) if back else 0
+        row_major_out = int(n < PAD and source > 0)  # rows of n floats would be padding mostly
+        weight = self._allocate(padded_length(k) * padded_length(n))
+        bias = self._allocate(padded_length(n))
+        # The first layer needs no transposed copy: nothing asks for the gradient by observations.
+        needs_transposed = source > 0 or row_major_out
+        transposed = self.transposed_size if needs_transposed else -1
+        self.transposed_size += padded_length(k) * padded_length(n) if needs_transposed else 0
         column = np.arange(k) if order is None else order
         row = np.arange(n)[:, None]
-        index = row * padded(k) + column if row_major_out else column * padded(n) + row
-        self.parameters += [weight + index, bias + np.arange(n)]
-        return self._add([DENSE, source, 0, k, n, weight, bias, transposed, row_major_out, activation, 0, 0], padded(n))
+        index = row * padded_length(k) + column if row_major_out else column * padded_length(n) + row
+        self.param_indices += [weight + index, bias + np.arange(n)]
+        layer = [DENSE, source, 0, k, n, weight, bias, transposed, row_major_out, activation, 0, 0]
+        return self._add_layer(layer, padded_length(n))
 
-    def convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
+    def add_convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
         """Add 16 filters of 3 x 3 over boards [rows, side, depth]; return the buffer and the order of its outputs.
 
         Its parameters are weight [16, depth, 3, 3] and bias [16]. A framework flattens its outputs from
-        [16, rows - 2, side - 2]; here the filters lie side by side, and the order says where each has gone.
+        [16, rows - 2, side - 2]; here they are [rows - 2, side - 2, 16], and the order says where each has gone.
         """
-        weight, bias = self._take(9 * depth * FILTERS), self._take(FILTERS)
+        weight, bias = self._allocate(9 * depth * FILTERS), self._allocate(FILTERS)
         f, c, dy, dx = np.indices((FILTERS, depth, 3, 3)).reshape(4, -1)
-        # Towards the left, as the positions that see an input lie: three of them are one stretch of memory.
-        self.parameters += [weight + ((c * 3 + dy) * 3 + 2 - dx) * FILTERS + f, bias + np.arange(FILTERS)]
+        # Columns of a filter lie from right to left, because the positions whose windows contain an input lie from left
+        # to right: the weights of three neighbouring positions are then one stretch of memory.
+        self.param_indices += [weight + ((c * 3 + dy) * 3 + 2 - dx) * FILTERS + f, bias + np.arange(FILTERS)]
         positions = (rows - 2) * (side - 2)
         f, position = np.indices((FILTERS, positions)).reshape(2, -1)
         layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side - 2]
         self.conv_index = _conv_index(rows, side, depth)
-        return self._add(layer, FILTERS * positions), position * FILTERS + f
+        return self._add_layer(layer, FILTERS * positions), position * FILTERS + f
 
-    def vector(self, n: int) -> int:
-        """Add a parameter of its own, [n]; return its offset in the array of parameters."""
-        offset = self._take(padded(n))
-        self.parameters.append(offset + np.arange(n))
+    def add_vector(self, n: int) -> int:
+        """Add a parameter [n] that belongs to no layer; return its offset in the array of parameters."""
+        offset = self._allocate(padded_length(n))
+        self.param_indices.append(offset + np.arange(n))
         return offset
 
-    def _take(self, floats: int) -> int:
+    def _allocate(self, floats: int) -> int:
+        """Reserve so many parameters; return the offset of the first one."""
         offset = self.size
         self.size += floats
         return offset
 
     def _outputs(self, buffer: int) -> int:
-        return next(layer[OUTPUTS] for layer in self.layers if layer[TARGET] == buffer)
+        """Return how many outputs the layer has that writes this buffer."""
+        return next(layer[OUTPUTS] for layer in self.layers if layer[TARGET_BUFFER] == buffer)
 
-    def _add(self, layer: list[int], width: int) -> int:
-        layer[TARGET] = len(self.widths)
+    def _add_layer(self, layer: list[int], width: int) -> int:
+        """Append a layer with a new buffer, whose rows have `width` numbers; return the buffer."""
+        layer[TARGET_BUFFER] = len(self.strides)
         self.layers.append(layer)
-        self.widths.append(spaced(width))
-        return layer[TARGET]
+        self.strides.append(row_stride(width))
+        return layer[TARGET_BUFFER]
 
     @property
-    def convolves(self) -> bool:
+    def begins_with_convolution(self) -> bool:
         """Return whether the first layer is a convolution, whose inputs are always sparse."""
-        return self.layers[0][KIND] == CONVOLUTION
+        return self.layers[0][LAYER_KIND] == CONVOLUTION
 
 
 def _conv_index(rows: int, side: int, depth: int) -> Array:
@@ -139,51 +175,67 @@ def _conv_index(rows: int, side: int, depth: int) -> Array:
 class Network:
     """The memory of a network: parameters, gradients and, for each thread, transposed weights and space for one tile.
 
-    `tables`, int64 [threads, ADDRESSES], has the addresses of all of it; those of the functions are filled in later.
-    `grads`, float32 [shards, size]: the gradient is the sum of the shards.
-    Of the framework's tensors, in its order: `param_index` is the index in `weights` of each element, int64; tensor i
-    is param_index[param_bounds[i]:param_bounds[i + 1]], and has param_rows[i] rows.
+    Public arrays: `weights`, float32 [size]. `grads`, float32 [shards, size]: the gradient is the sum of the shards.
+    `tables`, int64 [threads, NUM_ADDRESSES]: a row for each thread; the caller fills in the addresses of functions.
+    `layers` and `buffer_layout`, int64 [buffers, 2], the offset and stride of each buffer in floats, are for compiled
+    code.
+
+    To copy the framework's tensors, in its order: `param_index` is the index in `weights` of each element, int64;
+    tensor i is param_index[param_bounds[i]:param_bounds[i + 1]], and has param_rows[i] rows.
     """
 
     def __init__(self, spec: NetworkSpec, threads: int = 1, shards: int = 1) -> None:
         self.spec = spec
         self.layers = np.array(spec.layers, np.int64)
         for index, layer in enumerate(self.layers):  # backwards, the last reader of a buffer is the first to write
-            layer[ADDS] = layer[SOURCE] in self.layers[index + 1 :, SOURCE]
-        offsets = np.concatenate([[0], np.cumsum([TILE * w for w in spec.widths])])
-        self.buffers = np.stack([offsets[:-1], np.array(spec.widths)], axis=1).astype(np.int64)
-        self.weights, self.grads = aligned(spec.size), aligned(spec.size, shards)
-        self._transposed, self._zeros = aligned(spec.transposed_size, threads), aligned(max(spec.widths))
-        self._work, self._work_grads = (aligned(int(offsets[-1]), threads) for _ in range(2))
-        cells = TILE * spec.inputs + 1
-        self._starts = np.zeros((threads, TILE, 2), np.int64)
-        self._nonzero_indices, self._nonzero_values = np.zeros((threads, cells), np.int32), aligned(cells, threads)
-        shared = (self.layers, self.buffers, self.weights, self.grads, self._zeros, spec.conv_index)
-        # Each thread transposes all weights: that is faster than to fetch from another core what it has transposed.
-        own = (
-            self._transposed,
-            self._work,
-            self._work_grads,
-            self._starts,
-            self._nonzero_indices,
-            self._nonzero_values,
-        )
-        self.tables = np.zeros((threads, ADDRESSES), np.int64)
+            layer[ADD_TO_SOURCE_GRAD] = layer[SOURCE_BUFFER] in self.layers[index + 1 :, SOURCE_BUFFER]
+        offsets = np.concatenate([[0], np.cumsum([TILE * stride for stride in spec.strides])])
+        self.buffer_layout = np.stack([offsets[:-1], np.array(spec.strides)], axis=1).astype(np.int64)
+        self.weights, self.grads = aligned_zeros(spec.size), aligned_zeros(spec.size, shards)
+        self._zeros = aligned_zeros(max(spec.strides))  # what a gradient is before the first layer adds to it
+        # Each thread transposes all weights: that is faster than to read from another core's cache what it has
+        # transposed.
+        self._transposed = aligned_zeros(spec.transposed_size, threads)
+        self._activations, self._activation_grads = (aligned_zeros(int(offsets[-1]), threads) for _ in range(2))
+        capacity = TILE * spec.inputs + 1  # of the lists of a tile's numbers that are not zero
+        self._nonzero_starts = np.zeros((threads, TILE, 2), np.int64)
+        self._nonzero_indices = np.zeros((threads, capacity), np.int32)
+        self._nonzero_values = aligned_zeros(capacity, threads)
+        self.tables = np.zeros((threads, NUM_ADDRESSES), np.int64)
+        self._write_addresses()
+        self.param_index = np.concatenate([p.ravel() for p in spec.param_indices]).astype(np.int64)
+        self.param_bounds = np.cumsum([0, *(p.size for p in spec.param_indices)]).astype(np.int64)
+        self.param_rows = np.array([len(p) if p.ndim == 2 else 1 for p in spec.param_indices])
+
+    def _write_addresses(self) -> None:
+        """Write the addresses of all arrays to `tables`."""
+        shared = {
+            AT_LAYERS: self.layers,
+            AT_BUFFER_LAYOUT: self.buffer_layout,
+            AT_WEIGHTS: self.weights,
+            AT_PARAM_GRADS: self.grads,
+            AT_ZEROS: self._zeros,
+            AT_CONV_INDEX: self.spec.conv_index,
+        }
+        of_each_thread = {
+            AT_TRANSPOSED_WEIGHTS: self._transposed,
+            AT_ACTIVATIONS: self._activations,
+            AT_ACTIVATION_GRADS: self._activation_grads,
+            AT_NONZERO_STARTS: self._nonzero_starts,
+            AT_NONZERO_INDICES: self._nonzero_indices,
+            AT_NONZERO_VALUES: self._nonzero_values,
+        }
         for rank, table in enumerate(self.tables):
-            table[AT_COUNT], table[AT_STOP] = len(self.layers), flag_address()
-            table[[AT_LAYERS, AT_BUFFERS, AT_WEIGHTS, AT_GRADS, AT_ZEROS, AT_CONV_INDEX]] = [
-                a.ctypes.data for a in shared
-            ]
-            own_addresses = [AT_TRANSPOSED, AT_WORK, AT_GRAD, AT_STARTS, AT_NONZERO_INDICES, AT_NONZERO_VALUES]
-            table[own_addresses] = [a[rank].ctypes.data for a in own]
-        self.param_index = np.concatenate([p.ravel() for p in spec.parameters]).astype(np.int64)
-        self.param_bounds = np.cumsum([0, *(p.size for p in spec.parameters)]).astype(np.int64)
-        self.param_rows = np.array([len(p) if p.ndim == 2 else 1 for p in spec.parameters])
+            table[AT_NUM_LAYERS], table[AT_STOP_FLAG] = len(self.layers), flag_address()
+            for column, array in shared.items():
+                table[column] = array.ctypes.data
+            for column, array in of_each_thread.items():
+                table[column] = array[rank].ctypes.data
 
 
-def aligned(floats: int, rows: int | None = None) -> Array:
-    """Return float32 zeros [floats] or [rows, floats], each row at the beginning of a cache line."""
-    row_size = padded(floats)
+def aligned_zeros(floats: int, rows: int | None = None) -> Array:
+    """Return float32 zeros [floats] or [rows, floats], each row at the beginning of a cache line (64 bytes)."""
+    row_size = padded_length(floats)
     unaligned = np.zeros(row_size * (rows or 1) + 16, np.float32)
     skip = (-unaligned.ctypes.data % 64) // 4
     array = unaligned[skip : skip + row_size * (rows or 1)]

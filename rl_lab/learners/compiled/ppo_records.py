@@ -1,7 +1,8 @@
 """The arguments of the compiled PPO: tuples of arrays, addresses and numbers with the names of Stable-Baselines3.
 
-`templates/ppo.py` computes with them, `learners/sb3/ppo_arguments.py` makes them. The address of an array is an int:
-code that receives addresses is compiled once for all shapes and types of observations.
+`learners/sb3/ppo_arguments.py` makes them, `templates/ppo.py` computes with them and writes their arrays. This module
+only declares types: NamedTuples, because numba compiles those. The address of an array is an int: code that receives
+addresses is compiled once for all shapes and types of observations.
 
 Shapes: N worlds of A agents make B = N x A rows; T steps of a rollout; R = T x B transitions of a rollout; P parameters
 of the policy, padding included; n actions, or k numbers of a continuous action; d numbers of an observation. Discrete
@@ -40,7 +41,7 @@ class EnvArrays(NamedTuple):
 
 
 class PolicyOutputs(NamedTuple):
-    """What the policy returns for the observations of T steps, and the masks that it samples actions by."""
+    """What the policy returns for the observations of T steps, and the action masks that it samples by."""
 
     discrete_actions: Array  # int64 [T, B, 1] or [T, B, 0]
     continuous_actions: Array  # float32 [T, B, k] or [T, B, 0]: before they are clipped
@@ -67,9 +68,9 @@ class RolloutBuffers(NamedTuple):
 
 
 class PolicyNetwork(NamedTuple):
-    """An actor-critic, see `network.Network`: its tables and where its outputs are."""
+    """An actor-critic, see `network.Network`: the addresses of its memory and which buffers have its outputs."""
 
-    tables: Array  # int64 [threads, ADDRESSES]
+    tables: Array  # int64 [threads, NUM_ADDRESSES]: `Network.tables`
     logits_buffer: int  # index of the buffer that has the logits, or the means of continuous actions
     value_buffer: int  # index of the buffer that has the value
     log_std_offset: int  # index of the first parameter of log_std, for continuous actions
@@ -92,11 +93,11 @@ class RunningStats(NamedTuple):
 
 
 class RandomStream(NamedTuple):
-    """The random numbers of one rollout: number j of row b in step t is Philox of a counter of its own."""
+    """The random numbers of one rollout: number j of row b in step t has the counter + ((t * B + b) << bits) + j."""
 
-    key: np.uint64
+    key: np.uint64  # of Philox
     counter: np.uint64  # of the first number of row 0 in step 0
-    bits: np.uint64  # of the counter that count the numbers of one row in one step
+    bits: np.uint64  # a row takes up to 2 ** bits random numbers in a step
 
 
 class RolloutSamples(NamedTuple):
@@ -123,7 +124,7 @@ class RolloutSamples(NamedTuple):
 
 
 class AdamSettings(NamedTuple):
-    """The settings that `adam_step` reads by position, in the order of `network.LEARNING_RATE` and its followers."""
+    """The settings that `adam_step` reads by position: in the order of `network.LEARNING_RATE` and so on."""
 
     learning_rate: float
     max_grad_norm: float
@@ -133,14 +134,14 @@ class AdamSettings(NamedTuple):
 
 
 class AdamState(NamedTuple):
-    """The parameters and the memory of Adam."""
+    """The parameters of a network, their gradient, and the state of Adam."""
 
     weights: Array  # float32 [P]
-    grads: Array  # float32 [SHARDS, P]: each shard of a minibatch has a gradient of its own, and they are summed
+    grads: Array  # float32 [NUM_SHARDS, P]: each shard of a minibatch has a gradient of its own, and they are summed
     exp_avg: Array  # float32 [P]: first moments
     exp_avg_sq: Array  # float32 [P]: second moments
     step: float  # steps that Adam has taken before
-    squared_norms: Array  # float64 [SHARDS], working memory of `adam_step`
+    squared_norms: Array  # float64 [NUM_SHARDS], working memory of `adam_step`
 
 
 class PpoSettings(NamedTuple):
@@ -156,9 +157,9 @@ class PpoSettings(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """Where an update reports what it did: columns are `network.POLICY_LOSS` and its followers."""
+    """Where an update writes its losses and counts: REPORTED columns, `network.POLICY_LOSS` and so on."""
 
-    shards: Array  # float64 [SHARDS, REPORTED]: sums over the rows of a shard, which threads exchange
+    shards: Array  # float64 [NUM_SHARDS, REPORTED]: sums over the rows of a minibatch's shard, for the other threads
     totals: Array  # float64 [REPORTED]: means over the update's minibatches, and counts
 
 
@@ -183,6 +184,6 @@ class SurrogateTerms(NamedTuple):
 class Worker(NamedTuple):
     """One of the threads that share an update."""
 
-    rank: int
-    ranks: int  # how many threads there are
-    team: int  # address of the counters by which they wait for each other, see `templates/barrier.py`
+    rank: int  # its number, from 0
+    num_threads: int
+    barrier: int  # address of the counters by which the threads wait for each other, see `templates/barrier.py`

@@ -1,4 +1,7 @@
-"""The compiled functions and intrinsics that the templates of the learners bind."""
+"""The primitives of the learners' templates: compiled functions that numba has no Python expression for.
+
+A template binds what it needs at its top, as in `cycles = primitives().cycles`. Only compiled code can call them.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from rl_lab.learners.compiled import intrinsics
 
 @dataclass(frozen=True)
 class Primitives:
-    """What numba has no words for; compiled code alone calls these."""
+    """Functions by what they do; all numbers are int64 but those of `philox`."""
 
-    call: Any  # (function, low, high, batch): calls int64 f(int64, int64, int64) at an address
-    address_to_pointer: Any  # (address)
+    call: Any  # (address, x, y, z): calls the machine code of f(x, y, z) at an address and returns its int64
+    address_to_pointer: Any  # (address): a pointer for `numba.carray`
     cycles: Any  # (): the processor's cycle counter
-    uncounted: Any  # (record): its arrays without reference counts, which the caller keeps alive
-    fetch: Any  # (address): asks for a cache line ahead of its use
-    philox: Any  # of core.rng
-    add_at: Any  # (address, n): adds to an int64 that threads share
-    read_at: Any  # (address): reads an int64 that threads share
+    without_refcounts: Any  # (tuple of arrays): the same arrays, whose references are not counted; see `intrinsics`
+    prefetch: Any  # (address, size): brings bytes that will be read soon to the nearest cache
+    philox: Any  # (key, counter): 64 random bits, all uint64; see core.rng
+    atomic_add: Any  # (address, n): adds n to an int64 that threads share, and returns what it was before
+    atomic_load: Any  # (address): reads an int64 that threads share
     yield_cpu: Any  # (): lets another thread run on this core
 
 
@@ -34,11 +37,11 @@ def primitives() -> Primitives:
     return Primitives(
         call=engine_intrinsics.indirect_call(),
         address_to_pointer=engine_intrinsics.address_to_pointer(),
-        cycles=intrinsics.clock(),
-        uncounted=intrinsics.uncounted(),
-        fetch=intrinsics.prefetch(),
+        cycles=intrinsics.make_cycles(),
+        without_refcounts=intrinsics.make_without_refcounts(),
+        prefetch=intrinsics.make_prefetch(),
         philox=kernel.compile_kernel_graph(rng.philox, compiler.inline_decorator()),
-        add_at=atomic["add_at"],
-        read_at=atomic["read_at"],
+        atomic_add=atomic["add_at"],
+        atomic_load=atomic["read_at"],
         yield_cpu=atomic["yield_cpu"],
     )

@@ -35,5 +35,5 @@ def advantages_and_targets(
 def _discounted(deltas: Array, factors: Array) -> Array:
     """Return the sums s[t] = deltas[t] + factors[t] * s[t + 1], float64 [R]."""
     sums = np.empty(len(deltas))
-    build.sums().discounted_sums(deltas, factors, sums)
+    build.discounted_sums().discounted_sums(deltas, factors, sums)
     return sums

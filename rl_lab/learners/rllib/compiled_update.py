@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled.network import FAILED, SHARD, SHARDS, STEPS
+from rl_lab.learners.compiled.network import FAILED_MINIBATCH, GRADIENT_STEPS, MIN_SHARD_ROWS, NUM_SHARDS
 from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, RolloutSamples, UpdateReport
 from rl_lab.learners.compiled.rllib_records import RLLIB_REPORTED, RllibSamples, RllibSettings
 from rl_lab.learners.compiled.thread_pool import WorkerPool
@@ -77,21 +77,21 @@ class CompiledUpdate:
         arguments = (
             _samples(batch, observations, order, nonzero_of(network, observations)),
             self._policy_network(observations),
-            AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(steps), np.zeros(SHARDS)),
+            AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(steps), np.zeros(NUM_SHARDS)),
             settings,
-            UpdateReport(np.zeros((SHARDS, RLLIB_REPORTED)), report),
+            UpdateReport(np.zeros((NUM_SHARDS, RLLIB_REPORTED)), report),
         )
-        threads = min(self._team.threads, max(settings.ppo.batch_size // SHARD, 1))
+        threads = min(self._team.threads, max(settings.ppo.batch_size // MIN_SHARD_ROWS, 1))
         try:
             self._team.run(threads, self._kernels.update, *arguments)
         except BaseException:  # an interruption leaves the moments of an update that is not whole
             shared.invalidate_moments()
             raise
-        if report[FAILED]:
+        if report[FAILED_MINIBATCH]:
             field = shared.first_nonfinite_gradient()
             shared.invalidate_moments()
             raise NonFiniteError(f"rllib_ppo: a gradient is not finite, of {field}; no parameter was changed by it")
-        shared.copy_to_tensors(steps + int(report[STEPS]))
+        shared.copy_to_tensors(steps + int(report[GRADIENT_STEPS]))
         return report
 
     def _policy_network(self, observations: Array) -> PolicyNetwork:

@@ -17,7 +17,7 @@ from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled.thread_pool import available
+from rl_lab.learners.compiled.thread_pool import available_threads
 from rl_lab.learners.rllib.compiled_sampler import acts_compiled, sampler
 from rl_lab.learners.rllib.fragment import Fragment, Sample
 from rl_lab.learners.sb3.training_state import as_tensors
@@ -69,7 +69,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
     def attach(self, envs: BatchedEnv) -> None:
         """Use these environments, which begin new episodes at the first fragment unless they were restored."""
         self._envs = envs
-        self._sample = self._sampler(envs, available())
+        self._sample = self._sampler(envs, available_threads())
 
     def _sampler(self, envs: BatchedEnv, threads: int) -> Callable[[int], Sample]:
         """Return the function of the number of steps that samples a fragment of these environments."""

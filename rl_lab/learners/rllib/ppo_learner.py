@@ -15,15 +15,15 @@ from rl_lab.core.world import Array
 from rl_lab.learners.compiled.network import ENTROPY_LOSS, POLICY_LOSS, VALUE_LOSS
 from rl_lab.learners.compiled.ppo_records import AdamSettings, PpoSettings
 from rl_lab.learners.compiled.rllib_records import (
-    ERRORS,
     KL,
-    SQUARED_ERRORS,
-    SQUARED_TARGETS,
-    TARGETS,
+    SUM_ERRORS,
+    SUM_SQUARED_ERRORS,
+    SUM_SQUARED_TARGETS,
+    SUM_TARGETS,
     UNCLIPPED_VALUE_LOSS,
     RllibSettings,
 )
-from rl_lab.learners.compiled.thread_pool import available
+from rl_lab.learners.compiled.thread_pool import available_threads
 from rl_lab.learners.rllib.compiled_update import CompiledUpdate, minibatch_order
 from rl_lab.learners.rllib.connector import connector_of
 from rl_lab.learners.rllib.finite_gradients import FiniteGradients
@@ -53,7 +53,7 @@ class LabPPOTorchLearner(FiniteGradients, PPOTorchLearner):  # type: ignore[misc
         if not module.model_config.get("compiled", True):
             return
         try:
-            self.compiled = CompiledUpdate(module.policy, self.get_optimizer(DEFAULT_MODULE_ID), available())
+            self.compiled = CompiledUpdate(module.policy, self.get_optimizer(DEFAULT_MODULE_ID), available_threads())
         except UnsupportedByCompiledError:
             return
 
@@ -139,8 +139,8 @@ def _losses(report: Array, settings: RllibSettings, rows: int) -> dict[str, floa
     policy_loss, vf_loss, entropy = report[POLICY_LOSS], report[VALUE_LOSS], -report[ENTROPY_LOSS]
     coefficients = settings.ppo
     loss = policy_loss + coefficients.vf_coef * vf_loss - coefficients.ent_coef * entropy
-    variance = _variance(report[TARGETS], report[SQUARED_TARGETS], rows)
-    explained = 1.0 - _variance(report[ERRORS], report[SQUARED_ERRORS], rows) / (variance + SMALL_NUMBER)
+    variance = _variance(report[SUM_TARGETS], report[SUM_SQUARED_TARGETS], rows)
+    explained = 1.0 - _variance(report[SUM_ERRORS], report[SUM_SQUARED_ERRORS], rows) / (variance + SMALL_NUMBER)
     losses = {
         "total_loss": loss + settings.kl_coeff * report[KL],
         "policy_loss": policy_loss,

@@ -121,10 +121,10 @@ class _CompiledDqnMixin:
         self.key = new_rng_key()
         self._counters = np.zeros(1, DQN_COUNTERS)
         self._minibatch = empty_minibatch(0)
-        self._squared_norms = np.zeros(network.SHARDS)
+        self._squared_norms = np.zeros(network.NUM_SHARDS)
         leaves = 1 << (model.replay_buffer.rewards.size - 1).bit_length() if self.priority_exponent else 0
         self._priorities = PriorityTree(sums=np.zeros(2 * leaves), max_priority=np.ones(1))
-        self._adam_settings = np.zeros(network.ADAM_STEP)
+        self._adam_settings = np.zeros(network.NUM_ADAM_SETTINGS)
         self._adam_settings[network.MAX_GRAD_NORM] = model.max_grad_norm
         self._adam_settings[network.EPSILON] = adam["eps"]
         self._adam_settings[[network.BETA_1, network.BETA_2]] = adam["betas"]
@@ -160,7 +160,7 @@ class _CompiledDqnMixin:
             output=self._output,
             sparse=sparse,
             all_legal=np.ones(int(model.action_space.n), np.uint8),
-            obs_statistics=np.zeros((3, 0)),
+            obs_rms=np.zeros((3, 0)),
         )
 
     def _networks(self, observations: Array) -> QNetworks:

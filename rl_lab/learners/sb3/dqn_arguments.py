@@ -8,13 +8,13 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer as LibraryReplayBuffer
 
 from rl_lab.engine.batch import Batch
-from rl_lab.learners.compiled.dqn_records import DqnSettings, EnvArrays, ReplayBuffer
+from rl_lab.learners.compiled.dqn_records import DqnEnvArrays, DqnSettings, ReplayBuffer
 
 
-def env_arrays(batch: Batch, n_envs: int, num_episodes: int) -> EnvArrays:
+def env_arrays(batch: Batch, n_envs: int, num_episodes: int) -> DqnEnvArrays:
     """Return the arrays of a batch with `n_envs` rows, and room for returns and lengths of `num_episodes` episodes."""
     masks = batch.action_mask.reshape(n_envs, -1)
-    return EnvArrays(
+    return DqnEnvArrays(
         native_handle=batch.native_handle(),
         observations=batch.observations.ctypes.data,
         final_observations=batch.final_observations.ctypes.data,

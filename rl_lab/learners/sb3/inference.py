@@ -28,7 +28,7 @@ class CompiledPolicy:
             network, tensors, outputs = actor_critic(policy)
             self._output = int(outputs[0])
         self._mirror, self._space = ParameterMirror(network, tensors, None), policy.action_space
-        self._kernels = build.greedy()
+        self._kernels = build.inference()
 
     def act(self, observations: Array, action_mask: Array | None) -> Array:
         """Return actions, int64 [B] or float32 [B, k], for observations [B, ...] and masks, uint8 [B, n or more]."""

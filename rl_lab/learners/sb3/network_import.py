@@ -19,10 +19,10 @@ from rl_lab.learners.compiled import network as network_memory
 from rl_lab.learners.compiled.network import (
     AT_BACKWARD,
     AT_FORWARD,
-    AT_TRANSPOSE,
+    AT_TRANSPOSE_WEIGHTS,
     LINEAR,
+    NUM_SHARDS,
     RELU,
-    SHARDS,
     TANH,
     Network,
     NetworkSpec,
@@ -55,12 +55,14 @@ class ParameterMirror:
                 raise UnsupportedByCompiledError("its parameters are not contiguous float32 on the CPU")
             if optimizer is not None and not tensor.requires_grad:
                 raise UnsupportedByCompiledError("some of its parameters are frozen")
-        self.moments = [network_memory.aligned(len(network.weights)) for _ in range(2)]
+        self.moments = [network_memory.aligned_zeros(len(network.weights)) for _ in range(2)]
         self._known: list[tuple[torch.Tensor, int]] = []
 
     def _copy(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:
         addresses, network = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self.network
-        build.tensors().copy_params(addresses, network.param_bounds, network.param_rows, network.param_index, flat, out)
+        build.param_copy().copy_params(
+            addresses, network.param_bounds, network.param_rows, network.param_index, flat, out
+        )
 
     def _states(self) -> list[dict[str, Any]]:
         """Return the state of Adam for each tensor, which is created if Adam has made no step yet."""
@@ -76,7 +78,7 @@ class ParameterMirror:
         """Return the network's tables with the addresses of its functions, which are compiled in the first call."""
         tables = self.network.tables
         if not tables[0, AT_FORWARD]:
-            tables[:, [AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE]] = build.network()
+            tables[:, [AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE_WEIGHTS]] = build.network_functions()
         return tables
 
     def copy_from_tensors(self) -> None:
@@ -160,7 +162,7 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
     spec = NetworkSpec(int(np.prod(policy.observation_space.shape)))
     names: list[str] = []
     if hasattr(policy, "log_std"):
-        log_std = spec.vector(len(policy.log_std))
+        log_std = spec.add_vector(len(policy.log_std))
         names.append("log_std")
     features, order = _features(spec, policy.features_extractor, "features_extractor", names)
     ends = [
@@ -174,7 +176,7 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
         _linear(spec, head, key, end, order if end == features else None, LINEAR, names)
         for key, head, end in (("action_net", policy.action_net, ends[0]), ("value_net", policy.value_net, ends[1]))
     ]
-    network, tensors = _build_network(spec, names, policy, threads, SHARDS)
+    network, tensors = _build_network(spec, names, policy, threads, NUM_SHARDS)
     return network, tensors, np.array([*heads, log_std if hasattr(policy, "log_std") else -1], np.int64)
 
 
@@ -202,7 +204,7 @@ def _build_network(
     parameters = dict(module.named_parameters())
     if sorted(parameters) != sorted(names):
         raise UnsupportedByCompiledError("its network has other parameters than weights and biases of known layers")
-    for name, index in zip(names, spec.parameters, strict=True):
+    for name, index in zip(names, spec.param_indices, strict=True):
         if parameters[name].numel() != index.size:
             raise UnsupportedByCompiledError(f"its {name} has another size")
     return Network(spec, threads, shards), {name: parameters[name] for name in names}
@@ -224,7 +226,7 @@ def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) ->
         raise UnsupportedByCompiledError("its convolution is not MinAtar's")
     names += [f"{name}.convolution.0.weight", f"{name}.convolution.0.bias"]
     first: Any = extractor.dense[0]
-    board, order = spec.convolution(rows, side, depth, RELU)
+    board, order = spec.add_convolution(rows, side, depth, RELU)
     return _linear(spec, first, f"{name}.dense.0", board, order, RELU, names), None
 
 
@@ -262,4 +264,4 @@ def _linear(
             f"its {name} has {module.out_features} units, or no bias; torch serves large networks better"
         )
     names += [f"{name}.weight", f"{name}.bias"]
-    return spec.dense(source, module.out_features, activation, order)
+    return spec.add_dense(source, module.out_features, activation, order)

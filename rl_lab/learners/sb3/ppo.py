@@ -21,9 +21,9 @@ from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled.network import EPOCHS, FAILED, SHARD, SHARDS, STEPS
+from rl_lab.learners.compiled.network import EPOCHS, FAILED_MINIBATCH, GRADIENT_STEPS, MIN_SHARD_ROWS, NUM_SHARDS
 from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, RandomStream, RunningStats, UpdateReport
-from rl_lab.learners.compiled.thread_pool import WorkerPool, available
+from rl_lab.learners.compiled.thread_pool import WorkerPool, available_threads
 from rl_lab.learners.sb3.compiled_batch import compiled_batch_of, lab_env_of
 from rl_lab.learners.sb3.generator_state import new_rng_key
 from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
@@ -71,7 +71,7 @@ class _CompiledPpoMixin:
                 if model.observation_space.dtype not in (np.float32, np.uint8):
                     raise UnsupportedByCompiledError(f"its observations are of {model.observation_space.dtype}")
                 group = adam_settings(model.policy.optimizer)
-                self._team = WorkerPool(self.threads or available())
+                self._team = WorkerPool(self.threads or available_threads())
                 network, tensors, self._outputs = actor_critic(model.policy, self._team.threads)
                 self.mirror = ParameterMirror(network, tensors, model.policy.optimizer)
             except UnsupportedByCompiledError as error:
@@ -125,7 +125,7 @@ class _CompiledPpoMixin:
         return True
 
     def tables(self) -> Array:
-        """Return the addresses of the network, int64 [threads, ADDRESSES], once its functions are compiled."""
+        """Return the addresses of the network, int64 [threads, NUM_ADDRESSES], once its functions are compiled."""
         if self._background_compile is not None:
             self._background_compile.wait("network")
         return self.mirror.tables()
@@ -160,7 +160,7 @@ class _CompiledPpoMixin:
         buffers = rollout_buffers(buffer, np.asarray(model._last_episode_starts, np.bool_), model.gamma)
         policy, stream = self._policy_network(observations.reshape(rows, -1)), self._random_stream(n_steps * rows)
         threads = len(envs.partition) - 1
-        for outcome in self._team.run(threads, self._kernels.collect, envs, buffers, policy, stats, stream):
+        for outcome in self._team.run(threads, self._kernels.collect_rollouts, envs, buffers, policy, stats, stream):
             if outcome < 0:
                 batch.fail(outcome)
         self.env_time_fraction = float(buffers.cycles[0]) / max(float(buffers.cycles[1]), 1.0)
@@ -243,9 +243,9 @@ class _CompiledPpoMixin:
             self._background_compile.wait("update")
             self._background_compile = None
         report, step = self._update(indices, end, clip_range), self.mirror.adam_steps
-        if report[FAILED]:
-            self._fail(step + int(report[STEPS]) + 1)
-        self.mirror.copy_to_tensors(step + int(report[STEPS]))
+        if report[FAILED_MINIBATCH]:
+            self._fail(step + int(report[GRADIENT_STEPS]) + 1)
+        self.mirror.copy_to_tensors(step + int(report[GRADIENT_STEPS]))
         model._n_updates += int(report[EPOCHS])
         log_update(model, report, clip_range)
 
@@ -255,18 +255,20 @@ class _CompiledPpoMixin:
         shared, network = self.mirror, self.mirror.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
-        report = np.zeros(FAILED + 1)
+        report = np.zeros(FAILED_MINIBATCH + 1)
         exp_avg, exp_avg_sq = shared.moments
         arguments = (
             rollout_samples(buffer, indices, end, nonzero_of(network, observations)),
             self._policy_network(observations),
-            AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(SHARDS)),
+            AdamState(
+                network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(NUM_SHARDS)
+            ),
             ppo_settings(model, clip_range, self._betas, self._epsilon),
-            UpdateReport(np.zeros((SHARDS, len(report))), report),
+            UpdateReport(np.zeros((NUM_SHARDS, len(report))), report),
         )
-        threads = min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // SHARD, 1))
+        threads = min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // MIN_SHARD_ROWS, 1))
         try:
-            self._team.run(threads, self._kernels.update, *arguments)
+            self._team.run(threads, self._kernels.train, *arguments)
         except BaseException:  # an interruption leaves the moments of an update that is not whole
             shared.invalidate_moments()
             raise

@@ -23,7 +23,7 @@ def log_update(model: Any, report: Array, clip_range: float) -> None:
         ("policy_gradient_loss", network.POLICY_LOSS),
         ("value_loss", network.VALUE_LOSS),
         ("approx_kl", network.APPROX_KL),
-        ("clip_fraction", network.CLIPPED),
+        ("clip_fraction", network.CLIP_FRACTION),
         ("loss", network.LOSS),
     ):
         logger.record(f"train/{name}", float(report[place]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled.thread_pool import available
+from rl_lab.learners.compiled.thread_pool import available_threads
 
 PARTS = ("network", "update")  # in the order in which they are compiled and then printed on standard output
 
@@ -17,7 +17,7 @@ PARTS = ("network", "update")  # in the order in which they are compiled and the
 def needed() -> bool:
     """Return whether the update has not been compiled yet and there is more than one core."""
     folder = Path(str(build.ppo().__file__)).parent / "__pycache__"
-    return available() > 1 and not any(folder.glob("ppo.update-*.nbi"))
+    return available_threads() > 1 and not any(folder.glob("ppo.train-*.nbi"))
 
 
 class BackgroundCompile:

@@ -14,7 +14,7 @@ DENSE_FROM = 0.25  # share of numbers that are not zero, from which on observati
 
 def is_sparse(network: Network, observations: Array) -> bool:
     """Return whether observations [R, d] enter a network as lists of their numbers that are not zero."""
-    if network.spec.convolves:
+    if network.spec.begins_with_convolution:
         return True
     may_be_sparse = observations.shape[1] >= SPARSE_FROM
     return may_be_sparse and bool(np.count_nonzero(observations) < DENSE_FROM * observations.size)

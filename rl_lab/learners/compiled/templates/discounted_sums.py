@@ -1,4 +1,7 @@
-"""Discounted sums from the last row to the first. A template, executed by `build`: see `engine/template_context.py`."""
+"""Discounted sums from the last row to the first, such as returns or generalised advantage estimates.
+
+A template, executed by `build` alone: see `engine/template_context.py`. `learners/rllib/advantages.py` calls it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ jit = decorators().jit
 
 @jit
 def discounted_sums(deltas: Any, factors: Any, sums: Any) -> None:
-    """Set sums[t] to deltas[t] + factors[t] * sums[t + 1]; all are float64 [R], and beyond the last row is 0."""
-    following = 0.0
+    """Write sums[t] = deltas[t] + factors[t] * sums[t + 1]; all are float64 [R], and beyond the last row is 0."""
+    next_sum = 0.0
     for t in range(len(deltas) - 1, -1, -1):
-        following = deltas[t] + factors[t] * following
-        sums[t] = following
+        next_sum = deltas[t] + factors[t] * next_sum
+        sums[t] = next_sum

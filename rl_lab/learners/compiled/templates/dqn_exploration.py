@@ -1,7 +1,8 @@
-"""How DQN acts while it trains: epsilon-greedily, on a schedule of epsilon.
+"""DQN's actions while it trains: epsilon-greedy, on a schedule of epsilon.
 
-A template, executed by `build` before `dqn`: see `engine/template_context.py`. Arguments and their shapes are described
-in `rl_lab.learners.compiled.dqn_records`; `counters` is a record of DQN_COUNTERS.
+A template, executed by `build` before `dqn`: see `engine/template_context.py`. `dqn.collect_rollouts` calls
+`sample_actions`, which writes the environments' actions and those in the replay buffer. The records and their shapes
+are described in `compiled.dqn_records`; `counters` is a record of DQN_COUNTERS, which is only read here.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.dqn_records import DqnSettings, EnvArrays, QNetworks, ReplayBuffer
+from rl_lab.learners.compiled.dqn_records import DqnEnvArrays, DqnSettings, QNetworks, ReplayBuffer
 from rl_lab.learners.compiled.network import TILE
 from rl_lab.learners.compiled.primitives import primitives
-from rl_lab.learners.compiled.templates.replay_buffer import random_integer
-from rl_lab.learners.compiled.templates.tiles import activations, forward, load_observations, unit_uniform
+from rl_lab.learners.compiled.templates.calls import forward
+from rl_lab.learners.compiled.templates.memory_views import activations
+from rl_lab.learners.compiled.templates.observations import load_observations
+from rl_lab.learners.compiled.templates.random_numbers import random_integer, unit_uniform
 
 inline, internal = decorators().inline, decorators().internal
 philox = primitives().philox
-# Philox counters from here on choose actions; smaller ones sample minibatches.
+# Philox counters from here on are for actions; smaller ones, see `replay_buffer.UPDATE_SHIFT`, are for minibatches.
 EXPLORATION_COUNTERS = np.uint64(1 << 62)
 MINUS_INFINITY = np.float32(-np.inf)
 
@@ -48,16 +51,19 @@ def greedy_action(q_values: Any, action_mask: Any, num_actions: Any) -> Any:
 
 @internal
 def random_action(action_mask: Any, num_actions: Any, rng_key: Any, counter: Any) -> Any:
-    """Return a legal action, each with equal probability; 0 where no action is legal."""
+    """Return a legal action, each with equal probability; 0 where no action is legal.
+
+    `counter`, uint64, selects the random number of the stream `rng_key`.
+    """
     num_legal = 0
     for k in range(num_actions):
         num_legal += action_mask[k] != 0
-    rank, action = random_integer(max(num_legal, 1), rng_key, counter), 0
+    legal_before, action = random_integer(max(num_legal, 1), rng_key, counter), 0
     for k in range(num_actions):
         if action_mask[k]:
-            if rank == 0:
+            if legal_before == 0:
                 action = k
-            rank -= 1
+            legal_before -= 1
     return action
 
 
@@ -67,7 +73,7 @@ def epsilon_greedy_action(
 ) -> Any:
     """Return a random legal action with probability epsilon, and the greedy one otherwise.
 
-    `timestep`, the row's number among all environment steps, selects the random numbers.
+    `timestep` is the number of this row's step among the steps of all rows so far; two random numbers belong to each.
     """
     counter = EXPLORATION_COUNTERS + (np.uint64(timestep) << np.uint64(1))
     if unit_uniform(philox(rng_key, counter)) < epsilon:
@@ -77,14 +83,14 @@ def epsilon_greedy_action(
 
 @inline
 def sample_actions(
-    env: EnvArrays, replay: ReplayBuffer, q_nets: QNetworks, settings: DqnSettings, counters: Any
+    env: DqnEnvArrays, replay: ReplayBuffer, q_nets: QNetworks, settings: DqnSettings, counters: Any
 ) -> None:
-    """Choose the action of every row, epsilon-greedily; write it to the environments and to the replay buffer.
+    """Write an epsilon-greedy action of every row to the environments, and to slot `pos` of the replay buffer.
 
     See `OffPolicyAlgorithm._sample_action`; here each row decides for itself whether to explore.
     """
     epsilon = exploration_rate(settings, counters)
-    actions, action_masks, all_legal, stored = env.actions, env.action_masks, q_nets.all_legal, replay.actions
+    actions, action_masks, all_legal, replay_actions = env.actions, env.action_masks, q_nets.all_legal, replay.actions
     q_net, n_envs = q_nets.q_net, len(actions)
     inputs, q_values = activations(q_net, 0), activations(q_net, q_nets.output)
     for low in range(0, n_envs, TILE):
@@ -92,7 +98,7 @@ def sample_actions(
         if epsilon < 1:
             load_observations(
                 env.observations, replay.obs_is_uint8, replay.obs_size, low, high, env.row_indices,
-                q_nets.obs_statistics, inputs,
+                q_nets.obs_rms, inputs,
             )  # fmt: skip
             forward(high - low, replay.obs_size, q_nets.sparse, q_net)
         for row in range(low, high):
@@ -102,4 +108,4 @@ def sample_actions(
                 counters.num_timesteps + row,
             )  # fmt: skip
             actions[row, 0] = action
-            stored[counters.pos, row, 0] = action
+            replay_actions[counters.pos, row, 0] = action

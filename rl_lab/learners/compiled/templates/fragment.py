@@ -1,7 +1,10 @@
-"""A fragment of T steps without Python: what the worlds return and what the policy says of it.
+"""A fragment, RLlib's word for T steps of every row, sampled without Python.
 
-A template, executed by `build` after `ppo_rollout`: see `engine/template_context.py`. It acts as `ppo.collect` does,
-with the same functions; it records the inputs of the action distribution too, and leaves bootstrapping to the learner.
+A template, executed by `build` after `ppo_rollout`: see `engine/template_context.py`.
+`learners/rllib/compiled_sampler.py` calls the functions that are `jit`. `sample_fragment` acts as
+`ppo.collect_rollouts` does, with the same functions, but records other things: the inputs of the action distributions,
+which RLlib's losses need, and what the worlds return as it is. Bootstrapping and advantages are left to the learner. It
+writes the buffers, the batch of environments and the network's memory. Shapes are those of `fragment_records`.
 """
 
 from __future__ import annotations
@@ -12,50 +15,49 @@ import numpy as np
 
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.fragment_records import ILLEGAL_LOGIT, FragmentBuffers
-from rl_lab.learners.compiled.network import ADDRESSES, AT_STOP, AT_WEIGHTS, TILE
+from rl_lab.learners.compiled.network import AT_STOP_FLAG, AT_WEIGHTS, NUM_ADDRESSES, TILE
 from rl_lab.learners.compiled.ppo_records import EnvArrays, PolicyNetwork, PolicyOutputs, RandomStream
 from rl_lab.learners.compiled.primitives import primitives
-from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped
-from rl_lab.learners.compiled.templates.ppo_rollout import evaluate_observations, sample_actions, send_actions
-from rl_lab.learners.compiled.templates.tiles import (
-    activations,
-    as_f32,
-    as_i64,
-    as_u8,
-    copy,
-    forward,
-    step_envs,
-    store_observations,
-    transpose_weights,
+from rl_lab.learners.compiled.templates.barrier import abort_if_interrupted, barrier_abort
+from rl_lab.learners.compiled.templates.calls import forward, step_envs, transpose_weights
+from rl_lab.learners.compiled.templates.memory_views import activations, as_f32, as_i64, as_u8, copy
+from rl_lab.learners.compiled.templates.observations import store_observations
+from rl_lab.learners.compiled.templates.ppo_rollout import (
+    evaluate_observations,
+    sample_actions,
+    send_actions,
+    store_action_masks,
 )
 
 internal, jit = decorators().internal, decorators().jit
-cycles, uncounted = primitives().cycles, primitives().uncounted
+cycles, without_refcounts = primitives().cycles, primitives().without_refcounts
 ILLEGAL = np.float32(ILLEGAL_LOGIT)
 
 
 @jit
 def sample_fragment(
     rank: Any,
-    ranks: Any,
-    team: Any,
+    num_threads: Any,
+    barrier: Any,
     envs: EnvArrays,
     buffers: FragmentBuffers,
     policy: PolicyNetwork,
     stream: RandomStream,
 ) -> Any:
-    """Act in the worlds for T steps; thread `rank` acts in worlds partition[rank] to partition[rank + 1] - 1.
+    """Act in the worlds for T steps and record them in the buffers.
 
+    Thread `rank` acts in worlds partition[rank] to partition[rank + 1] - 1, whose rows are low_row to high_row - 1.
     Returns 0, or the negative outcome of a step that failed. If the user interrupts the work, it returns 0 and the
     buffers are incomplete.
     """
-    start, env_cycles = cycles(), 0
-    envs, buffers, policy = uncounted((envs, buffers, policy))
+    start_cycle, env_cycles = cycles(), 0
+    envs, buffers, policy = without_refcounts((envs, buffers, policy))
     n_steps, rows = buffers.rewards.shape
-    agents, first, last = rows // len(envs.dones), envs.partition[rank], envs.partition[rank + 1]
-    low_row, high_row = first * agents, last * agents
-    all_rows, no_statistics = np.arange(rows), np.zeros((3, 0))
-    net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP]
+    num_agents = rows // len(envs.dones)
+    first_env, end_env = envs.partition[rank], envs.partition[rank + 1]
+    low_row, high_row = first_env * num_agents, end_env * num_agents
+    all_rows, no_obs_rms = np.arange(rows), np.zeros((3, 0))
+    net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP_FLAG]
     outputs, is_uint8, d = buffers.outputs, envs.obs_is_uint8, envs.obs_size
     inputs = activations(net, 0)
     row_bytes = d * (1 if is_uint8 else 4)
@@ -64,27 +66,25 @@ def sample_fragment(
     transpose_weights(net)
     for t in range(n_steps):
         for low in range(low_row, high_row, TILE):
-            if barrier_stopped(team, stop_flag):
+            if abort_if_interrupted(barrier, stop_flag):
                 return 0
             high = min(low + TILE, high_row)
-            evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, no_statistics, policy.sparse, net)
+            evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, no_obs_rms, policy.sparse, net)
             store_observations(buffers.observations + t * rows * row_bytes, is_uint8, d, low, high, inputs)
-            if envs.action_masks.shape[1]:
-                for row in range(low, high):
-                    copy(outputs.action_masks[t, row], envs.action_masks[row])
+            store_action_masks(t, low, high, envs, outputs)
             sample_actions(t, low, high, outputs, policy, stream, net)
             record_distributions(t, low, high, outputs, buffers.dist_inputs, policy, net)
             send_actions(t, low, high, envs, outputs)
-        entered = cycles()
-        outcome = step_envs(first, last, envs.native_handle)
-        env_cycles += cycles() - entered
+        step_cycle = cycles()
+        outcome = step_envs(first_env, end_env, envs.native_handle)
+        env_cycles += cycles() - step_cycle
         if outcome < 0:
-            barrier_abort(team)
+            barrier_abort(barrier)
             return outcome
-        num_final = record_outcomes(t, low_row, high_row, envs, buffers, final_observations, num_final)
+        num_final = record_step(t, low_row, high_row, envs, buffers, final_observations, num_final)
     buffers.num_final[rank] = num_final
     if rank == 0:
-        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start
+        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start_cycle
     return 0
 
 
@@ -92,7 +92,10 @@ def sample_fragment(
 def act(
     observations: Any, outputs: PolicyOutputs, dist_inputs: Any, policy: PolicyNetwork, stream: RandomStream
 ) -> None:
-    """Sample actions for observations float32 [B, d] of environments that Python steps; the outputs have T = 1."""
+    """Sample actions for observations float32 [B, d] of environments that Python steps; write them to outputs of T = 1.
+
+    The inputs of their distributions are written to dist_inputs [1, B, ...].
+    """
     rows, d = observations.shape
     net = policy.tables.ctypes.data
     inputs = activations(net, 0)
@@ -110,9 +113,12 @@ def act(
 def record_distributions(
     t: Any, low: Any, high: Any, outputs: PolicyOutputs, dist_inputs: Any, policy: PolicyNetwork, net: Any
 ) -> None:
-    """Record the inputs of the action distributions of rows low to high - 1, which the network has just evaluated."""
+    """Record the inputs of the action distributions of rows low to high - 1, which the network has just evaluated.
+
+    They are written to step t of dist_inputs, see `FragmentBuffers`.
+    """
     n, logits = policy.action_size, activations(net, policy.logits_buffer)
-    log_std = as_f32(as_i64(net, ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, n)
+    log_std = as_f32(as_i64(net, NUM_ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, n)
     action_masks, discrete = outputs.action_masks, outputs.discrete_actions.shape[2] > 0
     for r in range(high - low):
         inputs = dist_inputs[t, low + r]
@@ -125,19 +131,20 @@ def record_distributions(
 
 
 @internal
-def record_outcomes(
+def record_step(
     t: Any, low: Any, high: Any, envs: EnvArrays, buffers: FragmentBuffers, final_observations: Any, num_final: Any
 ) -> Any:
-    """Record what step t gave rows low to high - 1; append the last observations of episodes that ended in it.
+    """Record step t of rows low to high - 1 in the buffers; append the last observations of episodes that ended in it.
 
-    These are appended at the address `final_observations`, which has `num_final` already. Returns how many it has now.
+    These are appended at the address `final_observations`, where `num_final` lie already. Returns how many lie there
+    now.
     """
-    agents = len(envs.rewards) // len(envs.dones)
+    num_agents = len(envs.rewards) // len(envs.dones)
     rewards, terminated, truncated = buffers.rewards, buffers.terminated, buffers.truncated
     episode_returns, episode_lengths = buffers.episode_returns, buffers.episode_lengths
     row_bytes = envs.obs_size * (1 if envs.obs_is_uint8 else 4)
     for row in range(low, high):
-        env = row // agents
+        env = row // num_agents
         rewards[t, row] = envs.rewards[row]
         terminated[t, row], truncated[t, row] = envs.terminated[env], envs.truncated[env]
         episode_lengths[t, env] = 0

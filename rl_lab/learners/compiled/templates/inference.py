@@ -1,7 +1,8 @@
-"""The greedy actions of a trained network.
+"""The greedy actions of a trained policy or Q-network.
 
-A template, executed by `build`: see `engine/template_context.py`.
-Each row's result is the same in every batch, whatever its size.
+A template, executed by `build` after `calls`: see `engine/template_context.py`. `learners/sb3/inference.py` calls
+`greedy_actions` for evaluation and play. It writes the actions and the memory of the network at nets[0]. The actions of
+a row are the same in every batch, whatever its size.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.network import TILE
-from rl_lab.learners.compiled.templates.tiles import activations, copy, forward, transpose_weights
+from rl_lab.learners.compiled.templates.calls import forward, transpose_weights
+from rl_lab.learners.compiled.templates.memory_views import activations, copy
 
 jit = decorators().jit
 
@@ -21,12 +23,15 @@ def greedy_actions(
     action_mask: Any,  # uint8 [B, n or more], or [B, 0] where every action is legal
     discrete_actions: Any,  # int64 [B], or [0] where actions are continuous
     continuous_actions: Any,  # float32 [B, k], or [0, 0]
-    count: Any,  # n or k
-    nets: Any,  # int64 [1, ADDRESSES]
-    output: Any,
-    sparse: Any,
+    action_size: Any,  # n or k
+    nets: Any,  # int64 [1, NUM_ADDRESSES], see `network.Network.tables`
+    output: Any,  # index of the network's buffer of logits, Q-values, or means of continuous actions
+    sparse: Any,  # whether observations enter the network as lists of their numbers that are not zero
 ) -> None:
-    """Write each row's legal action with the highest output, the first of equals; or its outputs, if continuous."""
+    """Write each row's legal action with the highest output, the first of equals; or its outputs, if continuous.
+
+    A row without a legal action gets action 0.
+    """
     rows, d = observations.shape
     net = nets.ctypes.data
     inputs, outputs = activations(net, 0), activations(net, output)
@@ -39,10 +44,10 @@ def greedy_actions(
         for r in range(high - low):
             row = low + r
             if len(discrete_actions) == 0:
-                copy(continuous_actions[row], outputs[r, :count])
+                copy(continuous_actions[row], outputs[r, :action_size])
                 continue
             action = -1
-            for k in range(count):
+            for k in range(action_size):
                 if action_mask.shape[1] and action_mask[row, k] == 0:
                     continue
                 if action < 0 or outputs[r, k] > outputs[r, action]:

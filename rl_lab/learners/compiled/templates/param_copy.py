@@ -1,6 +1,7 @@
 """Copy parameters between a framework's tensors and the one array in which compiled code has all of them.
 
-A template, executed by `build`: see `engine/template_context.py`.
+A template, executed by `build` alone: see `engine/template_context.py`. `network_import.ParameterMirror` calls
+`copy_params` before and after compiled training. It writes either the array or the tensors, in place.
 """
 
 from __future__ import annotations
@@ -15,27 +16,27 @@ from rl_lab.learners.compiled.primitives import primitives
 
 jit = decorators().jit
 address_to_pointer = primitives().address_to_pointer
-# Elements a side of the part of a matrix that is copied at a time: where the matrix lies the other way round, no more
-# cache lines than the nearest cache keeps of one set.
-TALL, WIDE = 16, 8
+# Rows and columns of the part of a matrix that is copied at a time. Where the matrix lies transposed in the array, the
+# numbers of a row are far apart there: parts of this size touch no more cache lines than the nearest cache keeps.
+TILE_ROWS, TILE_COLS = 16, 8
 
 
 @jit
-def copy_params(addresses: Any, bounds: Any, rows: Any, param_index: Any, flat: Any, out: Any) -> None:
-    """Copy tensors to flat[param_index], or back if `out`.
+def copy_params(addresses: Any, bounds: Any, rows: Any, param_index: Any, flat: Any, to_tensors: Any) -> None:
+    """Copy tensors to flat[param_index], or back if `to_tensors`.
 
-    Tensor i is float32 [rows[i], ...] at addresses[i]; its elements lie in `flat` at
-    param_index[bounds[i]:bounds[i + 1]].
+    Tensor i is float32 [rows[i], ...] at addresses[i]; its elements lie in `flat`, float32 [P], at
+    param_index[bounds[i]:bounds[i + 1]]. The arguments but `flat` are int64 arrays, see `network.Network`.
     """
     for i in range(len(addresses)):
-        low, n = bounds[i], rows[i]
-        k = (bounds[i + 1] - low) // n
-        tensor = carray(address_to_pointer(addresses[i]), (n * k,), np.float32)
-        for top in range(0, n, TALL):
-            for left in range(0, k, WIDE):
-                for line in range(top, min(top + TALL, n)):
-                    for j in range(line * k + left, line * k + min(left + WIDE, k)):
-                        if out:
-                            tensor[j] = flat[param_index[low + j]]
+        first, n = bounds[i], rows[i]
+        columns = (bounds[i + 1] - first) // n
+        tensor = carray(address_to_pointer(addresses[i]), (n * columns,), np.float32)
+        for top in range(0, n, TILE_ROWS):
+            for left in range(0, columns, TILE_COLS):
+                for row in range(top, min(top + TILE_ROWS, n)):
+                    for j in range(row * columns + left, row * columns + min(left + TILE_COLS, columns)):
+                        if to_tensors:
+                            tensor[j] = flat[param_index[first + j]]
                         else:
-                            flat[param_index[low + j]] = tensor[j]
+                            flat[param_index[first + j]] = tensor[j]

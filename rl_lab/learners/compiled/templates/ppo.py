@@ -1,14 +1,16 @@
 """PPO in compiled code: rollouts without Python, advantages, and updates from forward pass to Adam.
 
-A template, executed by `build`: see `engine/template_context.py`.
-It computes what Stable-Baselines3's PPO does, in the same order; tests compare the two:
+A template, executed by `build` after all that it imports: see `engine/template_context.py`. `learners/sb3/ppo.py` calls
+the functions that are `jit`. They compute what Stable-Baselines3's PPO does, in the same order; tests compare the two:
 
-    collect                        OnPolicyAlgorithm.collect_rollouts, with the parts of `ppo_rollout.py`
+    collect_rollouts               OnPolicyAlgorithm.collect_rollouts, with the parts of `ppo_rollout.py`
     compute_returns_and_advantage  RolloutBuffer.compute_returns_and_advantage
-    update                         PPO.train, with the losses of `ppo_loss.py` and the optimizer of `adam.py`
+    train                          PPO.train, with the losses of `ppo_loss.py` and the optimizer of `adam.py`
 
-Shapes are those of `ppo_records`. Several threads call `collect` or `update` at the same time: `rank` is the index of
-the calling thread, `ranks` their number, and `team` the address of their barrier's counters, see `barrier.py`.
+They write the rollout buffers, the batch of environments, the running statistics, and the network's parameters with
+Adam's moments: arrays of the records that they get, whose shapes `ppo_records` says. Several threads call
+`collect_rollouts` or `train` at the same time: `rank` is the number of the calling thread, from 0 to num_threads - 1,
+and `barrier` is the address of the counters by which they wait for each other, see `barrier.py`.
 
 Source: Schulman et al. 2017, "Proximal policy optimization algorithms"
 """
@@ -24,14 +26,14 @@ from rl_lab.learners.compiled.network import (
     APPROX_KL,
     AT_NONZERO_INDICES,
     AT_NONZERO_VALUES,
-    AT_STOP,
-    CLIPPED,
+    AT_STOP_FLAG,
+    CLIP_FRACTION,
     ENTROPY_LOSS,
     EPOCHS,
-    FAILED,
+    FAILED_MINIBATCH,
+    GRADIENT_STEPS,
     LOSS,
     POLICY_LOSS,
-    STEPS,
     TILE,
     VALUE_LOSS,
 )
@@ -50,7 +52,10 @@ from rl_lab.learners.compiled.ppo_records import (
 )
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.adam import adam_step
-from rl_lab.learners.compiled.templates.barrier import barrier_abort, barrier_stopped
+from rl_lab.learners.compiled.templates.barrier import abort_if_interrupted, barrier_abort
+from rl_lab.learners.compiled.templates.calls import forward, step_envs, transpose_weights
+from rl_lab.learners.compiled.templates.memory_views import activations, as_f32, copy
+from rl_lab.learners.compiled.templates.observations import list_nonzero, list_nonzero_u8, store_observations
 from rl_lab.learners.compiled.templates.ppo_loss import ONE, minibatch_gradient
 from rl_lab.learners.compiled.templates.ppo_rollout import (
     bootstrap_truncated,
@@ -61,29 +66,18 @@ from rl_lab.learners.compiled.templates.ppo_rollout import (
     store_action_masks,
     update_normalization,
 )
-from rl_lab.learners.compiled.templates.tiles import (
-    activations,
-    as_f32,
-    copy,
-    forward,
-    list_nonzero,
-    list_nonzero_u8,
-    step_envs,
-    store_observations,
-    transpose_weights,
-)
 
 internal, jit = decorators().internal, decorators().jit
-cycles, uncounted = primitives().cycles, primitives().uncounted
+cycles, without_refcounts = primitives().cycles, primitives().without_refcounts
 
-REPORTED = FAILED + 1  # columns of a report
+REPORTED = FAILED_MINIBATCH + 1  # columns of a report, see `ppo_records.UpdateReport`
 
 
 @jit
-def collect(
+def collect_rollouts(
     rank: Any,
-    ranks: Any,
-    team: Any,
+    num_threads: Any,
+    barrier: Any,
     envs: EnvArrays,
     buffers: RolloutBuffers,
     policy: PolicyNetwork,
@@ -92,25 +86,27 @@ def collect(
 ) -> Any:
     """Collect a rollout of T steps into the buffers.
 
-    Thread `rank` of `ranks` acts in environments partition[rank] to partition[rank + 1] - 1; the threads exchange data
-    only for running statistics. Returns 0, or the negative outcome of a step that failed. If the user interrupts the
-    work, it returns 0 and the buffers are incomplete.
+    Thread `rank` acts in environments partition[rank] to partition[rank + 1] - 1, whose rows are low_row to
+    high_row - 1; the threads exchange data only for running statistics. Returns 0, or the negative outcome of a step
+    that failed. If the user interrupts the work, it returns 0 and the buffers are incomplete.
     """
-    start, env_cycles = cycles(), 0
-    envs, buffers, policy, stats = uncounted((envs, buffers, policy, stats))
+    start_cycle, env_cycles = cycles(), 0
+    envs, buffers, policy, stats = without_refcounts((envs, buffers, policy, stats))
     n_steps, rows = buffers.rewards.shape
-    agents, first, last = rows // len(envs.dones), envs.partition[rank], envs.partition[rank + 1]
-    low_row, high_row = first * agents, last * agents
+    num_agents = rows // len(envs.dones)
+    first_env, end_env = envs.partition[rank], envs.partition[rank + 1]
+    low_row, high_row = first_env * num_agents, end_env * num_agents
     all_rows, truncated_rows = np.arange(rows), np.zeros(high_row - low_row, np.int64)
-    net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP]
+    net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP_FLAG]
     outputs, obs_rms = buffers.outputs, stats.obs_rms
     is_uint8, d, sparse = envs.obs_is_uint8, envs.obs_size, policy.sparse
     inputs, value = activations(net, 0), activations(net, policy.value_buffer)
-    step_bytes = rows * d * (1 if buffers.obs_is_uint8 else 4)
+    step_bytes = rows * d * (1 if buffers.obs_is_uint8 else 4)  # of one step's observations in the buffer
     transpose_weights(net)
     for t in range(n_steps):
+        # 1. Sample an action for each row.
         for low in range(low_row, high_row, TILE):
-            if barrier_stopped(team, stop_flag):
+            if abort_if_interrupted(barrier, stop_flag):
                 return 0
             high = min(low + TILE, high_row)
             evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, obs_rms, sparse, net)
@@ -118,36 +114,39 @@ def collect(
             store_action_masks(t, low, high, envs, outputs)
             sample_actions(t, low, high, outputs, policy, stream, net)
             send_actions(t, low, high, envs, outputs)
-        entered = cycles()
-        outcome = step_envs(first, last, envs.native_handle)
-        env_cycles += cycles() - entered
+        # 2. Step the environments.
+        step_cycle = cycles()
+        outcome = step_envs(first_env, end_env, envs.native_handle)
+        env_cycles += cycles() - step_cycle
         if outcome < 0:
-            barrier_abort(team)
+            barrier_abort(barrier)
             return outcome
-        if not update_normalization(rank, ranks, team, low_row, high_row, envs, stats):
+        # 3. Record the step; add the value of the last observation to the rewards of truncated episodes.
+        if not update_normalization(rank, num_threads, barrier, low_row, high_row, envs, stats):
             return 0
         n_truncated = record_step(t, low_row, high_row, envs, buffers, stats, truncated_rows)
         for low in range(0, n_truncated, TILE):
             truncated = truncated_rows[low : min(low + TILE, n_truncated)]
             evaluate_observations(envs.final_observations, truncated, is_uint8, d, obs_rms, sparse, net)
             bootstrap_truncated(t, truncated, buffers.rewards, buffers.gamma, value)
+    # 4. The values of the observations after the last step, for the advantages.
     for low in range(low_row, high_row, TILE):
-        if barrier_stopped(team, stop_flag):
+        if abort_if_interrupted(barrier, stop_flag):
             return 0
         high = min(low + TILE, high_row)
         evaluate_observations(envs.observations, all_rows[low:high], is_uint8, d, obs_rms, sparse, net)
         for row in range(low, high):
             buffers.last_values[row] = value[row - low, 0]
     if rank == 0:
-        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start
+        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start_cycle
     return 0
 
 
 @jit
 def act(observations: Any, outputs: PolicyOutputs, policy: PolicyNetwork, stream: RandomStream) -> None:
-    """Sample actions for observations float32 [B, d] of environments that Python steps; the outputs have T = 1.
+    """Sample actions for observations float32 [B, d] of environments that Python steps; write them to outputs of T = 1.
 
-    Row b uses the same random numbers as in `collect`.
+    Row b uses the same random numbers as in `collect_rollouts`.
     """
     rows, d = observations.shape
     net = policy.tables.ctypes.data
@@ -163,7 +162,7 @@ def act(observations: Any, outputs: PolicyOutputs, policy: PolicyNetwork, stream
 
 @jit
 def compute_returns_and_advantage(buffers: RolloutBuffers, gamma: Any, gae_lambda: Any) -> None:
-    """Compute generalised advantage estimates and the returns, their sums with the values.
+    """Write generalised advantage estimates and the returns, their sums with the values, to the buffers.
 
     Source: Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation"
     """
@@ -187,8 +186,9 @@ def compute_returns_and_advantage(buffers: RolloutBuffers, gamma: Any, gae_lambd
 def build_all_sparse_rows(
     observations: Any, is_uint8: Any, rows: Any, d: Any, starts: Any, indices: Any, values: Any
 ) -> None:
-    """List the numbers that are not zero in observations [R, d] at an address: see `ppo_records.RolloutSamples`.
+    """Write the lists of numbers that are not zero in observations [R, d] at an address to the last three arguments.
 
+    They are `nonzero_starts`, `nonzero_indices` and `nonzero_values` of `ppo_records.RolloutSamples`; starts[0] is 0.
     The arrays of indices and values are longer than the list by one entry, which is written to as well.
     """
     for r in range(rows):
@@ -199,40 +199,43 @@ def build_all_sparse_rows(
 
 
 @jit
-def update(
+def train(
     rank: Any,
-    ranks: Any,
-    team: Any,
+    num_threads: Any,
+    barrier: Any,
     samples: RolloutSamples,
     policy: PolicyNetwork,
     optimizer: AdamState,
     settings: PpoSettings,
     report: UpdateReport,
 ) -> Any:
-    """Train for some epochs over minibatches of the samples, and write losses and counts to report.totals.
+    """Train for some epochs over minibatches of the samples; write losses and counts to report.totals.
 
     All threads process the same minibatch at the same time and decide alike, because they exchange their sums. Training
-    stops early where the approximate KL divergence exceeds 1.5 * target_kl, or where a gradient is not finite: FAILED
-    is then the number, from 1, of that minibatch. If the user interrupts the work, the report is not changed.
+    stops early where the approximate KL divergence exceeds 1.5 * target_kl, or where a gradient is not finite: column
+    FAILED_MINIBATCH is then the number, from 1, of that minibatch. If the user interrupts the work, the report is not
+    changed.
     """
-    samples, policy, optimizer, report = uncounted((samples, policy, optimizer, report))
-    # A copy, because this update replaces addresses in it: those of the listed observations and of a shard's gradient.
+    samples, policy, optimizer, report = without_refcounts((samples, policy, optimizer, report))
+    # A copy, because training replaces addresses in it: those of the sparse observations, which are the whole rollout's
+    # instead of a tile's, and that of the parameter gradient, which is a shard's.
     table = policy.tables[rank].copy()
     table[AT_NONZERO_INDICES] = samples.nonzero_indices.ctypes.data
     table[AT_NONZERO_VALUES] = samples.nonzero_values.ctypes.data
-    worker, grads, batch_size = Worker(rank, ranks, team), optimizer.grads, settings.batch_size
+    worker, grads, batch_size = Worker(rank, num_threads, barrier), optimizer.grads, settings.batch_size
     totals, losses, minibatches = np.zeros(REPORTED), np.zeros(REPORTED), 0
     for epoch in range(len(samples.indices)):
         approx_kl, minibatches_in_epoch = 0.0, 0  # the divergence is reported for the last epoch alone
         for begin in range(0, samples.end, batch_size):
             indices = samples.indices[epoch, begin : begin + batch_size]
-            num_shards, num_partial_grads = minibatch_gradient(
+            num_shards, num_grads = minibatch_gradient(
                 worker, indices, samples, policy, grads, settings, table, report.shards
             )
-            if num_shards == 0:
+            if num_shards == 0:  # the user interrupts the work
                 return
             minibatches += 1
-            for k in range(APPROX_KL + 1):  # policy, value and entropy loss, clip fraction, approximate KL divergence
+            # The minibatch's means: policy, value and entropy loss, clip fraction, approximate KL divergence.
+            for k in range(APPROX_KL + 1):
                 losses[k] = 0.0
                 for shard in range(num_shards):
                     losses[k] += report.shards[shard, k]
@@ -245,12 +248,12 @@ def update(
             if losses[APPROX_KL] > 1.5 * settings.target_kl:
                 return report_means(rank, totals, minibatches, report.totals)
             weights, exp_avg, exp_avg_sq = optimizer.weights, optimizer.exp_avg, optimizer.exp_avg_sq
-            step, norms = optimizer.step + totals[STEPS], optimizer.squared_norms
-            adam_state = AdamState(weights, grads[:num_partial_grads], exp_avg, exp_avg_sq, step, norms)
+            last_step, norms = optimizer.step + totals[GRADIENT_STEPS], optimizer.squared_norms
+            adam_state = AdamState(weights, grads[:num_grads], exp_avg, exp_avg_sq, last_step, norms)
             if not adam_step(worker, adam_state, settings.adam):
-                totals[FAILED] = minibatches
+                totals[FAILED_MINIBATCH] = minibatches
                 return report_means(rank, totals, minibatches, report.totals)
-            totals[STEPS] += 1
+            totals[GRADIENT_STEPS] += 1
     report_means(rank, totals, minibatches, report.totals)
 
 
@@ -259,5 +262,5 @@ def report_means(rank: Any, totals: Any, minibatches: Any, report: Any) -> None:
     """Write totals to the report, sums over minibatches as means; both are float64 [REPORTED]."""
     if rank == 0:
         copy(report, totals)
-        for k in range(CLIPPED + 1):  # policy, value and entropy loss, clip fraction
+        for k in range(CLIP_FRACTION + 1):  # policy, value and entropy loss, clip fraction
             report[k] /= minibatches

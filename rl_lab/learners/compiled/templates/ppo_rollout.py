@@ -1,12 +1,14 @@
-"""The steps of PPO's rollout: sampling actions, recording a step of the worlds, bootstrapping truncated episodes.
+"""The parts of PPO's rollout: evaluate and sample, update the running statistics, record a step, bootstrap.
 
-A template, executed by `build` before `ppo`: see `engine/template_context.py`. The loop over steps is `ppo.collect`,
-which does what `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does.
+A template, executed by `build` before `ppo`: see `engine/template_context.py`. The loop over steps is
+`ppo.collect_rollouts`, which does what `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3 does;
+`fragment.sample_fragment` samples with the same functions. They write arrays of the records that they get: the rollout
+buffers, the policy's outputs, the actions of the batch of environments, the running statistics; and the network's
+memory.
 
 Shapes are those of `ppo_records`. A function is called for rows low to high - 1 of B in step t of a rollout. `net` is
-the address of a network's table, see `network.Network`. It evaluates up to TILE rows at a time; its buffers are float32
-[TILE, ld], where ld is at least the width of a row. `team` are the `ranks` threads of a rollout, `rank` is this one's
-number: see `barrier`.
+the address of a row of `network.Network.tables`. The network evaluates up to TILE rows at a time; row r of its buffers,
+float32 [TILE, stride], then belongs to row low + r of B. `rank`, `num_threads` and `barrier` are those of `ppo`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.network import ADDRESSES, AT_FORWARD, AT_WEIGHTS
+from rl_lab.learners.compiled.network import AT_FORWARD, AT_WEIGHTS, NUM_ADDRESSES
 from rl_lab.learners.compiled.ppo_records import (
     EnvArrays,
     PolicyNetwork,
@@ -28,23 +30,18 @@ from rl_lab.learners.compiled.ppo_records import (
 )
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.barrier import barrier_wait
-from rl_lab.learners.compiled.templates.tiles import (
+from rl_lab.learners.compiled.templates.calls import forward
+from rl_lab.learners.compiled.templates.memory_views import activations, as_f32, as_i64, as_u8, copy
+from rl_lab.learners.compiled.templates.observations import (
     NORM_CLIP,
     NORM_EPSILON,
-    activations,
-    as_f32,
-    as_i64,
-    as_u8,
     build_sparse_rows_u8,
-    copy,
-    forward,
     load_observations,
-    unit_uniform,
 )
+from rl_lab.learners.compiled.templates.random_numbers import HALF_WORD, unit_uniform
 
 inline, internal = decorators().inline, decorators().internal
 philox, call = primitives().philox, primitives().call
-HALF_WORD = np.uint64(32)  # bits: one random number of 64 gives two uniform ones
 SPARSE = 1  # the argument of a network's forward function for sparse inputs
 LOG_SQRT_2_PI = np.float32(0.5 * math.log(2.0 * math.pi))
 ZERO = np.float32(0.0)
@@ -52,7 +49,7 @@ ZERO = np.float32(0.0)
 
 @internal
 def sample_categorical(logits: Any, action_mask: Any, random_bits: Any, action: Any) -> Any:
-    """Sample action, int64 [1], from the softmax of logits, float32 [n], over the legal actions.
+    """Sample an action from the softmax of logits, float32 [n], over the legal actions; write it to action, int64 [1].
 
     `action_mask` [n or more] is not 0 for the legal ones, of which there is at least one. `random_bits` is a uint64.
     Returns the action's log probability, float32. The highest logit is subtracted from all of them, so that no
@@ -63,11 +60,11 @@ def sample_categorical(logits: Any, action_mask: Any, random_bits: Any, action: 
     for k in range(n):
         if action_mask[k]:
             highest = max(highest, logits[k])
-    total = ZERO
+    sum_exp = ZERO
     for k in range(n):
         if action_mask[k]:
-            total += math.exp(logits[k] - highest)
-    threshold = unit_uniform(random_bits) * total
+            sum_exp += math.exp(logits[k] - highest)
+    threshold = unit_uniform(random_bits) * sum_exp
     cumulative, sampled = ZERO, -1
     for k in range(n):
         if action_mask[k]:
@@ -76,12 +73,12 @@ def sample_categorical(logits: Any, action_mask: Any, random_bits: Any, action: 
             if cumulative > threshold:
                 break
     action[0] = sampled
-    return logits[sampled] - highest - np.float32(math.log(total))
+    return logits[sampled] - highest - np.float32(math.log(sum_exp))
 
 
 @internal
 def sample_gaussian(mean: Any, log_std: Any, key: Any, counter: Any, action: Any) -> Any:
-    """Sample action [k] from normal distributions of mean [k] and log_std [k]; return the log density, summed over k.
+    """Sample action [k] from normal distributions of mean [k] and log_std [k]; return the sum of the log densities.
 
     All are float32. Each number of the action takes one counter of the random stream.
 
@@ -105,15 +102,15 @@ def evaluate_observations(
 ) -> None:
     """Run the network over some observations of [B, d] at an address: `rows`, int64 [at most TILE], ascending.
 
-    They are normalised by `obs_rms` if it has columns, and stay in buffer 0. A network with sparse inputs needs lists
-    of the numbers that are not zero. They are made from buffer 0. Consecutive rows of bytes are read eight at a time in
-    its place, which is faster and gives the same lists.
+    They are normalised by `obs_rms` if it has columns, and stay in buffer 0. A network with sparse inputs gets lists of
+    the numbers in buffer 0 that are not zero. Where the rows are consecutive bytes, the lists are made from these,
+    eight bytes at a time: that is faster and gives the same lists.
     """
     count = len(rows)
     load_observations(observations, obs_is_uint8, obs_size, 0, count, rows, obs_rms, activations(net, 0))
     if sparse and obs_is_uint8 and not obs_rms.shape[1] and rows[count - 1] - rows[0] == count - 1:
         build_sparse_rows_u8(observations + rows[0] * obs_size, count, obs_size, net)
-        call(as_i64(net, ADDRESSES)[AT_FORWARD], count, SPARSE, net)
+        call(as_i64(net, NUM_ADDRESSES)[AT_FORWARD], count, SPARSE, net)
     else:
         forward(count, obs_size, sparse, net)
 
@@ -125,10 +122,10 @@ def sample_actions(
     """Sample actions for rows low to high - 1, which the network has just evaluated.
 
     Actions, their log probabilities and the values are written to step t of the outputs. They are what
-    `ActorCriticPolicy.forward` of Stable-Baselines3 returns, but that the random numbers are those of `stream`.
+    `ActorCriticPolicy.forward` of Stable-Baselines3 returns, except that the random numbers are those of `stream`.
     """
     logits, value = activations(net, policy.logits_buffer), activations(net, policy.value_buffer)
-    log_std = as_f32(as_i64(net, ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, policy.action_size)
+    log_std = as_f32(as_i64(net, NUM_ADDRESSES)[AT_WEIGHTS] + 4 * policy.log_std_offset, policy.action_size)
     values, log_probs, action_masks = outputs.values, outputs.log_probs, outputs.action_masks
     discrete_actions, continuous_actions = outputs.discrete_actions, outputs.continuous_actions
     for r in range(high - low):
@@ -177,13 +174,13 @@ def update_column(values: Any, rms: Any, j: Any) -> None:
     for r in range(len(values)):
         batch_mean += values[r]
     batch_mean /= batch_count
-    squares = 0.0  # sum of squared differences from the mean, of the batch and then of both
+    m_2 = 0.0  # sum of squared differences from the mean, of the batch and then of both
     for r in range(len(values)):
-        squares += (values[r] - batch_mean) ** 2
-    delta, total = batch_mean - rms[0, j], count + batch_count
-    squares += rms[1, j] * count + delta * delta * count * batch_count / total
-    rms[0, j] += delta * batch_count / total
-    rms[1, j] = squares / total
+        m_2 += (values[r] - batch_mean) ** 2
+    delta, total_count = batch_mean - rms[0, j], count + batch_count
+    m_2 += rms[1, j] * count + delta * delta * count * batch_count / total_count
+    rms[0, j] += delta * batch_count / total_count
+    rms[1, j] = m_2 / total_count
 
 
 @internal
@@ -204,11 +201,11 @@ def update_obs_rms(observations: Any, is_uint8: Any, num_rows: Any, obs_rms: Any
 
 @inline
 def update_normalization(
-    rank: Any, ranks: Any, team: Any, low: Any, high: Any, envs: EnvArrays, stats: RunningStats
+    rank: Any, num_threads: Any, barrier: Any, low: Any, high: Any, envs: EnvArrays, stats: RunningStats
 ) -> Any:
-    """Add the observations and rewards of a step to the running statistics; return False if the threads are stopped.
+    """Add the observations and rewards of a step to the running statistics; return False if the barrier is aborted.
 
-    Rows low to high - 1 are this thread's. The statistics are of all rows: one thread computes them while the others
+    Rows low to high - 1 are this thread's. The statistics are of all rows: thread 0 computes them while the others
     wait. Source: `VecNormalize.step_wait` of Stable-Baselines3, before it normalises.
     """
     obs_rms, ret_rms, returns = stats.obs_rms, stats.ret_rms, stats.returns
@@ -217,36 +214,36 @@ def update_normalization(
     if ret_rms.shape[1]:
         for row in range(low, high):
             returns[row] = returns[row] * stats.gamma + envs.rewards[row]
-    if not barrier_wait(ranks, team):
+    if not barrier_wait(num_threads, barrier):
         return False
     if rank == 0 and obs_rms.shape[1]:
         update_obs_rms(envs.observations, envs.obs_is_uint8, len(returns), obs_rms)
     if rank == 0 and ret_rms.shape[1]:
         update_column(returns, ret_rms, 0)
         ret_rms[2, 0] += len(returns)
-    return barrier_wait(ranks, team)
+    return barrier_wait(num_threads, barrier)
 
 
 @inline
 def record_step(
     t: Any, low: Any, high: Any, envs: EnvArrays, buffers: RolloutBuffers, stats: RunningStats, truncated_rows: Any
 ) -> Any:
-    """Record step t of rows low to high - 1 in the buffers: rewards, starts of episodes, and episodes that ended.
+    """Record step t of rows low to high - 1 in the buffers: rewards, episode starts, and episodes that ended.
 
-    Rewards are normalised by `stats` where it says so. `last_episode_starts` are recorded as the starts of step t, and
-    become those of the next step. The discounted return in `stats` becomes 0 where an episode ended.
+    Rewards are normalised if `stats.norm_reward`. `last_episode_starts` are recorded as the episode starts of step t,
+    and are then set to those of the next step. The discounted return in `stats` is set to 0 where an episode ended.
 
     Writes the rows whose episode was truncated, and not terminated as well, to `truncated_rows`, int64 [high - low],
     and returns their number.
 
     Source: `VecNormalize.step_wait` and `OnPolicyAlgorithm.collect_rollouts` of Stable-Baselines3.
     """
-    agents = len(envs.rewards) // len(envs.dones)
+    num_agents = len(envs.rewards) // len(envs.dones)
     rewards, episode_starts, ep_info = buffers.rewards, buffers.episode_starts, buffers.ep_info
     last_episode_starts, dones = buffers.last_episode_starts, envs.dones
     n_truncated = 0
     for row in range(low, high):
-        env = row // agents
+        env = row // num_agents
         reward = envs.rewards[row]
         if stats.norm_reward:
             normalized = reward / math.sqrt(stats.ret_rms[1, 0] + NORM_EPSILON)

@@ -1,8 +1,16 @@
-"""The replay buffer in compiled code: transitions are stored and sampled, uniformly or by priority.
+"""The replay buffer in compiled code: transitions are stored, and sampled uniformly or by priority.
 
-Its functions are those of Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer`. The arguments and their shapes
-are described in `rl_lab.learners.compiled.dqn_records`; `counters` is the record of an array of `DQN_COUNTERS`. This
-file is not imported as a module: `rl_lab.learners.compiled.build` executes it before `dqn.py`.
+A template, executed by `build` before `dqn`: see `engine/template_context.py`. Its functions are those of
+Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer`. `dqn.collect_rollouts` stores, which writes slot `pos` of
+the replay buffer, the counters and the priority of new transitions; `dqn.take_gradient_steps` samples, which writes the
+minibatch. The records and their shapes are described in `compiled.dqn_records`; `counters` is a record of DQN_COUNTERS.
+
+Priorities are the leaves of a binary tree whose inner nodes are the sums of their two children, so that one priority is
+changed, or a leaf sampled in proportion to its priority, in as many steps as the tree has levels:
+
+    sums[1]                       the sum of all
+    sums[2]           sums[3]     node k has the children 2 k and 2 k + 1
+    sums[4]  sums[5]  ...         leaf i is node len(sums) / 2 + i
 
 Source: Schaul et al. 2016 (prioritised)
 """
@@ -14,25 +22,19 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.dqn_records import DqnSettings, EnvArrays, Minibatch, PriorityTree, ReplayBuffer
+from rl_lab.learners.compiled.dqn_records import DqnEnvArrays, DqnSettings, Minibatch, PriorityTree, ReplayBuffer
 from rl_lab.learners.compiled.primitives import primitives
-from rl_lab.learners.compiled.templates.tiles import LOW_BITS, as_f32, as_u8, copy, unit_uniform
+from rl_lab.learners.compiled.templates.memory_views import as_f32, as_u8, copy
+from rl_lab.learners.compiled.templates.random_numbers import random_integer, unit_uniform
 
 inline, internal = decorators().inline, decorators().internal
 philox = primitives().philox
-HALF_WORD = np.uint64(32)
-UPDATE_SHIFT = np.uint64(24)  # each gradient step has 2**24 Philox counters
+UPDATE_SHIFT = np.uint64(24)  # gradient step u uses the Philox counters from u * 2**24 on
 MIN_PRIORITY = 1e-6  # added to an error, so that every transition may be sampled again
-MAX_DRAWS = 1000  # attempts to find a transition in which the row acted; the last attempt is used in any case
+MAX_ATTEMPTS = 1000  # to find a transition in which the row acted; the last attempt is used in any case
 
 
-@internal
-def random_integer(n: Any, rng_key: Any, counter: Any) -> Any:
-    """Return a random integer from 0 to n - 1, int64; `counter`, uint64, is that of Philox."""
-    return np.int64(((philox(rng_key, counter) & LOW_BITS) * np.uint64(n)) >> HALF_WORD)
-
-
-# -------------------------------------------------------------------------------------------------------------- storing
+# Storing
 
 
 @internal
@@ -45,16 +47,16 @@ def copy_observations(target: Any, source: Any, is_uint8: Any, size: Any) -> Non
 
 
 @inline
-def store_observations_before(env: EnvArrays, replay: ReplayBuffer, counters: Any) -> None:
+def store_observations_before(env: DqnEnvArrays, replay: ReplayBuffer, counters: Any) -> None:
     """Copy the observations of all rows to slot `pos`, before the step overwrites them."""
-    numbers = len(env.actions) * replay.obs_size
-    bytes_each = 1 if replay.obs_is_uint8 else 4
-    target = replay.observations + counters.pos * numbers * bytes_each
-    copy_observations(target, env.observations, replay.obs_is_uint8, numbers)
+    size = len(env.actions) * replay.obs_size
+    slot_bytes = size * (1 if replay.obs_is_uint8 else 4)
+    target = replay.observations + counters.pos * slot_bytes
+    copy_observations(target, env.observations, replay.obs_is_uint8, size)
 
 
 @inline
-def store_transition(env: EnvArrays, replay: ReplayBuffer, priorities: PriorityTree, counters: Any) -> None:
+def store_transition(env: DqnEnvArrays, replay: ReplayBuffer, priorities: PriorityTree, counters: Any) -> None:
     """Write each row's reward, end flags, next observation and next action mask to slot `pos`, and advance `pos`.
 
     At the end of an episode the next observation is the final one; its legal actions are unknown, so all count as
@@ -66,18 +68,18 @@ def store_transition(env: EnvArrays, replay: ReplayBuffer, priorities: PriorityT
     stored_rewards, stored_dones, stored_timeouts = replay.rewards, replay.dones, replay.timeouts
     row_bytes = replay.obs_size * (1 if replay.obs_is_uint8 else 4)
     for row in range(n_envs):
-        world = row // num_agents
-        done = dones[world]
+        env_index = row // num_agents
+        done = dones[env_index]
         stored_rewards[pos, row] = rewards[row]
         stored_dones[pos, row] = done
-        stored_timeouts[pos, row] = truncated[world] and not terminated[world]
+        stored_timeouts[pos, row] = truncated[env_index] and not terminated[env_index]
         source = env.final_observations if done else env.observations
         target = replay.next_observations + (pos * n_envs + row) * row_bytes
         copy_observations(target, source + row * row_bytes, replay.obs_is_uint8, replay.obs_size)
         for k in range(next_action_masks.shape[2]):
             next_action_masks[pos, row, k] = 1 if done else action_masks[row, k]
         if done:
-            record_episode(env, row, world, counters)
+            record_episode(env, row, env_index, counters)
         if len(priorities.sums):
             set_priority(priorities.sums, pos * n_envs + row, max(priorities.max_priority[0], MIN_PRIORITY))
     counters.pos = (pos + 1) % len(stored_rewards)
@@ -85,20 +87,20 @@ def store_transition(env: EnvArrays, replay: ReplayBuffer, priorities: PriorityT
 
 
 @internal
-def record_episode(env: EnvArrays, row: Any, world: Any, counters: Any) -> None:
-    """Write the return and the length of a row's episode, which has ended, to the ring of SB3's `ep_info_buffer`."""
-    place = counters.num_episodes % len(env.ep_info_buffer)
-    env.ep_info_buffer[place, 0] = env.episode_returns[row]
-    env.ep_info_buffer[place, 1] = env.episode_lengths[world]
+def record_episode(env: DqnEnvArrays, row: Any, env_index: Any, counters: Any) -> None:
+    """Write the return and the length of a row's episode, which has ended, over the oldest ones in `ep_info_buffer`."""
+    oldest = counters.num_episodes % len(env.ep_info_buffer)
+    env.ep_info_buffer[oldest, 0] = env.episode_returns[row]
+    env.ep_info_buffer[oldest, 1] = env.episode_lengths[env_index]
     counters.num_episodes += 1
 
 
-# ----------------------------------------------------------------------------------------------------------- priorities
+# Priorities
 
 
 @internal
 def set_priority(sums: Any, leaf: Any, priority: Any) -> None:
-    """Write the priority of a leaf and the sums of its ancestors, in a tree of sums float64 [2 * leaves]."""
+    """Write the priority of a leaf and the sums of its ancestors in the tree `sums`, float64 [2 * leaves]."""
     node = len(sums) // 2 + leaf
     sums[node] = priority
     while node > 1:
@@ -108,22 +110,25 @@ def set_priority(sums: Any, leaf: Any, priority: Any) -> None:
 
 @internal
 def find_leaf(sums: Any, fraction: Any) -> Any:
-    """Return the leaf at which the running sum of priorities passes this fraction of their total, 0 to 1."""
-    node, rest = 1, fraction * sums[1]
+    """Return the leaf at which the sum of priorities from leaf 0 on passes this fraction, 0 to 1, of their total."""
+    node, remaining = 1, fraction * sums[1]
     while node < len(sums) // 2:
         node *= 2
-        if rest >= sums[node] and sums[node + 1] > 0:
-            rest -= sums[node]
+        if remaining >= sums[node] and sums[node + 1] > 0:  # the left child ends before: go to the right one
+            remaining -= sums[node]
             node += 1
     return node - len(sums) // 2
 
 
 @internal
 def importance_weights(
-    replay: ReplayBuffer, priorities: PriorityTree, batch: Minibatch, settings: DqnSettings, counters: Any
+    replay: ReplayBuffer, priorities: PriorityTree, minibatch: Minibatch, settings: DqnSettings, counters: Any
 ) -> None:
-    """Write the weights that correct for sampling by priority, (size * probability) ** -beta over their maximum."""
-    sums, weights, indices = priorities.sums, batch.weights, batch.indices
+    """Write the weights that correct for sampling by priority to minibatch.weights.
+
+    They are (transitions * probability) ** -beta, divided by their maximum; beta rises to 1 by the end of training.
+    """
+    sums, weights, indices = priorities.sums, minibatch.weights, minibatch.indices
     progress = min(counters.num_timesteps / settings.total_timesteps, 1.0)
     beta = settings.importance_exponent + (1.0 - settings.importance_exponent) * progress
     num_transitions, max_weight = counters.size * replay.rewards.shape[1], 0.0
@@ -135,12 +140,12 @@ def importance_weights(
         weights[i] /= max_weight
 
 
-# ------------------------------------------------------------------------------------------------------------- sampling
+# Sampling
 
 
 @inline
 def n_step_return(slot: Any, row: Any, replay: ReplayBuffer, n_steps: Any, gamma: Any, pos: Any, size: Any) -> Any:
-    """Return the discounted sum of up to `n_steps` rewards, the slot of the last of them, and gamma to their number.
+    """Return the discounted sum of up to `n_steps` rewards, the slot of the last of them, and gamma ** their number.
 
     The sum begins with the transition in `slot` of `row`; it ends early where the episode does, and at the newest
     transition. `pos` is the slot that is written next, `size` the number of slots that are filled. Steps in which the
@@ -163,16 +168,16 @@ def n_step_return(slot: Any, row: Any, replay: ReplayBuffer, n_steps: Any, gamma
 
 
 @internal
-def sample_uniformly(replay: ReplayBuffer, batch: Minibatch, settings: DqnSettings, counters: Any) -> None:
-    """Choose the slots and rows of a minibatch, each transition with equal probability; see `ReplayBuffer.sample`.
+def sample_uniformly(replay: ReplayBuffer, minibatch: Minibatch, settings: DqnSettings, counters: Any) -> None:
+    """Write random slots and rows of a minibatch, each transition with equal probability; see `ReplayBuffer.sample`.
 
-    If the row did not act in a transition, another one is drawn, MAX_DRAWS times at most.
+    If the row did not act in a transition, another one is sampled, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, n_envs = batch.slots, batch.rows, replay.acted, replay.rewards.shape[1]
-    first = np.uint64(counters.n_updates) << UPDATE_SHIFT
+    slots, rows, acted, n_envs = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    first_counter = np.uint64(counters.n_updates) << UPDATE_SHIFT
     for i in range(len(slots)):
-        for draw in range(MAX_DRAWS):
-            counter = first + np.uint64(2 * (i + len(slots) * draw))
+        for attempt in range(MAX_ATTEMPTS):
+            counter = first_counter + np.uint64(2 * (i + len(slots) * attempt))
             slots[i] = random_integer(counters.size, settings.rng_key, counter)
             rows[i] = random_integer(n_envs, settings.rng_key, counter + np.uint64(1)) if n_envs > 1 else 0
             if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
@@ -181,17 +186,17 @@ def sample_uniformly(replay: ReplayBuffer, batch: Minibatch, settings: DqnSettin
 
 @internal
 def sample_by_priority(
-    replay: ReplayBuffer, priorities: PriorityTree, batch: Minibatch, settings: DqnSettings, counters: Any
+    replay: ReplayBuffer, priorities: PriorityTree, minibatch: Minibatch, settings: DqnSettings, counters: Any
 ) -> None:
-    """Choose the slots and rows of a minibatch in proportion to priority: one from each of M equal parts of the sum.
+    """Write random slots and rows of a minibatch in proportion to priority: one from each of M equal parts of the sum.
 
-    If the row did not act in a transition, another one is drawn from the same part, MAX_DRAWS times at most.
+    If the row did not act in a transition, another one is sampled from the same part, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, n_envs = batch.slots, batch.rows, replay.acted, replay.rewards.shape[1]
-    first, batch_size = np.uint64(counters.n_updates) << UPDATE_SHIFT, len(slots)
+    slots, rows, acted, n_envs = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    first_counter, batch_size = np.uint64(counters.n_updates) << UPDATE_SHIFT, len(slots)
     for i in range(batch_size):
-        for draw in range(MAX_DRAWS):
-            counter = first + np.uint64(2 * (i + batch_size * draw))
+        for attempt in range(MAX_ATTEMPTS):
+            counter = first_counter + np.uint64(2 * (i + batch_size * attempt))
             fraction = (i + unit_uniform(philox(settings.rng_key, counter))) / batch_size
             leaf = find_leaf(priorities.sums, fraction)
             slots[i], rows[i] = leaf // n_envs, leaf % n_envs
@@ -201,15 +206,18 @@ def sample_by_priority(
 
 @internal
 def sample(
-    replay: ReplayBuffer, priorities: PriorityTree, batch: Minibatch, settings: DqnSettings, counters: Any
+    replay: ReplayBuffer, priorities: PriorityTree, minibatch: Minibatch, settings: DqnSettings, counters: Any
 ) -> None:
-    """Choose the transitions of a minibatch and write their n-step returns, discounts and weights."""
+    """Sample the transitions of a minibatch; write all of its arrays that do not depend on the networks.
+
+    These are slots, rows, indices, last indices, n-step returns, discounts and importance-sampling weights.
+    """
     if len(priorities.sums):
-        sample_by_priority(replay, priorities, batch, settings, counters)
+        sample_by_priority(replay, priorities, minibatch, settings, counters)
     else:
-        sample_uniformly(replay, batch, settings, counters)
-    slots, rows, indices, last_indices = batch.slots, batch.rows, batch.indices, batch.last_indices
-    returns, discounts, n_envs = batch.returns, batch.discounts, replay.rewards.shape[1]
+        sample_uniformly(replay, minibatch, settings, counters)
+    slots, rows, indices, last_indices = minibatch.slots, minibatch.rows, minibatch.indices, minibatch.last_indices
+    returns, discounts, n_envs = minibatch.returns, minibatch.discounts, replay.rewards.shape[1]
     dones, timeouts = replay.dones, replay.timeouts
     for i in range(len(slots)):
         row = rows[i]
@@ -221,4 +229,4 @@ def sample(
         if dones[last, row] and not timeouts[last, row]:
             discounts[i] = 0.0
     if len(priorities.sums):
-        importance_weights(replay, priorities, batch, settings, counters)
+        importance_weights(replay, priorities, minibatch, settings, counters)
