@@ -20,7 +20,7 @@ from rl_lab.experiments.scenario import Scenario
 from rl_lab.league.average_policy import AveragePolicyAgent
 from rl_lab.league.batched_policies import SequentialPolicies, layers_of, stack_policies
 from rl_lab.league.opponents import opponents_of
-from rl_lab.league.snapshots import FOLDER, content_hash
+from rl_lab.league.snapshots import POOL_FOLDER, content_hash
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 
 
@@ -70,7 +70,7 @@ class FrozenAgentRef(AgentReference):
             return scenario, [read_agent(location.folder, scenario)]
         # Without a member's name, it is the first main agent's average.
         is_run = location.folder == location.run.agent
-        folder = location.run.path / FOLDER / "main" if is_run else location.folder
+        folder = location.run.path / POOL_FOLDER / "main" if is_run else location.folder
         paths = [file.parent for file in folder.glob("step-*/manifest.json")]
         steps = {path: step_number(path.name.removeprefix("step-")) for path in paths}
         snapshots = sorted((step, path) for path, step in steps.items() if step is not None)

@@ -10,8 +10,8 @@ from rl_lab.core import agent_registry
 from rl_lab.core.errors import nearest
 from rl_lab.experiments.run_folders import is_named
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
-from rl_lab.league.config import KINDS, MOST, RANGES, RENAMED, LeagueConfig
-from rl_lab.league.matchmaking import SELECTIONS
+from rl_lab.league.config import LEARNER_KINDS, MAX_LEARNERS, RENAMED_KEYS, SETTING_RANGES, LeagueConfig
+from rl_lab.league.pfsp import SELECTIONS
 
 _POLICY = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # a checkpoint's members begin with it
 
@@ -103,8 +103,8 @@ def _parse_league(target: str, node: Any, overrides: list[Any]) -> tuple[LeagueC
     if not isinstance(node, dict):
         raise ScenarioError(f"{target}: league is {node!r}; expected keys such as selection, members, anchors")
     for key in node:
-        if key in RENAMED:
-            raise ScenarioError(f"{target}: unknown key 'league.{key}'; did you mean {RENAMED[key]!r}?")
+        if key in RENAMED_KEYS:
+            raise ScenarioError(f"{target}: unknown key 'league.{key}'; did you mean {RENAMED_KEYS[key]!r}?")
     values = _typed(target, "league", LeagueConfig, {k: v for k, v in node.items() if k not in ("members", "anchors")})
     members, anchors = node.get("members", {"main": 1}), node.get("anchors", [])
     _check_members(target, members)
@@ -134,12 +134,12 @@ def _override_league(target: str, node: Any, overrides: list[Any]) -> Any:
 def _check_members(target: str, members: Any) -> None:
     """Raise ScenarioError unless these are numbers of learners by kind, with at least one main agent."""
     for kind in members if isinstance(members, dict) else ():
-        if kind not in KINDS:
-            raise ScenarioError(f"{target}: unknown key 'league.members.{kind}'; {nearest(str(kind), KINDS)}")
+        if kind not in LEARNER_KINDS:
+            raise ScenarioError(f"{target}: unknown key 'league.members.{kind}'; {nearest(str(kind), LEARNER_KINDS)}")
     counts: list[Any] = list(members.values()) if isinstance(members, dict) else [None]
-    if not all(type(n) is int and 0 <= n <= MOST for n in counts) or not 0 < sum(counts) <= MOST:
+    if not all(type(n) is int and 0 <= n <= MAX_LEARNERS for n in counts) or not 0 < sum(counts) <= MAX_LEARNERS:
         raise ScenarioError(
-            f"{target}: league.members is a mapping of kinds of learners to how many, {MOST} at most in all"
+            f"{target}: league.members is a mapping of kinds of learners to how many, {MAX_LEARNERS} at most in all"
         )
     if not members.get("main"):
         raise ScenarioError(f"{target}: league.members: there is no main agent, which the exploiters play against")
@@ -149,7 +149,7 @@ def _check_ranges(target: str, config: LeagueConfig) -> None:
     """Raise ScenarioError for a setting out of range."""
     if config.selection not in SELECTIONS:
         raise ScenarioError(f"{target}: league.selection={config.selection!r}; {nearest(config.selection, SELECTIONS)}")
-    for key, (low, high) in RANGES.items():
+    for key, (low, high) in SETTING_RANGES.items():
         if not low <= getattr(config, key) <= high:
             raise ScenarioError(f"{target}: league.{key}={getattr(config, key)}: expected {low} to {high}")
     if config.self_play + config.lost_to_share > 1:

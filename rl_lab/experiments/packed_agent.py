@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rl_lab.core.packed_files import PackedFiles
 from rl_lab.experiments.checkpoint_lookup import locate
-from rl_lab.league.snapshots import FOLDER
+from rl_lab.league.snapshots import POOL_FOLDER
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def pack_agent(target: str, *, average: bool = False) -> PackedAgent:
     """
     found = locate(target)
     run, is_chosen = found.run.path, found.folder == found.run.agent
-    folder = run / FOLDER / "main" if average and is_chosen else found.folder
+    folder = run / POOL_FOLDER / "main" if average and is_chosen else found.folder
     files = [run / "config.yaml", run / "run.json", *(file for file in folder.rglob("*") if file.is_file())]
     place = "" if is_chosen else Path(found.folder).absolute().relative_to(run.absolute()).as_posix()
     contents = PackedFiles.read(run.absolute(), [file.absolute() for file in files])

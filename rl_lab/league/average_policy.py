@@ -1,4 +1,8 @@
-"""The average policy of self-play: each episode is played by one snapshot, which is drawn before the episode."""
+"""The average policy of self-play as an agent: before each episode, one of its snapshots is sampled to play it.
+
+`experiments.frozen_agent` makes it of a league's snapshots. The agent keeps no state of its own while it plays: which
+snapshot plays, and which actions are sampled, follows from the random key of the episode and its step.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _POLICY_KEY = PhiloxStream.AVERAGE_POLICY.key
 
 
 class AveragePolicyAgent:
-    """An agent that draws one of M policies uniformly for each episode and seat, and then samples its actions.
+    """An agent that samples one of M policies uniformly for each episode and seat, and plays it by sampling actions.
 
     Its expected return against any opponents is that of the average strategy, whose policies are weighted by their
     probabilities of reaching a position. It always samples, and its samples depend on the seed of the episode, the seat
@@ -28,17 +32,17 @@ class AveragePolicyAgent:
     Source: Heinrich, Lanctot and Silver 2015, "Fictitious self-play in extensive-form games", lemma 6.
     """
 
-    def __init__(self, name: str, actors: BatchedPolicies | SequentialPolicies, count: int) -> None:
-        self.name, self.actors, self.count = name, actors, count
-        self._row_seeds: tuple[Array, Array] | None = None  # what `set_row_seeds` has set
+    def __init__(self, name: str, policies: BatchedPolicies | SequentialPolicies, num_policies: int) -> None:
+        self.name, self.policies, self.num_policies = name, policies, num_policies
+        self._row_seeds: tuple[Array, Array] | None = None  # keys and clock, if `set_row_seeds` has set them
 
-    def policies(self) -> list[Callable[[Array, Array], Array]]:
+    def policy_functions(self) -> list[Callable[[Array, Array], Array]]:
         """Return each policy as a function of observations [B, *shape] and action masks [B, C] to probabilities."""
 
         def policy(index: int) -> Callable[[Array, Array], Array]:
-            return lambda obs, action_mask: self.actors.probabilities(obs, np.full(len(obs), index), action_mask)
+            return lambda obs, action_mask: self.policies.probabilities(obs, np.full(len(obs), index), action_mask)
 
-        return [policy(index) for index in range(self.count)]
+        return [policy(index) for index in range(self.num_policies)]
 
     def bind(self, envs: BatchedEnv) -> None:
         """Keep the batch, whose states hold the episodes' seeds. Raises ValueError for third-party environments."""
@@ -63,8 +67,8 @@ class AveragePolicyAgent:
         numbers = np.arange(len(observations)) if rows is None else np.asarray(rows)
         keys, clock = self._keys_and_clock(numbers)
         uniforms = counter_uniforms(keys ^ _POLICY_KEY, np.zeros(len(numbers), np.int64))
-        policies = (uniforms * self.count).astype(np.int64)
-        probs = self.actors.probabilities(observations, policies, action_mask)
+        policy_index = (uniforms * self.num_policies).astype(np.int64)
+        probs = self.policies.probabilities(observations, policy_index, action_mask)
         return sample_categorical(probs, counter_uniforms(keys, clock)), None
 
     def _keys_and_clock(self, rows: Array) -> tuple[Array, Array]:

@@ -1,4 +1,8 @@
-"""Evaluate several MLP policies of one architecture in one batched numpy forward pass.
+"""Evaluate many policies for many rows: MLPs of one architecture in one batched numpy forward pass, others in turn.
+
+`League` and `LeagueOpponents` use it, so that self-play against many snapshots costs little more than against one.
+`BatchedPolicies` owns copies of the weights; `SequentialPolicies` calls agents. Sampling is left to the caller, for
+which `RowRandom` has random numbers.
 
 Shapes: R rows, M policies, P policies that occur among the rows, D observed numbers, C discrete actions.
 """
@@ -17,10 +21,10 @@ from rl_lab.core.random_streams import PhiloxStream
 from rl_lab.core.rng import philox
 from rl_lab.core.world import Array
 
-# The largest number of multiplications that OpenBLAS does in one thread. With more threads, the products would wait for
-# one another.
+# The largest number of multiplications of a matrix product that OpenBLAS computes in one thread. It starts more threads
+# for a larger one, which takes longer in a batch of many small products.
 _MAX_PRODUCTS = 2**18
-_CHUNK = 128  # rows in one call of a policy of `SequentialPolicies`
+_ROWS_PER_CALL = 128  # of a policy of `SequentialPolicies`
 Layers = list[tuple[Array, Array]]  # weights float32 [in, out] and biases float32 [out] of each layer
 
 
@@ -67,14 +71,14 @@ def layers_of(tensors: Mapping[str, Mapping[str, Array]], config: Any, world: En
 
 
 class BatchedPolicies:
-    """M policies of one architecture, evaluated together. `put` adds or replaces a policy."""
+    """M policies of one architecture, evaluated together. `set_policy` adds or replaces one."""
 
     def __init__(self, activation: str) -> None:
         self.activation = ACTIVATIONS[activation]
         self._weights: list[Array] = []  # of each layer, float32 [M, in, out]
         self._biases: list[Array] = []  # of each layer, float32 [M, 1, out]
 
-    def put(self, index: int, layers: Layers) -> None:
+    def set_policy(self, index: int, layers: Layers) -> None:
         """Set the policy with this index, 0 to M, to copies of these layers; M adds a policy.
 
         Raises ValueError for layers of another architecture.
@@ -92,35 +96,38 @@ class BatchedPolicies:
                 self._weights[k][index], self._biases[k][index] = weights, biases
 
     def logits(self, observations: Array, policies: Array) -> Array:
-        """Return logits, float32 [R, C], for observations [R, ...]; policies[r], int64 [R], is evaluated for row r."""
-        used, group, counts = np.unique(policies, return_inverse=True, return_counts=True)
+        """Return logits, float32 [R, C], for observations [R, ...]; policies[r], int64 [R], is evaluated for row r.
+
+        Rows are sorted by policy and laid in blocks x [P, blocks, rows of a block, D], each policy's last block padded
+        with zeros, so that a layer is one batched matrix product with the weights of P policies.
+        """
+        occurring, group, counts = np.unique(policies, return_inverse=True, return_counts=True)
         order = np.argsort(group, kind="stable")
-        # The rows of each policy lie in blocks, the last block padded with zeros: [P, blocks, rows of a block, D].
-        position = np.arange(len(policies)) - np.repeat(np.cumsum(counts) - counts, counts)
+        position = np.arange(len(policies)) - np.repeat(np.cumsum(counts) - counts, counts)  # among the policy's rows
         block_rows = max(_MAX_PRODUCTS // max(weights[0].size for weights in self._weights), 8)
         index = group[order], position // block_rows, position % block_rows
-        shape = len(used), -(-int(counts.max()) // block_rows), block_rows, self._weights[0].shape[1]
+        shape = len(occurring), -(-int(counts.max()) // block_rows), block_rows, self._weights[0].shape[1]
         x = np.zeros(shape, np.float32)
         x[index] = observations.reshape(len(policies), -1)[order]
         for k, (weights, biases) in enumerate(zip(self._weights, self._biases, strict=True)):
-            x = (x if k == 0 else self.activation(x)) @ weights[used][:, None] + biases[used][:, None]
-        out = np.empty((len(policies), x.shape[3]), np.float32)
-        out[order] = x[index]
-        return out
+            x = (x if k == 0 else self.activation(x)) @ weights[occurring][:, None] + biases[occurring][:, None]
+        logits = np.empty((len(policies), x.shape[3]), np.float32)
+        logits[order] = x[index]
+        return logits
 
     def probabilities(self, observations: Array, policies: Array, action_mask: Array | None) -> Array:
         """Return action probabilities, float64 [R, C]; `action_mask`, uint8 [R, C or more], excludes actions."""
         logits = self.logits(observations, policies).astype(np.float64)
         if action_mask is not None:
             logits = np.where(action_mask[:, : logits.shape[1]] != 0, logits, -np.inf)
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+        exps = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exps / exps.sum(axis=1, keepdims=True))
 
 
 def stack_policies(activation: str, policies: Sequence[Layers]) -> BatchedPolicies:
     """Return `BatchedPolicies` that hold these policies in their order."""
     batched = BatchedPolicies(activation)
-    batched.put(0, policies[0])
+    batched.set_policy(0, policies[0])
     batched._weights = [np.stack([layers[k][0] for layers in policies]) for k in range(len(policies[0]))]
     batched._biases = [np.stack([layers[k][1] for layers in policies])[:, None] for k in range(len(policies[0]))]
     return batched
@@ -141,8 +148,8 @@ class SequentialPolicies:
         parts, order = [], np.argsort(policies, kind="stable")
         for policy in np.unique(policies).tolist():
             policy_rows = np.flatnonzero(policies == policy)
-            for first in range(0, len(policy_rows), _CHUNK):
-                rows = policy_rows[np.minimum(np.arange(first, first + _CHUNK), len(policy_rows) - 1)]
+            for first in range(0, len(policy_rows), _ROWS_PER_CALL):
+                rows = policy_rows[np.minimum(np.arange(first, first + _ROWS_PER_CALL), len(policy_rows) - 1)]
                 masks = None if action_mask is None else action_mask[rows]
                 part = self.agents[policy].probabilities(observations[rows], masks)
                 parts.append(part[: len(policy_rows) - first])
@@ -153,19 +160,19 @@ class SequentialPolicies:
 
 
 class RowRandom:
-    """Uniform random numbers for the rows of N environments of A agents.
+    """Uniform random numbers for the rows of N environments of A agents; row n * A + a is agent a of environment n.
 
-    The numbers of a row depend on the seed, the environment's number, the agent and the number of draws for that row,
-    so they depend neither on N nor on the other rows.
+    A number depends on the seed, on the number of the environment (`first` for environment 0), on the agent, and on how
+    many numbers its row has had before. So it depends neither on N nor on the other rows.
     """
 
     def __init__(self, seed: int, first: int, n: int, agents: int) -> None:
         self._key, self.agents = np.uint64(seed) ^ PhiloxStream.SAMPLED_ACTION.key, agents
         self._base = (np.uint64(first) + np.arange(n, dtype=np.uint64)) << np.uint64(40)
-        self.counters = np.zeros((n, agents), np.uint64)  # draws for each row
+        self.counters = np.zeros((n, agents), np.uint64)  # how many numbers each row has had
 
     def sample(self, rows: Array) -> Array:
-        """Return a number in [0, 1), float64 [R], for each of these rows."""
+        """Return the next number in [0, 1), float64 [R], of each of these rows, int64 [R]; advance their counters."""
         index, agent = np.divmod(rows, self.agents)
         counter = self._base[index] + self.counters[index, agent] * np.uint64(self.agents) + agent.astype(np.uint64)
         self.counters[index, agent] += np.uint64(1)

@@ -1,13 +1,17 @@
-"""Settings of a league: the keys of a scenario's `league:` section."""
+"""Settings of a league: the keys of a scenario's `league:` section.
+
+`experiments.multiagent_config` checks them and makes a `LeagueConfig`, which is not changed afterwards. This module
+only declares: the keys with their defaults, their ranges, and the names of earlier versions.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = ("main", "main_exploiter", "league_exploiter")
-MOST = 8  # learners in one league
-RANGES = {
+LEARNER_KINDS = ("main", "main_exploiter", "league_exploiter")
+MAX_LEARNERS = 8  # in one league
+SETTING_RANGES = {  # lowest and highest value of a key, both allowed
     "power": (0, 100),
     "self_play": (0, 1),
     "lost_to_share": (0, 1),
@@ -18,7 +22,7 @@ RANGES = {
     "max_opponents": (1, 1024),
     "random_opening_moves": (0, 1000),
 }
-RENAMED = {  # keys of earlier versions, for the hint of the message about an unknown key
+RENAMED_KEYS = {  # keys of earlier versions, and what they are called now: a hint in the message about an unknown key
     "forgotten": "lost_to_share",
     "beat": "freeze_win_rate",
     "reset": "reset_prob",
@@ -51,5 +55,5 @@ class LeagueConfig:
 
     def learners(self) -> dict[str, str]:
         """Return the kind of each learner by the learner's name; main agents come first."""
-        counts = {kind: self.members.get(kind, 0) for kind in KINDS}
-        return {kind if k == 1 else f"{kind}_{k}": kind for kind in KINDS for k in range(1, counts[kind] + 1)}
+        counts = {kind: self.members.get(kind, 0) for kind in LEARNER_KINDS}
+        return {kind if k == 1 else f"{kind}_{k}": kind for kind in LEARNER_KINDS for k in range(1, counts[kind] + 1)}

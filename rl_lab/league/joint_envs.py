@@ -1,4 +1,7 @@
-"""The environments of all learners of a league as one object, which is saved, restored and closed at once."""
+"""The environments of all learners of a league as one object, which the trainer saves, restores and closes.
+
+`experiments.build` makes a `JointEnvs`. Nothing is stepped here: each learner steps its own environments.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ _SEPARATOR = "."  # between the name of a learner and the name of an array; name
 
 
 class JointEnvs:
-    """The environments of each learner by its name, with those parts of `BatchedEnv` that the trainer uses."""
+    """The environments of each learner by its name, with those methods of `BatchedEnv` that the trainer uses."""
 
-    def __init__(self, views: dict[str, OpponentsWrapper]) -> None:
-        self.views = views
-        self._first = next(iter(views.values()))
+    def __init__(self, envs: dict[str, OpponentsWrapper]) -> None:
+        self.envs = envs
+        self._first = next(iter(envs.values()))
 
     @property
     def world(self) -> Any:
@@ -29,19 +32,19 @@ class JointEnvs:
 
     def snapshot(self) -> dict[str, Array]:
         """Return the snapshots of all learners' environments, with the learner's name in front of each key."""
-        return {f"{name}{_SEPARATOR}{k}": v for name, view in self.views.items() for k, v in view.snapshot().items()}
+        return {f"{name}{_SEPARATOR}{k}": v for name, envs in self.envs.items() for k, v in envs.snapshot().items()}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Restore a `snapshot`. Raises ValueError, naming the array, where it does not fit."""
-        for name, view in self.views.items():
+        for name, envs in self.envs.items():
             prefix = name + _SEPARATOR
-            view.restore({k.removeprefix(prefix): v for k, v in snapshot.items() if k.startswith(prefix)})
+            envs.restore({k.removeprefix(prefix): v for k, v in snapshot.items() if k.startswith(prefix)})
 
     def drain_log(self) -> dict[str, float]:
         """See `Batch.drain_log`; each name has the learner's name in front."""
-        return {f"{name}/{k}": v for name, view in self.views.items() for k, v in view.drain_log().items()}
+        return {f"{name}/{k}": v for name, envs in self.envs.items() for k, v in envs.drain_log().items()}
 
     def close(self) -> None:
         """Close the environments of all learners."""
-        for view in self.views.values():
-            view.close()
+        for envs in self.envs.values():
+            envs.close()

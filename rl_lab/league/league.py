@@ -5,9 +5,11 @@ not trained, then the snapshots in the order in which they were taken. Anchors a
 
 Each learner has environments of its own, in which it plays against the others. The learners are trained in turn, one
 iteration each. Any object that implements `Learner` can take part. A league is a `Learner` too, and is saved and
-restored like one. A role is one of the world, the kinds are AlphaStar's: main agents and two kinds of exploiters.
+restored like one; `experiments.build` makes it. It writes files only for snapshots, in the run's folder.
 
-The figures that are not the paper's are marked in `meetings` and `matchmaking`.
+The kinds of learners are AlphaStar's: main agents and two kinds of exploiters. `matchmaking` has the rules of who plays
+whom and when a snapshot is taken ("a learner is frozen"), `pfsp` the table of results, `snapshots` the pool. Figures
+that are not the paper's are marked there.
 
 Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning".
 """
@@ -26,17 +28,17 @@ from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.league.batched_policies import BatchedPolicies, Layers, layers_of
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.league_learner import LeagueLearner
-from rl_lab.league.matchmaking import WinTable
-from rl_lab.league.meetings import PlayersByKind, matchmaking_probs, reset_prob, should_freeze
-from rl_lab.league.metrics import report
+from rl_lab.league.matchmaking import PlayersByKind, matchmaking_probs, reset_prob, should_freeze
+from rl_lab.league.metrics import learner_metrics
 from rl_lab.league.opponents import LeagueOpponents
-from rl_lab.league.snapshots import Member, Pool
+from rl_lab.league.pfsp import WinTable
+from rl_lab.league.snapshots import Pool, Snapshot
 from rl_lab.multiagent.multi_policy import joined, split
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
-_SEEDS = 2**31  # seeds of restarted learners are below it: NumPy's and torch's generators accept them
+_NUM_SEEDS = 2**31  # seeds of restarted learners are below it, because NumPy's and torch's generators accept these
 # Limits of the counters in a checkpoint, which no training reaches.
-_MOST_RESTARTS, _MOST_STEPS = 2**31, 2**62
+_MAX_RESTARTS, _MAX_STEPS = 2**31, 2**62
 
 
 class League:
@@ -72,10 +74,10 @@ class League:
         self.config, self.settings, self.seed = config, settings, seed
         self._make_learner, self._load_agent = make_learner, load_agent
         self._learner_budget = -(-budget // len(kinds))  # environment steps of each learner
-        self.pool, self.table, self.iteration = Pool(), WinTable(len(kinds)), 0
+        self.pool, self.win_table, self.iteration = Pool(), WinTable(len(kinds)), 0
         # The policies of the learners and of the snapshots, evaluated together; None where `BatchedPolicies` does not
         # support them, and each opponent is an agent of its own.
-        self.actors: BatchedPolicies | None = None
+        self.batched_policies: BatchedPolicies | None = None
         self.learners: list[LeagueLearner] = []
         self._past_seconds: dict[str, float] = {}  # time by activity, of earlier generations
         for index, (name, kind) in enumerate(kinds.items()):
@@ -90,38 +92,38 @@ class League:
         self._first_snapshot = len(kinds) + len(self.anchor_names)  # the player number of the first snapshot
         first = self.learners[0]
         if layers_of(first.learner.save_agent().tensors, settings, first.envs.world) is not None:
-            self.actors = BatchedPolicies(settings.activation)
-        for each in self.learners:
-            each.opponents.actors = self.actors
-        self._publish_learners()
-        self.table.grow(self._first_snapshot)
+            self.batched_policies = BatchedPolicies(settings.activation)
+        for player in self.learners:
+            player.opponents.batched_policies = self.batched_policies
+        self._update_opponents()
+        self.win_table.grow(self._first_snapshot)
 
     def set_run_dir(self, run: Path) -> None:
-        """Write the snapshots of the pool to this run's folder."""
-        self.pool.run = run
+        """Write the snapshots that are taken from now on to this run's folder."""
+        self.pool.run_dir = run
 
     @property
     def backend(self) -> str:
         """See `Learner.backend`."""
-        return "; ".join(dict.fromkeys(each.learner.backend for each in self.learners))
+        return "; ".join(dict.fromkeys(player.learner.backend for player in self.learners))
 
     @property
     def steps(self) -> int:
         """Return the environment steps of all learners, in all generations."""
-        return sum(each.steps for each in self.learners)
+        return sum(player.steps for player in self.learners)
 
     @property
     def rollout(self) -> Rollout:
         """Return what all learners together collect before each update."""
-        rollouts = [each.learner.rollout for each in self.learners]
-        return Rollout(sum(each.steps for each in rollouts), rollouts[0].setting, len(rollouts))
+        rollouts = [player.learner.rollout for player in self.learners]
+        return Rollout(sum(rollout.steps for rollout in rollouts), rollouts[0].setting, len(rollouts))
 
     @property
     def seconds(self) -> dict[str, float]:
         """Return the time of all learners by activity."""
         seconds = dict(self._past_seconds)
-        for each in self.learners:
-            for key, value in each.learner.seconds.items():
+        for player in self.learners:
+            for key, value in player.learner.seconds.items():
                 seconds[key] = seconds.get(key, 0.0) + value
         return seconds
 
@@ -133,37 +135,47 @@ class League:
         Raises as the learners' `train_iteration` and `OpponentsWrapper.step` do, and OSError where a snapshot cannot be
         written.
         """
-        self._publish_learners()
+        self._update_opponents()
         metrics: dict[str, float] = {}
-        for index, each in enumerate(self.learners):
-            win_rates = self.table.win_rates(index)
-            generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.MATCHMAKING))
-            each.opponents.probs = matchmaking_probs(
-                each.kind, win_rates, self._players_by_kind(), self.config, generator
-            )
-            values = each.learner.train_iteration()
-            results = each.envs.pop_loss_draw_win()
-            self.table.add(index, results.sum(axis=1))
-            metrics |= {f"{each.name}/{key}": value for key, value in values.items()}
-            names = [*(other.name for other in self.learners), *self.anchor_names]
-            scores = report(each.envs, self.table, index, names, results)
-            metrics |= {f"{each.name}/{key}": value for key, value in scores.items()}
-        for index, each in enumerate(self.learners):
-            steps, win_rates = each.steps - each.steps_at_snapshot, self.table.win_rates(index)
-            if should_freeze(each.kind, steps, win_rates, self._players_by_kind(), self.config):
-                self._freeze(index)
+        for index, player in enumerate(self.learners):
+            metrics |= {f"{player.name}/{key}": value for key, value in self._train_learner(index).items()}
+        self._freeze_due_learners()
         self.iteration += 1
-        metrics["league/members"] = len(self.pool.members)
-        main = f"{self.learners[0].name}/rollout/return"
-        return {**metrics, "rollout/return": metrics[main]} if main in metrics else metrics
+        metrics["league/members"] = len(self.pool.snapshots)
+        main_return = f"{self.learners[0].name}/rollout/return"
+        return {**metrics, "rollout/return": metrics[main_return]} if main_return in metrics else metrics
 
-    def _publish_learners(self) -> None:
-        """Let those opponents that are learners play with their parameters of this moment."""
-        for index, each in enumerate(self.learners):  # `index` is the number of the policy and of the player
-            if self.actors is not None:
-                self.actors.put(index, self._layers(each.learner.save_agent()))
+    def _train_learner(self, index: int) -> dict[str, float]:
+        """Run one iteration of a learner against opponents by the matchmaking rules; count its results.
+
+        Returns its own metrics and those of `learner_metrics`.
+        """
+        player = self.learners[index]
+        win_rates = self.win_table.win_rates(index)
+        generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.MATCHMAKING))
+        player.opponents.probs = matchmaking_probs(
+            player.kind, win_rates, self._players_by_kind(), self.config, generator
+        )
+        metrics = player.learner.train_iteration()
+        results = player.envs.pop_loss_draw_win()
+        self.win_table.add(index, results.sum(axis=1))
+        names = [*(other.name for other in self.learners), *self.anchor_names]
+        return {**metrics, **learner_metrics(player.envs, self.win_table, index, names, results)}
+
+    def _freeze_due_learners(self) -> None:
+        """Add snapshots of the learners for which they are due to the pool."""
+        for index, player in enumerate(self.learners):
+            steps, win_rates = player.steps - player.steps_at_snapshot, self.win_table.win_rates(index)
+            if should_freeze(player.kind, steps, win_rates, self._players_by_kind(), self.config):
+                self._freeze(index)
+
+    def _update_opponents(self) -> None:
+        """Copy the present parameters of the learners to the opponents that play for them."""
+        for index, player in enumerate(self.learners):  # `index` is the number of the policy and of the player
+            if self.batched_policies is not None:
+                self.batched_policies.set_policy(index, self._layers(player.learner.save_agent()))
                 continue
-            saved = each.learner.save_agent()  # a copy, because the learner is trained while others play against it
+            saved = player.learner.save_agent()  # a copy, because the learner is trained while others play against it
             for other in self.learners:
                 other.opponents.replace(index, self._load_agent(saved))
 
@@ -174,25 +186,24 @@ class League:
         return layers
 
     def _players_by_kind(self) -> PlayersByKind:
-        kinds, first = {each.name: each.kind for each in self.learners}, self._first_snapshot
-        total = first + len(self.pool.members)
-        snapshot_kinds = [kinds[member.name] for member in self.pool.members]
+        kinds, first = {player.name: player.kind for player in self.learners}, self._first_snapshot
+        total = first + len(self.pool.snapshots)
+        snapshot_kinds = [kinds[snapshot.name] for snapshot in self.pool.snapshots]
         return PlayersByKind(
             total,
-            mains=[k for k, each in enumerate(self.learners) if each.kind == "main"],
+            mains=[number for number, player in enumerate(self.learners) if player.kind == "main"],
             pool=range(len(self.learners), total),
-            frozen_mains=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main"],
-            frozen_main_exploiters=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main_exploiter"],
+            main_snapshots=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main"],
+            main_exploiter_snapshots=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main_exploiter"],
         )
 
     def _freeze(self, index: int) -> None:
-        """Add a snapshot of a learner to the pool, and restart an exploiter with the probability of its kind.
+        """Add a snapshot of a learner to the pool, and restart the learner with the probability of its kind.
 
         The snapshot is named by the steps of the whole league, which go on when a learner restarts.
         """
         frozen = self.learners[index]
-        self.pool.freeze(frozen.name, self.steps, frozen.learner.save_agent())
-        self._add_opponent(self.pool.members[-1])
+        self._add_opponent(self.pool.freeze(frozen.name, self.steps, frozen.learner.save_agent()))
         frozen.steps_at_snapshot = frozen.steps
         generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.EXPLOITER_RESET))
         if generator.random() < reset_prob(frozen.kind, self.config):
@@ -200,25 +211,25 @@ class League:
                 self._past_seconds[key] = self._past_seconds.get(key, 0.0) + value
             frozen.past_steps = frozen.steps
             self._restart(index, frozen.generation + 1)
-            self.table.forget(index)
+            self.win_table.clear(index)
 
     def _restart(self, index: int, generation: int) -> None:
         """Replace a learner by a new one, whose seed follows from the generation."""
         restarted = self.learners[index]
         restarted.generation = generation
-        seed = (self.seed + index + len(self.learners) * generation) % _SEEDS
+        seed = (self.seed + index + len(self.learners) * generation) % _NUM_SEEDS
         restarted.learner.close()
         restarted.learner = self._make_learner(restarted.envs, self._learner_budget, seed)
 
-    def _add_opponent(self, member: Member) -> None:
+    def _add_opponent(self, snapshot: Snapshot) -> None:
         """Add a snapshot to the opponents of all learners."""
-        if self.actors is not None:
-            # The anchors, which are opponents too, have no policy in `actors`.
-            policy_index = len(self.learners) + self.pool.members.index(member)
-            self.actors.put(policy_index, self._layers(member.saved))
-        for each in self.learners:
-            each.opponents.add(None if self.actors is not None else self._load_agent(member.saved))
-        self.table.grow(self._first_snapshot + len(self.pool.members))
+        if self.batched_policies is not None:
+            # The anchors, which are opponents too, have no policy in `batched_policies`.
+            policy_index = len(self.learners) + self.pool.snapshots.index(snapshot)
+            self.batched_policies.set_policy(policy_index, self._layers(snapshot.saved))
+        for player in self.learners:
+            player.opponents.add(None if self.batched_policies is not None else self._load_agent(snapshot.saved))
+        self.win_table.grow(self._first_snapshot + len(self.pool.snapshots))
 
     def agent(self) -> Agent:
         """Return the current first main agent."""
@@ -234,37 +245,37 @@ class League:
         return learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
 
     def save(self) -> StateDict:
-        """Return the state of every learner, the table of results, and a list of the pool's snapshots.
+        """Return the state of every learner, the table of results, counters, and a list of the pool's snapshots.
 
         The snapshots themselves have files of their own.
         """
-        learners = joined({each.name: each.learner.save() for each in self.learners})
+        learners = joined({player.name: player.learner.save() for player in self.learners})
         counts = {p.name: [p.generation, p.past_steps, p.steps_at_snapshot] for p in self.learners}
         state = {"learners": learners.state, "counts": counts, "members": self.pool.entries()}
-        tensors = {**learners.tensors, "league": {"games": self.table.games}}
+        tensors = {**learners.tensors, "league": {"games": self.win_table.games}}
         return StateDict(tensors, {**state, "iteration": self.iteration})
 
     def reload_snapshots(self, state: Any) -> None:
-        """Load the pool's snapshots, and make the learners again that had restarted; call it before `restore`.
+        """Load the pool's snapshots, and create the learners again that had restarted; call it before `restore`.
 
-        The environments' opponents must be there when the environments are restored. What a learner draws from its seed
-        at the start is not part of its state.
+        The environments' opponents must exist when the environments are restored. Learners that had restarted are
+        created from their seed, because what a learner samples from its seed at the start is not part of its state.
 
         Raises ValueError for a malformed list or counter and for a snapshot with other parameters; KeyError for a
         missing counter; `checkpoint.load`'s errors for a file that cannot be read.
         """
-        self.pool.reload_snapshots(state.get("members"), [each.name for each in self.learners])
-        for each in self.learners:
-            each.opponents.truncate(self._first_snapshot)
-        members, self.pool.members = self.pool.members, []
-        for member in members:
-            self.pool.members.append(member)
-            self._add_opponent(member)
-        for index, each in enumerate(self.learners):
-            generation = state["counts"][each.name][0]
-            if not 0 <= _int_or_minus_one(generation) < _MOST_RESTARTS:
+        self.pool.reload_snapshots(state.get("members"), [player.name for player in self.learners])
+        for player in self.learners:
+            player.opponents.truncate(self._first_snapshot)
+        snapshots, self.pool.snapshots = self.pool.snapshots, []
+        for snapshot in snapshots:
+            self.pool.snapshots.append(snapshot)
+            self._add_opponent(snapshot)
+        for index, player in enumerate(self.learners):
+            generation = state["counts"][player.name][0]
+            if not 0 <= _int_or_minus_one(generation) < _MAX_RESTARTS:
                 raise ValueError("a counter of the league is not a non-negative integer")
-            if generation != each.generation:
+            if generation != player.generation:
                 self._restart(index, generation)
 
     def restore(self, saved: StateDict) -> None:
@@ -274,22 +285,22 @@ class League:
         learners' `restore` raises.
         """
         state, games = saved.state, saved.tensors["league"]["games"]
-        counters = [state["iteration"], *(n for each in self.learners for n in state["counts"][each.name])]
-        if not all(0 <= _int_or_minus_one(n) < _MOST_STEPS for n in counters):
+        counters = [state["iteration"], *(n for player in self.learners for n in state["counts"][player.name])]
+        if not all(0 <= _int_or_minus_one(n) < _MAX_STEPS for n in counters):
             raise ValueError("a counter of the league is not a non-negative integer")
-        shape = (len(self.learners), self._first_snapshot + len(self.pool.members), 3)
+        shape = (len(self.learners), self._first_snapshot + len(self.pool.snapshots), 3)
         if games.shape != shape or games.dtype != np.float64 or not (np.isfinite(games) & (games >= 0)).all():
             raise ValueError("the league's table of results does not fit")
-        self.iteration, self.table.games = state["iteration"], games
-        parts = split(StateDict(saved.tensors, state["learners"]), [each.name for each in self.learners])
-        for each in self.learners:
-            _, each.past_steps, each.steps_at_snapshot = state["counts"][each.name]
-            each.learner.restore(parts[each.name])
+        self.iteration, self.win_table.games = state["iteration"], games
+        parts = split(StateDict(saved.tensors, state["learners"]), [player.name for player in self.learners])
+        for player in self.learners:
+            _, player.past_steps, player.steps_at_snapshot = state["counts"][player.name]
+            player.learner.restore(parts[player.name])
 
     def close(self) -> None:
         """Close all learners."""
-        for each in self.learners:
-            each.learner.close()
+        for player in self.learners:
+            player.learner.close()
 
 
 def _int_or_minus_one(value: Any) -> int:

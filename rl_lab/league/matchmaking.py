@@ -1,68 +1,93 @@
-"""Choose opponents from a pool by their results: prioritized fictitious self-play (PFSP) and the table it needs.
+"""The rules of a league: whom each kind of learner plays, when a snapshot of it is taken, and when it then restarts.
 
-Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods:
-prioritized fictitious self-play, and the league's kinds of learners.
+`League` asks these functions before and after each iteration; they change nothing. Players have the numbers 0 to M - 1:
+see `league`. Shares of games and thresholds are those of the paper unless the settings change them or a comment says
+otherwise.
+
+Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from rl_lab.core.world import Array
-from rl_lab.multiagent.episode_results import DRAWN, WON
+from rl_lab.league.config import LeagueConfig
+from rl_lab.league.pfsp import pfsp, sample_support
 
-SELECTIONS = ("latest", "uniform", "pfsp_hard", "pfsp_var")
-PRIOR = (1.0, 1.0)  # Beta(1, 1), the uniform prior of a win probability; a draw counts as half a win and half a loss
-# Factor of a pair's earlier results for each new game, because both players change. Source: AlphaStar's pseudocode
-DECAY = 0.99
+# A main agent plays more games against snapshots that it beats at a lower rate than this; not a figure of the paper.
+_LOST_TO_WIN_RATE = 0.5
+# A main exploiter that beats the main agents at a lower rate than this plays their snapshots half of the time.
+_TOO_STRONG_WIN_RATE = 0.2
+# Probability by kind that a learner restarts after a snapshot of it was taken; that of league exploiters is a setting.
+_RESET_PROBS = {"main": 0.0, "main_exploiter": 1.0}
 
 
-def pfsp(win_rates: Array, weighting: str, power: float = 2.0) -> Array:
-    """Return the probability of playing each opponent, float64 [M], from the win rates against them, float64 [M].
+@dataclass(frozen=True)
+class PlayersByKind:
+    """The numbers of the players by kind."""
 
-    It is proportional to f_hard(x) = (1 - x)^power for "pfsp_hard", and to f_var(x) = x (1 - x) for "pfsp_var". Where
-    all weights are 0, it is uniform.
+    total: int  # how many players there are
+    mains: Sequence[int]  # current main agents
+    pool: Sequence[int]  # anchors and all snapshots
+    main_snapshots: Sequence[int]  # snapshots of main agents
+    main_exploiter_snapshots: Sequence[int]  # snapshots of main exploiters
+
+
+def matchmaking_probs(
+    kind: str, win_rates: Array, players: PlayersByKind, config: LeagueConfig, generator: np.random.Generator
+) -> Array:
+    """Return the probability that a learner plays each player, float64 [M], from its win rates, float64 [M].
+
+    At most `config.max_opponents` probabilities are nonzero.
     """
-    x = np.asarray(win_rates, np.float64)
-    weights = (1 - x) ** power if weighting == "pfsp_hard" else x * (1 - x)
-    total = weights.sum()
-    return np.asarray(weights / total) if total > 0 else np.full(len(x), 1.0) / max(len(x), 1)
-
-
-def sample_support(probs: Array, size: int, generator: np.random.Generator) -> Array:
-    """Return random probabilities, float64 [M], with at most `size` nonzero entries and the expected value `probs`."""
-    if np.count_nonzero(probs) <= size:
+    probs = np.zeros(players.total)
+    if kind == "main":
+        snapshots = [*players.main_snapshots, *players.main_exploiter_snapshots]
+        lost_to = [k for k in snapshots if win_rates[k] < _LOST_TO_WIN_RATE]
+        pool_share = max(1.0 - config.self_play - config.lost_to_share, 0.0)
+        _add_pool_share(probs, pool_share, win_rates, config, players)
+        if lost_to:
+            probs[lost_to] += config.lost_to_share * pfsp(win_rates[lost_to], "pfsp_hard", config.power)
+    elif kind == "main_exploiter":
+        snapshots = list(players.main_snapshots)
+        if snapshots and win_rates[list(players.mains)].mean() < _TOO_STRONG_WIN_RATE:
+            probs[snapshots] = 0.5 * pfsp(win_rates[snapshots], "pfsp_var")
+    else:
+        _add_pool_share(probs, 1.0, win_rates, config, players)
+    mains = list(players.mains)
+    main_probs = probs[mains] + (1.0 - probs.sum()) / len(mains)  # what is left is against the current main agents
+    probs[mains] = 0.0
+    if main_probs.sum() > 1e-12:
+        probs = sample_support(probs, max(config.max_opponents - len(mains), 1), generator)
+        probs[mains] = main_probs
         return probs
-    total = probs.sum()
-    sample = generator.choice(len(probs), size=size, p=probs / total)
-    return np.asarray(np.bincount(sample, minlength=len(probs)) * (total / size))
+    return sample_support(probs, config.max_opponents, generator)
 
 
-class WinTable:
-    """Results of L learners against M players: `games`, float64 [L, M, 3], decayed counts of games.
+def _add_pool_share(probs: Array, share: float, win_rates: Array, config: LeagueConfig, players: PlayersByKind) -> None:
+    """Add this share of games, against the pool by the rule `config.selection`, to probs; an empty pool gets none."""
+    pool = list(players.main_snapshots[-1:] if config.selection == "latest" else players.pool)
+    if not pool:
+        return
+    if config.selection in ("latest", "uniform"):
+        probs[pool] += share / len(pool)
+    else:
+        probs[pool] += share * pfsp(win_rates[pool], config.selection, config.power)
 
-    Axis 2 is LOST, DRAWN, WON of `episode_results`, as seen by the learner.
-    """
 
-    def __init__(self, learners: int) -> None:
-        self.games = np.zeros((learners, 0, 3))
+def should_freeze(kind: str, steps: int, win_rates: Array, players: PlayersByKind, config: LeagueConfig) -> bool:
+    """Return whether a snapshot of a learner is due, `steps` environment steps after its start or its last snapshot."""
+    if kind == "main":
+        return steps >= config.freeze_every
+    targets = list(players.mains if kind == "main_exploiter" else players.pool)
+    beats_all = bool(targets) and float(win_rates[targets].min()) > config.freeze_win_rate
+    return beats_all or steps >= (config.timeout or 2 * config.freeze_every)
 
-    def grow(self, players: int) -> None:
-        """Extend the table to this number of players."""
-        learners, old_players, _ = self.games.shape
-        self.games = np.concatenate([self.games, np.zeros((learners, players - old_players, 3))], axis=1)
 
-    def add(self, learner: int, results: Array) -> None:
-        """Add the results of a learner's last games, int64 [M, 3]."""
-        self.games[learner] *= DECAY ** results.sum(axis=1, keepdims=True)
-        self.games[learner] += results
-
-    def forget(self, player: int) -> None:
-        """Clear the results of a learner that restarts, both as a learner and as an opponent."""
-        self.games[player] = 0
-        self.games[:, player] = 0
-
-    def win_rates(self, learner: int) -> Array:
-        """Return the posterior mean, under PRIOR, of a learner's probability to beat each player, float64 [M]."""
-        wins = self.games[learner, :, WON] + self.games[learner, :, DRAWN] / 2
-        return np.asarray((PRIOR[0] + wins) / (sum(PRIOR) + self.games[learner].sum(axis=1)))
+def reset_prob(kind: str, config: LeagueConfig) -> float:
+    """Return the probability that a learner of this kind restarts after a snapshot of it was taken."""
+    return _RESET_PROBS.get(kind, config.reset_prob)

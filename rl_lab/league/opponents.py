@@ -1,4 +1,8 @@
-"""The opponents of a learner of a league: the current learners, the anchors, and the snapshots of the pool."""
+"""The opponents of a learner of a league: the current learners, the anchors, and the snapshots of the pool.
+
+`OpponentsWrapper` asks for their actions and writes them to its batch. `League` adds opponents and sets the
+probabilities of meeting them. Policies of one architecture are evaluated together, by `batched_policies`.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +21,26 @@ from rl_lab.multiagent.opponent_mixture import OpponentMixture
 
 
 class LeagueOpponents(OpponentMixture):
-    """An `OpponentMixture` in which some opponents are policies of `actors`, which are evaluated together.
+    """An `OpponentMixture` in which some opponents are policies of `batched_policies`, which are evaluated together.
 
-    The k-th None in `agents` stands for policy k of `actors`. While `actors` is None, these opponents take uniformly
-    random legal actions. Their actions are sampled from the seed, for each environment independently of the others.
+    The k-th None in `agents` stands for policy k of `batched_policies`. While `batched_policies` is None, these
+    opponents take uniformly random legal actions. Actions are sampled with random numbers of each row's own, see
+    `RowRandom`.
     """
 
-    actors: BatchedPolicies | SequentialPolicies | None = None  # policies that are evaluated together
+    batched_policies: BatchedPolicies | SequentialPolicies | None = None
     _envs: BatchedEnv | None = None
     _row_random: RowRandom
 
     def __init__(self, agents: Sequence[Agent | None]) -> None:
         super().__init__([])
-        self._policy_index = np.zeros(0, np.int64)  # index in `actors` of each opponent's policy, -1 for an agent
+        # The index of each opponent's policy in `batched_policies`, -1 for an agent.
+        self._policy_index = np.zeros(0, np.int64)
         for agent in agents:
             self.add(agent)
 
     def add(self, agent: Agent | None) -> None:
-        """Add an opponent with probability 0; None stands for the next policy of `actors`."""
+        """Add an opponent with probability 0; None stands for the next policy of `batched_policies`."""
         policy_index = int((self._policy_index >= 0).sum()) if agent is None else -1
         self._policy_index = np.append(self._policy_index, policy_index)
         self.agents.append(_BatchedPlaceholder() if agent is None else agent)
@@ -72,8 +78,9 @@ class LeagueOpponents(OpponentMixture):
             batched_rows, size = rows[is_batched], envs.acting.size
             action_mask = envs.action_mask.reshape(size, -1)[batched_rows] if envs.world.has_action_mask else None
             observations = envs.observations.reshape(size, *envs.observations.shape[2:])[batched_rows]
-            if self.actors is not None:
-                probs = self.actors.probabilities(observations, self._policy_index[opponents[is_batched]], action_mask)
+            if self.batched_policies is not None:
+                policy_index = self._policy_index[opponents[is_batched]]
+                probs = self.batched_policies.probabilities(observations, policy_index, action_mask)
             else:
                 count = int(envs.world.action.n)  # type: ignore[union-attr]  # a league's actions are discrete
                 legal = np.ones((len(batched_rows), count)) if action_mask is None else action_mask.astype(np.float64)
@@ -102,19 +109,19 @@ class LeagueOpponents(OpponentMixture):
 
 
 class _BatchedPlaceholder:
-    """Stands for a policy of `actors` in the list of agents; it does not act itself."""
+    """Takes the place of a policy of `batched_policies` in the list of agents; it does not act itself."""
 
     name = "actor"
 
     def bind(self, envs: BatchedEnv) -> None:
-        """Do nothing: the policies of `actors` need no batch."""
+        """Do nothing: the policies of `batched_policies` need no batch."""
 
     def act(self, observations: Array, **_: Any) -> tuple[Array, Any]:
         raise NotImplementedError("policies of a league are evaluated together")
 
 
 def opponents_of(agent: AveragePolicyAgent) -> LeagueOpponents:
-    """Return an agent's policies as opponents, of which each episode meets one with equal probability."""
-    opponents = LeagueOpponents([None] * agent.count)
-    opponents.actors, opponents.probs[:] = agent.actors, 1.0 / agent.count
+    """Return an agent's policies as opponents; each episode is played against one of them, with equal probability."""
+    opponents = LeagueOpponents([None] * agent.num_policies)
+    opponents.batched_policies, opponents.probs[:] = agent.policies, 1.0 / agent.num_policies
     return opponents

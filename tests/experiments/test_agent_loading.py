@@ -211,15 +211,19 @@ def test_an_average_is_one_of_its_members_for_a_whole_episode() -> None:
 def test_a_leagues_average_plays_as_its_exact_value_says(inside: Path) -> None:
     world = make.make("tic_tac_toe", 1).world
     agent: Any = FrozenAgentRef("runs/first", average=True).agent(world)
-    assert agent.name == "ppo-average" and agent.count == len(list((inside / "runs/first/league/main").glob("step-*")))
+    assert agent.name == "ppo-average" and agent.num_policies == len(
+        list((inside / "runs/first/league/main").glob("step-*"))
+    )
     single: Any = FrozenAgentRef("runs/first/league/main").sampling_agent(world)
     rng = np.random.default_rng(0)
     seen, action_mask = (
         rng.integers(0, 2, (5, *world.observation.shape)).astype(world.observation.dtype),
         np.ones((5, 9)),
     )
-    assert single.policies()[0](seen, action_mask) == pytest.approx(agent.policies()[-1](seen, action_mask))
-    table = average(agent.policies(), "tic_tac_toe")
+    assert single.policy_functions()[0](seen, action_mask) == pytest.approx(
+        agent.policy_functions()[-1](seen, action_mask)
+    )
+    table = average(agent.policy_functions(), "tic_tac_toe")
     expected = best_response.values(
         table, lambda _, action_mask: action_mask / action_mask.sum(axis=1, keepdims=True), "tic_tac_toe"
     )[0]

@@ -1,4 +1,4 @@
-"""What learning against others must reach, by exact calculation over whole games; and what self-play may cost."""
+"""Leagues, and PPO against fixed opponents, reach exactly calculated values; leagues resume; self-play is fast."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-# The exact values are of Bellman's equation over the whole game, by uniform random play in the other seat.
-BEST = [(0, 191 / 192, 0.01), (1, 874 / 945, 0.02)]
+# Seat, value of the best response to uniformly random play in the other seat (by Bellman's equation over the whole
+# game), and how far below it a learner may end.
+BEST_RESPONSE_VALUES = [(0, 191 / 192, 0.01), (1, 874 / 945, 0.02)]
 PPO: dict[str, Any] = {"n_steps": 32, "batch_size": 2048, "n_epochs": 4, "gamma": 1.0, "gae_lambda": 1.0}
 PPO |= {"learning_rate": 3e-3, "learning_rate_schedule": "linear", "ent_coef": 0.03}
 PPO |= {"net_arch": [128, 128], "activation": "relu"}
@@ -53,37 +54,37 @@ PPO |= {"net_arch": [128, 128], "activation": "relu"}
 def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) -> None:
     world, module = world_registry.load("tic_tac_toe"), agent_registry.load("ppo")
     tree = grow(world, start(world), same=("marks", "to_move"))
-    seats = OpponentsWrapper(make.make("tic_tac_toe", 256, seed=seed), [random_agent(world, seed)], seed=seed)
-    learner = module.learner(module.Config(**PPO), seats, budget=2_000_000, seed=seed, device="cpu")
+    envs = OpponentsWrapper(make.make("tic_tac_toe", 256, seed=seed), [random_agent(world, seed)], seed=seed)
+    learner = module.learner(module.Config(**PPO), envs, budget=2_000_000, seed=seed, device="cpu")
     while learner.steps < 2_000_000:
         learner.train_iteration()
     agent = learner.agent()
-    for seat, best, within in BEST:
+    for seat, best, tolerance in BEST_RESPONSE_VALUES:
 
         def policy(layer: Layer, seat: int = seat) -> Array:
             if layer.mover[0] != seat:
                 return uniform(layer)
             rows = np.arange(len(layer.states)) * 2 + seat
-            chosen, _ = agent.act(layer.observations[:, seat], action_mask=layer.action_mask, rows=rows)
-            return np.eye(9)[chosen]
+            actions, _ = agent.act(layer.observations[:, seat], action_mask=layer.action_mask, rows=rows)
+            return np.eye(9)[actions]
 
-        worth = expected(tree, policy)[0, seat]
-        assert best - within <= worth <= best + 1e-9, (seat, worth)
+        value = expected(tree, policy)[0, seat]
+        assert best - tolerance <= value <= best + 1e-9, (seat, value)
 
 
-def test_kuhn_pokers_averaged_play_is_hardly_exploitable() -> None:
-    """Half against itself, half against the uniform mixture of all it has been, which is fictitious play."""
+def test_the_average_policy_of_kuhn_poker_is_hardly_exploitable() -> None:
+    """The league plays half against itself, half against all snapshots with equal probability: fictitious play."""
     learner, _ = make_learner(compose("kuhn_poker_league"))
     assert isinstance(learner, League)
     while learner.steps < 800_000:
         learner.train_iteration()
-    view = learner.learners[0].envs.world
-    layers = [layers_of(member.saved.tensors, learner.settings, view) for member in learner.pool.members]
-    members = AveragePolicyAgent(
+    spec = learner.learners[0].envs.world
+    layers = [layers_of(snapshot.saved.tensors, learner.settings, spec) for snapshot in learner.pool.snapshots]
+    policies = AveragePolicyAgent(
         "average", stack_policies("tanh", [each for each in layers if each]), len(layers)
-    ).policies()
-    assert nash_conv(members[0], "kuhn_poker") > 0.3, "it has something to learn"
-    mean = average(members, "kuhn_poker")
+    ).policy_functions()
+    assert nash_conv(policies[0], "kuhn_poker") > 0.3, "it has something to learn"
+    mean = average(policies, "kuhn_poker")
     assert nash_conv(mean, "kuhn_poker") < 0.1
     assert values(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.05)
 
@@ -99,7 +100,7 @@ def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: 
     def command(*words: str) -> list[str]:
         return [sys.executable, "-m", "rl_lab.cli", *words]
 
-    whole, part, kills, chance = tmp_path / "whole", tmp_path / "part", 0, random.Random(5)
+    whole, part, kills, generator = tmp_path / "whole", tmp_path / "part", 0, random.Random(5)
     subprocess.run(command("train", str(tmp_path / "mine.yaml"), f"run_dir={whole}"), check=True, capture_output=True)
     words = command("train", str(tmp_path / "mine.yaml"), f"run_dir={part}")
     for _ in range(30):
@@ -107,7 +108,7 @@ def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: 
         while kills == 0 and not (part / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.01)
         try:
-            _, errors = process.communicate(timeout=chance.uniform(0, 1) if kills == 0 else 3 + 2 * kills)
+            _, errors = process.communicate(timeout=generator.uniform(0, 1) if kills == 0 else 3 + 2 * kills)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -117,25 +118,31 @@ def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: 
         break
     assert kills > 0
     newest = sorted((whole / "checkpoints").iterdir())[-1].name
-    kept = [
+    final_files = [
         {name: data for name, data in outcome(folder).items() if "checkpoints" not in name or newest in name}
         for folder in (whole, part)
     ]
-    assert kept[0] == kept[1]
+    assert final_files[0] == final_files[1]
 
 
 def test_self_play_costs_little_more_than_one_fixed_opponent() -> None:
-    """Per step of training, processor time; against the same kind of agent, frozen, that the league is full of."""
+    """Processor time per step of training, against one opponent and against a pool of many snapshots of it."""
     settings = "worlds=64 budget=10_000_000 agent.n_steps=64 agent.batch_size=512 agent.n_epochs=4".split()
     common = "lost_to_share: 0, max_opponents: 4, selection: uniform"
-    alone, many = f"self_play: 1, freeze_every: 10_000_000, {common}", f"self_play: 0.35, freeze_every: 4096, {common}"
-    learners = [make_learner(compose("connect_four", [*settings, f"league={{{words}}}"]))[0] for words in (alone, many)]
+    one_opponent, many_opponents = (
+        f"self_play: 1, freeze_every: 10_000_000, {common}",
+        f"self_play: 0.35, freeze_every: 4096, {common}",
+    )
+    learners = [
+        make_learner(compose("connect_four", [*settings, f"league={{{words}}}"]))[0]
+        for words in (one_opponent, many_opponents)
+    ]
     times: list[list[float]] = [[], []]
     for rounds in range(40):
-        for learner, spent in zip(learners, times, strict=True):
+        for learner, learner_times in zip(learners, times, strict=True):
             begin, before = time.process_time(), learner.steps
             learner.train_iteration()
             if rounds >= 10:
-                spent.append((time.process_time() - begin) / (learner.steps - before))
+                learner_times.append((time.process_time() - begin) / (learner.steps - before))
     one, several = map(statistics.median, times)
     assert several <= 1.3 * one, f"{1e6 * several:.1f} us a step, {1e6 * one:.1f} against one"

@@ -139,7 +139,7 @@ def test_opponents_that_learn_are_as_they_were_when_the_iteration_began(tmp_path
     league, envs = make_learner(compose(str(tmp_path / "small.yaml")))
     assert isinstance(league, League)
     league.set_run_dir(tmp_path)
-    assert league.actors is None, "with statistics, policies decide one by one"
+    assert league.batched_policies is None, "with statistics, policies decide one by one"
     main, other = league.learners
     advance, compared = other.learner.train_iteration, []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Small leagues: parts of their scenarios, learners, and what a run of one leaves behind."""
+"""Small leagues: parts of their scenarios, a PPO learner, and the files of a run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ DQN = "agent: {name: dqn, learning_starts: 50, buffer_size: 800, train_freq: 8}\
 
 
 def ppo_at(world: str, n: int, **settings: Any) -> Any:
-    module, whole = agent_registry.load("ppo"), make.make(world, n, seed=3)
+    """Return a PPO against a random opponent in n worlds, and its config."""
+    module, batch = agent_registry.load("ppo"), make.make(world, n, seed=3)
     config = module.Config(n_steps=8, batch_size=n * 8, n_epochs=1, net_arch=[24, 16], **settings)
-    opponent = random_agent(whole.world)
-    return module.learner(config, OpponentsWrapper(whole, [opponent]), budget=1000, seed=4, device="cpu"), config
+    opponent = random_agent(batch.world)
+    return module.learner(config, OpponentsWrapper(batch, [opponent]), budget=1000, seed=4, device="cpu"), config
 
 
 def outcome(folder: Path) -> dict[str, Any]:
+    """Return the contents of a run's files that must not depend on interruptions, by path."""
     files = [p for p in folder.rglob("*") if p.suffix in (".safetensors", ".jsonl") or "league" in p.parts[:-2]]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.is_file()}
