@@ -1,10 +1,14 @@
 """This module computes exact values of policies in small games, best responses and NashConv.
 
+`rl-lab exploit`, `rl-lab validate` and tests call it. It builds the world's game tree (cached by `game_tree`) and walks
+it by layers: forwards for the probabilities of positions, backwards for their values. It changes nothing.
+
 Policies, and the argument `samples`, are explained in `tabular_policy`.
 
 Shapes: P positions of a layer, S actions, E moves, K quantities whose expectations are computed together.
 
-Source: Johanson et al. 2011, "Accelerating best response calculation"; Lanctot et al. 2017 (NashConv)
+Source: Johanson, Waugh, Bowling and Zinkevich 2011, "Accelerating best response calculation in large extensive games";
+Lanctot et al. 2017, "A unified game-theoretic approach to multiagent reinforcement learning" (NashConv).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.world import Array, World
-from rl_lab.games.game_tree import GameTree, Layer, tree
+from rl_lab.games.game_tree import GameTree, Layer, build_game_tree
 from rl_lab.games.tabular_policy import policy_probs
 from rl_lab.rating.results import Floats
 
@@ -38,37 +42,38 @@ class Response:
         return np.eye(action_mask.shape[1])[actions]
 
 
-def values(policy_a: Any, policy_b: Any, world: World | str, *, samples: int = 0) -> Floats:
+def expected_returns(policy_a: Any, policy_b: Any, world: World | str, *, samples: int = 0) -> Floats:
     """Return the expected returns of both seats, [2], if policy_a has the first and policy_b the second.
 
     Raises:
-        ValueError: `tree` does not support the world, or probabilities do not add up to 1 over legal actions.
+        ValueError: `build_game_tree` does not support the world, or probabilities do not add up to 1 over legal
+        actions.
     """
-    game = tree(world)
-    return expected(game, policy_probs(game, (policy_a, policy_b), samples), lambda rewards: rewards)
+    game = build_game_tree(world)
+    return expected_sums(game, policy_probs(game, (policy_a, policy_b), samples), lambda rewards: rewards)
 
 
-def outcomes(policy_a: Any, policy_b: Any, world: World | str, *, samples: int = 0) -> Floats:
+def outcome_probs(policy_a: Any, policy_b: Any, world: World | str, *, samples: int = 0) -> Floats:
     """Return the probabilities that the first seat wins, draws and loses, [3]: its return is above, at or below 0.
 
-    Only rewards of the last move count, so it is for worlds without other rewards. Errors are those of `values`.
+    Only rewards of the last move count, so it is for worlds without other rewards. Errors are those of
+    `expected_returns`.
     """
-    game = tree(world)
-    return expected(
-        game, policy_probs(game, (policy_a, policy_b), samples), lambda r: (np.sign(r[:, :1]) == [1, 0, -1]) * 1.0, True
-    )
+    game = build_game_tree(world)
+    probs = policy_probs(game, (policy_a, policy_b), samples)
+    return expected_sums(game, probs, lambda r: (np.sign(r[:, :1]) == [1, 0, -1]) * 1.0, last_move_only=True)
 
 
 def best_response(policy: Any, world: World | str, seat: int, *, samples: int = 0) -> Response:
     """Return the best response of `seat`, 0 or 1, to `policy` in the other seat; it depends on observations only.
 
     A seat's observation must determine all its earlier observations and actions, or the whole position. Errors are
-    those of `values`.
+    those of `expected_returns`.
     """
     if seat not in (0, 1):
         raise ValueError(f"seat={seat}: expected 0 or 1")
-    game = tree(world)
-    return _respond(game, policy_probs(game, policy, samples, 1 - seat), seat)
+    game = build_game_tree(world)
+    return _best_response_to(game, policy_probs(game, policy, samples, 1 - seat), seat)
 
 
 def nash_conv(policy: Any, world: World | str, *, samples: int = 0) -> float:
@@ -79,68 +84,85 @@ def nash_conv(policy: Any, world: World | str, *, samples: int = 0) -> float:
         world: a zero-sum world or its name; exploitability is half of NashConv.
         samples: see `tabular_policy`.
     """
-    game = tree(world)
+    game = build_game_tree(world)
     probs = policy_probs(game, policy, samples)
-    best = sum(_respond(game, probs, seat).value for seat in (0, 1))
-    return float(best - expected(game, probs, lambda rewards: rewards).sum())
+    best = sum(_best_response_to(game, probs, seat).value for seat in (0, 1))
+    return float(best - expected_sums(game, probs, lambda rewards: rewards).sum())
 
 
-def perfect_value(world: World | str) -> float:
-    """Return the expected return of the first seat if both know the whole position and play perfectly: minimax."""
-    game = tree(world)
-    ahead = np.zeros(0)
+def minimax_value(world: World | str) -> float:
+    """Return the expected return of the first seat if both know the whole position and play perfectly."""
+    game = build_game_tree(world)
+    position_values = np.zeros(0)  # [P], of the layer after the current one
     for layer in reversed(game.layers):
-        sign = np.where(layer.mover == 0, 1.0, -1.0)
+        sign = np.where(layer.seat_to_move == 0, 1.0, -1.0)
+        move_values = _move_values(layer, layer.rewards[:, :1], position_values[:, None])[:, 0]
         best = np.full(len(layer.states), -np.inf)
-        np.maximum.at(
-            best, layer.parent, sign[layer.parent] * _after(layer, layer.rewards[:, :1], ahead[:, None])[:, 0]
-        )
-        ahead = sign * best
-    return float(game.chance @ ahead)
+        np.maximum.at(best, layer.parent, sign[layer.parent] * move_values)
+        position_values = sign * best
+    return float(game.chance @ position_values)
 
 
-def expected(game: GameTree, probs: list[Floats], pay: Callable[[Floats], Floats], once: bool = False) -> Floats:
+def expected_sums(
+    game: GameTree, probs: list[Floats], summands_of: Callable[[Floats], Floats], last_move_only: bool = False
+) -> Floats:
     """Return the expectations [K] of sums over a game, under action probabilities `probs`.
 
-    `pay` converts rewards [E, 2] to the summands [E, K]. With `once`, only the last move's count.
+    `summands_of` converts rewards [E, 2] to the summands [E, K]. With `last_move_only`, only those of moves that end
+    the game count.
     """
-    ahead = np.zeros((0, pay(np.zeros((1, 2))).shape[1]))
+    position_values = np.zeros(
+        (0, summands_of(np.zeros((1, 2))).shape[1])
+    )  # [P, K], of the layer after the current one
     for layer, policy in zip(reversed(game.layers), reversed(probs), strict=True):
-        summands = pay(layer.rewards)
-        if once:
+        summands = summands_of(layer.rewards)
+        if last_move_only:
             summands = np.where(layer.child[:, None] < 0, summands, 0.0)
-        weighted = policy[layer.parent, layer.action, None] * _after(layer, summands, ahead)
-        ahead = np.zeros((len(layer.states), weighted.shape[1]))
-        np.add.at(ahead, layer.parent, weighted)
-    value: Floats = game.chance @ ahead
+        weighted = policy[layer.parent, layer.action, None] * _move_values(layer, summands, position_values)
+        position_values = np.zeros((len(layer.states), weighted.shape[1]))
+        np.add.at(position_values, layer.parent, weighted)
+    value: Floats = game.chance @ position_values
     return value
 
 
-def _respond(game: GameTree, probs: list[Floats], seat: int) -> Response:
-    """Return the best response of a seat to the other's action probabilities."""
-    reach, reaches = game.chance, []  # probabilities of positions by chance and the other seat's actions
+def _best_response_to(game: GameTree, probs: list[Floats], seat: int) -> Response:
+    """Return the best response of a seat to the other's action probabilities.
+
+    From the last layer to the first, it takes in each information set of the seat the action with the highest mean
+    value over the set's positions, weighted by their reach: the probability of the position by chance and the other
+    seat's actions alone.
+    """
+    position_values, actions = np.zeros(0), {}
+    reaches = _reach_probs(game, probs, seat)
+    for layer, policy, reach in zip(reversed(game.layers), reversed(probs), reversed(reaches), strict=True):
+        move_values = _move_values(layer, layer.rewards[:, [seat]], position_values[:, None])[:, 0]
+        action_values = np.zeros(policy.shape)  # [P, S]
+        action_values[layer.parent, layer.action] = move_values
+        info_set_values = np.zeros(layer.action_mask.shape)  # [I, S], times the probability of the set
+        np.add.at(info_set_values, layer.info_set, reach[:, None] * action_values)
+        best = np.where(layer.action_mask != 0, info_set_values, -np.inf).argmax(axis=1)
+        is_own_move = layer.seat_to_move == seat
+        for k in np.unique(layer.info_set[is_own_move]):
+            actions[layer.observations[k].tobytes()] = int(best[k])
+        response = np.where(is_own_move[:, None], np.eye(policy.shape[1])[best[layer.info_set]], policy)
+        position_values = (response * action_values).sum(axis=1)
+    return Response(seat, float(game.chance @ position_values), actions)
+
+
+def _reach_probs(game: GameTree, probs: list[Floats], seat: int) -> list[Floats]:
+    """Return the probabilities of each layer's positions, [P], if `seat` always takes the actions that lead there."""
+    reach = game.chance
+    reaches: list[Floats] = []
     for layer, policy in zip(game.layers, probs, strict=True):
         reaches.append(reach)
         continues, weights = layer.child >= 0, policy[layer.parent, layer.action]
-        weights = np.where(layer.mover[layer.parent] == seat, 1.0, weights)
+        weights = np.where(layer.seat_to_move[layer.parent] == seat, 1.0, weights)
         reach = np.bincount(layer.child[continues], (reach[layer.parent] * weights)[continues])
-    ahead, actions = np.zeros(0), {}
-    for layer, policy, reach in zip(reversed(game.layers), reversed(probs), reversed(reaches), strict=True):
-        action_values = np.zeros(policy.shape)
-        action_values[layer.parent, layer.action] = _after(layer, layer.rewards[:, [seat]], ahead[:, None])[:, 0]
-        sums = np.zeros(layer.action_mask.shape)
-        np.add.at(sums, layer.info, reach[:, None] * action_values)
-        best = np.where(layer.action_mask != 0, sums, -np.inf).argmax(axis=1)
-        is_seat = layer.mover == seat
-        for k in np.unique(layer.info[is_seat]):
-            actions[layer.observations[k].tobytes()] = int(best[k])
-        response = np.where(is_seat[:, None], np.eye(policy.shape[1])[best[layer.info]], policy)
-        ahead = (response * action_values).sum(axis=1)
-    return Response(seat, float(game.chance @ ahead), actions)
+    return reaches
 
 
-def _after(layer: Layer, rewards: Floats, ahead: Floats) -> Floats:
-    """Return the value of each move, [E, K]: its reward plus the value of the position that it leads to."""
-    continues, values = layer.child >= 0, rewards.copy()
-    values[continues] += ahead[layer.child[continues]]
-    return values
+def _move_values(layer: Layer, rewards: Floats, position_values: Floats) -> Floats:
+    """Return the value of each move, [E, K]: its reward plus the value of the next layer's position it leads to."""
+    continues, move_values = layer.child >= 0, rewards.copy()
+    move_values[continues] += position_values[layer.child[continues]]
+    return move_values

@@ -1,6 +1,15 @@
 """This module finds Nash equilibria of small zero-sum games with hidden information by sequence-form linear programs.
 
-Source: Koller, Megiddo and von Stengel 1996, "Efficient computation of equilibria for extensive two-person games"
+`solve` is the entrance; it builds the world's game tree (cached by `game_tree`) and changes nothing.
+
+A sequence of a seat is the list of its own actions on the way to a position. Its weight (realization probability) is
+the product of the probabilities of these actions. Expected returns are linear in the weights of either seat, and in
+each information set the weights of the continued sequences add up to that of the sequence that leads to it. So a best
+policy against a best response is a linear program whose size is that of the game.
+
+Shape letters: P positions of a layer, I information sets, S actions, E moves.
+
+Source: Koller, Megiddo and von Stengel 1996, "Efficient computation of equilibria for extensive two-person games".
 """
 
 from __future__ import annotations
@@ -13,11 +22,11 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack
 
 from rl_lab.core.world import Array, World
-from rl_lab.games.game_tree import GameTree, tree
+from rl_lab.games.game_tree import GameTree, Layer, build_game_tree
 from rl_lab.games.tabular_policy import TabularPolicy
 from rl_lab.rating.results import Floats
 
-_UNREACHED = 1e-12  # sums of weights below are the rounding errors of the linear program
+_MIN_WEIGHT = 1e-12  # sums of weights below it are 0 but for the rounding errors of the linear program
 
 
 @dataclass(frozen=True)
@@ -28,33 +37,33 @@ class Equilibrium(TabularPolicy):
 
 
 class _InformationSet(NamedTuple):
-    """What a seat cannot tell apart, and the sequences of the seat's actions around it."""
+    """An information set of a seat, with the numbers of the seat's sequences before and after its actions."""
 
     parent: int  # the sequence that leads to it
-    sequences: list[int]  # those that its actions end
+    sequences: list[int]  # for each of `actions`, the sequence that ends with it
     observation: bytes
-    actions: list[int]
+    actions: list[int]  # the legal ones
 
 
 @dataclass
 class _SeatSequences:
-    """The sequences of one seat's information sets and actions, numbered from 1 in the order of play; 0 is empty."""
+    """The information sets of one seat, and its sequences, numbered from 1 in the order of play; 0 is the empty one."""
 
-    info: list[_InformationSet] = field(default_factory=list)
-    seen_observations: set[bytes] = field(default_factory=set)
+    info_sets: list[_InformationSet] = field(default_factory=list)
+    observations: set[bytes] = field(default_factory=set)  # of these information sets
     count: int = 1  # number of sequences
 
-    def flow(self) -> csr_array:
+    def flow_constraints(self) -> csr_array:
         """Return the flow constraints, float64 [1 + information sets, sequences].
 
         Row 0 sets the weight of the empty sequence to 1; in the others, inflow and outflow of a set are equal.
         """
         rows, columns, signs = [0], [0], [1.0]
-        for k, info in enumerate(self.info, start=1):
-            rows += [k] * (len(info.sequences) + 1)
-            columns += [info.parent, *info.sequences]
-            signs += [-1.0, *[1.0] * len(info.sequences)]
-        return csr_array((signs, (rows, columns)), shape=(1 + len(self.info), self.count))
+        for k, info_set in enumerate(self.info_sets, start=1):
+            rows += [k] * (len(info_set.sequences) + 1)
+            columns += [info_set.parent, *info_set.sequences]
+            signs += [-1.0, *[1.0] * len(info_set.sequences)]
+        return csr_array((signs, (rows, columns)), shape=(1 + len(self.info_sets), self.count))
 
 
 def solve(world: World | str) -> Equilibrium:
@@ -65,80 +74,91 @@ def solve(world: World | str) -> Equilibrium:
     Raises:
         ValueError: the world is not zero-sum, a position can be reached in two ways, an observation does not
             determine the seat's earlier ones, or the linear program has no solution. For games without hidden
-            information use `best_response.perfect_value`.
+            information use `best_response.minimax_value`.
     """
-    game = tree(world)
+    game = build_game_tree(world)
     if not game.world.zero_sum:
         raise ValueError(f"{game.world.name} does not promise to be zero-sum")
-    first, second, payoff = _sequences(game)
-    flow, against = first.flow(), second.flow()
-    # Maximize v[0], the first seat's return against a best response, over its seats x, subject to
-    # against' v <= payoff' x and flow x = (1, 0, ..).
-    cost = np.zeros(first.count + against.shape[0])
+    first, second, payoff = _sequences_and_payoff(game)
+    first_flow, second_flow = first.flow_constraints(), second.flow_constraints()
+    # Maximize v[0], the first seat's return against a best response, over its weights x and over v, subject to
+    # second_flow' v <= payoff' x and first_flow x = (1, 0, ..). The variables are x, then v.
+    cost = np.zeros(first.count + second_flow.shape[0])
     cost[first.count] = -1.0
-    limits = hstack([-payoff.T, against.T])
-    start = np.eye(1, flow.shape[0]).ravel()
-    equal = hstack([flow, csr_array((flow.shape[0], against.shape[0]))])
-    bounds = [(0, None)] * first.count + [(None, None)] * against.shape[0]
+    upper = hstack([-payoff.T, second_flow.T])
+    equal = hstack([first_flow, csr_array((first_flow.shape[0], second_flow.shape[0]))])
+    equal_to = np.eye(1, first_flow.shape[0]).ravel()
+    bounds = [(0, None)] * first.count + [(None, None)] * second_flow.shape[0]
     solution = linprog(
-        cost, A_ub=limits, b_ub=np.zeros(second.count), A_eq=equal, b_eq=start, bounds=bounds, method="highs"
+        cost, A_ub=upper, b_ub=np.zeros(second.count), A_eq=equal, b_eq=equal_to, bounds=bounds, method="highs"
     )
     if not solution.success:
         raise ValueError(f"{game.world.name}: {solution.message}")
-    first_probs = _behaviour(first, solution.x[: first.count], game)
-    # The dual of the first seat's program is the second seat's: its variables are that seat's realization plan.
-    second_probs = _behaviour(second, -solution.ineqlin.marginals, game)
+    first_probs = _action_probs(first, solution.x[: first.count], game)
+    # The dual of the first seat's program is the second seat's: its variables are the weights of that seat's sequences.
+    second_probs = _action_probs(second, -solution.ineqlin.marginals, game)
     return Equilibrium(first_probs | second_probs, float(-solution.fun))
 
 
-def _sequences(game: GameTree) -> tuple[_SeatSequences, _SeatSequences, csr_array]:
+def _sequences_and_payoff(game: GameTree) -> tuple[_SeatSequences, _SeatSequences, csr_array]:
     """Return both seats' sequences, and the expected reward of the first seat for each pair, [first's, second's]."""
     seats = (_SeatSequences(), _SeatSequences())
-    last = np.zeros((len(game.chance), 2), np.int64)  # [P, 2], each seat's last sequence in each position
-    weight = game.chance  # float64 [P], the probability of what chance has done
-    payments: list[tuple[Floats, Array]] = []
+    sequence = np.zeros((len(game.chance), 2), np.int64)  # [P, 2], each seat's sequence in each position
+    chance = game.chance  # float64 [P], the probability of what chance has done on the way to each position
+    payments: list[tuple[Floats, Array]] = []  # of each layer: rewards [E] times chance, and pairs of sequences [E, 2]
     for layer in game.layers:
-        ending = np.zeros(layer.action_mask.shape, np.int64)  # [I, S], the sequence that ends with this action
-        for k, (observation, action_mask) in enumerate(zip(layer.observations, layer.action_mask, strict=True)):
-            rows = np.flatnonzero(layer.info == k)
-            seat = int(layer.mover[rows[0]])
-            own, key, parents = seats[seat], observation.tobytes(), np.unique(last[rows, seat])
-            if len(parents) > 1 or key in own.seen_observations:
-                agent = game.world.agents[seat]
-                raise ValueError(
-                    f"{game.world.name}: what {agent} observes does not determine its earlier observations"
-                )
-            actions = [int(a) for a in np.flatnonzero(action_mask)]
-            sequences = list(range(own.count, own.count + len(actions)))
-            own.count += len(actions)
-            own.seen_observations.add(key)
-            own.info.append(_InformationSet(int(parents[0]), sequences, key, actions))
-            ending[k, actions] = sequences
-        after = last[layer.parent]  # int64 [edges, 2], each seat's last sequence after the action
-        after[np.arange(len(after)), layer.mover[layer.parent]] = ending[layer.info[layer.parent], layer.action]
-        payments.append((weight[layer.parent] * layer.rewards[:, 0], after))
+        next_sequence = _add_information_sets(game, layer, sequence, seats)
+        after = sequence[layer.parent]  # int64 [E, 2], each seat's sequence after the move
+        info_set, seat_to_move = layer.info_set[layer.parent], layer.seat_to_move[layer.parent]
+        after[np.arange(len(after)), seat_to_move] = next_sequence[info_set, layer.action]
+        payments.append((chance[layer.parent] * layer.rewards[:, 0], after))
         continues = layer.child >= 0
         size = int(layer.child.max(initial=-1)) + 1
         if continues.sum() != size:
-            raise ValueError(f"{game.world.name} reaches positions in several ways: see best_response.perfect_value")
-        last, next_weight = np.zeros((size, 2), np.int64), np.zeros(size)
-        last[layer.child[continues]] = after[continues]
-        next_weight[layer.child[continues]] = weight[layer.parent][continues]
-        weight = next_weight
-    rewards, ends = np.concatenate([r for r, _ in payments]), np.concatenate([e for _, e in payments])
+            raise ValueError(f"{game.world.name} reaches positions in several ways: see best_response.minimax_value")
+        sequence, next_chance = np.zeros((size, 2), np.int64), np.zeros(size)
+        sequence[layer.child[continues]] = after[continues]
+        next_chance[layer.child[continues]] = chance[layer.parent][continues]
+        chance = next_chance
+    rewards, pairs = np.concatenate([r for r, _ in payments]), np.concatenate([p for _, p in payments])
     shape = (seats[0].count, seats[1].count)
-    return (*seats, coo_array((rewards, (ends[:, 0], ends[:, 1])), shape=shape).tocsr())
+    return (*seats, coo_array((rewards, (pairs[:, 0], pairs[:, 1])), shape=shape).tocsr())
 
 
-def _behaviour(seat: _SeatSequences, realization: Floats, game: GameTree) -> dict[bytes, Floats]:
+def _add_information_sets(
+    game: GameTree, layer: Layer, sequence: Array, seats: tuple[_SeatSequences, _SeatSequences]
+) -> Array:
+    """Add a layer's information sets and their sequences to the seats; return the new sequences, int64 [I, S].
+
+    `sequence`, int64 [P, 2], is each seat's sequence in each position of the layer. Raises ValueError where a seat has
+    an observation that does not determine its sequence.
+    """
+    next_sequence = np.zeros(layer.action_mask.shape, np.int64)
+    for k, (observation, action_mask) in enumerate(zip(layer.observations, layer.action_mask, strict=True)):
+        rows = np.flatnonzero(layer.info_set == k)
+        seat = int(layer.seat_to_move[rows[0]])
+        own, key, parents = seats[seat], observation.tobytes(), np.unique(sequence[rows, seat])
+        if len(parents) > 1 or key in own.observations:
+            agent = game.world.agents[seat]
+            raise ValueError(f"{game.world.name}: what {agent} observes does not determine its earlier observations")
+        actions = [int(a) for a in np.flatnonzero(action_mask)]
+        sequences = list(range(own.count, own.count + len(actions)))
+        own.count += len(actions)
+        own.observations.add(key)
+        own.info_sets.append(_InformationSet(int(parents[0]), sequences, key, actions))
+        next_sequence[k, actions] = sequences
+    return next_sequence
+
+
+def _action_probs(seat: _SeatSequences, weights: Floats, game: GameTree) -> dict[bytes, Floats]:
     """Return the action probabilities of each information set, from the weights of sequences, float64 [sequences].
 
     They are uniform in sets that have no weight.
     """
     policy = {}
-    for info in seat.info:
+    for info_set in seat.info_sets:
         probs = np.zeros(game.layers[0].action_mask.shape[1])
-        weights = np.maximum(realization[info.sequences], 0.0)
-        probs[info.actions] = weights / weights.sum() if weights.sum() > _UNREACHED else 1 / len(info.sequences)
-        policy[info.observation] = probs
+        own = np.maximum(weights[info_set.sequences], 0.0)
+        probs[info_set.actions] = own / own.sum() if own.sum() > _MIN_WEIGHT else 1 / len(info_set.sequences)
+        policy[info_set.observation] = probs
     return policy

@@ -111,7 +111,7 @@ def _kuhn(entry: Entry, rest: str) -> Any:
     if rest == "game_value_first_player":
         return _equilibrium("kuhn_poker").value
     if rest == "uniform_vs_uniform_first_player":
-        return best_response.values(tabular_policy.uniform, tabular_policy.uniform, "kuhn_poker")[0]
+        return best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, "kuhn_poker")[0]
     known: dict[str, Any] = {
         "uniform": tabular_policy.uniform,
         "always_bet": tabular_policy.always(1),
@@ -128,7 +128,7 @@ def _leduc(entry: Entry, rest: str) -> Any:
         return _equilibrium("leduc_poker").value
     if rest == "nash_conv.uniform":
         return best_response.nash_conv(tabular_policy.uniform, "leduc_poker")
-    return best_response.values(tabular_policy.uniform, tabular_policy.uniform, "leduc_poker")[0]
+    return best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, "leduc_poker")[0]
 
 
 @cache
@@ -140,15 +140,15 @@ def _equilibrium(world: str) -> Any:
 
 def _tic_tac_toe(entry: Entry, rest: str) -> Any:
     from rl_lab.games import best_response, tabular_policy
-    from rl_lab.games.game_tree import tree
+    from rl_lab.games.game_tree import build_game_tree
 
     if rest.startswith("best_response"):
         return best_response.best_response(tabular_policy.uniform, "tic_tac_toe", "xo".index(rest[-1])).value
     if rest == "positions_not_over":
-        return sum(len(layer.action_mask) for layer in tree("tic_tac_toe").layers)
+        return sum(len(layer.action_mask) for layer in build_game_tree("tic_tac_toe").layers)
     if rest == "minimax_vs_minimax":
-        return {1.0: "x wins", 0.0: "draw", -1.0: "o wins"}[best_response.perfect_value("tic_tac_toe")]
-    probs = best_response.outcomes(tabular_policy.uniform, tabular_policy.uniform, "tic_tac_toe")
+        return {1.0: "x wins", 0.0: "draw", -1.0: "o wins"}[best_response.minimax_value("tic_tac_toe")]
+    probs = best_response.outcome_probs(tabular_policy.uniform, tabular_policy.uniform, "tic_tac_toe")
     return probs[["x_wins", "draw", "o_wins"].index(rest.removeprefix("random_vs_random."))]
 
 

@@ -22,7 +22,7 @@ from rl_lab.core.world_errors import StuckError
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.evaluation.evaluate import evaluate
-from rl_lab.games.game_tree import tree
+from rl_lab.games.game_tree import build_game_tree
 from rl_lab.tournament import seat_rotation
 from rl_lab.tournament.entrants import parse_entrants
 from rl_lab.tournament.isolation import IsolationError, play_isolated
@@ -178,7 +178,7 @@ def test_agents_that_need_no_training(name: str) -> None:
 
 def test_the_whole_game() -> None:
     with pytest.raises(StuckError, match=SAID):
-        tree(STUCK)
+        build_game_tree(STUCK)
 
 
 @pytest.mark.parametrize(

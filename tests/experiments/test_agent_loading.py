@@ -224,7 +224,7 @@ def test_a_leagues_average_plays_as_its_exact_value_says(inside: Path) -> None:
         agent.policy_functions()[-1](seen, action_mask)
     )
     table = average(agent.policy_functions(), "tic_tac_toe")
-    expected = best_response.values(
+    expected = best_response.expected_returns(
         table, lambda _, action_mask: action_mask / action_mask.sum(axis=1, keepdims=True), "tic_tac_toe"
     )[0]
     n = 3000

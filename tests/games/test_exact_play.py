@@ -1,4 +1,4 @@
-"""Exact values of small games: what is known of them, agents beside policies, and what cannot be walked."""
+"""Tests of exact values, best responses and equilibria of small games, against published values and identities."""
 
 from __future__ import annotations
 
@@ -14,56 +14,55 @@ from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
 from rl_lab.games import best_response, tabular_policy
-from rl_lab.games.game_tree import tree
+from rl_lab.games.game_tree import build_game_tree
 from rl_lab.games.sequence_form import solve
 
 TIC_TAC_TOE = "tic_tac_toe"
 
 
-def made(name: str, world: str, **settings: Any) -> Any:
+def make_agent(name: str, world: str, **settings: Any) -> Any:
     factory = agent_registry.load(name)
     return factory.make(factory.Config(**settings), world_registry.load(world))
 
 
 def test_random_tic_tac_toe_is_worth_its_fractions() -> None:
-    probs = best_response.outcomes(tabular_policy.uniform, tabular_policy.uniform, TIC_TAC_TOE)
+    probs = best_response.outcome_probs(tabular_policy.uniform, tabular_policy.uniform, TIC_TAC_TOE)
     assert probs == pytest.approx([float(Fraction(x)) for x in ("737/1260", "8/63", "121/420")], abs=1e-14)
-    assert best_response.values(tabular_policy.uniform, tabular_policy.uniform, TIC_TAC_TOE)[0] == pytest.approx(
-        probs[0] - probs[2]
-    )
-    assert best_response.perfect_value(world_registry.load(TIC_TAC_TOE)) == 0
+    returns = best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, TIC_TAC_TOE)
+    assert returns[0] == pytest.approx(probs[0] - probs[2])
+    assert best_response.minimax_value(world_registry.load(TIC_TAC_TOE)) == 0
 
 
 @pytest.mark.parametrize("seat, value", [(0, "191/192"), (1, "874/945")])
 def test_the_best_answer_to_random_play_gets_what_it_promises(seat: int, value: str) -> None:
-    answer = best_response.best_response(tabular_policy.uniform, TIC_TAC_TOE, seat)
-    assert answer.value == pytest.approx(float(Fraction(value)), abs=1e-14)
-    both = (answer, tabular_policy.uniform) if seat == 0 else (tabular_policy.uniform, answer)
-    assert best_response.values(*both, TIC_TAC_TOE)[seat] == pytest.approx(answer.value, abs=1e-14)
+    response = best_response.best_response(tabular_policy.uniform, TIC_TAC_TOE, seat)
+    assert response.value == pytest.approx(float(Fraction(value)), abs=1e-14)
+    policies = (response, tabular_policy.uniform) if seat == 0 else (tabular_policy.uniform, response)
+    assert best_response.expected_returns(*policies, TIC_TAC_TOE)[seat] == pytest.approx(response.value, abs=1e-14)
 
 
 def test_minimax_cannot_be_exploited_and_is_asked_like_any_agent() -> None:
-    agent = made("minimax", TIC_TAC_TOE)
+    agent = make_agent("minimax", TIC_TAC_TOE)
     assert best_response.nash_conv(agent, TIC_TAC_TOE) == pytest.approx(0, abs=1e-12)
-    assert best_response.values(agent, agent, TIC_TAC_TOE).tolist() == [0, 0]
-    value = best_response.values(agent, tabular_policy.uniform, TIC_TAC_TOE)
+    assert best_response.expected_returns(agent, agent, TIC_TAC_TOE).tolist() == [0, 0]
+    value = best_response.expected_returns(agent, tabular_policy.uniform, TIC_TAC_TOE)
     assert 0.9 < value[0] <= 191 / 192 and value.sum() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("name, value", [("kuhn_poker", -1 / 18), ("leduc_poker", -0.085606424078)])
 def test_equilibria_are_worth_what_is_published_and_cannot_be_exploited(name: str, value: float) -> None:
-    found = solve(name)
-    assert found.value == pytest.approx(value, abs=1e-11)
-    assert best_response.nash_conv(found, name) == pytest.approx(0, abs=1e-8)
-    assert best_response.values(found, found, name) == pytest.approx([value, -value], abs=1e-8)
+    equilibrium = solve(name)
+    assert equilibrium.value == pytest.approx(value, abs=1e-11)
+    assert best_response.nash_conv(equilibrium, name) == pytest.approx(0, abs=1e-8)
+    assert best_response.expected_returns(equilibrium, equilibrium, name) == pytest.approx([value, -value], abs=1e-8)
 
 
 def test_kuhns_own_equilibrium_is_one() -> None:
     """The expert's policy by its thirds; asked 2,000 times, the agent comes near, within 5 standard errors."""
 
-    def thirds_of(seen: Array, action_mask: Array) -> Array:
+    def thirds_of(observations: Array, action_mask: Array) -> Array:
         rows = []
-        for row in seen:
+        for row in observations:
             state = world_registry.load("kuhn_poker").State.zeros(1)[0]
             seat = int(row[1])
             state["cards"][seat] = row[2:5].argmax()
@@ -74,48 +73,58 @@ def test_kuhns_own_equilibrium_is_one() -> None:
 
     assert best_response.nash_conv(thirds_of, "kuhn_poker") == pytest.approx(0, abs=1e-12)
     assert best_response.nash_conv((thirds_of, tabular_policy.uniform), "kuhn_poker") > 0.1
-    assert best_response.nash_conv(made("scripted", "kuhn_poker"), "kuhn_poker", samples=2000) < 0.08
+    assert best_response.nash_conv(make_agent("scripted", "kuhn_poker"), "kuhn_poker", samples=2000) < 0.08
 
 
 def test_fictitious_play_on_best_responses_goes_to_equilibrium() -> None:
-    """Each answers the other's average of all it has played before: Robinson 1951, on Kuhn poker."""
-    plays: list[Any] = [tabular_policy.uniform]
+    """Each seat takes its best response to the other's average so far.
+
+    Source: Robinson 1951, "An iterative method of solving a game".
+    """
+    past_policies: list[Any] = [tabular_policy.uniform]
     for _ in range(150):
-        mean = tabular_policy.average(plays, "kuhn_poker")
-        plays.append(
+        mean = tabular_policy.average(past_policies, "kuhn_poker")
+        past_policies.append(
             (best_response.best_response(mean, "kuhn_poker", 0), best_response.best_response(mean, "kuhn_poker", 1))
         )
     assert best_response.nash_conv(mean, "kuhn_poker") < 0.05
-    assert best_response.values(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.01)
+    assert best_response.expected_returns(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.01)
 
 
 def test_an_average_is_worth_what_drawing_one_of_them_is() -> None:
     """Against every opponent; while the mean of probabilities, position by position, is not."""
-    caller, bettor = tabular_policy.always(1), solve("leduc_poker")
-    mean = tabular_policy.average([tabular_policy.uniform, caller, bettor], "leduc_poker")
-    for other in (tabular_policy.uniform, caller):
-        worth = np.mean(
-            [best_response.values(p, other, "leduc_poker") for p in (tabular_policy.uniform, caller, bettor)], axis=0
+    always_bet, equilibrium = tabular_policy.always(1), solve("leduc_poker")
+    mean = tabular_policy.average([tabular_policy.uniform, always_bet, equilibrium], "leduc_poker")
+    for other in (tabular_policy.uniform, always_bet):
+        mean_return = np.mean(
+            [
+                best_response.expected_returns(p, other, "leduc_poker")
+                for p in (tabular_policy.uniform, always_bet, equilibrium)
+            ],
+            axis=0,
         )
-        assert best_response.values(mean, other, "leduc_poker") == pytest.approx(worth, abs=1e-12)
-        worth = np.mean(
-            [best_response.values(other, p, "leduc_poker") for p in (tabular_policy.uniform, caller, bettor)], axis=0
+        assert best_response.expected_returns(mean, other, "leduc_poker") == pytest.approx(mean_return, abs=1e-12)
+        mean_return = np.mean(
+            [
+                best_response.expected_returns(other, p, "leduc_poker")
+                for p in (tabular_policy.uniform, always_bet, equilibrium)
+            ],
+            axis=0,
         )
-        assert best_response.values(other, mean, "leduc_poker") == pytest.approx(worth, abs=1e-12)
-    flat = tabular_policy.mixture(0.5, tabular_policy.uniform, caller)
-    both = tabular_policy.average([tabular_policy.uniform, caller], "leduc_poker")
-    assert (
-        abs((best_response.values(flat, bettor, "leduc_poker") - best_response.values(both, bettor, "leduc_poker"))[0])
-        > 0.01
-    )
+        assert best_response.expected_returns(other, mean, "leduc_poker") == pytest.approx(mean_return, abs=1e-12)
+    position_wise_mean = tabular_policy.mixture(0.5, tabular_policy.uniform, always_bet)
+    policies = tabular_policy.average([tabular_policy.uniform, always_bet], "leduc_poker")
+    returns = [best_response.expected_returns(p, equilibrium, "leduc_poker") for p in (position_wise_mean, policies)]
+    assert abs((returns[0] - returns[1])[0]) > 0.01
 
 
 def test_every_deal_is_enumerated_once() -> None:
-    for name, deals in (("kuhn_poker", 6), ("leduc_poker", 120), (TIC_TAC_TOE, 1)):
-        game = tree(name)
-        assert len(game.chance) == deals and game.chance == pytest.approx(np.full(deals, 1 / deals))
-        assert tree(world_registry.load(name)) is game
-    assert sum(len(layer.action_mask) for layer in tree("leduc_poker").layers) == 288  # OpenSpiel's, of ranks alone
+    for name, num_deals in (("kuhn_poker", 6), ("leduc_poker", 120), (TIC_TAC_TOE, 1)):
+        game = build_game_tree(name)
+        assert len(game.chance) == num_deals and game.chance == pytest.approx(np.full(num_deals, 1 / num_deals))
+        assert build_game_tree(world_registry.load(name)) is game
+    # OpenSpiel has as many information sets, if observations show the rank of a card only.
+    assert sum(len(layer.action_mask) for layer in build_game_tree("leduc_poker").layers) == 288
 
 
 @pytest.mark.parametrize(
@@ -128,18 +137,24 @@ def test_every_deal_is_enumerated_once() -> None:
 )
 def test_worlds_that_cannot_be_walked_are_refused(world: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        best_response.values(tabular_policy.uniform, tabular_policy.uniform, world)
+        best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, world)
 
 
 @pytest.mark.parametrize(
     "policy",
-    [tabular_policy.always(0), lambda seen, action_mask: action_mask * 1.0, lambda seen, action_mask: -action_mask],
+    [
+        tabular_policy.always(0),
+        lambda observations, action_mask: action_mask * 1.0,
+        lambda observations, action_mask: -action_mask,
+    ],
 )
 def test_policies_that_break_rules_or_do_not_add_up_are_refused(policy: Any) -> None:
     with pytest.raises(ValueError, match="add up to 1, over legal actions only"):
-        best_response.values(policy, tabular_policy.uniform, TIC_TAC_TOE)
+        best_response.expected_returns(policy, tabular_policy.uniform, TIC_TAC_TOE)
     with pytest.raises(ValueError, match="shape"):
-        best_response.values(lambda seen, action_mask: action_mask[0], tabular_policy.uniform, TIC_TAC_TOE)
+        best_response.expected_returns(
+            lambda observations, action_mask: action_mask[0], tabular_policy.uniform, TIC_TAC_TOE
+        )
     with pytest.raises(ValueError, match="seat=2"):
         best_response.best_response(tabular_policy.uniform, TIC_TAC_TOE, 2)
 

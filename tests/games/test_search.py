@@ -1,4 +1,8 @@
-"""Minimax and MCTS: what they find, that they play well, and that nothing but the position decides. N worlds."""
+"""Tests of minimax and MCTS: exact values, playing strength, determinism, and worlds and settings that are refused.
+
+They use the lab's board games and two worlds of this file: Nim with a known solution, and a maze that is compared with
+brute force.
+"""
 
 from __future__ import annotations
 
@@ -33,46 +37,46 @@ def make(name: str, world: Any, **settings: Any) -> Any:
     return module.make(module.Config(**settings), world)
 
 
-def ask(name: str, played: Batch, which: Any = None, **settings: Any) -> Array:
-    agent = make(name, played.world, **settings)
-    agent.bind(played)
-    answers: Array = agent.answers(np.arange(played.num_envs) if which is None else np.asarray(which))
+def search(name: str, envs: Batch, env_indices: Any = None, **settings: Any) -> Array:
+    agent = make(name, envs.world, **settings)
+    agent.bind(envs)
+    answers: Array = agent.search_envs(np.arange(envs.num_envs) if env_indices is None else np.asarray(env_indices))
     return answers
 
 
-def begin(world: World, n: int = 1, **how: Any) -> Batch:
-    # The engine need not be compiled for what only this file plays.
-    played = Batch(world, n, autoreset=AutoresetMode.DISABLED, plain=world.name in ("nim", "test_search"), **how)
-    played.reset()
-    return played
+def new_envs(world: World, n: int = 1, **options: Any) -> Batch:
+    # The engine is not compiled for the worlds of this file alone, which saves its time.
+    envs = Batch(world, n, autoreset=AutoresetMode.DISABLED, plain=world.name in ("nim", "test_search"), **options)
+    envs.reset()
+    return envs
 
 
-def after(world: World, moves: list[int], **how: Any) -> Batch:
-    """Return a batch where these were played."""
-    played = begin(world, **how)
+def envs_after(world: World, moves: list[int], **options: Any) -> Batch:
+    """Return a batch in which these actions have been taken."""
+    envs = new_envs(world, **options)
     for action in moves:
-        played.actions[...] = action
-        played.step()
-    assert not played.done.any()
-    return played
+        envs.actions[...] = action
+        envs.step()
+    assert not envs.done.any()
+    return envs
 
 
 def match(world: World, players: list[Any], games: int, seed: int = 0) -> Array:
     """Return the rewards of seat 0, [games], with players[k] on seat k."""
-    played = begin(world, games, seed=seed)
+    envs = new_envs(world, games, seed=seed)
     for player in players:
-        player.bind(played)
-    flat = played.actions.reshape(-1)
-    while not played.done.all():
+        player.bind(envs)
+    flat = envs.actions.reshape(-1)
+    while not envs.done.all():
         for seat, player in enumerate(players):
-            rows = np.flatnonzero(played.acting[:, seat]) * 2 + seat
+            rows = np.flatnonzero(envs.acting[:, seat]) * 2 + seat
             if len(rows):
-                seen, action_mask = (
-                    a.reshape(games * 2, *a.shape[2:])[rows] for a in (played.observations, played.action_mask)
+                observations, action_mask = (
+                    a.reshape(games * 2, *a.shape[2:])[rows] for a in (envs.observations, envs.action_mask)
                 )
-                flat[rows] = player.act(seen, action_mask=action_mask, rows=rows)[0]
-        played.step()
-    return played.episode_returns[:, 0].copy()
+                flat[rows] = player.act(observations, action_mask=action_mask, rows=rows)[0]
+        envs.step()
+    return envs.episode_returns[:, 0].copy()
 
 
 # Nim with 1 to 40 in the heap, of which the multiples of 4 are lost for the player to move.
@@ -88,13 +92,13 @@ class LongNimParams(Record):
 
 
 @kernel
-def first_begins(s: LongNim, p: LongNimParams) -> None:
-    bits(s)  # to no consequence
+def long_nim_reset(s: LongNim, p: LongNimParams) -> None:
+    bits(s)  # a random number that changes nothing: the search must accept the world
     s.heap = p.heap
 
 
-# A maze with what searches get wrong: rewards on the way, no strict alternation, places without a legal action, and
-# places that several paths reach.
+# A maze with what searches get wrong: rewards before the end, agents that do not strictly alternate, places without a
+# legal action, and places that several paths reach.
 
 
 class Maze(WorldState):
@@ -127,13 +131,13 @@ def maze_legal(s: Maze, agent: int, p: MazeParams, mask: Array) -> None:
         mask[k] = 1 if s.place % 7 != 3 and (s.place + k + agent) % 4 != 0 else 0
 
 
-SHARED = dict(
+COMMON_ARGUMENTS = dict(
     observe=nim_observe, observation=Box(0, 99, (2,)), agents=("first", "second"), current_player_field="to_move"
 )
 NIM: dict[str, Any] = dict(
-    State=LongNim, Params=LongNimParams, reset=first_begins, step=nim_step, action_mask=nim_legal, zero_sum=True
+    State=LongNim, Params=LongNimParams, reset=long_nim_reset, step=nim_step, action_mask=nim_legal, zero_sum=True
 )
-NIM |= SHARED | {"action": Discrete(3), "horizon": 50}
+NIM |= COMMON_ARGUMENTS | {"action": Discrete(3), "horizon": 50}
 MAZE = NIM | dict(State=Maze, Params=MazeParams, reset=maze_reset, step=maze_step, action_mask=maze_legal, horizon=6)
 
 
@@ -160,60 +164,63 @@ def test_nim_is_played_as_theory_says(name: str) -> None:
     heaps = np.arange(1, 41 if name == "minimax" else 13)
     params = LongNimParams.zeros(len(heaps))
     params["heap"] = heaps
-    answers = ask(name, begin(nim(), len(heaps), params=params))
-    won = heaps % 4 != 0
-    assert (answers["action"][won] == heaps[won] % 4 - 1).all()
+    answers = search(name, new_envs(nim(), len(heaps), params=params))
+    is_won = heaps % 4 != 0
+    assert (answers["action"][is_won] == heaps[is_won] % 4 - 1).all()
     if name == "minimax":
-        assert answers["exact"].all() and np.allclose(answers["value"], np.where(won, 1, -1), atol=50 * DEPTH_DISCOUNT)
+        assert answers["exact"].all() and np.allclose(
+            answers["value"], np.where(is_won, 1, -1), atol=50 * DEPTH_DISCOUNT
+        )
 
 
 def test_minimax_equals_brute_force_and_takes_any_of_the_best() -> None:
     world, starts, depths = maze(), np.arange(97), (1, 2, 3, 6)
     params = MazeParams.zeros(97)
     params["start"] = starts
-    played = begin(world, 97, params=params)
-    moving = np.array([bool(look(state)) for state in played.states])
+    envs = new_envs(world, 97, params=params)
+    moving = np.array([bool(legal_actions(state)) for state in envs.states])
 
-    def value(state: Any, left: int, ply: int = 1) -> tuple[float, list[int]]:
-        """Seat 0's best reward from here on, and the actions for it."""
-        found: dict[int, float] = {}
-        for action in look(state) if left else ():
+    def value(state: Any, plies_left: int, ply: int = 1) -> tuple[float, list[int]]:
+        """Return seat 0's best return from this state on, searched `plies_left` deep, and the actions for it."""
+        value_of_action: dict[int, float] = {}
+        for action in legal_actions(state) if plies_left else ():
             s, rewards = state.copy(), np.zeros(2, np.float32)
             s["t"] += 1
             over = world.step(PlainRecord(s[()]), action, PlainRecord(params[0]), PlainArray(rewards))
-            found[action] = float(rewards[0]) * (1 - ply * DEPTH_DISCOUNT)
+            value_of_action[action] = float(rewards[0]) * (1 - ply * DEPTH_DISCOUNT)
             if not over and s["t"] < world.horizon:
-                found[action] += value(s, left - 1, ply + 1)[0]
-        best = (min if state["to_move"] else max)(found.values(), default=0.0)
-        return best, [action for action, each in found.items() if each == best]
+                value_of_action[action] += value(s, plies_left - 1, ply + 1)[0]
+        best = (min if state["to_move"] else max)(value_of_action.values(), default=0.0)
+        return best, [action for action, each in value_of_action.items() if each == best]
 
     for depth in depths:
         agents = [make("minimax", world, depth=depth, seed=seed) for seed in range(24)]
         answers = []
         for agent in agents:
-            agent.bind(played)
-            answers.append(agent.answers(starts))
+            agent.bind(envs)
+            answers.append(agent.search_envs(starts))
         for k in starts[moving]:
-            best, actions = value(played.states[k : k + 1].copy()[0:1].reshape(()), depth)
-            sign = -1 if played.states["to_move"][k] else 1
+            best, actions = value(envs.states[k : k + 1].copy()[0:1].reshape(()), depth)
+            sign = -1 if envs.states["to_move"][k] else 1
             assert {sign * answer["value"][k] for answer in answers} == {best}, (depth, k)
             assert {int(answer["action"][k]) for answer in answers} == set(actions), (depth, k)
 
 
-def look(state: Any) -> list[int]:
+def legal_actions(state: Any) -> list[int]:
     mask = np.zeros(3, np.uint8)
     maze().action_mask(PlainRecord(state[()]), int(state["to_move"]), None, PlainArray(mask))  # type: ignore[misc]
     return [int(action) for action in np.flatnonzero(mask)]
 
 
 def test_tic_tac_toe_is_a_draw_from_every_first_move() -> None:
-    answers = ask("minimax", begin(world_registry.load("tic_tac_toe"), 300))
+    answers = search("minimax", new_envs(world_registry.load("tic_tac_toe"), 300))
     assert answers["exact"].all() and (answers["value"] == 0).all()
     # Nine equally good moves: that one of 300 draws misses any has a chance of 4e-15.
     assert set(answers["action"]) == set(range(9))
 
 
-POSITIONS = {  # of connect four: moves, what wins or what alone does not lose, how many plies minimax has to look ahead
+# Of connect four: the moves so far, the actions that win or that alone do not lose, and the depth that minimax needs.
+POSITIONS = {
     "four in a row": ([3, 3, 4, 4, 5, 0], {2, 6}, 1),
     "four in a column": ([3, 0, 3, 1, 3, 0], {3}, 1),
     "four in a diagonal": ([0, 1, 1, 2, 2, 3, 2, 3, 3, 6], {3}, 1),
@@ -224,11 +231,11 @@ POSITIONS = {  # of connect four: moves, what wins or what alone does not lose, 
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("moves, right, depth", POSITIONS.values(), ids=POSITIONS)
-def test_connect_four_tactics_are_found(name: str, moves: list[int], right: set[int], depth: int) -> None:
-    played = after(world_registry.load("connect_four"), moves, n=12)
-    answers = ask(name, played, **({"depth": depth, "nodes": 0} if name == "minimax" else {}))
-    assert set(answers["action"]) <= right
+@pytest.mark.parametrize("moves, correct_actions, depth", POSITIONS.values(), ids=POSITIONS)
+def test_connect_four_tactics_are_found(name: str, moves: list[int], correct_actions: set[int], depth: int) -> None:
+    envs = envs_after(world_registry.load("connect_four"), moves, n=12)
+    answers = search(name, envs, **({"depth": depth, "nodes": 0} if name == "minimax" else {}))
+    assert set(answers["action"]) <= correct_actions
     if name == "minimax" and depth % 2:
         assert np.allclose(answers["value"], 1, atol=depth * DEPTH_DISCOUNT)
 
@@ -236,24 +243,26 @@ def test_connect_four_tactics_are_found(name: str, moves: list[int], right: set[
 def test_the_quicker_win_and_the_slower_loss() -> None:
     params = LongNimParams.zeros(2)
     params["heap"] = 2, 8
-    answers = ask("minimax", begin(nim(), 2, params=params))
+    answers = search("minimax", new_envs(nim(), 2, params=params))
     assert answers["value"].tolist() == [1 - DEPTH_DISCOUNT, -(1 - 4 * DEPTH_DISCOUNT)]
 
 
 def test_a_search_that_runs_out_of_nodes_answers_from_the_depth_it_reached() -> None:
-    played = begin(world_registry.load("connect_four"))
+    envs = new_envs(world_registry.load("connect_four"))
     for nodes in (1, 100, 10_000):
-        answer = ask("minimax", played, nodes=nodes)[0]
+        answer = search("minimax", envs, nodes=nodes)[0]
         assert 7 <= answer["nodes"] <= max(nodes, 7) and not answer["exact"]
-    mate = after(world_registry.load("connect_four"), POSITIONS["two open ends"][0])
-    assert ask("minimax", mate, nodes=2000)[0]["action"] in {2, 5}
+    winning_position = envs_after(world_registry.load("connect_four"), POSITIONS["two open ends"][0])
+    assert search("minimax", winning_position, nodes=2000)[0]["action"] in {2, 5}
 
 
 def test_playouts_tell_minimax_what_it_does_not_see() -> None:
-    played = begin(world_registry.load("tic_tac_toe"), 40)
-    blind, seeing = (ask("minimax", played, depth=1, playouts=each) for each in (0, 400))
-    assert len(set(blind["action"])) > 5 and set(seeing["action"]) == {4}  # the centre wins most random games
-    assert (seeing["value"] > 0.3).all()
+    envs = new_envs(world_registry.load("tic_tac_toe"), 40)
+    without_playouts, with_playouts = (search("minimax", envs, depth=1, playouts=each) for each in (0, 400))
+    assert len(set(without_playouts["action"])) > 5 and set(with_playouts["action"]) == {
+        4
+    }  # the centre wins most random games
+    assert (with_playouts["value"] > 0.3).all()
 
 
 # ------------------------------------------------------------------------------------------------- strength
@@ -303,51 +312,51 @@ def test_batches_threads_and_order_change_nothing(name: str) -> None:
         {"mcts": {"simulations": 100}, "minimax": {"nodes": 2000}}[name],
     )
     moves = [3, 3, 2]
-    whole = ask(name, after(world, moves, n=9, seed=5, threads=1), **settings)
-    assert len(np.unique(whole["value" if name == "mcts" else "action"])) > 1
-    threaded = after(world, moves, n=9, seed=5, threads=3)
-    assert (ask(name, threaded, **settings) == whole).all()
-    parts = [after(world, moves, n=n, seed=5, first=first, threads=1) for n, first in ((4, 0), (5, 4))]
-    assert (np.concatenate([ask(name, part, **settings) for part in parts]) == whole).all()
+    expected = search(name, envs_after(world, moves, n=9, seed=5, threads=1), **settings)
+    assert len(np.unique(expected["value" if name == "mcts" else "action"])) > 1
+    threaded = envs_after(world, moves, n=9, seed=5, threads=3)
+    assert (search(name, threaded, **settings) == expected).all()
+    parts = [envs_after(world, moves, n=n, seed=5, first=first, threads=1) for n, first in ((4, 0), (5, 4))]
+    assert (np.concatenate([search(name, part, **settings) for part in parts]) == expected).all()
     agent = make(name, world, **settings)
     agent.bind(threaded)
-    for which in ([8, 1, 3], [3], [1, 8, 3]):
-        assert (agent.answers(np.array(which)) == whole[which]).all()
-    assert (ask(name, threaded, **settings, seed=1) != whole).any()
+    for env_indices in ([8, 1, 3], [3], [1, 8, 3]):
+        assert (agent.search_envs(np.array(env_indices)) == expected[env_indices]).all()
+    assert (search(name, threaded, **settings, seed=1) != expected).any()
 
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_rows_that_are_asked_for_are_answered(name: str) -> None:
-    played = after(world_registry.load("tic_tac_toe"), [4], n=3)
-    agent = make(name, played.world)
+    envs = envs_after(world_registry.load("tic_tac_toe"), [4], n=3)
+    agent = make(name, envs.world)
     with pytest.raises(ValueError, match=f"agent {name} must be bound to its environments \\(`bind`\\) before it acts"):
-        agent.act(played.observations[:, 0])
-    agent.bind(played)
-    states = played.states.tobytes()
-    actions, state = agent.act(played.observations.reshape(6, 3, 3, 2))
+        agent.act(envs.observations[:, 0])
+    agent.bind(envs)
+    states = envs.states.tobytes()
+    actions, state = agent.act(envs.observations.reshape(6, 3, 3, 2))
     assert state is None and actions.dtype == np.int64 and actions.shape == (6,)
     assert (actions[::2] == 0).all() and np.isin(actions[1::2], [0, 2, 6, 8]).all()  # a corner, or x would win
-    some, _ = agent.act(np.zeros((2, 3, 3, 2)), rows=np.array([5, 1]))
-    assert some.tolist() == actions[[5, 1]].tolist() and played.states.tobytes() == states
+    two_actions, _ = agent.act(np.zeros((2, 3, 3, 2)), rows=np.array([5, 1]))
+    assert two_actions.tolist() == actions[[5, 1]].tolist() and envs.states.tobytes() == states
 
 
 def test_where_not_deterministic_mcts_plays_as_it_visited() -> None:
-    played = begin(world_registry.load("tic_tac_toe"), 400)
-    agent = make("mcts", played.world, simulations=300)
-    agent.bind(played)
-    greedy, drawn = (agent.answers(np.arange(400), deterministic=each)["action"] for each in (True, False))
-    assert (greedy == 4).mean() > (drawn == 4).mean() + 0.2 and len(set(drawn)) == 9
+    envs = new_envs(world_registry.load("tic_tac_toe"), 400)
+    agent = make("mcts", envs.world, simulations=300)
+    agent.bind(envs)
+    greedy, sampled = (agent.search_envs(np.arange(400), deterministic=each)["action"] for each in (True, False))
+    assert (greedy == 4).mean() > (sampled == 4).mean() + 0.2 and len(set(sampled)) == 9
 
 
 def test_masks_that_only_counts_make_and_no_masks_at_all() -> None:
-    counting = NIM | {"action_mask": None, "step": counting_step, "horizon": 6}
-    uneven, even = (World(**counting | {"action": a}) for a in ((Discrete(1), Discrete(2)), Discrete(2)))
-    assert set(ask("minimax", begin(uneven, 4))["action"]) == {0}
-    assert set(ask("mcts", begin(even, 4))["action"]) == {1}
+    arguments = NIM | {"action_mask": None, "step": step_without_mask, "horizon": 6}
+    uneven, even = (World(**arguments | {"action": a}) for a in ((Discrete(1), Discrete(2)), Discrete(2)))
+    assert set(search("minimax", new_envs(uneven, 4))["action"]) == {0}
+    assert set(search("mcts", new_envs(even, 4))["action"]) == {1}
 
 
 @kernel
-def counting_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
+def step_without_mask(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
     rewards[s.to_move] = 1.0 * action
     rewards[1 - s.to_move] = -1.0 * action
     s.to_move = 1 - s.to_move
@@ -358,19 +367,19 @@ def counting_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> 
 
 
 @kernel
-def dice_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
+def random_step(s: LongNim, action: int, p: LongNimParams, rewards: Array) -> bool:
     s.heap -= i4(min(s.heap, integers(s, 3)))
     return s.heap == 0
 
 
-REFUSED = {
+UNSEARCHABLE_WORLDS = {
     "one agent": (lambda: world_registry.load("catch"), "is for two agents that take turns: catch is no such world"),
     "no turns": (
         lambda: World(**NIM | {"current_player_field": "", "action_mask": None}),
         "is for two agents that take turns",
     ),
     "not zero-sum": (lambda: replace(nim(), zero_sum=False), "is for zero-sum worlds, and .* does not promise"),
-    "dice": (lambda: World(**NIM | {"step": dice_step}), "its step draws random numbers"),
+    "dice": (lambda: World(**NIM | {"step": random_step}), "its step draws random numbers"),
     "cards": (lambda: World(**NIM | {"reset": nim_reset}), "what reset draws may be hidden"),
     "hidden": (lambda: World(perfect_information=False, **NIM), "it has hidden information"),
     "foreign": (lambda: batch.make("gym:CartPole-v1", 1).world, "plays only the lab's own worlds, not gym:CartPole-v1"),
@@ -378,7 +387,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("world, message", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("world, message", UNSEARCHABLE_WORLDS.values(), ids=UNSEARCHABLE_WORLDS)
 def test_worlds_it_cannot_search_are_refused_in_one_line(name: str, world: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^agent {name} .*{message}") as error:
         make(name, world())
@@ -389,16 +398,21 @@ def test_what_is_drawn_in_the_open_is_no_obstacle() -> None:
     assert make("minimax", World(perfect_information=True, **NIM | {"reset": nim_reset})).envs is None
 
 
-WRONG = [
+INVALID_SETTINGS = [
     ("mcts", "simulations", 0),
     ("mcts", "simulations", 2**23),
     ("mcts", "exploration", -1.0),
     ("mcts", "exploration", np.inf),
 ]
-WRONG += [("mcts", "longest", -1), ("minimax", "depth", -1), ("minimax", "nodes", -1), ("minimax", "seed", -1)]
+INVALID_SETTINGS += [
+    ("mcts", "longest", -1),
+    ("minimax", "depth", -1),
+    ("minimax", "nodes", -1),
+    ("minimax", "seed", -1),
+]
 
 
-@pytest.mark.parametrize("name, key, value", WRONG)
+@pytest.mark.parametrize("name, key, value", INVALID_SETTINGS)
 def test_settings_out_of_range_are_named(name: str, key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{key}={value}")):
         make(name, nim(), **{key: value})
@@ -411,17 +425,17 @@ from rl_lab.core import agent_registry as catalogue
 from rl_lab.games.search import agents as search
 from rl_lab.engine import world_registry as worlds
 from rl_lab.engine.batch import Batch
-played = Batch(worlds.load("tic_tac_toe"), 2, threads=2)
-played.reset()
+envs = Batch(worlds.load("tic_tac_toe"), 2, threads=2)
+envs.reset()
 for name, template in (("mcts", "mcts"), ("minimax", "alphabeta")):
     module = catalogue.load(name)
-    agent = module.make(module.Config(), played.world)
-    agent.bind(played)
-    agent.answers(np.arange(2))
-    stats = search.specialize(played.world, template).search.stats
+    agent = module.make(module.Config(), envs.world)
+    agent.bind(envs)
+    agent.search_envs(np.arange(2))
+    stats = search.compile_search(envs.world, template).search.stats
     print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
     for name in SEARCHES:
-        ask(name, begin(world_registry.load("tic_tac_toe"), 2))
-    done = programs.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "0", "1", "0"], done.stderr
+        search(name, new_envs(world_registry.load("tic_tac_toe"), 2))
+    process = programs.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert process.stdout.split() == ["1", "0", "1", "0"], process.stderr

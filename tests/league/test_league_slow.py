@@ -24,7 +24,7 @@ from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
-from rl_lab.games.best_response import nash_conv, values
+from rl_lab.games.best_response import expected_returns, nash_conv
 from rl_lab.games.tabular_policy import average
 from rl_lab.league.average_policy import AveragePolicyAgent
 from rl_lab.league.batched_policies import layers_of, stack_policies
@@ -86,7 +86,7 @@ def test_the_average_policy_of_kuhn_poker_is_hardly_exploitable() -> None:
     assert nash_conv(policies[0], "kuhn_poker") > 0.3, "it has something to learn"
     mean = average(policies, "kuhn_poker")
     assert nash_conv(mean, "kuhn_poker") < 0.1
-    assert values(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.05)
+    assert expected_returns(mean, mean, "kuhn_poker")[0] == pytest.approx(-1 / 18, abs=0.05)
 
 
 def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: Path) -> None:

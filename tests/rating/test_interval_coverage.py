@@ -38,7 +38,9 @@ def outcome_table() -> tuple[list[str], Array]:
         "first": share(0.5, first, random),
         "first or good": share(0.8, first, best_responder),
     }
-    table = [[best_response.outcomes(one, other, WORLD) for other in entrants.values()] for one in entrants.values()]
+    table = [
+        [best_response.outcome_probs(one, other, WORLD) for other in entrants.values()] for one in entrants.values()
+    ]
     return list(entrants), np.array(table)
 
 

@@ -1,1 +1,1 @@
-"""Minimax and Monte-Carlo tree search over states of a world."""
+"""This package has search agents: minimax and Monte Carlo tree search over copies of a world's state."""

@@ -1,7 +1,9 @@
-"""Search: agents that look ahead by continuing the game in copies of a world's state, compiled for each world.
+"""This module has search agents: they continue a game in copies of a world's state, in compiled code.
 
-They read the full state and use the world's kernels, so they are for two agents that take turns, without chance or
-hidden cards.
+`MctsAgent` and `AlphaBetaAgent` are made by `agents/mcts.py` and `agents/minimax.py`. They read the full state and call
+the world's kernels, so they are for two agents that take turns, without chance or hidden cards; `require_searchable`
+verifies this. `compile_search` compiles a file of `templates/` for a world. A search reads the states of the batch that
+the agent is bound to, and writes only the agent's own buffers (`workspace`).
 """
 
 from __future__ import annotations
@@ -22,20 +24,23 @@ from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array, World, WorldError
 from rl_lab.engine import compiler
 from rl_lab.engine.batch import Batch
-from rl_lab.games.search.workspace import ANSWER, FRAME, NODE, TT_ENTRY, AlphaBetaBuffers, MctsBuffers, SearchBuffers
+from rl_lab.games.search.workspace import ANSWER, NODE, PLY, TABLE_ENTRY, AlphaBetaBuffers, MctsBuffers, SearchBuffers
 
-SEEDS = 2**63
-TRIALS = 64  # resets that are compared
-LONGEST_LINE = 512  # maximum of plies
-MOST_NODES = 2**22  # maximum of rows of a tree; beyond it, leaves get no children
-WORTH_THREADS = 2e-3  # seconds of all searches together, below which starting a thread costs more than it saves
+SEEDS = 2**63  # number of valid seeds
+NUM_COMPARED_RESETS = 64  # resets whose states are compared, to find whether reset draws random numbers
+MAX_PLIES = 512
+MAX_NODES = 2**22  # most rows of a tree; when they are used up, leaves get no children
+# Seconds of all searches of a call, below which starting a thread costs more than it saves.
+MIN_THREADED_SECONDS = 2e-3
 
 
 class SearchAgent:
-    """Searches for the agents that are to move. The same state with the same seed has the same answer.
+    """The base class of agents that search from the current state of every environment in which an agent is to move.
 
-    The state includes its world's random stream, so that worlds of a batch play different games; batch size and threads
-    change nothing.
+    The same state with the same seed has the same answer, whatever the batch size and the number of threads. The state
+    includes its world's random stream, so that environments of a batch play different games.
+
+    Subclasses set `name` and `template`, a file of `templates/`, and implement `num_states` and `algorithm_buffers`.
     """
 
     name: str
@@ -44,7 +49,7 @@ class SearchAgent:
     def __init__(self, world: EnvSpec, seed: int, max_playout_length: int) -> None:
         if not 0 <= seed < SEEDS or max_playout_length < 0:
             raise ValueError(f"seed={seed}, longest={max_playout_length}: expected at least 0")
-        searchable(self.name, world)
+        require_searchable(self.name, world)
         self.seed, self.max_playout_length = seed, max_playout_length
         self.envs: Batch | None = None
 
@@ -54,27 +59,36 @@ class SearchAgent:
 
     def bind(self, envs: BatchedEnv) -> None:
         """Bind the batch, whose states are the roots of the searches, and allocate the buffers of each thread."""
-        world = searchable(self.name, envs.world, getattr(envs, "params", None))
+        world = require_searchable(self.name, envs.world, getattr(envs, "params", None))
         assert isinstance(envs, Batch)
-        self.envs, self._search = envs, specialize(world, self.template).search
-        self._buffers = [(self._thread_buffers(envs), self.room(world)) for _ in range(envs.threads)]
-        self._cost = 0.0  # seconds of one search in the last call
+        self.envs, self._search = envs, compile_search(world, self.template).search
+        # The buffers of each thread: those of every search, and those of this agent's search.
+        self._buffers = [(self._search_buffers(envs), self.algorithm_buffers(world)) for _ in range(envs.threads)]
+        self._seconds_per_search = 0.0  # measured in the last call
 
-    def _thread_buffers(self, envs: Batch) -> SearchBuffers:
-        world, count = envs.world, self.states_needed(envs.world)
-        roots, states = envs.states.view(np.uint64).reshape(envs.num_envs, -1), world.State.zeros(count)
-        words, mask = states.view(np.uint64).reshape(count, -1), np.zeros(world.mask_size, np.uint8)
-        seed, rewards, stream = np.uint64(self.seed), np.zeros(2, np.float32), np.zeros(1, np.uint64)
-        max_playout_length = self.max_playout_length or 2**62
-        settings = (world.horizon, seed, max_playout_length)
-        return SearchBuffers(roots, envs.params, *settings, states, words, mask, rewards, stream, flag_address())
+    def _search_buffers(self, envs: Batch) -> SearchBuffers:
+        world, count = envs.world, self.num_states(envs.world)
+        states = world.State.zeros(count)
+        return SearchBuffers(
+            roots=envs.states.view(np.uint64).reshape(envs.num_envs, -1),
+            params=envs.params,
+            horizon=world.horizon,
+            seed=np.uint64(self.seed),
+            max_playout_length=self.max_playout_length or 2**62,  # no limit
+            states=states,
+            words=states.view(np.uint64).reshape(count, -1),
+            mask=np.zeros(world.mask_size, np.uint8),
+            rewards=np.zeros(2, np.float32),
+            rng_state=np.zeros(1, np.uint64),
+            stop_address=flag_address(),
+        )
 
-    def states_needed(self, world: World) -> int:
+    def num_states(self, world: World) -> int:
         """Return how many states a search holds at a time."""
         raise NotImplementedError
 
-    def room(self, world: World) -> Any:
-        """Return the memory that this kind of search needs besides SearchBuffers."""
+    def algorithm_buffers(self, world: World) -> Any:
+        """Return new buffers that this search needs besides `SearchBuffers`: `MctsBuffers` or `AlphaBetaBuffers`."""
         raise NotImplementedError
 
     def act(
@@ -91,31 +105,37 @@ class SearchAgent:
             raise ValueError(f"agent {self.name} must be bound to its environments (`bind`) before it acts")
         rows = np.arange(self.envs.acting.size) if rows is None else np.asarray(rows)
         actions, moving = np.zeros(len(rows), np.int64), self.envs.acting.ravel()[rows]
-        actions[moving] = self.answers(rows[moving] // 2, deterministic=deterministic)["action"]
+        actions[moving] = self.search_envs(rows[moving] // 2, deterministic=deterministic)["action"]
         return actions, None
 
-    def answers(self, which: Array, *, deterministic: bool = True) -> Array:
-        """Return records ANSWER [R] for the agents that are to move in environments `which`, int64 [R]."""
-        answers, begin = np.zeros(len(which), ANSWER), time.perf_counter()
-        buffers_of_threads = self._buffers[: len(which) if self._cost * len(which) > WORTH_THREADS else 1]
+    def search_envs(self, env_indices: Array, *, deterministic: bool = True) -> Array:
+        """Return records ANSWER [R] for the agents that are to move in environments `env_indices`, int64 [R].
 
-        def search(k: int) -> None:
-            buffers, room = buffers_of_threads[k]
-            room = room._replace(greedy=deterministic) if isinstance(room, MctsBuffers) else room
+        The searches are divided among the batch's threads where they take long enough.
+        """
+        answers, begin = np.zeros(len(env_indices), ANSWER), time.perf_counter()
+        is_slow = self._seconds_per_search * len(env_indices) > MIN_THREADED_SECONDS
+        thread_buffers = self._buffers[: len(env_indices) if is_slow else 1]
+
+        def search(thread: int) -> None:
+            buffers, algorithm_buffers = thread_buffers[thread]
+            if isinstance(algorithm_buffers, MctsBuffers):
+                algorithm_buffers = algorithm_buffers._replace(greedy=deterministic)
+            indices = np.asarray(env_indices, np.int64)
             try:
-                self._search(np.asarray(which, np.int64), k, len(buffers_of_threads), buffers, room, answers)
+                self._search(indices, thread, len(thread_buffers), buffers, algorithm_buffers, answers)
             except LoopError as error:
                 raise WorldError(str(error)) from None
 
-        if len(buffers_of_threads) < 2:
-            for k in range(len(buffers_of_threads)):
-                search(k)
+        if len(thread_buffers) < 2:
+            for thread in range(len(thread_buffers)):
+                search(thread)
         else:
             # Compiled code releases the interpreter's lock. numba's own threads would compile the search once more.
-            with ThreadPoolExecutor(len(buffers_of_threads)) as pool:
-                list(pool.map(search, range(len(buffers_of_threads))))
-        check_flag()
-        self._cost = (time.perf_counter() - begin) * len(buffers_of_threads) / max(len(which), 1)
+            with ThreadPoolExecutor(len(thread_buffers)) as pool:
+                list(pool.map(search, range(len(thread_buffers))))
+        check_flag()  # raises if the user has interrupted: the answers are then not complete
+        self._seconds_per_search = (time.perf_counter() - begin) * len(thread_buffers) / max(len(env_indices), 1)
         return answers
 
 
@@ -128,25 +148,25 @@ class MctsAgent(SearchAgent):
     def __init__(
         self, world: EnvSpec, seed: int, max_playout_length: int, simulations: int, exploration: float
     ) -> None:
-        if not 1 <= simulations <= MOST_NODES:
-            raise ValueError(f"simulations={simulations}: expected 1 to {MOST_NODES}")
+        if not 1 <= simulations <= MAX_NODES:
+            raise ValueError(f"simulations={simulations}: expected 1 to {MAX_NODES}")
         if not 0 <= exploration < np.inf:
             raise ValueError(f"exploration={exploration}: expected a number of at least 0")
         self.simulations, self.exploration = simulations, float(exploration)
         super().__init__(world, seed, max_playout_length)
 
-    def states_needed(self, world: World) -> int:
+    def num_states(self, world: World) -> int:
         """Return the states of all simulations, the root, and one for playouts."""
         return self.simulations + 2
 
-    def room(self, world: World) -> MctsBuffers:
-        """Return the tree; memory that is never written to costs nothing."""
-        nodes = np.zeros(min(1 + self.simulations * int(world.action.n), MOST_NODES), NODE)  # type: ignore[union-attr]
+    def algorithm_buffers(self, world: World) -> MctsBuffers:
+        """Return the tree with as many rows as it can need; the system provides memory only where it is written to."""
+        nodes = np.zeros(min(1 + self.simulations * int(world.action.n), MAX_NODES), NODE)  # type: ignore[union-attr]
         return MctsBuffers(nodes, self.simulations, self.exploration, True)
 
 
 class AlphaBetaAgent(SearchAgent):
-    """Minimax, see `templates/alphabeta.py`."""
+    """Minimax by alpha-beta search, see `templates/alphabeta.py`; it has the name `minimax` on the command line."""
 
     name, template = "minimax", "alphabeta"
 
@@ -159,31 +179,34 @@ class AlphaBetaAgent(SearchAgent):
         super().__init__(world, seed, max_playout_length)
 
     def plies(self, world: World) -> int:
-        """Return the maximum of plies."""
-        return min(self.depth or world.horizon or LONGEST_LINE, LONGEST_LINE)
+        """Return the depth limit in plies."""
+        return min(self.depth or world.horizon or MAX_PLIES, MAX_PLIES)
 
-    def states_needed(self, world: World) -> int:
+    def num_states(self, world: World) -> int:
         """Return the states of all plies, the root, and one for playouts."""
         return self.plies(world) + 2
 
-    def room(self, world: World) -> AlphaBetaBuffers:
-        """Return the stack of plies and the table of positions."""
+    def algorithm_buffers(self, world: World) -> AlphaBetaBuffers:
+        """Return the stack of plies and the transposition table, all zeros."""
         plies, actions = self.plies(world) + 1, int(world.action.n)  # type: ignore[union-attr]
         return AlphaBetaBuffers(
-            np.zeros(plies, FRAME),
-            np.zeros((plies, actions), np.int32),
-            np.zeros(2**16, TT_ENTRY),
-            np.zeros((2, actions), np.int64),
-            np.zeros(actions),
-            np.zeros(actions, np.int64),
-            np.zeros(3, np.int64),
-            self.nodes,
-            self.playouts,
+            plies=np.zeros(plies, PLY),
+            legal_actions=np.zeros((plies, actions), np.int32),
+            transpositions=np.zeros(2**16, TABLE_ENTRY),
+            cutoff_weights=np.zeros((2, actions), np.int64),
+            root_values=np.zeros(actions),
+            best_root_actions=np.zeros(actions, np.int64),
+            counters=np.zeros(3, np.int64),
+            max_nodes=self.nodes,
+            num_playouts=self.playouts,
         )
 
 
-def searchable(agent: str, world: EnvSpec, params: Array | None = None) -> World:
-    """Return the world. Raises ValueError where `agent` cannot search it, with these parameters or the default ones."""
+def require_searchable(agent: str, world: EnvSpec, params: Array | None = None) -> World:
+    """Return the world. Raises ValueError where `agent` cannot search it, with these parameters or the default ones.
+
+    `agent` is the agent's name, for the message.
+    """
     if not isinstance(world, World):
         raise ValueError(f"agent {agent} plays only the lab's own worlds, not {world.name}")
     if len(world.agents) != 2 or not world.current_player_field:
@@ -202,16 +225,16 @@ def searchable(agent: str, world: EnvSpec, params: Array | None = None) -> World
 
 
 def is_stochastic(function: Any) -> bool:
-    """Return whether a kernel, or one that it calls, reads its world's random stream."""
-    return any({"rng_key", "rng_counter"} & set(each.__code__.co_names) for each in reachable_kernels(function))
+    """Return whether a kernel, or one that it calls, uses random numbers, that is, the fields of the random stream."""
+    return any({"rng_key", "rng_counter"} & set(kernel.__code__.co_names) for kernel in reachable_kernels(function))
 
 
 def has_random_reset(world: World, params: Array) -> bool:
     """Return whether any of TRIALS episodes with parameters `params[0]` begin in different states."""
     if not is_stochastic(world.reset):
         return False
-    starts = world.State.zeros(TRIALS)
-    starts["rng_key"] = np.arange(TRIALS)
+    starts = world.State.zeros(NUM_COMPARED_RESETS)
+    starts["rng_key"] = np.arange(NUM_COMPARED_RESETS)
     for start in starts:
         world.reset(PlainRecord(start), PlainRecord(params[0]))
     starts["rng_key"] = starts["rng_counter"] = 0  # the number of random numbers that reset has used is no difference
@@ -219,7 +242,7 @@ def has_random_reset(world: World, params: Array) -> bool:
 
 
 @cache
-def specialize(world: World, template: str) -> ModuleType:
+def compile_search(world: World, template: str) -> ModuleType:
     """Return the compiled functions of `mcts.py` or `alphabeta.py` over this world's kernels."""
     templates = ("games/search/templates/primitives", f"games/search/templates/{template}")
     sources = ("games/search/workspace", "engine/atomics")

@@ -1,4 +1,10 @@
-"""The records and arrays that searches and their compiled code share."""
+"""This module has the records and arrays that `search.agents` allocates and the compiled searches work on.
+
+`SearchBuffers` are common to both searches; `MctsBuffers` and `AlphaBetaBuffers` are what one of them needs besides.
+Each thread of a search has its own, except for `roots` and `params`, which no search writes.
+
+Shape letters: N environments of the batch, M states that a search holds at a time, S actions.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# The result of a search.
 ANSWER = np.dtype(
     [
         ("action", "i8"),
@@ -15,90 +22,92 @@ ANSWER = np.dtype(
     ],
     align=True,
 )
+# A node of the tree of Monte Carlo tree search.
 NODE = np.dtype(
     [
-        ("total", "f8"),  # sum of seat 0's returns over the simulations through this node
+        ("total_return", "f8"),  # sum of seat 0's returns over the simulations through this node
         ("path_reward", "f8"),  # sum of seat 0's rewards on the path from the root
         ("visits", "i4"),  # number of simulations through this node
         ("parent", "i4"),  # the parent's row, -1 for the root
         ("action", "i4"),  # the action that leads here from the parent
-        ("state", "i4"),  # where its state is stored, from its first visit on
-        ("first", "i4"),  # the row of its first child; 0 until it is expanded
-        ("children", "i4"),  # number of children; 0 too if the game is over, or if there was no room for them
+        ("state_index", "i4"),  # where its state is stored, from its first visit on
+        ("first_child", "i4"),  # the row of its first child; 0 until it is expanded
+        ("num_children", "i4"),  # 0 until it is expanded, if the game is over, or if the tree had no rows left
         ("num_visited_children", "i4"),  # these are the first of its children
         ("seat", "u1"),  # of the agent to move
-        ("over", "u1"),  # whether the game has ended
+        ("is_over", "u1"),  # whether the game has ended
     ],
     align=True,
 )
-# A ply of the search that is under way, and an entry of the table of positions (transposition table).
-FRAME = np.dtype(
+# A ply of the alpha-beta search that is under way.
+PLY = np.dtype(
     [
         ("alpha", "f8"),
         ("beta", "f8"),
-        ("floor", "f8"),  # alpha and beta when the ply was entered
-        ("ceiling", "f8"),
-        ("best", "f8"),  # the value so far, of seat 0
-        ("reward", "f8"),  # of seat 0 for the action that is tried, discounted by its depth
+        ("alpha_at_entry", "f8"),  # alpha and beta when the search entered the ply
+        ("beta_at_entry", "f8"),
+        ("best_value", "f8"),  # the value so far, of seat 0
+        ("reward", "f8"),  # of seat 0 for the current action, discounted by its depth
         ("key", "u8"),  # hash of the position
-        ("count", "i4"),  # legal actions
-        ("index", "i4"),  # of the action that is tried next
-        ("action", "i4"),  # the best so far
-        ("tried", "i4"),  # the action that is searched
-        ("hint", "i4"),  # the table's best action, -1 where it has none
+        ("num_actions", "i4"),  # number of legal actions
+        ("num_tried", "i4"),  # number of actions tried, the current one included
+        ("best_action", "i4"),  # the best so far
+        ("current_action", "i4"),  # the action that is searched
+        ("table_action", "i4"),  # the transposition table's best action, -1 where it has none
         ("seat", "i4"),  # of the agent to move
-        ("open", "u1"),  # whether the value depends on positions beyond the depth limit
+        ("is_open", "u1"),  # whether the value depends on positions at the depth limit
     ],
     align=True,
 )
-TT_ENTRY = np.dtype(
+# An entry of the transposition table.
+TABLE_ENTRY = np.dtype(
     [
         ("key", "u8"),  # hash of the position
         ("value", "f8"),
-        ("root", "i4"),  # the number of the root for which it was written
-        ("limit", "i4"),  # the depth of that search
-        ("action", "i4"),  # the best
-        ("kind", "u1"),  # EXACT, AT_LEAST or AT_MOST
-        ("open", "u1"),
+        ("root_number", "i4"),  # the number of the root for which it was written
+        ("depth_limit", "i4"),  # the depth of that search
+        ("best_action", "i4"),
+        ("bound", "u1"),  # EXACT, AT_LEAST or AT_MOST: what `value` is to the position's value
+        ("is_open", "u1"),  # see PLY
     ],
     align=True,
 )
 
 
 class SearchBuffers(NamedTuple):
-    """The arrays and settings of every search; each thread has its own, except for the roots."""
+    """The arrays and settings of every search."""
 
     roots: Any  # the batch's states, as uint64 [N, words]
-    params: Any
+    params: Any  # Params [1] or [N]
     horizon: int
     seed: Any  # uint64
-    max_playout_length: int  # actions of a playout
-    states: Any
-    words: Any  # view of the states, uint64 [M, words]
-    mask: Any
-    rewards: Any
-    stream: Any  # uint64 [1], of random numbers
-    stop: int  # address of an int64; where it is not 0, the search returns at once, with any answer
+    max_playout_length: int  # in actions
+    states: Any  # State [M]: copies in which games are continued
+    words: Any  # view of `states`, uint64 [M, words]
+    mask: Any  # uint8 [S], the legal actions in one position
+    rewards: Any  # float32 [2], of the last action
+    rng_state: Any  # uint64 [1], of the search's own random numbers
+    stop_address: int  # address of an int64; where it is not 0, the search returns at once, with any answer
 
 
 class MctsBuffers(NamedTuple):
-    """The memory of Monte Carlo tree search, `templates/mcts.py`."""
+    """The arrays and settings of Monte Carlo tree search, `templates/mcts.py`."""
 
-    nodes: Any
+    nodes: Any  # NODE [rows]; row 0 is the root
     simulations: int
     exploration: float
-    greedy: bool
+    greedy: bool  # answer the most visited action, else one sampled by the visits
 
 
 class AlphaBetaBuffers(NamedTuple):
-    """The memory of minimax, `templates/alphabeta.py`."""
+    """The arrays and settings of alpha-beta search, `templates/alphabeta.py`."""
 
-    plies: Any  # FRAME [depth + 1]
-    actions: Any  # int32 [plies, actions], the legal actions at each ply
-    table: Any  # TT_ENTRY [a power of two]
-    history: Any  # int64 [2, actions], the weight of the cutoffs by each action
-    root_values: Any  # float64 [actions], the value of each action at the root
-    equal: Any  # int64 [actions], the best actions at the root
-    counters: Any  # int64 [3], see NUM_ACTIONS, ROOT and EQUAL in the template
-    nodes: int  # the most actions of a search, 0 for no limit
-    playouts: int  # random playouts that estimate a position at the limit
+    plies: Any  # PLY [depth + 1]
+    legal_actions: Any  # int32 [plies, S], the legal actions at each ply, those that were tried first
+    transpositions: Any  # TABLE_ENTRY [a power of two]
+    cutoff_weights: Any  # int64 [2, S], by seat and action: how much its cutoffs have saved (history heuristic)
+    root_values: Any  # float64 [S], the value of each action at the root
+    best_root_actions: Any  # int64 [S], the best actions at the root; as many as counters[NUM_BEST] says
+    counters: Any  # int64 [3], see NUM_SEARCHED, ROOT_NUMBER and NUM_BEST in the template
+    max_nodes: int  # the most actions of a search, 0 for no limit
+    num_playouts: int  # random playouts that estimate a position at the depth limit

@@ -1,1 +1,1 @@
-"""Searches that are compiled once for each world."""
+"""This package has the searches as templates, which are compiled once for each world."""

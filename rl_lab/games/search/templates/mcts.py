@@ -1,7 +1,10 @@
-"""Monte Carlo tree search: UCT with random playouts.
+"""This template has Monte Carlo tree search: UCT with random playouts.
 
-A template, see `engine/template_context.py`. A node is a row of `nodes`, see `workspace.NODE`. At its second visit it
-gets its children, in adjacent rows and random order. The state of a visited node is stored, because copying it is
+It is compiled once for each world, see `engine/template_context.py`; `search.agents` calls `search`, which writes
+records `workspace.ANSWER` and the thread's own buffers, and nothing else. Read `_run_simulations` first.
+
+A node is a row of `nodes`, see `workspace.NODE`; row 0 is the root. At its second visit a node gets its children, in
+adjacent rows and random order. The state of a visited node is stored in `buffers.states`, because copying it is
 measured to be faster than playing again from the root.
 
 Source: Kocsis and Szepesvari 2006, "Bandit based Monte-Carlo planning"; Auer, Cesa-Bianchi and Fischer 2002,
@@ -18,13 +21,13 @@ import numpy as np
 from rl_lab.engine.atomics import atomics
 from rl_lab.engine.template_context import decorators, world_context
 from rl_lab.games.search.templates.primitives import (
-    choices,
     copy_state,
-    digest,
-    next_legal,
-    play,
+    find_legal_actions,
+    hash_words,
+    next_legal_action,
     playout,
     random_int,
+    take_action,
     unmanaged_buffers,
     unmanaged_view,
 )
@@ -34,147 +37,152 @@ current_player, read_at = world_context().kernels.current_player, atomics()["rea
 
 
 @internal
-def _expand(n: Any, num_rows: Any, buffers: Any, nodes: Any, p: Any) -> Any:
-    """Add the children of node n in rows from `num_rows` on, if they fit; return the number of rows in use.
+def _expand(row: Any, end: Any, buffers: Any, nodes: Any, p: Any) -> Any:
+    """Add the children of node `row` in rows from `end` on, if they fit; return the new end of the rows in use.
 
-    `first` is set in any case, so that this is tried once. Where the game is over or there is no room, the node has no
-    children, and its playouts begin at it.
+    `first_child` is set in any case, so that this is done once for a node. Where the game is over or too few rows are
+    left, the node has no children, and playouts begin at it.
 
     Source: Durstenfeld 1964, "Algorithm 235: Random permutation" (Fisher-Yates), from inside out.
     """
-    node, s = nodes[n], buffers.states[nodes[n].state]
-    node.first = num_rows
-    if node.over:
-        return num_rows
-    count = choices(s, current_player(s), p, buffers.mask)
-    if num_rows + count > len(nodes):
-        return num_rows
-    node.children = count
+    node, s = nodes[row], buffers.states[nodes[row].state_index]
+    node.first_child = end
+    if node.is_over:
+        return end
+    count = find_legal_actions(s, current_player(s), p, buffers.mask)
+    if end + count > len(nodes):
+        return end
+    node.num_children = count
     action = 0
-    for rank in range(count):
-        action = next_legal(buffers.mask, action)
+    for k in range(count):
+        action = next_legal_action(buffers.mask, action)
         # Each action gets a random row among those so far; the action that was there moves to the last row.
-        place = num_rows + random_int(buffers, rank + 1)
-        nodes[num_rows + rank].action = nodes[place].action
+        place = end + random_int(buffers, k + 1)
+        nodes[end + k].action = nodes[place].action
         nodes[place].action = action
         action += 1
-    for child in range(num_rows, num_rows + count):
-        nodes[child].parent = n
+    for child in range(end, end + count):
+        nodes[child].parent = row
         nodes[child].visits = 0
-        nodes[child].total = 0.0
-    return num_rows + count
+        nodes[child].total_return = 0.0
+    return end + count
 
 
 @internal
-def _descend(n: Any, nodes: Any, exploration: Any) -> Any:
-    """Return the child to go to: the first unvisited one, which is counted as visited, or else UCB1's.
+def _select_child(row: Any, nodes: Any, exploration: Any) -> Any:
+    """Return the row of the child to go to: the first unvisited one, which is counted as visited, or else UCB1's.
 
-    That has the highest upper confidence bound of the mean return, as seen by the agent to move.
+    That is the child with the highest upper confidence bound of the mean return of the agent to move.
     """
-    node = nodes[n]
-    if node.num_visited_children < node.children:
+    node = nodes[row]
+    if node.num_visited_children < node.num_children:
         node.num_visited_children += 1
-        return node.first + node.num_visited_children - 1
+        return node.first_child + node.num_visited_children - 1
     sign = 1.0 if node.seat == 0 else -1.0
-    radius = exploration * math.sqrt(math.log(node.visits))  # of a confidence interval, but for the child's visits
-    best, highest = node.first, -np.inf
-    for child in range(node.first, node.first + node.children):
+    # Half the width of a child's confidence interval is this number over the square root of the child's visits.
+    radius = exploration * math.sqrt(math.log(node.visits))
+    best, highest = node.first_child, -np.inf
+    for child in range(node.first_child, node.first_child + node.num_children):
         visits = nodes[child].visits
-        bound = sign * nodes[child].total / visits + radius / math.sqrt(visits)
+        bound = sign * nodes[child].total_return / visits + radius / math.sqrt(visits)
         if bound > highest:
             best, highest = child, bound
     return best
 
 
 @internal
-def _visit_first(node: Any, state: Any, path_reward: Any, over: Any, s: Any) -> None:
-    """Set the fields of a node at its first visit, but for its parent and action."""
-    node.state, node.path_reward, node.over, node.seat = state, path_reward, 1 if over else 0, current_player(s)
-    node.visits = node.num_visited_children = node.children = node.first = 0
-    node.total = 0.0
+def _initialize_node(node: Any, state: Any, path_reward: Any, is_over: Any, s: Any) -> None:
+    """Set the fields of a node at its first visit, except for `parent` and `action`; `s` is the node's state."""
+    node.state_index, node.path_reward, node.is_over = state, path_reward, 1 if is_over else 0
+    node.seat = current_player(s)
+    node.visits = node.num_visited_children = node.num_children = node.first_child = 0
+    node.total_return = 0.0
 
 
 @internal
-def _grow(buffers: Any, tree: Any, nodes: Any, p: Any) -> None:
-    """Grow the tree over state 0 by `tree.simulations` simulations, or until the search is to stop."""
-    last = len(buffers.states) - 1  # index of the state in which playouts are played
-    num_states, lowest, highest = 1, np.inf, -np.inf  # the range of the returns so far
-    _visit_first(nodes[0], 0, 0.0, False, buffers.states[0])
+def _run_simulations(buffers: Any, settings: Any, nodes: Any, p: Any) -> None:
+    """Grow the tree whose root has state 0 by `settings.simulations` simulations, or until the search is to stop."""
+    playout_state = len(buffers.states) - 1  # index of the state in which playouts are played
+    num_states = 1
+    lowest, highest = np.inf, -np.inf  # the range of the returns so far
+    _initialize_node(nodes[0], 0, 0.0, False, buffers.states[0])
     nodes[0].parent = -1
-    num_rows = _expand(0, 1, buffers, nodes, p)
-    for _ in range(tree.simulations):
-        if read_at(buffers.stop) != 0:
+    end = _expand(0, 1, buffers, nodes, p)
+    for _ in range(settings.simulations):
+        if read_at(buffers.stop_address) != 0:
             return
-        n = 0
+        row = 0
         # Rewards have any scale: exploration is relative to half of the range of returns so far.
-        exploration = tree.exploration * (0.5 * (highest - lowest) if highest > lowest else 1.0)
+        exploration = settings.exploration * (0.5 * (highest - lowest) if highest > lowest else 1.0)
         # Selection, down to a node that is visited for the first time or has no children; expansion on the way.
         while True:
-            if nodes[n].visits and nodes[n].first == 0:
-                num_rows = _expand(n, num_rows, buffers, nodes, p)
-            if nodes[n].children == 0:
+            if nodes[row].visits and nodes[row].first_child == 0:
+                end = _expand(row, end, buffers, nodes, p)
+            if nodes[row].num_children == 0:
                 break
-            n = _descend(n, nodes, exploration)
-            if nodes[n].visits == 0:
-                parent = nodes[nodes[n].parent]
-                copy_state(buffers.words, num_states, buffers.words, parent.state)
-                reward, over = play(buffers.states[num_states], nodes[n].action, p, buffers.rewards, buffers.horizon)
-                _visit_first(nodes[n], num_states, parent.path_reward + reward, over, buffers.states[num_states])
+            row = _select_child(row, nodes, exploration)
+            if nodes[row].visits == 0:
+                parent, s = nodes[nodes[row].parent], buffers.states[num_states]
+                copy_state(buffers.words, num_states, buffers.words, parent.state_index)
+                reward, is_over = take_action(s, nodes[row].action, p, buffers.rewards, buffers.horizon)
+                _initialize_node(nodes[row], num_states, parent.path_reward + reward, is_over, s)
                 num_states += 1
                 break
         # Simulation.
-        total = nodes[n].path_reward  # the return of seat 0
-        if not nodes[n].over:
-            copy_state(buffers.words, last, buffers.words, nodes[n].state)
-            total += playout(last, buffers, p)[0]
-        lowest, highest = min(lowest, total), max(highest, total)
+        simulation_return = nodes[row].path_reward  # the return of seat 0
+        if not nodes[row].is_over:
+            copy_state(buffers.words, playout_state, buffers.words, nodes[row].state_index)
+            simulation_return += playout(playout_state, buffers, p)[0]
+        lowest, highest = min(lowest, simulation_return), max(highest, simulation_return)
         # Backpropagation.
-        while n >= 0:
-            nodes[n].visits += 1
-            nodes[n].total += total
-            n = nodes[n].parent
+        while row >= 0:
+            nodes[row].visits += 1
+            nodes[row].total_return += simulation_return
+            row = nodes[row].parent
 
 
 @internal
-def _answer(buffers: Any, tree: Any, nodes: Any, answer: Any) -> None:
+def _write_answer(buffers: Any, settings: Any, nodes: Any, answer: Any) -> None:
     """Write the root's action and its value for the agent to move to a record `workspace.ANSWER`.
 
-    It is the action with the most visits, of several the one of the highest total; or, without `tree.greedy`, a random
-    one with a probability proportional to its visits. Without any legal action, neither is written.
+    It is the action with the most visits, of several the one with the best total return; or, without `settings.greedy`,
+    a random one with a probability proportional to its visits. Without any legal action, neither is written.
     """
     root = nodes[0]
     sign = 1.0 if root.seat == 0 else -1.0
-    answer.nodes = tree.simulations
-    if root.children == 0:
+    answer.nodes = settings.simulations
+    if root.num_children == 0:
         return
-    best = root.first
-    if tree.greedy:
-        for child in range(root.first + 1, root.first + root.children):
+    best = root.first_child
+    if settings.greedy:
+        for child in range(root.first_child + 1, root.first_child + root.num_children):
             extra_visits = nodes[child].visits - nodes[best].visits
-            if extra_visits > 0 or (extra_visits == 0 and sign * nodes[child].total > sign * nodes[best].total):
+            has_better_return = sign * nodes[child].total_return > sign * nodes[best].total_return
+            if extra_visits > 0 or (extra_visits == 0 and has_better_return):
                 best = child
     else:
-        remaining = random_int(buffers, tree.simulations)
+        remaining = random_int(buffers, settings.simulations)
         while remaining >= nodes[best].visits:
             remaining -= nodes[best].visits
             best += 1
     answer.action = nodes[best].action
-    answer.value = sign * nodes[best].total / nodes[best].visits
+    answer.value = sign * nodes[best].total_return / nodes[best].visits
 
 
 @jit
-def search(which: Any, first: Any, stride: Any, buffers: Any, tree: Any, answers: Any) -> None:
-    """Search the games buffers.roots[which[k]] and write answers[k], for k = first, first + stride, ...
+def search(env_indices: Any, first: Any, stride: Any, buffers: Any, settings: Any, answers: Any) -> None:
+    """Search the games buffers.roots[env_indices[k]] and write answers[k], for k = first, first + stride, ...
 
-    `which` is int64 [R], `answers` [R] records `workspace.ANSWER`. Each of `stride` threads has its own `first`, and
-    buffers of its own. If the search is to stop, the answers from there on are not written.
+    `env_indices` is int64 [R], `answers` [R] records `workspace.ANSWER`, `settings` a `MctsBuffers`. Each of `stride`
+    threads has its own `first`, and buffers of its own. If the search is to stop, the answers from there on are not
+    written.
     """
-    buffers, nodes = unmanaged_buffers(buffers), unmanaged_view(tree.nodes)
-    for k in range(first, len(which), stride):
-        i = which[k]
-        buffers.stream[0] = digest(buffers.roots, i, 0, buffers.seed)
+    buffers, nodes = unmanaged_buffers(buffers), unmanaged_view(settings.nodes)
+    for k in range(first, len(env_indices), stride):
+        i = env_indices[k]
+        buffers.rng_state[0] = hash_words(buffers.roots, i, 0, buffers.seed)
         copy_state(buffers.words, 0, buffers.roots, i)
-        _grow(buffers, tree, nodes, buffers.params[min(i, len(buffers.params) - 1)])
-        if read_at(buffers.stop) != 0:
+        _run_simulations(buffers, settings, nodes, buffers.params[min(i, len(buffers.params) - 1)])
+        if read_at(buffers.stop_address) != 0:
             return
-        _answer(buffers, tree, nodes, answers[k])
+        _write_answer(buffers, settings, nodes, answers[k])
