@@ -1,9 +1,14 @@
-"""This module has the common parts of MinAtar's games: sticky actions, and the board on which they are drawn.
+"""This module has what all worlds of MinAtar's games share: action numbers, sticky actions, spaces and the empty board.
+
+Used by asterix, breakout, freeway, seaquest and space_invaders. `apply_sticky_action` writes `s.action` and advances
+the world's random stream; nothing else here changes a state.
+
+A world called X has only the actions that have an effect in the game, like MinAtar's X-v1; X_full has all six, like
+MinAtar's X-v0. The kernel `step_minatar_action` of such a world takes MinAtar's action numbers, STAY to FIRE.
 
 Source of the games: Young and Tian 2019, "MinAtar: An Atari-Inspired Testbed" (arXiv 1903.03176), and its README. The
-rules are written from these; where they leave something open, it was found by playing the installed package, as the
-tests tests/test_oracle_minatar_*.py do. A game called X has only the actions that have an effect in it, like MinAtar's
-X-v1; X_full has all six.
+rules are written from these. Where they leave something open, the installed package decides: the tests
+tests/oracles/test_minatar_*.py step both side by side.
 """
 
 import numpy as np
@@ -30,27 +35,27 @@ class RampingParams(GameParams):
     difficulty_ramping: i4 = bounded(1, low=0, high=1)  # whether the game gets harder as it goes on
 
 
-def board(channels: int) -> Box:
-    """Return the observation space: 1 for a cell with an object, row 0 on top."""
+def board_space(channels: int) -> Box:
+    """Return the observation space of a game with this many channels: 1 for a cell with an object, row 0 on top."""
     return Box(0, 1, (SIDE, SIDE, channels), np.uint8)
 
 
 @kernel
-def obeyed(s: GameState, action: int, p: GameParams) -> int:
-    """Return the effective action of this step: the agent's or, by chance, the last one. It uses one random number."""
-    s.action = action if uniform(s, ZERO, ONE) >= p.sticky_action_prob else s.action  # compiles without a branch
+def apply_sticky_action(s: GameState, action: int, p: GameParams) -> int:
+    """Return the effective action of this step, and store it in `s.action`: the agent's or, by chance, the last one."""
+    s.action = action if uniform(s, ZERO, ONE) >= p.sticky_action_prob else s.action  # one draw
     return s.action
 
 
-def cells(canvas: Canvas) -> None:
-    """Draw an empty board. Cell (row, column) is centred at `centre(row, column)` and 1 wide."""
+def draw_board(canvas: Canvas) -> None:
+    """Set the view, clear the canvas and draw an empty board. A cell is 1 wide, and its middle is at `cell_center`."""
     canvas.view(-0.25, -0.25, SIDE + 0.25, SIDE + 0.25)
     canvas.clear()
     for row in range(SIDE):
         for column in range(SIDE):
-            canvas.rectangle(*centre(row, column), 0.94, 0.94, translucent(FAINT, 0.55), corner=0.12)
+            canvas.rectangle(*cell_center(row, column), 0.94, 0.94, translucent(FAINT, 0.55), corner=0.12)
 
 
-def centre(row: float, column: float) -> tuple[float, float]:
+def cell_center(row: float, column: float) -> tuple[float, float]:
     """Return the canvas position of a cell's middle."""
     return column + 0.5, SIDE - 0.5 - row

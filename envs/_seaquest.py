@@ -1,22 +1,29 @@
-"""This module has Seaquest's state, and the kernels for swimmers, torpedoes, shots and surfacing."""
+"""This module has Seaquest's State and the kernels of its rules; seaquest.py has step, observe, expert and the picture.
+
+Swimmers are fish, enemy submarines and divers: the first `num_swimmers` rows of `s.swimmers`, in the order in which
+they came, with the columns X to KIND. Torpedoes are the player's, shots the enemy submarines'; both are boards of bits
+[2, 2]: axis 0 is the direction, left or right; axis 1 the upper and the lower half of the board, one int64 each, with
+the bit of cell (x, y) at SIDE * y + x, less BITS_PER_WORD in the lower half.
+"""
 
 from rl_lab.envs._minatar import DOWN, LEFT, RIGHT, SIDE, UP, GameState, RampingParams
 
 from rl_lab.core.rng import integers
 from rl_lab.core.world import Array, bounded, i1, i2, i8, kernel
 
-LAST, DEEPEST = SIDE - 1, SIDE - 2
-HALF = SIDE * SIDE // 2  # cells: a board of bits is two words, the upper five rows and the lower
-FIRST = sum(1 << SIDE * row for row in range(SIDE // 2))  # the first column's bits in a word
-ALL = 2**HALF - 1
-BUT_FIRST, BUT_LAST = ALL - FIRST, ALL - (FIRST << LAST)
-AIR, CREW = 200, 6
-RELOAD, DIVER_EVERY, DIVER_PACE, SHOT_EVERY = 5, 30, 5, 10  # steps
-SLOWEST_SPAWN, SLOWEST_PACE, FASTEST_PACE = 20, 5, 2
+LAST, DEEPEST = SIDE - 1, SIDE - 2  # the last column and row; the lowest row of the boat and the swimmers
+BITS_PER_WORD = SIDE * SIDE // 2  # cells of half a board
+FIRST_COLUMN_BITS = sum(1 << SIDE * row for row in range(SIDE // 2))  # in a word
+ALL_BITS = 2**BITS_PER_WORD - 1
+ALL_BUT_FIRST_COLUMN, ALL_BUT_LAST_COLUMN = ALL_BITS - FIRST_COLUMN_BITS, ALL_BITS - (FIRST_COLUMN_BITS << LAST)
+MAX_AIR, MAX_DIVERS = 200, 6  # steps; divers aboard
+RELOAD_STEPS, DIVER_INTERVAL, DIVER_REST, SHOT_INTERVAL = 5, 30, 5, 10  # steps
+SLOWEST_SPAWN_INTERVAL, LONGEST_REST, SHORTEST_REST = 20, 5, 2  # steps; of enemies
 FISH, SUB, DIVER = 5, 6, 9  # kinds of swimmer, by their channels
-X, Y, HEADING, WAIT, AIM, KIND = range(6)  # cell, -1 left or 1 right, steps to its next move, to a next shot
-AWAY = -1  # the column of a swimmer that is to be removed
-MANY = 36  # the most swimmers; at the fastest rate, fewer are present
+# Columns of `swimmers`: cell, -1 left or 1 right, steps to its next move, steps to its next shot, kind.
+X, Y, HEADING, WAIT, AIM, KIND = range(6)
+REMOVED = -1  # the column of a swimmer that is to be removed
+MAX_SWIMMERS = 36  # even at the fastest rate, fewer are present
 
 
 class State(GameState):
@@ -24,110 +31,112 @@ class State(GameState):
     x: i1 = bounded(0, low=0, high=LAST)  # of the bow
     y: i1 = bounded(0, low=0, high=DEEPEST)
     heading: i1 = bounded(0, low=-1, high=1)
-    surfaced: i1 = bounded(0, low=0, high=1)  # and not dived again since
-    air: i2 = bounded(0, low=-1, high=AIR)
-    aboard: i2 = bounded(0, high=CREW)  # divers; fewer than none are owed
+    is_surfaced: i1 = bounded(0, low=0, high=1)  # 1 from surfacing until the next dive
+    air: i2 = bounded(0, low=-1, high=MAX_AIR)
+    divers_aboard: i2 = bounded(0, high=MAX_DIVERS)  # below 0: divers that are owed, see seaquest.py
     level: i2 = bounded(0, low=0)
-    spawn: i1 = bounded(0, low=0, high=SLOWEST_SPAWN)  # steps from enemy to enemy
-    pace: i1 = bounded(0, low=0, high=SLOWEST_PACE)  # steps that an enemy rests between moves
-    spawn_wait: i1 = bounded(0, low=0, high=SLOWEST_SPAWN)
-    diver_wait: i1 = bounded(0, low=0, high=DIVER_EVERY)
-    fire_wait: i1 = bounded(0, low=0, high=RELOAD)
-    count: i1 = bounded(0, low=0, high=MANY)  # of swimmers
-    torpedoes: i8[2, 2] = bounded(0, low=0, high=ALL)  # flying left and right; a bit a cell, see HALF
-    shots: i8[2, 2] = bounded(0, low=0, high=ALL)  # of the enemies' submarines
-    them: i1[MANY, 6] = bounded(0, low=-1, high=LAST)  # swimmers as they came; one range for all: AIM goes down to -1
+    spawn_interval: i1 = bounded(0, low=0, high=SLOWEST_SPAWN_INTERVAL)  # steps from enemy to enemy
+    enemy_rest: i1 = bounded(0, low=0, high=LONGEST_REST)  # steps that an enemy rests between moves
+    spawn_wait: i1 = bounded(0, low=0, high=SLOWEST_SPAWN_INTERVAL)
+    diver_wait: i1 = bounded(0, low=0, high=DIVER_INTERVAL)
+    fire_wait: i1 = bounded(0, low=0, high=RELOAD_STEPS)
+    num_swimmers: i1 = bounded(0, low=0, high=MAX_SWIMMERS)
+    torpedoes: i8[2, 2] = bounded(0, low=0, high=ALL_BITS)  # flying left and right; one bit a cell
+    shots: i8[2, 2] = bounded(0, low=0, high=ALL_BITS)  # of the enemies' submarines
+    swimmers: i1[MAX_SWIMMERS, 6] = bounded(0, low=-1, high=LAST)  # one range for all columns: AIM goes down to -1
 
 
 Params = RampingParams
 
 
 @kernel
-def come(s: State, enemy: bool) -> None:
-    """Add a swimmer at a side, but no enemy that would swim towards another enemy in its row."""
+def spawn_swimmer(s: State, enemy: bool) -> None:
+    """Add an enemy or a diver at a random side and row, but no enemy that would swim towards another one in its row."""
     heading = 1 - 2 * integers(s, 2)
     kind = DIVER if not enemy else SUB if integers(s, 3) == 0 else FISH
     y = 1 + integers(s, DEEPEST)
-    n = s.count
-    full = n == MANY
+    n = s.num_swimmers
+    full = n == MAX_SWIMMERS
     for i in range(n if enemy else 0):
-        full |= s.them[i, KIND] != DIVER and s.them[i, Y] == y and s.them[i, HEADING] != heading
+        full |= s.swimmers[i, KIND] != DIVER and s.swimmers[i, Y] == y and s.swimmers[i, HEADING] != heading
     if not full:
-        it = s.them[n]
-        it[X], it[Y], it[HEADING], it[KIND] = 0 if heading > 0 else LAST, y, heading, kind
-        it[WAIT], it[AIM] = s.pace if enemy else DIVER_PACE, SHOT_EVERY - 1
-        s.count = n + 1
+        swimmer = s.swimmers[n]
+        swimmer[X], swimmer[Y], swimmer[HEADING], swimmer[KIND] = 0 if heading > 0 else LAST, y, heading, kind
+        swimmer[WAIT], swimmer[AIM] = s.enemy_rest if enemy else DIVER_REST, SHOT_INTERVAL - 1
+        s.num_swimmers = n + 1
 
 
 @kernel
-def launch(flying: Array, x: int, y: int, heading: int) -> None:
+def add_shot(shots: Array, x: int, y: int, heading: int) -> None:
+    """Add a torpedo or shot at a cell, with this heading, to a board of bits."""
     side, half = 1 if heading > 0 else 0, 1 if y >= SIDE // 2 else 0
-    flying[side, half] |= 1 << SIDE * y + x - HALF * half
+    shots[side, half] |= 1 << SIDE * y + x - BITS_PER_WORD * half
 
 
 @kernel
-def fly(flying: Array) -> None:
-    """Move torpedoes or shots by one cell."""
+def move_shots(shots: Array) -> None:
+    """Move all torpedoes or shots of a board of bits by one cell; those at the edge leave the board."""
     for half in range(2):
-        flying[0, half] = (flying[0, half] & BUT_FIRST) >> 1
-        flying[1, half] = (flying[1, half] & BUT_LAST) << 1
+        shots[0, half] = (shots[0, half] & ALL_BUT_FIRST_COLUMN) >> 1
+        shots[1, half] = (shots[1, half] & ALL_BUT_LAST_COLUMN) << 1
 
 
 @kernel
-def at(flying: Array, x: int, y: int) -> bool:
+def has_shot_at(shots: Array, x: int, y: int) -> bool:
+    """Return True if a torpedo or shot is in a cell."""
     half = 1 if y >= SIDE // 2 else 0
-    return (flying[0, half] | flying[1, half]) >> SIDE * y + x - HALF * half & 1 != 0
+    return (shots[0, half] | shots[1, half]) >> SIDE * y + x - BITS_PER_WORD * half & 1 != 0
 
 
 @kernel
-def row(flying: Array, side: int, y: int) -> int:
+def shots_in_row(shots: Array, side: int, y: int) -> int:
     """Return the torpedoes or shots in a row that fly to a side, one bit per column."""
     half = 1 if y >= SIDE // 2 else 0
-    return flying[side, half] >> SIDE * y - HALF * half & 2**SIDE - 1
+    return shots[side, half] >> SIDE * y - BITS_PER_WORD * half & 2**SIDE - 1
 
 
 @kernel
-def struck(s: State, i: int) -> bool:
+def hit_by_torpedo(s: State, i: int) -> bool:
     """Return True if a torpedo is in a swimmer's cell; then remove the torpedo and mark the swimmer for removal."""
-    x, y = s.them[i, X], s.them[i, Y]
-    hit = 0 <= x <= LAST and at(s.torpedoes, x, y)
+    x, y = s.swimmers[i, X], s.swimmers[i, Y]
+    hit = 0 <= x <= LAST and has_shot_at(s.torpedoes, x, y)
     if hit:
         half = 1 if y >= SIDE // 2 else 0
         for side in range(2):
-            s.torpedoes[side, half] &= ~(1 << SIDE * y + x - HALF * half)
-        s.them[i, X] = AWAY
+            s.torpedoes[side, half] &= ~(1 << SIDE * y + x - BITS_PER_WORD * half)
+        s.swimmers[i, X] = REMOVED
     return hit
 
 
 @kernel
-def part(s: State) -> None:
+def remove_marked_swimmers(s: State) -> None:
     """Remove swimmers that have left the board or are marked; the order of the others is kept."""
     n = 0
-    for i in range(s.count):
-        if 0 <= s.them[i, X] <= LAST:
+    for i in range(s.num_swimmers):
+        if 0 <= s.swimmers[i, X] <= LAST:
             for field in range(6):
-                s.them[n, field] = s.them[i, field]
+                s.swimmers[n, field] = s.swimmers[i, field]
             n += 1
-    for i in range(n, s.count):
+    for i in range(n, s.num_swimmers):
         for field in range(6):
-            s.them[i, field] = 0
-    s.count = n
+            s.swimmers[i, field] = 0
+    s.num_swimmers = n
 
 
 @kernel
 def move_torpedoes(s: State) -> float:
     """Move the player's torpedoes and return the number of hits: in each cell, the first fish or else submarine."""
-    fly(s.torpedoes)
-    near = False
-    for i in range(s.count):
-        near |= (s.them[i, KIND] != DIVER) & at(s.torpedoes, s.them[i, X], s.them[i, Y])
+    move_shots(s.torpedoes)
+    check_torpedoes = False
+    for i in range(s.num_swimmers):
+        check_torpedoes |= (s.swimmers[i, KIND] != DIVER) & has_shot_at(s.torpedoes, s.swimmers[i, X], s.swimmers[i, Y])
     hits = 0.0
-    if near:
+    if check_torpedoes:
         for kind in range(FISH, SUB + 1):
-            for i in range(s.count):
-                if s.them[i, KIND] == kind and struck(s, i):
+            for i in range(s.num_swimmers):
+                if s.swimmers[i, KIND] == kind and hit_by_torpedo(s, i):
                     hits += 1.0
-        part(s)
+        remove_marked_swimmers(s)
     return hits
 
 
@@ -138,60 +147,60 @@ def move_swimmers(s: State) -> tuple[float, bool]:
     The last swimmer moves first, which matters if only one more diver fits aboard. Of enemies in a torpedo's cell,
     submarines are hit first.
     """
-    over, near = False, False
-    for i in range(s.count - 1, -1, -1):
-        it = s.them[i]
-        x, y, kind, wait, aim = it[X], it[Y], it[KIND], it[WAIT], it[AIM]
-        diver, moves, met = kind == DIVER, wait == 0, (x == s.x) & (y == s.y)
-        x += it[HEADING] if moves else 0
-        meets = met | ((x == s.x) & (y == s.y))
-        boards = meets & diver & (s.aboard < CREW)
-        s.aboard += 1 if boards else 0
-        over |= meets & (not diver)
-        x = AWAY if boards else x
-        it[X], it[WAIT] = x, (DIVER_PACE if diver else s.pace) if moves else wait - 1
+    over, check_torpedoes = False, False
+    for i in range(s.num_swimmers - 1, -1, -1):
+        swimmer = s.swimmers[i]
+        x, y, kind, wait, aim = swimmer[X], swimmer[Y], swimmer[KIND], swimmer[WAIT], swimmer[AIM]
+        diver, is_moving, was_at_bow = kind == DIVER, wait == 0, (x == s.x) & (y == s.y)
+        x += swimmer[HEADING] if is_moving else 0
+        touches_bow = was_at_bow | ((x == s.x) & (y == s.y))
+        is_picked_up = touches_bow & diver & (s.divers_aboard < MAX_DIVERS)
+        s.divers_aboard += 1 if is_picked_up else 0
+        over |= touches_bow & (not diver)
+        x = REMOVED if is_picked_up else x
+        swimmer[X], swimmer[WAIT] = x, (DIVER_REST if diver else s.enemy_rest) if is_moving else wait - 1
         gone = (x < 0) | (x > LAST)
         if kind == SUB and aim < 0 and not gone:
-            launch(s.shots, x, y, it[HEADING])
-        it[AIM] = SHOT_EVERY - 1 if aim < 0 else aim - 1
-        near |= gone | at(s.torpedoes, max(x, 0), y)
+            add_shot(s.shots, x, y, swimmer[HEADING])
+        swimmer[AIM] = SHOT_INTERVAL - 1 if aim < 0 else aim - 1
+        check_torpedoes |= gone | has_shot_at(s.torpedoes, max(x, 0), y)
     hits = 0.0
-    if near:
+    if check_torpedoes:
         # Swimmers that were in a torpedo's cell before were hit by `move_torpedoes`, so only those that moved are left.
         for kind in range(SUB, FISH - 1, -1):
-            for i in range(s.count - 1, -1, -1):
-                touches = s.them[i, X] == s.x and s.them[i, Y] == s.y
-                if s.them[i, KIND] == kind and not touches and struck(s, i):
+            for i in range(s.num_swimmers - 1, -1, -1):
+                touches = s.swimmers[i, X] == s.x and s.swimmers[i, Y] == s.y
+                if s.swimmers[i, KIND] == kind and not touches and hit_by_torpedo(s, i):
                     hits += 1.0
-        part(s)
+        remove_marked_swimmers(s)
     return hits, over
 
 
 @kernel
-def gauge(air: int) -> int:
+def air_cells(air: int) -> int:
     """Return the number of cells of air that are left."""
-    return air * SIDE // AIR
+    return air * SIDE // MAX_AIR
 
 
 @kernel
 def surface(s: State, p: Params) -> float:
     """Refill the air, land a diver or, for a reward, the whole crew, and raise the difficulty; return the reward."""
     reward = 0.0
-    if s.aboard == CREW:
-        reward = 1.0 * gauge(s.air)
-        s.aboard = 0
-    s.aboard -= 1
-    s.air, s.surfaced = AIR, 1
-    if p.difficulty_ramping and (s.spawn > 1 or s.pace > FASTEST_PACE):
-        if s.level % 2 and s.pace > FASTEST_PACE:
-            s.pace -= 1
-        s.spawn = max(s.spawn - 1, 1)
+    if s.divers_aboard == MAX_DIVERS:
+        reward = 1.0 * air_cells(s.air)
+        s.divers_aboard = 0
+    s.divers_aboard -= 1
+    s.air, s.is_surfaced = MAX_AIR, 1
+    if p.difficulty_ramping and (s.spawn_interval > 1 or s.enemy_rest > SHORTEST_REST):
+        if s.level % 2 and s.enemy_rest > SHORTEST_REST:
+            s.enemy_rest -= 1
+        s.spawn_interval = max(s.spawn_interval - 1, 1)
         s.level += 1
     return reward
 
 
 @kernel
-def steered(x: int, y: int, heading: int, action: int) -> tuple[int, int, int]:
+def boat_after_action(x: int, y: int, heading: int, action: int) -> tuple[int, int, int]:
     """Return the bow's cell and heading after an action, without branches, which would be unpredictable here."""
     dx, dy = (action == RIGHT) - (action == LEFT), (action == DOWN) - (action == UP)
     return min(max(x + dx, 0), LAST), min(max(y + dy, 0), DEEPEST), dx if dx != 0 else heading

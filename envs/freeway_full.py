@@ -10,20 +10,20 @@ Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Freeway-v0
 
 from dataclasses import replace
 
-from rl_lab.envs.freeway import ACTIONS, Params, State, play, world
-from rl_lab.envs.freeway import expert as expert_of_three
+from rl_lab.envs.freeway import ACTIONS, Params, State, step_minatar_action, world
+from rl_lab.envs.freeway import expert as expert_without_no_ops
 
 from rl_lab.core.world import Discrete, kernel
 
 
 @kernel
 def step(s: State, action: int, p: Params) -> tuple[float, bool]:
-    return play(s, action, p)
+    return step_minatar_action(s, action, p)
 
 
 @kernel
 def expert(s: State, p: Params) -> int:
-    return ACTIONS[expert_of_three(s, p)]
+    return ACTIONS[expert_without_no_ops(s, p)]
 
 
 world = replace(world, step=step, expert=expert, action=Discrete(6))

@@ -15,85 +15,85 @@ Source: Young and Tian 2019 (arXiv 1903.03176); MinAtar's Seaquest-v0 and v1, wh
 
 import math
 
-from rl_lab.envs._minatar import FIRE, HORIZON, SIDE, board, cells, centre, obeyed
+from rl_lab.envs._minatar import FIRE, HORIZON, SIDE, apply_sticky_action, board_space, cell_center, draw_board
 from rl_lab.envs._seaquest import (
     AIM,
-    AIR,
-    CREW,
     DIVER,
-    DIVER_EVERY,
+    DIVER_INTERVAL,
     FISH,
     HEADING,
     KIND,
     LAST,
-    RELOAD,
-    SLOWEST_PACE,
-    SLOWEST_SPAWN,
+    LONGEST_REST,
+    MAX_AIR,
+    MAX_DIVERS,
+    RELOAD_STEPS,
+    SLOWEST_SPAWN_INTERVAL,
     SUB,
     WAIT,
     Params,
     State,
     X,
     Y,
-    at,
-    come,
-    fly,
-    launch,
+    add_shot,
+    boat_after_action,
+    has_shot_at,
+    move_shots,
     move_swimmers,
     move_torpedoes,
-    row,
-    steered,
+    shots_in_row,
+    spawn_swimmer,
     surface,
 )
 
 from rl_lab.core.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, RED, Color, translucent
 from rl_lab.core.world import Array, Canvas, Discrete, World, kernel
 
-ROUND = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]  # the outline of a disc
-SUN: Color = (255, 226, 150)
+UNIT_CIRCLE = [(math.cos(k * math.pi / 12), math.sin(k * math.pi / 12)) for k in range(24)]  # the outline of a disc
+WINDOW_COLOR: Color = (255, 226, 150)
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    s.x, s.heading, s.surfaced, s.air = SIDE // 2, -1, 1, AIR
-    s.spawn = s.spawn_wait = SLOWEST_SPAWN
-    s.diver_wait, s.pace = DIVER_EVERY, SLOWEST_PACE
+    s.x, s.heading, s.is_surfaced, s.air = SIDE // 2, -1, 1, MAX_AIR
+    s.spawn_interval = s.spawn_wait = SLOWEST_SPAWN_INTERVAL
+    s.diver_wait, s.enemy_rest = DIVER_INTERVAL, LONGEST_REST
 
 
 @kernel
 def step(s: State, action: int, p: Params) -> tuple[float, bool]:
-    action = obeyed(s, action, p)
+    action = apply_sticky_action(s, action, p)
     if s.spawn_wait == 0:
-        come(s, True)
-        s.spawn_wait = s.spawn
+        spawn_swimmer(s, True)
+        s.spawn_wait = s.spawn_interval
     if s.diver_wait == 0:
-        come(s, False)
-        s.diver_wait = DIVER_EVERY
-    s.x, s.y, s.heading = steered(s.x, s.y, s.heading, action)
+        spawn_swimmer(s, False)
+        s.diver_wait = DIVER_INTERVAL
+    s.x, s.y, s.heading = boat_after_action(s.x, s.y, s.heading, action)
     if action == FIRE and s.fire_wait == 0:
-        launch(s.torpedoes, s.x, s.y, s.heading)
-        s.fire_wait = RELOAD
+        add_shot(s.torpedoes, s.x, s.y, s.heading)
+        s.fire_wait = RELOAD_STEPS
     reward = move_torpedoes(s)
     hits, over = move_swimmers(s)
     reward += hits
-    over |= at(s.shots, s.x, s.y)
-    fly(s.shots)
-    over |= at(s.shots, s.x, s.y) or s.air <= 0
+    over |= has_shot_at(s.shots, s.x, s.y)
+    move_shots(s.shots)
+    over |= has_shot_at(s.shots, s.x, s.y) or s.air <= 0
     s.spawn_wait, s.diver_wait, s.fire_wait = s.spawn_wait - 1, s.diver_wait - 1, max(s.fire_wait - 1, 0)
     if s.y > 0:
         s.air -= 1
-        s.surfaced = 0
-    elif not s.surfaced and s.aboard == 0:
+        s.is_surfaced = 0
+    elif not s.is_surfaced and s.divers_aboard == 0:
         over = True
-    elif not s.surfaced:
+    elif not s.is_surfaced:
         reward += surface(s, p)
     return reward, over
 
 
 @kernel
-def show(flying: Array, channel: int, out: Array) -> None:
+def write_shots(shots: Array, channel: int, out: Array) -> None:
     for half in range(2):
-        bits, y = flying[0, half] | flying[1, half], SIDE // 2 * half
+        bits, y = shots[0, half] | shots[1, half], SIDE // 2 * half
         while bits != 0:
             for x in range(SIDE if bits & 2**SIDE - 1 else 0):
                 out[y, x, channel] = bits >> x & 1
@@ -104,36 +104,36 @@ def show(flying: Array, channel: int, out: Array) -> None:
 def observe(s: State, p: Params, out: Array) -> None:
     out[s.y, s.x, 0] = 1
     out[s.y, min(max(s.x - s.heading, 0), LAST), 1] = 1
-    for i in range(s.count):
-        it = s.them[i]
-        x, y = it[X], it[Y]
-        out[y, x, it[KIND]] = 1
-        behind = x - it[HEADING]
+    for i in range(s.num_swimmers):
+        swimmer = s.swimmers[i]
+        x, y = swimmer[X], swimmer[Y]
+        out[y, x, swimmer[KIND]] = 1
+        behind = x - swimmer[HEADING]
         if 0 <= behind <= LAST:
             out[y, behind, 3] = 1
-    show(s.torpedoes, 2, out)
-    show(s.shots, 4, out)
+    write_shots(s.torpedoes, 2, out)
+    write_shots(s.shots, 4, out)
     for k in range(SIDE):
-        out[LAST, k, 7] = s.air >= AIR // SIDE * (k + 1)
-    for k in range(CREW):
-        out[LAST, LAST - 1 - k, 8] = k < s.aboard
+        out[LAST, k, 7] = s.air >= MAX_AIR // SIDE * (k + 1)
+    for k in range(MAX_DIVERS):
+        out[LAST, LAST - 1 - k, 8] = k < s.divers_aboard
 
 
 @kernel
 def danger(s: State, x: int, y: int) -> int:
     """Return 2 if something may hit a bow in this cell now, 1 if in the step after, 0 if not."""
     worst = 1 if s.spawn_wait <= 1 and y > 0 and (x == 0 or x == LAST) else 0
-    for i in range(s.count):
-        it = s.them[i]
-        if it[Y] == y and it[KIND] != DIVER:
-            ahead = (x - it[X]) * it[HEADING]  # cells that it has to go
-            shoots = it[KIND] == SUB and it[AIM] <= 0 and ahead <= 3
-            if ahead == 0 or (ahead > 0 and ((ahead == 1 and it[WAIT] == 0) or (shoots and ahead < 3))):
+    for i in range(s.num_swimmers):
+        swimmer = s.swimmers[i]
+        if swimmer[Y] == y and swimmer[KIND] != DIVER:
+            ahead = (x - swimmer[X]) * swimmer[HEADING]  # cells that it has to go
+            shoots = swimmer[KIND] == SUB and swimmer[AIM] <= 0 and ahead <= 3
+            if ahead == 0 or (ahead > 0 and ((ahead == 1 and swimmer[WAIT] == 0) or (shoots and ahead < 3))):
                 worst = 2
-            elif ahead > 0 and ((ahead == 1 and it[WAIT] == 1) or shoots):
+            elif ahead > 0 and ((ahead == 1 and swimmer[WAIT] == 1) or shoots):
                 worst = max(worst, 1)
     for away in range(3):
-        if (row(s.shots, 0, y) >> x >> away | row(s.shots, 1, y) << away >> x) & 1:
+        if (shots_in_row(s.shots, 0, y) >> x >> away | shots_in_row(s.shots, 1, y) << away >> x) & 1:
             worst = max(worst, 2 if away < 2 else 1)
     return worst
 
@@ -141,26 +141,28 @@ def danger(s: State, x: int, y: int) -> int:
 @kernel
 def expert(s: State, p: Params) -> int:
     # It avoids danger, surfaces for air or with a full crew, fetches the nearest diver, or aims at an enemy.
-    up = s.aboard == CREW or (s.aboard != 0 and s.air < 3 * s.y + 15)
+    up = s.divers_aboard == MAX_DIVERS or (s.divers_aboard != 0 and s.air < 3 * s.y + 15)
     best_action, best = 0, -9999
     for action in range(6):
-        x, y, heading = steered(s.x, s.y, s.heading, action)
+        x, y, heading = boat_after_action(s.x, s.y, s.heading, action)
         score, diver, enemy, hits = -300 * danger(s, x, y), 99, 99, False
-        for i in range(s.count):
-            away, aside = (s.them[i, X] - x) * heading, abs(s.them[i, Y] - y)
-            if s.them[i, KIND] == DIVER:
+        for i in range(s.num_swimmers):
+            away, aside = (s.swimmers[i, X] - x) * heading, abs(s.swimmers[i, Y] - y)
+            if s.swimmers[i, KIND] == DIVER:
                 diver = min(diver, abs(away) + aside)
             else:
                 enemy = min(enemy, 3 * aside + abs(away - 3) + max(6 - 2 * away, 0))
                 hits |= away > 0 and aside == 0
         if y == 0 and s.y > 0 and not up:
-            score -= 2000 if s.aboard == 0 else 150
-        if y <= 1 and s.y > 1 and s.aboard == 0:
+            score -= 2000 if s.divers_aboard == 0 else 150
+        if y <= 1 and s.y > 1 and s.divers_aboard == 0:
             score -= 200  # if this sticks, the next step surfaces
         if up:
             score -= 10 * y
         else:
-            score -= enemy + 4 * (diver if s.aboard < CREW else 0) + abs(2 * y - 9) // 2 + abs(2 * x - 9) // 2
+            score -= (
+                enemy + 4 * (diver if s.divers_aboard < MAX_DIVERS else 0) + abs(2 * y - 9) // 2 + abs(2 * x - 9) // 2
+            )
         if action == FIRE:
             score += 40 if hits and s.fire_wait == 0 else -1
         if score > best:
@@ -185,7 +187,7 @@ def draw_swimmer(canvas: Canvas, kind: int, x: float, y: float, ahead: int) -> N
         draw_boat(canvas, x, y, ahead, 0.8, RED, BACKGROUND)
     elif kind == FISH:
         canvas.polygon([(x - u * ahead, y + v) for u, v in ((0.1, 0), (0.46, 0.27), (0.38, 0), (0.46, -0.27))], ORANGE)
-        canvas.polygon([(x + (0.08 + 0.34 * u) * ahead, y + 0.22 * v) for u, v in ROUND], ORANGE)
+        canvas.polygon([(x + (0.08 + 0.34 * u) * ahead, y + 0.22 * v) for u, v in UNIT_CIRCLE], ORANGE)
         canvas.circle(x + 0.23 * ahead, y + 0.06, 0.05, INK)
     else:
         canvas.line([(x - u * ahead, y + v) for u, v in ((0.44, -0.2), (0.24, -0.08), (-0.1, 0))], GREEN, 0.14)
@@ -196,30 +198,30 @@ def draw_swimmer(canvas: Canvas, kind: int, x: float, y: float, ahead: int) -> N
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
-    cells(canvas)
+    draw_board(canvas)
     for deep in range(1, SIDE):  # the water, darker the deeper
         for size, light in (1.0, 10), (0.94, 0):
             color = 226 - 10 * deep - light, 238 - 6 * deep - light, 247 - 3 * deep - light
             for column in range(SIDE):
-                canvas.rectangle(*centre(deep, column), size, size, color, corner=0.12 if size < 1 else 0)
+                canvas.rectangle(*cell_center(deep, column), size, size, color, corner=0.12 if size < 1 else 0)
     canvas.line([(k / 16, LAST + 0.06 * math.sin(0.8 * k + 0.4 * s.t)) for k in range(16 * SIDE + 1)], BLUE, 0.08)
-    for i in range(s.count):
-        it = s.them[i]
-        draw_swimmer(canvas, it[KIND], *centre(it[Y], it[X]), it[HEADING])
-    for flying, color in (s.torpedoes, BLUE), (s.shots, RED):
+    for i in range(s.num_swimmers):
+        swimmer = s.swimmers[i]
+        draw_swimmer(canvas, swimmer[KIND], *cell_center(swimmer[Y], swimmer[X]), swimmer[HEADING])
+    for shots, color in (s.torpedoes, BLUE), (s.shots, RED):
         for deep, column in (divmod(k, SIDE) for k in range(SIDE * SIDE)):
             for side, ahead in (0, -1), (1, 1):
-                if row(flying, side, deep) >> column & 1:
-                    x, y = centre(deep, column)
+                if shots_in_row(shots, side, deep) >> column & 1:
+                    x, y = cell_center(deep, column)
                     canvas.line([(x - 0.5 * ahead, y), (x, y)], translucent(color, 0.3), 0.1)
                     canvas.line([(x - 0.1 * ahead, y), (x + 0.25 * ahead, y)], color, 0.17)
-    x, y = centre(s.y, s.x)
-    draw_boat(canvas, x - 0.46 * s.heading, y, s.heading, 1.76, BLUE, SUN)
-    air = max(s.air, 0) / AIR * SIDE
+    x, y = cell_center(s.y, s.x)
+    draw_boat(canvas, x - 0.46 * s.heading, y, s.heading, 1.76, BLUE, WINDOW_COLOR)
+    air = max(s.air, 0) / MAX_AIR * SIDE
     canvas.rectangle(SIDE / 2, 0.3, SIDE, 0.34, BACKGROUND, corner=0.17)
-    canvas.rectangle(air / 2, 0.3, air, 0.34, RED if s.air < AIR / 4 else BLUE, corner=min(air / 2, 0.17))
-    for k in range(min(abs(s.aboard), CREW)):  # rings are owed
-        color = GREEN if s.aboard > 0 else BACKGROUND
+    canvas.rectangle(air / 2, 0.3, air, 0.34, RED if s.air < MAX_AIR / 4 else BLUE, corner=min(air / 2, 0.17))
+    for k in range(min(abs(s.divers_aboard), MAX_DIVERS)):  # rings are owed
+        color = GREEN if s.divers_aboard > 0 else BACKGROUND
         canvas.circle(LAST - k - 0.5, 0.74, 0.19, color, GREEN, 0.05)
         canvas.circle(LAST - k - 0.42, 0.75, 0.09, BACKGROUND)
 
@@ -232,7 +234,7 @@ world = World(
     observe,
     expert=expert,
     draw=draw,
-    observation=board(10),
+    observation=board_space(10),
     action=Discrete(6),
     horizon=HORIZON,
     frames_per_second=12,

@@ -21,10 +21,10 @@ from rl_lab.envs._minatar import (
     STAY,
     GameState,
     RampingParams,
-    board,
-    cells,
-    centre,
-    obeyed,
+    apply_sticky_action,
+    board_space,
+    cell_center,
+    draw_board,
 )
 
 from rl_lab.core.canvas import BACKGROUND, BLUE, GOLD, GREEN, INK, ORANGE, PURPLE, RED, Color, translucent
@@ -33,22 +33,22 @@ from rl_lab.core.world import Array, Canvas, Discrete, World, bounded, i4, kerne
 ACTIONS = STAY, LEFT, RIGHT, FIRE
 FLOOR = SIDE - 1
 ROWS, COLUMNS, FIRST_COLUMN = 4, 6, 2  # of a wave
-COLUMN, WAVE = 2**COLUMNS - 1, 2 ** (ROWS * COLUMNS) - 1
-RELOAD, BOMB_EVERY, SLOWEST, FASTEST = 5, 10, 12, 6  # steps
-COLORS = PURPLE, ORANGE, GREEN, GOLD  # of a wave's rows
-LOADED: Color = (255, 255, 255, 150)
+ALL_COLUMNS, FULL_WAVE = 2**COLUMNS - 1, 2 ** (ROWS * COLUMNS) - 1
+RELOAD_STEPS, BOMB_INTERVAL, SLOWEST_INTERVAL, FASTEST_INTERVAL = 5, 10, 12, 6  # steps
+ROW_COLORS = PURPLE, ORANGE, GREEN, GOLD  # of a wave's rows
+RELOAD_BAR_COLOR: Color = (255, 255, 255, 150)
 
 
 class State(GameState):
     cannon: i4 = bounded(0, low=0, high=FLOOR)
-    aliens: i4 = bounded(0, low=0, high=WAVE)  # bit 6 r + c: the alien in row r, column c of the wave
+    aliens: i4 = bounded(0, low=0, high=FULL_WAVE)  # bit 6 r + c: the alien in row r, column c of the wave
     left: i4 = bounded(0, low=-COLUMNS, high=FLOOR)  # where the wave's first column is, and its first row
     top: i4 = bounded(0, low=0, high=SIDE)
     heading: i4 = bounded(0, low=-1, high=1)  # of the wave: -1 left, 1 right
-    interval: i4 = bounded(0, low=0, high=SLOWEST)  # between its moves, while there are enough aliens
-    move_wait: i4 = bounded(0, low=0, high=SLOWEST)  # steps before it moves
-    bomb_wait: i4 = bounded(0, low=0, high=BOMB_EVERY)
-    fire_wait: i4 = bounded(0, low=0, high=RELOAD)
+    interval: i4 = bounded(0, low=0, high=SLOWEST_INTERVAL)  # between its moves, while there are enough aliens
+    move_wait: i4 = bounded(0, low=0, high=SLOWEST_INTERVAL)  # steps before it moves
+    bomb_wait: i4 = bounded(0, low=0, high=BOMB_INTERVAL)
+    fire_wait: i4 = bounded(0, low=0, high=RELOAD_STEPS)
     # Two bullets at most fly at a time, and one bomb: the last one has left the board when the next may follow.
     bullet_x: i4[2] = bounded(0, low=0, high=FLOOR)
     bullet_up: i4[2] = bounded(0, low=0, high=FLOOR)  # rows above the cannon; 0: there is none
@@ -63,13 +63,13 @@ Params = RampingParams
 def reset(s: State, p: RampingParams) -> None:
     s.cannon = SIDE // 2
     s.heading = -1
-    s.interval = s.move_wait = SLOWEST
-    s.bomb_wait = BOMB_EVERY
-    s.aliens, s.left = WAVE, FIRST_COLUMN
+    s.interval = s.move_wait = SLOWEST_INTERVAL
+    s.bomb_wait = BOMB_INTERVAL
+    s.aliens, s.left = FULL_WAVE, FIRST_COLUMN
 
 
 @kernel
-def alien(aliens: int, left: int, top: int, x: int, y: int) -> int:
+def alien_bit(aliens: int, left: int, top: int, x: int, y: int) -> int:
     """Return the bit of the alien at (x, y) of a wave whose corner is at (left, top), 0 if there is none."""
     row, column = (y - top) % SIDE, x - left  # a row that turns on the bottom is last seen on top
     if row >= ROWS or column < 0 or column >= COLUMNS:
@@ -78,22 +78,22 @@ def alien(aliens: int, left: int, top: int, x: int, y: int) -> int:
 
 
 @kernel
-def columns(aliens: int) -> int:
+def occupied_columns(aliens: int) -> int:
     """Return the columns of a wave that have an alien, as bits."""
-    return (aliens | aliens >> COLUMNS | aliens >> 2 * COLUMNS | aliens >> 3 * COLUMNS) & COLUMN
+    return (aliens | aliens >> COLUMNS | aliens >> 2 * COLUMNS | aliens >> 3 * COLUMNS) & ALL_COLUMNS
 
 
 @kernel
-def marched(aliens: int, left: int, top: int, heading: int) -> tuple[int, int, int]:
+def wave_after_move(aliens: int, left: int, top: int, heading: int) -> tuple[int, int, int]:
     """Return the wave's corner and heading after a move; at the wall it moves down and turns."""
-    ahead = (FLOOR if heading > 0 else 0) - left  # the column of the wave that is at the wall
-    if 0 <= ahead < COLUMNS and columns(aliens) >> ahead & 1:
+    column_at_wall = (FLOOR if heading > 0 else 0) - left  # the column of the wave that is at the wall
+    if 0 <= column_at_wall < COLUMNS and occupied_columns(aliens) >> column_at_wall & 1:
         return left, top + 1, -heading
     return left + heading, top, heading
 
 
 @kernel
-def count(aliens: int) -> int:
+def count_aliens(aliens: int) -> int:
     n = 0
     while aliens:
         aliens &= aliens - 1  # takes the last bit away
@@ -104,12 +104,12 @@ def count(aliens: int) -> int:
 @kernel
 def drop_bomb(s: State) -> None:
     """Drop a bomb from the lowest alien of the column nearest to the cannon, the left one of two."""
-    for away in range(SIDE):
+    for distance in range(SIDE):
         for side in range(2):
-            x = s.cannon + (away if side else -away)
+            x = s.cannon + (distance if side else -distance)
             lowest = -1
             for y in range(SIDE if 0 <= x < SIDE else 0):
-                if alien(s.aliens, s.left, s.top, x, y):
+                if alien_bit(s.aliens, s.left, s.top, x, y):
                     lowest = y
             if lowest >= 0:
                 s.bomb_x, s.bomb_fall = x, SIDE - lowest
@@ -117,14 +117,14 @@ def drop_bomb(s: State) -> None:
 
 
 @kernel
-def play(s: State, action: int, p: RampingParams) -> tuple[float, bool]:
-    action = obeyed(s, action, p)
+def step_minatar_action(s: State, action: int, p: RampingParams) -> tuple[float, bool]:
+    action = apply_sticky_action(s, action, p)
     for k in range(2):
         s.bullet_up[k] = (s.bullet_up[k] + 1) % SIDE if s.bullet_up[k] else 0
     if action == FIRE and s.fire_wait == 0:
         s.bullet_x[1], s.bullet_up[1] = s.bullet_x[0], s.bullet_up[0]
         s.bullet_x[0], s.bullet_up[0] = s.cannon, 1
-        s.fire_wait = RELOAD
+        s.fire_wait = RELOAD_STEPS
     elif action == LEFT:
         s.cannon = max(s.cannon - 1, 0)
     elif action == RIGHT:
@@ -132,16 +132,16 @@ def play(s: State, action: int, p: RampingParams) -> tuple[float, bool]:
 
     s.bomb_fall = max(s.bomb_fall - 1, 0)
     over = s.bomb_fall == 1 and s.bomb_x == s.cannon
-    over |= alien(s.aliens, s.left, s.top, s.cannon, FLOOR) != 0
+    over |= alien_bit(s.aliens, s.left, s.top, s.cannon, FLOOR) != 0
     if s.move_wait == 0:
-        s.move_wait = min(count(s.aliens), s.interval)
+        s.move_wait = min(count_aliens(s.aliens), s.interval)
         top = s.top
-        s.left, s.top, s.heading = marched(s.aliens, s.left, top, s.heading)
+        s.left, s.top, s.heading = wave_after_move(s.aliens, s.left, top, s.heading)
         lowest = (FLOOR - top) % SIDE  # the row of the wave that was on the bottom
-        over |= s.top > top and lowest < ROWS and s.aliens >> COLUMNS * lowest & COLUMN != 0
-        over |= alien(s.aliens, s.left, s.top, s.cannon, FLOOR) != 0
+        over |= s.top > top and lowest < ROWS and s.aliens >> COLUMNS * lowest & ALL_COLUMNS != 0
+        over |= alien_bit(s.aliens, s.left, s.top, s.cannon, FLOOR) != 0
     if s.bomb_wait == 0:
-        s.bomb_wait = BOMB_EVERY
+        s.bomb_wait = BOMB_INTERVAL
         drop_bomb(s)
     s.move_wait -= 1
     s.bomb_wait -= 1
@@ -150,21 +150,21 @@ def play(s: State, action: int, p: RampingParams) -> tuple[float, bool]:
     reward = 0.0
     for k in range(2):
         if s.bullet_up[k]:
-            hit = alien(s.aliens, s.left, s.top, s.bullet_x[k], FLOOR - s.bullet_up[k])
+            hit = alien_bit(s.aliens, s.left, s.top, s.bullet_x[k], FLOOR - s.bullet_up[k])
             if hit:
                 s.aliens ^= hit
                 s.bullet_up[k] = 0
                 reward += 1.0
     if s.aliens == 0:
-        if p.difficulty_ramping and s.interval > FASTEST:
+        if p.difficulty_ramping and s.interval > FASTEST_INTERVAL:
             s.interval -= 1
-        s.aliens, s.left, s.top = WAVE, FIRST_COLUMN, 0
+        s.aliens, s.left, s.top = FULL_WAVE, FIRST_COLUMN, 0
     return reward, over
 
 
 @kernel
 def step(s: State, action: int, p: RampingParams) -> tuple[float, bool]:
-    return play(s, ACTIONS[action], p)
+    return step_minatar_action(s, ACTIONS[action], p)
 
 
 @kernel
@@ -185,15 +185,15 @@ def observe(s: State, p: RampingParams, out: Array) -> None:
 
 
 @kernel
-def hits(s: State, x: int, delay: int) -> int:
+def steps_to_hit(s: State, x: int, delay: int) -> int:
     """Return the steps until a bullet that is fired from column x after a delay hits an alien, 0 if it does not."""
-    left, top, heading, wait, interval = s.left, s.top, s.heading, s.move_wait, min(count(s.aliens), s.interval)
+    left, top, heading, wait, interval = s.left, s.top, s.heading, s.move_wait, min(count_aliens(s.aliens), s.interval)
     for k in range(1, delay + SIDE):
         if wait == 0:
-            left, top, heading = marched(s.aliens, left, top, heading)
+            left, top, heading = wave_after_move(s.aliens, left, top, heading)
             wait = interval
         wait -= 1
-        if k > delay and alien(s.aliens, left, top, x, FLOOR - (k - delay)):
+        if k > delay and alien_bit(s.aliens, left, top, x, FLOOR - (k - delay)):
             return k
     return 0
 
@@ -203,26 +203,26 @@ def expert(s: State, p: RampingParams) -> int:
     # It goes where a bullet hits soonest, avoids the bomb's column, and leaves it while there is time.
     target, soonest = s.cannon, 3 * SIDE
     for x in range(SIDE):
-        hit = hits(s, x, max(abs(x - s.cannon), s.fire_wait))
+        hit = steps_to_hit(s, x, max(abs(x - s.cannon), s.fire_wait))
         if 0 < hit < soonest:
             target, soonest = x, hit
-    near, lands = s.cannon - s.bomb_x, s.bomb_fall - 1  # where from, and in how many steps
-    if 0 < lands <= 4 and near == 0:
+    cannon_offset, steps_to_landing = s.cannon - s.bomb_x, s.bomb_fall - 1  # where from, and in how many steps
+    if 0 < steps_to_landing <= 4 and cannon_offset == 0:
         right = target > s.cannon if target != s.cannon else s.cannon < SIDE // 2
         return 2 if (right or s.cannon == 0) and s.cannon < FLOOR else 1
     move = 3 if s.fire_wait == 0 and target == s.cannon else 0 if target == s.cannon else 1 if target < s.cannon else 2
-    if 0 < lands <= 3 and (near == 1 and move == 1 or near == -1 and move == 2):
+    if 0 < steps_to_landing <= 3 and (cannon_offset == 1 and move == 1 or cannon_offset == -1 and move == 2):
         return 3 if s.fire_wait == 0 else 0
     return move
 
 
 def draw(s: State, p: RampingParams, canvas: Canvas) -> None:
-    cells(canvas)
+    draw_board(canvas)
     for k in range(ROWS * COLUMNS):
         if s.aliens >> k & 1:
             row, column = divmod(k, COLUMNS)
-            x, y = centre((s.top + row) % SIDE, s.left + column)
-            color, raised = COLORS[row], 0.06 if (s.left + s.top) % 2 else -0.06
+            x, y = cell_center((s.top + row) % SIDE, s.left + column)
+            color, raised = ROW_COLORS[row], 0.06 if (s.left + s.top) % 2 else -0.06
             for side in (-1, 1):
                 canvas.line([(x + 0.12 * side, y + 0.2), (x + 0.22 * side, y + 0.4)], color, 0.07)
                 canvas.line([(x + 0.3 * side, y), (x + 0.42 * side, y + 0.12 + raised)], color, 0.09)
@@ -233,19 +233,19 @@ def draw(s: State, p: RampingParams, canvas: Canvas) -> None:
                 canvas.circle(x + 0.14 * side + 0.07 * s.heading, y + 0.04, 0.045, INK)
     for k in range(2):
         if s.bullet_up[k]:
-            x, y = centre(FLOOR - s.bullet_up[k], s.bullet_x[k])
+            x, y = cell_center(FLOOR - s.bullet_up[k], s.bullet_x[k])
             canvas.line([(x, y - 0.6), (x, y)], translucent(BLUE, 0.25), 0.1)
             canvas.line([(x, y - 0.12), (x, y + 0.22)], BLUE, 0.14)
     if s.bomb_fall:
-        x, y = centre(SIDE - s.bomb_fall, s.bomb_x)
+        x, y = cell_center(SIDE - s.bomb_fall, s.bomb_x)
         canvas.line([(x, y + 0.6), (x, y)], translucent(RED, 0.25), 0.1)
         canvas.polygon([(x, y - 0.34), (x - 0.17, y + 0.06), (x + 0.17, y + 0.06)], RED)
         canvas.circle(x, y + 0.05, 0.17, RED)
-    x, y = centre(FLOOR, s.cannon)
+    x, y = cell_center(FLOOR, s.cannon)
     canvas.rectangle(x, y + 0.2, 0.16, 0.44, BLUE, corner=0.06)
     canvas.rectangle(x, y - 0.22, 0.9, 0.36, BLUE, corner=0.12)
     canvas.rectangle(x, y, 0.5, 0.3, BLUE, corner=0.12)
-    canvas.rectangle(x, y - 0.28, 0.66 * (1 - s.fire_wait / RELOAD), 0.08, LOADED, corner=0.04)
+    canvas.rectangle(x, y - 0.28, 0.66 * (1 - s.fire_wait / RELOAD_STEPS), 0.08, RELOAD_BAR_COLOR, corner=0.04)
 
 
 world = World(
@@ -256,7 +256,7 @@ world = World(
     observe,
     expert=expert,
     draw=draw,
-    observation=board(6),
+    observation=board_space(6),
     action=Discrete(len(ACTIONS)),
     horizon=HORIZON,
     frames_per_second=12,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rl_lab.envs.asterix import ENEMY, LEVEL_STEPS, LEVELS, MOVE, NOTHING, ROWS, SIDE, SPAWN, TREASURE
+from rl_lab.envs.asterix import ENEMY, LEVEL_STEPS, LEVELS, MOVE_INTERVAL, NOTHING, ROWS, SIDE, SPAWN_INTERVAL, TREASURE
 from support.minatar_games import Call, Fields, Game, chosen, on_side, played_beside
 
 NAMES = {"player_x": "x", "player_y": "y", "spawn_timer": "spawn_wait", "move_timer": "move_wait"}
@@ -21,14 +21,19 @@ class Asterix(Game):
             setattr(g, theirs, int(s[ours]))
         level, steps = divmod(int(s["t"]), LEVEL_STEPS) if g.ramping else (0, 0)
         level = min(level, LEVELS)
-        g.ramp_index, g.ramp_timer, g.spawn_speed, g.move_speed = level, 100 - steps, SPAWN - level, MOVE - level // 2
+        g.ramp_index, g.ramp_timer, g.spawn_speed, g.move_speed = (
+            level,
+            100 - steps,
+            SPAWN_INTERVAL - level,
+            MOVE_INTERVAL - level // 2,
+        )
         g.entities = [
             None if kind == NOTHING else [int(column), k + 1, bool(ahead > 0), bool(kind == TREASURE)]
-            for k, (kind, column, ahead) in enumerate(zip(s["kinds"], s["columns"], s["ahead"], strict=True))
+            for k, (kind, column, ahead) in enumerate(zip(s["kinds"], s["columns"], s["headings"], strict=True))
         ]
 
     def read(self, g: Any, s: np.void) -> Fields:
-        kinds, columns, ahead = (list(s[field]) for field in ("kinds", "columns", "ahead"))
+        kinds, columns, ahead = (list(s[field]) for field in ("kinds", "columns", "headings"))
         for k, thing in enumerate(g.entities):
             kinds[k] = NOTHING
             if thing:
@@ -37,7 +42,7 @@ class Asterix(Game):
                 kinds[k], ahead[k] = TREASURE if gold else ENEMY, 1 if right else -1
         assert g.shot_timer == 0
         fields = {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
-        return fields | {"kinds": kinds, "columns": columns, "ahead": ahead}
+        return fields | {"kinds": kinds, "columns": columns, "headings": ahead}
 
     def resets(self, bits: list[int]) -> list[Call]:
         return []
@@ -54,7 +59,7 @@ class Asterix(Game):
         return [*sides, ("randint", (free,), row)]
 
     def sampled(self, rng: np.random.Generator, n: int) -> Fields:
-        x, y, move_wait = rng.integers(0, SIDE, n), rng.integers(1, ROWS + 1, n), rng.integers(0, MOVE, n)
+        x, y, move_wait = rng.integers(0, SIDE, n), rng.integers(1, ROWS + 1, n), rng.integers(0, MOVE_INTERVAL, n)
         busy = rng.random((n, ROWS)) < rng.choice([0.2, 0.7, 1], (n, 1))
         near = np.clip(x[:, None] + rng.integers(-2, 3, (n, ROWS)), 0, SIDE - 1)
         return {
@@ -63,15 +68,15 @@ class Asterix(Game):
             "t": np.where(rng.random(n) < 0.3, LEVEL_STEPS * rng.integers(1, 11, n) - 3, rng.integers(0, 1200, n)),
             "kinds": np.where(busy, rng.choice([ENEMY, TREASURE], (n, ROWS)), NOTHING),
             "columns": np.where(rng.random((n, ROWS)) < 0.5, near, rng.integers(0, SIDE, (n, ROWS))),
-            "ahead": rng.choice([-1, 1], (n, ROWS)),
-            "spawn_wait": np.where(rng.random(n) < 0.5, 0, rng.integers(0, SPAWN, n)),
+            "headings": rng.choice([-1, 1], (n, ROWS)),
+            "spawn_wait": np.where(rng.random(n) < 0.5, 0, rng.integers(0, SPAWN_INTERVAL, n)),
             "move_wait": np.where(rng.random(n) < 0.5, 0, move_wait),
         }
 
     def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
         spawned, moved = before["spawn_wait"] == 0, before["move_wait"] == 0
         full = (before["kinds"] != NOTHING).all(axis=1)
-        edge = (before["columns"] == np.where(before["ahead"] > 0, SIDE - 1, 0)) & (before["kinds"] == TREASURE)
+        edge = (before["columns"] == np.where(before["headings"] > 0, SIDE - 1, 0)) & (before["kinds"] == TREASURE)
         fastest = (after["spawn_wait"] == 0) & spawned
         return {
             "over": over,

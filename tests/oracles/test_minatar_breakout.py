@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rl_lab.envs.breakout import ACTIONS, FLOOR, ROWS, SIDE, TOP, WALL
+from rl_lab.envs.breakout import ACTIONS, FLOOR, FULL_WALL, ROWS, SIDE, TOP
 from support.minatar_games import Call, Fields, Game, chosen, played_beside
 
 DIRECTIONS = (-1, -1), (1, -1), (1, 1), (-1, 1)  # x and y velocity, by MinAtar's number
@@ -21,7 +21,7 @@ class Breakout(Game):
     def write(self, g: Any, s: np.void) -> None:
         for theirs, ours in NAMES.items():
             setattr(g, theirs, int(s[ours]))
-        g.ball_dir, g.strike = DIRECTIONS.index((int(s["velocity_x"]), int(s["velocity_y"]))), bool(s["struck"])
+        g.ball_dir, g.strike = DIRECTIONS.index((int(s["velocity_x"]), int(s["velocity_y"]))), bool(s["last_hit_brick"])
         g.brick_map[:] = 0
         g.brick_map[TOP : TOP + ROWS] = (s["bricks"] & BITS > 0).reshape(ROWS, SIDE)
 
@@ -29,7 +29,7 @@ class Breakout(Game):
         assert not g.brick_map[:TOP].any() and not g.brick_map[TOP + ROWS :].any()
         fields = {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
         fields["velocity_x"], fields["velocity_y"] = DIRECTIONS[g.ball_dir]
-        return fields | {"struck": g.strike, "bricks": int(g.brick_map[TOP : TOP + ROWS].ravel() @ BITS)}
+        return fields | {"last_hit_brick": g.strike, "bricks": int(g.brick_map[TOP : TOP + ROWS].ravel() @ BITS)}
 
     def resets(self, bits: list[int]) -> list[Call]:
         return [("randint", (2,), chosen(bits[0], 2))]
@@ -52,7 +52,7 @@ class Breakout(Game):
             ),
             "velocity_x": rng.choice([-1, 1], n),
             "velocity_y": rng.choice([-1, 1], n),
-            "struck": rng.integers(0, 2, n),
+            "last_hit_brick": rng.integers(0, 2, n),
             "bricks": bricks,
         }
 
@@ -66,12 +66,12 @@ class Breakout(Game):
             "ceiling": turned["y"] & (before["velocity_y"] < 0) & (after["ball_y"] == 0) & (rewards == 0),
             "brick": rewards == 1,
             "last brick": (rewards == 1) & (after["bricks"] == 0),
-            "through a brick": (before["struck"] == 1) & (after["struck"] == 1),
+            "through a brick": (before["last_hit_brick"] == 1) & (after["last_hit_brick"] == 1),
             "up off the paddle": bounced & ~wall & ~turned["x"],
             "back off the paddle": bounced & ~wall & turned["x"],
             "off paddle and wall": bounced & wall,
-            "new wall": low & (before["bricks"] == 0) & (after["bricks"] == WALL) & ~over,
-            "new wall at the end": low & (before["bricks"] == 0) & (after["bricks"] == WALL) & over,
+            "new wall": low & (before["bricks"] == 0) & (after["bricks"] == FULL_WALL) & ~over,
+            "new wall at the end": low & (before["bricks"] == 0) & (after["bricks"] == FULL_WALL) & over,
         }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rl_lab.envs.freeway import ACTIONS, BOTTOM, COLUMN, FRAMES, LANES, REST, SIDE, SLOWEST
+from rl_lab.envs.freeway import ACTIONS, BOTTOM, CHICKEN_COLUMN, LANES, MAX_FRAMES, NUM_SPEEDS, REST_STEPS, SIDE
 from support.minatar_games import Call, Fields, Game, chosen, played_beside
 
 
@@ -15,34 +15,34 @@ class Freeway(Game):
     name, codes = "freeway", ACTIONS
 
     def write(self, g: Any, s: np.void) -> None:
-        g.pos, g.move_timer, g.terminate_timer = int(s["row"]), int(s["rest"]), FRAMES - int(s["t"])
+        g.pos, g.move_timer, g.terminate_timer = int(s["row"]), int(s["rest"]), MAX_FRAMES - int(s["t"])
         lanes = zip(s["cars"].tolist(), range(1, LANES + 1), s["waits"].tolist(), s["speeds"].tolist(), strict=True)
         g.cars = [list(car) for car in lanes]
 
     def read(self, g: Any, s: np.void) -> Fields:
         cars, rows, waits, speeds = zip(*g.cars, strict=True)
         assert rows == tuple(range(1, LANES + 1))
-        t = FRAMES - g.terminate_timer
+        t = MAX_FRAMES - g.terminate_timer
         return {"row": g.pos, "rest": g.move_timer, "t": t, "cars": cars, "waits": waits, "speeds": speeds}
 
     def resets(self, bits: list[int]) -> list[Call]:
-        drawn = np.array([chosen(each, 2 * SLOWEST) for each in bits])
+        drawn = np.array([chosen(each, 2 * NUM_SPEEDS) for each in bits])
         # At a half, which has no chance, the original's car would stand still.
-        sides = np.where(drawn < SLOWEST, np.nextafter(0.5, 1), np.nextafter(0.5, 0))
-        return [("randint", (1, SLOWEST + 1, LANES), 1 + drawn % SLOWEST), ("rand", (LANES,), sides)]
+        sides = np.where(drawn < NUM_SPEEDS, np.nextafter(0.5, 1), np.nextafter(0.5, 0))
+        return [("randint", (1, NUM_SPEEDS + 1, LANES), 1 + drawn % NUM_SPEEDS), ("rand", (LANES,), sides)]
 
     def steps(self, before: np.void, bits: list[int]) -> list[Call]:
         return self.resets(bits) if bits else []
 
     def sampled(self, rng: np.random.Generator, n: int) -> Fields:
-        speeds = rng.integers(1, SLOWEST + 1, (n, LANES))
+        speeds = rng.integers(1, NUM_SPEEDS + 1, (n, LANES))
         return {
             "row": rng.choice([rng.integers(1, SIDE, n), np.full(n, 1)]),
-            "rest": np.where(rng.random(n) < 0.5, 0, rng.integers(0, REST + 1, n)),
-            "t": np.where(rng.random(n) < 0.1, FRAMES - 3, rng.integers(0, FRAMES, n)),
+            "rest": np.where(rng.random(n) < 0.5, 0, rng.integers(0, REST_STEPS + 1, n)),
+            "t": np.where(rng.random(n) < 0.1, MAX_FRAMES - 3, rng.integers(0, MAX_FRAMES, n)),
             "cars": np.where(
                 rng.random((n, LANES)) < 0.5,
-                COLUMN + rng.integers(-1, 2, (n, LANES)),
+                CHICKEN_COLUMN + rng.integers(-1, 2, (n, LANES)),
                 rng.integers(0, SIDE, (n, LANES)),
             ),
             "speeds": speeds * rng.choice([-1, 1], (n, LANES)),
@@ -52,7 +52,7 @@ class Freeway(Game):
     def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
         hit = (before["row"] < BOTTOM - 1) & (after["row"] == BOTTOM) & (rewards == 0)
         rows = np.arange(len(before)), np.clip(before["row"] - 1, 0, LANES - 1)
-        parked = before["cars"][rows] == COLUMN
+        parked = before["cars"][rows] == CHICKEN_COLUMN
         change = after["cars"] - before["cars"].astype(int)
         return {
             "over": over,
@@ -63,7 +63,7 @@ class Freeway(Game):
             "hit by a car that came": hit & ~parked & (before["rest"] > 0),
             "round the right edge": (change == 1 - SIDE).any(axis=1),
             "round the left edge": (change == SIDE - 1).any(axis=1),
-            "slowest": (np.abs(after["speeds"]) == SLOWEST).any(axis=1),
+            "slowest": (np.abs(after["speeds"]) == NUM_SPEEDS).any(axis=1),
         }
 
 

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from rl_lab.envs._seaquest import (
     AIM,
-    AIR,
-    CREW,
+    BITS_PER_WORD,
     DIVER,
-    FASTEST_PACE,
     FISH,
-    HALF,
     HEADING,
     KIND,
+    LONGEST_REST,
+    MAX_AIR,
+    MAX_DIVERS,
+    SHORTEST_REST,
     SIDE,
-    SLOWEST_PACE,
-    SLOWEST_SPAWN,
+    SLOWEST_SPAWN_INTERVAL,
     SUB,
     WAIT,
     X,
@@ -31,10 +31,10 @@ NAMES = {
     "sub_x": "x",
     "sub_y": "y",
     "oxygen": "air",
-    "diver_count": "aboard",
-    "surface": "surfaced",
-    "e_spawn_speed": "spawn",
-    "move_speed": "pace",
+    "diver_count": "divers_aboard",
+    "surface": "is_surfaced",
+    "e_spawn_speed": "spawn_interval",
+    "move_speed": "enemy_rest",
     "ramp_index": "level",
     "e_spawn_timer": "spawn_wait",
     "d_spawn_timer": "diver_wait",
@@ -48,12 +48,12 @@ def scatter(rng: np.random.Generator, state: np.void) -> None:
     x, y = int(rng.integers(0, SIDE)), rng.choice([0, 1, rng.integers(1, SIDE - 1)])
     state["t"], state["x"], state["y"] = 0, x, y
     state["heading"] = 1 if x == SIDE - 1 else -1 if x == 0 else rng.choice([-1, 1])
-    state["surfaced"] = y == 0
-    state["air"] = AIR if y == 0 else rng.choice([rng.integers(0, 12), rng.integers(0, AIR + 1)])
-    state["aboard"] = rng.choice([-1, 0, 1, CREW - 1, CREW, rng.integers(-3, CREW + 1)])
-    state["level"], state["pace"] = rng.integers(0, 30), rng.integers(FASTEST_PACE, SLOWEST_PACE + 1)
-    state["spawn"] = rng.choice([1, 2, rng.integers(1, SLOWEST_SPAWN + 1)])
-    state["spawn_wait"] = rng.integers(0, SLOWEST_SPAWN) * rng.integers(0, 2)
+    state["is_surfaced"] = y == 0
+    state["air"] = MAX_AIR if y == 0 else rng.choice([rng.integers(0, 12), rng.integers(0, MAX_AIR + 1)])
+    state["divers_aboard"] = rng.choice([-1, 0, 1, MAX_DIVERS - 1, MAX_DIVERS, rng.integers(-3, MAX_DIVERS + 1)])
+    state["level"], state["enemy_rest"] = rng.integers(0, 30), rng.integers(SHORTEST_REST, LONGEST_REST + 1)
+    state["spawn_interval"] = rng.choice([1, 2, rng.integers(1, SLOWEST_SPAWN_INTERVAL + 1)])
+    state["spawn_wait"] = rng.integers(0, SLOWEST_SPAWN_INTERVAL) * rng.integers(0, 2)
     state["diver_wait"] = rng.integers(0, 30) * rng.integers(0, 2)
     state["fire_wait"] = rng.integers(0, 5)
     boards = (
@@ -67,7 +67,9 @@ def scatter(rng: np.random.Generator, state: np.void) -> None:
     state["torpedoes"], state["shots"] = words_of(boards)
     rows = [y, y + 1, *np.flatnonzero(boards[0].any(axis=0)), *rng.integers(1, SIDE, 2)]
     swimmers: list[list[int]] = []
-    for kind, (most, pace) in zip(LISTS.values(), ((5, state["pace"]), (3, state["pace"]), (2, 5)), strict=True):
+    for kind, (most, pace) in zip(
+        LISTS.values(), ((5, state["enemy_rest"]), (3, state["enemy_rest"]), (2, 5)), strict=True
+    ):
         n = rng.integers(0, most + 1)
         them = np.zeros((n, 6), np.int64)
         them[:, X] = rng.integers(0, SIDE, n)
@@ -80,8 +82,8 @@ def scatter(rng: np.random.Generator, state: np.void) -> None:
         them[:, KIND] = kind
         swimmers += them.tolist()
     rng.shuffle(swimmers)  # kinds come in any order
-    state["count"], state["them"] = len(swimmers), 0
-    state["them"][: len(swimmers)] = np.reshape(swimmers, (-1, 6))
+    state["num_swimmers"], state["swimmers"] = len(swimmers), 0
+    state["swimmers"][: len(swimmers)] = np.reshape(swimmers, (-1, 6))
 
 
 def words_of(rows: NDArray[Any]) -> NDArray[np.int64]:
@@ -92,7 +94,7 @@ def words_of(rows: NDArray[Any]) -> NDArray[np.int64]:
 
 def flights(flying: np.ndarray[Any, Any]) -> list[list[Any]]:
     """Return what our bits stand for as MinAtar keeps it: column, row, whether to the right."""
-    bits = (flying[:, :, None] >> np.arange(HALF) & 1).reshape(2, SIDE, SIDE)
+    bits = (flying[:, :, None] >> np.arange(BITS_PER_WORD) & 1).reshape(2, SIDE, SIDE)
     return [[int(x), int(y), bool(side)] for side, y, x in np.argwhere(bits)]
 
 
@@ -117,9 +119,9 @@ class Seaquest(Game):
     def write(self, g: Any, s: np.void) -> None:
         for theirs, ours in NAMES.items():
             setattr(g, theirs, int(s[ours]))
-        g.sub_or, g.surface = bool(s["heading"] > 0), bool(s["surfaced"])
+        g.sub_or, g.surface = bool(s["heading"] > 0), bool(s["is_surfaced"])
         for theirs, kind in LISTS.items():
-            them = [row for row in s["them"][: s["count"]].tolist() if row[KIND] == kind]
+            them = [row for row in s["swimmers"][: s["num_swimmers"]].tolist() if row[KIND] == kind]
             rows = [[x, y, heading > 0, wait, aim + 1] for x, y, heading, wait, aim, _ in them]
             setattr(g, theirs, rows if kind == SUB else [row[:AIM] for row in rows])
         g.f_bullets, g.e_bullets = flights(s["torpedoes"]), flights(s["shots"])
@@ -127,14 +129,14 @@ class Seaquest(Game):
     def read(self, g: Any, s: np.void) -> Fields:
         # Theirs is a list a kind, ours one of all: each of ours must be the next of its kind's list.
         lists = {kind: list(getattr(g, theirs)) for theirs, kind in LISTS.items()}
-        them = np.zeros_like(s["them"])
-        for i, ours in enumerate(s["them"][: s["count"]]):
+        them = np.zeros_like(s["swimmers"])
+        for i, ours in enumerate(s["swimmers"][: s["num_swimmers"]]):
             if lists[ours[KIND]]:
                 x, y, right, wait, *shot = lists[ours[KIND]].pop(0)
                 them[i] = x, y, 2 * right - 1, wait, shot[0] - 1 if shot else ours[AIM], ours[KIND]
-        count = s["count"] + sum(map(len, lists.values()))  # those that are left over are not among ours
+        count = s["num_swimmers"] + sum(map(len, lists.values()))  # those that are left over are not among ours
         fields = {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
-        fields |= {"heading": 2 * g.sub_or - 1, "count": count, "them": them}
+        fields |= {"heading": 2 * g.sub_or - 1, "num_swimmers": count, "swimmers": them}
         return fields | {"torpedoes": bits_of(g.f_bullets), "shots": bits_of(g.e_bullets)}
 
     def resets(self, bits: list[int]) -> list[Call]:
@@ -159,12 +161,12 @@ class Seaquest(Game):
         return {field: states[field] for field in states.dtype.names if not field.startswith("rng_")}
 
     def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
-        surfaced = before["surfaced"] < after["surfaced"]
+        surfaced = before["is_surfaced"] < after["is_surfaced"]
         alive = before["air"] > 0
-        kinds = after["them"][..., KIND]  # 0 where there is no swimmer
-        at_bow = (after["them"][..., X] == after["x"][:, None]) & (after["them"][..., Y] == after["y"][:, None])
+        kinds = after["swimmers"][..., KIND]  # 0 where there is no swimmer
+        at_bow = (after["swimmers"][..., X] == after["x"][:, None]) & (after["swimmers"][..., Y] == after["y"][:, None])
         fish, submarine, diver = ((at_bow & (kinds == kind)).any(axis=1) for kind in LISTS.values())
-        enemies = [((state["them"][..., KIND] % DIVER) > 0).sum(axis=1) for state in (before, after)]
+        enemies = [((state["swimmers"][..., KIND] % DIVER) > 0).sum(axis=1) for state in (before, after)]
         came = enemies[0] < enemies[1]
         return {
             "over": over,
@@ -174,14 +176,14 @@ class Seaquest(Game):
             "out of air": over & ~alive,
             "hit": (rewards == 1) & ~surfaced,
             "two hits in a step": (rewards == 2) & ~surfaced,
-            "surfaced without divers": over & (after["y"] == 0) & (before["y"] == 1) & (before["aboard"] == 0),
-            "surfaced with some": surfaced & (before["aboard"] > 0) & (before["aboard"] < CREW),
+            "surfaced without divers": over & (after["y"] == 0) & (before["y"] == 1) & (before["divers_aboard"] == 0),
+            "surfaced with some": surfaced & (before["divers_aboard"] > 0) & (before["divers_aboard"] < MAX_DIVERS),
             "surfaced with a crew": surfaced & (rewards > 2),
-            "surfaced owing one": surfaced & (before["aboard"] < 0),
-            "faster": before["pace"] > after["pace"],
+            "surfaced owing one": surfaced & (before["divers_aboard"] < 0),
+            "faster": before["enemy_rest"] > after["enemy_rest"],
             "no harder": surfaced & (before["level"] == after["level"]),
-            "took in a diver": before["aboard"] < after["aboard"],
-            "had no room": diver & (before["aboard"] == CREW),
+            "took in a diver": before["divers_aboard"] < after["divers_aboard"],
+            "had no room": diver & (before["divers_aboard"] == MAX_DIVERS),
             "an enemy came": (before["spawn_wait"] == 0) & came,
             "an enemy did not": (before["spawn_wait"] == 0) & (rewards == 0) & ~came,
             "long lives": after["t"] > 150,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rl_lab.envs.space_invaders import ACTIONS, COLUMNS, FASTEST, FLOOR, ROWS, SIDE, SLOWEST
+from rl_lab.envs.space_invaders import ACTIONS, COLUMNS, FASTEST_INTERVAL, FLOOR, ROWS, SIDE, SLOWEST_INTERVAL
 from support.minatar_games import Call, Fields, Game, played_beside
 
 NAMES = {
@@ -62,9 +62,15 @@ class SpaceInvaders(Game):
         for i in range(n):
             mask = rng.random((ROWS, COLUMNS)) < rng.choice([0.0, 0.1, 0.6])
             mask[rng.integers(ROWS), rng.integers(COLUMNS)] = True
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            rows, occupied_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             aliens[i] = sum(1 << int(k) for k in np.flatnonzero(mask))
-            left[i] = rng.choice([-columns[0], rng.integers(-columns[0], SIDE - columns[-1]), FLOOR - columns[-1]])
+            left[i] = rng.choice(
+                [
+                    -occupied_columns[0],
+                    rng.integers(-occupied_columns[0], SIDE - occupied_columns[-1]),
+                    FLOOR - occupied_columns[-1],
+                ]
+            )
             top[i] = rng.choice([rng.integers(0, SIDE - rows[-1]), FLOOR - rows[-1], FLOOR - 1 - rows[-1]])
         flown = rng.integers(1, 15, n)  # steps since the last shot
         up = np.stack((flown, flown + rng.integers(5, 9, n)), axis=1)
@@ -75,8 +81,8 @@ class SpaceInvaders(Game):
             "left": left,
             "top": top,
             "heading": rng.choice([-1, 1], n),
-            "interval": np.maximum(rng.integers(0, SLOWEST + 1, n), FASTEST),
-            "move_wait": rng.integers(0, SLOWEST, n) * rng.integers(0, 2, n),
+            "interval": np.maximum(rng.integers(0, SLOWEST_INTERVAL + 1, n), FASTEST_INTERVAL),
+            "move_wait": rng.integers(0, SLOWEST_INTERVAL, n) * rng.integers(0, 2, n),
             "bomb_wait": bomb_wait,
             "fire_wait": np.maximum(5 - flown, 0),
             "bullet_x": rng.integers(0, SIDE, (n, 2)),
