@@ -10,30 +10,30 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_adversary_v3
 
 from dataclasses import replace
 
-from rl_lab.envs._mpe import Motion, as_shares, steer_smoothly
-from rl_lab.envs.simple_adversary import AGENTS, PUSH, State, play, wish
-from rl_lab.envs.simple_adversary import world as discrete
+from rl_lab.envs._mpe import MotionParams, set_continuous_force, write_continuous_action
+from rl_lab.envs.simple_adversary import AGENTS, PUSH, State, expert_push, move_and_reward
+from rl_lab.envs.simple_adversary import world as discrete_world
 
 from rl_lab.core.world import Array, Box, kernel
 
 
 @kernel
-def step(s: State, actions: Array, p: Motion, rewards: Array) -> bool:
+def step(s: State, actions: Array, p: MotionParams, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer_smoothly(s, a, actions[a], PUSH)
-    return play(s, p, rewards)
+        set_continuous_force(s, a, actions[a], PUSH)
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
-def expert(s: State, agent: int, p: Motion, action: Array) -> None:
-    right, up = wish(s, agent, p)
-    as_shares(right, up, action)
+def expert(s: State, agent: int, p: MotionParams, action: Array) -> None:
+    right, up = expert_push(s, agent, p)
+    write_continuous_action(right, up, action)
 
 
 world = replace(
-    discrete,
+    discrete_world,
     step=step,
     expert=expert,
-    observation=discrete.observation_spaces,
+    observation=discrete_world.observation_spaces,
     action=Box(0, 1, (5,)),
 )

@@ -10,35 +10,35 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_speaker_listener_v4
 
 from dataclasses import replace
 
-from rl_lab.envs._mpe import Motion, as_shares, steer_smoothly
-from rl_lab.envs.simple_speaker_listener import LISTENER, PUSH, SPEAKER, WORDS, State, play, wish
-from rl_lab.envs.simple_speaker_listener import world as discrete
+from rl_lab.envs._mpe import MotionParams, set_continuous_force, write_continuous_action
+from rl_lab.envs.simple_speaker_listener import LISTENER, PUSH, SPEAKER, WORDS, State, expert_push, move_and_reward
+from rl_lab.envs.simple_speaker_listener import world as discrete_world
 
 from rl_lab.core.world import Array, Box, kernel
 
 
 @kernel
-def step(s: State, actions: Array, p: Motion, rewards: Array) -> bool:
+def step(s: State, actions: Array, p: MotionParams, rewards: Array) -> bool:
     for k in range(WORDS):
-        s.said[k] = actions[SPEAKER, k]
-    steer_smoothly(s, LISTENER, actions[LISTENER], PUSH)
-    return play(s, p, rewards)
+        s.message[k] = actions[SPEAKER, k]
+    set_continuous_force(s, LISTENER, actions[LISTENER], PUSH)
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
-def expert(s: State, agent: int, p: Motion, action: Array) -> None:
+def expert(s: State, agent: int, p: MotionParams, action: Array) -> None:
     if agent == SPEAKER:
         for k in range(WORDS):
             action[k] = 1 if k == s.goal else 0
     else:
-        right, up = wish(s, p)
-        as_shares(right, up, action)
+        right, up = expert_push(s, p)
+        write_continuous_action(right, up, action)
 
 
 world = replace(
-    discrete,
+    discrete_world,
     step=step,
     expert=expert,
-    observation=discrete.observation_spaces,
+    observation=discrete_world.observation_spaces,
     action=(Box(0, 1, (WORDS,)), Box(0, 1, (5,))),
 )

@@ -11,8 +11,18 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
 import math
 
 from rl_lab.envs import _mpe
-from rl_lab.envs import _mpe_look as look
-from rl_lab.envs._mpe import add_contact, as_action, distance, move, pull, put, put_relative, scatter, steer
+from rl_lab.envs import _mpe_drawing as drawing
+from rl_lab.envs._mpe import (
+    add_contact_force,
+    distance,
+    move,
+    push_to_rest_at,
+    set_discrete_force,
+    set_random_points,
+    to_discrete_action,
+    write_point,
+    write_relative_points,
+)
 
 from rl_lab.core.canvas import BLUE, GREEN, MUTED, ORANGE, PURPLE, RED, translucent
 from rl_lab.core.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, kernel
@@ -26,55 +36,55 @@ class State(WorldState):
     velocity: f8[AGENTS, 2]
     force: f8[AGENTS, 2]
     landmark: f8[AGENTS, 2]
-    trail: f4[_mpe.TRAIL, AGENTS, 2]
+    trail: f4[_mpe.TRAIL_LENGTH, AGENTS, 2]
 
 
-class Params(_mpe.Motion):
+class Params(_mpe.MotionParams):
     local_ratio: f8 = bounded(0.5, low=0, high=1)  # how much of the reward is about an agent's own collisions
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    scatter(s, s.position, 1.0)
-    scatter(s, s.landmark, 1.0)
+    set_random_points(s, s.position, 1.0)
+    set_random_points(s, s.landmark, 1.0)
 
 
 @kernel
-def play(s: State, p: Params, rewards: Array) -> bool:
+def move_and_reward(s: State, p: Params, rewards: Array) -> bool:
     """Move all agents under their own forces, and write the rewards."""
     for a in range(AGENTS):
         for b in range(a + 1, AGENTS):
-            add_contact(s, a, b, 2 * RADIUS)
+            add_contact_force(s, a, b, 2 * RADIUS)
     for a in range(AGENTS):
         move(s, a, p)
-    bare = 0.0
+    uncovered_distance = 0.0
     for k in range(AGENTS):
         nearest = distance(s.position, 0, s.landmark, k)
         for a in range(1, AGENTS):
             nearest = min(nearest, distance(s.position, a, s.landmark, k))
-        bare += nearest
+        uncovered_distance += nearest
     for a in range(AGENTS):
         touched = 0
         for b in range(AGENTS):
             if b != a and distance(s.position, a, s.position, b) < 2 * RADIUS:
                 touched += 1
-        rewards[a] = -bare * (1 - p.local_ratio) - touched * p.local_ratio
+        rewards[a] = -uncovered_distance * (1 - p.local_ratio) - touched * p.local_ratio
     return False
 
 
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer(s, a, actions[a], PUSH)
-    return play(s, p, rewards)
+        set_discrete_force(s, a, actions[a], PUSH)
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
-    at = put(out, 0, s.velocity, agent)
-    at = put(out, at, s.position, agent)
-    at = put_relative(s, agent, out, at, s.landmark, -1)
-    put_relative(s, agent, out, at, s.position, agent)
+    index = write_point(out, 0, s.velocity, agent)
+    index = write_point(out, index, s.position, agent)
+    index = write_relative_points(s, agent, out, index, s.landmark, -1)
+    write_relative_points(s, agent, out, index, s.position, agent)
 
 
 @kernel
@@ -101,47 +111,49 @@ def nearest_landmark(s: State, agent: int) -> int:
 
 
 @kernel
-def wish(s: State, agent: int, p: Params) -> tuple[float, float]:
+def expert_push(s: State, agent: int, p: Params) -> tuple[float, float]:
+    """Return the expert's pushes right and up, as fractions of PUSH."""
     k = own_landmark(s, agent)
-    return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
+    return push_to_rest_at(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
 
 
 @kernel
-def simple_wish(s: State, agent: int, p: Params) -> tuple[float, float]:
+def novice_push(s: State, agent: int, p: Params) -> tuple[float, float]:
+    """Return the novice's pushes right and up, as fractions of PUSH."""
     k = nearest_landmark(s, agent)  # without regard to the other agents
-    return pull(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
+    return push_to_rest_at(s, agent, s.landmark[k, 0], s.landmark[k, 1], PUSH, p)
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    right, up = wish(s, agent, p)
-    return as_action(right, up)
+    right, up = expert_push(s, agent, p)
+    return to_discrete_action(right, up)
 
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
-    right, up = simple_wish(s, agent, p)
-    return as_action(right, up)
+    right, up = novice_push(s, agent, p)
+    return to_discrete_action(right, up)
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
-    look.sheet(canvas, s)
-    agents, landmarks = look.places(s.position), look.places(s.landmark)
+    drawing.draw_paper(canvas, s)
+    agents, landmarks = drawing.as_points(s.position), drawing.as_points(s.landmark)
     colors = BLUE, PURPLE, ORANGE
     for a, color in enumerate(colors):
-        look.wake(canvas, s, a, color, 1.2 * RADIUS)
+        drawing.draw_trail(canvas, s, a, color, 1.2 * RADIUS)
     for x, y in landmarks:
-        owner = min(agents, key=lambda at: math.dist(at, (x, y)))
+        owner = min(agents, key=lambda point: math.dist(point, (x, y)))
         covered = math.dist(owner, (x, y)) < RADIUS
-        look.ring(canvas, x, y, RADIUS + 0.03, GREEN if covered else MUTED)
+        drawing.draw_ring(canvas, x, y, RADIUS + 0.03, GREEN if covered else MUTED)
         if not covered:
-            look.dotted(canvas, (x, y), owner, MUTED)  # what the reward counts
+            drawing.draw_dotted_line(canvas, (x, y), owner, MUTED)  # what the reward counts
     for a, (x, y) in enumerate(agents):
-        if any(b != a and math.dist((x, y), at) < 2 * RADIUS for b, at in enumerate(agents)):
+        if any(b != a and math.dist((x, y), point) < 2 * RADIUS for b, point in enumerate(agents)):
             for k in range(4):
                 canvas.circle(x, y, RADIUS + 0.018 * (k + 1), translucent(RED, 0.2))
     for (x, y), color in zip(agents, colors, strict=True):
-        look.marble(canvas, x, y, RADIUS, color)
+        drawing.draw_marble(canvas, x, y, RADIUS, color)
 
 
 world = World(
@@ -154,7 +166,7 @@ world = World(
     novice=novice,
     draw=draw,
     agents=("agent_0", "agent_1", "agent_2"),
-    observation=_mpe.numbers(18),
+    observation=_mpe.unbounded_box(18),
     action=Discrete(5),
     horizon=_mpe.HORIZON,
     frames_per_second=10,

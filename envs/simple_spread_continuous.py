@@ -10,9 +10,9 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_spread_v3
 
 from dataclasses import replace
 
-from rl_lab.envs._mpe import as_shares, steer_smoothly
-from rl_lab.envs.simple_spread import AGENTS, PUSH, Params, State, play, simple_wish, wish
-from rl_lab.envs.simple_spread import world as discrete
+from rl_lab.envs._mpe import set_continuous_force, write_continuous_action
+from rl_lab.envs.simple_spread import AGENTS, PUSH, Params, State, expert_push, move_and_reward, novice_push
+from rl_lab.envs.simple_spread import world as discrete_world
 
 from rl_lab.core.world import Array, Box, kernel
 
@@ -20,27 +20,27 @@ from rl_lab.core.world import Array, Box, kernel
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer_smoothly(s, a, actions[a], PUSH)
-    return play(s, p, rewards)
+        set_continuous_force(s, a, actions[a], PUSH)
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
 def expert(s: State, agent: int, p: Params, action: Array) -> None:
-    right, up = wish(s, agent, p)
-    as_shares(right, up, action)
+    right, up = expert_push(s, agent, p)
+    write_continuous_action(right, up, action)
 
 
 @kernel
 def novice(s: State, agent: int, p: Params, action: Array) -> None:
-    right, up = simple_wish(s, agent, p)
-    as_shares(right, up, action)
+    right, up = novice_push(s, agent, p)
+    write_continuous_action(right, up, action)
 
 
 world = replace(
-    discrete,
+    discrete_world,
     step=step,
     expert=expert,
     novice=novice,
-    observation=discrete.observation_spaces,
+    observation=discrete_world.observation_spaces,
     action=Box(0, 1, (5,)),
 )

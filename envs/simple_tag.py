@@ -12,29 +12,29 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_tag_v3
 import math
 
 from rl_lab.envs import _mpe
-from rl_lab.envs import _mpe_look as look
+from rl_lab.envs import _mpe_drawing as drawing
 from rl_lab.envs._mpe import (
-    SECONDS,
-    add_contact,
-    as_action,
-    bounce,
+    TIME_STEP,
+    add_contact_force,
+    add_obstacle_force,
     distance,
     length,
     limit_speed,
     move,
-    put,
-    put_relative,
-    scatter,
-    steer,
+    set_discrete_force,
+    set_random_points,
+    to_discrete_action,
+    write_point,
+    write_relative_points,
 )
 
 from rl_lab.core.canvas import GOLD, GREEN, RED
 from rl_lab.core.world import Array, Canvas, Discrete, World, WorldState, bounded, f4, f8, kernel
 
 AGENTS, PREY, BOULDERS = 4, 3, 2  # the prey comes after the predators
-RADIUS, BOULDER = (0.075, 0.075, 0.075, 0.05), 0.2
-PUSH, LIMIT = (3.0, 3.0, 3.0, 4.0), (1.0, 1.0, 1.0, 1.3)
-LOOK = (6, 6, 6, 8)  # steps that an expert looks ahead
+RADIUS, BOULDER_RADIUS = (0.075, 0.075, 0.075, 0.05), 0.2  # of each agent; of a boulder
+PUSH, LIMIT = (3.0, 3.0, 3.0, 4.0), (1.0, 1.0, 1.0, 1.3)  # each agent's force and greatest speed
+LOOKAHEAD_STEPS = (6, 6, 6, 8)  # steps that an expert looks ahead
 
 
 class State(WorldState):
@@ -42,17 +42,17 @@ class State(WorldState):
     velocity: f8[AGENTS, 2]
     force: f8[AGENTS, 2]
     boulder: f8[BOULDERS, 2]
-    trail: f4[_mpe.TRAIL, AGENTS, 2]
+    trail: f4[_mpe.TRAIL_LENGTH, AGENTS, 2]
 
 
-class Params(_mpe.Motion):
+class Params(_mpe.MotionParams):
     prey_speed: f8 = bounded(1.0, low=0.1, high=2)  # how strong and fast the prey is; mpe2's curriculum: 0.5, 0.75, 1
 
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    scatter(s, s.position, 1.0)
-    scatter(s, s.boulder, 0.9)
+    set_random_points(s, s.position, 1.0)
+    set_random_points(s, s.boulder, 0.9)
 
 
 @kernel
@@ -62,20 +62,20 @@ def strength(agent: int, p: Params) -> float:
 
 
 @kernel
-def outside(x: float) -> float:
+def edge_penalty(x: float) -> float:
     """Return the prey's penalty for being at x, which rises softly near the edge of the arena."""
     x = abs(x)
     return 0.0 if x < 0.9 else (x - 0.9) * 10 if x < 1.0 else min(math.exp(2 * x - 2), 10.0)
 
 
 @kernel
-def play(s: State, p: Params, rewards: Array) -> bool:
+def move_and_reward(s: State, p: Params, rewards: Array) -> bool:
     """Add the contact forces to the agents' own, move the agents and write the rewards; return False, for no end."""
     for a in range(AGENTS):
         for b in range(a + 1, AGENTS):
-            add_contact(s, a, b, RADIUS[a] + RADIUS[b])
+            add_contact_force(s, a, b, RADIUS[a] + RADIUS[b])
         for k in range(BOULDERS):
-            bounce(s, a, s.boulder[k, 0], s.boulder[k, 1], RADIUS[a] + BOULDER)
+            add_obstacle_force(s, a, s.boulder[k, 0], s.boulder[k, 1], RADIUS[a] + BOULDER_RADIUS)
     caught = 0.0
     for a in range(AGENTS):
         limit_speed(s, a, move(s, a, p), LIMIT[a] * strength(a, p))
@@ -84,31 +84,31 @@ def play(s: State, p: Params, rewards: Array) -> bool:
             caught += 10.0
     for a in range(PREY):
         rewards[a] = caught
-    rewards[PREY] = -caught - outside(s.position[PREY, 0]) - outside(s.position[PREY, 1])
+    rewards[PREY] = -caught - edge_penalty(s.position[PREY, 0]) - edge_penalty(s.position[PREY, 1])
     return False
 
 
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer(s, a, actions[a], PUSH[a] * strength(a, p))
-    return play(s, p, rewards)
+        set_discrete_force(s, a, actions[a], PUSH[a] * strength(a, p))
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
-    at = put(out, 0, s.velocity, agent)
-    at = put(out, at, s.position, agent)
-    at = put_relative(s, agent, out, at, s.boulder, -1)
-    at = put_relative(s, agent, out, at, s.position, agent)
+    index = write_point(out, 0, s.velocity, agent)
+    index = write_point(out, index, s.position, agent)
+    index = write_relative_points(s, agent, out, index, s.boulder, -1)
+    index = write_relative_points(s, agent, out, index, s.position, agent)
     if agent != PREY:
-        put(out, at, s.velocity, PREY)
+        write_point(out, index, s.velocity, PREY)
 
 
 @kernel
 def prey_cost(s: State, x: float, y: float, ahead: int) -> float:
     """Return the prey's cost of being at (x, y) `ahead` steps from now."""
-    cost = outside(x) + outside(y)
+    cost = edge_penalty(x) + edge_penalty(y)
     for a in range(PREY):
         reach = 0.475 + 0.06 * ahead  # of a predator, which will have come nearer
         cost += 3 * max(0.0, reach - length(x - s.position[a, 0], y - s.position[a, 1]))
@@ -118,26 +118,26 @@ def prey_cost(s: State, x: float, y: float, ahead: int) -> float:
 @kernel
 def distance_to_prey(s: State, x: float, y: float, ahead: int) -> float:
     """Return the distance from (x, y) to the prey `ahead` steps from now, if it keeps its course up to the edge."""
-    u = s.position[PREY, 0] + SECONDS * ahead * s.velocity[PREY, 0]
-    v = s.position[PREY, 1] + SECONDS * ahead * s.velocity[PREY, 1]
+    u = s.position[PREY, 0] + TIME_STEP * ahead * s.velocity[PREY, 0]
+    v = s.position[PREY, 1] + TIME_STEP * ahead * s.velocity[PREY, 1]
     return length(x - min(max(u, -1.0), 1.0), y - min(max(v, -1.0), 1.0))
 
 
 @kernel
 def lookahead_cost(s: State, agent: int, right: float, up: float, p: Params) -> float:
-    """Return an agent's cost of a constant push for the next LOOK steps."""
+    """Return an agent's cost of a constant push for the next LOOKAHEAD_STEPS steps."""
     x, y, u, v = s.position[agent, 0], s.position[agent, 1], s.velocity[agent, 0], s.velocity[agent, 1]
-    push, limit = PUSH[agent] * strength(agent, p) * SECONDS, LIMIT[agent] * strength(agent, p)
+    push, limit = PUSH[agent] * strength(agent, p) * TIME_STEP, LIMIT[agent] * strength(agent, p)
     cost = 0.0
-    for k in range(LOOK[agent]):
-        x, y = x + SECONDS * u, y + SECONDS * v
+    for k in range(LOOKAHEAD_STEPS[agent]):
+        x, y = x + TIME_STEP * u, y + TIME_STEP * v
         u, v = u * (1 - p.damping) + push * right, v * (1 - p.damping) + push * up
         speed = length(u, v)
         if speed > limit:
             u, v = u / speed * limit, v / speed * limit
         cost += prey_cost(s, x, y, k) if agent == PREY else distance_to_prey(s, x, y, k + 1)
         for j in range(BOULDERS):
-            inside = BOULDER + RADIUS[agent] - length(x - s.boulder[j, 0], y - s.boulder[j, 1])
+            inside = BOULDER_RADIUS + RADIUS[agent] - length(x - s.boulder[j, 0], y - s.boulder[j, 1])
             cost += 10 * max(0.0, inside)
     return cost
 
@@ -158,25 +158,25 @@ def best_push(s: State, agent: int, p: Params) -> tuple[float, float]:
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
     right, up = best_push(s, agent, p)
-    return as_action(right, up)
+    return to_discrete_action(right, up)
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
-    look.sheet(canvas, s)
-    agents = look.places(s.position)
+    drawing.draw_paper(canvas, s)
+    agents = drawing.as_points(s.position)
     prey = agents[PREY]
     for a in range(AGENTS):
-        look.wake(canvas, s, a, GREEN if a == PREY else RED, 1.3 * RADIUS[a])
-    for x, y in look.places(s.boulder):
-        look.boulder(canvas, x, y, BOULDER)
-    caught = [at for at in agents[:PREY] if math.dist(at, prey) < RADIUS[0] + RADIUS[PREY]]
+        drawing.draw_trail(canvas, s, a, GREEN if a == PREY else RED, 1.3 * RADIUS[a])
+    for x, y in drawing.as_points(s.boulder):
+        drawing.draw_boulder(canvas, x, y, BOULDER_RADIUS)
+    caught = [point for point in agents[:PREY] if math.dist(point, prey) < RADIUS[0] + RADIUS[PREY]]
     for x, y in caught:
-        look.star(canvas, (x + prey[0]) / 2, (y + prey[1]) / 2, 0.2, 0.55, 11, GOLD)
-    for at in agents[:PREY]:
-        look.marble(canvas, *at, RADIUS[0], RED)
-        look.eyes(canvas, *at, RADIUS[0], prey)
-    look.marble(canvas, *prey, RADIUS[PREY], GREEN)
-    look.eyes(canvas, *prey, 1.1 * RADIUS[PREY], min(agents[:PREY], key=lambda at: math.dist(at, prey)))
+        drawing.draw_star(canvas, (x + prey[0]) / 2, (y + prey[1]) / 2, 0.2, 0.55, 11, GOLD)
+    for point in agents[:PREY]:
+        drawing.draw_marble(canvas, *point, RADIUS[0], RED)
+        drawing.draw_eyes(canvas, *point, RADIUS[0], prey)
+    drawing.draw_marble(canvas, *prey, RADIUS[PREY], GREEN)
+    drawing.draw_eyes(canvas, *prey, 1.1 * RADIUS[PREY], min(agents[:PREY], key=lambda point: math.dist(point, prey)))
 
 
 world = World(
@@ -188,7 +188,7 @@ world = World(
     expert=expert,
     draw=draw,
     agents=("adversary_0", "adversary_1", "adversary_2", "agent_0"),
-    observation=(_mpe.numbers(16),) * 3 + (_mpe.numbers(14),),
+    observation=(_mpe.unbounded_box(16),) * 3 + (_mpe.unbounded_box(14),),
     action=Discrete(5),
     horizon=_mpe.HORIZON,
     frames_per_second=10,

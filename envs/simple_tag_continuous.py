@@ -11,9 +11,9 @@ Source: Lowe et al. 2017 (arXiv 1706.02275); mpe2's simple_tag_v3
 
 from dataclasses import replace
 
-from rl_lab.envs._mpe import as_shares, steer_smoothly
-from rl_lab.envs.simple_tag import AGENTS, PUSH, Params, State, best_push, play, strength
-from rl_lab.envs.simple_tag import world as discrete
+from rl_lab.envs._mpe import set_continuous_force, write_continuous_action
+from rl_lab.envs.simple_tag import AGENTS, PUSH, Params, State, best_push, move_and_reward, strength
+from rl_lab.envs.simple_tag import world as discrete_world
 
 from rl_lab.core.world import Array, Box, kernel
 
@@ -21,20 +21,20 @@ from rl_lab.core.world import Array, Box, kernel
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
-        steer_smoothly(s, a, actions[a], PUSH[a] * strength(a, p))
-    return play(s, p, rewards)
+        set_continuous_force(s, a, actions[a], PUSH[a] * strength(a, p))
+    return move_and_reward(s, p, rewards)
 
 
 @kernel
 def expert(s: State, agent: int, p: Params, action: Array) -> None:
     right, up = best_push(s, agent, p)
-    as_shares(right, up, action)
+    write_continuous_action(right, up, action)
 
 
 world = replace(
-    discrete,
+    discrete_world,
     step=step,
     expert=expert,
-    observation=discrete.observation_spaces,
+    observation=discrete_world.observation_spaces,
     action=Box(0, 1, (5,)),
 )
