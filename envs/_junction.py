@@ -1,4 +1,8 @@
-"""This module has Junction's state, the geometry of cars in the crossing, the scripted drivers, and the picture."""
+"""This module has Junction's State, the geometry of cars in the crossing, the expert and the novice, and the picture.
+
+junction.py has the rules. A car's path follows from its road and its turn alone; `progress`, the metres that it has
+driven, says where on it the car is. The kernels here only read the state.
+"""
 
 import math
 
@@ -9,16 +13,16 @@ from rl_lab.core.world import Record, WorldState, bounded, f4, f8, i4, kernel, u
 CARS = 8
 LEFT, AHEAD, RIGHT = range(3)
 ZERO, HALF, ONE, TWO = f4(0), f4(0.5), f4(1), f4(2)
-# Metres. The origin is the middle of the crossing; a lane's middle lies LANE to the right of its road's.
-LANE, CROSSING, APPROACH, EXIT, SIGHT = f4(2), f4(8), f4(34), f4(24), f4(36)
-LONG, WIDE = f4(2.2), f4(0.95)  # half a car's length and width
-WIDE_ARC, TIGHT_ARC = CROSSING + LANE, CROSSING - LANE  # radii of a left turn and of a right one
-QUARTER = f4(math.pi / 2)
-TIME_STEP, BRAKES, ENGINE = f4(0.2), f4(6), f4(3)  # seconds, m/s2
-# Bit (turn * 4 + side) * 3 + other's turn: whether the ways cross or join, the other coming from one's own road, from
-# the left, opposite, from the right (side 0 to 3).
+# Metres. The origin is the middle of the crossing; a lane's middle lies LANE_OFFSET to the right of its road's.
+LANE_OFFSET, HALF_CROSSING, APPROACH_LENGTH, EXIT_LENGTH, SIGHT = f4(2), f4(8), f4(34), f4(24), f4(36)
+HALF_LENGTH, HALF_WIDTH = f4(2.2), f4(0.95)  # metres, of a car
+WIDE_ARC, TIGHT_ARC = HALF_CROSSING + LANE_OFFSET, HALF_CROSSING - LANE_OFFSET  # radii of a left and a right turn
+QUARTER_TURN = f4(math.pi / 2)  # radians
+TIME_STEP, DECELERATION, ACCELERATION = f4(0.2), f4(6), f4(3)  # seconds, m/s2
+# A table of bits: bit (turn * 4 + side) * 3 + other's turn is 1 where the paths of two cars cross or join. `side` says
+# where the other comes from: 0 the same road, 1 the left, 2 opposite, 3 the right.
 CONFLICTS = 0x50E587D8
-PAINTS: tuple[Color, ...] = (246, 166, 62), (104, 178, 246), (122, 206, 140)  # by turn
+TURN_COLORS: tuple[Color, ...] = (246, 166, 62), (104, 178, 246), (122, 206, 140)  # by turn
 GRASS, LEAVES, PAVING = (196, 212, 172), (138, 172, 118), (232, 228, 219)
 ASPHALT, MARKS, GLASS, SOOT = (84, 90, 101), (238, 238, 232), (42, 50, 62), (58, 56, 58)
 BRAKE, BLINK, FIRE = (255, 58, 48), (255, 196, 40), (255, 214, 92)
@@ -33,7 +37,7 @@ TREES = (
     (29, 21, 2.5),
     (8.8, 22.5, 1.4),
 )
-WRECKED = 14  # steps for which a wreck is shown
+WRECK_STEPS = 14  # steps for which a wreck is shown
 
 
 class Log(Record):
@@ -42,44 +46,46 @@ class Log(Record):
 
 
 class State(WorldState):
-    road: i4[CARS] = bounded(0, low=0, high=3)  # comes from the south, west, north, east
+    road: i4[CARS] = bounded(0, low=0, high=3)  # 0 to 3: it comes from the south, west, north, east
     turn: i4[CARS] = bounded(0, low=LEFT, high=RIGHT)
-    way: f4[CARS]  # metres driven
+    progress: f4[CARS]  # metres driven on its path
     speed: f4[CARS]
-    pedal: i4[CARS]  # its last action
+    last_action: i4[CARS]  # the action of the last step
     x: f4[CARS]
     y: f4[CARS]
     ahead_x: f4[CARS]  # unit vector of its heading
     ahead_y: f4[CARS]
-    crashed: i4[CARS]  # the step in which it did, 0: never
-    here: u1[CARS]
+    crash_step: i4[CARS]  # the step in which it crashed, 0: it has not
+    is_present: u1[CARS]
     log: Log
 
 
 @kernel
-def inside(turn: int) -> float:
-    """Return the metres of a car's way that lie in the crossing."""
-    return WIDE_ARC * QUARTER if turn == LEFT else TIGHT_ARC * QUARTER if turn == RIGHT else TWO * CROSSING
+def crossing_length(turn: int) -> float:
+    """Return the metres of a car's path that lie in the crossing."""
+    return (
+        WIDE_ARC * QUARTER_TURN if turn == LEFT else TIGHT_ARC * QUARTER_TURN if turn == RIGHT else TWO * HALF_CROSSING
+    )
 
 
 @kernel
-def pose(road: int, turn: int, way: float) -> tuple[float, float, float, float]:
-    """Return the place of a car after `way` metres, and the unit vector of its heading."""
-    u = way - APPROACH
-    x, y, ahead_x, ahead_y = LANE, u - CROSSING, ZERO, ONE  # as if it came from the south
+def pose(road: int, turn: int, progress: float) -> tuple[float, float, float, float]:
+    """Return x and y of a car after `progress` metres of its path, and the unit vector of its heading."""
+    u = progress - APPROACH_LENGTH
+    x, y, ahead_x, ahead_y = LANE_OFFSET, u - HALF_CROSSING, ZERO, ONE  # as if it came from the south
     if turn != AHEAD and u > ZERO:
         side, radius = (-ONE, WIDE_ARC) if turn == LEFT else (ONE, TIGHT_ARC)
-        angle, beyond = min(u / radius, QUARTER), max(u - inside(turn), ZERO)
+        angle, beyond = min(u / radius, QUARTER_TURN), max(u - crossing_length(turn), ZERO)
         ahead_x, ahead_y = side * sin(angle), cos(angle)
-        x = side * (CROSSING - radius * ahead_y + beyond)
-        y = radius * abs(ahead_x) - CROSSING
+        x = side * (HALF_CROSSING - radius * ahead_y + beyond)
+        y = radius * abs(ahead_x) - HALF_CROSSING
     for _ in range(road):  # a quarter turn clockwise
         x, y, ahead_x, ahead_y = y, -x, ahead_y, -ahead_x
     return x, y, ahead_x, ahead_y
 
 
 @kernel
-def seen_from(s: State, a: int, b: int) -> tuple[float, float, float, float]:
+def in_car_frame(s: State, a: int, b: int) -> tuple[float, float, float, float]:
     """Return car b in a's frame: metres ahead and to the left, cosine and sine of its heading."""
     dx, dy, ux, uy = s.x[b] - s.x[a], s.y[b] - s.y[a], s.ahead_x[a], s.ahead_y[a]
     vx, vy = s.ahead_x[b], s.ahead_y[b]
@@ -87,64 +93,68 @@ def seen_from(s: State, a: int, b: int) -> tuple[float, float, float, float]:
 
 
 @kernel
-def pokes(ahead: float, left: float, cosine: float, sine: float) -> bool:
+def overlap_on_axes(ahead: float, left: float, cosine: float, sine: float) -> bool:
     """Return True if a car at the origin and one at this place overlap along the axes of the first."""
     c, k = abs(cosine), abs(sine)
-    return abs(ahead) < LONG + LONG * c + WIDE * k and abs(left) < WIDE + LONG * k + WIDE * c
+    return (
+        abs(ahead) < HALF_LENGTH + HALF_LENGTH * c + HALF_WIDTH * k
+        and abs(left) < HALF_WIDTH + HALF_LENGTH * k + HALF_WIDTH * c
+    )
 
 
 @kernel
-def touch(s: State, a: int, b: int) -> bool:
-    ahead, left, cosine, sine = seen_from(s, a, b)
-    if not pokes(ahead, left, cosine, sine):
+def cars_touch(s: State, a: int, b: int) -> bool:
+    """Return True if two cars overlap. Source: the separating axis theorem, for two rectangles."""
+    ahead, left, cosine, sine = in_car_frame(s, a, b)
+    if not overlap_on_axes(ahead, left, cosine, sine):
         return False
-    ahead, left, cosine, sine = seen_from(s, b, a)
-    return pokes(ahead, left, cosine, sine)  # cars touch if no axis of either separates them
+    ahead, left, cosine, sine = in_car_frame(s, b, a)
+    return overlap_on_axes(ahead, left, cosine, sine)  # cars touch if no axis of either separates them
 
 
 @kernel
-def meets(s: State, a: int, b: int) -> bool:
-    """Return True if car b has yet to cross or to join the way of car a, from another road."""
+def paths_conflict(s: State, a: int, b: int) -> bool:
+    """Return True if car b comes from another road and has yet to cross or to join the path of car a."""
     relation = (s.turn[a] * 4 + (s.road[b] - s.road[a]) % 4) * 3 + s.turn[b]
-    return (CONFLICTS >> relation) & 1 == 1 and s.way[b] <= APPROACH + inside(s.turn[b]) - TWO
+    return (CONFLICTS >> relation) & 1 == 1 and s.progress[b] <= APPROACH_LENGTH + crossing_length(s.turn[b]) - TWO
 
 
 @kernel
 def gap_ahead(s: State, a: int, b: int) -> float:
     """Return the metres that car b, which drives ahead on the same lane, leaves for car a; SIGHT for other cars."""
-    ahead, left, cosine, _ = seen_from(s, a, b)
-    if not s.here[b] or a == b or ahead < ZERO or abs(left) > TWO or cosine < HALF:
+    ahead, left, cosine, _ = in_car_frame(s, a, b)
+    if not s.is_present[b] or a == b or ahead < ZERO or abs(left) > TWO or cosine < HALF:
         return SIGHT
-    return ahead - TWO * LONG - ONE + s.speed[b] * s.speed[b] / (TWO * BRAKES)
+    return ahead - TWO * HALF_LENGTH - ONE + s.speed[b] * s.speed[b] / (TWO * DECELERATION)
 
 
 @kernel
-def drive(s: State, a: int, room: float) -> int:
-    """Return the fastest action after which a car can still stop within `room` metres."""
-    faster = s.speed[a] + TIME_STEP * ENGINE
-    if TIME_STEP * faster + faster * faster / (TWO * BRAKES) < room:
+def fastest_safe_action(s: State, a: int, free_distance: float) -> int:
+    """Return the fastest action after which a car can still stop within `free_distance` metres."""
+    faster = s.speed[a] + TIME_STEP * ACCELERATION
+    if TIME_STEP * faster + faster * faster / (TWO * DECELERATION) < free_distance:
         return 2
-    return 1 if TIME_STEP * s.speed[a] + s.speed[a] * s.speed[a] / (TWO * BRAKES) < room else 0
+    return 1 if TIME_STEP * s.speed[a] + s.speed[a] * s.speed[a] / (TWO * DECELERATION) < free_distance else 0
 
 
 @kernel
 def expert(s: State, agent: int, p: Record) -> int:
-    # Of two cars whose ways meet, the lower number goes first; the other waits at the line.
-    room, line = SIGHT, APPROACH - LONG - HALF - s.way[agent]
+    # Of two cars whose paths conflict, the lower number goes first; the other waits at the line before the crossing.
+    free_distance, stop_distance = SIGHT, APPROACH_LENGTH - HALF_LENGTH - HALF - s.progress[agent]
     for b in range(CARS):
-        room = min(room, gap_ahead(s, agent, b))
-        if b < agent and s.here[b] and meets(s, agent, b) and line > -ONE:
-            room = min(room, line)
-    return drive(s, agent, room)
+        free_distance = min(free_distance, gap_ahead(s, agent, b))
+        if b < agent and s.is_present[b] and paths_conflict(s, agent, b) and stop_distance > -ONE:
+            free_distance = min(free_distance, stop_distance)
+    return fastest_safe_action(s, agent, free_distance)
 
 
 @kernel
 def novice(s: State, agent: int, p: Record) -> int:
     # It keeps its distance on the road, and ignores the other roads at the crossing.
-    room = SIGHT
+    free_distance = SIGHT
     for b in range(CARS):
-        room = min(room, gap_ahead(s, agent, b))
-    return drive(s, agent, room)
+        free_distance = min(free_distance, gap_ahead(s, agent, b))
+    return fastest_safe_action(s, agent, free_distance)
 
 
 def draw_ground(canvas: Canvas) -> None:
@@ -207,22 +217,28 @@ def draw_car(canvas: Canvas, x: float, y: float, ux: float, uy: float, paint: Co
 def draw(s: State, p: Record, canvas: Canvas) -> None:
     draw_ground(canvas)
     for a in range(CARS):
-        if s.here[a]:  # the way before it
-            whole = APPROACH + inside(s.turn[a]) + EXIT
-            ways = [min(s.way[a] + 2.5 + 1.5 * k, whole + 12) for k in range(54)]
-            path = [pose(s.road[a], s.turn[a], f4(way))[:2] for way in ways]
-            canvas.line(path, translucent(PAINTS[s.turn[a]], 0.4), 0.5)
+        if s.is_present[a]:  # the way before it
+            total_length = APPROACH_LENGTH + crossing_length(s.turn[a]) + EXIT_LENGTH
+            ways = [min(s.progress[a] + 2.5 + 1.5 * k, total_length + 12) for k in range(54)]
+            path = [pose(s.road[a], s.turn[a], f4(progress))[:2] for progress in ways]
+            canvas.line(path, translucent(TURN_COLORS[s.turn[a]], 0.4), 0.5)
     for a in range(CARS):
-        age = s.t - s.crashed[a]
+        age = s.t - s.crash_step[a]
         where = float(s.x[a]), float(s.y[a]), float(s.ahead_x[a]), float(s.ahead_y[a])
-        if s.here[a]:
-            turning = APPROACH - 20 < s.way[a] < APPROACH + inside(s.turn[a]) and s.t % 4 < 2
-            draw_car(canvas, *where, PAINTS[s.turn[a]], s.pedal[a] == 0 and s.t > 0, turning * (1 - s.turn[a]))
-        elif s.crashed[a] and age < WRECKED:
+        if s.is_present[a]:
+            turning = (
+                APPROACH_LENGTH - 20 < s.progress[a] < APPROACH_LENGTH + crossing_length(s.turn[a]) and s.t % 4 < 2
+            )
+            draw_car(
+                canvas, *where, TURN_COLORS[s.turn[a]], s.last_action[a] == 0 and s.t > 0, turning * (1 - s.turn[a])
+            )
+        elif s.crash_step[a] and age < WRECK_STEPS:
             draw_car(canvas, *where, SOOT, False, 0)
             for k in range(9):  # sparks
                 reach, angle = 1.2 + 0.7 * age + k % 3, 0.7 * k + a
                 tip = where[0] + reach * math.cos(angle), where[1] + reach * math.sin(angle)
-                canvas.circle(*tip, max(0.7 - 0.06 * age, 0.0) + 0.1, translucent(FIRE, 1 - age / WRECKED))
+                canvas.circle(*tip, max(0.7 - 0.06 * age, 0.0) + 0.1, translucent(FIRE, 1 - age / WRECK_STEPS))
             for radius, color in (3.4, (255, 120, 40)), (2.2, FIRE), (1.1, (255, 250, 226)):
-                canvas.circle(*where[:2], max(radius - 0.12 * age, 0.1), translucent(color, 0.75 * (1 - age / WRECKED)))
+                canvas.circle(
+                    *where[:2], max(radius - 0.12 * age, 0.1), translucent(color, 0.75 * (1 - age / WRECK_STEPS))
+                )

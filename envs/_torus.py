@@ -1,4 +1,7 @@
-"""This module has the geometry of a torus: an object that leaves on one side comes back on the other."""
+"""This module has the geometry of a torus: an object that leaves on one side comes back on the other.
+
+The worlds pursuit and swarm use it. `draw_polygon` writes to a canvas; the rest are functions of numbers.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +12,7 @@ ZERO, HALF = f4(0), f4(0.5)
 
 
 @kernel
-def way(end: float, start: float, side: float) -> float:
+def displacement(end: float, start: float, side: float) -> float:
     """Return the shortest displacement from start to end along an axis of length `side`, all f4."""
     d = end - start
     if d > HALF * side:
@@ -18,14 +21,14 @@ def way(end: float, start: float, side: float) -> float:
 
 
 @kernel
-def inside(x: float, side: float) -> float:
+def wrap(x: float, side: float) -> float:
     """Return x, which is outside by less than the side, moved into the range from 0 to less than the side, f4."""
     if x < ZERO:
         x += side
     return x - side if x >= side else x  # rounding can reach the side from below 0
 
 
-def polygon(canvas: Canvas, points: Sequence[complex], color: Color, width: float, height: float) -> None:
+def draw_polygon(canvas: Canvas, points: Sequence[complex], color: Color, width: float, height: float) -> None:
     """Fill a polygon with corners x + yj, repeated on the other side if an edge of the torus cuts it."""
     xs, ys = [z.real for z in points], [z.imag for z in points]
     for i in (-width, 0.0, width):

@@ -16,54 +16,54 @@ ends         for an agent without health; for all agents when a team has no agen
 import math
 
 from rl_lab.envs._arena import (
-    BODY,
-    BOXES,
-    COOLDOWN,
-    COOLING,
+    AGENTS,
+    AHEAD_X,
+    AHEAD_Y,
+    BODY_COLUMNS,
+    COOLDOWN_LEFT,
+    COOLDOWN_STEPS,
+    COUNTER_COLUMNS,
     CRATES,
+    EPSILON,
     FORWARD,
-    FRESH,
-    GHOST_X,
-    GHOST_Y,
     HALF,
     HEADINGS,
     HEALTH,
-    HURT,
-    KIT,
-    MEMORY,
+    HITS_TAKEN,
+    LAST_SEEN_X,
+    LAST_SEEN_Y,
     OLD_X,
     OLD_Y,
     ONE,
     RELOAD,
-    RELOAD_TIME,
-    RELOADING,
+    RELOAD_LEFT,
+    RELOAD_STEPS,
     RIGHT,
     ROUNDS,
-    SEATS,
-    SEEN,
+    SEES_MASK,
     SHOOT,
+    SIGHTING,
+    SIGHTING_STEPS,
     SPARE,
-    TINY,
     TURN_LEFT,
     TURN_RIGHT,
     TWO,
-    UX,
-    UY,
     WAIT,
+    WALLS,
     ZERO,
     State,
     X,
     Y,
-    from_seat,
+    in_agent_frame,
     in_aim,
     is_free,
     may_reload,
     may_shoot,
     move,
-    next_place,
+    next_position,
     shoot,
-    stock_up,
-    turn,
+    turn_agent,
+    update_ammunition,
     update_sight,
     wall_distances,
 )
@@ -73,9 +73,12 @@ from rl_lab.envs._arena_scripts import expert, novice
 from rl_lab.core.rng import integers, uniform
 from rl_lab.core.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
 
-RAYS, OWN, PLACE, CRATE, MATE, FOE = 8, 6, 3, 4, 5, 9
-SIZE = OWN + PLACE + CRATES * CRATE + RAYS + MATE + 2 * FOE
-FIELD, LOOK, DIAGONAL, HIT, OUT = f4(16), f4(8), f4(0.70710678), f4(0.1), f4(0.5)
+# Parts of an observation: rays to walls; the numbers about oneself, a place, a crate, the team mate and an opponent.
+NUM_RAYS, OWN_SIZE, PLACE_SIZE, CRATE_SIZE, MATE_SIZE, FOE_SIZE = 8, 6, 3, 4, 5, 9
+OBSERVATION_SIZE = OWN_SIZE + PLACE_SIZE + CRATES * CRATE_SIZE + NUM_RAYS + MATE_SIZE + 2 * FOE_SIZE
+DISTANCE_SCALE, RAY_SCALE = f4(16), f4(8)  # metres, by which observed distances are divided
+DIAGONAL = f4(0.70710678)  # cosine of 45 degrees
+HIT_REWARD, ELIMINATION_REWARD = f4(0.1), f4(0.5)
 
 
 class Params(Record):
@@ -87,7 +90,7 @@ class Params(Record):
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    for k in range(BOXES // 2):
+    for k in range(WALLS // 2):
         x, y = (f4(-4.4), f4(3.8) * f4(k - 1)) if k < 3 else (ZERO, f4(3.8))
         kind = integers(s, 3)  # lying, standing, square
         long, short = uniform(s, f4(0.9), f4(1.2)), uniform(s, f4(0.22), f4(0.4))
@@ -95,108 +98,108 @@ def reset(s: State, p: Params) -> None:
         s.walls[k, 2] = f4(1.25) * long if kind == 0 else short if kind == 1 else f4(0.7) * long
         s.walls[k, 3] = short if kind == 0 else long if kind == 1 else f4(0.7) * long
         for j in range(4):
-            s.walls[k + BOXES // 2, j] = -s.walls[k, j] if j < 2 else s.walls[k, j]
+            s.walls[k + WALLS // 2, j] = -s.walls[k, j] if j < 2 else s.walls[k, j]
     s.crate[0, 0], s.crate[0, 1] = uniform(s, -ONE, ONE), uniform(s, f4(0.5), f4(1.5))
     s.crate[1, 0], s.crate[1, 1] = -s.crate[0, 0], -s.crate[0, 1]
-    for a in range(SEATS):  # each in its own quarter; crates and walls are the same for both teams, starts are not
+    for a in range(AGENTS):  # each in its own quarter; crates and walls are the same for both teams, starts are not
         side, half = (ONE if a % 2 else -ONE), (-ONE if a < 2 else ONE)
         x, y = f4(7) * side, f4(4) * half  # always free of walls, and the first place where opponents expect it
-        s.body[a, X], s.body[a, Y], s.body[a, GHOST_X], s.body[a, GHOST_Y] = x, y, x, y
+        s.body[a, X], s.body[a, Y], s.body[a, LAST_SEEN_X], s.body[a, LAST_SEEN_Y] = x, y, x, y
         for _ in range(20):
             x, y = side * uniform(s, TWO, f4(7)), half * uniform(s, HALF, f4(5.5))
             if is_free(s, x, y):
                 s.body[a, X], s.body[a, Y] = x, y
                 break
-        turn(s, a, integers(s, 9) + (4 if a % 2 else 12))  # towards the other side, more or less
-        s.kit[a, HEALTH], s.kit[a, ROUNDS], s.kit[a, SPARE] = p.health, p.magazine, p.magazine
+        turn_agent(s, a, integers(s, 9) + (4 if a % 2 else 12))  # towards the other side, more or less
+        s.counters[a, HEALTH], s.counters[a, ROUNDS], s.counters[a, SPARE] = p.health, p.magazine, p.magazine
         s.alive[a] = 1
     update_sight(s, p.sight)
 
 
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
-    stock_up(s, p)
-    for a in range(SEATS):
-        s.kit[a, HURT] = 0
+    update_ammunition(s, p)
+    for a in range(AGENTS):
+        s.counters[a, HITS_TAKEN] = 0
         s.body[a, OLD_X], s.body[a, OLD_Y] = s.body[a, X], s.body[a, Y]
-    for a in range(SEATS):
+    for a in range(AGENTS):
         if s.alive[a]:
             if FORWARD <= actions[a] <= RIGHT:
                 move(s, a, actions[a])
             elif actions[a] == TURN_LEFT or actions[a] == TURN_RIGHT:
-                turn(s, a, 1 if actions[a] == TURN_LEFT else HEADINGS - 1)
+                turn_agent(s, a, 1 if actions[a] == TURN_LEFT else HEADINGS - 1)
             elif actions[a] == RELOAD:
-                s.kit[a, RELOADING] = RELOAD_TIME
+                s.counters[a, RELOAD_LEFT] = RELOAD_STEPS
     update_sight(s, p.sight)
-    for a in range(SEATS):
+    for a in range(AGENTS):
         if s.alive[a] and actions[a] == SHOOT:
             shoot(s, a)
     hits, outs, red, blue = 0, 0, 0, 0  # the red team's less the blue's; then the numbers of live agents
-    for a in range(SEATS):
-        if s.kit[a, HURT] > 0:
-            side, damage = (1 if a % 2 else -1), min(s.kit[a, HURT], s.kit[a, HEALTH])
+    for a in range(AGENTS):
+        if s.counters[a, HITS_TAKEN] > 0:
+            side, damage = (1 if a % 2 else -1), min(s.counters[a, HITS_TAKEN], s.counters[a, HEALTH])
             hits += side * damage
-            s.kit[a, HEALTH] -= damage
-            if s.kit[a, HEALTH] == 0:
+            s.counters[a, HEALTH] -= damage
+            if s.counters[a, HEALTH] == 0:
                 outs += side
                 s.alive[a] = 0
                 s.log.fallen += 1.0
         red += s.alive[a] * (1 - a % 2)
         blue += s.alive[a] * (a % 2)
-    gain = HIT * f4(hits) + OUT * f4(outs)
-    for a in range(SEATS):
+    gain = HIT_REWARD * f4(hits) + ELIMINATION_REWARD * f4(outs)
+    for a in range(AGENTS):
         rewards[a] = -gain if a % 2 else gain
     return red == 0 or blue == 0
 
 
 @kernel
-def point(s: State, a: int, x: float, y: float, out: Array, at: int) -> None:
-    """Write the cosine and sine of a place's bearing, and its distance."""
-    ahead, left = from_seat(s, a, x, y)
-    distance = f4(math.sqrt(ahead * ahead + left * left)) + TINY
-    out[at], out[at + 1], out[at + 2] = ahead / distance, left / distance, distance / FIELD
+def write_bearing(s: State, a: int, x: float, y: float, out: Array, at: int) -> None:
+    """Write the cosine and sine of a place's bearing, and its distance, into `out` from index `at` on."""
+    ahead, left = in_agent_frame(s, a, x, y)
+    distance = f4(math.sqrt(ahead * ahead + left * left)) + EPSILON
+    out[at], out[at + 1], out[at + 2] = ahead / distance, left / distance, distance / DISTANCE_SCALE
 
 
 @kernel
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
     if not s.alive[agent]:
         return
-    out[0] = f4(s.kit[agent, HEALTH]) / f4(p.health)
-    out[1] = f4(s.kit[agent, ROUNDS]) / f4(p.magazine)
-    out[2] = f4(s.kit[agent, SPARE]) / f4(2 * p.magazine)
-    out[3] = f4(s.kit[agent, RELOADING]) / f4(RELOAD_TIME)
-    out[4] = f4(s.kit[agent, COOLING]) / f4(COOLDOWN)
-    out[5] = HALF * f4(min(s.kit[agent, HURT], 2))
-    point(s, agent, ZERO, ZERO, out, OWN)
-    at = OWN + PLACE
+    out[0] = f4(s.counters[agent, HEALTH]) / f4(p.health)
+    out[1] = f4(s.counters[agent, ROUNDS]) / f4(p.magazine)
+    out[2] = f4(s.counters[agent, SPARE]) / f4(2 * p.magazine)
+    out[3] = f4(s.counters[agent, RELOAD_LEFT]) / f4(RELOAD_STEPS)
+    out[4] = f4(s.counters[agent, COOLDOWN_LEFT]) / f4(COOLDOWN_STEPS)
+    out[5] = HALF * f4(min(s.counters[agent, HITS_TAKEN], 2))
+    write_bearing(s, agent, ZERO, ZERO, out, OWN_SIZE)
+    at = OWN_SIZE + PLACE_SIZE
     for k in range(CRATES):
-        out[at] = ONE if s.away[k] == 0 else ZERO
-        point(s, agent, s.crate[k, 0], s.crate[k, 1], out, at + 1)
-        at += CRATE
-    ux, uy = s.body[agent, UX], s.body[agent, UY]
-    for k in range(RAYS // 2):
+        out[at] = ONE if s.crate_wait[k] == 0 else ZERO
+        write_bearing(s, agent, s.crate[k, 0], s.crate[k, 1], out, at + 1)
+        at += CRATE_SIZE
+    ux, uy = s.body[agent, AHEAD_X], s.body[agent, AHEAD_Y]
+    for k in range(NUM_RAYS // 2):
         ahead, behind = wall_distances(s, s.body[agent, X], s.body[agent, Y], ux, uy, ZERO)
-        out[at + k], out[at + k + RAYS // 2] = min(ahead / LOOK, ONE), min(behind / LOOK, ONE)
+        out[at + k], out[at + k + NUM_RAYS // 2] = min(ahead / RAY_SCALE, ONE), min(behind / RAY_SCALE, ONE)
         ux, uy = DIAGONAL * (ux - uy), DIAGONAL * (ux + uy)  # an eighth of a turn
-    at += RAYS
-    mate = (agent + 2) % SEATS
+    at += NUM_RAYS
+    mate = (agent + 2) % AGENTS
     if s.alive[mate]:
         out[at] = ONE
-        point(s, agent, s.body[mate, X], s.body[mate, Y], out, at + 1)
-        out[at + 1 + PLACE] = f4(s.kit[mate, HEALTH]) / f4(p.health)
-    at += MATE
-    for k in range(1, SEATS, 2):
-        b = (agent + k) % SEATS
+        write_bearing(s, agent, s.body[mate, X], s.body[mate, Y], out, at + 1)
+        out[at + 1 + PLACE_SIZE] = f4(s.counters[mate, HEALTH]) / f4(p.health)
+    at += MATE_SIZE
+    for k in range(1, AGENTS, 2):
+        b = (agent + k) % AGENTS
         if s.alive[b]:
-            out[at] = f4(s.kit[b, FRESH]) / f4(MEMORY)
-            point(s, agent, s.body[b, GHOST_X], s.body[b, GHOST_Y], out, at + 3)
-            if (s.kit[agent, SEEN] >> k) & 1:
-                ux, uy, vx, vy = s.body[agent, UX], s.body[agent, UY], s.body[b, UX], s.body[b, UY]
+            out[at] = f4(s.counters[b, SIGHTING]) / f4(SIGHTING_STEPS)
+            write_bearing(s, agent, s.body[b, LAST_SEEN_X], s.body[b, LAST_SEEN_Y], out, at + 3)
+            if (s.counters[agent, SEES_MASK] >> k) & 1:
+                ux, uy, vx, vy = s.body[agent, AHEAD_X], s.body[agent, AHEAD_Y], s.body[b, AHEAD_X], s.body[b, AHEAD_Y]
                 out[at + 1], out[at + 2] = ONE, ONE if in_aim(s, agent, k) else ZERO
                 out[at + 6], out[at + 7] = ux * vx + uy * vy, ux * vy - uy * vx
-                out[at + 8] = f4(s.kit[b, HEALTH]) / f4(p.health)
-        at += FOE
-    for k in range(SIZE):
+                out[at + 8] = f4(s.counters[b, HEALTH]) / f4(p.health)
+        at += FOE_SIZE
+    for k in range(OBSERVATION_SIZE):
         out[k] = min(max(out[k], -ONE), ONE)  # rounding, and the longest diagonal, exceed the bounds
 
 
@@ -204,7 +207,7 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
 def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     mask[WAIT] = mask[TURN_LEFT] = mask[TURN_RIGHT] = 1
     for action in range(FORWARD, RIGHT + 1):
-        x, y = next_place(s, agent, action)
+        x, y = next_position(s, agent, action)
         mask[action] = 1 if is_free(s, x, y) else 0
     mask[SHOOT] = 1 if may_shoot(s, agent) else 0
     mask[RELOAD] = 1 if may_reload(s, agent, p.magazine) else 0
@@ -213,11 +216,11 @@ def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
 @kernel
 def rotate_seats(s: State, p: Params) -> None:
     # Three exchanges move each agent's part to the next agent.
-    for a in range(SEATS - 1, 0, -1):
-        for k in range(BODY):
+    for a in range(AGENTS - 1, 0, -1):
+        for k in range(BODY_COLUMNS):
             s.body[a, k], s.body[a - 1, k] = s.body[a - 1, k], s.body[a, k]
-        for k in range(KIT):
-            s.kit[a, k], s.kit[a - 1, k] = s.kit[a - 1, k], s.kit[a, k]
+        for k in range(COUNTER_COLUMNS):
+            s.counters[a, k], s.counters[a - 1, k] = s.counters[a - 1, k], s.counters[a, k]
         s.alive[a], s.alive[a - 1] = s.alive[a - 1], s.alive[a]
 
 
@@ -232,7 +235,7 @@ world = World(
     novice=novice,
     rotate_seats=rotate_seats,
     draw=draw,
-    observation=Box(-1, 1, (SIZE,)),
+    observation=Box(-1, 1, (OBSERVATION_SIZE,)),
     action=Discrete(9),
     agents=("red_0", "blue_0", "red_1", "blue_1"),
     alive_field="alive",

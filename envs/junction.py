@@ -11,11 +11,11 @@ ends         for a car when it arrives or touches another; for all when the last
 """
 
 from rl_lab.envs._junction import (
-    APPROACH,
-    BRAKES,
+    ACCELERATION,
+    APPROACH_LENGTH,
     CARS,
-    ENGINE,
-    EXIT,
+    DECELERATION,
+    EXIT_LENGTH,
     LEFT,
     ONE,
     RIGHT,
@@ -24,21 +24,21 @@ from rl_lab.envs._junction import (
     TWO,
     ZERO,
     State,
+    cars_touch,
+    crossing_length,
     draw,
     expert,
-    inside,
-    meets,
+    in_car_frame,
     novice,
+    paths_conflict,
     pose,
-    seen_from,
-    touch,
 )
 
 from rl_lab.core.rng import integers, uniform
 from rl_lab.core.world import Array, Box, Discrete, Record, World, bounded, f4, i4, kernel
 
-NEAR, OWN, EACH = 5, 6, 11
-ARRIVED, CRASHED, STEP_COST = f4(1), f4(-6), f4(-0.01)
+NUM_OBSERVED_CARS, OWN_SIZE, CAR_SIZE = 5, 6, 11
+ARRIVAL_REWARD, CRASH_REWARD, STEP_COST = f4(1), f4(-6), f4(-0.01)
 
 
 class Params(Record):
@@ -50,79 +50,90 @@ class Params(Record):
 
 @kernel
 def reset(s: State, p: Params) -> None:
-    cars = min(p.fewest, p.most) + integers(s, max(p.most - p.fewest, 0) + 1)
+    num_cars = min(p.fewest, p.most) + integers(s, max(p.most - p.fewest, 0) + 1)
     for a in range(CARS):
-        s.here[a] = 1 if a < cars else 0
+        s.is_present[a] = 1 if a < num_cars else 0
         s.road[a], s.turn[a] = a % 4, integers(s, 3)
-        s.way[a] = uniform(s, ZERO, f4(4)) + (f4(13) if a < 4 else ZERO)  # the first four ahead of the others
+        s.progress[a] = uniform(s, ZERO, f4(4)) + (f4(13) if a < 4 else ZERO)  # the first four ahead of the others
         s.speed[a] = p.limit * uniform(s, f4(0.4), f4(0.8))
         other = a - integers(s, a % 4 + 1)
         s.road[a], s.road[other] = s.road[other], s.road[a]
     for a in range(CARS):
-        s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.way[a])
+        s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.progress[a])
 
 
 @kernel
 def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
-    cars, total = 0, ZERO
+    num_cars, total = 0, ZERO
     for a in range(CARS):
-        if s.here[a]:
-            s.pedal[a] = actions[a]
-            change = -BRAKES if s.pedal[a] == 0 else ENGINE if s.pedal[a] == 2 else ZERO
+        if s.is_present[a]:
+            s.last_action[a] = actions[a]
+            change = -DECELERATION if s.last_action[a] == 0 else ACCELERATION if s.last_action[a] == 2 else ZERO
             s.speed[a] = min(max(s.speed[a] + TIME_STEP * change, ZERO), p.limit)
-            s.way[a] += TIME_STEP * s.speed[a]
-            s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.way[a])
+            s.progress[a] += TIME_STEP * s.speed[a]
+            s.x[a], s.y[a], s.ahead_x[a], s.ahead_y[a] = pose(s.road[a], s.turn[a], s.progress[a])
     for a in range(CARS):
         for b in range(a):
-            if s.here[a] and s.here[b] and touch(s, a, b):
-                s.crashed[a] = s.crashed[b] = s.t
+            if s.is_present[a] and s.is_present[b] and cars_touch(s, a, b):
+                s.crash_step[a] = s.crash_step[b] = s.t
     for a in range(CARS):
-        if s.here[a]:
-            whole = APPROACH + inside(s.turn[a]) + EXIT
-            own = TIME_STEP * s.speed[a] / whole + STEP_COST
-            own += CRASHED if s.crashed[a] else ARRIVED if s.way[a] >= whole else ZERO
+        if s.is_present[a]:
+            total_length = APPROACH_LENGTH + crossing_length(s.turn[a]) + EXIT_LENGTH
+            own = TIME_STEP * s.speed[a] / total_length + STEP_COST
+            own += CRASH_REWARD if s.crash_step[a] else ARRIVAL_REWARD if s.progress[a] >= total_length else ZERO
             rewards[a] = own
             total += own
-            cars += 1
+            num_cars += 1
     for a in range(CARS):
-        if s.here[a]:
-            rewards[a] += p.share * (total / f4(max(cars, 1)) - rewards[a])
-            if s.crashed[a]:
-                s.here[a] = 0
+        if s.is_present[a]:
+            rewards[a] += p.share * (total / f4(max(num_cars, 1)) - rewards[a])
+            if s.crash_step[a]:
+                s.is_present[a] = 0
                 s.log.crashed += 1.0
-            elif s.way[a] >= APPROACH + inside(s.turn[a]) + EXIT:
-                s.here[a] = 0
+            elif s.progress[a] >= APPROACH_LENGTH + crossing_length(s.turn[a]) + EXIT_LENGTH:
+                s.is_present[a] = 0
                 s.log.arrived += 1.0
     return False
 
 
 @kernel
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
-    if not s.here[agent]:
+    if not s.is_present[agent]:
         return
     out[0] = s.speed[agent] / p.limit
-    out[1] = (APPROACH - s.way[agent]) / SIGHT
-    out[2] = (APPROACH + inside(s.turn[agent]) + EXIT - s.way[agent]) / (APPROACH + TWO * SIGHT)
+    out[1] = (APPROACH_LENGTH - s.progress[agent]) / SIGHT
+    out[2] = (APPROACH_LENGTH + crossing_length(s.turn[agent]) + EXIT_LENGTH - s.progress[agent]) / (
+        APPROACH_LENGTH + TWO * SIGHT
+    )
     out[3 + s.turn[agent]] = ONE
-    listed = 1 << agent
-    for k in range(NEAR):
+    listed_cars = 1 << agent
+    for k in range(NUM_OBSERVED_CARS):
         nearest, b = SIGHT * SIGHT, -1
         for other in range(CARS):
-            if s.here[other] and not (listed >> other) & 1:
+            if s.is_present[other] and not (listed_cars >> other) & 1:
                 dx, dy = s.x[other] - s.x[agent], s.y[other] - s.y[agent]
                 if dx * dx + dy * dy < nearest:
                     nearest, b = dx * dx + dy * dy, other
         if b < 0:
             break
-        listed |= 1 << b
-        ahead, left, cosine, sine = seen_from(s, agent, b)
-        at = OWN + k * EACH
-        out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = ONE, ahead / SIGHT, left / SIGHT, cosine, sine
-        out[at + 5] = s.speed[b] / p.limit
-        out[at + 6], out[at + 7] = ONE if s.turn[b] == LEFT else ZERO, ONE if s.turn[b] == RIGHT else ZERO
-        out[at + 8], out[at + 9] = ONE if meets(s, agent, b) else ZERO, (APPROACH - s.way[b]) / SIGHT
-        out[at + 10] = ONE if b < agent else ZERO
-    for k in range(OWN + NEAR * EACH):
+        listed_cars |= 1 << b
+        ahead, left, cosine, sine = in_car_frame(s, agent, b)
+        index = OWN_SIZE + k * CAR_SIZE
+        out[index], out[index + 1], out[index + 2], out[index + 3], out[index + 4] = (
+            ONE,
+            ahead / SIGHT,
+            left / SIGHT,
+            cosine,
+            sine,
+        )
+        out[index + 5] = s.speed[b] / p.limit
+        out[index + 6], out[index + 7] = ONE if s.turn[b] == LEFT else ZERO, ONE if s.turn[b] == RIGHT else ZERO
+        out[index + 8], out[index + 9] = (
+            ONE if paths_conflict(s, agent, b) else ZERO,
+            (APPROACH_LENGTH - s.progress[b]) / SIGHT,
+        )
+        out[index + 10] = ONE if b < agent else ZERO
+    for k in range(OWN_SIZE + NUM_OBSERVED_CARS * CAR_SIZE):
         out[k] = min(max(out[k], -ONE), ONE)  # rounding reaches over the edge
 
 
@@ -135,10 +146,10 @@ world = World(
     expert=expert,
     novice=novice,
     draw=draw,
-    observation=Box(-1, 1, (OWN + NEAR * EACH,)),
+    observation=Box(-1, 1, (OWN_SIZE + NUM_OBSERVED_CARS * CAR_SIZE,)),
     action=Discrete(3),
     agents=tuple(f"car_{a}" for a in range(CARS)),
-    alive_field="here",
+    alive_field="is_present",
     horizon=200,
     frames_per_second=10,
     solved=0.9,  # with six of eight cars present, if no car crashes and none waits for long

@@ -18,8 +18,8 @@ ROUNDS, SECONDS = 5, 1.0
 
 def main() -> None:
     """Step one world of each size on one thread, each bird turning its own way."""
-    sized = importlib.import_module("rl_lab.envs.swarm").sized
-    batches = {n: Batch(sized(n), 1, seed=0, threads=1) for n in SIZES}
+    make_world = importlib.import_module("rl_lab.envs.swarm").make_world
+    batches = {n: Batch(make_world(n), 1, seed=0, threads=1) for n in SIZES}
     took: dict[int, list[float]] = {n: [] for n in SIZES}
     for batch in batches.values():
         batch.reset()

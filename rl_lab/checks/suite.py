@@ -94,9 +94,9 @@ def properties() -> dict[str, Property]:
 
 
 def shrunk(world: World, agents: int = FEW_AGENTS) -> World:
-    """Return the world, or one with fewer agents where it has many and its module has a function `sized(n)`."""
-    sized = getattr(sys.modules[world.step.__module__], "sized", None)
-    smaller = sized(agents) if sized is not None and len(world.agents) > MANY_AGENTS else world
+    """Return the world, or one with fewer agents where it has many and its module has a function `make_world(n)`."""
+    make_world = getattr(sys.modules[world.step.__module__], "make_world", None)
+    smaller = make_world(agents) if make_world is not None and len(world.agents) > MANY_AGENTS else world
     return smaller if isinstance(smaller, World) else world
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rl_lab.envs._swarm import NEAR, SEEN, SIGHT, grid
-from rl_lab.envs.swarm import sized
+from rl_lab.envs._swarm import MAX_COMPARED_PER_CELL, PUSH_DISTANCE, SIGHT, grid_size
+from rl_lab.envs.swarm import make_world
 
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
@@ -24,7 +24,7 @@ def shifted(batch: Batch, by: tuple[float, float], size: tuple[float, float]) ->
 
 @pytest.mark.parametrize("name", ["pursuit", "swarm"])
 def test_no_place_of_the_torus_is_special(name: str) -> None:
-    world, size = (PURSUIT, (12.0, 9.0)) if name == "pursuit" else (sized(12), grid(12)[:2])
+    world, size = (PURSUIT, (12.0, 9.0)) if name == "pursuit" else (make_world(12), grid_size(12)[:2])
     here, there = (Batch(world, 50, seed=1, threads=1, plain=name == "swarm") for _ in range(2))
     here.reset()
     there.reset()
@@ -44,8 +44,8 @@ def pursuit(predators: tuple[float, float], prey: tuple[float, float]) -> Batch:
     batch.reset()
     for axis, place, other, far in zip("xy", predators, prey, (4.0, 0.0), strict=True):
         batch.states[axis][0, PREDATORS], batch.states[axis][0, PREY] = place, (other, (place + far) % 12)
-    batch.states["apart"][0, PREDATORS, PREY] = 1.0
-    batch.states["apart"][0, PREY, PREDATORS] = 1.0
+    batch.states["distances"][0, PREDATORS, PREY] = 1.0
+    batch.states["distances"][0, PREY, PREDATORS] = 1.0
     return batch
 
 
@@ -84,7 +84,7 @@ def test_prey_outrun_predators_that_only_chase_and_are_encircled_by_a_pack() -> 
 
 def swarm(agents: int, spread: float = 1.0) -> Batch:
     """One world of birds, after a step of chance; all within this part of its width and height."""
-    batch = Batch(sized(agents), 1, seed=agents, plain=True)
+    batch = Batch(make_world(agents), 1, seed=agents, plain=True)
     batch.reset()
     for axis in "xy":
         batch.states[axis] *= np.float32(spread)
@@ -104,31 +104,31 @@ def ways(batch: Batch, axis: str, side: float) -> Array:
 def test_the_grid_finds_the_neighbours_that_comparing_all_finds(agents: int) -> None:
     batch = swarm(agents)
     s = batch.states[0]
-    dx, dy = ways(batch, "x", grid(agents)[0]), ways(batch, "y", grid(agents)[1])
+    dx, dy = ways(batch, "x", grid_size(agents)[0]), ways(batch, "y", grid_size(agents)[1])
     apart = np.hypot(dx, dy) + 9 * np.eye(agents)
     near = apart < float(SIGHT)
     for field, expected in (
-        ("number", near.sum(axis=1)),
-        ("nearest", np.minimum(apart.min(axis=1), float(NEAR))),
-        ("middle_x", (near * dx).sum(axis=1)),
-        ("middle_y", (near * dy).sum(axis=1)),
-        ("heading_x", (near * s["ux"]).sum(axis=1)),
-        ("heading_y", (near * s["uy"]).sum(axis=1)),
+        ("num_neighbours", near.sum(axis=1)),
+        ("nearest", np.minimum(apart.min(axis=1), float(PUSH_DISTANCE))),
+        ("offset_sum_x", (near * dx).sum(axis=1)),
+        ("offset_sum_y", (near * dy).sum(axis=1)),
+        ("heading_sum_x", (near * s["ux"]).sum(axis=1)),
+        ("heading_sum_y", (near * s["uy"]).sum(axis=1)),
     ):
         np.testing.assert_allclose(s[field], expected, atol=2e-4, err_msg=field)
-    assert near.any() and sorted(s["order"]) == list(range(agents))
+    assert near.any() and sorted(s["birds_by_cell"]) == list(range(agents))
 
 
 def test_the_work_a_bird_makes_grows_neither_with_their_number_nor_without_bound_in_a_crowd() -> None:
     few, many, crowd = swarm(100), swarm(800), swarm(200, spread=0.01)
     pairs = [batch.states["pairs"][0] / len(batch.world.agents) for batch in (few, many, crowd)]
-    assert pairs[1] < 1.2 * pairs[0] and pairs[2] <= 9 * int(SEEN), pairs
+    assert pairs[1] < 1.2 * pairs[0] and pairs[2] <= 9 * int(MAX_COMPARED_PER_CELL), pairs
 
 
 def test_birds_are_paid_for_company_and_pay_for_touch_and_claws() -> None:
-    batch = Batch(sized(12), 1, seed=4, plain=True)
+    batch = Batch(make_world(12), 1, seed=4, plain=True)
     batch.reset()
-    s, (width, height) = batch.states[0], grid(12)[:2]
+    s, (width, height) = batch.states[0], grid_size(12)[:2]
     s["x"], s["y"], s["angle"] = width / 2 + 0.25 * (np.arange(12) % 4), height / 2 + 0.25 * (np.arange(12) // 4), 0
     s["hawk_x"], s["hawk_y"] = 0.1, 0.1
     batch.actions[...] = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from rl_lab.envs import _arena as field
-from rl_lab.envs import _junction as roads
+from rl_lab.envs import _arena as arena
+from rl_lab.envs import _junction as junction
 
 from rl_lab.core.random_actions import fill
 from rl_lab.core.record import PlainRecord, f4
@@ -50,8 +50,8 @@ def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> No
         for _ in range(20):
             a, b = rng.uniform((-8, -6), (8, 6), (2, 2)).astype(np.float32)
             ends = [[f4(each) for each in point] for point in (a, b)]
-            clear = field.is_clear(s, *ends[0], *ends[1])
-            assert clear == field.is_clear(s, *ends[1], *ends[0])
+            clear = arena.has_line_of_sight(s, *ends[0], *ends[1])
+            assert clear == arena.has_line_of_sight(s, *ends[1], *ends[0])
             assert not clear or not crosses(walls, a, b, -0.01)
             assert clear or crosses(walls, a, b, 0.01)
             blocked += not clear
@@ -64,26 +64,26 @@ def test_no_agent_starts_in_a_wall_or_walks_into_one() -> None:
         advance(batch, "chance")
         at, walls = batch.states["body"][:, :, None, :2], batch.states["walls"][:, None]
         gap = (abs(at - walls[..., :2]) - walls[..., 2:]).max(axis=-1)
-        assert gap.min() >= field.RADIUS - 1e-5
-        assert (abs(at) <= np.array([8, 6]) - field.RADIUS + 1e-5).all()
+        assert gap.min() >= arena.RADIUS - 1e-5
+        assert (abs(at) <= np.array([8, 6]) - arena.RADIUS + 1e-5).all()
 
 
 @pytest.mark.parametrize("strength", ["chance", "expert"])
 def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> None:
     batch, hits, shots = played("arena", 60), 0, 0
     for _ in range(120):
-        before = {name: batch.states[name].copy() for name in ("kit", "alive")}
+        before = {name: batch.states[name].copy() for name in ("counters", "alive")}
         ended, active = batch.done.copy(), batch.acting.copy()
         advance(batch, strength)
         s = batch.states
-        shooting = active & (batch.actions == field.SHOOT)
-        spent = before["kit"][..., field.ROUNDS] - s["kit"][..., field.ROUNDS]
+        shooting = active & (batch.actions == arena.SHOOT)
+        spent = before["counters"][..., arena.ROUNDS] - s["counters"][..., arena.ROUNDS]
         assert (spent[shooting] == 1).all() and (spent[~shooting & active] <= 0).all()
-        assert s["kit"].min() >= 0
+        assert s["counters"].min() >= 0
         hurt = np.zeros((60, 4), int)
         for i, a in np.argwhere(shooting):
-            ends = s["body"][i, a, [field.SHOT_X, field.SHOT_Y]]
-            at, heading = s["body"][i, a, :2].astype(float), s["body"][i, a, [field.UX, field.UY]]
+            ends = s["body"][i, a, [arena.SHOT_END_X, arena.SHOT_END_Y]]
+            at, heading = s["body"][i, a, :2].astype(float), s["body"][i, a, [arena.AHEAD_X, arena.AHEAD_Y]]
             victims = [b for b in range(4) if before["alive"][i, b] and np.array_equal(s["body"][i, b, :2], ends)]
             shots += 1
             for b in victims:
@@ -94,11 +94,11 @@ def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> Non
                 hurt[i, b] += 1
             hits += len(victims)
         going = ~ended
-        assert np.array_equal(hurt[going], s["kit"][going][..., field.HURT])
-        taken = before["kit"][..., field.HEALTH] - s["kit"][..., field.HEALTH]
-        assert np.array_equal(taken[going], np.minimum(hurt, before["kit"][..., field.HEALTH])[going])
+        assert np.array_equal(hurt[going], s["counters"][going][..., arena.HITS_TAKEN])
+        taken = before["counters"][..., arena.HEALTH] - s["counters"][..., arena.HEALTH]
+        assert np.array_equal(taken[going], np.minimum(hurt, before["counters"][..., arena.HEALTH])[going])
         out = before["alive"].astype(int) - s["alive"]
-        assert np.array_equal(s["alive"][going] == 0, s["kit"][going][..., field.HEALTH] == 0)
+        assert np.array_equal(s["alive"][going] == 0, s["counters"][going][..., arena.HEALTH] == 0)
         gain = 0.1 * (taken[:, ~RED].sum(1) - taken[:, RED].sum(1)) + 0.5 * (out[:, ~RED].sum(1) - out[:, RED].sum(1))
         rewards = np.where(RED, gain[:, None], -gain[:, None])
         assert np.allclose(batch.rewards[going], rewards[going], atol=1e-6) and (batch.rewards.sum(1) == 0).all()
@@ -113,13 +113,13 @@ def test_rounds_come_from_somewhere() -> None:
     """A fighter never owns more rounds than before but beside a crate, and reloading gives what it takes."""
     batch, crates = played("arena", 60), 0
     for _ in range(100):
-        before, away = batch.states["kit"].copy(), batch.states["away"].copy()
+        before, away = batch.states["counters"].copy(), batch.states["crate_wait"].copy()
         advance(batch, "expert")
-        kit = batch.states["kit"]
-        owned = kit[..., [field.ROUNDS, field.SPARE]].sum(-1) - before[..., [field.ROUNDS, field.SPARE]].sum(-1)
-        opened = (away == 0) & (batch.states["away"] > 0)
+        kit = batch.states["counters"]
+        owned = kit[..., [arena.ROUNDS, arena.SPARE]].sum(-1) - before[..., [arena.ROUNDS, arena.SPARE]].sum(-1)
+        opened = (away == 0) & (batch.states["crate_wait"] > 0)
         assert ((owned > 0).any(axis=1) == opened.any(axis=1)).all()
-        assert kit[..., field.ROUNDS].max() <= 6 and kit[..., field.SPARE].max() <= 12
+        assert kit[..., arena.ROUNDS].max() <= 6 and kit[..., arena.SPARE].max() <= 12
         crates += opened.sum()
     assert crates > 10
 
@@ -130,7 +130,7 @@ def test_fog_hides_what_the_team_does_not_see() -> None:
     for _ in range(40):
         advance(batch, "expert")
         for i in np.flatnonzero(~batch.done):
-            seen = batch.states["kit"][i, :, field.SEEN]
+            seen = batch.states["counters"][i, :, arena.SEES_MASK]
             for b in range(4):
                 if any((seen[a] >> (b - a) % 4) & 1 for a in ((b + 1) % 4, (b + 3) % 4)):
                     continue
@@ -172,29 +172,31 @@ def poses(row: Array) -> Array:
 def test_as_many_cars_as_asked_for_start_apart_and_none_comes_later() -> None:
     for fewest, most in (4, 8), (1, 3), (8, 8), (1, 1):
         batch = played("junction", 200, fewest=fewest, most=most)
-        cars = batch.states["here"].sum(axis=1)
+        cars = batch.states["is_present"].sum(axis=1)
         assert set(cars) == set(range(fewest, most + 1))
-        assert np.array_equal(batch.acting, batch.states["here"] == 1)
+        assert np.array_equal(batch.acting, batch.states["is_present"] == 1)
         for _ in range(30):
-            before = batch.states["here"].copy()
+            before = batch.states["is_present"].copy()
             advance(batch, "chance")
-            assert (batch.states["here"] <= before).all()
+            assert (batch.states["is_present"] <= before).all()
     for row in played("junction", 100).states:
         s = PlainRecord(row)
-        assert not any(roads.touch(s, a, b) for a in range(8) for b in range(a) if row["here"][[a, b]].all())
+        assert not any(
+            junction.cars_touch(s, a, b) for a in range(8) for b in range(a) if row["is_present"][[a, b]].all()
+        )
 
 
 def test_cars_crash_where_they_overlap() -> None:
     batch, crashed = played("junction", 60), 0
     for _ in range(40):
-        here = batch.states["here"].copy()
+        here = batch.states["is_present"].copy()
         advance(batch, "novice")
         for i in np.flatnonzero(~batch.done | batch.terminated):
             row, at = batch.states[i], poses(batch.states[i])
             pairs = [(a, b) for a in range(8) for b in range(a) if here[i, a] and here[i, b]]
             near = [(a, b) for a, b in pairs if np.linalg.norm(at[a, :2] - at[b, :2]) < 5.5]
             surely, maybe = ({c for pair in near if overlap(*at[[*pair]], g) for c in pair} for g in (-0.05, 0.05))
-            wrecks = set(np.flatnonzero((row["crashed"] == row["t"]) & (here[i] == 1)).tolist())
+            wrecks = set(np.flatnonzero((row["crash_step"] == row["t"]) & (here[i] == 1)).tolist())
             assert surely <= wrecks <= maybe
             crashed += len(wrecks)
     assert crashed > 60
@@ -203,32 +205,32 @@ def test_cars_crash_where_they_overlap() -> None:
 def test_agents_that_arrive_or_crash_leave_and_are_counted() -> None:
     batch = played("junction", 60, share=0.0)
     paid = np.zeros((60, 8))
-    began = batch.states["here"].copy()
+    began = batch.states["is_present"].copy()
     length = (34 + 24 + np.array([5 * np.pi, 16, 3 * np.pi]))[batch.states["turn"]]
-    start = batch.states["way"].copy()
+    start = batch.states["progress"].copy()
     while not batch.done.all():
-        here, ended = batch.states["here"].copy(), batch.done.copy()
+        here, ended = batch.states["is_present"].copy(), batch.done.copy()
         advance(batch, "novice")
         s = batch.states
-        left = (s["crashed"] > 0) | (s["way"] >= length - 1e-4)
-        assert np.array_equal(s["here"], here & ~left)
+        left = (s["crash_step"] > 0) | (s["progress"] >= length - 1e-4)
+        assert np.array_equal(s["is_present"], here & ~left)
         assert np.array_equal(batch.left_episode[~ended], ((here == 1) & left)[~ended])
         assert (batch.rewards[here == 0] == 0).all()
         paid += np.where(ended[:, None], 0, batch.rewards) + 0.01 * here  # but for the haste
-    s, wrecked = batch.states, (batch.states["crashed"] > 0)
+    s, wrecked = batch.states, (batch.states["crash_step"] > 0)
     assert batch.drain_log() == {
         "episodes": 60.0,
         "arrived": ((began == 1) & ~wrecked).sum() / 60,
         "crashed": wrecked.sum() / 60,
     }
-    expected = (s["way"] - start) / length + np.where(wrecked, -6.0, 1.0)
+    expected = (s["progress"] - start) / length + np.where(wrecked, -6.0, 1.0)
     assert np.allclose(paid[began == 1], expected[began == 1], atol=1e-3)
 
 
 def test_the_team_is_paid_the_same_however_it_shares() -> None:
     alone, shared = (played("junction", 40, share=share) for share in (0.0, 1.0))
     for _ in range(40):
-        here = alone.states["here"] == 1
+        here = alone.states["is_present"] == 1
         advance(alone, "novice")
         advance(shared, "novice")
         assert np.allclose(alone.rewards.sum(1), shared.rewards.sum(1), atol=1e-5)
@@ -238,19 +240,23 @@ def test_the_team_is_paid_the_same_however_it_shares() -> None:
 
 def test_the_table_of_conflicts_is_what_the_ways_say() -> None:
     def path(road: int, turn: int) -> list[Array]:
-        ways = np.arange(34 - 2, 34 + float(roads.inside(turn)) + 2.2, 0.8)
-        return [np.array(roads.pose(road, turn, f4(way)), float) for way in ways]
+        ways = np.arange(34 - 2, 34 + float(junction.crossing_length(turn)) + 2.2, 0.8)
+        return [np.array(junction.pose(road, turn, f4(way)), float) for way in ways]
 
     for turn in range(3):
         for side in range(1, 4):
             for other in range(3):
-                meets = any(
+                paths_conflict = any(
                     overlap(a, b, 0.1)
                     for a in path(0, turn)
                     for b in path(side, other)
                     if np.linalg.norm(a[:2] - b[:2]) < 5.5
                 )
-                assert meets <= (roads.CONFLICTS >> ((turn * 4 + side) * 3 + other)) & 1, (turn, side, other)
+                assert paths_conflict <= (junction.CONFLICTS >> ((turn * 4 + side) * 3 + other)) & 1, (
+                    turn,
+                    side,
+                    other,
+                )
 
 
 def test_careful_drivers_do_not_crash() -> None:
