@@ -1,4 +1,7 @@
-"""This module draws a card table for two players, both of whose cards are shown, with chips and speech bubbles."""
+"""This module draws a card table for two players, both of whose cards are shown, with chips and speech bubbles.
+
+The `draw` functions of kuhn_poker and leduc_poker call it; it writes to the canvas alone.
+"""
 
 from __future__ import annotations
 

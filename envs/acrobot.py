@@ -14,7 +14,7 @@ from math import cos, floor, pi, sin
 
 import numpy as np
 
-from rl_lab.core import canvas as look
+from rl_lab.core import canvas as palette
 from rl_lab.core.rng import uniform
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, f8, kernel
 
@@ -49,6 +49,7 @@ def reset(s: State, p: Params) -> None:
 
 @kernel
 def accelerations(shoulder: f8, elbow: f8, shoulder_spin: f8, elbow_spin: f8, torque: f8, p: Params) -> tuple[f8, f8]:
+    """Return the angular accelerations of shoulder and elbow."""
     middle = 0.5 * p.link_length
     lever = p.link_mass * p.link_length * middle
     swing = p.link_mass * middle * middle + p.link_inertia  # inertia of a link about its joint
@@ -67,7 +68,8 @@ def accelerations(shoulder: f8, elbow: f8, shoulder_spin: f8, elbow_spin: f8, to
 
 
 @kernel
-def wrapped(angle: f8) -> f8:
+def wrap_angle(angle: f8) -> f8:
+    """Return an angle moved into the range from -pi to pi."""
     return angle - 2 * pi * floor((angle + pi) / (2 * pi))
 
 
@@ -83,8 +85,8 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
     a3, b3 = accelerations(x + h / 2 * u2, y + h / 2 * v2, u3, v3, torque, p)
     u4, v4 = u1 + h * a3, v1 + h * b3
     a4, b4 = accelerations(x + h * u3, y + h * v3, u4, v4, torque, p)
-    s.shoulder = wrapped(x + h / 6 * (u1 + 2 * u2 + 2 * u3 + u4))
-    s.elbow = wrapped(y + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4))
+    s.shoulder = wrap_angle(x + h / 6 * (u1 + 2 * u2 + 2 * u3 + u4))
+    s.elbow = wrap_angle(y + h / 6 * (v1 + 2 * v2 + 2 * v3 + v4))
     shoulder_spin = u1 + h / 6 * (a1 + 2 * a2 + 2 * a3 + a4)
     elbow_spin = v1 + h / 6 * (b1 + 2 * b2 + 2 * b3 + b4)
     s.shoulder_spin = min(max(shoulder_spin, -MAX_SHOULDER_SPIN), MAX_SHOULDER_SPIN)
@@ -110,20 +112,20 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     canvas.view(-2.3 * length, -2.3 * length, 2.3 * length, 2.3 * length)
     canvas.clear()
     rim = [math.radians(degrees) for degrees in range(0, 361, 5)]
-    canvas.line([(2 * length * cos(a), 2 * length * sin(a)) for a in rim], look.FAINT, 0.025 * length)
+    canvas.line([(2 * length * cos(a), 2 * length * sin(a)) for a in rim], palette.FAINT, 0.025 * length)
     for dash in range(-20, 20):
         x = (dash + 0.5) * 0.24 * length
-        canvas.line([(x - 0.06 * length, length), (x + 0.06 * length, length)], look.GREEN, 0.03 * length)
+        canvas.line([(x - 0.06 * length, length), (x + 0.06 * length, length)], palette.GREEN, 0.03 * length)
 
     elbow = length * sin(s.shoulder), -length * cos(s.shoulder)
     both = s.shoulder + s.elbow
     tip = elbow[0] + length * sin(both), elbow[1] - length * cos(both)
-    canvas.line([(0, 0), elbow], look.BLUE, 0.17 * length)
-    canvas.line([elbow, tip], look.ORANGE, 0.17 * length)
-    canvas.circle(0, 0, 0.12 * length, look.BACKGROUND, look.INK, 0.05 * length)
-    canvas.circle(*elbow, 0.1 * length, look.INK)
+    canvas.line([(0, 0), elbow], palette.BLUE, 0.17 * length)
+    canvas.line([elbow, tip], palette.ORANGE, 0.17 * length)
+    canvas.circle(0, 0, 0.12 * length, palette.BACKGROUND, palette.INK, 0.05 * length)
+    canvas.circle(*elbow, 0.1 * length, palette.INK)
     if tip[1] > length:
-        canvas.circle(*tip, 0.13 * length, look.GREEN)
+        canvas.circle(*tip, 0.13 * length, palette.GREEN)
 
 
 BOUND = np.array([1, 1, 1, 1, MAX_SHOULDER_SPIN, MAX_ELBOW_SPIN], np.float32)

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from rl_lab.core import canvas as look
+from rl_lab.core import canvas as palette
 from rl_lab.core.rng import uniform
 from rl_lab.core.trig import cos, sin
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, f4, kernel
@@ -79,30 +79,30 @@ def expert(s: State, p: Params) -> int:
 def draw(s: State, p: Params, canvas: Canvas) -> None:
     canvas.view(-2.8, -0.75, 2.8, 1.85)
     canvas.clear()
-    canvas.polygon([(-9, -0.6), (9, -0.6), (9, -9), (-9, -9)], look.FAINT)
+    canvas.polygon([(-9, -0.6), (9, -0.6), (9, -9), (-9, -9)], palette.FAINT)
     end = float(MAX_X)
     for leg in (-end + 0.12, 0, end - 0.12):
-        canvas.line([(leg, -0.1), (leg, -0.6)], look.MUTED, 0.05)
-    canvas.rectangle(0, -0.08, 2 * end, 0.08, look.INK)
+        canvas.line([(leg, -0.1), (leg, -0.6)], palette.MUTED, 0.05)
+    canvas.rectangle(0, -0.08, 2 * end, 0.08, palette.INK)
     for side in (-end + 0.04, end - 0.04):
-        canvas.rectangle(side, -0.08, 0.08, 0.08, look.RED)
+        canvas.rectangle(side, -0.08, 0.08, 0.08, palette.RED)
 
     x, lean, length = float(s.x), float(s.angle), 2 * float(p.half_length)
-    lost = abs(x) > MAX_X or abs(lean) > MAX_ANGLE
-    color, limit, pivot = look.RED if lost else look.ORANGE, float(MAX_ANGLE), (x, 0.27)
+    has_fallen = abs(x) > MAX_X or abs(lean) > MAX_ANGLE
+    color, limit, pivot = palette.RED if has_fallen else palette.ORANGE, float(MAX_ANGLE), (x, 0.27)
 
     def fan(first: float, last: float, reach: float) -> list[tuple[float, float]]:
         angles = [first + (last - first) * k / 12 for k in range(13)]
         return [(x + reach * math.sin(angle), pivot[1] + reach * math.cos(angle)) for angle in angles]
 
-    canvas.polygon([pivot, *fan(-limit, limit, 1.12 * length)], look.translucent(look.FAINT, 0.6))
-    canvas.polygon([pivot, *fan(0, lean, 1.12 * length)], look.translucent(color, 0.25))
+    canvas.polygon([pivot, *fan(-limit, limit, 1.12 * length)], palette.translucent(palette.FAINT, 0.6))
+    canvas.polygon([pivot, *fan(0, lean, 1.12 * length)], palette.translucent(color, 0.25))
 
     for wheel in (-0.16, 0.16):
-        canvas.circle(x + wheel, 0.04, 0.08, look.FAINT, look.INK, 0.04)
-    canvas.rectangle(x, 0.17, 0.64, 0.2, look.BLUE, corner=0.05)
+        canvas.circle(x + wheel, 0.04, 0.08, palette.FAINT, palette.INK, 0.04)
+    canvas.rectangle(x, 0.17, 0.64, 0.2, palette.BLUE, corner=0.05)
     canvas.line([pivot, fan(lean, lean, length)[0]], color, 0.1)
-    canvas.circle(*pivot, 0.065, look.BACKGROUND, look.INK, 0.03)
+    canvas.circle(*pivot, 0.065, palette.BACKGROUND, palette.INK, 0.03)
 
 
 BOUND = np.array([2 * MAX_X, np.inf, 2 * MAX_ANGLE, np.inf], np.float32)

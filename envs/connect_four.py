@@ -14,17 +14,17 @@ every column, so that lines of four are found with shifts (Tromp's Fhourstones)
 import itertools
 
 import numpy as np
-from rl_lab.envs._games import count, dice, pick
+from rl_lab.envs._games import count_bits, random_index, random_set_bit
 
 from rl_lab.core.canvas import translucent
 from rl_lab.core.rng import bits
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, i8, kernel
 
-ROWS, COLUMNS, HIGH = 6, 7, 7  # HIGH: bits a column, of which the top one stays 0
-FLOOR = sum(1 << HIGH * column for column in range(COLUMNS))
-BOARD = FLOOR * (2**ROWS - 1)
-WAYS = 1, HIGH, HIGH - 1, HIGH + 1  # from a cell to the next one of a line: up, right, and both diagonals
-
+ROWS, COLUMNS, BITS_PER_COLUMN = 6, 7, 7  # the top bit of a column stays 0, so that lines end there
+BOTTOM_ROW = sum(1 << BITS_PER_COLUMN * column for column in range(COLUMNS))
+BOARD = BOTTOM_ROW * (2**ROWS - 1)
+# Shifts from the bit of a cell to that of the next cell of a line: up, right, and both diagonals.
+LINE_SHIFTS = 1, BITS_PER_COLUMN, BITS_PER_COLUMN - 1, BITS_PER_COLUMN + 1
 
 WALL, TABLE, PANEL, FRAME = (243, 239, 231), (226, 216, 199), (45, 104, 190), (31, 78, 150)
 COLORS = ((222, 70, 66), (188, 45, 46)), ((250, 200, 62), (224, 165, 26))  # faces and rims of discs
@@ -41,12 +41,12 @@ class Params(Record):
 
 
 @kernel
-def lines(m: int) -> int:
-    """Return the first cells of lines of four."""
+def line_starts(board: int) -> int:
+    """Return the first cells of the lines of four on a board, 0 if there is none."""
     first_cells = 0
-    for way in WAYS:
-        pairs = m & m >> way
-        first_cells |= pairs & pairs >> 2 * way
+    for shift in LINE_SHIFTS:
+        pairs = board & board >> shift
+        first_cells |= pairs & pairs >> 2 * shift
     return first_cells
 
 
@@ -59,10 +59,10 @@ def reset(s: State, p: Params) -> None:
 def step(s: State, action: int, p: Params, rewards: Array) -> bool:
     me = s.to_move
     mine, theirs = s.discs[me], s.discs[1 - me]
-    cell = (mine | theirs) + (1 << HIGH * action) & 127 << HIGH * action
+    cell = (mine | theirs) + (1 << BITS_PER_COLUMN * action) & 127 << BITS_PER_COLUMN * action
     mine |= cell
     s.discs[me], s.last, s.to_move = mine, cell, 1 - me
-    if lines(mine):
+    if line_starts(mine):
         rewards[me], rewards[1 - me] = 1.0, -1.0
         return True
     return (mine | theirs) == BOARD
@@ -73,16 +73,16 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     mine, theirs = s.discs[agent], s.discs[1 - agent]
     for row in range(ROWS):
         for column in range(COLUMNS):
-            place = HIGH * column + ROWS - 1 - row
-            out[row, column, 0] = mine >> place & 1
-            out[row, column, 1] = theirs >> place & 1
+            bit = BITS_PER_COLUMN * column + ROWS - 1 - row
+            out[row, column, 0] = mine >> bit & 1
+            out[row, column, 1] = theirs >> bit & 1
 
 
 @kernel
 def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
     full = s.discs[0] | s.discs[1]
     for column in range(COLUMNS):
-        mask[column] = 1 - (full >> (HIGH * column + ROWS - 1) & 1)
+        mask[column] = 1 - (full >> (BITS_PER_COLUMN * column + ROWS - 1) & 1)
 
 
 @kernel
@@ -91,64 +91,68 @@ def rotate_seats(s: State, p: Params) -> None:
 
 
 @kernel
-def landing(full: int) -> int:
-    """Return the lowest empty cell of every column."""
-    return full + FLOOR & BOARD
+def landing_cells(full: int) -> int:
+    """Return the lowest empty cell of every column; `full` has all discs."""
+    # Adding the bottom cells carries through the discs of each column to its first empty cell.
+    return full + BOTTOM_ROW & BOARD
 
 
 @kernel
-def completing(m: int) -> int:
+def completing_cells(board: int) -> int:
     """Return the cells, empty or not, that would complete a line of four."""
     cells = 0
-    for way in WAYS:
-        before, after = m << way & m << 2 * way, m >> way & m >> 2 * way
-        cells |= before & (m << 3 * way | m >> way) | after & (m >> 3 * way | m << way)
+    for shift in LINE_SHIFTS:
+        before, after = board << shift & board << 2 * shift, board >> shift & board >> 2 * shift
+        cells |= before & (board << 3 * shift | board >> shift) | after & (board >> 3 * shift | board << shift)
     return cells & BOARD
 
 
 @kernel
-def urgent(s: State, agent: int) -> int:
+def forced_cells(s: State, agent: int) -> int:
     """Return the cells that win at once or, if there are none, those with which the other player would."""
-    cells = landing(s.discs[0] | s.discs[1])
-    wins, blocks = completing(s.discs[agent]) & cells, completing(s.discs[1 - agent]) & cells
+    cells = landing_cells(s.discs[0] | s.discs[1])
+    wins, blocks = completing_cells(s.discs[agent]) & cells, completing_cells(s.discs[1 - agent]) & cells
     return wins if wins else blocks
 
 
 @kernel
-def winning(m: int, full: int) -> bool:
-    """Return True if the player of m wins after any reply: it has two threats at once, or one on top of another."""
-    threats = completing(m) & ~full
-    now = threats & landing(full)
-    return now & now - 1 | now << 1 & threats != 0
+def has_won_threat(board: int, full: int) -> bool:
+    """Return True if the player of `board` wins after any reply; `full` has all discs.
+
+    It then has two threats at once (more than one bit), or one on top of another.
+    """
+    threats = completing_cells(board) & ~full
+    ready_threats = threats & landing_cells(full)
+    return ready_threats & ready_threats - 1 | ready_threats << 1 & threats != 0
 
 
 @kernel
-def rated(mine: int, theirs: int) -> int:
+def evaluate_position(mine: int, theirs: int) -> int:
     """Return the value of a position for the player that has just moved, from three moves ahead and its threats."""
     full = mine | theirs
-    cells, threats, dangers = landing(full), completing(mine) & ~full, completing(theirs) & ~full
+    cells, threats, dangers = landing_cells(full), completing_cells(mine) & ~full, completing_cells(theirs) & ~full
     if dangers & cells:
         return -1000
-    if winning(mine, full):
+    if has_won_threat(mine, full):
         return 1000
     answers = threats & cells if threats & cells else cells
     for column in range(COLUMNS):
-        answer = answers & 127 << HIGH * column
-        if answer and answer << 1 & threats == 0 and winning(theirs | answer, full | answer):
+        answer = answers & 127 << BITS_PER_COLUMN * column
+        if answer and answer << 1 & threats == 0 and has_won_threat(theirs | answer, full | answer):
             return -500
-    return 4 * (count(threats) - count(dangers))
+    return 4 * (count_bits(threats) - count_bits(dangers))
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    cells, best, best_column, first = urgent(s, agent), -2000, 0, dice(s, COLUMNS)
+    cells, best, best_column, first = forced_cells(s, agent), -2000, 0, random_index(s, COLUMNS)
     if cells == 0:
-        cells = landing(s.discs[0] | s.discs[1])
+        cells = landing_cells(s.discs[0] | s.discs[1])
     for k in range(COLUMNS):
         column = (first + k) % COLUMNS  # the random first column breaks ties
-        cell = cells & 127 << HIGH * column
+        cell = cells & 127 << BITS_PER_COLUMN * column
         if cell:
-            value = rated(s.discs[agent] | cell, s.discs[1 - agent]) + 3 - abs(column - 3)
+            value = evaluate_position(s.discs[agent] | cell, s.discs[1 - agent]) + 3 - abs(column - 3)
             if value > best:
                 best, best_column = value, column
     return best_column
@@ -156,8 +160,8 @@ def expert(s: State, agent: int, p: Params) -> int:
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
-    cells = urgent(s, agent)
-    return pick(s, cells if cells else landing(s.discs[0] | s.discs[1])) // HIGH
+    cells = forced_cells(s, agent)
+    return random_set_bit(s, cells if cells else landing_cells(s.discs[0] | s.discs[1])) // BITS_PER_COLUMN
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
@@ -169,23 +173,23 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
         canvas.rectangle(foot, -0.8, 0.95, 0.3, FRAME, corner=0.13)
     canvas.rectangle(3.5, 2.92, COLUMNS + 0.36, ROWS + 0.44, FRAME, corner=0.3)
     canvas.rectangle(3.5, 3.0, COLUMNS + 0.36, ROWS + 0.36, PANEL, corner=0.3)
-    won, both = 0, (s.discs[0], s.discs[1])
-    for m, way in itertools.product(both, WAYS):
-        first = m & m >> way & m >> 2 * way & m >> 3 * way
-        won |= first | first << way | first << 2 * way | first << 3 * way
+    winning_cells, both = 0, (s.discs[0], s.discs[1])
+    for board, shift in itertools.product(both, LINE_SHIFTS):
+        first = board & board >> shift & board >> 2 * shift & board >> 3 * shift
+        winning_cells |= first | first << shift | first << 2 * shift | first << 3 * shift
     for column, height in itertools.product(range(COLUMNS), range(ROWS)):
-        x, y, place = column + 0.5, height + 0.5, 1 << HIGH * column + height
+        x, y, bit = column + 0.5, height + 0.5, 1 << BITS_PER_COLUMN * column + height
         canvas.circle(x, y, 0.43, FRAME)
         canvas.circle(x, y - 0.025, 0.405, WALL)
         for discs, (face, rim) in zip(both, COLORS, strict=True):
-            if discs & place:
+            if discs & bit:
                 canvas.circle(x, y - 0.015, 0.415, rim)
                 canvas.circle(x, y - 0.015, 0.29, face)
-                if won & place:
+                if winning_cells & bit:
                     canvas.circle(x, y - 0.015, 0.43, face, (255, 255, 255), 0.1)
-                elif won:
+                elif winning_cells:
                     canvas.circle(x, y - 0.015, 0.42, translucent(WALL, 0.5))
-        if s.last & place and not won:
+        if s.last & bit and not winning_cells:
             canvas.circle(x, y - 0.015, 0.09, (255, 255, 255))
 
 

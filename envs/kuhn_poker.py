@@ -12,20 +12,20 @@ Source: Kuhn 1950, "A simplified two-person poker"; OpenSpiel's kuhn_poker, whos
 """
 
 from rl_lab.envs._cards import draw_chips, draw_hand, draw_speech_bubble, draw_table
-from rl_lab.envs._games import dice
+from rl_lab.envs._games import random_index
 
 from rl_lab.core.rng import integers
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
 
-CARDS, LONGEST = 3, 3
+CARDS, MAX_MOVES = 3, 3
 ONE = f4(1)
 
 
 class State(WorldState):
     to_move: i4 = bounded(0, low=0, high=1)
     cards: i4[2] = bounded(0, low=0, high=CARDS - 1)  # 0 jack, 1 queen, 2 king
-    moves: i4 = bounded(0, low=0, high=LONGEST)  # made so far
-    bets: i4 = bounded(0, low=0, high=2**LONGEST - 1)  # bit k: move k was a bet
+    moves: i4 = bounded(0, low=0, high=MAX_MOVES)  # made so far
+    bets: i4 = bounded(0, low=0, high=2**MAX_MOVES - 1)  # bit k: move k was a bet
 
 
 class Params(Record):
@@ -56,7 +56,7 @@ def step(s: State, action: int, p: Params, rewards: Array) -> bool:
 @kernel
 def observe(s: State, agent: int, p: Params, out: Array) -> None:
     out[agent] = out[2 + s.cards[agent]] = ONE
-    for k in range(LONGEST):
+    for k in range(MAX_MOVES):
         if k < s.moves:
             out[2 + CARDS + 2 * k + (s.bets >> k & 1)] = ONE
 
@@ -67,7 +67,7 @@ def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
 
 
 @kernel
-def thirds(s: State, agent: int) -> int:
+def bet_prob_in_thirds(s: State, agent: int) -> int:
     """Return the expert's probability of a bet, in thirds: in Kuhn's equilibrium with the most bluffs of the first."""
     card = s.cards[agent]
     if s.bets == 0:
@@ -77,7 +77,7 @@ def thirds(s: State, agent: int) -> int:
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    return 1 if dice(s, 3) < thirds(s, agent) else 0
+    return 1 if random_index(s, 3) < bet_prob_in_thirds(s, agent) else 0
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
@@ -106,9 +106,9 @@ world = World(
     action_mask=action_mask,
     expert=expert,
     draw=draw,
-    observation=Box(0, 1, (2 + CARDS + 2 * LONGEST,)),
+    observation=Box(0, 1, (2 + CARDS + 2 * MAX_MOVES,)),
     action=Discrete(2),
-    horizon=LONGEST + 1,
+    horizon=MAX_MOVES + 1,
     agents=("first", "second"),
     current_player_field="to_move",
     zero_sum=True,

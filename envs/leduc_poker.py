@@ -15,12 +15,12 @@ Source: Southey et al. 2005, "Bayes' bluff"; OpenSpiel's leduc_poker, whose info
 """
 
 from rl_lab.envs._cards import draw_card, draw_chips, draw_hand, draw_speech_bubble, draw_table
-from rl_lab.envs._games import count
+from rl_lab.envs._games import count_bits
 
 from rl_lab.core.rng import integers
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f4, i4, kernel
 
-DECK, RANKS, ROUNDS, LONGEST = 6, 3, 2, 4
+DECK, RANKS, ROUNDS, MAX_MOVES = 6, 3, 2, 4
 FOLD, CALL, RAISE = 0, 1, 2
 ONE = f4(1)
 PUBLIC = 2  # the index of the public card
@@ -31,8 +31,8 @@ class State(WorldState):
     round: i4 = bounded(0, low=0, high=ROUNDS - 1)
     cards: i4[3] = bounded(0, low=0, high=DECK - 1)  # first's, second's and the public one; its half is its rank
     stakes: i4[2] = bounded(0, low=0, high=13)  # chips paid in
-    moves: i4[ROUNDS] = bounded(0, low=0, high=LONGEST)  # made in each round
-    raises: i4[ROUNDS] = bounded(0, low=0, high=2**LONGEST - 1)  # bit k: move k of the round was a raise
+    moves: i4[ROUNDS] = bounded(0, low=0, high=MAX_MOVES)  # made in each round
+    raises: i4[ROUNDS] = bounded(0, low=0, high=2**MAX_MOVES - 1)  # bit k: move k of the round was a raise
     folded: i4 = bounded(0, low=0, high=1)
 
 
@@ -53,27 +53,28 @@ def reset(s: State, p: Params) -> None:
 
 
 @kernel
-def strength(card: int, public: int) -> int:
+def hand_strength(card: int, public: int) -> int:
+    """Return the strength of a card with the public one; any pair beats any rank."""
     return card // 2 + (RANKS if card // 2 == public // 2 else 0)
 
 
 @kernel
 def step(s: State, action: int, p: Params, rewards: Array) -> bool:
-    me, now = s.to_move, s.round
+    me, current_round = s.to_move, s.round
     other = 1 - me
     lead = -1
     if action != FOLD:
-        s.stakes[me] = s.stakes[other] + (2 + 2 * now if action == RAISE else 0)
+        s.stakes[me] = s.stakes[other] + (2 + 2 * current_round if action == RAISE else 0)
         if action == RAISE:
-            s.raises[now] = s.raises[now] | i4(1 << s.moves[now])
-        s.moves[now] += 1
+            s.raises[current_round] = s.raises[current_round] | i4(1 << s.moves[current_round])
+        s.moves[current_round] += 1
         s.to_move = other
-        if action == RAISE or s.moves[now] == 1:
+        if action == RAISE or s.moves[current_round] == 1:
             return False
-        if now == 0:
+        if current_round == 0:
             s.round, s.to_move = 1, 0
             return False
-        lead = strength(s.cards[me], s.cards[PUBLIC]) - strength(s.cards[other], s.cards[PUBLIC])
+        lead = hand_strength(s.cards[me], s.cards[PUBLIC]) - hand_strength(s.cards[other], s.cards[PUBLIC])
     s.folded = 1 if action == FOLD else 0
     if lead != 0:
         won = s.stakes[other] if lead > 0 else -s.stakes[me]
@@ -87,9 +88,9 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     if s.round == 1:
         out[2 + RANKS + s.cards[PUBLIC] // 2] = ONE
     for turn in range(ROUNDS):
-        for k in range(LONGEST):
+        for k in range(MAX_MOVES):
             if k < s.moves[turn]:
-                out[2 + 2 * RANKS + 2 * (LONGEST * turn + k) + (s.raises[turn] >> k & 1)] = ONE
+                out[2 + 2 * RANKS + 2 * (MAX_MOVES * turn + k) + (s.raises[turn] >> k & 1)] = ONE
 
 
 @kernel
@@ -106,19 +107,23 @@ def action_mask(s: State, agent: int, p: Params, mask: Array) -> None:
 
 
 @kernel
-def outlook(s: State, agent: int) -> tuple[int, int]:
-    """Return the expected share of the pot, won / total; a raise of the other makes its high cards more likely."""
+def pot_share(s: State, agent: int) -> tuple[int, int]:
+    """Return the expected share of the pot as a fraction, (numerator, denominator).
+
+    It averages over the cards that the other player may have; a raise of that player makes its high cards more likely.
+    """
     own, other, won, total = s.cards[agent], 1 - agent, 0, 0
-    early, late = count(s.raises[0] & 5 << other), count(s.raises[1] & 5 << other)  # the other's: every second move
+    # The raises of the other player, who makes every second move, in the first and the second round.
+    early_raises, late_raises = count_bits(s.raises[0] & 5 << other), count_bits(s.raises[1] & 5 << other)
     for theirs in range(DECK):
         for public in range(DECK):
             possible = s.round == 0 or public == s.cards[PUBLIC]
             if possible and own != theirs and own != public and theirs != public:
-                mine, others = strength(own, public), strength(theirs, public)
+                mine, others = hand_strength(own, public), hand_strength(theirs, public)
                 weight = 2
-                for _ in range(early):
+                for _ in range(early_raises):
                     weight *= 1 + theirs // 2
-                for _ in range(late):
+                for _ in range(late_raises):
                     weight *= 1 + others
                 total += weight
                 won += weight if mine > others else weight // 2 if mine == others else 0
@@ -127,38 +132,39 @@ def outlook(s: State, agent: int) -> tuple[int, int]:
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    won, total = outlook(s, agent)
-    price, pot = s.stakes[1 - agent] - s.stakes[agent], s.stakes[0] + s.stakes[1]
+    won, total = pot_share(s, agent)
+    call_price, pot = s.stakes[1 - agent] - s.stakes[agent], s.stakes[0] + s.stakes[1]
     if 100 * won > 60 * total and may_raise(s):
         return RAISE
-    return CALL if won * (pot + price) >= price * total else FOLD
+    return CALL if won * (pot + call_price) >= call_price * total else FOLD
 
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
     public = s.cards[PUBLIC] if s.round == 1 else DECK
-    good = strength(s.cards[agent], public) >= RANKS - 1
+    good = hand_strength(s.cards[agent], public) >= RANKS - 1
     return RAISE if good and may_raise(s) else CALL
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
-    now = s.round if s.moves[s.round] else 0
-    k = s.moves[now] - 1
-    called = k > 0 and s.raises[now] >> k & 1 == 0
-    over = s.folded or (called and now == 1)
-    hands = [strength(each, s.cards[PUBLIC]) for each in s.cards]
+    current_round = s.round if s.moves[s.round] else 0
+    k = s.moves[current_round] - 1
+    called = k > 0 and s.raises[current_round] >> k & 1 == 0
+    over = s.folded or (called and current_round == 1)
+    hands = [hand_strength(each, s.cards[PUBLIC]) for each in s.cards]
     draw_table(canvas, num_cards=3)
-    shown = s.cards[PUBLIC] if s.round else -1
-    draw_card(canvas, 4, 3, "" if shown < 0 else "JQK"[shown // 2], shown % 2)
+    public_card = s.cards[PUBLIC] if s.round else -1
+    draw_card(canvas, 4, 3, "" if public_card < 0 else "JQK"[public_card // 2], public_card % 2)
     for agent in (0, 1):
-        held, out = s.cards[agent], s.folded and s.to_move == agent
+        card, has_folded = s.cards[agent], s.folded and s.to_move == agent
         best = s.to_move != agent if s.folded else hands[agent] >= hands[1 - agent]
-        draw_hand(canvas, agent, "JQK"[held // 2], held % 2, not over and s.to_move == agent, over and best, out)
+        draw_hand(canvas, agent, "JQK"[card // 2], card % 2, not over and s.to_move == agent, over and best, has_folded)
         draw_chips(canvas, agent, s.stakes[agent], 6)
     if s.folded:
         draw_speech_bubble(canvas, s.to_move, "fold")
     elif k >= 0:
-        draw_speech_bubble(canvas, k % 2, "raise" if s.raises[now] >> k & 1 else "call" if s.raises[now] else "check")
+        answer = "call" if s.raises[current_round] else "check"
+        draw_speech_bubble(canvas, k % 2, "raise" if s.raises[current_round] >> k & 1 else answer)
 
 
 world = World(
@@ -171,9 +177,9 @@ world = World(
     expert=expert,
     novice=novice,
     draw=draw,
-    observation=Box(0, 1, (2 + 2 * RANKS + 2 * ROUNDS * LONGEST,)),
+    observation=Box(0, 1, (2 + 2 * RANKS + 2 * ROUNDS * MAX_MOVES,)),
     action=Discrete(3),
-    horizon=ROUNDS * LONGEST + 1,
+    horizon=ROUNDS * MAX_MOVES + 1,
     agents=("first", "second"),
     current_player_field="to_move",
     zero_sum=True,

@@ -8,7 +8,7 @@ ends         when the car reaches the flag
 Source: Moore 1990; Gymnasium's MountainCarContinuous-v0
 """
 
-from rl_lab.envs.mountain_car import HIGHEST, LOWEST, ZERO, State, arrived, draw, observe, reset, rolled
+from rl_lab.envs.mountain_car import HIGHEST, LOWEST, ZERO, State, draw, is_at_goal, next_motion, observe, reset
 
 from rl_lab.core.world import Array, Box, Record, World, f4, kernel
 
@@ -26,8 +26,8 @@ class Params(Record):
 @kernel
 def step(s: State, action: Array, p: Params) -> tuple[float, bool]:
     throttle = action[0]
-    s.position, s.velocity = rolled(s.position, s.velocity, throttle * p.push, p)
-    over = arrived(s.position, s.velocity, p)
+    s.position, s.velocity = next_motion(s.position, s.velocity, throttle * p.push, p)
+    over = is_at_goal(s.position, s.velocity, p)
     return (PRIZE if over else ZERO) - FUEL_PRICE * throttle * throttle, over
 
 

@@ -12,7 +12,7 @@ Source: OpenSpiel's othello; the World Othello Federation's rules
 """
 
 import numpy as np
-from rl_lab.envs._games import count, dice
+from rl_lab.envs._games import count_bits, random_index
 
 from rl_lab.core.canvas import INK, ORANGE, translucent
 from rl_lab.core.rng import bits
@@ -44,7 +44,7 @@ class Params(Record):
 
 
 @kernel
-def enclosed(mine: int, theirs: int, cell: int) -> int:
+def turned_discs(mine: int, theirs: int, cell: int) -> int:
     """Return the discs that a disc of mine turns over, as a board; `cell` is the board with its cell alone."""
     discs = NONE
     for k in range(4):
@@ -82,13 +82,13 @@ def step(s: State, action: int, p: Params, rewards: Array) -> bool:
     mine, theirs = np.uint64(s.discs[me]), np.uint64(s.discs[1 - me])
     if action < PASS:
         cell = ONE << np.uint64(action)
-        turned = enclosed(mine, theirs, cell)
+        turned = turned_discs(mine, theirs, cell)
         mine, theirs = mine | turned | cell, theirs & ~turned
     s.discs[me], s.discs[1 - me], s.moves = mine, theirs, placements(theirs, mine)
     s.last, s.to_move = i4(action + 1), 1 - me
     if np.uint64(s.moves) != NONE or placements(mine, theirs) != NONE:
         return False
-    lead = count(mine) - count(theirs)
+    lead = count_bits(mine) - count_bits(theirs)
     if lead != 0:
         rewards[me] = 1.0 if lead > 0 else -1.0
         rewards[1 - me] = -rewards[me]
@@ -100,9 +100,9 @@ def observe(s: State, agent: int, p: Params, out: Array) -> None:
     mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
     for row in range(SIDE):
         for column in range(SIDE):
-            place = np.uint64(SIDE * row + column)
-            out[row, column, 0] = mine >> place & ONE
-            out[row, column, 1] = theirs >> place & ONE
+            bit = np.uint64(SIDE * row + column)
+            out[row, column, 0] = mine >> bit & ONE
+            out[row, column, 1] = theirs >> bit & ONE
 
 
 @kernel
@@ -122,30 +122,30 @@ def rotate_seats(s: State, p: Params) -> None:
 @kernel
 def position_value(mine: int, theirs: int) -> int:
     """Return the value of a position for the player that has just moved."""
-    their_next, mine_next = count(placements(theirs, mine)), count(placements(mine, theirs))
+    their_next, mine_next = count_bits(placements(theirs, mine)), count_bits(placements(mine, theirs))
     if their_next + mine_next == 0:
-        return 1000 * (count(mine) - count(theirs))
+        return 1000 * (count_bits(mine) - count_bits(theirs))
     free = CORNERS & ~(mine | theirs)
     c_squares = free << EIGHT | free >> EIGHT | (free & LEFT_COLUMN) << ONE | (free & ~LEFT_COLUMN) >> ONE
     x_squares = (c_squares << ONE | c_squares >> ONE) & INNER
     # Weights chosen by hand: corners first, then placements to choose from. Squares beside a free corner lose it.
-    value = 80 * (count(mine & CORNERS) - count(theirs & CORNERS)) + 8 * (mine_next - their_next)
+    value = 80 * (count_bits(mine & CORNERS) - count_bits(theirs & CORNERS)) + 8 * (mine_next - their_next)
     return (
         value
-        - 40 * (count(mine & x_squares) - count(theirs & x_squares))
-        - 15 * (count(mine & c_squares) - count(theirs & c_squares))
+        - 40 * (count_bits(mine & x_squares) - count_bits(theirs & x_squares))
+        - 15 * (count_bits(mine & c_squares) - count_bits(theirs & c_squares))
     )
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
     mine, theirs = np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent])
-    best, best_action, first = LOWEST, PASS, dice(s, PASS)
+    best, best_action, first = LOWEST, PASS, random_index(s, PASS)
     for k in range(PASS):
         action = (first + k) % PASS  # the random first action breaks ties
         cell = ONE << np.uint64(action)
         if np.uint64(s.moves) & cell:
-            turned = enclosed(mine, theirs, cell)
+            turned = turned_discs(mine, theirs, cell)
             value = position_value(mine | turned | cell, theirs & ~turned)
             if value > best:
                 best, best_action = value, action
@@ -154,12 +154,12 @@ def expert(s: State, agent: int, p: Params) -> int:
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
-    best, best_action, first = 0, PASS, dice(s, PASS)
+    best, best_action, first = 0, PASS, random_index(s, PASS)
     for k in range(PASS):
         action = (first + k) % PASS
         cell = ONE << np.uint64(action)
         if np.uint64(s.moves) & cell:
-            value = count(enclosed(np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent]), cell))
+            value = count_bits(turned_discs(np.uint64(s.discs[agent]), np.uint64(s.discs[1 - agent]), cell))
             if cell & CORNERS:
                 value = PASS  # more than any number of discs
             if value > best:
@@ -194,8 +194,8 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     # A bar shows both players' numbers of discs, from its two ends.
     canvas.rectangle(9.2, 4, 0.34, SIDE, (205, 199, 187), corner=0.17)
     for discs, end, up in (s.discs[0], 0, 1), (s.discs[1], SIDE, -1):
-        long = max(SIDE * count(discs) / PASS, 0.34)
-        canvas.rectangle(9.2, end + up * long / 2, 0.34, long, COLORS[0 if up > 0 else 1][0], corner=0.17)
+        bar_length = max(SIDE * count_bits(discs) / PASS, 0.34)
+        canvas.rectangle(9.2, end + up * bar_length / 2, 0.34, bar_length, COLORS[0 if up > 0 else 1][0], corner=0.17)
 
 
 world = World(

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from rl_lab.core import canvas as look
+from rl_lab.core import canvas as palette
 from rl_lab.core.rng import uniform
 from rl_lab.core.trig import cos, sin
 from rl_lab.core.world import Array, Box, Canvas, Record, World, WorldState, f4, kernel
@@ -76,7 +76,7 @@ def expert(s: State, p: Params, action: Array) -> None:
     action[0] = min(max(torque, -MAX_TORQUE), MAX_TORQUE)
 
 
-def around(angle: float, radius: float = 1.0) -> tuple[float, float]:
+def point_at_angle(angle: float, radius: float = 1.0) -> tuple[float, float]:
     return -radius * math.sin(angle), radius * math.cos(angle)
 
 
@@ -84,23 +84,23 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     length, torque = float(p.length), float(s.torque)
     canvas.view(-1.32 * length, -1.32 * length, 1.32 * length, 1.32 * length)
     canvas.clear()
-    rim = [around(math.radians(degrees), length) for degrees in range(0, 361, 5)]
-    canvas.line(rim, look.FAINT, 0.015 * length)
-    canvas.line([around(0, 1.18 * length), around(0, 1.25 * length)], look.GREEN, 0.03 * length)
+    rim = [point_at_angle(math.radians(degrees), length) for degrees in range(0, 361, 5)]
+    canvas.line(rim, palette.FAINT, 0.015 * length)
+    canvas.line([point_at_angle(0, 1.18 * length), point_at_angle(0, 1.25 * length)], palette.GREEN, 0.03 * length)
 
-    canvas.line([(0, 0), around(s.angle, length)], look.BLUE, 0.11 * length)
-    canvas.circle(*around(s.angle, length), 0.13 * length, look.BLUE)
-    canvas.circle(0, 0, 0.075 * length, look.BACKGROUND, look.INK, 0.035 * length)
+    canvas.line([(0, 0), point_at_angle(s.angle, length)], palette.BLUE, 0.11 * length)
+    canvas.circle(*point_at_angle(s.angle, length), 0.13 * length, palette.BLUE)
+    canvas.circle(0, 0, 0.075 * length, palette.BACKGROUND, palette.INK, 0.035 * length)
 
     if abs(torque) > 0.05:  # an arrow around the axle, as long as the torque is strong
         sweep = 0.6 * math.pi * torque / float(MAX_TORQUE)
         start = s.angle + math.pi
-        arc = [around(start + sweep * k / 24, 0.3 * length) for k in range(25)]
+        arc = [point_at_angle(start + sweep * k / 24, 0.3 * length) for k in range(25)]
         tip = start + sweep + math.copysign(0.3, torque)
-        canvas.line(arc, look.ORANGE, 0.035 * length)
+        canvas.line(arc, palette.ORANGE, 0.035 * length)
         canvas.polygon(
-            [around(tip, 0.3 * length), *(around(start + sweep, r * length) for r in (0.23, 0.37))],
-            look.ORANGE,
+            [point_at_angle(tip, 0.3 * length), *(point_at_angle(start + sweep, r * length) for r in (0.23, 0.37))],
+            palette.ORANGE,
         )
 
 

@@ -14,14 +14,19 @@ and Simon's (1972)
 import math
 
 import numpy as np
-from rl_lab.envs._games import pick
+from rl_lab.envs._games import random_set_bit
 
 from rl_lab.core.canvas import BLUE, FAINT, GOLD, INK, ORANGE, translucent
 from rl_lab.core.rng import bits
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, i4, kernel
 
 BOARD, CENTRE, CORNERS = 0b111111111, 0b000010000, 0b101000101
-WAYS = (0b001001001, 1), (0b000000111, 3), (1, 4), (4, 2)  # where lines begin, and the way to their next cell
+LINE_SHIFTS = (
+    (0b001001001, 1),
+    (0b000000111, 3),
+    (1, 4),
+    (4, 2),
+)  # cells at which lines begin, and the shift from a cell to the next one
 LINES = 0o007, 0o070, 0o700, 0o111, 0o222, 0o444, 0o421, 0o124
 
 
@@ -36,11 +41,11 @@ class Params(Record):
 
 
 @kernel
-def lines(m: int) -> int:
-    """Return the first cells of lines of three."""
+def line_starts(board: int) -> int:
+    """Return the first cells of the lines of three on a board, 0 if there is none."""
     first_cells = 0
-    for first, way in WAYS:
-        first_cells |= m & m >> way & m >> 2 * way & first
+    for start_cells, shift in LINE_SHIFTS:
+        first_cells |= board & board >> shift & board >> 2 * shift & start_cells
     return first_cells
 
 
@@ -54,7 +59,7 @@ def step(s: State, action: int, p: Params, rewards: Array) -> bool:
     me = s.to_move
     mine = s.marks[me] | 1 << action
     s.marks[me], s.last, s.to_move = mine, i4(action + 1), 1 - me
-    if lines(mine):
+    if line_starts(mine):
         rewards[me], rewards[1 - me] = 1.0, -1.0
         return True
     return (mine | s.marks[1 - me]) == BOARD
@@ -82,12 +87,12 @@ def rotate_seats(s: State, p: Params) -> None:
 
 
 @kernel
-def completing(mine: int, theirs: int) -> int:
+def completing_cells(mine: int, theirs: int) -> int:
     """Return the empty cells that would complete a line."""
     cells = 0
-    for first, way in WAYS:
-        a, b, c = mine & first, mine >> way & first, mine >> 2 * way & first
-        cells |= b & c | (a & c) << way | (a & b) << 2 * way
+    for start_cells, shift in LINE_SHIFTS:
+        a, b, c = mine & start_cells, mine >> shift & start_cells, mine >> 2 * shift & start_cells
+        cells |= b & c | (a & c) << shift | (a & b) << 2 * shift
     return cells & ~(mine | theirs)
 
 
@@ -96,41 +101,41 @@ def forks(mine: int, theirs: int) -> int:
     """Return the empty cells that would threaten two lines at once."""
     cells, empty = 0, BOARD & ~(mine | theirs)
     for cell in range(9):
-        threats = completing(mine | 1 << cell, theirs)
+        threats = completing_cells(mine | 1 << cell, theirs)
         cells |= 1 << cell if threats & threats - 1 else 0
     return cells & empty
 
 
 @kernel
-def advised(s: State, agent: int) -> int:
+def best_cells(s: State, agent: int) -> int:
     """Return the best cells by the expert's rules; it chooses one of them at random."""
     mine, theirs = i4(s.marks[agent]), i4(s.marks[1 - agent])
     empty, safe = BOARD & ~(mine | theirs), 0
-    wins, blocks = completing(mine, theirs), completing(theirs, mine)
+    wins, blocks = completing_cells(mine, theirs), completing_cells(theirs, mine)
     if wins or blocks:
         return wins if wins else blocks
     if empty == BOARD:
         return CENTRE | CORNERS
-    double = forks(mine, theirs)
+    fork_cells = forks(mine, theirs)
     for cell in range(9):
         marked = mine | 1 << cell
-        threat = completing(marked, theirs)
+        threat = completing_cells(marked, theirs)
         # The other player must answer a threat in one cell, so only that cell, or any cell, must not be its fork.
         safe |= 1 << cell if forks(theirs, marked) & (threat if threat else BOARD) == 0 else 0
     safe &= empty
-    return double if double else safe & CENTRE or safe & CORNERS or safe or empty
+    return fork_cells if fork_cells else safe & CENTRE or safe & CORNERS or safe or empty
 
 
 @kernel
 def expert(s: State, agent: int, p: Params) -> int:
-    return pick(s, advised(s, agent))
+    return random_set_bit(s, best_cells(s, agent))
 
 
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
     mine, theirs = i4(s.marks[agent]), i4(s.marks[1 - agent])
-    wins, blocks = completing(mine, theirs), completing(theirs, mine)
-    return pick(s, wins if wins else blocks if blocks else BOARD & ~(mine | theirs))
+    wins, blocks = completing_cells(mine, theirs), completing_cells(theirs, mine)
+    return random_set_bit(s, wins if wins else blocks if blocks else BOARD & ~(mine | theirs))
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:
@@ -146,16 +151,16 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
     for k in (1, 2):
         canvas.line([(k, 0.1), (k, 2.9)], FAINT, 0.035)
         canvas.line([(0.1, k), (2.9, k)], FAINT, 0.035)
-    won = [line for line in LINES if line in (line & s.marks[0], line & s.marks[1])]
+    winning_lines = [line for line in LINES if line in (line & s.marks[0], line & s.marks[1])]
     for cell in range(9):
         (x, y), r = at(cell), 0.25
         ring = [(x + r * math.cos(k * math.pi / 24), y + r * math.sin(k * math.pi / 24)) for k in range(49)]
         cross = [[(x - r, y - r), (x + r, y + r)], [(x - r, y + r), (x + r, y - r)]]
-        pale = won and not any(line >> cell & 1 for line in won)
+        pale = winning_lines and not any(line >> cell & 1 for line in winning_lines)
         for marks, color, strokes in (s.marks[0], BLUE, cross), (s.marks[1], ORANGE, [ring]):
             for stroke in strokes if marks >> cell & 1 else ():
                 canvas.line(stroke, tuple(255 - (255 - c) // (4 if pale else 1) for c in color), 0.14)
-    for line in won:
+    for line in winning_lines:
         first, *_, last = (at(cell) for cell in range(9) if line >> cell & 1)
         ends = [
             tuple(u + 0.18 * (u - v) for u, v in zip(*pair, strict=True)) for pair in ((first, last), (last, first))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rl_lab.envs.kuhn_poker import thirds
+from rl_lab.envs.kuhn_poker import bet_prob_in_thirds
 
 from rl_lab.core import agent_registry
 from rl_lab.core.record import PlainRecord
@@ -67,7 +67,7 @@ def test_kuhns_own_equilibrium_is_one() -> None:
             seat = int(row[1])
             state["cards"][seat] = row[2:5].argmax()
             state["bets"] = sum(int(row[6 + 2 * k]) << k for k in range(3))
-            bets = thirds(PlainRecord(state), seat) / 3
+            bets = bet_prob_in_thirds(PlainRecord(state), seat) / 3
             rows.append([1 - bets, bets])
         return np.array(rows)
 

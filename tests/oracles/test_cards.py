@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rl_lab.envs.kuhn_poker import thirds
+from rl_lab.envs.kuhn_poker import bet_prob_in_thirds
 from support.game_tree import Layer, best_response, expected, grow, put, start, uniform
 
 from rl_lab.core.record import PlainRecord
@@ -97,12 +97,14 @@ def test_kuhn_experts_bet_as_often_as_they_say() -> None:
             batch = put(world, np.repeat(state[None], 9000))
             batch.states["rng_counter"] = np.arange(9000)
             bets = batch.scripted_actions()[:, mover].mean()
-            share = thirds(PlainRecord(state), int(mover)) / 3
+            share = bet_prob_in_thirds(PlainRecord(state), int(mover)) / 3
             assert abs(bets - share) <= 5 * np.sqrt(share * (1 - share) / 9000)
 
 
 def nash(layer: Layer) -> Array:
-    bets = np.array([thirds(PlainRecord(s), int(a)) / 3 for s, a in zip(layer.states, layer.mover, strict=True)])
+    bets = np.array(
+        [bet_prob_in_thirds(PlainRecord(s), int(a)) / 3 for s, a in zip(layer.states, layer.mover, strict=True)]
+    )
     return np.stack([1 - bets, bets], axis=1)
 
 
