@@ -15,11 +15,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.learners.rllib import heartbeat
 from rl_lab.learners.rllib.cluster import Cluster
 
 _LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
 _TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
 _START = 120.0  # seconds within which a worker must be ready; one that is not is started again
+_SILENT = 60.0  # seconds without a result or a heartbeat after which a worker is given up
 _AGAIN = 1.0  # seconds before a worker is started again
 _FETCH = 60.0  # seconds that the transfer of a result may take
 _DEATHS = 3  # of workers that do the same task, after which it is the task's fault
@@ -41,15 +43,16 @@ class _Call:
 
     worker: int
     tasks: dict[int, Any] | None
-    deadline: float = float("inf")
+    deadline: float  # a result, or a heartbeat of a worker that has started, moves it
+    last_beat: bytes | None = None
     has_begun: bool = False  # whether the worker has begun the tasks
 
 
 class JobPool:
     """Workers that do jobs, which are lists of tasks. Each worker is an actor with one CPU.
 
-    A worker that dies is replaced, and what is left of its job is done by the first worker that is free. Only tasks
-    whose results had not arrived are done again.
+    A worker that dies, or gives no sign of life, is replaced, and what is left of its job is done by the first worker
+    that is free. Only tasks whose results had not arrived are done again.
 
     Args:
         cluster: where the workers are; `close` closes it.
@@ -63,12 +66,14 @@ class JobPool:
     ) -> None:
         self._cluster, self._performer, self._poll = cluster, performer, poll
         self._workers: list[Any] = [None] * count
+        self._keys = [""] * count  # of their heartbeats
         self._calls: dict[Any, _Call] = {}  # by the generator of results, or by the reference to a start's answer
         self._idle: list[int] = []
         self._starts = dict.fromkeys(range(count), 0.0)  # when to start a worker
         self._waiting: deque[list[Any]] = deque()  # jobs
         self._deaths: dict[int, int] = {}  # by the identity of a task
         self._alive_at = time.monotonic()  # when there was a worker that had started
+        self._listened = 0.0  # when heartbeats were read
 
     def run(self, jobs: Iterable[Sequence[Any]], lost: Callable[[Any, WorkFailed], Any] | None = None) -> Iterator[Any]:
         """Do all tasks, and yield what they make, in any order.
@@ -110,13 +115,14 @@ class JobPool:
 
     def _start(self, worker: int) -> None:
         actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
-        self._workers[worker] = actor.remote(self._performer, os.getcwd())
+        self._keys[worker] = heartbeat.new_key()
+        self._workers[worker] = actor.remote(self._performer, os.getcwd(), self._keys[worker])
         self._calls[self._workers[worker].begin.remote()] = _Call(worker, None, time.monotonic() + _START)
 
     def _send(self, tasks: list[Any]) -> None:
         worker = self._idle.pop()
         results = self._workers[worker].perform.options(num_returns="streaming").remote(tasks)
-        self._calls[results] = _Call(worker, dict(enumerate(tasks)))
+        self._calls[results] = _Call(worker, dict(enumerate(tasks)), time.monotonic() + _SILENT)
 
     def _receive(self, waited: Any, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         """Yield what has come, if it is a result."""
@@ -131,7 +137,7 @@ class JobPool:
                     for position in done:
                         self._deaths.pop(id(call.tasks.pop(position)), None)
                     yield made
-                call.has_begun = True
+                call.has_begun, call.deadline = True, time.monotonic() + _SILENT
                 return
         except StopIteration:
             assert not call.tasks, "a performer has left tasks undone"
@@ -149,6 +155,7 @@ class JobPool:
         _LOG.warning("worker %d was lost: %s", call.worker, reason)
         with suppress(RayError):
             ray.kill(self._workers[call.worker])
+            heartbeat.remove(self._keys[call.worker])
         self._starts[call.worker] = time.monotonic() + _AGAIN
         left = []
         for task in (call.tasks or {}).values():
@@ -170,12 +177,23 @@ class JobPool:
         for worker in [worker for worker, due in self._starts.items() if due <= now]:
             del self._starts[worker]
             self._start(worker)
-        for waited in [waited for waited, call in self._calls.items() if call.deadline < now]:
-            yield from self._lose(waited, f"it did not start within {_START:.0f} s", lost)
+        if now - self._listened >= heartbeat.INTERVAL:
+            self._listened = now
+            self._listen(now)
+        for waited, call in [(waited, call) for waited, call in self._calls.items() if call.deadline < now]:
+            did = f"start within {_START:.0f} s" if call.tasks is None else f"answer for {_SILENT:.0f} s"
+            yield from self._lose(waited, f"it did not {did}", lost)
         if self._idle or any(call.tasks is not None for call in self._calls.values()):
             self._alive_at = now
         elif now - self._alive_at > _START:
             raise WorkFailed(f"no worker could be started on the cluster within {_START:.0f} s: are its CPUs in use?")
+
+    def _listen(self, now: float) -> None:
+        """Move the deadlines of workers that have a new heartbeat."""
+        with suppress(RayError):  # `Cluster.check` decides whether the head node is gone
+            for call in [call for call in self._calls.values() if call.tasks is not None]:
+                if (beat := heartbeat.read(self._keys[call.worker])) != call.last_beat:
+                    call.last_beat, call.deadline = beat, now + _SILENT
 
     def close(self) -> None:
         """End the workers, and close the cluster."""
@@ -185,8 +203,9 @@ class JobPool:
 class _Worker:
     """The actor: a process that does jobs."""
 
-    def __init__(self, performer: Performer, folder: str) -> None:
+    def __init__(self, performer: Performer, folder: str, key: str) -> None:
         self._performer, self._folder = performer, folder
+        heartbeat.start(key)
 
     def begin(self) -> None:
         """Prepare the process. Files that a user's code opens have the same names as in the user's process."""

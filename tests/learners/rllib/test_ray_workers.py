@@ -21,11 +21,13 @@ from support.runs import outcome
 from support.walk_world import WALK
 
 from rl_lab.cli import main
+from rl_lab.learners.rllib import job_pool
 from rl_lab.learners.rllib.ray_workers import RayWorkers
 from rl_lab.tournament.ledger import read
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create, load
 
+ENTRANTS = ["random", "scripted", "mcts:simulations=400"]
 BOTS = """
 import os
 import time
@@ -47,19 +49,18 @@ def cluster() -> Iterator[Any]:
 
 
 class Killer:
-    """Kills one worker as soon as `is_due`."""
+    """Sends a signal to one worker as soon as `is_due`; `killed` is its process then, 0 before."""
 
-    def __init__(self, cluster: Any) -> None:
-        self.cluster, self.killed = cluster, False
+    def __init__(self, cluster: Any, number: int = signal.SIGKILL) -> None:
+        self.cluster, self.number, self.killed = cluster, number, 0
 
     def kill(self, is_due: bool) -> None:
         if is_due and not self.killed:
-            worker, *_ = workers_of(self.cluster)
-            os.kill(worker, signal.SIGKILL)
-            self.killed = True
+            self.killed, *_ = workers_of(self.cluster)
+            os.kill(self.killed, self.number)
 
 
-@pytest.mark.parametrize("words", [["random", "scripted", "mcts:simulations=400"], ["bots.py:slow", "bots.py:leaves"]])
+@pytest.mark.parametrize("words", [ENTRANTS, ["bots.py:slow", "bots.py:leaves"]])
 def test_a_tournament_has_the_ledger_of_a_local_one(
     words: list[str], cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,59 @@ def test_a_tournament_has_the_ledger_of_a_local_one(
     assert killer.killed
     assert sorted(read(there.ledger), key=lambda match: match.id) == expected
     assert "bots.py:slow" not in words or "thinking" in Path("there/entrants.log").read_text()
+
+
+def test_a_stopped_worker_holds_nothing_up(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that SIGSTOP has stopped in the middle of a block neither ends nor answers; the other one plays it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_pool, "_SILENT", 6.0)
+    words = ["mcts:simulations=6000", "mcts:simulations=5000", "random"]
+    here, there = (create(words, "tic_tac_toe", {}, pairs=12, path=Path(name)) for name in ("here", "there"))
+    expected = run_tournament(here).matches
+    killer = Killer(cluster, signal.SIGSTOP)
+    begin = time.monotonic()
+    run_tournament(
+        there,
+        workers=RayWorkers(2, cluster.address),
+        poll=lambda: killer.kill(there.ledger.stat().st_size > 0),
+    )
+    assert killer.killed and time.monotonic() - begin > 6.0
+    assert sorted(read(there.ledger), key=lambda match: match.id) == expected
+    limit = time.monotonic() + 10.0
+    while Path(f"/proc/{killer.killed}/exe").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def test_an_evaluation_goes_on_without_a_stopped_worker(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_pool, "_SILENT", 6.0)
+    words = "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=64 agent.simulations=30000".split()
+    run("evaluate", *words, "--out", "here")
+    stopped_at: list[float] = []
+    stopper = threading.Thread(target=stop_one_at_work, args=[cluster, stopped_at])
+    stopper.start()
+    run("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
+    stopper.join()
+    assert time.monotonic() - stopped_at[0] > 6.0
+    for file in ("episodes.jsonl", "summary.json"):
+        assert Path("there", file).read_bytes() == Path("here", file).read_bytes()
+
+
+def stop_one_at_work(cluster: Any, stopped_at: list[float]) -> None:
+    """Stop a worker as soon as its title, which Ray sets, says that it plays; note when."""
+    limit = time.monotonic() + 120
+    while not (working := [each for each in workers_of(cluster) if b".perform" in title_of(each)]):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    os.kill(working[0], signal.SIGSTOP)
+    stopped_at.append(time.monotonic())
+
+
+def title_of(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def test_an_interrupted_tournament_goes_on(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
