@@ -28,6 +28,7 @@ class EnvRecipe:
     role: str = ""
     threads: int | None = None  # that step the lab's worlds; None lets the engine choose
     code: Any = None  # the file of a world that is a user's own, see `engine.packed_code`
+    opponent_files: Any = None  # those of a trained opponent, see `experiments.packed_agent`; None: they are here
 
     def make(self) -> BatchedEnv:
         """Return the environments, before their first reset."""

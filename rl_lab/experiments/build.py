@@ -28,7 +28,7 @@ from rl_lab.evaluation.evaluate import EVALUATION_SEED, Evaluation, assemble
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.multiagent_config import seats_of
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.experiments.training_envs import make_agent, make_envs, recipe_of
+from rl_lab.experiments.training_envs import make_agent, make_envs, packed_recipe_of, recipe_of
 from rl_lab.league.joint_envs import JointEnvs
 from rl_lab.league.league import League
 from rl_lab.league.opponents import LeagueOpponents
@@ -75,15 +75,15 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
                 raise ValueError("a league trains in one process: it needs agent.env_runners=0")
             _refuse_cluster(scenario)
             return _make_league(scenario, learner_over, device)
-        recipe = recipe_of(scenario)
         if (parts := getattr(scenario.config, "env_runners", 0)) > 0:
             if scenario.policies:
                 raise ValueError("several policies train in one process: they need agent.env_runners=0")
             threads = max(int(scenario.config.cpus_per_runner), 1)
-            remote = DistributedEnvs(replace(recipe, threads=threads), parts, cluster=scenario.cluster)
+            recipe = replace(packed_recipe_of(scenario), threads=threads)
+            remote = DistributedEnvs(recipe, parts, cluster=scenario.cluster)
             return learner_over(remote, scenario.budget, scenario.seed), remote
         _refuse_cluster(scenario)
-        envs = make_envs(recipe)
+        envs = make_envs(recipe_of(scenario))
         if scenario.policies:
             policies = seats_of(envs.world, scenario.policies)
             return MultiPolicyLearner(envs, policies, learner_over, budget=scenario.budget, seed=scenario.seed), envs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rl_lab.adapters import make as batch
@@ -11,6 +12,7 @@ from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.engine import packed_code
 from rl_lab.experiments.frozen_agent import frozen_agent
+from rl_lab.experiments.packed_scenario import pack_scenario
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
@@ -30,6 +32,15 @@ def recipe_of(scenario: Scenario) -> EnvRecipe:
     )
 
 
+def packed_recipe_of(scenario: Scenario) -> EnvRecipe:
+    """Return the recipe for processes that may run on machines without the user's files: it has all of them.
+
+    Raises as `recipe_of`, and UsageError where a trained opponent cannot be read.
+    """
+    packed = pack_scenario(scenario)
+    return replace(recipe_of(scenario), code=packed.code, opponent_files=packed.opponent)
+
+
 def make_envs(recipe: EnvRecipe) -> BatchedEnv:
     """Return the environments of a recipe."""
     if recipe.code is not None:
@@ -37,6 +48,8 @@ def make_envs(recipe: EnvRecipe) -> BatchedEnv:
     envs = batch.make(recipe.world, recipe.num_envs, recipe.params, seed=recipe.seed, threads=recipe.threads)
     if recipe.opponent is not None:
         node = recipe.opponent
+        if recipe.opponent_files is not None:  # its hash in `node` is verified where it is loaded
+            node = {**node, "path": recipe.opponent_files.unpack()}
         if "seed" in node:  # or the opponents of all parts would draw the same numbers
             node = {**node, "seed": node["seed"] + recipe.first}
         opponents = _opponents(node, envs.world)
