@@ -43,8 +43,9 @@ class Config:
     compiled: bool = hyperparameter(True, "act in compiled code where it knows the network, else by torch")
     env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
     cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
+    gpus_per_env_runner: float = hyperparameter(0.0, "GPUs of each of them; with 0.5, two share one", low=0, high=1)
     sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=1)
-    learners: int = hyperparameter(0, "processes that learn; 0, this one, is the only choice so far", low=0)
+    learners: int = hyperparameter(0, "processes that learn, each from its own train batch; 0: this one", low=0)
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
@@ -82,12 +83,12 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
         UsageError: Ray is not installed.
         ValueError: hyperparameters do not go together, or not with these environments.
     """
+    from rl_lab.learners.rllib.process_settings import check_processes
     from rl_lab.learners.rllib.requirement import require
 
     check_bounds(config)
     require()
-    if config.learners or config.gpus_per_learner:
-        raise ValueError("rllib_appo updates in this process: learners=0, and device=cuda for a GPU")
+    check_processes(config, divides_fragments=True)
     kind, arguments = policy_class(config, envs.world)
     from rl_lab.learners.rllib.appo import DistributedAPPO, RllibAPPO
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs

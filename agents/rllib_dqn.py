@@ -45,8 +45,9 @@ class Config:
     activation: str = hyperparameter("relu", "tanh, relu, elu or silu")
     env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
     cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
+    gpus_per_env_runner: float = hyperparameter(0.0, "GPUs of each of them; with 0.5, two share one", low=0, high=1)
     sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=1)
-    learners: int = hyperparameter(0, "processes that learn; this one alone, 0, can learn from the buffer", low=0)
+    learners: int = hyperparameter(0, "processes that learn, each from its own minibatch; 0: this one", low=0)
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
@@ -92,10 +93,12 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
         UsageError: Ray is not installed.
         ValueError: hyperparameters do not go together, or not with these environments.
     """
+    from rl_lab.learners.rllib.process_settings import check_processes
     from rl_lab.learners.rllib.requirement import require
 
     check_bounds(config)
     require()
+    check_processes(config, divides_fragments=False)
     kind, arguments = policy_class(config, envs.world)
     _check(config)
     if hasattr(envs, "batch_rows"):
@@ -111,8 +114,6 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
 
 def _check(config: Config) -> None:
     """Raise ValueError where a hyperparameter has a value that RLlib's DQN or this learner does not support."""
-    if config.learners or config.gpus_per_learner:
-        raise ValueError("rllib_dqn updates in this process: learners=0, and device=cuda for a GPU")
     if config.td_error_loss_fn not in ("huber", "mse"):
         raise ValueError(f"td_error_loss_fn={config.td_error_loss_fn}: expected huber or mse")
     points = [point for point in config.epsilon if isinstance(point, list) and len(point) == 2]

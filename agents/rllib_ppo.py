@@ -40,6 +40,7 @@ class Config:
     compiled: bool = hyperparameter(True, "act and update in compiled code where it knows the network, else by torch")
     env_runners: int = hyperparameter(0, "processes that sample, which share the worlds; 0: this one", low=0)
     cpus_per_runner: float = hyperparameter(1.0, "CPUs of each of them", low=0)
+    gpus_per_env_runner: float = hyperparameter(0.0, "GPUs of each of them; with 0.5, two share one", low=0, high=1)
     sample_timeout_s: float = hyperparameter(120.0, "time limit of one of their samples", "seconds", low=1)
     learners: int = hyperparameter(0, "processes that learn, each from its own train batch; 0: this one", low=0)
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
@@ -82,6 +83,7 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
         ValueError: hyperparameters do not go together, or not with these environments.
     """
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
+    from rl_lab.learners.rllib.process_settings import check_processes
     from rl_lab.learners.rllib.requirement import require
 
     check_bounds(config)
@@ -90,10 +92,9 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     own_rows = envs.rows if is_distributed else envs.rewards.size
     rows = getattr(envs, "batch_rows", own_rows)
     size = config.train_batch_size_per_learner
-    if config.gpus_per_learner and not config.learners:
-        raise ValueError("gpus_per_learner needs learners=1 or more; the learner of this process follows device=cuda")
+    check_processes(config, divides_fragments=True)
     if config.learners:
-        _check_learners(config, rows)
+        _check_batch(config, rows)
     elif size % rows:
         nearest = max(size // rows, 1) * rows
         raise ValueError(f"train_batch_size_per_learner={size} is no multiple of {rows} rows a step: {nearest} is")
@@ -113,12 +114,9 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     return RllibPPO(config, envs, build, seed=seed, device=device)
 
 
-def _check_learners(config: Config, rows: int) -> None:
-    """Raise ValueError unless learners in other processes can share the fragments of env runners equally."""
-    learners, runners, size = config.learners, config.env_runners, config.train_batch_size_per_learner
-    if not runners or runners % learners:
-        nearest = max(runners // learners, 1) * learners
-        raise ValueError(f"learners={learners} share the fragments of env_runners={runners}: {nearest} can be shared")
+def _check_batch(config: Config, rows: int) -> None:
+    """Raise ValueError unless the train batches of all learners are whole steps of the environments."""
+    learners, size = config.learners, config.train_batch_size_per_learner
     if size * learners % rows:
         nearest = max(size * learners // rows, 1) * rows // learners
         whole = f"{learners} learners make batches of {size * learners} rows, no multiple of {rows} rows a step"

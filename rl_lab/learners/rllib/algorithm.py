@@ -95,7 +95,9 @@ def distribute(config: AlgorithmConfig, settings: Any, recipes: Sequence[EnvReci
     """Set what runners and learners in other processes need."""
     config.environment(env_config={"recipes": tuple(recipes)})
     # The runners are added later: RLlib's own start of them waits without a limit.
-    config.env_runners(num_cpus_per_env_runner=settings.cpus_per_runner)
+    config.env_runners(
+        num_cpus_per_env_runner=settings.cpus_per_runner, num_gpus_per_env_runner=settings.gpus_per_env_runner
+    )
     # A runner that died is started again at once, RLlib's default is a minute later.
     config.fault_tolerance(restart_failed_env_runners=True, delay_between_env_runner_restarts_s=0.0)
     if settings.learners:

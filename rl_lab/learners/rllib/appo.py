@@ -8,14 +8,13 @@ from typing import Any
 
 from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
-from rl_lab.core.untrusted import number, whole
+from rl_lab.core.untrusted import whole
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.appo_algorithm import appo_config
+from rl_lab.learners.rllib.appo_learner import update_from_references
 from rl_lab.learners.rllib.connector import NothingToLearnError
-from rl_lab.learners.rllib.fragment import Fragment
 from rl_lab.learners.rllib.learner import RllibLearner
-from rl_lab.learners.rllib.pending_state import check_pending
-from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
+from rl_lab.learners.rllib.remote_learning import LearnsRemotely
 from rl_lab.learners.sb3.state_validation import check_parameters
 from rl_lab.learners.sb3.training_state import as_arrays
 
@@ -61,37 +60,45 @@ class RllibAPPO(RllibLearner):
         """
         fragments = self._sample()
         begin = time.perf_counter()
-        iterations = self._settings.circular_buffer_iterations_per_batch
-        try:
-            result = self._plain(self._learner().update_from(fragments, self._steps, iterations))
-        except NothingToLearnError:
-            result = {}
+        result = self._update(fragments)
         self._send_weights()
         self._learn_seconds += time.perf_counter() - begin
         return self._metrics(result)
 
-    def _sample(self) -> list[Fragment]:
+    def _sample(self) -> list[Any]:
+        """Return the next fragment of each part, or references to what has them where other processes learn."""
         fragment = self._runner.sample()
         self._steps += len(fragment)
         return [fragment]
 
+    def _update(self, fragments: list[Any]) -> dict[str, float]:
+        """Update from what `_sample` has returned; return metrics, none where no transition ended."""
+        try:
+            return self._plain(self._learner().update_from(fragments, self._steps, self._iterations))
+        except NothingToLearnError:
+            return {}
+
+    @property
+    def _iterations(self) -> int:
+        return int(self._settings.circular_buffer_iterations_per_batch)
+
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)
-        number(state["kl_coeff"], "kl_coeff", 0.0)
+        check_parameters(self._policy, tensors["target"])
+
+    def _check_own(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check_own(state, tensors)
+        self._check_kl_and_pending(state, tensors)
         for name in ("last_target_update", "trained"):
             whole(state[name], name)
-        check_parameters(self._policy, tensors["target"])
-        rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
-        arrays = tensors.get("pending", {})
-        check_pending(arrays, self._policy, places=self._parts, rows=rows, has_mask=has_mask)
 
 
-class DistributedAPPO(SamplesRemotely, RllibAPPO):
+class DistributedAPPO(LearnsRemotely, RllibAPPO):
     """RLlib's APPO over `DistributedEnvs`: while it updates, the runners sample the next fragments.
 
     So fragments are sampled with the parameters from before the last update, in which V-trace corrects for the
     difference. These parameters are part of the state; a lost runner changes nothing in the result where the
-    environments can be restored exactly.
+    environments can be restored exactly. Each of several learners updates from the fragments of its own runners.
 
     Args: as of `RllibAPPO`.
     """
@@ -113,8 +120,20 @@ class DistributedAPPO(SamplesRemotely, RllibAPPO):
         self.collector.start(self._number + 1, self._behaviour)
         return results
 
-    def _sample(self) -> list[Fragment]:
-        return [part.fragment for _, part in self._collect()]
+    def _sample(self) -> list[Any]:
+        results = self._collect()
+        return [part.fragment if self.learns_here else reference for reference, part in results]
+
+    def _update(self, fragments: list[Any]) -> dict[str, float]:
+        if self.learns_here:
+            return super()._update(fragments)
+        shares = self._learners.shares(fragments)
+        arguments = [(share, self._steps, self._iterations) for share in shares]
+        try:
+            result, *_ = self._learners.apply(update_from_references, arguments)
+        except NothingToLearnError:
+            self._refuse_empty_share("rollout_fragment_length")
+        return self._plain(result)
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations."""
@@ -124,7 +143,6 @@ class DistributedAPPO(SamplesRemotely, RllibAPPO):
     def restore(self, saved: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError where it does not fit."""
         super().restore(saved)
-        self._continue_sampling()
         self._behaviour = saved.tensors["behaviour"]
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:

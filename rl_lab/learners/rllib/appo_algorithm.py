@@ -48,7 +48,7 @@ def appo_config(
     config.learners(num_learners=0, num_gpus_per_learner=int(gpu), learner_class=LabAPPOTorchLearner)
     config.training(
         **{name: getattr(settings, name) for name in TRAINING},
-        train_batch_size_per_learner=length * num_envs * max(len(recipes), 1),
+        train_batch_size_per_learner=length * num_envs * max(len(recipes), 1) // max(settings.learners, 1),
         use_circular_buffer=False,  # of the learner's thread
     )
     if recipes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 import torch
 from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -82,3 +83,10 @@ class LabAPPOTorchLearner(FiniteGradients, APPOTorchLearner):  # type: ignore[mi
 
     def _old_policy(self) -> Any:
         return self.module[DEFAULT_MODULE_ID].unwrapped().old_policy
+
+
+def update_from_references(
+    learner: LabAPPOTorchLearner, references: list[Any], steps: int, iterations: int
+) -> dict[str, Any]:
+    """Call `update_from` in the process of a learner, with the parts to which these references lead."""
+    return learner.update_from([part.fragment for part in ray.get(references)], steps, iterations)

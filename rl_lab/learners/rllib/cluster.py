@@ -120,7 +120,7 @@ class Cluster:
     def require(self, resource: str, amount: float, what: str) -> None:
         """Raise UsageError where the cluster has less in all of a resource, "CPU" or "GPU"."""
         if (known := self.total(resource)) < amount:
-            raise UsageError(f"{what} need {amount:g} {resource}s; the cluster has {known:g}")
+            raise UsageError(f"{what} need {amount:g} {resource}{'s' * (amount != 1)}; the cluster has {known:g}")
 
     def total(self, resource: str) -> float:
         """Return how much of a resource, "CPU" or "GPU", the nodes of the cluster have in all, used or not."""

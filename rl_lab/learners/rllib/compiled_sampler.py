@@ -43,6 +43,15 @@ def sampler(module: Any, envs: BatchedEnv, threads: int) -> Callable[[int], Samp
     return partial(sample_fragment, module, envs, act=act)
 
 
+def is_compiled(module: Any) -> bool:
+    """Return whether `sampler` acts in compiled code with this module, and not with torch."""
+    try:
+        CompiledActor(module)
+    except UnsupportedByCompiledError:
+        return False
+    return True
+
+
 def acts_compiled(sample: Callable[[int], Sample]) -> bool:
     """Return whether a sampler acts in compiled code, and not with torch."""
     return isinstance(sample, CompiledSampler) or (

@@ -7,17 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
-from rl_lab.core.untrusted import whole
+from rl_lab.core.untrusted import of_kind, whole
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.dqn_algorithm import dqn_config
+from rl_lab.learners.rllib.dqn_learner import LabDQNTorchLearner
 from rl_lab.learners.rllib.learner import RllibLearner
 from rl_lab.learners.rllib.learners import MODULE
 from rl_lab.learners.rllib.pending_state import check_pending
-from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
+from rl_lab.learners.rllib.remote_learning import LearnsRemotely
 from rl_lab.learners.rllib.replay import Replay
+from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
+from rl_lab.learners.sb3.state_validation import check_generators
 
 
 class RllibDQN(RllibLearner):
@@ -63,10 +67,14 @@ class RllibDQN(RllibLearner):
         self._replay = Replay(settings.capacity, space, masked, parts=parts, rows=rows_of_part, **priorities)
         self._round_steps, self._parts = length * rows, parts
         # As in RLlib: how often to sample, then how often to update.
-        batch = settings.train_batch_size_per_learner
+        batch = self._batch_size()
         updates = (settings.training_intensity or batch / self._round_steps) * self._round_steps / batch
         self._rounds = max(round(1 / updates), 1), max(round(updates), 1)
         return self._instantiate(config)
+
+    def _batch_size(self) -> int:
+        """Return the number of transitions of an update, those of all learners together."""
+        return int(self._settings.train_batch_size_per_learner * max(self._settings.learners, 1))
 
     @property
     def rollout(self) -> Rollout:
@@ -99,12 +107,15 @@ class RllibDQN(RllibLearner):
 
     def _update(self) -> dict[str, Any]:
         settings = self._settings
-        size = settings.train_batch_size_per_learner
-        columns, slots = self._replay.sample(size, settings.n_step, settings.gamma)
-        result: dict[str, Any] = self._learner().update_from(columns, self._steps)
-        errors = result[MODULE]["td_error"].peek()
-        self._replay.set_priorities(slots, np.concatenate([np.atleast_1d(error) for error in errors]))
-        return result
+        columns, slots = self._replay.sample(self._batch_size(), settings.n_step, settings.gamma)
+        results = self._update_from(columns)
+        errors = [np.atleast_1d(error) for result in results for error in result[MODULE]["td_error"].peek()]
+        self._replay.set_priorities(slots, np.concatenate(errors))
+        return results[0]
+
+    def _update_from(self, columns: dict[str, Array]) -> list[dict[str, Any]]:
+        """Take one gradient step on these transitions; return RLlib's metrics, of each learner for its share."""
+        return [self._learner().update_from(columns, self._steps)]
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations, with the replay buffer."""
@@ -121,17 +132,21 @@ class RllibDQN(RllibLearner):
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)
-        whole(state["last_target_update"], "last_target_update")
         self._replay.check(tensors, state)
         rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
         check_pending(tensors.get("pending", {}), self._policy, places=self._parts, rows=rows, has_mask=has_mask)
 
+    def _check_own(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check_own(state, tensors)
+        whole(state["last_target_update"], "last_target_update")
 
-class DistributedDQN(SamplesRemotely, RllibDQN):
+
+class DistributedDQN(LearnsRemotely, RllibDQN):
     """RLlib's DQN over `DistributedEnvs`: each round has one fragment of each part of the environments.
 
     Sampling is synchronous: all fragments are sampled with the same weights, those of the last update. A lost runner
-    changes nothing in the result where the environments can be restored exactly.
+    changes nothing in the result where the environments can be restored exactly. The replay buffer is in this process;
+    each of several learners updates from an equal share of the transitions that are sampled from it.
 
     Args: as of `RllibDQN`.
     """
@@ -145,7 +160,32 @@ class DistributedDQN(SamplesRemotely, RllibDQN):
         for part, (_, result) in enumerate(self._collect()):
             self._replay.add(part, result.fragment)
 
-    def restore(self, saved: StateDict) -> None:
-        """Restore what `save` returned. Raises ValueError where it does not fit."""
-        super().restore(saved)
-        self._continue_sampling()
+    def _update_from(self, columns: dict[str, Array]) -> list[dict[str, Any]]:
+        if self.learns_here:
+            return super()._update_from(columns)
+        shares = {name: self._learners.shares(column) for name, column in columns.items()}
+        numbers = range(len(self._learners))
+        arguments = [({name: share[k] for name, share in shares.items()}, self._steps) for k in numbers]
+        return self._learners.apply(LabDQNTorchLearner.update_from, arguments)
+
+    def _learners_state(self) -> StateDict:
+        saved = super()._learners_state()
+        if self.learns_here:
+            return saved
+        # The replay buffer samples by the generators of this process, which are none of a learner's here.
+        tensors, state = {"replay_generators": generator_arrays()}, {"replay_generators": generator_values()}
+        return StateDict({**saved.tensors, **tensors}, {**saved.state, **state})
+
+    def _restore_learners(self, saved: StateDict) -> None:
+        super()._restore_learners(saved)
+        if not self.learns_here:
+            restore_generators(saved.tensors["replay_generators"], saved.state["replay_generators"])
+
+    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check(state, tensors)
+        if not self.learns_here:
+            values = of_kind(state["replay_generators"], "replay_generators", dict)
+            check_generators(tensors["replay_generators"], values)
+
+    def _trained_parameters(self) -> list[torch.nn.Parameter]:
+        return list(self._policy.q_net.parameters())

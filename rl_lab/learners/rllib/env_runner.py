@@ -14,11 +14,12 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
 from rl_lab.core.env_recipe import EnvRecipe
+from rl_lab.core.errors import WorkFailed
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.thread_pool import available_threads
-from rl_lab.learners.rllib.compiled_sampler import acts_compiled, sampler
+from rl_lab.learners.rllib.compiled_sampler import acts_compiled, is_compiled, sampler
 from rl_lab.learners.rllib.fragment import Fragment, Sample
 from rl_lab.learners.sb3.training_state import as_tensors
 
@@ -65,6 +66,10 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         self._started = False
         # By the number of the part; with the number of the next fragment.
         self._parts: dict[int, tuple[BatchedEnv, Callable[[int], Sample], int]] = {}
+        if self.worker_index and (device := self.gpu_device()):
+            if not torch.cuda.is_available():
+                raise WorkFailed("Ray has given the env runner a GPU, and torch can use none in its process")
+            self.module.to(device)
 
     def attach(self, envs: BatchedEnv) -> None:
         """Use these environments, which begin new episodes at the first fragment unless they were restored."""
@@ -77,6 +82,14 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def _begin_fragment(self, sample: Callable[[int], Sample], number: int) -> None:
         """Prepare a function of `_sampler` for fragment `number`; an algorithm may act differently with time."""
+
+    def gpu_device(self) -> str | None:
+        """Return "cuda" where runners in other processes have a GPU on which torch acts, else None."""
+        return "cuda" if self.config.num_gpus_per_env_runner and not self._is_compiled() else None
+
+    def _is_compiled(self) -> bool:
+        """Return whether compiled code, which uses no GPU, acts with this module in every environment."""
+        return is_compiled(self.module)
 
     @property
     def acts_compiled(self) -> bool:

@@ -16,7 +16,7 @@ from rl_lab.core.random_actions import sample_actions
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.env_runner import LabEnvRunner
 from rl_lab.learners.rllib.fragment import Sample
-from rl_lab.learners.rllib.torch_sampler import sample_fragment
+from rl_lab.learners.rllib.torch_sampler import batch_on_device, sample_fragment
 
 
 class EpsilonGreedy:
@@ -39,11 +39,9 @@ class EpsilonGreedy:
 
     def __call__(self, observations: Array, action_mask: Array | None) -> tuple[Array, Array, Array]:
         """Return actions, int64 [B], log probabilities, which DQN has not, so 0, and the values, float32 [B, n]."""
-        batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
-        if action_mask is not None:
-            batch["action_mask"] = torch.from_numpy(action_mask != 0)
         with torch.no_grad():
-            values = self._module.compute_q_values(batch)[QF_PREDS].numpy()
+            values = self._module.compute_q_values(batch_on_device(self._module, observations, action_mask))[QF_PREDS]
+        values = values.cpu().numpy()
         uniform = torch.rand((2, len(values)), dtype=torch.float64).numpy()
         random = sample_actions(uniform[0], self._module.action_space, action_mask)
         actions = np.where(uniform[1] < self.epsilon, random, values.argmax(axis=1))
@@ -53,6 +51,9 @@ class EpsilonGreedy:
 
 class EpsilonGreedyRunner(LabEnvRunner):
     """An env runner for DQN. Where it is in epsilon's schedule follows from the number of the fragment."""
+
+    def _is_compiled(self) -> bool:
+        return False
 
     def _sampler(self, envs: BatchedEnv, threads: int) -> Callable[[int], Sample]:
         config = self.config

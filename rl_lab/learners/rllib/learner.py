@@ -19,10 +19,13 @@ from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib import in_process
 from rl_lab.learners.rllib.cluster import Cluster
-from rl_lab.learners.rllib.learners import MODULE, restore_state, state_of
+from rl_lab.learners.rllib.learners import MODULE, Learners, policy_of, restore_state, state_of
+from rl_lab.learners.rllib.pending_state import check_pending
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
 from rl_lab.learners.sb3.training_state import as_arrays
+
+_UPDATE = 600.0  # seconds that learners in other processes may take for one update
 
 
 class RllibLearner:
@@ -49,6 +52,7 @@ class RllibLearner:
         self._steps, self._learn_seconds = 0, 0.0
         try:
             self.algorithm = self._build(build, seed, device)
+            self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
             self._runner: Any = self.algorithm.env_runner
             self._policy = self._runner.module.policy
             self._attach()
@@ -105,13 +109,12 @@ class RllibLearner:
         return metrics
 
     def _learner(self) -> Any:
-        return self.algorithm.learner_group._learner
-
-    def _module(self) -> Any:
-        return self._learner().module[MODULE].unwrapped()
+        """Return RLlib's learner in this process."""
+        return self._learners.local
 
     def _send_weights(self) -> None:
-        self._policy.load_state_dict(self._module().policy.state_dict())
+        """Copy the learner's parameters to the policy that samples and that `agent` has."""
+        self._policy.load_state_dict(policy_of(self._learner()).state_dict())
 
     def agent(self) -> Sb3Agent:
         """Return an agent that shares the parameters with which actions are sampled."""
@@ -123,8 +126,11 @@ class RllibLearner:
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
-        saved = state_of(self._learner())
+        saved = self._learners_state()
         return StateDict(saved.tensors, {**self._counters(), **saved.state})
+
+    def _learners_state(self) -> StateDict:
+        return state_of(self._learner())
 
     def _counters(self) -> dict[str, Any]:
         runner = self._runner
@@ -149,10 +155,13 @@ class RllibLearner:
             checked_moments(self._optimizer(), tensors["optimizer"])
         except KeyError as error:
             raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
-        restore_state(self._learner(), saved, with_pending=self.envs.restores_exactly)
+        self._restore_learners(saved)
         self._send_weights()
         self._set_counters(state)
         runner.set_started()
+
+    def _restore_learners(self, saved: StateDict) -> None:
+        restore_state(self._learner(), saved, with_pending=self.envs.restores_exactly)
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         """Raise ValueError or KeyError unless the state has the types, shapes and ranges of this learner's."""
@@ -165,7 +174,22 @@ class RllibLearner:
         for value in listed(state["lengths"], "lengths"):
             whole(value, "lengths")
         check_parameters(self._policy, tensors["policy"])
+        self._check_own(state, tensors)
+
+    def _check_own(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        """Check, as `_check` does, what each of several learners has of its own."""
         check_generators(tensors["generators"], state)
+
+    def _check_kl_and_pending(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        """Check the own state of a learner that updates from fragments."""
+        number(state["kl_coeff"], "kl_coeff", 0.0)
+        rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
+        places = self._fragments_per_learner()
+        check_pending(tensors.get("pending", {}), self._policy, places=places, rows=rows, has_mask=has_mask)
+
+    def _fragments_per_learner(self) -> int:
+        """Return how many fragments a learner's train batch has."""
+        return 1
 
     def close(self) -> None:
         """End Ray."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -14,6 +14,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed, one_line
+from rl_lab.core.world import Array
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
@@ -50,16 +51,29 @@ class Learners:
         """Update from fragments, or from references to them, of which each learner has an equal part."""
         if self._local is not None:
             return [self._local.update(training_data=TrainingData(episodes=episodes), **arguments)]
-        share = len(episodes) // len(self)
-        parts = [episodes[k * share : (k + 1) * share] for k in range(len(self))]
         calls = [
-            worker.update.remote(training_data=TrainingData(episodes_refs=part), **arguments)
-            for worker, part in zip(self._remote, parts, strict=True)
+            worker.update.remote(training_data=TrainingData(episodes_refs=share), **arguments)
+            for worker, share in zip(self._remote, self.shares(episodes), strict=True)
         ]
         return self._results(calls, self._timeout)
 
+    def shares(self, items: Any) -> list[Any]:
+        """Return the items, a list or an array, of each learner: as many for each, in order."""
+        size = len(items) // len(self)
+        return [items[k * size : (k + 1) * size] for k in range(len(self))]
+
+    def apply(self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call an update, `function(learner, *arguments)`, in the processes of all learners; return its results."""
+        calls = [worker.apply.remote(function, *own) for worker, own in zip(self._remote, arguments, strict=True)]
+        return self._results(calls, self._timeout)
+
+    def parameters(self) -> dict[str, Array]:
+        """Return the parameters of the policy, which are those of every learner, from the first actor."""
+        (parameters,) = self._results([self._remote[0].apply.remote(parameters_of)], _CALL)
+        return dict(parameters)
+
     def state(self) -> list[StateDict]:
-        """Return the state of each learner; their parameters and moments are equal."""
+        """Return the whole state of each learner; their parameters and moments are equal."""
         if self._local is not None:
             return [state_of(self._local)]
         return self._results([worker.apply.remote(state_of) for worker in self._remote], _CALL)
@@ -103,13 +117,18 @@ def policy_of(learner: Any) -> Any:
     return learner.module[MODULE].unwrapped().policy
 
 
+def parameters_of(learner: Any) -> dict[str, Array]:
+    """Return the parameters of the policy that a learner trains."""
+    return as_arrays(policy_of(learner).state_dict())
+
+
 def state_of(learner: Any) -> StateDict:
     """Return the state of a learner and of its process's random generators."""
     optimizer = learner.get_optimizer(MODULE).state_dict()
     moments = {f"{i}.{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
     own: StateDict = learner.own_state()
     tensors = {
-        "policy": as_arrays(policy_of(learner).state_dict()),
+        "policy": parameters_of(learner),
         "optimizer": as_arrays(moments),
         "generators": generator_arrays(),
         **own.tensors,

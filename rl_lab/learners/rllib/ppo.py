@@ -7,15 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from rl_lab.core.agent import Rollout
-from rl_lab.core.untrusted import number
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learner import RllibLearner
-from rl_lab.learners.rllib.learners import Learners
-from rl_lab.learners.rllib.pending_state import check_pending
-
-_UPDATE = 600.0  # seconds that learners in other processes may take for one update
 
 
 class RllibPPO(RllibLearner):
@@ -44,9 +39,7 @@ class RllibPPO(RllibLearner):
         policy = build()
         spaces = policy.observation_space, policy.action_space
         gpu = device.startswith("cuda")
-        algorithm = self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
-        self._learners = Learners(algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
-        return algorithm
+        return self._instantiate(algorithm_config(self._settings, spaces, build, gpu=gpu, **arguments))
 
     @property
     def rollout(self) -> Rollout:
@@ -81,15 +74,6 @@ class RllibPPO(RllibLearner):
             "shuffle_batch_per_epoch": settings.shuffle_batch_per_epoch,
         }
 
-    def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
-        super()._check(state, tensors)
-        number(state["kl_coeff"], "kl_coeff", 0.0)
-        self._check_pending(tensors.get("pending", {}))
-
-    def _check_pending(self, arrays: dict[str, Array]) -> None:
-        places, has_mask = self._fragments_per_learner(), self.envs.world.has_action_mask
-        rows = self._runner.config.num_envs_per_env_runner
-        check_pending(arrays, self._policy, places=places, rows=rows, has_mask=has_mask)
-
-    def _fragments_per_learner(self) -> int:
-        return 1
+    def _check_own(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
+        super()._check_own(state, tensors)
+        self._check_kl_and_pending(state, tensors)

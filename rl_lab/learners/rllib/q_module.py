@@ -20,6 +20,9 @@ class LabQNetwork(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[mis
         """Build the policy."""
         self.policy = self.model_config["build"]()
         self.policy.optimizer = None  # SB3's own, of which there is no need
+        # Already here: RLlib calls it again once it has wrapped the module for several learners, and these wait for the
+        # gradients of all parameters that had one when they were wrapped.
+        self.make_target_networks()
 
     def make_target_networks(self) -> None:
         """Copy the network to the target network, which gradients do not change."""

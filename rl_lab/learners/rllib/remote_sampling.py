@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.learners.rllib.attached_cluster import AttachedCluster
 from rl_lab.learners.rllib.cluster import Cluster, LocalCluster
 from rl_lab.learners.rllib.collector import Collector
 from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.process_settings import gpus_of_learners, gpus_of_runners
 from rl_lab.learners.sb3.training_state import as_arrays
 
 
@@ -26,14 +28,14 @@ class SamplesRemotely(RllibLearner):
 
     def _open_cluster(self) -> Cluster:
         settings = self._settings
-        cpus, gpus = settings.env_runners * settings.cpus_per_runner, settings.learners * settings.gpus_per_learner
+        cpus, gpus = settings.env_runners * settings.cpus_per_runner, _gpus_by_setting(settings)
         if self.envs.cluster == "local":
             _check_this_machine(cpus, gpus)
-            return LocalCluster(num_cpus=cpus, num_gpus=gpus)
+            return LocalCluster(num_cpus=cpus, num_gpus=sum(gpus.values()))
         cluster = AttachedCluster(self.envs.cluster)
         try:
             cluster.require("CPU", cpus, f"env_runners={settings.env_runners}")
-            cluster.require("GPU", gpus, f"learners={settings.learners}")
+            cluster.require("GPU", sum(gpus.values()), f"the processes of {' and '.join(gpus)}")
         except BaseException:
             cluster.close()
             raise
@@ -54,11 +56,17 @@ class SamplesRemotely(RllibLearner):
         self._number = 0  # of the fragments of each part so far
 
     def _runners(self) -> str:
-        """Return how many runners sample, and where."""
+        """Return how many runners sample, where, and what acts where they have GPUs."""
         import ray
 
-        count = len(self.envs.recipes)
-        return f"RLlib {ray.__version__}, {count} env runner{'s' * (count > 1)} ({self.envs.cluster})"
+        count, share = len(self.envs.recipes), self._settings.gpus_per_env_runner
+        runners = f"RLlib {ray.__version__}, {count} env runner{'s' * (count > 1)} ({self.envs.cluster})"
+        if not share:
+            return runners
+        acting = "torch on the GPU"
+        if self._runner.gpu_device() is None:
+            acting = "compiled code on the CPU (agent.compiled=false: torch on the GPU)"
+        return f"{runners}, {share:g} GPU each, acting by {acting}"
 
     @property
     def backend(self) -> str:
@@ -87,17 +95,28 @@ class SamplesRemotely(RllibLearner):
         """Return the next fragment of each part, sampled with the policy's parameters."""
         return self.collector.collect(self._number, as_arrays(self._policy.state_dict()))
 
-    def _continue_sampling(self) -> None:
-        """Have the runners continue from the restored environments and number of steps."""
+    def _fragments_per_learner(self) -> int:
+        return len(self.envs.recipes) // len(self._learners)
+
+    def restore(self, saved: StateDict) -> None:
+        """Restore what `save` returned; runners continue from the restored environments. Raises as `RllibLearner`."""
+        super().restore(saved)
         self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
         self.collector.abandon()
         self.collector.forget()
 
 
-def _check_this_machine(cpus: float, gpus: int) -> None:
+def _gpus_by_setting(settings: Any) -> dict[str, int]:
+    """Return the numbers of GPUs that processes need, by the setting that asks for them, without zeros."""
+    gpus = {"gpus_per_learner": gpus_of_learners(settings), "gpus_per_env_runner": gpus_of_runners(settings)}
+    return {name: count for name, count in gpus.items() if count}
+
+
+def _check_this_machine(cpus: float, gpus: dict[str, int]) -> None:
     """Raise UsageError where this machine has fewer of them."""
-    if gpus > torch.cuda.device_count():
-        raise UsageError(f"gpus_per_learner asks for {gpus} GPUs; this machine has {torch.cuda.device_count()}")
+    if (total := sum(gpus.values())) > torch.cuda.device_count():
+        ask = f"{' and '.join(gpus)} ask{'s' * (len(gpus) == 1)} for {total} GPU{'s' * (total > 1)}"
+        raise UsageError(f"{ask}; this machine has {torch.cuda.device_count()}")
     known = len(os.sched_getaffinity(0))
     if cpus > known:
         told = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {known}"

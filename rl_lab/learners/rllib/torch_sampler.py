@@ -44,16 +44,23 @@ def torch_act(module: Any) -> Act:
     """Return a function that acts with torch, by its global generator."""
 
     def act(observations: Array, action_mask: Array | None) -> tuple[Array, Array, Array]:
-        batch: dict[str, Any] = {"obs": torch.from_numpy(observations)}
-        if action_mask is not None:
-            batch["action_mask"] = torch.from_numpy(action_mask != 0)
         with torch.no_grad():
-            inputs = module.outputs(batch)[0]
+            inputs = module.outputs(batch_on_device(module, observations, action_mask))[0]
             distribution = module.get_exploration_action_dist_cls().from_logits(inputs)
             actions = distribution.sample()
-            return actions.numpy(), distribution.logp(actions).numpy(), inputs.numpy()
+            log_probs = distribution.logp(actions)
+            return actions.cpu().numpy(), log_probs.cpu().numpy(), inputs.cpu().numpy()
 
     return act
+
+
+def batch_on_device(module: Any, observations: Array, action_mask: Array | None) -> dict[str, torch.Tensor]:
+    """Return what a module acts on, as tensors [B, ...] on the device of its parameters."""
+    device = next(module.parameters()).device
+    batch = {"obs": torch.from_numpy(observations).to(device)}
+    if action_mask is not None:
+        batch["action_mask"] = torch.from_numpy(action_mask != 0).to(device)
+    return batch
 
 
 def _step(act: Act, space: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:

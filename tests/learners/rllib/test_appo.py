@@ -173,7 +173,7 @@ def test_an_edited_state_is_refused(path: tuple[Any, ...], value: Any, said: str
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"learners": 1}, "updates in this process: learners=0"),
+        ({"learners": 1}, "learners=1 share the fragments of env_runners=0: 1 can be shared"),
         ({"rollout_fragment_length": 0}, "rollout_fragment_length=0"),
         ({"policy": "cnn"}, "observes a vector"),
     ],

@@ -31,6 +31,19 @@ TWO = ["agent=rllib_ppo", "agent.env_runners=2", "worlds=8"]
         ([*TWO, "worlds=9"], "worlds=9 cannot be divided among 2 env_runners: 8 can"),
         ([*TWO, "agent.cpus_per_runner=4096"], "ask for 8192 CPUs; this machine has"),
         (["agent=rllib_ppo", "agent.gpus_per_learner=1"], "gpus_per_learner needs learners=1 or more"),
+        (["agent=rllib_dqn", "agent.gpus_per_learner=1"], "gpus_per_learner needs learners=1 or more"),
+        (["agent=rllib_ppo", "agent.gpus_per_env_runner=1"], "gpus_per_env_runner needs env_runners=1 or more"),
+        ([*TWO, "agent.gpus_per_env_runner=1.5"], "gpus_per_env_runner=1.5: expected 0 to 1"),
+        ([*TWO, "agent.gpus_per_env_runner=0.5"], "gpus_per_env_runner asks for 1 GPU; this machine has 0"),
+        ([*TWO, "agent.gpus_per_env_runner=0.6"], "gpus_per_env_runner asks for 2 GPUs; this machine has 0"),
+        (
+            [*TWO, "agent.learners=2", "agent.gpus_per_learner=1", "agent.gpus_per_env_runner=1"],
+            "gpus_per_learner and gpus_per_env_runner ask for 4 GPUs; this machine has 0",
+        ),
+        (
+            ["agent=rllib_dqn", "agent.env_runners=2", "worlds=8", "agent.gpus_per_env_runner=1"],
+            "gpus_per_env_runner asks for 2 GPUs; this machine has 0",
+        ),
         ([*TWO, "agent.sample_timeout_s=0"], "sample_timeout_s=0"),
         ([*TWO, "agent.learners=3"], "learners=3 share the fragments of env_runners=2"),
         (["agent=rllib_ppo", "agent.learners=2"], "learners=2 share the fragments of env_runners=0"),
@@ -46,6 +59,7 @@ def test_wrong_clusters_are_one_line(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/missing")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert main(["train", "cartpole", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1

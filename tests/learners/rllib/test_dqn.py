@@ -292,7 +292,7 @@ def test_an_edited_state_is_refused(path: tuple[Any, ...], value: Any, said: str
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    ({"learners": 1}, "cartpole", "updates in this process: learners=0"),
+    ({"learners": 1}, "cartpole", "learners=1 need env_runners=1 or more, which sample for them"),
     ({"td_error_loss_fn": "l1"}, "cartpole", "td_error_loss_fn=l1: expected huber or mse"),
     ({"epsilon": [[0, 1.0]]}, "cartpole", "epsilon="),
     ({"epsilon": [[5, 1.0], [9, 0.1]]}, "cartpole", "epsilon="),
