@@ -18,13 +18,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Continue the run, and print its result."""
+    from rl_lab.commands import pretrain
     from rl_lab.commands.train import interrupted, nothing, report, report_films, status
     from rl_lab.core.progress import Progress
+    from rl_lab.experiments import pretraining
+    from rl_lab.experiments.pretraining_config import is_pretraining
     from rl_lab.experiments.run_dir import find
     from rl_lab.experiments.trainer import Interrupted, resume
 
     try:
         run = find(args.run_dir, unfinished=True)
+        if is_pretraining(run.path):
+            pretrain.report(pretraining.resume(run, Progress(quiet=args.json, unit="updates")), args.json)
+            return 0
         result = resume(run, Progress(quiet=args.json), nothing if args.json else report)
     except Interrupted as stop:
         return interrupted(stop)

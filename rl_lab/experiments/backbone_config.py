@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.core import agent_registry
-from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.errors import UsageError, nearest, only_match
 from rl_lab.experiments import run_folders
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
+from rl_lab.learners.pretraining import folder
+from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.settings import BackboneSettings
 
 _SHORT = ("mode", "parts")  # keys of a command line that stand for backbone.mode and backbone.parts
@@ -86,18 +88,23 @@ def _takes_backbone(agent: str) -> bool:
 def resolve(settings: BackboneSettings) -> BackboneSettings:
     """Return the settings with the hash and the specification of the folder; they stay as they are where they have one.
 
-    `path` is that of a backbone's folder, or of the run of a pretraining, also by the beginning of its name in runs/.
-    Raises UsageError where there is no such backbone.
+    Raises as `find_backbone`.
     """
-    from rl_lab.learners.pretraining import folder
-
-    if settings.sha256:
+    if settings.spec:
         return settings
-    path = Path(settings.path)
-    if not path.exists() and "/" not in settings.path:
-        names = [run for run in run_folders.run_folders() if run.name.startswith(settings.path)]
-        if len(names) != 1:
-            raise UsageError(f"no backbone {settings.path}; name a folder, or a run of `rl-lab pretrain`")
-        path = names[0]
-    saved = folder.load(path)
+    saved = find_backbone(settings.path)
     return dataclasses.replace(settings, path=str(saved.path), sha256=saved.sha256, spec=saved.spec.as_json())
+
+
+def find_backbone(text: str) -> SavedBackbone:
+    """Return a backbone by its folder, or by the run of a pretraining, also by the beginning of its name in runs/.
+
+    Raises UsageError where there is no such backbone, or where it is damaged.
+    """
+    path = Path(text)
+    if not path.exists():
+        match = only_match(text, run_folders.run_folders()) if "/" not in text else None
+        if match is None:
+            raise UsageError(f"no backbone {text}; name a folder, or a run of `rl-lab pretrain`")
+        path = match
+    return folder.load(path)

@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from support.datasets import description, random_columns, write
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
@@ -54,3 +56,19 @@ def learner_of(
     assert dataclasses.is_dataclass(values)
     more = {} if settings is None else {"backbone": settings}
     return factory.learner(values, make.make(world, 4, seed=seed), budget=4096, seed=seed, device="cpu", **more)
+
+
+def write_demonstrations(path: Path, *, episodes: int = 60, length: int = 50, shuffled: bool = False) -> Path:
+    """Write a data set with CartPole's spaces, whose actions push to the side to which the pole falls.
+
+    With `shuffled`, the actions are in a random order, and nothing can be learned from the observations.
+    """
+    about = description()
+    columns = random_columns(about, [length] * episodes)
+    rng = np.random.default_rng(1)
+    observations = rng.normal(size=columns.observations.shape).astype(np.float32)
+    actions = (observations[:, 2] + observations[:, 3] > 0).astype(np.int64)
+    if shuffled:
+        rng.shuffle(actions)
+    write(path, about, dataclasses.replace(columns, observations=observations, actions=actions))
+    return path

@@ -11,33 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gymnasium.spaces import Box
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.protocols import EnvSpec
-from rl_lab.learners.pretraining import folder, networks
+from rl_lab.core.world import Array
+from rl_lab.learners.pretraining import folder
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.model import ACTIVATIONS, BackboneSpec, action_contract, tensor_hash
-from rl_lab.learners.pretraining.networks import Network
 from rl_lab.learners.pretraining.settings import BackboneSettings
-
-
-class BackboneExtractor(BaseFeaturesExtractor):
-    """A backbone as the features extractor of an SB3 policy."""
-
-    def __init__(self, observation_space: Box, network: Network) -> None:
-        module = networks.build(network, observation_space)
-        super().__init__(observation_space, networks.width_of(module, observation_space, network.kind))
-        self.backbone = module
-
-    def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Return features, float32 [B, width], of observations [B, *shape]."""
-        features: torch.Tensor = self.backbone(observations)
-        return features
+from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
+from rl_lab.learners.sb3.policies import build_policy
+from rl_lab.learners.sb3.training_state import as_arrays
 
 
 def backbone_policy_arguments(settings: BackboneSettings, world: EnvSpec) -> dict[str, Any]:
@@ -84,11 +73,9 @@ class BackboneHandoff:
         modules = (
             _actor_critic_modules(policy) if is_actor_critic else {"trunk": [policy.q_net.features_extractor.backbone]}
         )
-        for part in self.parts:
-            _load(modules[part], self.saved.part(part), part)
-        if "policy" in self.parts and spec.action is not None and spec.action.kind == "continuous":
-            with torch.no_grad():
-                policy.log_std.copy_(torch.from_numpy(self.saved.tensors["log_std"]))
+        _load_parts(modules, self.saved, self.parts)
+        if "policy" in self.parts:
+            _load_log_std(policy, self.saved)
         if not is_actor_critic:
             policy.q_net_target.load_state_dict(policy.q_net.state_dict())
         self._set_up_optimizer(modules["trunk"][0])
@@ -138,6 +125,19 @@ class BackboneHandoff:
         return f"backbone: {kind} {self.saved.sha256[:12]}, {mode}, parts {'+'.join(self.parts)}"
 
 
+def actor_critic_state(settings: BackboneSettings, world: EnvSpec, saved: SavedBackbone) -> dict[str, Array]:
+    """Return the parameters of PPO's policy for this world with all parts of a saved backbone, by name.
+
+    A head that the backbone lacks has new parameters.
+    """
+    arguments = backbone_policy_arguments(settings, world)
+    kind: type[Any] = MaskableActorCriticPolicy if world.has_action_mask else ActorCriticPolicy
+    policy: Any = build_policy(kind, world, **arguments)
+    _load_parts(_actor_critic_modules(policy), saved, ("trunk", *saved.spec.heads))
+    _load_log_std(policy, saved)
+    return as_arrays(policy.state_dict())
+
+
 def handoff(settings: BackboneSettings | None, config: Any) -> BackboneHandoff | None:
     """Return the hand-off for an agent with these hyperparameters, None without a backbone.
 
@@ -156,6 +156,18 @@ def _actor_critic_modules(policy: Any) -> dict[str, list[nn.Module]]:
         "policy": [policy.mlp_extractor.policy_net, policy.action_net],
         "value": [policy.mlp_extractor.value_net, policy.value_net],
     }
+
+
+def _load_parts(modules: Mapping[str, list[nn.Module]], saved: SavedBackbone, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        _load(modules[part], saved.part(part), part)
+
+
+def _load_log_std(policy: Any, saved: SavedBackbone) -> None:
+    """Copy the deviation of a Gaussian policy; do nothing for discrete actions."""
+    if "log_std" in saved.tensors:
+        with torch.no_grad():
+            policy.log_std.copy_(torch.from_numpy(saved.tensors["log_std"]))
 
 
 def _load(modules: list[nn.Module], saved: Mapping[str, torch.Tensor], part: str) -> None:

@@ -27,7 +27,7 @@ from rl_lab.learners.compiled.network import (
     Network,
     NetworkSpec,
 )
-from rl_lab.learners.sb3.backbone import BackboneExtractor
+from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
 from rl_lab.learners.sb3.policies import BoardCnn
 
 WIDEST = 1024  # maximum number of units of a layer; for wider layers, torch's matrix products are as fast

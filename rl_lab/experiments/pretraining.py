@@ -1,0 +1,285 @@
+"""The run of a pretraining: a backbone learns from a data set, in a run's folder, and can be stopped and resumed.
+
+The run of a cloned policy is a run like any other: it has an agent, which `rl-lab evaluate`, `watch` and `tournament`
+load. `backbone/` in it has the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl_lab.adapters import make
+from rl_lab.core import checkpoint
+from rl_lab.core.agent import StateDict
+from rl_lab.core.errors import UsageError
+from rl_lab.core.interrupts import Interrupted, Interrupts
+from rl_lab.core.progress import Progress
+from rl_lab.datasets.dataset import Dataset, open_dataset
+from rl_lab.engine import user_code
+from rl_lab.experiments import pretraining_config, run_dir
+from rl_lab.experiments.agent_loading import as_usage_error, device_of, load_agent
+from rl_lab.experiments.backbone_config import find_backbone
+from rl_lab.experiments.build import evaluate_scenario
+from rl_lab.experiments.compose import compose
+from rl_lab.experiments.pretraining_config import PretrainSettings
+from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.training_metrics import Metrics, check_written
+from rl_lab.learners.pretraining import folder, methods, networks
+from rl_lab.learners.pretraining.contract import contract_of, require_same
+from rl_lab.learners.pretraining.examples import Examples
+from rl_lab.learners.pretraining.folder import SavedBackbone
+from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract
+from rl_lab.learners.pretraining.settings import BackboneSettings
+from rl_lab.learners.pretraining.trainer import PretrainingTrainer
+from rl_lab.learners.sb3.backbone import actor_critic_state
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """The result of a pretraining. `summary` is that of the cloned agent's evaluation, None without an agent."""
+
+    run: Run
+    method: str
+    sha256: str
+    epochs: int
+    updates: int
+    seconds: float
+    scores: dict[str, float]
+    summary: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `pretrain --json` prints."""
+        values = {name: getattr(self, name) for name in ("method", "sha256", "epochs", "updates", "scores")}
+        return {
+            "run_dir": str(self.run.path),
+            "backbone": str(self.run.backbone),
+            **values,
+            "seconds": round(self.seconds, 3),
+            **(self.summary or {}),
+        }
+
+
+def pretrain(method: str, settings: PretrainSettings, command: list[str], progress: Progress) -> PretrainResult:
+    """Train a backbone from the start. Nothing is written before the data and the network could be made.
+
+    Raises:
+        UsageError: the data, the backbone and the world do not go together, or the run's folder exists.
+        Interrupted: a signal has ended the training; `run` can be resumed.
+    """
+    user_code.refuse_while_loading()
+    with Interrupts() as interrupts:
+        with interrupts.abort_after(0.0):
+            data = open_dataset(Path(settings.data))
+            scenario = _scenario(method, settings, data)
+            training = _training(method, settings, scenario, data)
+        scenario = dataclasses.replace(
+            scenario, backbone=_backbone_settings(training.trainer.model.spec, Path("backbone"))
+        )
+        with run_dir.new_run(scenario, command) as run:
+            pretraining_config.write(run.path, method, settings, data.content_hash)
+            return training.run(run, progress, interrupts)
+
+
+def resume(run: Run, progress: Progress) -> PretrainResult:
+    """Continue a pretraining from its newest valid checkpoint, with the same bits. Raises as `pretrain`."""
+    method, settings, data_hash = pretraining_config.read(run.path)
+    with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
+        with interrupts.abort_after(0.0):
+            data = open_dataset(Path(settings.data))
+            if data.content_hash != data_hash:
+                now, then = data.content_hash[:12], data_hash[:12]
+                raise UsageError(f"{settings.data} has other data than at the start: SHA-256 {now}..., not {then}...")
+            training = _training(method, settings, scenario, data)
+            saved = run_dir.load_latest(run)
+            if saved is not None:
+                with as_usage_error(saved.path):
+                    training.restore(saved)
+                check_written(run, training.metrics_size, saved.step)
+        return training.run(run, progress, interrupts)
+
+
+def _scenario(method: str, settings: PretrainSettings, data: Dataset) -> Scenario:
+    """Return the scenario in which a cloned agent is evaluated. Raises UsageError where it does not fit the data."""
+    name = settings.world or data.world
+    if not name:
+        raise UsageError(f"{data.path} does not say which world it is of: add world=NAME")
+    if not settings.world and user_code.is_code(name):
+        raise UsageError(f"{data.path} is of a world of a user's own, {name}: name it yourself, world={name}")
+    lines = ["agent=ppo", "video=false", f"seed={settings.seed}", f"device={settings.device}"]
+    lines += [f"threads={settings.threads}", f"evaluation.episodes={settings.episodes}"]
+    lines += [] if settings.run_dir is None else [f"run_dir={settings.run_dir}"]
+    scenario = compose(name, lines)
+    params = data.info.get("params")
+    if isinstance(params, dict):
+        known = {key: value for key, value in params.items() if key in scenario.params}
+        scenario = dataclasses.replace(scenario, params={**scenario.params, **known})
+    return dataclasses.replace(
+        scenario, name=f"{method}-{scenario.name}", policies={}, league=None, expect={}, overrides=()
+    )
+
+
+def _backbone_settings(spec: BackboneSpec, path: Path) -> BackboneSettings:
+    return BackboneSettings(str(path), spec=spec.as_json())
+
+
+def _training(method: str, settings: PretrainSettings, scenario: Scenario, data: Dataset) -> _Pretraining:
+    """Return the training at its start. Raises UsageError where data, backbone and world do not go together."""
+    torch.set_num_threads(settings.threads)
+    try:
+        device = device_of(settings.device)
+        torch.manual_seed(settings.seed)
+        model, start = _model(method, settings, scenario, data)
+        examples = Examples(data, settings.validation, settings.seed, device)
+        trainer = PretrainingTrainer(method, model.to(device), examples, settings.trainer(), seed=settings.seed)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return _Pretraining(method, scenario, trainer, data, start)
+
+
+def _model(
+    method: str, settings: PretrainSettings, scenario: Scenario, data: Dataset
+) -> tuple[BackboneModel, SavedBackbone | None]:
+    """Return the network with a head for the method, and the backbone that it began with, None for a new one."""
+    envs = make.make(scenario.world, 1, scenario.params)
+    world = envs.world
+    envs.close()
+    data.require_world(world)
+    head, observed = methods.HEADS[method], contract_of(world.observation)
+    if settings.backbone in networks.names():
+        network = networks.network_of(settings.backbone, settings.network)
+        action = action_contract(world.action) if head == "policy" else None
+        spec = BackboneSpec(network, observed, action, (head,), tuple(settings.net_arch), settings.activation)
+        return BackboneModel(spec), None
+    start = find_backbone(settings.backbone)
+    if settings.network or settings.net_arch:
+        raise UsageError(f"{settings.backbone} has its own layers: leave backbone.KEY and net_arch out")
+    require_same(start.spec.observation, observed, f"backbone {settings.backbone}", world.name)
+    others = tuple(other for other in start.spec.heads if other != head)
+    if others and not settings.freeze_trunk:
+        raise UsageError(f"{settings.backbone} has a {others[0]} head, which fits its trunk: add freeze_trunk=true")
+    heads = tuple(each for each in ("policy", "value") if each == head or each in start.spec.heads)
+    action = action_contract(world.action) if "policy" in heads else None
+    if start.spec.action not in (None, action):
+        raise UsageError(f"{settings.backbone} has a policy for {start.spec.action}, not for {action}")
+    model = BackboneModel(dataclasses.replace(start.spec, action=action, heads=heads))
+    kept = {
+        name: value for name, value in start.tensors.items() if not (method == "critic" and name.startswith("value."))
+    }
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()}, strict=False)
+    return model, start
+
+
+class _Pretraining:
+    """The loop over epochs: metrics, checkpoints, and in the end the backbone's folder and the agent."""
+
+    def __init__(
+        self, method: str, scenario: Scenario, trainer: PretrainingTrainer, data: Dataset, start: SavedBackbone | None
+    ) -> None:
+        self.method, self.scenario, self.trainer, self.data, self.start = method, scenario, trainer, data, start
+        self.metrics_size, self.seconds = 0, 0.0
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Restore the state of a checkpoint. Raises KeyError or ValueError where it does not fit."""
+        self.trainer.restore(StateDict(saved.tensors, saved.state["trainer"]))
+        self.metrics_size, self.seconds = int(saved.state["metrics_size"]), float(saved.state["clock"])
+
+    def run(self, run: Run, progress: Progress, interrupts: Interrupts) -> PretrainResult:
+        """Train until the last epoch or the early stop, then write the backbone and evaluate its agent."""
+        try:
+            return self._run(run, progress, interrupts)
+        except Interrupted as stop:
+            stop.run, stop.is_work_lost = run, not self.trainer.is_done
+            raise
+
+    def _run(self, run: Run, progress: Progress, interrupts: Interrupts) -> PretrainResult:
+        trainer = self.trainer
+        size = run.metrics.stat().st_size if run.metrics.exists() else 0
+        metrics = Metrics(run, size=min(self.metrics_size, size), step=trainer.updates)
+        total = trainer.config.epochs * trainer.updates_per_epoch
+        progress.note(self._first_line())
+        progress.begin(trainer.updates, total)
+
+        def look(updates: int) -> None:
+            interrupts.check()
+            progress.show(updates, None, {})
+
+        begin = time.perf_counter() - self.seconds
+        try:
+            while not trainer.is_done:
+                values = trainer.train_epoch(look)
+                self.seconds = time.perf_counter() - begin
+                metrics.write(trainer.updates, {"epoch": trainer.epoch, **values}, {"time/seconds": self.seconds})
+                scores = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                progress.note(f"epoch {trainer.epoch}: {scores}")
+                metrics.sync()
+                self._save(run, metrics.size)
+                interrupts.check()
+        finally:
+            metrics.close()
+        progress.end()
+        return self._finish(run, interrupts)
+
+    def _first_line(self) -> str:
+        trainer, (train, held_out) = self.trainer, self.trainer.examples.episodes
+        spec, begin = trainer.model.spec, "new" if self.start is None else self.start.sha256[:12]
+        episodes = f"{train} episodes, {held_out} to validate with"
+        return f"{self.method} in {self.scenario.world}: {spec.network.kind} ({begin}), {self.data.path}: {episodes}"
+
+    def _save(self, run: Run, metrics_size: int) -> None:
+        saved = self.trainer.save()
+        state = {"trainer": saved.state, "metrics_size": metrics_size, "clock": self.seconds}
+        keep = self.scenario.checkpoint.keep_last
+        checkpoint.save(run.checkpoints, self.trainer.updates, saved.tensors, state, keep_last=keep)
+
+    def _finish(self, run: Run, interrupts: Interrupts) -> PretrainResult:
+        trainer = self.trainer
+        model = trainer.finished_model()
+        sha256 = folder.save(run.backbone, model, self._card())
+        summary = None
+        if "policy" in model.spec.heads:
+            self._write_agent(run, model)
+            with interrupts.abort_after(0.0):
+                agent, step = load_agent(run.agent, run.scenario())
+                evaluation = evaluate_scenario(agent, run.scenario(), interrupts.check)
+            evaluation.save(run.evaluation(step))
+            summary = evaluation.summary
+        scores = trainer.best_scores
+        return PretrainResult(run, self.method, sha256, trainer.epoch, trainer.updates, self.seconds, scores, summary)
+
+    def _card(self) -> dict[str, Any]:
+        trainer, data = self.trainer, self.data
+        return {
+            "method": self.method,
+            "world": self.scenario.world,
+            "data": {
+                "path": str(data.path),
+                "sha256": data.content_hash,
+                "episodes": data.num_episodes,
+                "steps": data.num_steps,
+            },
+            "spent": {"epochs": trainer.epoch, "updates": trainer.updates},
+            "settings": {**dataclasses.asdict(trainer.config), "seed": trainer.seed},
+            "scores": trainer.best_scores,
+            "began_with": None if self.start is None else self.start.sha256,
+        }
+
+    def _write_agent(self, run: Run, model: BackboneModel) -> None:
+        """Write the checkpoint of an agent of PPO that acts as the cloned policy does."""
+        settings = _backbone_settings(model.spec, run.backbone)
+        envs = make.make(self.scenario.world, 1, self.scenario.params)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.trainer.seed)  # of a value head that was not trained
+            tensors = actor_critic_state(settings, envs.world, folder.load(run.backbone))
+        envs.close()
+        shutil.rmtree(run.agent, ignore_errors=True)
+        checkpoint.save(run.agent, self.trainer.updates, {"policy": tensors}, {"deterministic": True}, keep_last=1)

@@ -1,0 +1,135 @@
+"""The settings of a pretraining: parsed from key=value, checked, and kept in the run's pretraining.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.experiments.scenario_validation import DEVICES
+from rl_lab.experiments.scenario_yaml import explain
+from rl_lab.learners.pretraining import methods
+from rl_lab.learners.pretraining.model import ACTIVATIONS
+from rl_lab.learners.pretraining.trainer import TrainerConfig
+
+NAME = "pretraining.json"  # the file of a run's folder that says it is a pretraining
+_FORMAT = {"format": "rl_lab.pretraining", "version": 1}
+_TEXTS = ("data", "backbone", "world", "device", "run_dir", "activation")  # values that are taken as they are typed
+_MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class PretrainSettings(TrainerConfig):
+    """What `rl-lab pretrain` is asked for, besides the method."""
+
+    data: str = ""
+    backbone: str = "mlp"  # a name in agents/backbones/, or the folder of a backbone to begin with
+    network: dict[str, Any] = field(default_factory=dict)  # hyperparameters of a new backbone, backbone.KEY=VALUE
+    net_arch: list[int] = field(default_factory=list)  # hidden layers of the head
+    activation: str = "tanh"  # of those layers
+    world: str = ""  # empty: the data's
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    episodes: int = 100  # of the evaluation of an agent that was cloned; evaluation.episodes=N
+    run_dir: str | None = None
+
+    def trainer(self) -> TrainerConfig:
+        """Return the hyperparameters of the trainer."""
+        return TrainerConfig(**{each.name: getattr(self, each.name) for each in dataclasses.fields(TrainerConfig)})
+
+
+def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
+    """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
+    if method not in methods.NAMES:
+        raise UsageError(f"no method {method!r}; {nearest(method, methods.NAMES)}")
+    known = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in ("network", "episodes")]
+    node: dict[str, Any] = {"network": {}}
+    for line in lines:
+        key, equals, text = line.partition("=")
+        if not equals:
+            raise UsageError(f"{line!r} is not a setting; write key=value")
+        if key.startswith("backbone."):
+            node["network"][key.removeprefix("backbone.")] = _value(line, text)
+        elif key == "evaluation.episodes":
+            node["episodes"] = _value(line, text)
+        elif key in known:
+            node[key] = text if key in _TEXTS else _value(line, text)
+        else:
+            raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*known, 'evaluation.episodes'])}")
+    if not node.get("data"):
+        raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
+    return _checked(_typed(node))
+
+
+def _value(line: str, text: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if "${" in text:
+        raise UsageError(f"{line}: ${{...}} is refused: settings are data")
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[call-overload, index]
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError):
+        raise UsageError(f"cannot read {line!r}: a value is a number, true, false, a text or [A, B]") from None
+
+
+def _typed(node: dict[str, Any]) -> PretrainSettings:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(PretrainSettings), node))
+        return PretrainSettings(**values)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise UsageError(explain(error)) from None
+
+
+def _checked(settings: PretrainSettings) -> PretrainSettings:
+    """Return the settings. Raises UsageError for a value out of range; the trainer checks its own."""
+    if not 0.0 < settings.validation < 1.0:
+        raise UsageError(f"validation={settings.validation}: expected a number between 0 and 1")
+    for key, low, high in (("seed", 0, 2**31 - 1), ("threads", 1, 1024), ("episodes", 1, 2**24)):
+        if not low <= getattr(settings, key) <= high:
+            raise UsageError(f"{key}={getattr(settings, key)}: expected {low} to {high}")
+    if settings.device not in DEVICES:
+        raise UsageError(f"device={settings.device!r}; {nearest(settings.device, DEVICES)}")
+    if settings.activation not in ACTIVATIONS:
+        raise UsageError(f"activation={settings.activation!r}; {nearest(settings.activation, ACTIVATIONS)}")
+    if any(not 1 <= units <= 2**14 for units in settings.net_arch):
+        raise UsageError(f"net_arch={settings.net_arch}: expected layers of 1 to {2**14} units")
+    return settings
+
+
+def write(folder: Path, method: str, settings: PretrainSettings, data_hash: str) -> None:
+    """Write pretraining.json into a run's folder. Raises OSError."""
+    facts = {**_FORMAT, "method": method, "data_sha256": data_hash, "settings": dataclasses.asdict(settings)}
+    atomic_write_bytes(folder / NAME, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def is_pretraining(folder: Path) -> bool:
+    """Return whether a run's folder is that of a pretraining."""
+    return (folder / NAME).is_file()
+
+
+def read(folder: Path) -> tuple[str, PretrainSettings, str]:
+    """Return the method, the settings and the hash of the data. Raises UsageError where the file is damaged."""
+    try:
+        facts = of_kind(read_json(folder / NAME, _MAX_BYTES), "it", dict)
+        if any(facts.get(key) != value for key, value in _FORMAT.items()):
+            raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
+        method = of_kind(facts["method"], "method", str)
+        if method not in methods.NAMES:
+            raise ValueError(f"method is {method!r:.40}")
+        settings = _checked(_typed(of_kind(facts["settings"], "settings", dict)))
+        return method, settings, of_kind(facts["data_sha256"], "data_sha256", str)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise UsageError(f"{folder / NAME} is damaged: {one_line(reason)[:160]}") from None

@@ -1,0 +1,59 @@
+"""The examples that a backbone is trained on: rows of a data set, divided by episode and level seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rl_lab.core.world import Array
+from rl_lab.datasets.dataset import Dataset
+
+_ROWS = 4096  # of one forward pass where nothing is learned
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of a data set. `masks` is bool [B, actions], None where every action is legal."""
+
+    rows: Array  # int64 [B], transitions of the data set
+    observations: torch.Tensor  # [B, *shape], as they were recorded
+    actions: torch.Tensor  # int64 [B] or float32 [B, k]
+    masks: torch.Tensor | None
+
+
+class Examples:
+    """The transitions of a data set, some to train from and some to validate with, which have other level seeds."""
+
+    def __init__(self, data: Dataset, validation: float, seed: int, device: str) -> None:
+        self.data, self.device = data, device
+        train, held_out = data.split(validation, seed)
+        self.train, self.validation = data.steps_of(train), data.steps_of(held_out)
+        self.episodes = len(train), len(held_out)
+
+    def batch(self, rows: Array) -> Batch:
+        """Return these transitions, int64 [B]."""
+        masks = self.data.action_masks
+        return Batch(
+            rows,
+            self.tensor(self.data.observations[rows]),
+            self.tensor(self.data.actions[rows]),
+            None if masks is None else self.tensor(masks[rows] != 0),
+        )
+
+    def tensor(self, array: Array) -> torch.Tensor:
+        """Return a copy of an array as a tensor on the device."""
+        return torch.from_numpy(np.array(array)).to(self.device)
+
+    def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Batch]:
+        """Yield the training rows in a random order that depends on the seed and on the epoch's number alone."""
+        order = np.random.default_rng((seed, number)).permutation(self.train)
+        for first in range(0, len(order), batch_size):
+            yield self.batch(order[first : first + batch_size])
+
+    def validation_batches(self) -> Iterator[Batch]:
+        """Yield the validation rows in order, in large batches."""
+        for first in range(0, len(self.validation), _ROWS):
+            yield self.batch(self.validation[first : first + _ROWS])

@@ -1,0 +1,183 @@
+"""`rl-lab pretrain`, and `rl-lab train` with what it has made: as a user types it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from support.backbones import write_backbone, write_demonstrations
+from support.datasets import description, random_columns, write
+
+from rl_lab.cli import main
+from rl_lab.core import checkpoint
+from rl_lab.datasets import cache
+
+SMALL = ["epochs=3", "batch_size=64", "evaluation.episodes=5", "learning_rate=3e-3"]
+TRAIN = ["budget=1024", "video=false", "evaluation.episodes=5", "evaluation.selections=1"]
+TRAIN += ["evaluation.selection_episodes=5", "agent.compiled=false", "checkpoint.steps=256", "agent.n_epochs=2"]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "root", lambda: tmp_path / "cache")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Return the exit status and the output of a command."""
+    capsys.readouterr()
+    status = main(list(words))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def bits(run: Path) -> dict[str, bytes]:
+    """Return what must be equal of two runs: metrics, backbone, agent and the tensors of the last checkpoint."""
+    last, refused = checkpoint.latest(run / "checkpoints")
+    assert last is not None and not refused
+    files = {"metrics": run / "metrics.jsonl", "backbone": run / "backbone" / "model.safetensors"}
+    files |= {f"agent{n}": path for n, path in enumerate(sorted((run / "agent").rglob("*.safetensors")))}
+    tensors = {
+        f"{member}.{name}": array.tobytes() for member, part in last.tensors.items() for name, array in part.items()
+    }
+    return {name: path.read_bytes() for name, path in files.items()} | tensors
+
+
+def test_clone_evaluate_and_train_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"))
+    status, out, _ = run(capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *SMALL, "--json")
+    result = json.loads(out.splitlines()[-1])
+    assert status == 0 and result["scores"]["accuracy"] > 0.9 and result["mean_return"] > 100  # random play gets 22
+    card = json.loads(Path("bc/backbone/card.json").read_text())
+    assert card["data"]["steps"] == 3000 and card["spent"]["epochs"] == 3 and card["scores"] == result["scores"]
+
+    status, out, _ = run(capsys, "evaluate", "bc", "evaluation.episodes=5", "--json")
+    assert status == 0 and json.loads(out.splitlines()[-1])["mean_return"] == result["mean_return"]
+
+    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "mode=frozen", "run_dir=tuned", *TRAIN)
+    assert status == 0 and f"backbone: mlp {result['sha256'][:12]}, frozen, parts trunk+policy" in err
+    trunk = safetensors.numpy.load_file(Path("bc/backbone/model.safetensors"))
+    (agent,) = Path("tuned/agent").glob("step-*/policy.safetensors")
+    trained = safetensors.numpy.load_file(agent)
+    assert (trained["features_extractor.backbone.layers.0.weight"] == trunk["trunk.layers.0.weight"]).all()
+    assert not np.array_equal(trained["action_net.weight"], trunk["policy.0.weight"])
+
+    shutil.rmtree("bc")  # the run has its own copy
+    status, out, _ = run(capsys, "evaluate", "tuned", "evaluation.episodes=5", "--json")
+    assert status == 0
+    before = bits(Path("tuned"))
+    shutil.rmtree(sorted(Path("tuned/checkpoints").iterdir())[-1])
+    assert run(capsys, "resume", "tuned")[0] == 0 and bits(Path("tuned")) == before
+    status, _, err = run(capsys, "export", "tuned", "agent.zip")
+    assert status == 2 and "has a backbone" in err
+
+
+def test_a_critic_is_added_to_a_cloned_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"))
+    assert run(capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *SMALL)[0] == 0
+    words = ["pretrain", "critic", "data=demo", "backbone=bc", "run_dir=critic", *SMALL]
+    status, _, err = run(capsys, *words)
+    assert status == 2 and err == "rl-lab: bc has a policy head, which fits its trunk: add freeze_trunk=true\n"
+    assert run(capsys, *words, "freeze_trunk=true")[0] == 0
+    first, second = (
+        safetensors.numpy.load_file(Path(f"{name}/backbone/model.safetensors")) for name in ("bc", "critic")
+    )
+    assert all((second[name] == value).all() for name, value in first.items())
+    assert sorted(set(second) - set(first)) == ["value.0.bias", "value.0.weight"]
+    status, _, err = run(capsys, "train", "cartpole", "backbone=critic", "run_dir=tuned", *TRAIN)
+    assert status == 0 and "finetune, parts trunk+policy+value" in err
+
+
+def test_a_resumed_pretraining_has_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"))
+    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *SMALL)[0] == 0
+    before = bits(Path("bc"))
+    shutil.rmtree(sorted(Path("bc/checkpoints").iterdir())[-1])
+    shutil.rmtree("bc/backbone")
+    status, out, _ = run(capsys, "resume", "bc")
+    assert status == 0 and "next: rl-lab train cartpole backbone=bc" in out
+    assert bits(Path("bc")) == before
+
+
+def test_data_that_have_changed_are_not_resumed_from(capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"))
+    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *SMALL)[0] == 0
+    shutil.rmtree("demo")
+    write_demonstrations(Path("demo"), shuffled=True)
+    status, _, err = run(capsys, "resume", "bc")
+    assert status == 2 and "has other data than at the start" in err
+    Path("bc/pretraining.json").write_text("{")
+    status, _, err = run(capsys, "resume", "bc")
+    assert status == 2 and "pretraining.json is damaged" in err and err.count("\n") == 1
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "method": (["bd", "data=demo"], "no method 'bd'; did you mean 'bc'?"),
+    "no data": (["bc"], "say which data set to learn from: data=DIR"),
+    "missing data": (["bc", "data=dmo"], "dmo: no such data set"),
+    "key": (["bc", "data=demo", "batchsize=3"], "pretrain has no key 'batchsize'; did you mean 'batch_size'?"),
+    "type": (["bc", "data=demo", "epochs=many"], "epochs"),
+    "range": (["bc", "data=demo", "epochs=0"], "epochs=0: expected at least 1"),
+    "share": (["bc", "data=demo", "validation=1.5"], "validation=1.5: expected a number between 0 and 1"),
+    "backbone": (["bc", "data=demo", "backbone=mpl"], "no backbone mpl; name a folder, or a run"),
+    "layer": (["bc", "data=demo", "backbone.hiden=[3]"], "backbone mlp has no 'hiden'; did you mean 'hidden'?"),
+    "world": (["bc", "data=demo", "world=acrobot"], "is data of another world"),
+    "interpolation": (["bc", "data=demo", "net_arch=${oc.env:HOME}"], "is refused: settings are data"),
+    "other contract": (["bc", "data=demo", "backbone=acrobot"], "backbone acrobot observes float32 [6]"),
+    "layers of a folder": (["bc", "data=demo", "backbone=cartpole", "net_arch=[3]"], "has its own layers"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    write_demonstrations(Path("demo"), episodes=4)
+    write_backbone(Path("acrobot"), world="acrobot", heads=())
+    write_backbone(Path("cartpole"), heads=())
+    words, expected = WRONG[name]
+    status, _, err = run(capsys, "pretrain", *words)
+    assert status == 2 and expected in err and err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_world_that_only_the_data_name_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text("raise SystemExit('it ran')\n")
+    about = description()
+    about = type(about)(**{**vars(about), "world": "mine.py:World"})
+    write(Path("demo"), about, random_columns(about, [9] * 4))
+    status, _, err = run(capsys, "pretrain", "bc", "data=demo")
+    assert status == 2 and "name it yourself, world=mine.py:World" in err
+
+
+TRAIN_WRONG: dict[str, tuple[list[str], str]] = {
+    "no folder": (["cartpole", "backbone=b2"], "no backbone b2; name a folder, or a run"),
+    "mode alone": (["cartpole", "mode=frozen"], "say which backbone first: backbone=PATH"),
+    "mode": (["cartpole", "backbone=b", "mode=freeze"], "did you mean 'frozen'?"),
+    "key": (["cartpole", "backbone=b", "backbone.learningrate=1"], "did you mean 'learning_rate'?"),
+    "world": (["acrobot", "backbone=b"], "observes float32 [4] from no bound to no bound; acrobot gives float32 [6]"),
+    "agent": (["cartpole", "agent=rllib_ppo", "backbone=b"], "agent rllib_ppo takes no backbone; dqn and ppo do"),
+    "dqn's parts": (["cartpole", "agent=dqn", "backbone=b", "parts=trunk,policy"], "a Q-network has no such head"),
+    "policies": (
+        ["simple_spread", "backbone=b", "policies={all: [agent_0, agent_1, agent_2]}"],
+        "goes with one policy",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAIN_WRONG)
+def test_a_wrong_hand_off_is_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    write_backbone(Path("b"))
+    words, expected = TRAIN_WRONG[name]
+    status, _, err = run(capsys, "train", *words)
+    assert status == 2 and expected in err and err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_run_without_a_backbone_does_not_mention_one(capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[Any] = ["cartpole", "run_dir=plain", *TRAIN]
+    assert run(capsys, "train", *words)[0] == 0
+    assert "backbone" not in Path("plain/config.yaml").read_text()
