@@ -82,19 +82,19 @@ def learner(
     """Return a new DQN learner. Raises ValueError for continuous actions."""
     from stable_baselines3 import DQN
 
-    from rl_lab.learners.sb3.agent import only_discrete
+    from rl_lab.learners.sb3.agent import require_discrete_actions
     from rl_lab.learners.sb3.backbone import handoff
-    from rl_lab.learners.sb3.dqn import FastDQN
+    from rl_lab.learners.sb3.dqn import CompiledDQN
     from rl_lab.learners.sb3.learner import Sb3Learner
 
-    only_discrete("dqn", envs.world)
+    require_discrete_actions("dqn", envs.world)
     check_bounds(config)
     extra = {name: getattr(config, name) for name in _COMPILED_ONLY}
     if not config.compiled and extra != {name: getattr(Config, name) for name in _COMPILED_ONLY}:
         raise ValueError(f"{', '.join(_COMPILED_ONLY)} need the compiled learner: leave compiled=false out")
     return Sb3Learner(
         "dqn",
-        FastDQN if config.compiled else DQN,
+        CompiledDQN if config.compiled else DQN,
         envs,
         budget=budget,
         seed=seed,
@@ -114,10 +114,10 @@ def load(
     from stable_baselines3.dqn import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import load_policy, only_discrete
+    from rl_lab.learners.sb3.agent import load_policy, require_discrete_actions
     from rl_lab.learners.sb3.policies import build_policy
 
-    only_discrete("dqn", world)
+    require_discrete_actions("dqn", world)
     indicator = config.agent_indicator
     options = {"indicator": indicator, "normalized": config.normalize_observations}
     policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world, backbone)).to(device)

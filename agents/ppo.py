@@ -91,7 +91,7 @@ def learner(
 
     from rl_lab.learners.sb3.backbone import handoff
     from rl_lab.learners.sb3.learner import Sb3Learner
-    from rl_lab.learners.sb3.ppo import FastPPO
+    from rl_lab.learners.sb3.ppo import CompiledPPO
 
     check_bounds(config)
     if config.learning_rate_schedule not in ("constant", "linear"):
@@ -110,7 +110,7 @@ def learner(
         arguments["learning_rate"] = lambda left: max(left, 0.0) * rate
     return Sb3Learner(
         "ppo",
-        FastPPO if config.compiled else PPO,
+        CompiledPPO if config.compiled else PPO,
         envs,
         budget=budget,
         seed=seed,
@@ -130,11 +130,11 @@ def load(
     from stable_baselines3.ppo import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import load_policy, maskable
+    from rl_lab.learners.sb3.agent import load_policy, maskable_policy
     from rl_lab.learners.sb3.policies import build_policy
 
     arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
-    kind, arguments = maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    kind, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
     policy = build_policy(kind, world, indicator=indicator, normalized=config.normalize_observations, **arguments).to(
         device
     )

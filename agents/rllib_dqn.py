@@ -56,10 +56,10 @@ def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
     from stable_baselines3.dqn import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import only_discrete
+    from rl_lab.learners.sb3.agent import require_discrete_actions
     from rl_lab.learners.sb3.policies import policy_arguments
 
-    only_discrete("rllib_dqn", world)
+    require_discrete_actions("rllib_dqn", world)
     if (structure := structure_of(world)) is not None:
         raise ValueError(f"rllib_dqn: {world.name} observes a {structure.kind}: use agent=dqn")
     return MlpPolicy, policy_arguments(world, config.policy, config.net_arch, config.activation)

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.core.files import require_writable
     from rl_lab.experiments.agent_loading import load_learner_state
     from rl_lab.learners.sb3.agent import Sb3Agent
-    from rl_lab.learners.sb3.export import Training, export
+    from rl_lab.learners.sb3.export import TrainingState, export
 
     if args.path.suffix != ".zip":
         raise UsageError(f"{args.path}: name a file that ends in .zip")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if scenario.backbone is not None:
         raise UsageError(f"{args.target} has a backbone, whose code Stable-Baselines3 lacks: it is not exported")
     envs = make.make(scenario.world, 1, scenario.params)
-    training = Training(
+    training = TrainingState(
         config=scenario.config,
         arguments=agent_registry.load(scenario.agent).library_arguments(scenario.config, envs.world),
         saved=load_learner_state(args.target),

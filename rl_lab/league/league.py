@@ -28,7 +28,7 @@ from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.league.batched_policies import BatchedPolicies, Layers, layers_of
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.league_learner import LeagueLearner
-from rl_lab.league.matchmaking import PlayersByKind, matchmaking_probs, reset_prob, should_freeze
+from rl_lab.league.matchmaking import PlayersByKind, matchmaking_probs, players_by_kind, reset_prob, should_freeze
 from rl_lab.league.metrics import learner_metrics
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable
@@ -142,8 +142,9 @@ class League:
         self._freeze_due_learners()
         self.iteration += 1
         metrics["league/members"] = len(self.pool.snapshots)
-        main_return = f"{self.learners[0].name}/rollout/return"
-        return {**metrics, "rollout/return": metrics[main_return]} if main_return in metrics else metrics
+        if (main_return := f"{self.learners[0].name}/rollout/return") in metrics:
+            metrics["rollout/return"] = metrics[main_return]
+        return metrics
 
     def _train_learner(self, index: int) -> dict[str, float]:
         """Run one iteration of a learner against opponents by the matchmaking rules; count its results.
@@ -186,16 +187,9 @@ class League:
         return layers
 
     def _players_by_kind(self) -> PlayersByKind:
-        kinds, first = {player.name: player.kind for player in self.learners}, self._first_snapshot
-        total = first + len(self.pool.snapshots)
+        kinds = self.config.learners()
         snapshot_kinds = [kinds[snapshot.name] for snapshot in self.pool.snapshots]
-        return PlayersByKind(
-            total,
-            mains=[number for number, player in enumerate(self.learners) if player.kind == "main"],
-            pool=range(len(self.learners), total),
-            main_snapshots=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main"],
-            main_exploiter_snapshots=[first + k for k, kind in enumerate(snapshot_kinds) if kind == "main_exploiter"],
-        )
+        return players_by_kind(list(kinds.values()), len(self.anchor_names), snapshot_kinds)
 
     def _freeze(self, index: int) -> None:
         """Add a snapshot of a learner to the pool, and restart the learner with the probability of its kind.
@@ -240,7 +234,7 @@ class League:
         return self.learners[0].learner.save_agent()
 
     def export_state(self) -> StateDict:
-        """Return the state with which training of the exported first main agent can continue."""
+        """Return the state with which training of the first main agent can continue after its export."""
         learner: Any = self.learners[0].learner
         return learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
 

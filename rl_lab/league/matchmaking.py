@@ -37,6 +37,21 @@ class PlayersByKind:
     main_exploiter_snapshots: Sequence[int]  # snapshots of main exploiters
 
 
+def players_by_kind(learner_kinds: Sequence[str], num_anchors: int, snapshot_kinds: Sequence[str]) -> PlayersByKind:
+    """Return the numbers of the players by kind, from the kinds of the learners and of the pool's snapshots."""
+    first_snapshot = len(learner_kinds) + num_anchors
+    total = first_snapshot + len(snapshot_kinds)
+    return PlayersByKind(
+        total,
+        mains=[k for k, kind in enumerate(learner_kinds) if kind == "main"],
+        pool=range(len(learner_kinds), total),
+        main_snapshots=[first_snapshot + k for k, kind in enumerate(snapshot_kinds) if kind == "main"],
+        main_exploiter_snapshots=[
+            first_snapshot + k for k, kind in enumerate(snapshot_kinds) if kind == "main_exploiter"
+        ],
+    )
+
+
 def matchmaking_probs(
     kind: str, win_rates: Array, players: PlayersByKind, config: LeagueConfig, generator: np.random.Generator
 ) -> Array:

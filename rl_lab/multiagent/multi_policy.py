@@ -272,9 +272,9 @@ class MultiPolicyAgent:
         self._shape, self._dtype = envs.actions.shape[2:], envs.actions.dtype
         for member in self._members:
             member.agent.bind(envs)
-            places: Any = getattr(member.agent, "places", None)
-            if places is not None:  # a policy that observes an agent's index numbers its own agents from 0
-                places[list(member.seats)] = np.arange(len(member.seats))
+            agent_indices: Any = getattr(member.agent, "agent_indices", None)
+            if agent_indices is not None:  # a policy that observes an agent's index numbers its own agents from 0
+                agent_indices[list(member.seats)] = np.arange(len(member.seats))
 
     def act(
         self,

@@ -238,7 +238,7 @@ def test_presets_give_all_contenders_the_same_network_batches_and_epochs(name: s
     learners = [train_throughput.lab_learner(world, setting, compiled=compiled) for compiled in (True, False)]
     made = [*(learner.model for learner in learners), train_throughput.sb3_model(world, setting)]
     ours, stock, alone = map(_facts, made)
-    assert made[0].learner == "compiled" and type(made[1]) is type(made[2])
+    assert made[0].backend == "compiled" and type(made[1]) is type(made[2])
     for facts in (stock, alone):
         assert type(facts.pop("type")) is type(ours["type"])
         assert facts == {key: value for key, value in ours.items() if key != "type"}

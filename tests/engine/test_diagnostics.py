@@ -18,7 +18,7 @@ from rl_lab.core.world import WorldError
 from rl_lab.engine import compiler, world_registry
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.diagnostics import explain_compiler_error
-from rl_lab.learners.sb3.ppo import FastPPO
+from rl_lab.learners.sb3.ppo import CompiledPPO
 
 GAME = '''"""Nim: take any number from one of three heaps; taking the last one wins."""
 
@@ -140,7 +140,7 @@ def test_an_exception_in_compiled_code_is_no_step(how: str, tmp_path: Path, monk
     batch.actions[...] = 1
     with pytest.raises(WorldError, match=r"sliced.py:\d+ observe: .*"):
         if how == "learner":
-            FastPPO("MlpPolicy", LabVecEnv(batch), n_steps=64, batch_size=64, device="cpu").learn(64)
+            CompiledPPO("MlpPolicy", LabVecEnv(batch), n_steps=64, batch_size=64, device="cpu").learn(64)
         else:
             for _ in range(5):
                 batch.step()

@@ -17,7 +17,7 @@ from rl_lab.core import agent_registry, rng
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.compiled import build
-from rl_lab.learners.sb3.dqn import FastDQN
+from rl_lab.learners.sb3.dqn import CompiledDQN
 from rl_lab.learners.sb3.policies import BoardCnn
 
 
@@ -38,9 +38,9 @@ def model(kind: Any, world: str = "cartpole", num_envs: int = 4, **arguments: An
 
 
 def learn_compiled(made: Any, until: int) -> None:
-    engine = made.engine()
-    assert engine is not None
-    made.learn_compiled(engine, until)
+    batch = made.compiled_batch()
+    assert batch is not None
+    made.learn_compiled(batch, until)
 
 
 def sampled(made: Any, batch_size: int) -> tuple[Array, Array]:
@@ -48,7 +48,7 @@ def sampled(made: Any, batch_size: int) -> tuple[Array, Array]:
     buffer, low_bits = made.replay_buffer, np.uint64(0xFFFFFFFF)
 
     def integer(n: int, draw: int) -> int:
-        bits = int(rng.philox(np.uint64(made.key), np.uint64((made._n_updates << 24) + draw)) & low_bits)
+        bits = int(rng.philox(np.uint64(made.rng_key), np.uint64((made._n_updates << 24) + draw)) & low_bits)
         return bits * n >> 32
 
     slots = [integer(buffer.size(), 2 * i) for i in range(batch_size)]
@@ -70,7 +70,7 @@ CNN = {"features_extractor_class": BoardCnn, "net_arch": []}
     ],
 )
 def test_gradient_steps_are_those_of_stable_baselines3(world: str, arguments: Any) -> None:
-    fast, stock = (model(kind, world, gradient_steps=0, learning_rate=1e-3, **arguments) for kind in (FastDQN, DQN))
+    fast, stock = (model(kind, world, gradient_steps=0, learning_rate=1e-3, **arguments) for kind in (CompiledDQN, DQN))
     learn_compiled(fast, 800)
     with torch.no_grad():
         for p in fast.q_net_target.parameters():  # targets that differ from the network's own values
@@ -80,7 +80,7 @@ def test_gradient_steps_are_those_of_stable_baselines3(world: str, arguments: An
     buffer = fast.replay_buffer
     filled = buffer.size()
     assert filled * 4 == min(800, arguments.get("buffer_size", 600))
-    assert fast.ready()
+    assert fast.prepare_compiled()
     for update in range(5):
         slots, rows = sampled(fast, 32)
         fast.train(1, 32)
@@ -117,7 +117,7 @@ class _Given:
 
 def test_what_is_kept_is_what_happened() -> None:
     """Transitions follow each other, ends and truncations are marked, and the last observation is the true one."""
-    made = model(FastDQN, "cartpole", 3, gradient_steps=1)
+    made = model(CompiledDQN, "cartpole", 3, gradient_steps=1)
     learn_compiled(made, 600)
     buffer = made.replay_buffer
     assert made.num_timesteps == 600 and buffer.pos == 0 and buffer.full
@@ -136,7 +136,7 @@ def test_what_is_kept_is_what_happened() -> None:
 
 
 def test_exploration_falls_as_it_should_and_rows_explore_one_by_one() -> None:
-    made = model(FastDQN, "cartpole", 40, gradient_steps=1, exploration_fraction=0.5, exploration_final_eps=0.1)
+    made = model(CompiledDQN, "cartpole", 40, gradient_steps=1, exploration_fraction=0.5, exploration_final_eps=0.1)
     with torch.no_grad():
         for p in made.policy.parameters():  # a network that always says 1, and has nothing to learn from itself
             p.zero_()
@@ -170,7 +170,7 @@ def target_of(made: Any, slot: int, row: int, *, double: bool, steps: int) -> fl
 @pytest.mark.parametrize(("double", "steps"), [(True, 1), (False, 3), (True, 5)])
 def test_double_q_and_n_step_targets(double: bool, steps: int) -> None:
     """One gradient step with a plain network is checked against autograd on targets worked out by hand."""
-    made = model(FastDQN, "cartpole", 4, gradient_steps=0, double_q=double, n_steps=steps, learning_rate=1e-3)
+    made = model(CompiledDQN, "cartpole", 4, gradient_steps=0, double_q=double, n_steps=steps, learning_rate=1e-3)
     learn_compiled(made, 1000)
     with torch.no_grad():
         for p in made.q_net_target.parameters():
@@ -199,7 +199,7 @@ def loss_of(made: Any, places: tuple[Array, Array], *, double: bool = False, ste
 
 
 def test_priorities_are_sampled_in_proportion_and_corrected() -> None:
-    made = model(FastDQN, "cartpole", 4, batch_size=256, priority_exponent=0.7, importance_exponent=1.0)
+    made = model(CompiledDQN, "cartpole", 4, batch_size=256, priority_exponent=0.7, importance_exponent=1.0)
     learn_compiled(made, 1000)
     made.learning_rate = made.lr_schedule = lambda _: 0.0
     records = made.training_records(np.asarray(made._last_obs), 256)
@@ -225,9 +225,9 @@ def test_priorities_are_sampled_in_proportion_and_corrected() -> None:
 
 
 def test_options_of_compiled_code_are_refused_where_it_cannot_work() -> None:
-    made = model(FastDQN, "cartpole", 2, double_q=True, policy_kwargs={"activation_fn": torch.nn.ELU})
+    made = model(CompiledDQN, "cartpole", 2, double_q=True, policy_kwargs={"activation_fn": torch.nn.ELU})
     with pytest.raises(ValueError, match="double_q and priority_exponent need the compiled learner: .*ELU"):
-        made.ready()
+        made.prepare_compiled()
     dqn = agent_registry.load("dqn")
     with pytest.raises(ValueError, match="compiled=false"):
         envs = make.make("cartpole", 2)
@@ -235,7 +235,7 @@ def test_options_of_compiled_code_are_refused_where_it_cannot_work() -> None:
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
-    made = model(FastDQN, "cartpole", 4, gradient_steps=0)
+    made = model(CompiledDQN, "cartpole", 4, gradient_steps=0)
     learn_compiled(made, 200)
     made.replay_buffer.rewards[:, 0] = np.inf
     before = [p.clone() for p in made.policy.parameters()]
@@ -245,7 +245,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
 
 
 def test_a_target_that_the_library_moves_is_the_target_that_is_learned_from() -> None:
-    made = model(FastDQN, "cartpole", 1, learning_starts=10, target_update_interval=50, train_freq=1)
+    made = model(CompiledDQN, "cartpole", 1, learning_starts=10, target_update_interval=50, train_freq=1)
     made.learn(400)  # through the library's own loop, whose target moves in ways that no tensor counts
     with torch.no_grad():
         for p in made.q_net_target.parameters():
@@ -264,8 +264,8 @@ def test_a_normaliser_anywhere_below_is_seen() -> None:
     from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
     env = VecMonitor(VecNormalize(LabVecEnv(make.make("cartpole", 2))))
-    made = FastDQN("MlpPolicy", env, device="cpu", buffer_size=100)
-    assert not made.ready() and "normalised" in made.learner
+    made = CompiledDQN("MlpPolicy", env, device="cpu", buffer_size=100)
+    assert not made.prepare_compiled() and "normalised" in made.backend
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from rl_lab.core import agent_registry
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.compiled import build
 from rl_lab.learners.sb3.policies import BoardCnn
-from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 
 
 @pytest.fixture(autouse=True)
@@ -126,12 +126,12 @@ def test_what_is_not_zero_is_found(d: int, dtype: type) -> None:
 def test_rollouts_and_updates_are_those_of_stable_baselines3(case: str) -> None:
     world, num_envs, given = CASES[case]
     arguments = {"n_epochs": 2, "ent_coef": 0.01, **given}
-    fast, stock = (model(kind, world, num_envs, **arguments) for kind in (FastPPO, PPO))
+    fast, stock = (model(kind, world, num_envs, **arguments) for kind in (CompiledPPO, PPO))
     stock.policy.load_state_dict(fast.policy.state_dict())
     for update in range(2):
         collect(fast)
         in_steps_of(fast, stock)
-        assert fast.learner == "compiled" and fast.env_time_fraction is not None
+        assert fast.backend == "compiled" and fast.env_time_fraction is not None
         for name in ARRAYS:
             a, b = (getattr(m.rollout_buffer, name) for m in (fast, stock))
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
@@ -169,7 +169,7 @@ def test_threads_change_no_bit(case: str, size: int) -> None:
     arguments = {**given, "n_steps": 1200 // num_envs, "batch_size": size, "n_epochs": 2}
     reached = []
     for threads in (1, 2, 3, 4):
-        made = model(FastPPO, world, num_envs, **arguments)
+        made = model(CompiledPPO, world, num_envs, **arguments)
         made.threads = threads
         for update in range(2):
             collect(made)
@@ -197,7 +197,7 @@ def test_illegal_actions_are_never_drawn_and_never_learned_from() -> None:
         return ppo.learner(config, seated, budget=10**6, seed=0, device="cpu")
 
     fast, stock = learner(True).model, learner(False).model
-    assert type(fast) is FastMaskablePPO and type(stock) is MaskablePPO
+    assert type(fast) is CompiledMaskablePPO and type(stock) is MaskablePPO
     assert type(fast.policy) is MaskableActorCriticPolicy
     stock.policy.load_state_dict(fast.policy.state_dict())
     collect(fast)
@@ -217,7 +217,7 @@ def test_illegal_actions_are_never_drawn_and_never_learned_from() -> None:
 
 def test_an_update_stops_at_the_divergence_that_is_its_limit() -> None:
     arguments = {"n_steps": 64, "batch_size": 64, "n_epochs": 20, "learning_rate": 0.01, "target_kl": 0.01}
-    fast, stock = (model(kind, "cartpole", 4, **arguments) for kind in (FastPPO, PPO))
+    fast, stock = (model(kind, "cartpole", 4, **arguments) for kind in (CompiledPPO, PPO))
     stock.policy.load_state_dict(fast.policy.state_dict())
     collect(fast)
     for name in ARRAYS:
@@ -236,7 +236,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
     """Of the loss as it is written down, in float64; half of the rows are beyond the clipping range."""
     size = 40
     arguments = {"n_steps": size // 2, "batch_size": size, "n_epochs": 1, "ent_coef": 0.3, "learning_rate": 0.0}
-    made = model(FastPPO, world, 2, policy_kwargs={"net_arch": {"pi": [6, 5], "vf": [7]}}, **arguments)
+    made = model(CompiledPPO, world, 2, policy_kwargs={"net_arch": {"pi": [6, 5], "vf": [7]}}, **arguments)
     collect(made)
     buffer, generator = made.rollout_buffer, np.random.default_rng(0)
     buffer.log_probs += generator.normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
@@ -278,7 +278,7 @@ def test_gradients_are_finite_differences(world: str) -> None:
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
-    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
     collect(made)
     made.rollout_buffer.returns[3, 1] = np.nan
     before = [p.clone() for p in made.policy.parameters()]
@@ -298,9 +298,9 @@ class EveryStep(BaseCallback):
 
 
 def test_a_callback_sees_every_step() -> None:
-    made, callback = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32), EveryStep()
+    made, callback = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32), EveryStep()
     collect(made, callback)
-    assert callback.seen == 16 and made.learner == "compiled"
+    assert callback.seen == 16 and made.backend == "compiled"
 
 
 @pytest.mark.parametrize(
@@ -313,14 +313,14 @@ def test_a_callback_sees_every_step() -> None:
     ],
 )
 def test_what_compiled_code_does_not_know_is_left_to_the_library_and_said(arguments: Any, reason: str) -> None:
-    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32, **arguments)
+    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32, **arguments)
     collect(made)
     made.train()
-    assert made.learner.startswith("stock, because ") and reason in made.learner
+    assert made.backend.startswith("stock, because ") and reason in made.backend
 
 
 def test_agents_go_to_the_library_and_back(tmp_path: Any) -> None:
-    fast = model(FastPPO, "cartpole", 4, n_steps=64, batch_size=64)
+    fast = model(CompiledPPO, "cartpole", 4, n_steps=64, batch_size=64)
     collect(fast)
     fast.train()
     fast.save(tmp_path / "agent.zip")
@@ -330,9 +330,9 @@ def test_agents_go_to_the_library_and_back(tmp_path: Any) -> None:
     stock.set_logger(Logger(folder=None, output_formats=[]))
     stock.learn(256)
     stock.save(tmp_path / "agent.zip")
-    again = FastPPO.load(tmp_path / "agent.zip", env=fast.env)
+    again = CompiledPPO.load(tmp_path / "agent.zip", env=fast.env)
     again.learn(256)
-    assert again.learner == "compiled" and again.num_timesteps == 512 - 256
+    assert again.backend == "compiled" and again.num_timesteps == 512 - 256
     steps = {int(state["step"]) for state in again.policy.optimizer.state.values()}
     assert steps == {3 * 40}  # moments went along
 
@@ -341,7 +341,7 @@ def test_agents_go_to_the_library_and_back(tmp_path: Any) -> None:
 @pytest.mark.parametrize("last", [1, 2])
 def test_the_rest_of_a_rollout_is_a_minibatch_however_small(last: int) -> None:
     size = 32 - last
-    fast, stock = (model(kind, "cartpole", 4, n_steps=8, batch_size=size, n_epochs=2) for kind in (FastPPO, PPO))
+    fast, stock = (model(kind, "cartpole", 4, n_steps=8, batch_size=size, n_epochs=2) for kind in (CompiledPPO, PPO))
     stock.policy.load_state_dict(fast.policy.state_dict())
     collect(fast)
     for name in ARRAYS:
@@ -356,7 +356,9 @@ def test_the_rest_of_a_rollout_is_a_minibatch_however_small(last: int) -> None:
 
 def test_two_learners_and_two_trainings_draw_numbers_of_their_own() -> None:
     torch.manual_seed(0)
-    first, second = (FastPPO("MlpPolicy", LabVecEnv(make.make("pendulum", 2)), n_steps=8, batch_size=16) for _ in "ab")
+    first, second = (
+        CompiledPPO("MlpPolicy", LabVecEnv(make.make("pendulum", 2)), n_steps=8, batch_size=16) for _ in "ab"
+    )
     second.policy.load_state_dict(first.policy.state_dict())
     actions = []
     for made, steps in ((first, 16), (second, 16), (first, 16)):
@@ -375,10 +377,10 @@ def test_two_learners_and_two_trainings_draw_numbers_of_their_own() -> None:
     ],
 )  # fmt: skip
 def test_what_a_subclass_changed_is_not_overridden(change: Any, reason: str) -> None:
-    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
     change(made)
     collect(made)
-    assert reason in made.learner
+    assert reason in made.backend
 
 
 def test_a_users_vecenv_is_stepped_by_its_own_method() -> None:
@@ -388,15 +390,15 @@ def test_a_users_vecenv_is_stepped_by_its_own_method() -> None:
             return observations, rewards * 10, dones, infos
 
     torch.manual_seed(0)
-    made = FastPPO("MlpPolicy", Tenfold(make.make("cartpole", 2)), n_steps=8, batch_size=16, device="cpu")
+    made = CompiledPPO("MlpPolicy", Tenfold(make.make("cartpole", 2)), n_steps=8, batch_size=16, device="cpu")
     made.learn(16)
-    assert made.learner == "compiled" and (made.rollout_buffer.rewards == 10).all()
+    assert made.backend == "compiled" and (made.rollout_buffer.rewards == 10).all()
 
 
 def test_a_normaliser_has_a_discount_of_its_own() -> None:
     torch.manual_seed(0)
     env = VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), norm_obs=False, gamma=0.99)
-    made: Any = FastPPO("MlpPolicy", env, n_steps=32, batch_size=96, gamma=0.5, device="cpu")
+    made: Any = CompiledPPO("MlpPolicy", env, n_steps=32, batch_size=96, gamma=0.5, device="cpu")
     made.learn(96)
     other = LabVecEnv(make.make("cartpole", 3, seed=0))
     same = VecNormalize(other, norm_obs=False, gamma=0.99)
@@ -409,9 +411,9 @@ def test_a_normaliser_has_a_discount_of_its_own() -> None:
 
 
 def test_what_a_user_writes_to_a_parameter_is_used() -> None:
-    made = model(FastPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
     collect(made)
     made.train()
     made.policy.value_net.bias.data.fill_(1000.0)  # changes no version
     collect(made)
-    assert made.learner == "compiled" and made.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)
+    assert made.backend == "compiled" and made.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)

@@ -86,12 +86,12 @@ def test_what_is_paid_while_a_row_waits_is_in_the_statistics_of_rewards(compiled
     taught = tribute(compiled=compiled, paid=paid, normalize_rewards=True, gamma=1.0)
     normalizer = taught.model.get_vec_normalize_env()
     seen: list[float] = []
-    step = taught.timed.step_wait
+    step = taught.vec_env.step_wait
     returns = np.zeros(8)
 
     def noting() -> Any:
         """Note each row's running return in the steps in which it acts or is paid, and of both at the end."""
-        acts = taught.timed.acting.copy()
+        acts = taught.vec_env.acting.copy()
         result = step()
         _, rewards, dones, _ = result
         returns[:] += rewards
@@ -99,7 +99,7 @@ def test_what_is_paid_while_a_row_waits_is_in_the_statistics_of_rewards(compiled
         returns[dones] = 0
         return result
 
-    taught.timed.step_wait = noting
+    taught.vec_env.step_wait = noting
     for _ in range(4):
         taught.train_iteration()
     assert np.var(seen) > 0.1

@@ -17,8 +17,8 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.core.world import Array
-from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplay, ActingReplay
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
+from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplayBuffer, ActingReplayBuffer
+from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
 
 GAMMA = 0.9
 
@@ -111,7 +111,7 @@ def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, hori
     """With lambda 0 a target is what an act was paid and the value of what its row saw then, for any rollout length."""
     story = Story(seed, 9 * horizon, 3, waiting)
     vec_env: Any = SimpleNamespace(acted=np.ones(3, bool), acting=story.acting[0])
-    kind = ActingMaskableRollout if masked else ActingRollout
+    kind = ActingMaskableRolloutBuffer if masked else ActingRolloutBuffer
     space, how = Box(-np.inf, np.inf, (1,)), {"gamma": GAMMA, "gae_lambda": 0.0}
     buffer = kind(horizon, space, Discrete(2), device="cpu", n_envs=3, vec_env=vec_env, **how)
     learned: dict[float, float] = {}
@@ -142,12 +142,14 @@ def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, hori
         assert learned[seen] == pytest.approx(wanted, abs=1e-4)
 
 
-def replay(story: Story, slots: int, steps: int, kind: type[ActingReplay] = ActingReplay) -> ActingReplay:
+def replay(
+    story: Story, slots: int, steps: int, kind: type[ActingReplayBuffer] = ActingReplayBuffer
+) -> ActingReplayBuffer:
     """Return a replay buffer that has seen the story; one for Dicts has it under "x", and its negative under "y"."""
     vec_env: Any = SimpleNamespace(acted=None, acting=None, resets=0)
     vec_env.envs = SimpleNamespace(world=SimpleNamespace(has_action_mask=False))
     space, count = Box(-np.inf, np.inf, (1,)), story.shape[1]
-    several = kind is ActingDictReplay
+    several = kind is ActingDictReplayBuffer
 
     def shown(seen: Array) -> Any:
         return {"x": seen, "y": -seen} if several else seen
@@ -177,12 +179,12 @@ def n_step(story: Story, t: int, row: int, steps: int) -> tuple[float, float, fl
     return found
 
 
-@pytest.mark.parametrize("kind", [ActingReplay, ActingDictReplay])
+@pytest.mark.parametrize("kind", [ActingReplayBuffer, ActingDictReplayBuffer])
 @pytest.mark.parametrize("steps", [1, 3])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), slots=st.integers(2, 40), waiting=st.sampled_from([0.0, 0.3, 0.7, 0.95]))
 def test_what_dqn_samples_is_what_followed_each_act(
-    kind: type[ActingReplay], steps: int, seed: int, slots: int, waiting: float
+    kind: type[ActingReplayBuffer], steps: int, seed: int, slots: int, waiting: float
 ) -> None:
     """Of every act that is still in the ring and has been followed by something: nothing else, and nothing less."""
     story = Story(seed, 40, 3, waiting)
@@ -232,15 +234,15 @@ def test_pending_transitions_are_saved(steps: int) -> None:
     one = ppo(num_envs=8, n_steps=steps)
     for _ in range(5):
         one.train_iteration()
-    saved, snapshot = one.save(), one.timed.envs.snapshot()
+    saved, snapshot = one.save(), one.vec_env.envs.snapshot()
     assert saved.tensors["pending"]["has_pending"].any() and saved.tensors["pending"]["observations"].any()
     other = ppo(num_envs=8, n_steps=steps)
-    other.timed.envs.restore(snapshot)
+    other.vec_env.envs.restore(snapshot)
     other.restore(saved)
     ends = []
     for learner in (one, other):
         learner.restore(saved)  # the generators are the program's
-        learner.timed.envs.restore(snapshot)
+        learner.vec_env.envs.restore(snapshot)
         for _ in range(5):
             learner.train_iteration()
         ends.append(learner.save())
@@ -308,9 +310,9 @@ def test_worlds_that_begin_anew_are_looked_at_anew(name: str, world: str, normal
         learners.append(module.learner(config, envs, budget=10**6, seed=0, device="cpu"))
     one, other = learners
     one.train_iteration()
-    other.timed.envs.restore(one.timed.envs.snapshot())
+    other.vec_env.envs.restore(one.vec_env.envs.snapshot())
     other.restore(one.save())
-    seen: Array = other.timed.envs.observations.reshape(other.model._last_obs.shape)
+    seen: Array = other.vec_env.envs.observations.reshape(other.model._last_obs.shape)
     if normalized:
         assert np.array_equal(other.model._last_original_obs, seen)
         seen = other.model.env.normalize_obs(seen)

@@ -19,10 +19,10 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core import agent_registry
-from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
+from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
 from rl_lab.learners.sb3.dqn_arguments import replay_arrays
-from rl_lab.learners.sb3.masked_dqn import RowDQN
-from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.masked_dqn import MaskedDQN
+from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 
 DQN_ARGUMENTS: dict[str, Any] = {"learning_starts": 50, "buffer_size": 500, "batch_size": 32, "device": "cpu"}
 
@@ -32,7 +32,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("kind", [FastDQN, FastRowDQN, FastPPO, FastMaskablePPO])
+@pytest.mark.parametrize("kind", [CompiledDQN, CompiledMaskedDQN, CompiledPPO, CompiledMaskablePPO])
 def test_no_option_of_the_library_is_hidden(kind: Any) -> None:
     library = next(
         each for each in kind.__mro__[1:] if each.__module__.startswith(("stable_baselines3", "sb3_contrib"))
@@ -46,8 +46,8 @@ def test_no_option_of_the_library_is_hidden(kind: Any) -> None:
 
 def test_n_steps_is_the_librarys_in_files_and_attributes(tmp_path: Path) -> None:
     env = LabVecEnv(make.make("cartpole", 2, seed=0))
-    made = FastDQN("MlpPolicy", env, n_steps=3, gamma=0.9, **DQN_ARGUMENTS)
-    assert made.n_steps == 3 and made.ready()
+    made = CompiledDQN("MlpPolicy", env, n_steps=3, gamma=0.9, **DQN_ARGUMENTS)
+    assert made.n_steps == 3 and made.prepare_compiled()
     made.learn(200)
     made.save(tmp_path / "agent")
     with pytest.warns(UserWarning, match="n_steps=3"):  # the library says so of its own files, too
@@ -75,25 +75,25 @@ def test_n_steps_goes_to_the_library_where_compiled_code_cannot_work(case: str) 
         env: Any = VecNormalize(LabVecEnv(make.make("cartpole", 2, seed=0)))
     else:
         env = DummyVecEnv([Picture])
-    made = FastDQN("MlpPolicy" if case == "normalised" else "CnnPolicy", env, n_steps=3, **DQN_ARGUMENTS)
+    made = CompiledDQN("MlpPolicy" if case == "normalised" else "CnnPolicy", env, n_steps=3, **DQN_ARGUMENTS)
     made.learn(80)
-    assert made.learner.startswith("stock, because") and isinstance(made.replay_buffer, NStepReplayBuffer)
+    assert made.backend.startswith("stock, because") and isinstance(made.replay_buffer, NStepReplayBuffer)
     assert made._n_updates > 0
 
 
 @pytest.mark.parametrize("option", [{"double_q": True}, {"priority_exponent": 0.5}])
 def test_what_the_library_does_not_have_is_refused(option: dict[str, Any]) -> None:
     env = VecNormalize(LabVecEnv(make.make("cartpole", 2, seed=0)))
-    made = FastDQN("MlpPolicy", env, **DQN_ARGUMENTS, **option)
+    made = CompiledDQN("MlpPolicy", env, **DQN_ARGUMENTS, **option)
     with pytest.raises(ValueError, match="double_q and priority_exponent need the compiled learner"):
-        made.ready()
+        made.prepare_compiled()
 
 
 def test_compiled_n_step_targets_are_the_librarys() -> None:
     """Compiled steps sample by themselves; of each place they pick, the library's buffer says the same return."""
 
     env = LabVecEnv(make.make("cartpole", 4, seed=0))
-    made: Any = FastDQN("MlpPolicy", env, n_steps=4, gamma=0.9, **DQN_ARGUMENTS)
+    made: Any = CompiledDQN("MlpPolicy", env, n_steps=4, gamma=0.9, **DQN_ARGUMENTS)
     made.learn(400)
     buffer = made.replay_buffer
     n_step_return = plain_n_step_return()
@@ -122,7 +122,7 @@ def test_n_steps_reaches_every_learner(world: str, kind: Any, compiled: bool) ->
     taught.train_iteration()
     buffer = taught.model.replay_buffer
     assert (buffer.n_steps, buffer.gamma) == (3, 0.9) and (kind is None or isinstance(buffer, kind))
-    assert isinstance(taught.model, RowDQN) == (kind is None) and taught.model._n_updates > 0
+    assert isinstance(taught.model, MaskedDQN) == (kind is None) and taught.model._n_updates > 0
     assert taught.backend == ("compiled" if compiled else "stock, because compiled=false")
 
 
@@ -132,13 +132,13 @@ def test_a_normaliser_is_left_as_the_library_leaves_it(observations: bool, rewar
     how = {"norm_obs": observations, "norm_reward": rewards, "gamma": 0.95}
     env, same = (VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), **how) for _ in range(2))
     torch.manual_seed(0)
-    made: Any = FastPPO("MlpPolicy", env, n_steps=40, batch_size=120, device="cpu", n_epochs=1)
+    made: Any = CompiledPPO("MlpPolicy", env, n_steps=40, batch_size=120, device="cpu", n_epochs=1)
     stock: Any = PPO("MlpPolicy", same, n_steps=40, batch_size=120, device="cpu")
     _, callback = made._setup_learn(10**6)
     stock._setup_learn(10**6)
     for _ in range(2):
         made.collect_rollouts(env, callback, made.rollout_buffer, 40)
-        assert made.learner == "compiled" and made.env_time_fraction is not None
+        assert made.backend == "compiled" and made.env_time_fraction is not None
         for t in range(40):
             seen, paid, _, _ = same.step(made.rollout_buffer.actions[t, :, 0])
             assert paid == pytest.approx(made.rollout_buffer.rewards[t], rel=1e-4)

@@ -12,19 +12,19 @@ from support import programs
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.learners.sb3 import precompile
-from rl_lab.learners.sb3.ppo import FastPPO
+from rl_lab.learners.sb3.ppo import CompiledPPO
 from rl_lab.learners.sb3.precompile import PARTS, BackgroundCompile
 
 LEARN = """
 from rl_lab.adapters import make as batch
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 from rl_lab.learners.compiled import build as kernels
 
-for kind, world in ((FastPPO, "cartpole"), (FastPPO, "pendulum"), (FastMaskablePPO, "breakout")):
+for kind, world in ((CompiledPPO, "cartpole"), (CompiledPPO, "pendulum"), (CompiledMaskablePPO, "breakout")):
     model = kind("MlpPolicy", LabVecEnv(batch.make(world, 2)), n_steps=32, batch_size=64, device="cpu")
     model.learn(64)
-    assert model.learner == "compiled"
+    assert model.backend == "compiled"
 train = kernels.ppo().train
 assert len(train.signatures) == 1 and not train.stats.cache_misses, train.stats
 """
@@ -51,10 +51,12 @@ def test_no_learner_waits_for_a_process_that_cannot_start(program: str, monkeypa
 
 def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[BackgroundCompile] = []
-    monkeypatch.setattr(precompile, "needed", lambda: True)
+    monkeypatch.setattr(precompile, "is_needed", lambda: True)
     monkeypatch.setattr(BackgroundCompile, "__init__", lambda self: begun.append(self))
     precompile.background_compile.cache_clear()
     for _ in range(2):
-        assert FastPPO("MlpPolicy", LabVecEnv(make.make("catch", 2)), n_steps=8, batch_size=16, device="cpu").ready()
+        assert CompiledPPO(
+            "MlpPolicy", LabVecEnv(make.make("catch", 2)), n_steps=8, batch_size=16, device="cpu"
+        ).prepare_compiled()
     precompile.background_compile.cache_clear()
     assert len(begun) == 1

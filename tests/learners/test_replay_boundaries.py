@@ -16,7 +16,7 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.learners.sb3.dqn_arguments import replay_arrays
-from rl_lab.learners.sb3.masked_replay_buffer import ActingReplay, end_episodes
+from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer, end_episodes
 
 GAMMA, STEPS, SPACE = 0.9, 3, Box(-np.inf, np.inf, (1,))
 
@@ -28,7 +28,7 @@ class Rows:
         self.vec_env: Any = SimpleNamespace(resets=0, envs=SimpleNamespace(world=SimpleNamespace(has_action_mask=True)))
         self.vec_env.action_masks = lambda: np.array([[True, False]] * 2)
         more: Any = {"vec_env": self.vec_env, "n_steps": STEPS, "gamma": GAMMA}
-        self.kept = ActingReplay(2 * slots, SPACE, Discrete(2), "cpu", 2, **more)
+        self.kept = ActingReplayBuffer(2 * slots, SPACE, Discrete(2), "cpu", 2, **more)
         self.time = 0
 
     def step(
@@ -121,7 +121,7 @@ def test_a_foreign_environment_resumes_without_a_chain_into_its_new_episode(comp
     one, other = learners
     one.train_iteration()
     saved = one.save()
-    other.timed.envs.restore(one.timed.envs.snapshot())
+    other.vec_env.envs.restore(one.vec_env.envs.snapshot())
     other.restore(saved)
     buffer: Any = other.model.replay_buffer
     last = buffer.pos - 1
@@ -130,4 +130,4 @@ def test_a_foreign_environment_resumes_without_a_chain_into_its_new_episode(comp
     assert (buffer.dones[last] == 1).all() and (buffer.timeouts[last][going_on] == 1).all()
     assert np.array_equal(buffer.dones[:last], one.model.replay_buffer.dones[:last])
     for learner in learners:
-        learner.timed.envs.close()
+        learner.vec_env.envs.close()

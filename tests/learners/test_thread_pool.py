@@ -21,13 +21,13 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 from rl_lab.adapters import make as batch
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.learners.sb3.ppo import FastPPO
+from rl_lab.learners.sb3.ppo import CompiledPPO
 
 rows = LabVecEnv(batch.make("acrobot", 10, seed=0))
-model = FastPPO("MlpPolicy", VecNormalize(rows), n_steps=200, batch_size=100, n_epochs=1, device="cpu")
+model = CompiledPPO("MlpPolicy", VecNormalize(rows), n_steps=200, batch_size=100, n_epochs=1, device="cpu")
 model.threads = 2
 model.learn(2000)
-assert model.learner == "compiled"
+assert model.backend == "compiled"
 """
 
 BREAK = """

@@ -36,7 +36,7 @@ class DqnEnvArrays(NamedTuple):
 
 
 class ReplayBuffer(NamedTuple):
-    """The arrays of a `stable_baselines3.common.buffers.ReplayBuffer`, or of `ActingReplay`.
+    """The arrays of a `stable_baselines3.common.buffers.ReplayBuffer`, or of `ActingReplayBuffer`.
 
     Slot s of row b is the transition that b's agent made in one step.
     """

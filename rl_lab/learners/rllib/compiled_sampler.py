@@ -23,7 +23,7 @@ from rl_lab.learners.rllib.fragment import Fragment, Sample
 from rl_lab.learners.rllib.torch_sampler import Act, sample_fragment, torch_act
 from rl_lab.learners.sb3.compiled_batch import is_compiled_batch
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic
-from rl_lab.learners.sb3.ppo import WORTH_SHARING
+from rl_lab.learners.sb3.ppo import MIN_STEPS_FOR_THREADS
 from rl_lab.learners.sb3.ppo_arguments import env_arrays, policy_outputs
 from rl_lab.learners.sb3.sparse_observations import is_sparse
 
@@ -138,7 +138,7 @@ class CompiledSampler(_CompiledPolicy):
         """Sample `num_steps` steps of each environment, which were reset before. Raises what `Batch.step` raises."""
         begin, batch, rows = time.perf_counter(), self._batch, self._batch.rewards.size
         self._shared.copy_from_tensors()
-        threads = self._team.threads if num_steps * rows >= WORTH_SHARING else 1
+        threads = self._team.threads if num_steps * rows >= MIN_STEPS_FOR_THREADS else 1
         space = self._space
         bounds = np.zeros((2, 0), np.float32) if self._is_discrete else np.stack([space.low, space.high])
         envs = env_arrays(batch, bounds, threads)

@@ -21,7 +21,7 @@ from rl_lab.learners.sb3.network_import import (
     actor_critic,
     adam_settings,
 )
-from rl_lab.learners.sb3.sparse_observations import is_sparse, nonzero_of
+from rl_lab.learners.sb3.sparse_observations import is_sparse, nonzero_lists
 
 
 def minibatch_order(
@@ -75,7 +75,7 @@ class CompiledUpdate:
         exp_avg, exp_avg_sq = shared.moments
         steps = shared.adam_steps
         arguments = (
-            _samples(batch, observations, order, nonzero_of(network, observations)),
+            _samples(batch, observations, order, nonzero_lists(network, observations)),
             self._policy_network(observations),
             AdamState(network.weights, network.grads, exp_avg, exp_avg_sq, float(steps), np.zeros(NUM_SHARDS)),
             settings,

@@ -22,7 +22,7 @@ from rl_lab.learners.rllib.cluster import Cluster
 from rl_lab.learners.rllib.learners import MODULE, Learners, policy_of, restore_state, state_of
 from rl_lab.learners.rllib.pending_state import check_pending
 from rl_lab.learners.sb3.agent import Sb3Agent
-from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, checked_moments
+from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, validated_moments
 from rl_lab.learners.sb3.training_state import as_arrays
 
 _UPDATE = 600.0  # seconds that learners in other processes may take for one update
@@ -152,7 +152,7 @@ class RllibLearner:
         state, tensors, runner = saved.state, saved.tensors, self._runner
         try:
             self._check(state, tensors)
-            checked_moments(self._optimizer(), tensors["optimizer"])
+            validated_moments(self._optimizer(), tensors["optimizer"])
         except KeyError as error:
             raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
         self._restore_learners(saved)

@@ -16,14 +16,14 @@ def actor_critic(agent: str, config: Any, world: EnvSpec) -> tuple[Any, dict[str
     from stable_baselines3.ppo import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import maskable
+    from rl_lab.learners.sb3.agent import maskable_policy
     from rl_lab.learners.sb3.policies import policy_arguments
 
     if (structure := structure_of(world)) is not None:
         raise ValueError(f"{agent}: {world.name} observes a {structure.kind}: use agent=ppo")
     arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
     arguments |= {"log_std_init": config.log_std_init, "ortho_init": config.ortho_init}
-    return maskable(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    return maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
 
 
 def load(agent: str, policy: tuple[Any, dict[str, Any]], world: EnvSpec, saved: StateDict, device: str) -> Agent:

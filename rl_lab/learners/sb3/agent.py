@@ -1,4 +1,8 @@
-"""Stable-Baselines3 policies as agents."""
+"""Stable-Baselines3 policies as agents: `Sb3Agent` plays with a policy, `load_policy` makes one of saved tensors.
+
+`agents/*.py` call `load_policy` with a policy of `policies.build_policy`; evaluation, tournaments and leagues then call
+the methods of `core.agent.Agent`. An agent changes nothing of the policy but its training mode, which is off.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,22 @@ from rl_lab.learners.sb3.inference import CompiledPolicy
 from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
 from rl_lab.learners.sb3.training_state import as_tensors
 
-_ACTORS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # neither is a subclass of the other
+_ACTOR_CRITICS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # neither is a subclass of the other
 
 
 class Sb3Agent:
     """An SB3 policy with the observation statistics of its training.
 
-    `indicator` is the length of the one-hot agent index that was appended to its observations, 0 for none. Where roles
-    have observations of different lengths, the batch pads them to the longest; the agent removes the padding.
+    Args:
+        name: the agent's name.
+        policy: the policy.
+        normalizer: "mean" and "var" of the observations, or None where they are not normalized.
+        indicator: the length of the one-hot agent index that was appended to its observations, 0 for none.
+        clip: normalized observations are clipped to -clip..clip.
+        structure: how its observations are unflattened to a Dict or an image, or None.
+
+    Where roles have observations of different lengths, the batch pads them to the longest; the agent removes the
+    padding.
     """
 
     def __init__(
@@ -41,9 +53,9 @@ class Sb3Agent:
         structure: Structure | None = None,
     ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
-        self.stochastic = isinstance(policy, _ACTORS)  # a DQN always takes the action with the largest value
+        self.stochastic = isinstance(policy, _ACTOR_CRITICS)  # a DQN always takes the action with the largest value
         self.indicator, self.structure = indicator, structure
-        self.places = np.arange(max(indicator, 1))  # the agent index that the indicator shows for each seat
+        self.agent_indices = np.arange(max(indicator, 1))  # of each of the world's agents, the index that is appended
         self._action_shape = policy.action_space.shape or ()
         self.compiled_policy: CompiledPolicy | None = None
         with suppress(UnsupportedByCompiledError):
@@ -57,10 +69,10 @@ class Sb3Agent:
     def bind(self, envs: BatchedEnv) -> None:
         """Store the action shape and the agent indices of the batch's seats."""
         world, self._action_shape = envs.world, envs.actions.shape[2:]
-        self.places = np.arange(len(world.agents))
+        self.agent_indices = np.arange(len(world.agents))
         if self.indicator and self.indicator != len(world.agents):
-            for seats in world.roles.values():  # it was trained at the seats of one role
-                self.places[list(seats)] = np.arange(len(seats)) % self.indicator
+            for seats in world.roles.values():  # it was trained for one role, whose agents are numbered from 0
+                self.agent_indices[list(seats)] = np.arange(len(seats)) % self.indicator
 
     def act(
         self,
@@ -73,7 +85,7 @@ class Sb3Agent:
     ) -> tuple[Array, Any]:
         """See `Agent.act`; actions are clipped to the space as in training."""
         actions = self._predict(self._policy_obs(observations, rows), action_mask, deterministic)
-        if actions.shape[1:] != self._action_shape:  # the actions of other roles have more components
+        if actions.shape[1:] != self._action_shape:  # the batch has room for actions of another role, which are longer
             padded = np.zeros((len(actions), *self._action_shape), actions.dtype)
             padded[:, : actions.shape[1]] = actions
             actions = padded
@@ -96,7 +108,7 @@ class Sb3Agent:
         scores = self._scores(self._policy_obs(observations, rows))
         if action_mask is not None:
             scores = np.where(action_mask[:, : scores.shape[1]] != 0, scores, -np.inf)
-        if isinstance(policy, _ACTORS):
+        if isinstance(policy, _ACTOR_CRITICS):
             probs = np.exp(scores - scores.max(axis=1, keepdims=True))
             probs /= probs.sum(axis=1, keepdims=True)
         else:
@@ -110,7 +122,7 @@ class Sb3Agent:
         policy: Any = self.policy
         with torch.no_grad():
             obs = policy.obs_to_tensor(observations)[0]
-            if isinstance(policy, _ACTORS):
+            if isinstance(policy, _ACTOR_CRITICS):
                 features: Any = policy.extract_features(obs, policy.pi_features_extractor)
                 scores = policy.action_net(policy.mlp_extractor.forward_actor(features))
             else:
@@ -125,8 +137,9 @@ class Sb3Agent:
         if len(shape) == 1:
             observations = observations[:, : shape[0] - self.indicator]
         if self.indicator:
-            numbers = np.arange(len(observations)) if rows is None else rows
-            observations = append_agent_indicator(observations, self.places[numbers % len(self.places)], self.indicator)
+            rows = np.arange(len(observations)) if rows is None else rows
+            agent_indices = self.agent_indices[rows % len(self.agent_indices)]
+            observations = append_agent_indicator(observations, agent_indices, self.indicator)
         if self.normalizer is not None:
             mean, var = self.normalizer["mean"], self.normalizer["var"]
             scaled = (observations - mean) / np.sqrt(var + 1e-8)
@@ -134,7 +147,7 @@ class Sb3Agent:
         return observations
 
     def _predict(self, observations: Any, action_mask: Array | None, deterministic: bool) -> Array:
-        """Return actions without padding."""
+        """Return legal actions [B, ...], without padding, for observations of `_policy_obs`."""
         policy: Any = self.policy
         if deterministic and self.compiled_policy is not None:
             return self.compiled_policy.act(observations, action_mask)
@@ -174,13 +187,13 @@ def load_policy(
     return Sb3Agent(name, policy, statistics, indicator=indicator, structure=structure)
 
 
-def maskable(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:
-    """Return the policy class with action masks, and those of the policy's arguments that it accepts."""
+def maskable_policy(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:
+    """Return SB3's policy class with action masks, and those of the policy's arguments that it accepts."""
     continuous_only = ("log_std_init", "use_sde")
     return MaskableActorCriticPolicy, {k: v for k, v in policy_arguments.items() if k not in continuous_only}
 
 
-def only_discrete(name: str, world: EnvSpec) -> None:
+def require_discrete_actions(name: str, world: EnvSpec) -> None:
     """Raise ValueError unless the world's actions are discrete."""
     if not isinstance(world.action, Discrete):
         raise ValueError(f"{name} needs discrete actions; {world.name}'s are {world.action}: use agent=ppo")

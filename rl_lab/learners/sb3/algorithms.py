@@ -1,4 +1,8 @@
-"""Which algorithm and buffer classes, and which arguments, an environment needs in place of those asked for."""
+"""Replaces the algorithm and buffer classes that an agent asks for by those that its environments need.
+
+`Sb3Learner` calls both functions before it makes the model. They return classes with their arguments, and change only
+the dictionary of arguments that they get.
+"""
 
 from __future__ import annotations
 
@@ -12,51 +16,51 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.learners.sb3.agent import maskable
-from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
-from rl_lab.learners.sb3.masked_dqn import RowDQN
-from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplay, ActingReplay
+from rl_lab.learners.sb3.agent import maskable_policy
+from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
+from rl_lab.learners.sb3.masked_dqn import MaskedDQN
+from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplayBuffer, ActingReplayBuffer
 from rl_lab.learners.sb3.masked_rollout_buffers import (
-    ActingDictRollout,
-    ActingMaskableDictRollout,
-    ActingMaskableRollout,
-    ActingRollout,
+    ActingDictRolloutBuffer,
+    ActingMaskableDictRolloutBuffer,
+    ActingMaskableRolloutBuffer,
+    ActingRolloutBuffer,
 )
-from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 
 
-def without_compiled(
+def with_sb3_algorithm(
     algorithm: type[BaseAlgorithm], arguments: dict[str, Any]
 ) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
     """Return SB3's algorithm in place of a compiled one, and the arguments that it accepts.
 
     Raises ValueError for an option of the compiled learner alone, other than its default.
     """
-    for compiled, sb3 in ((FastPPO, PPO), (FastDQN, DQN)):
+    for compiled, sb3 in ((CompiledPPO, PPO), (CompiledDQN, DQN)):
         if issubclass(algorithm, compiled):
-            known = inspect.signature(sb3).parameters
-            for key in [key for key in arguments if key not in known]:
+            sb3_parameters = inspect.signature(sb3).parameters
+            for key in [key for key in arguments if key not in sb3_parameters]:
                 if arguments.pop(key) != inspect.signature(compiled).parameters[key].default:
                     raise ValueError(f"{key} needs the compiled learner, which does not support such observations")
             return sb3, arguments
     return algorithm, arguments
 
 
-def for_masked_rows(
+def with_masked_rows(
     algorithm: type[BaseAlgorithm], vec_env: LabVecEnv, arguments: dict[str, Any]
 ) -> tuple[type[BaseAlgorithm], dict[str, Any]]:
-    """Return the algorithm and arguments for rows with action masks, or of agents that do not act in each step.
+    """Return the algorithm and arguments for rows with action masks, and for agents that do not act in each step.
 
     Raises ValueError for `use_sde`, which masked actions cannot have.
     """
     is_dict = isinstance(vec_env.observation_space, Dict)
     if not issubclass(algorithm, OnPolicyAlgorithm):
-        algorithm = FastRowDQN if issubclass(algorithm, FastDQN) else RowDQN
+        algorithm = CompiledMaskedDQN if issubclass(algorithm, CompiledDQN) else MaskedDQN
         replay = {"vec_env": vec_env, "n_steps": arguments.pop("n_steps", 1), "gamma": arguments["gamma"]}
-        replay_class = ActingDictReplay if is_dict else ActingReplay
+        replay_class = ActingDictReplayBuffer if is_dict else ActingReplayBuffer
         return algorithm, arguments | {"replay_buffer_class": replay_class, "replay_buffer_kwargs": replay}
     if not vec_env.envs.world.has_action_mask:
-        rollout_class: type[Any] = ActingDictRollout if is_dict else ActingRollout
+        rollout_class: type[Any] = ActingDictRolloutBuffer if is_dict else ActingRolloutBuffer
         return algorithm, arguments | {
             "rollout_buffer_class": rollout_class,
             "rollout_buffer_kwargs": {"vec_env": vec_env},
@@ -64,7 +68,7 @@ def for_masked_rows(
     if arguments.pop("use_sde"):
         raise ValueError("use_sde is for continuous actions")
     del arguments["sde_sample_freq"]
-    _, arguments["policy_kwargs"] = maskable(arguments["policy_kwargs"])
-    rollout_class = ActingMaskableDictRollout if is_dict else ActingMaskableRollout
+    _, arguments["policy_kwargs"] = maskable_policy(arguments["policy_kwargs"])
+    rollout_class = ActingMaskableDictRolloutBuffer if is_dict else ActingMaskableRolloutBuffer
     arguments |= {"rollout_buffer_class": rollout_class, "rollout_buffer_kwargs": {"vec_env": vec_env}}
-    return FastMaskablePPO if issubclass(algorithm, FastPPO) else MaskablePPO, arguments
+    return CompiledMaskablePPO if issubclass(algorithm, CompiledPPO) else MaskablePPO, arguments

@@ -1,6 +1,10 @@
-"""Stable-Baselines3's DQN with compiled rollouts and gradient steps, and the options that only compiled code has.
+"""Stable-Baselines3's DQN with compiled rollouts and gradient steps, and options that only compiled code has.
 
-A DQN that compiled code does not support is trained by the library's own code, and `learner` says why.
+`CompiledDQN` and `CompiledMaskedDQN` replace `train` of SB3's class, and add `learn_compiled`, which collects rollouts
+and trains without Python in between. The model's state stays where SB3 has it: parameters and Adam's moments in torch
+tensors, transitions in the replay buffer. Both methods copy parameters and counters to arrays (`training_records`),
+call `compiled/templates/dqn.py`, and copy the results back (`_sync_..._to_model`). A DQN that compiled code does not
+support is trained by SB3's own code, and `backend` says why.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from stable_baselines3 import DQN
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.buffers import ReplayBuffer as LibraryReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer as Sb3ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.dqn.policies import DQNPolicy
 
@@ -30,10 +34,10 @@ from rl_lab.learners.compiled.dqn_records import (
     empty_minibatch,
 )
 from rl_lab.learners.sb3.compiled_batch import compiled_batch_of
-from rl_lab.learners.sb3.dqn_arguments import dqn_settings, env_arrays, replay_arrays
+from rl_lab.learners.sb3.dqn_arguments import dqn_settings, env_arrays, q_networks, replay_arrays
 from rl_lab.learners.sb3.generator_state import new_rng_key
-from rl_lab.learners.sb3.masked_dqn import RowDQN
-from rl_lab.learners.sb3.masked_replay_buffer import ActingReplay
+from rl_lab.learners.sb3.masked_dqn import MaskedDQN
+from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, adam_settings, q_network
 from rl_lab.learners.sb3.priority_state import priority_arrays, restore_priority_tree
 from rl_lab.learners.sb3.sparse_observations import is_sparse
@@ -42,14 +46,17 @@ TrainingRecords: TypeAlias = tuple[ReplayBuffer, PriorityTree, QNetworks, Miniba
 
 
 class _CompiledDqnMixin:
-    """What `FastDQN` and `FastRowDQN` add to DQN. `learner` says which code trains: "compiled" or "stock, because ...".
+    """What `CompiledDQN` and `CompiledMaskedDQN` add to SB3's classes.
 
-    With `double_q`, the network chooses the next action and the target network values it. `priority_exponent` 0
+    `backend` says what trains: "compiled", or "stock, because ..." for SB3's own code. It is "" until the first use.
+
+    With `double_q`, the online network chooses the next action and the target network values it. `priority_exponent` 0
     samples transitions uniformly, 1 in proportion to their error; `importance_exponent` is the exponent of the
-    correction for it at first, and rises to 1 by the end of training. All other options are the library's own.
+    correction for it at first, and rises to 1 by the end of training. All other options are SB3's.
     """
 
-    learner = ""
+    backend = ""
+    rng_key: np.uint64  # of the random numbers of compiled code
     rng_counter = 0  # stays 0: random numbers are numbered by num_timesteps and n_updates
     _priorities = PriorityTree(np.zeros(0), np.ones(1))
 
@@ -66,36 +73,37 @@ class _CompiledDqnMixin:
         super().__init__(*arguments, **named)
 
     def _excluded_save_params(self) -> list[str]:
-        own = "learner key _compiled _q_net _q_net_target _output _adam_settings _squared_norms".split()
-        own += ["_counters", "_priorities", "_minibatch", "_settings", "_q_networks"]
-        return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
+        """Return the attributes that SB3's `save` leaves out."""
+        excluded = "backend rng_key _compiled _q_net _q_net_target _output _adam_settings".split()
+        excluded += ["_counters", "_priorities", "_minibatch", "_settings", "_q_networks"]
+        return [*super()._excluded_save_params(), *excluded]  # type: ignore[misc]
 
     # --------------------------------------------------------------------------------------------------- preparation
 
-    def ready(self) -> bool:
-        """Say whether compiled code trains this DQN, and prepare for it at the first call.
+    def prepare_compiled(self) -> bool:
+        """Return whether compiled code trains this DQN; at the first call, decide it and prepare for it.
 
         Raises:
             ValueError: Compiled code does not support this DQN, but an option was given that only compiled code has.
         """
-        if not self.learner:
+        if not self.backend:
             try:
                 self._check_supported()
                 self._prepare()
-                self.learner = "compiled"
+                self.backend = "compiled"
             except UnsupportedByCompiledError as error:
-                self.learner = f"stock, because {error}"
+                self.backend = f"stock, because {error}"
                 if self.double_q or self.priority_exponent:
                     raise ValueError(f"double_q and priority_exponent need the compiled learner: {error}") from None
-        return self.learner == "compiled"
+        return self.backend == "compiled"
 
     def _check_supported(self) -> None:
-        """Raise UnsupportedByCompiledError where compiled code would compute something else than the library."""
+        """Raise UnsupportedByCompiledError where compiled code would compute something else than SB3's."""
         model: Any = self
         buffer = model.replay_buffer
         if type(model.policy) is not DQNPolicy or not isinstance(model.action_space, Discrete):
             raise UnsupportedByCompiledError(f"its policy is a {type(model.policy).__name__}")
-        supported = type(buffer) in (LibraryReplayBuffer, NStepReplayBuffer, ActingReplay)
+        supported = type(buffer) in (Sb3ReplayBuffer, NStepReplayBuffer, ActingReplayBuffer)
         if not supported or buffer.optimize_memory_usage:
             raise UnsupportedByCompiledError(f"its replay buffer is a {type(buffer).__name__}")
         if not buffer.handle_timeout_termination:
@@ -111,6 +119,7 @@ class _CompiledDqnMixin:
             )
 
     def _prepare(self) -> None:
+        """Make the compiled networks, and the arrays that are kept between calls of compiled code."""
         model: Any = self
         adam = adam_settings(model.policy.optimizer)
         q_net, tensors, self._output = q_network(model.q_net)
@@ -118,10 +127,10 @@ class _CompiledDqnMixin:
         q_net_target, tensors, _ = q_network(model.q_net_target)
         self._q_net_target = ParameterMirror(q_net_target, tensors, None)
         self._compiled = build.dqn()
-        self.key = new_rng_key()
+        self.rng_key = new_rng_key()
         self._counters = np.zeros(1, DQN_COUNTERS)
         self._minibatch = empty_minibatch(0)
-        self._squared_norms = np.zeros(network.NUM_SHARDS)
+        # As many leaves as transitions, rounded up to a power of two.
         leaves = 1 << (model.replay_buffer.rewards.size - 1).bit_length() if self.priority_exponent else 0
         self._priorities = PriorityTree(sums=np.zeros(2 * leaves), max_priority=np.ones(1))
         self._adam_settings = np.zeros(network.NUM_ADAM_SETTINGS)
@@ -129,65 +138,51 @@ class _CompiledDqnMixin:
         self._adam_settings[network.EPSILON] = adam["eps"]
         self._adam_settings[[network.BETA_1, network.BETA_2]] = adam["betas"]
         self._settings = dqn_settings(model)
-        self._q_networks = {sparse: self._make_q_networks(sparse) for sparse in (False, True)}
+        both_networks = (self._q_net.network, self._q_net_target.network, self._q_net.moments, self._adam_settings)
+        num_actions = int(model.action_space.n)
+        self._q_networks = {
+            sparse: q_networks(*both_networks, self._output, num_actions, sparse=sparse) for sparse in (False, True)
+        }
 
     def priorities(self) -> dict[str, Array]:
-        """Return what a checkpoint needs beside the library's own state; nothing where sampling is uniform."""
+        """Return the priorities for a checkpoint, see `priority_state`; nothing where sampling is uniform."""
         return priority_arrays(self._priorities)
 
     def restore_priorities(self, saved: dict[str, Array]) -> None:
         """Continue with what `priorities` returned. Raises ValueError where it does not fit this replay buffer."""
         model: Any = self
-        if self.ready() and len(self._priorities.sums):
+        if self.prepare_compiled() and len(self._priorities.sums):
             restore_priority_tree(self._priorities, saved, model.replay_buffer.rewards.size)
 
-    # ------------------------------------------------------------------------------ what compiled code is called with
+    # ------------------------------------------------------------------------------------ arguments of compiled code
 
-    def _make_q_networks(self, sparse: bool) -> QNetworks:
-        model: Any = self
-        q_net, q_net_target = self._q_net.network, self._q_net_target.network
-        exp_avg, exp_avg_sq = self._q_net.moments
-        return QNetworks(
-            q_net=q_net.tables.ctypes.data,
-            q_net_target=q_net_target.tables.ctypes.data,
-            weights=q_net.weights,
-            target_weights=q_net_target.weights,
-            grads=q_net.grads,
-            exp_avg=exp_avg,
-            exp_avg_sq=exp_avg_sq,
-            adam_settings=self._adam_settings,
-            squared_norms=self._squared_norms,
-            output=self._output,
-            sparse=sparse,
-            all_legal=np.ones(int(model.action_space.n), np.uint8),
-            obs_rms=np.zeros((3, 0)),
-        )
-
-    def _networks(self, observations: Array) -> QNetworks:
-        """Return both networks, with sparse inputs if these observations [B, ...] have mostly zeros."""
+    def _networks_for(self, observations: Array) -> QNetworks:
+        """Return the record of both networks, with sparse inputs if these observations [B, ...] have mostly zeros."""
         self._q_net.tables(), self._q_net_target.tables()  # compiles the networks' functions at the first call
         flat = observations.reshape(len(observations), -1)
         return self._q_networks[is_sparse(self._q_net.network, flat)]
 
-    # ------------------------------------------------------------------------------------ the model's state, in and out
+    # --------------------------------------------------------------- copying the model's state to compiled code and
+    # back
 
     def training_records(self, observations: Array, batch_size: int) -> TrainingRecords:
-        """Return the arguments of the compiled `train` after its first one, and of `learn` after its first two.
+        """Copy the model's state to compiled code; return the common arguments of the compiled `train` and `learn`.
 
-        Parameters, Adam's moments, the learning rate and the counters are copied from the model first. `observations`
-        [B, ...] decide whether the network's inputs are sparse.
+        They are all but the first of `train`, and all but the first two of `learn`. `observations` [B, ...] decide
+        whether the networks' inputs are sparse.
         """
         self._sync_from_model()
         if len(self._minibatch.slots) != batch_size:
             self._minibatch = empty_minibatch(batch_size)
         model: Any = self
-        replay, q_nets = replay_arrays(model.replay_buffer), self._networks(observations)
+        replay, q_nets = replay_arrays(model.replay_buffer), self._networks_for(observations)
         total_timesteps, settings = max(int(model._total_timesteps), 1), self._settings
-        if settings.total_timesteps != total_timesteps or settings.rng_key != self.key:
-            self._settings = settings._replace(total_timesteps=total_timesteps, rng_key=np.uint64(self.key))
+        if settings.total_timesteps != total_timesteps or settings.rng_key != self.rng_key:
+            self._settings = settings._replace(total_timesteps=total_timesteps, rng_key=np.uint64(self.rng_key))
         return replay, self._priorities, q_nets, self._minibatch, self._settings, self._counters
 
     def _sync_from_model(self) -> None:
+        """Copy parameters, Adam's moments, the learning rate and the counters from the model; set the others to 0."""
         model: Any = self
         self._q_net.copy_from_tensors()
         self._q_net_target.copy_from_tensors()
@@ -231,9 +226,9 @@ class _CompiledDqnMixin:
     # ------------------------------------------------------------------------------------------------------- learning
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Take gradient steps; see `DQN.train`."""
+        """Take gradient steps on minibatches of the replay buffer; see `DQN.train`."""
         model: Any = self
-        if not self.ready():
+        if not self.prepare_compiled():
             super().train(gradient_steps, batch_size)  # type: ignore[misc]
             return
         if self.priority_exponent:
@@ -248,25 +243,26 @@ class _CompiledDqnMixin:
             self._raise_non_finite()
         self._sync_updates_to_model()
 
-    def engine(self) -> Batch | None:
-        """Return the batch of environments that compiled code can step, or None where the library's loop has to."""
+    def compiled_batch(self) -> Batch | None:
+        """Return the batch of environments for `learn_compiled`, or None where SB3's loop has to step them."""
         model: Any = self
         env = model.env
         by_steps = model.train_freq.unit == TrainFrequencyUnit.STEP and model.gradient_steps >= 0
-        return compiled_batch_of(env) if self.ready() and by_steps and isinstance(env, LabVecEnv) else None
+        return compiled_batch_of(env) if self.prepare_compiled() and by_steps and isinstance(env, LabVecEnv) else None
 
-    def learn_compiled(self, batch: Batch, until: int) -> dict[str, float]:
-        """Collect rollouts and train until `num_timesteps` is at least `until`; see `OffPolicyAlgorithm.learn`.
+    def learn_compiled(self, batch: Batch, target_timesteps: int) -> dict[str, float]:
+        """Collect rollouts and train until `num_timesteps` >= `target_timesteps`; see `OffPolicyAlgorithm.learn`.
 
-        Returns the fractions of the time that went into steps of the environments, "env", and gradient steps, "learn".
+        `batch` is what `compiled_batch` returned. Returns the fractions of the time that went into steps of the
+        environments, "env", and gradient steps, "learn".
         """
         model: Any = self
         records = self.training_records(batch.observations.reshape(model.n_envs, -1), model.batch_size)
         acted = getattr(model.replay_buffer, "acted", None)
         if acted is not None:
-            acted[:] = True  # in a batch that `engine` returns, every agent acts in every step
+            acted[:] = True  # in a batch that `compiled_batch` returns, every agent acts in every step
         env = env_arrays(batch, model.n_envs, model.ep_info_buffer.maxlen)
-        outcome = self._compiled.learn(until, env, *records)
+        outcome = self._compiled.learn(target_timesteps, env, *records)
         check_flag()
         if outcome < 0:
             batch.fail(outcome)
@@ -279,6 +275,7 @@ class _CompiledDqnMixin:
         return {"env": counters["env_cycles"] / total, "learn": counters["train_cycles"] / total}
 
     def _raise_non_finite(self) -> None:
+        """Raise NonFiniteError for the gradient step that compiled code has not taken."""
         name, counters = self._q_net.first_nonfinite_gradient(), self._counters[0]
         self._q_net.invalidate_moments()
         raise NonFiniteError(
@@ -287,9 +284,9 @@ class _CompiledDqnMixin:
         )
 
 
-class FastDQN(_CompiledDqnMixin, DQN):
-    """`stable_baselines3.DQN`, compiled where that is possible; trained by the lab, each row explores by itself."""
+class CompiledDQN(_CompiledDqnMixin, DQN):
+    """`stable_baselines3.DQN`, compiled where that is possible; in `learn_compiled`, each row explores by itself."""
 
 
-class FastRowDQN(_CompiledDqnMixin, RowDQN):
-    """`RowDQN`, compiled where that is possible."""
+class CompiledMaskedDQN(_CompiledDqnMixin, MaskedDQN):
+    """`MaskedDQN`, compiled where that is possible."""

@@ -1,4 +1,8 @@
-"""Export agents as files of Stable-Baselines3. The lab does not read such files, because they are pickles."""
+"""Exports agents as files of Stable-Baselines3. The lab does not read such files, because they are pickles.
+
+`rl-lab export` calls `export`, which builds SB3's own algorithm with the agent's parameters and the state of its
+training, and lets SB3 write it. Only the named files are written.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ from rl_lab.learners.sb3 import policies
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.training_state import restore_export_state, restore_normalizer_statistics
 
-_KINDS: dict[type[Any], type[Any]] = {
+_ALGORITHMS: dict[type[Any], type[Any]] = {
     ActorCriticPolicy: PPO,
     MaskableActorCriticPolicy: MaskablePPO,
     DQNPolicy: DQN,
@@ -40,29 +44,25 @@ _KINDS: dict[type[Any], type[Any]] = {
 
 
 @dataclass(frozen=True)
-class Training:
-    """The training of an agent, with which SB3 can continue it.
+class TrainingState:
+    """The training of an agent, with which SB3 can continue it."""
 
-    `config` are the hyperparameters, `arguments` those of SB3's algorithm for them, `saved` the result of
-    `training_state.export_state` or `training_state.save`, `seats` the agents of the policy, None for all agents.
-    """
-
-    config: Any
-    arguments: dict[str, Any]
-    saved: StateDict
-    budget: int
-    seats: tuple[int, ...] | None = None
+    config: Any  # the hyperparameters, an agent's `Config`
+    arguments: dict[str, Any]  # of SB3's algorithm for these hyperparameters
+    saved: StateDict  # what `training_state.export_state` or `training_state.save` returned
+    budget: int  # environment steps
+    seats: tuple[int, ...] | None = None  # the agents of the world that the policy plays; None for all
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedFiles:
     """The exported files by kind, and lines about what the files lack or what their user must know."""
 
     files: dict[str, Path]
     notes: list[str] = field(default_factory=list)
 
 
-def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: Training) -> Exported:
+def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: TrainingState) -> ExportedFiles:
     """Write `path`, a file for SB3's `load`, and beside it the VecNormalize, if there is one.
 
     The files are "agent", "normalizer" (for `VecNormalize.load`) and "statistics" (its numbers as JSON). `envs` is a
@@ -73,13 +73,13 @@ def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: Training) ->
         ValueError: the policy is not a class of SB3, or the agent cannot play outside of the lab.
     """
     policy: Any = agent.policy
-    kind = _KINDS.get(type(policy))
-    if kind is None:
+    algorithm = _ALGORITHMS.get(type(policy))
+    if algorithm is None:
         raise ValueError(f"{type(policy).__name__} is not a policy class of Stable-Baselines3")
-    if kind is DQN and envs.world.has_action_mask:
+    if algorithm is DQN and envs.world.has_action_mask:
         raise ValueError(f"{envs.world.name} has illegal actions, and SB3's DQN has no action masks: train agent=ppo")
-    config, notes = training.config, _notes(agent, envs, kind, training)
-    model, complete = _model(agent, envs, kind, training)
+    config, notes = training.config, _notes(agent, envs, algorithm, training)
+    model, complete = _model(agent, envs, algorithm, training)
     if not complete:
         notes.append("optimizer moments and counters were not kept with this agent: learn() begins with new ones")
     normalizer = None
@@ -87,7 +87,7 @@ def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: Training) ->
         normalizer, has_counts = _normalizer(agent, envs, model, training)
         if not has_counts:
             notes.append("the counts of the normaliser were not kept with this agent: its statistics adapt anew")
-    with _by_value(policies):
+    with _pickled_by_value(policies):
         model.save(path)
     files = {"agent": path}
     if normalizer is not None:
@@ -99,14 +99,14 @@ def export(agent: Sb3Agent, envs: BatchedEnv, path: Path, training: Training) ->
             f"{effect}: wrap the environment, env = VecNormalize.load({files['normalizer'].name!r}, venv), to play "
             "(with env.training = env.norm_reward = False) and to learn"
         )
-    return Exported(files, notes)
+    return ExportedFiles(files, notes)
 
 
-def _notes(agent: Sb3Agent, envs: BatchedEnv, kind: type[Any], training: Training) -> list[str]:
+def _notes(agent: Sb3Agent, envs: BatchedEnv, algorithm: type[Any], training: TrainingState) -> list[str]:
     """Return notes about differences between SB3 and the lab, and about what its user must set."""
     config, world = training.config, envs.world
     notes = ["random generators are not carried: set_random_seed(...) gives new ones"]
-    if kind is DQN:
+    if algorithm is DQN:
         notes.append("the replay buffer is not carried, as in the library's own file: learn() fills a new one")
         unsupported = [name for name in ("double_q", "priority_exponent") if getattr(config, name, 0)]
         notes += [
@@ -123,36 +123,38 @@ def _notes(agent: Sb3Agent, envs: BatchedEnv, kind: type[Any], training: Trainin
     return notes
 
 
-def _model(agent: Sb3Agent, envs: BatchedEnv, kind: type[Any], training: Training) -> tuple[BaseAlgorithm, bool]:
+def _model(
+    agent: Sb3Agent, envs: BatchedEnv, algorithm: type[Any], training: TrainingState
+) -> tuple[BaseAlgorithm, bool]:
     """Return SB3's algorithm with the state of the run's, and whether the saved state was complete."""
     policy: Any = agent.policy
     arguments = dict(training.arguments)
-    if kind is MaskablePPO:
+    if algorithm is MaskablePPO:
         for name in ("use_sde", "sde_sample_freq"):  # for continuous actions
             arguments.pop(name)
         arguments["policy_kwargs"] = {k: v for k, v in arguments["policy_kwargs"].items() if k != "log_std_init"}
     policy_name = "MultiInputPolicy" if isinstance(policy.observation_space, Dict) else "MlpPolicy"
-    model: Any = kind(policy_name, None, device="cpu", _init_setup_model=False, **arguments)
+    model: Any = algorithm(policy_name, None, device="cpu", _init_setup_model=False, **arguments)
     spaces = spaces_outside(envs, policy.observation_space, policy.action_space, training.seats)
     model.observation_space, model.action_space = spaces
     rows = training.saved.state.get("rows") or len(training.saved.tensors.get("last", {}).get("episode_starts", [0]))
     model.n_envs = int(rows)
     # Buffers are not part of the file, so the model is built with buffers of one step to save memory.
-    size = "buffer_size" if kind is DQN else "n_steps"
+    size = "buffer_size" if algorithm is DQN else "n_steps"
     value = getattr(model, size)
     setattr(model, size, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about settings that the run had, too
         model._setup_model()
     setattr(model, size, value)
-    if kind is DQN:  # with any buffer class set, SB3 assumes that it does not support n_steps
+    if algorithm is DQN:  # with any buffer class set, SB3 assumes that it does not support n_steps
         model.replay_buffer_class, model.replay_buffer_kwargs = None, {}
     model.policy.load_state_dict(policy.state_dict())
     model._total_timesteps = training.budget
     return model, restore_export_state(model, agent.name, training.saved)
 
 
-def _normalizer(agent: Sb3Agent, envs: BatchedEnv, model: Any, training: Training) -> tuple[VecNormalize, bool]:
+def _normalizer(agent: Sb3Agent, envs: BatchedEnv, model: Any, training: TrainingState) -> tuple[VecNormalize, bool]:
     """Return a VecNormalize with the statistics of the run's, and whether the saved statistics were complete."""
     config, saved = training.config, training.saved
     if config.normalize_observations and not isinstance(model.observation_space, Box):
@@ -195,7 +197,7 @@ def _statistics(normalizer: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _by_value(module: Any) -> Iterator[None]:
+def _pickled_by_value(module: Any) -> Iterator[None]:
     """Pickle the classes of a module by value, so that a file with such classes is loaded without the module."""
     cloudpickle.register_pickle_by_value(module)
     try:

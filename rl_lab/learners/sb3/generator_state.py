@@ -1,4 +1,8 @@
-"""Save and restore the global random generators of torch, numpy and random as arrays and JSON."""
+"""Saves and restores the global random generators of torch, numpy and random, as arrays and JSON.
+
+SB3 samples from these generators, so that a checkpoint has to contain them. `new_rng_key` seeds compiled code from
+them.
+"""
 
 from __future__ import annotations
 
@@ -53,5 +57,8 @@ def restore_generators(arrays: dict[str, Array], values: dict[str, Any]) -> None
 
 
 def new_rng_key() -> np.uint64:
-    """Return a key for random numbers from torch's global generator, so that it depends on the seed and differs."""
+    """Return a random key for compiled code from torch's global generator, which is advanced by it.
+
+    So the key depends on the seed, and two learners of a process have different ones.
+    """
     return np.uint64(int(torch.randint(2**32, (1,))))

@@ -1,4 +1,4 @@
-"""Deterministic actions of a trained Stable-Baselines3 policy, computed by compiled code."""
+"""Deterministic actions of a trained Stable-Baselines3 policy, computed by compiled code; `Sb3Agent` uses it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rl_lab.learners.sb3.sparse_observations import is_sparse
 class CompiledPolicy:
     """Computes deterministic actions of an SB3 policy, whose tensors it reads at each call.
 
-    The action of a row does not depend on the number of other rows, as that of a matrix library may by rounding. Raises
-    UnsupportedByCompiledError for a policy that compiled code does not support.
+    The action of a row does not depend on the other rows; torch's may, because it rounds differently in batches of
+    other sizes. Raises UnsupportedByCompiledError for a policy that compiled code does not support.
     """
 
     def __init__(self, policy: Any) -> None:
@@ -28,7 +28,7 @@ class CompiledPolicy:
             network, tensors, outputs = actor_critic(policy)
             self._output = int(outputs[0])
         self._mirror, self._space = ParameterMirror(network, tensors, None), policy.action_space
-        self._kernels = build.inference()
+        self._compiled = build.inference()
 
     def act(self, observations: Array, action_mask: Array | None) -> Array:
         """Return actions, int64 [B] or float32 [B, k], for observations [B, ...] and masks, uint8 [B, n or more]."""
@@ -36,10 +36,10 @@ class CompiledPolicy:
         rows, network = len(observations), self._mirror.network
         obs = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
         is_discrete = isinstance(self._space, Discrete)
-        count = int(self._space.n) if is_discrete else self._space.shape[0]
+        action_size = int(self._space.n) if is_discrete else self._space.shape[0]
         discrete = np.zeros(rows if is_discrete else 0, np.int64)
-        continuous = np.zeros((0, 0) if is_discrete else (rows, count), np.float32)
+        continuous = np.zeros((0, 0) if is_discrete else (rows, action_size), np.float32)
         masks = np.zeros((rows, 0), np.uint8) if action_mask is None else np.ascontiguousarray(action_mask, np.uint8)
         sparse, tables = is_sparse(network, obs), self._mirror.tables()
-        self._kernels.greedy_actions(obs, masks, discrete, continuous, count, tables, self._output, sparse)
+        self._compiled.greedy_actions(obs, masks, discrete, continuous, action_size, tables, self._output, sparse)
         return discrete if is_discrete else np.clip(continuous, self._space.low, self._space.high)

@@ -1,4 +1,9 @@
-"""Stable-Baselines3 algorithms as `Learner` objects, which are trained one iteration at a time."""
+"""Stable-Baselines3 algorithms as `Learner` objects, which are trained one iteration at a time.
+
+`agents/ppo.py` and `agents/dqn.py` make an `Sb3Learner`; the trainer calls `train_iteration` and, between iterations,
+`save` and `agent`. The object owns the SB3 model with its buffers, and steps the environments. Making one seeds the
+global random generators of torch, numpy and random, and keeps torch from importing its compiler.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +26,23 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.sb3.agent import Sb3Agent
-from rl_lab.learners.sb3.algorithms import for_masked_rows, without_compiled
+from rl_lab.learners.sb3.algorithms import with_masked_rows, with_sb3_algorithm
 from rl_lab.learners.sb3.backbone import BackboneHandoff
-from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
-from rl_lab.learners.sb3.masked_dqn import RowDQN
+from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
+from rl_lab.learners.sb3.masked_dqn import MaskedDQN
 from rl_lab.learners.sb3.memory import require_memory
-from rl_lab.learners.sb3.ppo import FastMaskablePPO, FastPPO
+from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 from rl_lab.learners.sb3.training_state import as_arrays, export_state, restore, save
-from rl_lab.learners.sb3.vec_normalize import ActingMeanStd
+from rl_lab.learners.sb3.vec_normalize import ActingRunningMeanStd
 
-CHUNK = 1024  # environment steps of an off-policy learner in one iteration
+STEPS_PER_ITERATION = 1024  # environment steps of an off-policy algorithm in one iteration
 
 
 class _TimedVecEnv(LabVecEnv):
-    """A vector env that measures the time of its steps in seconds."""
+    """A vector env that adds up the time of its steps."""
 
     supports_compiled_rollout = True
-    seconds = 0.0
+    seconds = 0.0  # so far
 
     def step_wait(self) -> Any:
         begin = time.perf_counter()
@@ -70,48 +75,48 @@ class Sb3Learner:
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
         self.indicator = len(envs.world.agents) if indicator else 0
-        self.timed = _TimedVecEnv(envs, indicator=indicator)
+        self.vec_env = _TimedVecEnv(envs, indicator=indicator)
         self.structure = structure_of(envs.world)
         if self.structure is not None:
             if normalize_observations:
                 raise ValueError(f"normalize_observations: {envs.world.name} observes a {self.structure.kind}")
-            algorithm, arguments = without_compiled(algorithm, dict(arguments))
+            algorithm, arguments = with_sb3_algorithm(algorithm, dict(arguments))
         if envs.world.has_action_mask or envs.world.is_multi_agent:
-            algorithm, arguments = for_masked_rows(algorithm, self.timed, dict(arguments))
-        env: VecEnv = self.timed
+            algorithm, arguments = with_masked_rows(algorithm, self.vec_env, dict(arguments))
+        env: VecEnv = self.vec_env
         require_memory(env, arguments)
         if normalize_observations or normalize_rewards:
             gamma = arguments["gamma"]
             env = self._normalized(env, normalize_observations, normalize_rewards, gamma)
         # SB3 gets no seed, because it would seed environment i with seed + i. The batch has independent streams.
-        policy = "MultiInputPolicy" if isinstance(self.timed.observation_space, Dict) else "MlpPolicy"
+        policy = "MultiInputPolicy" if isinstance(self.vec_env.observation_space, Dict) else "MlpPolicy"
         self.model = algorithm(policy, env, device=device, **arguments)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         self.model.action_space.seed(seed)
         if backbone is not None:
             backbone.attach(self.model)
-        if isinstance(self.model, RowDQN):
-            self.model.vec_env = self.timed
+        if isinstance(self.model, MaskedDQN):
+            self.model.vec_env = self.vec_env
         self.backend = "stock, because compiled=false"
         if self.structure is not None:
             self.backend = f"stock, because its observations are a {self.structure.kind}"
-        if isinstance(self.model, FastPPO | FastMaskablePPO | FastDQN | FastRowDQN):
-            self.model.ready()
-            self.backend = self.model.learner
+        if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
+            self.model.prepare_compiled()
+            self.backend = self.model.backend
         self._is_compiled = self.backend == "compiled"
         if backbone is not None:
             self.backend = f"{self.backend}; {backbone.describe()}"
         _, self.callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
-        self._spent = {"env": 0.0, "infer": 0.0, "learn": 0.0}
+        self._seconds_by_activity = {"env": 0.0, "infer": 0.0, "learn": 0.0}
 
     def _normalized(self, env: VecEnv, observations: bool, rewards: bool, gamma: float) -> VecEnv:
-        """Return the env in a VecNormalize, whose statistics leave out rows of agents that are not to act."""
+        """Return the env in a VecNormalize, whose statistics leave out rows whose agents do not act."""
         normalizer = VecNormalize(env, norm_obs=observations, norm_reward=rewards, gamma=gamma)
-        if self.timed.envs.world.is_multi_agent:
-            normalizer.ret_rms = ActingMeanStd(self.timed, "rewarded", normalizer.ret_rms)
+        if self.vec_env.envs.world.is_multi_agent:
+            normalizer.ret_rms = ActingRunningMeanStd(self.vec_env, "rewarded", normalizer.ret_rms)
             if observations:
-                statistics: Any = ActingMeanStd(self.timed, "acting", cast(Any, normalizer.obs_rms))
+                statistics: Any = ActingRunningMeanStd(self.vec_env, "acting", cast(Any, normalizer.obs_rms))
                 normalizer.obs_rms = statistics
         return normalizer
 
@@ -123,17 +128,19 @@ class Sb3Learner:
     @property
     def seconds(self) -> dict[str, float]:
         """Return the time so far in seconds by activity: env, infer, learn."""
-        return dict(self._spent)
+        return dict(self._seconds_by_activity)
 
     @property
     def rollout(self) -> Rollout:
-        """Return what is collected before each update."""
+        """Return how much is collected before each update, and the setting that says so."""
         model: Any = self.model
         steps = model.n_steps if self.on_policy else model.train_freq.frequency
-        return Rollout(int(steps) * self.timed.num_envs, "n_steps" if self.on_policy else "train_freq")
+        return Rollout(int(steps) * self.vec_env.num_envs, "n_steps" if self.on_policy else "train_freq")
 
     def train_iteration(self) -> dict[str, float]:
-        """Collect one rollout and update; an off-policy algorithm repeats this for `CHUNK` steps. Return the metrics.
+        """Collect one rollout and update; return the metrics.
+
+        An off-policy algorithm repeats this for `STEPS_PER_ITERATION` steps.
 
         Raises NonFiniteError for a loss or a gradient that is not finite.
         """
@@ -153,25 +160,25 @@ class Sb3Learner:
         acted = getattr(model.rollout_buffer, "acted", None)
         if acted is None or acted.any():
             self._learn(lambda: _train(model, single=acted is not None and acted.sum() == 1))
-            if acted is not None and not self._is_compiled:  # SB3 includes rows of agents that were not to act
+            if acted is not None and not self._is_compiled:  # SB3 has counted rows whose agents did not act
                 explained = model.rollout_buffer.explained_variance()
                 model.logger.record("train/explained_variance", explained)
 
     def _train_off_policy(self, model: Any) -> None:
-        """Collect and update until the next multiple of `CHUNK` steps, in whole steps of the vector env.
+        """Collect and update until the next multiple of `STEPS_PER_ITERATION` steps, in whole steps of the vector env.
 
         Several policies that are trained in one batch take equally many steps in this way.
         """
-        calls_per_chunk = max(CHUNK // self.timed.envs.num_envs, 1)
-        calls = self.steps // self.timed.num_envs
-        target = min((calls // calls_per_chunk + 1) * calls_per_chunk * self.timed.num_envs, self.budget)
-        engine = model.engine() if isinstance(model, FastDQN | FastRowDQN) else None
-        if engine is not None:
+        calls_per_chunk = max(STEPS_PER_ITERATION // self.vec_env.envs.num_envs, 1)
+        calls = self.steps // self.vec_env.num_envs
+        target = min((calls // calls_per_chunk + 1) * calls_per_chunk * self.vec_env.num_envs, self.budget)
+        batch = model.compiled_batch() if isinstance(model, CompiledDQN | CompiledMaskedDQN) else None
+        if batch is not None:
             begin = time.perf_counter()
-            shares = model.learn_compiled(engine, target)
+            shares = model.learn_compiled(batch, target)
             seconds = time.perf_counter() - begin
             for part, share in {**shares, "infer": 1 - shares["env"] - shares["learn"]}.items():
-                self._spent[part] += share * seconds
+                self._seconds_by_activity[part] += share * seconds
         while self.steps < target:
             self._collect(model)
             if self.steps > model.learning_starts and model.gradient_steps > 0:
@@ -193,7 +200,8 @@ class Sb3Learner:
         return metrics
 
     def _collect(self, model: Any) -> None:
-        begin, before = time.perf_counter(), self.timed.seconds
+        """Collect a rollout; add its time to "env" and "infer"."""
+        begin, before = time.perf_counter(), self.vec_env.seconds
         if self.on_policy:
             model.collect_rollouts(model.env, self.callback, model.rollout_buffer, model.n_steps)
         else:
@@ -206,18 +214,20 @@ class Sb3Learner:
                 log_interval=None,
             )
         model._update_current_progress_remaining(self.steps, self.budget)
-        env, spent = self.timed.seconds - before, time.perf_counter() - begin
+        env_seconds, seconds = self.vec_env.seconds - before, time.perf_counter() - begin
         if getattr(model, "env_time_fraction", None) is not None:
-            env = model.env_time_fraction * spent
-        self._spent["env"] += env
-        self._spent["infer"] += spent - env
+            env_seconds = model.env_time_fraction * seconds
+        self._seconds_by_activity["env"] += env_seconds
+        self._seconds_by_activity["infer"] += seconds - env_seconds
 
     def _learn(self, update: Any) -> None:
+        """Call `update()`; add its time to "learn"."""
         begin = time.perf_counter()
         update()
-        self._spent["learn"] += time.perf_counter() - begin
+        self._seconds_by_activity["learn"] += time.perf_counter() - begin
 
     def _check_gradients(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Raise NonFiniteError, before a step of torch's optimizer, for a gradient that is not finite."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
             for field, parameter in self.model.policy.named_parameters():
@@ -228,6 +238,7 @@ class Sb3Learner:
                     )
 
     def _observation_statistics(self) -> dict[str, Array] | None:
+        """Return mean and variance of a VecNormalize's observations; None where they are not normalized."""
         normalizer: Any = self.model.get_vec_normalize_env()
         if normalizer is None or not normalizer.norm_obs:
             return None

@@ -1,7 +1,7 @@
-"""DQN for rows whose agents may wait, leave early or have illegal actions.
+"""DQN for rows whose agents may wait, leave early or have illegal actions, in torch.
 
-Illegal actions are left out of exploration, of the greedy action and of the target. The terms are those of
-`masked_rollout_buffers`.
+`CompiledMaskedDQN` computes the same in compiled code. Illegal actions are left out of exploration, of the greedy
+action and of the target. The terms (row, acted, pending) are those of `masked_rollout_buffers`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.random_actions import sample_actions
 from rl_lab.core.world import Array
 
-_ILLEGAL_PENALTY = -1e9  # added to the values of illegal actions
+_ILLEGAL_PENALTY = -1e9  # the value of an illegal action, or added to it: below all others
 
 
-class RowDQN(DQN):
+class MaskedDQN(DQN):
     """DQN in which each row explores by itself, takes legal actions only, and learns only from complete transitions."""
 
-    vec_env: LabVecEnv
+    vec_env: LabVecEnv  # set by `Sb3Learner`
 
     def _sample_action(self, learning_starts: int, action_noise: Any = None, n_envs: int = 1) -> tuple[Array, Array]:
         """Return epsilon-greedy actions of every row, int64 [B], twice: for the environment and for the buffer."""

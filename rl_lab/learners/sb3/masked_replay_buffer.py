@@ -1,6 +1,8 @@
 """A replay buffer for rows whose agents may wait, leave early or have illegal actions.
 
 The terms are those of `masked_rollout_buffers`: a transition is pending until its row acts again or its episode ends.
+The buffer replaces SB3's, whose `add` and `sample` it overrides. It reads which rows act from its `vec_env`, and writes
+only its own arrays. `MaskedDQN` samples from it; compiled DQN reads its arrays.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ class MaskedReplaySamples(NamedTuple):
 
 
 def end_episodes(buffer: Any) -> None:
-    """Mark every running episode in an `ActingReplay`, or in a replay buffer of SB3, as truncated at its last step."""
-    if isinstance(buffer, ActingReplay):
+    """Mark every running episode in an `ActingReplayBuffer`, or in SB3's buffer, as truncated at its last step."""
+    if isinstance(buffer, ActingReplayBuffer):
         buffer.truncate_episodes()
     elif buffer.size():
         rows = np.arange(buffer.n_envs)
@@ -43,7 +45,7 @@ def _truncate(buffer: Any, slots: Array, rows: Array) -> None:
         array[slots[unfinished], rows[unfinished]] = 1
 
 
-class ActingReplay(ReplayBuffer):
+class ActingReplayBuffer(ReplayBuffer):
     """A replay buffer [S, B] that samples only complete transitions, and has the action masks of the next states.
 
     `acted`, bool [S, B], marks the complete transitions, in the slots of the steps in which they start.
@@ -163,7 +165,7 @@ class ActingReplay(ReplayBuffer):
         return last, returns, discounts
 
 
-class ActingDictReplay(ActingReplay, DictReplayBuffer):  # type: ignore[misc]  # its observations are a dict
+class ActingDictReplayBuffer(ActingReplayBuffer, DictReplayBuffer):  # type: ignore[misc]  # its observations are a dict
     """The replay buffer for Dict observations, with one array for each key."""
 
 

@@ -3,10 +3,15 @@
 A row is one agent of one environment in a `LabVecEnv`. A transition starts in a step in which the row acts and ends
 when the row acts again or its episode ends. Its reward is the sum over these steps, and its next observation is the one
 at the end. Until then it is pending. Only complete transitions are learned from; one that is pending at the end of a
-rollout is moved to the next rollout.
+rollout is moved to the next rollout:
 
-`masked_replay_buffer` and `masked_dqn` use the same terms. sb3-contrib's MaskablePPO leaves illegal actions out of its
-softmax.
+    step       0     1     2     3     4 (last)
+    row acts   yes   no    no    yes   no          the transition of step 0 is complete: acted[0] is True, its reward is
+    rewards    0     0     1     0     0           1; that of step 3 is pending, and is moved to the next rollout
+
+The buffers replace SB3's, whose `add`, `compute_returns_and_advantage` and `get` they override. They read which rows
+act from their `vec_env`, and write only their own arrays. `masked_replay_buffer` and `masked_dqn` use the same terms.
+Illegal actions are left out of the policy's softmax by sb3-contrib's MaskablePPO.
 """
 
 from __future__ import annotations
@@ -72,7 +77,7 @@ class _ActingRowsBuffer(RolloutBuffer):
         If an environment was reset in the meantime, a new episode starts in that step, and its pending transition is
         dropped.
         """
-        rows = self.has_pending & ~self.acted[0] & (self.episode_starts[0] == 0)
+        rows = self.has_pending & ~self.acted[0] & (self.episode_starts[0] == 0)  # the others are dropped
         self.pending["rewards"] += self.rewards[0]
         for name, array in self._transition_arrays().items():
             array[0, rows] = self.pending[name][rows]
@@ -146,21 +151,21 @@ class _ActingRowsBuffer(RolloutBuffer):
             yield self._get_samples(indices[start : start + (batch_size or len(indices))])
 
 
-class ActingRollout(_ActingRowsBuffer):
+class ActingRolloutBuffer(_ActingRowsBuffer):
     """The rollout buffer of PPO."""
 
 
-class ActingMaskableRollout(_ActingRowsBuffer, MaskableRolloutBuffer):  # type: ignore[misc]  # one yields more fields
+class ActingMaskableRolloutBuffer(_ActingRowsBuffer, MaskableRolloutBuffer):  # type: ignore[misc]  # one yields more fields
     """The rollout buffer of MaskablePPO."""
 
     names = (*_ActingRowsBuffer.names, "action_masks")
 
 
-class ActingDictRollout(_ActingRowsBuffer, DictRolloutBuffer):  # type: ignore[misc]  # one yields more fields
+class ActingDictRolloutBuffer(_ActingRowsBuffer, DictRolloutBuffer):  # type: ignore[misc]  # one yields more fields
     """The rollout buffer of PPO for Dict observations."""
 
 
-class ActingMaskableDictRollout(_ActingRowsBuffer, MaskableDictRolloutBuffer):  # type: ignore[misc]  # as above
+class ActingMaskableDictRolloutBuffer(_ActingRowsBuffer, MaskableDictRolloutBuffer):  # type: ignore[misc]  # as above
     """The rollout buffer of MaskablePPO for Dict observations."""
 
-    names = ActingMaskableRollout.names
+    names = ActingMaskableRolloutBuffer.names

@@ -1,4 +1,9 @@
-"""Map Stable-Baselines3's networks to those of the compiled learners, and copy parameters between the two."""
+"""Maps Stable-Baselines3's networks to those of the compiled learners, and copies parameters between the two.
+
+`actor_critic` and `q_network` read the modules of a torch policy and build a `compiled.network.Network` of the same
+layers, or raise UnsupportedByCompiledError. `ParameterMirror` then copies parameters and Adam's moments: from torch's
+tensors into the network before compiled code runs, and back after it. Nothing else writes to the tensors.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,7 @@ from rl_lab.learners.compiled.network import (
 from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
 from rl_lab.learners.sb3.policies import BoardCnn
 
-WIDEST = 1024  # maximum number of units of a layer; for wider layers, torch's matrix products are as fast
+MAX_UNITS = 1024  # of a layer; for wider layers, torch's matrix products are as fast
 _ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
 
 
@@ -39,10 +44,13 @@ class UnsupportedByCompiledError(Exception):
 
 
 class ParameterMirror:
-    """A compiled network with copies of a policy's parameters and Adam moments.
+    """A compiled network with copies of a policy's parameters and Adam's moments.
 
     `copy_from_tensors` copies them from the tensors before compiled code uses them; `copy_parameters_to_tensors` and
-    `copy_to_tensors` copy them back. Moments are only copied from the tensors where they have changed since.
+    `copy_to_tensors` copy them back. Moments are only copied from the tensors where these have changed since.
+
+    `moments` are exp_avg and exp_avg_sq, float32 [P] each, for compiled code. Without an optimizer there are no
+    moments.
     """
 
     def __init__(
@@ -56,15 +64,17 @@ class ParameterMirror:
             if optimizer is not None and not tensor.requires_grad:
                 raise UnsupportedByCompiledError("some of its parameters are frozen")
         self.moments = [network_memory.aligned_zeros(len(network.weights)) for _ in range(2)]
-        self._known: list[tuple[torch.Tensor, int]] = []
+        # The tensors of the moments when they were copied last, with torch's counts of writes to them.
+        self._copied_moments: list[tuple[torch.Tensor, int]] = []
 
-    def _copy(self, tensors: list[torch.Tensor], flat: Array, out: bool = False) -> None:
+    def _copy(self, tensors: list[torch.Tensor], flat: Array, to_tensors: bool = False) -> None:
+        """Copy tensors to an array in the layout of the network's parameters, float32 [P], or back."""
         addresses, network = np.array([tensor.data_ptr() for tensor in tensors], np.int64), self.network
         build.param_copy().copy_params(
-            addresses, network.param_bounds, network.param_rows, network.param_index, flat, out
+            addresses, network.param_bounds, network.param_rows, network.param_index, flat, to_tensors
         )
 
-    def _states(self) -> list[dict[str, Any]]:
+    def _adam_states(self) -> list[dict[str, Any]]:
         """Return the state of Adam for each tensor, which is created if Adam has made no step yet."""
         assert self.optimizer is not None
         for tensor in self.tensors:
@@ -82,30 +92,33 @@ class ParameterMirror:
         return tables
 
     def copy_from_tensors(self) -> None:
-        """Copy the tensors; parameters at each call, because a write to a tensor's `data` keeps its version."""
+        """Copy the parameters from the tensors, and the moments if they have changed since the last copy.
+
+        Parameters are copied at each call, because torch does not count a write to a tensor's `data`.
+        """
         self._copy(self.tensors, self.network.weights)
-        states = self._states() if self.optimizer is not None else []
-        now = [s[key] for s in states for key in ("exp_avg", "exp_avg_sq")]
-        if len(now) == len(self._known) and all(
-            a is b and a._version == version for a, (b, version) in zip(now, self._known, strict=True)
+        states = self._adam_states() if self.optimizer is not None else []
+        moments = [s[key] for s in states for key in ("exp_avg", "exp_avg_sq")]
+        if len(moments) == len(self._copied_moments) and all(
+            a is b and a._version == version for a, (b, version) in zip(moments, self._copied_moments, strict=True)
         ):
             return
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
             self._copy([s[key] for s in states], flat)
-        self._known = [(tensor, tensor._version) for tensor in now]
+        self._copied_moments = [(tensor, tensor._version) for tensor in moments]
 
     def invalidate_moments(self) -> None:
         """Make the next `copy_from_tensors` copy the moments, even where they have not changed."""
-        self._known = []
+        self._copied_moments = []
 
     @property
     def adam_steps(self) -> int:
         """Return the number of Adam's steps so far."""
-        return int(self._states()[0]["step"])
+        return int(self._adam_states()[0]["step"])
 
     def copy_parameters_to_tensors(self) -> None:
         """Copy the parameters back into the tensors."""
-        self._copy(self.tensors, self.network.weights, out=True)
+        self._copy(self.tensors, self.network.weights, to_tensors=True)
 
     def first_nonfinite_gradient(self) -> str:
         """Return the name of the first tensor whose gradient is not finite, or "the loss" where there is none."""
@@ -118,9 +131,9 @@ class ParameterMirror:
     def copy_to_tensors(self, adam_steps: int) -> None:
         """Copy parameters and moments back into the tensors, and set Adam's number of steps to `adam_steps`."""
         self.copy_parameters_to_tensors()
-        states = self._states()
+        states = self._adam_states()
         for key, flat in zip(("exp_avg", "exp_avg_sq"), self.moments, strict=True):
-            self._copy([s[key] for s in states], flat, out=True)
+            self._copy([s[key] for s in states], flat, to_tensors=True)
         with torch.no_grad():
             for state in states:
                 state["step"].fill_(adam_steps)
@@ -165,7 +178,7 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
         log_std = spec.add_vector(len(policy.log_std))
         names.append("log_std")
     features, order = _features(spec, policy.features_extractor, "features_extractor", names)
-    ends = [
+    last_buffers = [
         _layers(spec, stem, f"mlp_extractor.{key}", features, order, names)
         for key, stem in (
             ("policy_net", policy.mlp_extractor.policy_net),
@@ -173,15 +186,21 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
         )
     ]
     heads = [
-        _linear(spec, head, key, end, order if end == features else None, LINEAR, names)
-        for key, head, end in (("action_net", policy.action_net, ends[0]), ("value_net", policy.value_net, ends[1]))
+        _linear(spec, head, key, buffer, order if buffer == features else None, LINEAR, names)
+        for key, head, buffer in (
+            ("action_net", policy.action_net, last_buffers[0]),
+            ("value_net", policy.value_net, last_buffers[1]),
+        )
     ]
     network, tensors = _build_network(spec, names, policy, threads, NUM_SHARDS)
     return network, tensors, np.array([*heads, log_std if hasattr(policy, "log_std") else -1], np.int64)
 
 
 def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
-    """Return the network of a QNetwork, its tensors by name, and the buffer of its values. Raises as `actor_critic`."""
+    """Return the network of an SB3 `QNetwork`, its tensors by name, and the buffer of its Q-values.
+
+    Raises UnsupportedByCompiledError for a network that compiled code does not support.
+    """
     _check_observations(network)
     spec = NetworkSpec(int(np.prod(network.observation_space.shape)))
     names: list[str] = []
@@ -192,6 +211,7 @@ def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
 
 
 def _check_observations(policy: Any) -> None:
+    """Raise UnsupportedByCompiledError for observations that are not vectors or boards of numbers."""
     if not isinstance(policy.observation_space, Box):
         raise UnsupportedByCompiledError(f"its observations are a {type(policy.observation_space).__name__}")
     if policy.normalize_images and is_image_space(policy.observation_space):
@@ -201,6 +221,7 @@ def _check_observations(policy: Any) -> None:
 def _build_network(
     spec: NetworkSpec, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
 ) -> tuple[Network, dict[str, torch.Tensor]]:
+    """Return the network of a spec, and the module's parameters with these names, in the order of the spec's."""
     parameters = dict(module.named_parameters())
     if sorted(parameters) != sorted(names):
         raise UnsupportedByCompiledError("its network has other parameters than weights and biases of known layers")
@@ -211,6 +232,10 @@ def _build_network(
 
 
 def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:
+    """Add a features extractor to the spec, and the names of its parameters to `names`.
+
+    Returns the buffer of the features, and their order there where it is not torch's; see `NetworkSpec.add_dense`.
+    """
     if type(extractor) is FlattenExtractor:
         return 0, None
     if type(extractor) is BackboneExtractor:
@@ -242,6 +267,10 @@ def _backbone_layers(spec: NetworkSpec, backbone: Any, name: str, names: list[st
 def _layers(
     spec: NetworkSpec, stem: nn.Sequential, name: str, source: int, order: Array | None, names: list[str]
 ) -> int:
+    """Add a chain of linear layers with activations to the spec, and the names to `names`; return the last buffer.
+
+    `source` is the buffer that it reads, and `order` the order of the numbers in it, None for torch's.
+    """
     modules = list(stem)
     for k, module in enumerate(modules):
         if isinstance(module, nn.Linear):
@@ -259,7 +288,8 @@ def _layers(
 def _linear(
     spec: NetworkSpec, module: nn.Linear, name: str, source: int, order: Array | None, activation: int, names: list[str]
 ) -> int:
-    if module.out_features > WIDEST or module.bias is None:
+    """Add a linear layer that reads buffer `source` to the spec, and its names to `names`; return its buffer."""
+    if module.out_features > MAX_UNITS or module.bias is None:
         raise UnsupportedByCompiledError(
             f"its {name} has {module.out_features} units, or no bias; torch serves large networks better"
         )

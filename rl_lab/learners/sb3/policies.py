@@ -1,4 +1,7 @@
-"""Policy arguments that SB3's PPO and DQN share, and the convolutional features extractor for small boards."""
+"""Arguments of policies that PPO and DQN share, the features extractor for small boards, and untrained policies.
+
+`agents/*.py` call `policy_arguments` before training and `build_policy` to load an agent.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,9 @@ class BoardCnn(BaseFeaturesExtractor):
         channels, sides = (1, shape) if self.add_channel else (shape[0], shape[1:])
         if self.channels_last:
             channels, sides = shape[2], shape[:2]
-        large = min(sides) >= 36
+        is_large = min(sides) >= 36  # the smallest images that these convolutions leave anything of
         layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3), nn.ReLU()]
-        if large:
+        if is_large:
             layers = [nn.Conv2d(channels, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU()]
             layers += [nn.Conv2d(64, 64, 3), nn.ReLU()]
         self.convolution = nn.Sequential(*layers, nn.Flatten())
@@ -53,6 +56,7 @@ class BoardCnn(BaseFeaturesExtractor):
         self.dense = nn.Sequential(nn.Linear(size, features), nn.ReLU())
 
     def _image(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return observations as torch's convolutions read them, [B, C, H, W]."""
         if self.add_channel:
             return observations.unsqueeze(1)
         return observations.permute(0, 3, 1, 2) if self.channels_last else observations
@@ -64,7 +68,10 @@ class BoardCnn(BaseFeaturesExtractor):
 
 
 def policy_arguments(world: EnvSpec, policy: str, net_arch: list[int], activation: str) -> dict[str, Any]:
-    """Return SB3's policy_kwargs. Raises ValueError for an unknown policy or activation, and for a CNN on a vector."""
+    """Return SB3's policy_kwargs for a policy of POLICIES and an activation of ACTIVATIONS.
+
+    Raises ValueError for an unknown policy or activation, for layers of a wrong size, and for a CNN on a vector.
+    """
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}: expected one of {', '.join(POLICIES)}")
     if any(type(units) is not int or not 1 <= units <= 2**20 for units in net_arch):
@@ -89,9 +96,14 @@ def build_policy(
     normalized: bool = False,
     **arguments: Any,
 ) -> BasePolicy:
-    """Return an untrained policy of this class for the world's spaces.
+    """Return an untrained policy of this class, or its class for Dict observations, for the world's spaces.
 
-    normalized: whether the policy receives the observations from VecNormalize.
+    Args:
+        policy_class: SB3's class of a policy for observations that are no Dict.
+        world: the spec of the environments.
+        indicator: whether a one-hot agent index is appended to the observations.
+        normalized: whether the policy receives the observations from VecNormalize.
+        arguments: what `policy_arguments` returned.
     """
     space: Any = with_indicator(world.observation, len(world.agents)) if indicator else policy_space(world)
     if normalized and not indicator and normalized_space(world.observation) is not world.observation:

@@ -1,6 +1,10 @@
 """Stable-Baselines3's PPO with compiled rollouts and updates: same results, policies, callbacks and files.
 
-Where compiled code does not support a configuration, SB3's own code trains, and `learner` says why.
+`CompiledPPO` and `CompiledMaskablePPO` replace two methods of SB3's classes, `collect_rollouts` and `train`; all else
+is SB3's, and `ppo_base` prepares for them. The model's state stays where SB3 has it: parameters and Adam's moments in
+torch tensors, transitions in the rollout buffer. Both methods copy the parameters to the compiled network, call the
+functions of `compiled/templates/ppo.py`, and copy the results back. Where compiled code does not support a
+configuration, SB3's own code trains, and `backend` says why.
 """
 
 from __future__ import annotations
@@ -9,98 +13,47 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Discrete
 from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
-from rl_lab.learners.compiled import build
 from rl_lab.learners.compiled.network import EPOCHS, FAILED_MINIBATCH, GRADIENT_STEPS, MIN_SHARD_ROWS, NUM_SHARDS
-from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, RandomStream, RunningStats, UpdateReport
-from rl_lab.learners.compiled.thread_pool import WorkerPool, available_threads
-from rl_lab.learners.sb3.compiled_batch import compiled_batch_of, lab_env_of
-from rl_lab.learners.sb3.generator_state import new_rng_key
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
-from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic, adam_settings
+from rl_lab.learners.compiled.ppo_records import AdamState, RunningStats, UpdateReport
+from rl_lab.learners.sb3.compiled_batch import compiled_batch_of, has_no_callback, lab_env_of
 from rl_lab.learners.sb3.ppo_arguments import (
     env_arrays,
     minibatch_indices,
-    policy_outputs,
     ppo_settings,
     rollout_buffers,
     rollout_samples,
 )
+from rl_lab.learners.sb3.ppo_base import CompiledPpoBase
 from rl_lab.learners.sb3.ppo_report import log_update
-from rl_lab.learners.sb3.precompile import BackgroundCompile, background_compile
-from rl_lab.learners.sb3.sparse_observations import is_sparse, nonzero_of
+from rl_lab.learners.sb3.sparse_observations import nonzero_lists
 from rl_lab.learners.sb3.vec_normalize import has_default_settings, set_statistics, statistics_of
 
-WORTH_SHARING = 1_000  # environment steps of a rollout; for fewer, one thread is faster
-_BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRollout, ActingMaskableRollout)
+MIN_STEPS_FOR_THREADS = 1_000  # environment steps of a rollout; for fewer, one thread is faster than several
 
 
-class _CompiledPpoMixin:
-    """What both PPOs have in common. `learner` says how they learn: "compiled" or "stock, because ..."."""
-
-    learner = ""
-    rng_counter = 0  # actions sampled so far, before a restore too: each has random numbers of its own
-    env_time_fraction: float | None = (
-        None  # share of the last rollout that the environments took, where it ran without Python
-    )
-    threads: int | None = None  # that share the work, read once: None means all cores; they change no result
-    ahead = True  # whether another process may compile what this one will need
-    mirror: ParameterMirror
-    _team: WorkerPool
-    _background_compile: BackgroundCompile | None = None
-
-    def ready(self) -> bool:
-        """Return whether compiled code trains this PPO, and prepare for it at the first call."""
-        if not self.learner:
-            model: Any = self
-            try:
-                if type(model.rollout_buffer) not in _BUFFERS:
-                    raise UnsupportedByCompiledError(f"its rollout buffer is a {type(model.rollout_buffer).__name__}")
-                if model.clip_range_vf is not None:
-                    raise UnsupportedByCompiledError("it clips its value function")
-                if model.observation_space.dtype not in (np.float32, np.uint8):
-                    raise UnsupportedByCompiledError(f"its observations are of {model.observation_space.dtype}")
-                group = adam_settings(model.policy.optimizer)
-                self._team = WorkerPool(self.threads or available_threads())
-                network, tensors, self._outputs = actor_critic(model.policy, self._team.threads)
-                self.mirror = ParameterMirror(network, tensors, model.policy.optimizer)
-            except UnsupportedByCompiledError as error:
-                self.learner = f"stock, because {error}"
-                return False
-            self._background_compile = background_compile() if self.ahead else None
-            self._betas, self._epsilon = group["betas"], group["eps"]
-            self._kernels = build.ppo()
-            self.key = new_rng_key()
-            space = model.action_space
-            self._discrete = isinstance(space, Discrete)
-            self._action_size = int(space.n if self._discrete else space.shape[0])
-            self._action_bounds = np.zeros((2, 0), np.float32) if self._discrete else np.stack([space.low, space.high])
-            self.learner = "compiled"
-        return self.learner == "compiled"
-
-    def _excluded_save_params(self) -> list[str]:
-        own = "learner rng_counter env_time_fraction threads key mirror _team _background_compile _outputs".split()
-        own += "_kernels _betas _epsilon _discrete _action_size _action_bounds".split()
-        return [*super()._excluded_save_params(), *own]  # type: ignore[misc]
+class _CompiledPpoMixin(CompiledPpoBase):
+    """The methods that `CompiledPPO` and `CompiledMaskablePPO` have in place of SB3's."""
 
     # ---------------------------------------------------------------------------------------------------- rollouts
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int, use_masking: bool = True
     ) -> bool:
-        """See `OnPolicyAlgorithm.collect_rollouts`. With callbacks for every step it is slower."""
+        """Fill the rollout buffer; see `OnPolicyAlgorithm.collect_rollouts`.
+
+        Without callbacks, and in the lab's environments, the whole rollout is compiled; otherwise a Python loop steps
+        the environments, which is slower, and compiled code only samples the actions.
+        """
         model: Any = self
-        if not self.ready() or not use_masking:
+        if not self.prepare_compiled() or not use_masking:
             more = {} if isinstance(self, PPO) else {"use_masking": use_masking}
             done: bool = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, **more)  # type: ignore[misc]
             return done
@@ -109,7 +62,7 @@ class _CompiledPpoMixin:
         lab_env, batch = lab_env_of(env), None
         if (
             lab_env is not None
-            and _idle(callback)
+            and has_no_callback(callback)
             and has_default_settings(env)
             and n_rollout_steps == rollout_buffer.buffer_size
         ):
@@ -124,29 +77,10 @@ class _CompiledPpoMixin:
         callback.on_rollout_end()
         return True
 
-    def tables(self) -> Array:
-        """Return the addresses of the network, int64 [threads, NUM_ADDRESSES], once its functions are compiled."""
-        if self._background_compile is not None:
-            self._background_compile.wait("network")
-        return self.mirror.tables()
-
-    def _random_stream(self, rows: int) -> RandomStream:
-        """Return a stream of random numbers for `rows` actions, and advance the counter beyond it."""
-        bits = max(self._action_size - 1, 0).bit_length()
-        counter, self.rng_counter = self.rng_counter << bits, self.rng_counter + rows
-        return RandomStream(self.key, np.uint64(counter), np.uint64(bits))
-
-    def _policy_network(self, observations: Array) -> PolicyNetwork:
-        """Return the network's record for compiled code; `observations` [R, d] decide whether its inputs are sparse."""
-        all_legal = np.ones(self._action_size, np.float32)
-        logits, value, log_std = map(int, self._outputs)
-        sparse = is_sparse(self.mirror.network, observations)
-        return PolicyNetwork(self.tables(), logits, value, log_std, self._action_size, sparse, all_legal)
-
     def _collect_compiled(self, env: VecEnv, batch: Batch, buffer: Any) -> None:
-        """Fill the buffer without Python in between, as `OnPolicyAlgorithm.collect_rollouts` does."""
+        """Fill the buffer without Python in between; update the model as `OnPolicyAlgorithm.collect_rollouts` does."""
         model: Any = self
-        if buffer.generator_ready:  # the library's own update has reshaped its arrays
+        if buffer.generator_ready:  # SB3's own update has reshaped its arrays
             buffer.reset()
         n_steps, rows = buffer.rewards.shape
         observations = batch.observations.reshape(rows, *batch.observations.shape[2:])
@@ -156,15 +90,17 @@ class _CompiledPpoMixin:
             gamma=model.gamma if normalizer is None else normalizer.gamma,
             norm_reward=normalizer is not None and normalizer.norm_reward,
         )
-        envs = env_arrays(batch, self._action_bounds, self._team.threads if n_steps * rows >= WORTH_SHARING else 1)
+        threads = self._worker_pool.threads if n_steps * rows >= MIN_STEPS_FOR_THREADS else 1
+        envs = env_arrays(batch, self._action_bounds, threads)
         buffers = rollout_buffers(buffer, np.asarray(model._last_episode_starts, np.bool_), model.gamma)
         policy, stream = self._policy_network(observations.reshape(rows, -1)), self._random_stream(n_steps * rows)
-        threads = len(envs.partition) - 1
-        for outcome in self._team.run(threads, self._kernels.collect_rollouts, envs, buffers, policy, stats, stream):
+        threads = len(envs.partition) - 1  # fewer than asked for, where there are fewer worlds
+        arguments = (envs, buffers, policy, stats, stream)
+        for outcome in self._worker_pool.run(threads, self._compiled.collect_rollouts, *arguments):
             if outcome < 0:
                 batch.fail(outcome)
         self.env_time_fraction = float(buffers.cycles[0]) / max(float(buffers.cycles[1]), 1.0)
-        self._kernels.compute_returns_and_advantage(buffers, buffer.gamma, buffer.gae_lambda)
+        self._compiled.compute_returns_and_advantage(buffers, buffer.gamma, buffer.gae_lambda)
         buffer.pos, buffer.full = n_steps, True
         model.num_timesteps += n_steps * rows
         self._update_ep_info_buffer(buffers.ep_info)
@@ -177,6 +113,7 @@ class _CompiledPpoMixin:
             model._last_obs = normalizer.normalize_obs(model._last_obs)
 
     def _update_ep_info_buffer(self, ep_info: Array) -> None:
+        """Append returns and lengths of the last episodes that ended in a rollout, see `RolloutBuffers.ep_info`."""
         model: Any = self
         ended = np.argwhere(ep_info[..., 1] > 0)[-model.ep_info_buffer.maxlen :]
         model.ep_info_buffer.extend({"r": float(ep_info[t, b, 0]), "l": int(ep_info[t, b, 1])} for t, b in ended)
@@ -184,7 +121,10 @@ class _CompiledPpoMixin:
     def _collect_with_callbacks(
         self, env: VecEnv, lab_env: LabVecEnv | None, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int
     ) -> bool:
-        """Roll out with a Python loop; its variables have the library's names, because callbacks may read them."""
+        """Collect a rollout in a Python loop; its variables have SB3's names, because callbacks may read them.
+
+        Returns False if a callback stops the training.
+        """
         model: Any = self
         rollout_buffer.reset()
         masked = hasattr(rollout_buffer, "action_masks")
@@ -192,8 +132,8 @@ class _CompiledPpoMixin:
         for n_steps in range(n_rollout_steps):  # noqa: B007 - for callbacks
             more: dict[str, Any] = {}
             if masked:
-                own = lab_env.action_masks() if lab_env is not None else np.stack(env.env_method("action_masks"))
-                more["action_masks"] = own
+                masks = lab_env.action_masks() if lab_env is not None else np.stack(env.env_method("action_masks"))
+                more["action_masks"] = masks
             obs_tensor = torch.as_tensor(model._last_obs)
             actions, values, log_probs = self._act(model._last_obs, more.get("action_masks"))
             clipped_actions = actions[:, 0] if self._discrete else np.clip(actions, *self._action_bounds)
@@ -214,24 +154,12 @@ class _CompiledPpoMixin:
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
         return True
 
-    def _act(self, observations: Array, action_masks: Array | None) -> tuple[Array, Array, Array]:
-        """Return actions [B, k or 1], values and log probabilities, float32 [B], of observations [B, ...]."""
-        rows = len(observations)
-        flat = np.ascontiguousarray(observations, np.float32).reshape(rows, -1)
-        columns, dtype = (1, np.int64) if self._discrete else (self._action_size, np.float32)
-        actions = np.zeros((1, rows, columns), dtype)
-        values, log_probs = np.zeros((2, 1, rows), np.float32)
-        masks = None if action_masks is None else np.ascontiguousarray(action_masks[None], np.float32)
-        outputs = policy_outputs(actions, masks, values, log_probs)
-        self._kernels.act(flat, outputs, self._policy_network(flat), self._random_stream(rows))
-        return actions[0], values[0], log_probs[0]
-
     # ------------------------------------------------------------------------------------------------------ update
 
     def train(self) -> None:
-        """See `PPO.train`."""
+        """Update the policy on the filled rollout buffer; see `PPO.train`."""
         model: Any = self
-        if not self.ready():
+        if not self.prepare_compiled():
             super().train()  # type: ignore[misc]
             return
         model.policy.set_training_mode(True)
@@ -242,39 +170,41 @@ class _CompiledPpoMixin:
         if self._background_compile is not None:
             self._background_compile.wait("update")
             self._background_compile = None
-        report, step = self._update(indices, end, clip_range), self.mirror.adam_steps
+        report = self._update(indices, end, clip_range)
+        adam_steps = self.mirror.adam_steps + int(report[GRADIENT_STEPS])
         if report[FAILED_MINIBATCH]:
-            self._fail(step + int(report[GRADIENT_STEPS]) + 1)
-        self.mirror.copy_to_tensors(step + int(report[GRADIENT_STEPS]))
+            self._raise_non_finite(adam_steps + 1)
+        self.mirror.copy_to_tensors(adam_steps)
         model._n_updates += int(report[EPOCHS])
         log_update(model, report, clip_range)
 
     def _update(self, indices: Array, end: int, clip_range: float) -> Array:
         """Run the compiled update on the filled buffer; return its report, see `ppo_records.UpdateReport`."""
         model: Any = self
-        shared, network = self.mirror, self.mirror.network
+        mirror, network = self.mirror, self.mirror.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
         report = np.zeros(FAILED_MINIBATCH + 1)
-        exp_avg, exp_avg_sq = shared.moments
+        exp_avg, exp_avg_sq = mirror.moments
         arguments = (
-            rollout_samples(buffer, indices, end, nonzero_of(network, observations)),
+            rollout_samples(buffer, indices, end, nonzero_lists(network, observations)),
             self._policy_network(observations),
             AdamState(
-                network.weights, network.grads, exp_avg, exp_avg_sq, float(shared.adam_steps), np.zeros(NUM_SHARDS)
+                network.weights, network.grads, exp_avg, exp_avg_sq, float(mirror.adam_steps), np.zeros(NUM_SHARDS)
             ),
-            ppo_settings(model, clip_range, self._betas, self._epsilon),
+            ppo_settings(model, clip_range, self._adam_betas, self._adam_eps),
             UpdateReport(np.zeros((NUM_SHARDS, len(report))), report),
         )
-        threads = min(self._team.threads, max(min(model.batch_size, indices.shape[1]) // MIN_SHARD_ROWS, 1))
+        threads = min(self._worker_pool.threads, max(min(model.batch_size, indices.shape[1]) // MIN_SHARD_ROWS, 1))
         try:
-            self._team.run(threads, self._kernels.train, *arguments)
-        except BaseException:  # an interruption leaves the moments of an update that is not whole
-            shared.invalidate_moments()
+            self._worker_pool.run(threads, self._compiled.train, *arguments)
+        except BaseException:  # after an interruption, the copied moments are those of an incomplete update
+            mirror.invalidate_moments()
             raise
         return report
 
-    def _fail(self, update: int) -> None:
+    def _raise_non_finite(self, update: int) -> None:
+        """Raise NonFiniteError for the gradient of this update, the number of a gradient step from 1."""
         model: Any = self
         field = self.mirror.first_nonfinite_gradient()
         self.mirror.invalidate_moments()
@@ -284,15 +214,9 @@ class _CompiledPpoMixin:
         )
 
 
-class FastPPO(_CompiledPpoMixin, PPO):
+class CompiledPPO(_CompiledPpoMixin, PPO):
     """`stable_baselines3.PPO`, compiled where that is possible."""
 
 
-class FastMaskablePPO(_CompiledPpoMixin, MaskablePPO):
+class CompiledMaskablePPO(_CompiledPpoMixin, MaskablePPO):
     """`sb3_contrib.MaskablePPO`, compiled where that is possible."""
-
-
-def _idle(callback: BaseCallback) -> bool:
-    if isinstance(callback, CallbackList):
-        return all(map(_idle, callback.callbacks))
-    return isinstance(callback, ConvertCallback) and callback.callback is None

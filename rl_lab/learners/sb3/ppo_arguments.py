@@ -1,4 +1,8 @@
-"""Makes the arguments of compiled PPO, see `compiled.ppo_records`, of Stable-Baselines3's buffers and a batch."""
+"""Makes the arguments of compiled PPO, see `compiled.ppo_records`, from Stable-Baselines3's buffers and a batch.
+
+The records share memory with the buffers and the batch, so that compiled code writes to these. Nothing is written here,
+but `minibatch_indices` advances numpy's global generator, as SB3 does.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,10 @@ from rl_lab.learners.compiled.ppo_records import (
 
 
 def env_arrays(batch: Batch, action_bounds: Array, threads: int) -> EnvArrays:
-    """Return the arrays of a batch that so many threads step together; `action_bounds` is float32 [2, k] or [2, 0]."""
+    """Return the arrays of a batch that up to `threads` threads step together.
+
+    `action_bounds` has the lowest and highest continuous actions, float32 [2, k], or is [2, 0].
+    """
     rows = batch.num_envs * batch.rewards.shape[1]
     observations = batch.observations.reshape(rows, -1)
     action_masks = batch.action_mask.reshape(rows, -1)
@@ -54,7 +61,7 @@ def policy_outputs(actions: Array, action_masks: Array | None, values: Array, lo
 
 
 def rollout_buffers(buffer: Any, episode_starts: Array, gamma: float) -> RolloutBuffers:
-    """Return the arrays of a RolloutBuffer that is to be filled at once.
+    """Return the arrays of a RolloutBuffer that compiled code fills, and new ones for further results.
 
     `episode_starts`, bool [B], says whether the environments' present observations are the first of their episodes.
     """
@@ -77,7 +84,10 @@ def rollout_buffers(buffer: Any, episode_starts: Array, gamma: float) -> Rollout
 
 
 def rollout_samples(buffer: Any, indices: Array, end: int, nonzero: tuple[Array, Array, Array]) -> RolloutSamples:
-    """Return a filled RolloutBuffer as transitions; `indices` and `end` say which, and `nonzero` lists observations."""
+    """Return a filled RolloutBuffer as R transitions.
+
+    `indices` and `end` are those of `minibatch_indices`; `nonzero` are those of `sparse_observations.nonzero_lists`.
+    """
     rows = buffer.values.size
     observations = buffer.observations.reshape(rows, -1)
     action_masks = getattr(buffer, "action_masks", None)
@@ -102,16 +112,16 @@ def rollout_samples(buffer: Any, indices: Array, end: int, nonzero: tuple[Array,
 
 
 def minibatch_indices(model: Any) -> tuple[Array, int]:
-    """Return the order of transitions in each epoch, int64 [epochs, up to R], and where minibatches end.
+    """Return the order of transitions in each epoch, int64 [epochs, up to R], and the position where minibatches end.
 
-    It is sampled as by SB3, so that the same seed gives the same minibatches.
+    The order is sampled from numpy's global generator as SB3 does, so that the same seed gives the same minibatches.
     """
     n_steps, rows = model.n_steps, model.rollout_buffer.n_envs
     acted = getattr(model.rollout_buffer, "acted", None)
     transitions = np.arange(n_steps * rows) if acted is None else np.flatnonzero(acted.swapaxes(0, 1))
     order = np.stack([np.random.permutation(transitions) for _ in range(model.n_epochs)])
-    order = order % n_steps * rows + order // n_steps  # the library counts environment by environment
-    # Of rows that did not all act, a last minibatch of one is left out: see `masked_rollout_buffers`.
+    order = order % n_steps * rows + order // n_steps  # SB3 numbers transitions by row, then step; the buffer by step
+    # Where not all rows acted, a last minibatch of one transition is left out: see `masked_rollout_buffers`.
     return order, len(transitions) if acted is None else max(len(transitions) - 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""This module logs after a compiled update what Stable-Baselines3's PPO logs after its own."""
+"""Logs after a compiled PPO update what Stable-Baselines3's PPO logs after its own, to the model's logger."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from stable_baselines3.common.utils import explained_variance
 
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled import network
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRollout, ActingRollout
+from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
 
 
 def log_update(model: Any, report: Array, clip_range: float) -> None:
     """Log the report of a compiled update under the names that `PPO.train` uses.
 
-    `model` is the PPO; `report`, float [columns], has its columns at `network.POLICY_LOSS` and the constants after it.
+    `model` is the PPO; `report`, float64 [REPORTED], is `totals` of `ppo_records.UpdateReport`.
     """
     buffer, logger = model.rollout_buffer, model.logger
-    for name, place in (
+    for name, column in (
         ("entropy_loss", network.ENTROPY_LOSS),
         ("policy_gradient_loss", network.POLICY_LOSS),
         ("value_loss", network.VALUE_LOSS),
@@ -26,8 +26,8 @@ def log_update(model: Any, report: Array, clip_range: float) -> None:
         ("clip_fraction", network.CLIP_FRACTION),
         ("loss", network.LOSS),
     ):
-        logger.record(f"train/{name}", float(report[place]))
-    if isinstance(buffer, ActingRollout | ActingMaskableRollout):
+        logger.record(f"train/{name}", float(report[column]))
+    if isinstance(buffer, ActingRolloutBuffer | ActingMaskableRolloutBuffer):
         explained = buffer.explained_variance()
     else:
         explained = float(explained_variance(buffer.values.reshape(-1), buffer.returns.reshape(-1)))

@@ -1,4 +1,4 @@
-"""Save and restore the priorities of DQN's prioritised replay as arrays."""
+"""Saves and restores the priorities of DQN's prioritised replay as arrays; `training_state` calls it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def priority_arrays(tree: PriorityTree) -> dict[str, Array]:
 
 
 def restore_priority_tree(tree: PriorityTree, saved: dict[str, Array], num_transitions: int) -> None:
-    """Write what `priority_arrays` returned to a tree, for a replay buffer that has room for `num_transitions`.
+    """Write what `priority_arrays` returned to a tree, for a replay buffer of `num_transitions` transitions.
 
     Raises:
         ValueError: The priorities have another size, or are not finite, or negative, or outside the replay buffer.

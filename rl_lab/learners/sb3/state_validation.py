@@ -1,6 +1,8 @@
-"""Check the state of an algorithm in a checkpoint against the algorithm before it is restored.
+"""Checks the state of an algorithm in a checkpoint against the algorithm before it is restored.
 
-The hashes of a checkpoint do not prove where its content is from. Every function raises ValueError with one line.
+A checkpoint's hashes do not prove who wrote it, so that every number that is restored is checked for type, shape and
+range. The functions change nothing, and raise ValueError with one line. They need the algorithm that will be restored:
+its own state says which names, shapes and types are right.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import torch
 from rl_lab.core.untrusted import array, listed, number, of_kind, shaped, whole
 from rl_lab.core.world import Array
 
-_MOMENT = re.compile(r"(0|[1-9][0-9]{0,5})\.([a-z_]+)")
-
-_DEVIATES = -20.0, 20.0  # a generator's stored normal deviate; those made of 64-bit numbers stay below 13
+_MOMENT = re.compile(r"(0|[1-9][0-9]{0,5})\.([a-z_]+)")  # index of a parameter, name of its moment
+_NORMAL_RANGE = (
+    -20.0,
+    20.0,
+)  # of a generator's stored normal number: those made of 64 random bits lie between -13 and 13
 
 
 def check_counters(state: dict[str, Any], window: int) -> None:
@@ -47,7 +51,7 @@ def check_parameters(policy: Any, arrays: dict[str, Array]) -> None:
         array(arrays[name], f"policy: {name}", tensor.detach().cpu().numpy())
 
 
-def checked_groups(optimizer: torch.optim.Optimizer, saved: Any) -> list[dict[str, Any]]:
+def validated_optimizer_groups(optimizer: torch.optim.Optimizer, saved: Any) -> list[dict[str, Any]]:
     """Return the optimizer's settings with the learning rates of a checkpoint, whose other settings must be equal."""
     groups = [dict(group) for group in optimizer.state_dict()["param_groups"]]
     for group, saved_group in zip(groups, listed(saved, "optimizer_groups", len(groups)), strict=True):
@@ -64,7 +68,7 @@ def checked_groups(optimizer: torch.optim.Optimizer, saved: Any) -> list[dict[st
     return groups
 
 
-def checked_moments(optimizer: torch.optim.Optimizer, arrays: dict[str, Array]) -> dict[int, dict[str, torch.Tensor]]:
+def validated_moments(optimizer: torch.optim.Optimizer, arrays: dict[str, Array]) -> dict[int, dict[str, torch.Tensor]]:
     """Return Adam's moments by the index of the parameter; a parameter has all three of its shape, or none."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names = {"step", "exp_avg", "exp_avg_sq"}
@@ -82,16 +86,16 @@ def checked_moments(optimizer: torch.optim.Optimizer, arrays: dict[str, Array]) 
     return state
 
 
-def members(name: str, observations: Any) -> dict[str, Array]:
+def arrays_by_name(name: str, observations: Any) -> dict[str, Array]:
     """Return observations as arrays by name: one array, or one for each key of a Dict observation."""
     if isinstance(observations, dict):
         return {f"{name}/{key}": np.asarray(value) for key, value in observations.items()}
     return {name: np.asarray(observations)}
 
 
-def check_last(tensors: dict[str, Array], model: Any) -> None:
+def check_last_observations(tensors: dict[str, Array], model: Any) -> None:
     """Check the observations and episode starts with which the next iteration begins."""
-    for name, current in members("observations", model._last_obs).items():
+    for name, current in arrays_by_name("observations", model._last_obs).items():
         saved = tensors[name]
         if saved.shape[1:] == current.shape[1:] and len(saved) != len(current):
             raise ValueError(f"the checkpoint has {len(saved)} rows, this learner {len(current)}")
@@ -99,7 +103,7 @@ def check_last(tensors: dict[str, Array], model: Any) -> None:
             raise ValueError(f"{name} contains NaN")
     shaped(tensors["episode_starts"], "episode_starts", np.asarray(model._last_episode_starts))
     if any(name.partition("/")[0] == "original_observations" for name in tensors):
-        for name, like in members("original_observations", model._last_original_obs).items():
+        for name, like in arrays_by_name("original_observations", model._last_original_obs).items():
             shaped(tensors[name], name, like)
 
 
@@ -125,7 +129,7 @@ def check_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
     array(arrays["numpy"], "generators: numpy", current["state"]["key"])
     whole(state["numpy"]["pos"], "the random generator's position", 0, 624)  # numpy would read beyond its state
     whole(state["numpy"]["has_gauss"], "numpy: has_gauss", 0, 1)
-    number(state["numpy"]["gauss"], "numpy: gauss", *_DEVIATES)
+    number(state["numpy"]["gauss"], "numpy: gauss", *_NORMAL_RANGE)
     shaped(arrays["torch"], "generators: torch", torch.get_rng_state().numpy())
     if "cuda" in arrays and torch.cuda.is_available():
         shaped(arrays["cuda"], "generators: cuda", torch.cuda.get_rng_state().cpu().numpy())
@@ -136,7 +140,7 @@ def check_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
         whole(word, "python", 0, 2**32 - 1)
     whole(position, "python: position", 0, 624)
     if gauss is not None:
-        number(gauss, "python: gauss", *_DEVIATES)
+        number(gauss, "python: gauss", *_NORMAL_RANGE)
 
 
 def check_action_space(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:

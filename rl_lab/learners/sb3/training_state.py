@@ -1,4 +1,8 @@
-"""Save and restore the whole state of a Stable-Baselines3 algorithm between two iterations, as tensors and JSON."""
+"""Saves and restores the whole state of a Stable-Baselines3 algorithm between two iterations, as tensors and JSON.
+
+`Sb3Learner.save` and `restore` call it, and the export of agents. `save` only reads. `restore` checks everything that
+comes from a file first (`state_validation`), then writes the model, its buffers and the global random generators.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,18 @@ from rl_lab.learners.sb3.buffer_state import (
     restore_pending,
     restore_replay,
 )
-from rl_lab.learners.sb3.dqn import FastDQN, FastRowDQN
+from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.state_validation import (
+    arrays_by_name,
     check_action_space,
     check_counters,
     check_generators,
-    check_last,
+    check_last_observations,
     check_normalizer,
     check_parameters,
-    checked_groups,
-    checked_moments,
-    members,
+    validated_moments,
+    validated_optimizer_groups,
 )
 
 
@@ -56,7 +60,7 @@ def save(algorithm: BaseAlgorithm, *, compiled: bool) -> StateDict:
         "optimizer": moments,
         "generators": generator_arrays(),
         "last": {
-            **members("observations", model._last_obs),
+            **arrays_by_name("observations", model._last_obs),
             "episode_starts": np.asarray(model._last_episode_starts),
         },
     }
@@ -69,15 +73,15 @@ def save(algorithm: BaseAlgorithm, *, compiled: bool) -> StateDict:
         "action_space": model.action_space.np_random.bit_generator.state,
     }
     if compiled:
-        state["key"], state["rng_counter"] = int(model.key), int(model.rng_counter)
+        state["key"], state["rng_counter"] = int(model.rng_key), int(model.rng_counter)
     if (normalizer := model.get_vec_normalize_env()) is not None:
         tensors["normalizer"] = _normalizer_arrays(normalizer)
         state["normalizer_counts"] = _normalizer_counts(normalizer)
         if model._last_original_obs is not None:
-            tensors["last"] |= members("original_observations", model._last_original_obs)
+            tensors["last"] |= arrays_by_name("original_observations", model._last_original_obs)
     if not isinstance(model, OnPolicyAlgorithm):
         tensors["replay"], state["replay"] = replay_arrays_and_position(model)
-        if isinstance(model, FastDQN | FastRowDQN):
+        if isinstance(model, CompiledDQN | CompiledMaskedDQN):
             tensors["replay"] |= model.priorities()
         state["calls"] = getattr(model, "_n_calls", 0)
         state["exploration_rate"] = getattr(model, "exploration_rate", 0.0)
@@ -160,13 +164,13 @@ def restore(algorithm: BaseAlgorithm, name: str, saved: StateDict, *, compiled: 
                 )
         if not isinstance(model, OnPolicyAlgorithm):
             restore_replay(model, tensors["replay"], state["replay"])
-            if isinstance(model, FastDQN | FastRowDQN):
+            if isinstance(model, CompiledDQN | CompiledMaskedDQN):
                 model.restore_priorities(tensors["replay"])
             model._n_calls, model.exploration_rate = state["calls"], state["exploration_rate"]
         restore_pending(model, tensors.get("pending", {}))
         observe_new_episodes(model)
         if compiled:
-            model.key, model.rng_counter = np.uint64(state["key"] & 0xFFFFFFFF), state["rng_counter"] & (2**40 - 1)
+            model.rng_key, model.rng_counter = np.uint64(state["key"] & 0xFFFFFFFF), state["rng_counter"] & (2**40 - 1)
         model.action_space.np_random.bit_generator.state = state["action_space"]
         restore_generators(tensors["generators"], state)
     except Exception as error:  # the libraries raise exceptions of many classes
@@ -177,7 +181,7 @@ def _check(model: Any, tensors: dict[str, Any], state: dict[str, Any]) -> None:
     """Raise ValueError or KeyError unless the state has the types, shapes and ranges of this algorithm's."""
     check_counters(state, model._stats_window_size)
     check_parameters(model.policy, tensors["policy"])
-    check_last(tensors["last"], model)
+    check_last_observations(tensors["last"], model)
     check_generators(tensors["generators"], state)
     check_action_space(state["action_space"], model.action_space.np_random.bit_generator.state)
     if (normalizer := model.get_vec_normalize_env()) is not None:
@@ -190,7 +194,7 @@ def _reason(error: Exception) -> str:
 
 
 def _saved_observations(name: str, like: Any, arrays: dict[str, Array]) -> Any:
-    """Return the observations that `members` has split into arrays: a dict where `like` is one."""
+    """Return the observations that `arrays_by_name` has split into arrays: a dict where `like` is one."""
     return {key: arrays[f"{name}/{key}"] for key in like} if isinstance(like, dict) else arrays[name]
 
 
@@ -215,7 +219,7 @@ def _restore_optimizer(
     optimizer: torch.optim.Optimizer, arrays: dict[str, Array], groups: list[dict[str, Any]]
 ) -> None:
     """Restore what `_optimizer_arrays` returned. Raises ValueError where it does not fit this optimizer."""
-    state, settings = checked_moments(optimizer, arrays), checked_groups(optimizer, groups)
+    state, settings = validated_moments(optimizer, arrays), validated_optimizer_groups(optimizer, groups)
     optimizer.load_state_dict({"state": state, "param_groups": settings})
 
 

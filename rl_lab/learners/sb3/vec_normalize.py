@@ -1,4 +1,8 @@
-"""The running statistics of Stable-Baselines3's VecNormalize: copied to compiled rollouts and back, or of some rows."""
+"""The running statistics of Stable-Baselines3's VecNormalize: copied to compiled rollouts and back, or of some rows.
+
+`ppo.py` copies them around a compiled rollout, which updates them. `ActingRunningMeanStd` replaces SB3's own statistics
+in worlds where agents wait or leave.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array
 
-_NONE = np.zeros((3, 0))
+_NO_STATISTICS = np.zeros((3, 0))
 
 
-class ActingMeanStd(RunningMeanStd):
+class ActingRunningMeanStd(RunningMeanStd):
     """Running statistics for VecNormalize that leave out rows whose agent waits or has left.
 
     `attribute` is the mask of a LabVecEnv, bool [B], of the rows that count: "acting" or "rewarded".
@@ -31,25 +35,28 @@ class ActingMeanStd(RunningMeanStd):
 
 
 def has_default_settings(env: VecEnv) -> bool:
-    """Return False for a VecNormalize that compiled code cannot replace: one with other settings than the defaults."""
+    """Return whether compiled code can do what this vector env does to observations and rewards.
+
+    It can for a VecNormalize with SB3's default settings, and for anything that is no VecNormalize.
+    """
     if not isinstance(env, VecNormalize):
         return True
     return env.training and (env.clip_obs, env.clip_reward, env.epsilon) == (10.0, 10.0, 1e-8)
 
 
 def statistics_of(normalizer: Any, rows: int) -> tuple[Array, Array, Array]:
-    """Return the running statistics of observations and of discounted returns, float64 [3, D] and [3, 1], and returns.
+    """Return the running statistics of observations and of discounted returns, and the discounted returns so far.
 
-    The three rows are mean, variance and count; statistics that do not exist have the shape [3, 0]. The discounted
-    returns so far are float64 [B].
+    The shapes are float64 [3, D], [3, 1] and [B]. The three rows are mean, variance and count; statistics that do not
+    exist have the shape [3, 0].
     """
     if normalizer is None:
-        return _NONE, _NONE, np.zeros(rows)
+        return _NO_STATISTICS, _NO_STATISTICS, np.zeros(rows)
     statistics = []
     # Like SB3, update the statistics of returns whether or not rewards are scaled by them.
     for source in (normalizer.obs_rms if normalizer.norm_obs else None, normalizer.ret_rms):
         if source is None:
-            statistics.append(_NONE)
+            statistics.append(_NO_STATISTICS)
             continue
         mean = np.ravel(source.mean)
         statistics.append(np.stack([mean, np.ravel(source.var), np.full(len(mean), source.count)]))
