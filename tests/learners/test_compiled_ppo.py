@@ -1,4 +1,8 @@
-"""The compiled PPO beside Stable-Baselines3's own: the same rollouts, the same updates, the same agents."""
+"""Compiled PPO against Stable-Baselines3's: the same rollouts, updates, files and callbacks.
+
+Most tests make two models with the same parameters, `compiled` (CompiledPPO) and `sb3` (PPO), let the compiled one act,
+and compare buffers or parameters. Files are written to temporary folders only.
+"""
 
 from __future__ import annotations
 
@@ -30,51 +34,52 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def model(kind: Any, world: str, num_envs: int, *, normalize: str = "", **arguments: Any) -> Any:
+def make_model(algorithm: Any, world: str, num_envs: int, *, normalize: str = "", **arguments: Any) -> Any:
     torch.manual_seed(0)
     np.random.seed(0)
     env: Any = LabVecEnv(make.make(world, num_envs, seed=0))
     if normalize:
         env = VecNormalize(env, norm_obs="o" in normalize, norm_reward="r" in normalize, gamma=arguments["gamma"])
-    made = kind("MlpPolicy", env, device="cpu", **arguments)
-    made.set_logger(Logger(folder=None, output_formats=[]))
-    made._setup_learn(10**9)
-    return made
+    model = algorithm("MlpPolicy", env, device="cpu", **arguments)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    model._setup_learn(10**9)
+    return model
 
 
-def collect(made: Any, callback: BaseCallback | None = None) -> None:
+def collect(model: Any, callback: BaseCallback | None = None) -> None:
     callback = callback or ConvertCallback(None)
-    callback.init_callback(made)
-    made.collect_rollouts(made.env, callback, made.rollout_buffer, made.n_steps)
+    callback.init_callback(model)
+    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
 
 
 ARRAYS = ("observations", "actions", "rewards", "episode_starts", "values", "log_probs", "advantages", "returns")
 
 
-def in_steps_of(fast: Any, stock: Any) -> None:
-    """Let stock PPO roll out with the actions that the compiled one took."""
-    taken, steps = fast.rollout_buffer.actions.copy(), iter(range(fast.n_steps))
-    masks = getattr(fast.rollout_buffer, "action_masks", None)
+def collect_with_actions_of(compiled: Any, sb3: Any) -> None:
+    """Let SB3's PPO collect a rollout with the actions of the compiled one's last rollout."""
+    compiled_actions, steps = compiled.rollout_buffer.actions.copy(), iter(range(compiled.n_steps))
+    masks = getattr(compiled.rollout_buffer, "action_masks", None)
 
     def forward(observations: torch.Tensor, **masked: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         t = next(steps)
-        actions = torch.as_tensor(taken[t])
-        actions = actions.flatten() if isinstance(stock.action_space, Discrete) else actions
+        actions = torch.as_tensor(compiled_actions[t])
+        actions = actions.flatten() if isinstance(sb3.action_space, Discrete) else actions
         more = {} if masks is None else {"action_masks": torch.as_tensor(masks[t])}
-        values, log_probs, _ = stock.policy.evaluate_actions(observations, actions, **more)
+        values, log_probs, _ = sb3.policy.evaluate_actions(observations, actions, **more)
         return actions, values, log_probs
 
-    stock.policy.forward = forward
-    collect(stock)
+    sb3.policy.forward = forward
+    collect(sb3)
 
 
-def apart(own: torch.Tensor, other: torch.Tensor) -> float:
+def relative_distance(own: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the norm of the difference, as a fraction of the norm of `other`."""
     return float((own - other).detach().norm() / other.detach().norm().clamp(min=1e-2))
 
 
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "cartpole": ("cartpole", 5, {"n_steps": 600, "batch_size": 600}),  # beyond the horizon of a good many
-    "late": ("pendulum", 3, {"n_steps": 250, "batch_size": 150}),  # ends by truncation alone
+    "cartpole": ("cartpole", 5, {"n_steps": 600, "batch_size": 600}),  # longer than most episodes
+    "truncated": ("pendulum", 3, {"n_steps": 250, "batch_size": 150}),  # episodes end by truncation only
     "scaled": ("pendulum", 8, {"n_steps": 210, "batch_size": 120, "normalize": "or", "gamma": 0.9}),
     "rewards": ("cartpole", 4, {"n_steps": 128, "batch_size": 128, "normalize": "r", "gamma": 0.98}),
     "board": ("catch", 6, {"n_steps": 64, "batch_size": 96}),
@@ -98,7 +103,7 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
         },
     ),
     "wide": ("acrobot", 3, {"n_steps": 50, "batch_size": 75, "policy_kwargs": {"net_arch": [100, 70, 20]}}),
-    "apart": (
+    "separate": (
         "catch",
         3,
         {"n_steps": 50, "batch_size": 75, "policy_kwargs": {"net_arch": {"pi": [30], "vf": [50, 9]}}},
@@ -109,82 +114,90 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("d", [1, 7, 8, 13, 16, 50])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_what_is_not_zero_is_found(d: int, dtype: type) -> None:
+def test_sparse_rows_list_the_numbers_that_are_not_zero(d: int, dtype: type) -> None:
     rng = np.random.default_rng(d)
     rows = rng.choice(np.array([0, 0, 1, 255], dtype), (9, d))
     count = np.count_nonzero(rows)
-    starts, places, values = np.zeros(10, np.int64), np.zeros(count + 2, np.int32), np.zeros(count + 2, np.float32)
-    places[-1] = values[-1] = 99
-    build.ppo().build_all_sparse_rows(rows.ctypes.data, dtype is np.uint8, 9, d, starts, places, values)
-    where = np.nonzero(rows)
+    starts, columns, values = np.zeros(10, np.int64), np.zeros(count + 2, np.int32), np.zeros(count + 2, np.float32)
+    columns[-1] = values[-1] = 99
+    build.ppo().build_all_sparse_rows(rows.ctypes.data, dtype is np.uint8, 9, d, starts, columns, values)
+    nonzero = np.nonzero(rows)
     assert np.array_equal(starts, np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))]))
-    assert np.array_equal(places[:count], where[1]) and places[-1] == values[-1] == 99
-    assert np.array_equal(values[:count], rows[where])
+    assert np.array_equal(columns[:count], nonzero[1]) and columns[-1] == values[-1] == 99
+    assert np.array_equal(values[:count], rows[nonzero])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_rollouts_and_updates_are_those_of_stable_baselines3(case: str) -> None:
-    world, num_envs, given = CASES[case]
-    arguments = {"n_epochs": 2, "ent_coef": 0.01, **given}
-    fast, stock = (model(kind, world, num_envs, **arguments) for kind in (CompiledPPO, PPO))
-    stock.policy.load_state_dict(fast.policy.state_dict())
+    world, num_envs, case_arguments = CASES[case]
+    arguments = {"n_epochs": 2, "ent_coef": 0.01, **case_arguments}
+    compiled, sb3 = (make_model(algorithm, world, num_envs, **arguments) for algorithm in (CompiledPPO, PPO))
+    sb3.policy.load_state_dict(compiled.policy.state_dict())
     for update in range(2):
-        collect(fast)
-        in_steps_of(fast, stock)
-        assert fast.backend == "compiled" and fast.env_time_fraction is not None
+        collect(compiled)
+        collect_with_actions_of(compiled, sb3)
+        assert compiled.backend == "compiled" and compiled.env_time_fraction is not None
         for name in ARRAYS:
-            a, b = (getattr(m.rollout_buffer, name) for m in (fast, stock))
+            a, b = (getattr(m.rollout_buffer, name) for m in (compiled, sb3))
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4, err_msg=name)
             if name in ("observations", "actions", "episode_starts"):
                 np.testing.assert_allclose(a, b, rtol=1e-6, atol=2e-6, err_msg=name)
-        np.testing.assert_allclose(fast._last_obs, stock._last_obs, atol=1e-5)
-        assert np.array_equal(fast._last_episode_starts, stock._last_episode_starts)
-        assert [(e["l"], pytest.approx(e["r"], abs=1e-4)) for e in fast.ep_info_buffer] == [
-            (e["l"], e["r"]) for e in stock.ep_info_buffer
+        np.testing.assert_allclose(compiled._last_obs, sb3._last_obs, atol=1e-5)
+        assert np.array_equal(compiled._last_episode_starts, sb3._last_episode_starts)
+        assert [(e["l"], pytest.approx(e["r"], abs=1e-4)) for e in compiled.ep_info_buffer] == [
+            (e["l"], e["r"]) for e in sb3.ep_info_buffer
         ]
-        for name in ARRAYS:  # what the update gets is the same to the last bit
-            setattr(stock.rollout_buffer, name, getattr(fast.rollout_buffer, name).copy())
-        for m in (fast, stock):
+        for name in ARRAYS:  # both updates get the same bits
+            setattr(sb3.rollout_buffer, name, getattr(compiled.rollout_buffer, name).copy())
+        for m in (compiled, sb3):
             np.random.seed(update)
             m.train()
         for (name, own), (_, other) in zip(
-            fast.policy.named_parameters(), stock.policy.named_parameters(), strict=True
+            compiled.policy.named_parameters(), sb3.policy.named_parameters(), strict=True
         ):
-            assert apart(own, other) < 1e-5 * (1 + 4 * update), name
-        for key, value in stock.logger.name_to_value.items():
-            assert fast.logger.name_to_value[key] == pytest.approx(value, rel=2e-3, abs=2e-5), key
-        stock.policy.load_state_dict(fast.policy.state_dict())
-        stock.policy.optimizer.load_state_dict(deepcopy(fast.policy.optimizer.state_dict()))
-        stock.policy.__dict__.pop("forward")
+            assert relative_distance(own, other) < 1e-5 * (1 + 4 * update), name
+        for key, value in sb3.logger.name_to_value.items():
+            assert compiled.logger.name_to_value[key] == pytest.approx(value, rel=2e-3, abs=2e-5), key
+        sb3.policy.load_state_dict(compiled.policy.state_dict())
+        sb3.policy.optimizer.load_state_dict(deepcopy(compiled.policy.optimizer.state_dict()))
+        sb3.policy.__dict__.pop("forward")
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 @pytest.mark.parametrize(
     ("case", "size"),
-    [("wide", 240), ("scaled", 240), ("cnn", 240), ("several", 240), ("scaled", 109), ("sparse", 97), ("late", 50)],
+    [
+        ("wide", 240),
+        ("scaled", 240),
+        ("cnn", 240),
+        ("several", 240),
+        ("scaled", 109),
+        ("sparse", 97),
+        ("truncated", 50),
+    ],
 )
 def test_threads_change_no_bit(case: str, size: int) -> None:
-    """A minibatch of 240 rows has four shards, which one to four threads take; of 109, three; of 50, one; 1 is left."""
-    world, num_envs, given = CASES[case]
-    arguments = {**given, "n_steps": 1200 // num_envs, "batch_size": size, "n_epochs": 2}
-    reached = []
+    """A minibatch of 240 rows has four shards, of 109 three, of 50 one; the last minibatch may have a single row."""
+    world, num_envs, case_arguments = CASES[case]
+    arguments = {**case_arguments, "n_steps": 1200 // num_envs, "batch_size": size, "n_epochs": 2}
+    results = []
     for threads in (1, 2, 3, 4):
-        made = model(CompiledPPO, world, num_envs, **arguments)
-        made.threads = threads
+        model = make_model(CompiledPPO, world, num_envs, **arguments)
+        model.threads = threads
         for update in range(2):
-            collect(made)
+            collect(model)
             np.random.seed(update)
-            made.train()
-        buffer = made.rollout_buffer
-        reached.append([*(getattr(buffer, name).tobytes() for name in ARRAYS), *map(_bytes, made.policy.parameters())])
-    assert all(one == reached[0] for one in reached)
+            model.train()
+        buffer = model.rollout_buffer
+        results.append([*(getattr(buffer, name).tobytes() for name in ARRAYS), *map(_bytes, model.policy.parameters())])
+    assert all(result == results[0] for result in results)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().numpy().tobytes()
 
 
-def test_illegal_actions_are_never_drawn_and_never_learned_from() -> None:
+def test_illegal_actions_are_never_sampled_and_change_no_update() -> None:
     ppo = agent_registry.load("ppo")
     from rl_lab.agents import random as random_agent
 
@@ -192,115 +205,117 @@ def test_illegal_actions_are_never_drawn_and_never_learned_from() -> None:
 
     def learner(compiled: bool) -> Any:
         envs = make.make("tic_tac_toe", 8, seed=0)
-        seated = OpponentsWrapper(envs, [random_agent.make(random_agent.Config(), envs.world)], seed=0)
+        wrapped = OpponentsWrapper(envs, [random_agent.make(random_agent.Config(), envs.world)], seed=0)
         config = ppo.Config(n_steps=32, batch_size=64, n_epochs=2, ent_coef=0.01, compiled=compiled)
-        return ppo.learner(config, seated, budget=10**6, seed=0, device="cpu")
+        return ppo.learner(config, wrapped, budget=10**6, seed=0, device="cpu")
 
-    fast, stock = learner(True).model, learner(False).model
-    assert type(fast) is CompiledMaskablePPO and type(stock) is MaskablePPO
-    assert type(fast.policy) is MaskableActorCriticPolicy
-    stock.policy.load_state_dict(fast.policy.state_dict())
-    collect(fast)
-    chosen = np.take_along_axis(fast.rollout_buffer.action_masks, fast.rollout_buffer.actions.astype(np.int64), 2)
-    assert (chosen == 1).all() and (fast.rollout_buffer.action_masks == 0).any()
-    in_steps_of(fast, stock)
+    compiled, sb3 = learner(True).model, learner(False).model
+    assert type(compiled) is CompiledMaskablePPO and type(sb3) is MaskablePPO
+    assert type(compiled.policy) is MaskableActorCriticPolicy
+    sb3.policy.load_state_dict(compiled.policy.state_dict())
+    collect(compiled)
+    is_legal = np.take_along_axis(
+        compiled.rollout_buffer.action_masks, compiled.rollout_buffer.actions.astype(np.int64), 2
+    )
+    assert (is_legal == 1).all() and (compiled.rollout_buffer.action_masks == 0).any()
+    collect_with_actions_of(compiled, sb3)
     for name in (*ARRAYS, "action_masks"):
-        a, b = (getattr(m.rollout_buffer, name) for m in (fast, stock))
+        a, b = (getattr(m.rollout_buffer, name) for m in (compiled, sb3))
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=name)
-        setattr(stock.rollout_buffer, name, a.copy())
-    for m in (fast, stock):
+        setattr(sb3.rollout_buffer, name, a.copy())
+    for m in (compiled, sb3):
         np.random.seed(1)
         m.train()
-    for (name, own), (_, other) in zip(fast.policy.named_parameters(), stock.policy.named_parameters(), strict=True):
-        assert apart(own, other) < 1e-5, name
+    for (name, own), (_, other) in zip(compiled.policy.named_parameters(), sb3.policy.named_parameters(), strict=True):
+        assert relative_distance(own, other) < 1e-5, name
 
 
-def test_an_update_stops_at_the_divergence_that_is_its_limit() -> None:
+def test_an_update_stops_at_target_kl() -> None:
     arguments = {"n_steps": 64, "batch_size": 64, "n_epochs": 20, "learning_rate": 0.01, "target_kl": 0.01}
-    fast, stock = (model(kind, "cartpole", 4, **arguments) for kind in (CompiledPPO, PPO))
-    stock.policy.load_state_dict(fast.policy.state_dict())
-    collect(fast)
+    compiled, sb3 = (make_model(algorithm, "cartpole", 4, **arguments) for algorithm in (CompiledPPO, PPO))
+    sb3.policy.load_state_dict(compiled.policy.state_dict())
+    collect(compiled)
     for name in ARRAYS:
-        setattr(stock.rollout_buffer, name, getattr(fast.rollout_buffer, name).copy())
-    stock.rollout_buffer.full = True
-    for m in (fast, stock):
+        setattr(sb3.rollout_buffer, name, getattr(compiled.rollout_buffer, name).copy())
+    sb3.rollout_buffer.full = True
+    for m in (compiled, sb3):
         np.random.seed(1)
         m.train()
-    assert 0 < fast._n_updates == stock._n_updates < 20
-    for own, other in zip(fast.policy.parameters(), stock.policy.parameters(), strict=True):
+    assert 0 < compiled._n_updates == sb3._n_updates < 20
+    for own, other in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=0, atol=1e-4)  # a hundredth of one step of Adam
 
 
 @pytest.mark.parametrize("world", ["catch", "pendulum"])
-def test_gradients_are_finite_differences(world: str) -> None:
-    """Of the loss as it is written down, in float64; half of the rows are beyond the clipping range."""
+def test_gradients_are_finite_differences_of_the_loss(world: str) -> None:
+    """The loss is written down here in float64; half of the rows are outside of the clipping range."""
     size = 40
     arguments = {"n_steps": size // 2, "batch_size": size, "n_epochs": 1, "ent_coef": 0.3, "learning_rate": 0.0}
-    made = model(CompiledPPO, world, 2, policy_kwargs={"net_arch": {"pi": [6, 5], "vf": [7]}}, **arguments)
-    collect(made)
-    buffer, generator = made.rollout_buffer, np.random.default_rng(0)
+    model = make_model(CompiledPPO, world, 2, policy_kwargs={"net_arch": {"pi": [6, 5], "vf": [7]}}, **arguments)
+    collect(model)
+    buffer, generator = model.rollout_buffer, np.random.default_rng(0)
     buffer.log_probs += generator.normal(0, 0.3, buffer.log_probs.shape).astype(np.float32)
-    made.train()
-    shared = made.mirror
-    grads = shared.network.grads[0, shared.network.param_index]
+    model.train()
+    mirror = model.mirror
+    grads = mirror.network.grads[0, mirror.network.param_index]
 
-    policy = made.policy.double()
+    policy = model.policy.double()
     observations = torch.as_tensor(buffer.observations.reshape(size, *buffer.obs_shape)).double()
     actions = torch.as_tensor(buffer.actions.reshape(size, -1))
-    actions = actions.flatten() if isinstance(made.action_space, Discrete) else actions.double()
-    old, gains, returns = (
+    actions = actions.flatten() if isinstance(model.action_space, Discrete) else actions.double()
+    old_log_probs, advantages, returns = (
         torch.as_tensor(getattr(buffer, name).reshape(-1)).double() for name in ("log_probs", "advantages", "returns")
     )
-    gains = (gains - gains.mean()) / (gains.std() + 1e-8)
+    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
     def loss() -> float:
         features = observations.flatten(1)
         latent = policy.mlp_extractor.forward_actor(features)
         values = policy.value_net(policy.mlp_extractor.forward_critic(features)).flatten()
-        drawn = policy._get_action_dist_from_latent(latent)
-        ratio = torch.exp(drawn.log_prob(actions) - old)
-        clipped = torch.min(ratio * gains, ratio.clamp(0.8, 1.2) * gains)
-        return float(-clipped.mean() + 0.5 * ((values - returns) ** 2).mean() - 0.3 * drawn.entropy().mean())
+        distribution = policy._get_action_dist_from_latent(latent)
+        ratio = torch.exp(distribution.log_prob(actions) - old_log_probs)
+        clipped = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+        return float(-clipped.mean() + 0.5 * ((values - returns) ** 2).mean() - 0.3 * distribution.entropy().mean())
 
     with torch.no_grad():
-        place = 0
-        for tensor in shared.tensors:
+        index = 0
+        for tensor in mirror.tensors:
             flat = tensor.view(-1)
             for k in range(len(flat)):
-                kept = float(flat[k])
-                flat[k] = kept + 1e-6
+                value = float(flat[k])
+                flat[k] = value + 1e-6
                 above = loss()
-                flat[k] = kept - 1e-6
+                flat[k] = value - 1e-6
                 below = loss()
-                flat[k] = kept
-                assert (above - below) / 2e-6 == pytest.approx(grads[place], rel=1e-3, abs=1e-5)
-                place += 1
+                flat[k] = value
+                assert (above - below) / 2e-6 == pytest.approx(grads[index], rel=1e-3, abs=1e-5)
+                index += 1
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
-    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
-    collect(made)
-    made.rollout_buffer.returns[3, 1] = np.nan
-    before = [p.clone() for p in made.policy.parameters()]
+    model = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    collect(model)
+    model.rollout_buffer.returns[3, 1] = np.nan
+    before = [p.clone() for p in model.policy.parameters()]
     with pytest.raises(NonFiniteError, match=r"gradient of \S+ in update 1 at step 32; no parameter was changed"):
-        made.train()
-    assert all(torch.equal(a, b) for a, b in zip(before, made.policy.parameters(), strict=True))
-    collect(made)
-    made.train()  # and goes on, given sound numbers
+        model.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
+    collect(model)
+    model.train()  # the next update, with finite numbers, succeeds
 
 
-class EveryStep(BaseCallback):
-    seen = 0
+class CountingCallback(BaseCallback):
+    num_calls = 0
 
     def _on_step(self) -> bool:
-        self.seen += 1
+        self.num_calls += 1
         return "infos" in self.locals and "rewards" in self.locals
 
 
-def test_a_callback_sees_every_step() -> None:
-    made, callback = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32), EveryStep()
-    collect(made, callback)
-    assert callback.seen == 16 and made.backend == "compiled"
+def test_a_callback_is_called_in_every_step() -> None:
+    model, callback = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32), CountingCallback()
+    collect(model, callback)
+    assert callback.num_calls == 16 and model.backend == "compiled"
 
 
 @pytest.mark.parametrize(
@@ -312,59 +327,63 @@ def test_a_callback_sees_every_step() -> None:
         ({"clip_range_vf": 0.2}, "clips its value function"),
     ],
 )
-def test_what_compiled_code_does_not_know_is_left_to_the_library_and_said(arguments: Any, reason: str) -> None:
-    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32, **arguments)
-    collect(made)
-    made.train()
-    assert made.backend.startswith("stock, because ") and reason in made.backend
+def test_sb3_trains_what_compiled_code_does_not_support_and_backend_says_why(arguments: Any, reason: str) -> None:
+    model = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32, **arguments)
+    collect(model)
+    model.train()
+    assert model.backend.startswith("stock, because ") and reason in model.backend
 
 
-def test_agents_go_to_the_library_and_back(tmp_path: Any) -> None:
-    fast = model(CompiledPPO, "cartpole", 4, n_steps=64, batch_size=64)
-    collect(fast)
-    fast.train()
-    fast.save(tmp_path / "agent.zip")
-    stock = PPO.load(tmp_path / "agent.zip", env=fast.env)
-    seen = fast.env.reset()
-    assert np.array_equal(stock.predict(seen, deterministic=True)[0], fast.predict(seen, deterministic=True)[0])
-    stock.set_logger(Logger(folder=None, output_formats=[]))
-    stock.learn(256)
-    stock.save(tmp_path / "agent.zip")
-    again = CompiledPPO.load(tmp_path / "agent.zip", env=fast.env)
-    again.learn(256)
-    assert again.backend == "compiled" and again.num_timesteps == 512 - 256
-    steps = {int(state["step"]) for state in again.policy.optimizer.state.values()}
-    assert steps == {3 * 40}  # moments went along
+def test_sb3_loads_a_saved_model_and_compiled_code_loads_it_again(tmp_path: Any) -> None:
+    compiled = make_model(CompiledPPO, "cartpole", 4, n_steps=64, batch_size=64)
+    collect(compiled)
+    compiled.train()
+    compiled.save(tmp_path / "agent.zip")
+    sb3 = PPO.load(tmp_path / "agent.zip", env=compiled.env)
+    observations = compiled.env.reset()
+    assert np.array_equal(
+        sb3.predict(observations, deterministic=True)[0], compiled.predict(observations, deterministic=True)[0]
+    )
+    sb3.set_logger(Logger(folder=None, output_formats=[]))
+    sb3.learn(256)
+    sb3.save(tmp_path / "agent.zip")
+    reloaded = CompiledPPO.load(tmp_path / "agent.zip", env=compiled.env)
+    reloaded.learn(256)
+    assert reloaded.backend == "compiled" and reloaded.num_timesteps == 512 - 256
+    steps = {int(state["step"]) for state in reloaded.policy.optimizer.state.values()}
+    assert steps == {3 * 40}  # Adam's moments are in the file
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 @pytest.mark.parametrize("last", [1, 2])
-def test_the_rest_of_a_rollout_is_a_minibatch_however_small(last: int) -> None:
+def test_the_last_minibatch_of_a_rollout_may_have_one_or_two_rows(last: int) -> None:
     size = 32 - last
-    fast, stock = (model(kind, "cartpole", 4, n_steps=8, batch_size=size, n_epochs=2) for kind in (CompiledPPO, PPO))
-    stock.policy.load_state_dict(fast.policy.state_dict())
-    collect(fast)
+    compiled, sb3 = (
+        make_model(algorithm, "cartpole", 4, n_steps=8, batch_size=size, n_epochs=2) for algorithm in (CompiledPPO, PPO)
+    )
+    sb3.policy.load_state_dict(compiled.policy.state_dict())
+    collect(compiled)
     for name in ARRAYS:
-        setattr(stock.rollout_buffer, name, getattr(fast.rollout_buffer, name).copy())
-    stock.rollout_buffer.full = True
-    for m in (fast, stock):
+        setattr(sb3.rollout_buffer, name, getattr(compiled.rollout_buffer, name).copy())
+    sb3.rollout_buffer.full = True
+    for m in (compiled, sb3):
         np.random.seed(1)
         m.train()
-    for own, other in zip(fast.policy.parameters(), stock.policy.parameters(), strict=True):
+    for own, other in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
 
-def test_two_learners_and_two_trainings_draw_numbers_of_their_own() -> None:
+def test_two_models_and_two_calls_of_learn_have_different_random_numbers() -> None:
     torch.manual_seed(0)
     first, second = (
         CompiledPPO("MlpPolicy", LabVecEnv(make.make("pendulum", 2)), n_steps=8, batch_size=16) for _ in "ab"
     )
     second.policy.load_state_dict(first.policy.state_dict())
     actions = []
-    for made, steps in ((first, 16), (second, 16), (first, 16)):
-        made.learning_rate = made.lr_schedule = lambda _: 0.0
-        made.learn(steps)
-        actions.append(made.rollout_buffer.actions.copy())
+    for model, steps in ((first, 16), (second, 16), (first, 16)):
+        model.learning_rate = model.lr_schedule = lambda _: 0.0
+        model.learn(steps)
+        actions.append(model.rollout_buffer.actions.copy())
     assert not np.allclose(actions[0], actions[1], atol=0.1) and not np.allclose(actions[0], actions[2], atol=0.1)
 
 
@@ -376,44 +395,44 @@ def test_two_learners_and_two_trainings_draw_numbers_of_their_own() -> None:
             m.n_steps, m.observation_space, m.action_space, n_envs=m.n_envs)), "rollout buffer is a Own"),
     ],
 )  # fmt: skip
-def test_what_a_subclass_changed_is_not_overridden(change: Any, reason: str) -> None:
-    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
-    change(made)
-    collect(made)
-    assert reason in made.backend
+def test_changed_models_are_left_to_sb3(change: Any, reason: str) -> None:
+    model = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    change(model)
+    collect(model)
+    assert reason in model.backend
 
 
-def test_a_users_vecenv_is_stepped_by_its_own_method() -> None:
+def test_a_vec_env_with_its_own_step_wait_is_stepped_by_it() -> None:
     class Tenfold(LabVecEnv):
         def step_wait(self) -> Any:
             observations, rewards, dones, infos = super().step_wait()
             return observations, rewards * 10, dones, infos
 
     torch.manual_seed(0)
-    made = CompiledPPO("MlpPolicy", Tenfold(make.make("cartpole", 2)), n_steps=8, batch_size=16, device="cpu")
-    made.learn(16)
-    assert made.backend == "compiled" and (made.rollout_buffer.rewards == 10).all()
+    model = CompiledPPO("MlpPolicy", Tenfold(make.make("cartpole", 2)), n_steps=8, batch_size=16, device="cpu")
+    model.learn(16)
+    assert model.backend == "compiled" and (model.rollout_buffer.rewards == 10).all()
 
 
-def test_a_normaliser_has_a_discount_of_its_own() -> None:
+def test_vec_normalize_uses_its_own_gamma() -> None:
     torch.manual_seed(0)
     env = VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), norm_obs=False, gamma=0.99)
-    made: Any = CompiledPPO("MlpPolicy", env, n_steps=32, batch_size=96, gamma=0.5, device="cpu")
-    made.learn(96)
+    model: Any = CompiledPPO("MlpPolicy", env, n_steps=32, batch_size=96, gamma=0.5, device="cpu")
+    model.learn(96)
     other = LabVecEnv(make.make("cartpole", 3, seed=0))
     same = VecNormalize(other, norm_obs=False, gamma=0.99)
     same.reset()
-    for actions in made.rollout_buffer.actions.reshape(3, 32).T if made.rollout_buffer.generator_ready else (
-        made.rollout_buffer.actions[:, :, 0]
+    for actions in model.rollout_buffer.actions.reshape(3, 32).T if model.rollout_buffer.generator_ready else (
+        model.rollout_buffer.actions[:, :, 0]
     ):  # fmt: skip
         same.step(actions)
     assert env.ret_rms.var == pytest.approx(same.ret_rms.var, rel=1e-6)
 
 
-def test_what_a_user_writes_to_a_parameter_is_used() -> None:
-    made = model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
-    collect(made)
-    made.train()
-    made.policy.value_net.bias.data.fill_(1000.0)  # changes no version
-    collect(made)
-    assert made.backend == "compiled" and made.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)
+def test_parameters_that_a_user_writes_are_used() -> None:
+    model = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32)
+    collect(model)
+    model.train()
+    model.policy.value_net.bias.data.fill_(1000.0)  # torch does not count this write
+    collect(model)
+    assert model.backend == "compiled" and model.rollout_buffer.values.mean() == pytest.approx(1000.0, abs=10)

@@ -1,4 +1,7 @@
-"""An agent written as the library's own zip acts there as it does here."""
+"""An agent that is exported as a file of Stable-Baselines3 acts there as it does in the lab.
+
+Each test trains a small run in a temporary folder with `rl-lab train`; `rl-lab export` writes the file.
+"""
 
 from __future__ import annotations
 
@@ -32,49 +35,49 @@ RUNS: dict[str, tuple[Any, list[str]]] = {
 
 @pytest.mark.parametrize("case", RUNS)
 def test_an_exported_agent_acts_the_same(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kind, words = RUNS[case]
-    quick = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
-    assert main(["train", *words, *quick]) == 0
+    algorithm, overrides = RUNS[case]
+    quick_run = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
+    assert main(["train", *overrides, *quick_run]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "agent.zip"), "--json"]) == 0
-    written = json.loads(capsys.readouterr().out.splitlines()[-1])
+    files = json.loads(capsys.readouterr().out.splitlines()[-1])
     agent, scenario, *_ = find_agent(str(tmp_path / "run"), [])
     envs = make.make(scenario.world, 32, seed=5)
     envs.reset()
-    stock = kind.load(written["agent"])
-    assert type(stock) is kind
+    sb3_model = algorithm.load(files["agent"])
+    assert type(sb3_model) is algorithm
     for _ in range(20):
-        seen = envs.observations[:, 0]
+        obs = envs.observations[:, 0]
         action_mask = envs.action_mask[:, 0] if envs.world.has_action_mask else None
-        own, _ = agent.act(seen, action_mask=action_mask)
-        given = (
-            VecNormalize.load(written["normalizer"], LabVecEnv(envs)).normalize_obs(seen) if case == "numbers" else seen
+        actions, _ = agent.act(obs, action_mask=action_mask)
+        sb3_obs = (
+            VecNormalize.load(files["normalizer"], LabVecEnv(envs)).normalize_obs(obs) if case == "numbers" else obs
         )
-        more = {"action_masks": action_mask} if action_mask is not None else {}
-        assert np.allclose(own, stock.predict(given, deterministic=True, **more)[0], atol=1e-6)
+        masks = {"action_masks": action_mask} if action_mask is not None else {}
+        assert np.allclose(actions, sb3_model.predict(sb3_obs, deterministic=True, **masks)[0], atol=1e-6)
         envs.random_actions()  # type: ignore[attr-defined]
         envs.step()
 
 
-def test_the_zip_needs_nothing_of_the_lab(tmp_path: Path) -> None:
-    quick = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
-    assert main(["train", "cartpole", "budget=1000", *quick]) == 0
+def test_the_file_is_loaded_without_the_lab(tmp_path: Path) -> None:
+    quick_run = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", f"run_dir={tmp_path / 'run'}"]
+    assert main(["train", "cartpole", "budget=1000", *quick_run]) == 0
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "agent.zip")]) == 0
     lines = "import sys\nfrom stable_baselines3 import PPO\n"
     lines += f"PPO.load({str(tmp_path / 'agent.zip')!r})\nassert not any(m.startswith('rl_lab') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", lines], check=True, cwd=tmp_path)
 
 
-def test_what_cannot_be_exported_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["nowhere", "a.zip"], ["nowhere", "a.bin"], ["nowhere", str(tmp_path / "no" / "a.zip")]):
-        assert main(["export", *words]) == 2
+def test_a_wrong_path_is_one_line_of_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for overrides in (["nowhere", "a.zip"], ["nowhere", "a.bin"], ["nowhere", str(tmp_path / "no" / "a.zip")]):
+        assert main(["export", *overrides]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_compiled_decisions_are_the_policys_own(case: str) -> None:
-    """On weights that no training gives, over observations as random play finds them."""
-    kind, (world, *words) = RUNS[case]
-    scenario = compose(world, words)
+def test_compiled_actions_are_those_of_the_torch_policy(case: str) -> None:
+    """The weights are random, the observations those of random play; a row's action is the same in every batch."""
+    algorithm, (world, *overrides) = RUNS[case]
+    scenario = compose(world, overrides)
     learner, _ = make_learner(scenario)
     agent: Any = learner.agent()
     with torch.no_grad():
@@ -83,17 +86,17 @@ def test_compiled_decisions_are_the_policys_own(case: str) -> None:
     envs = make.make(world, 64, seed=1)
     envs.reset()
     for _ in range(30):
-        seen, action_mask = (
+        obs, action_mask = (
             envs.observations[:, 0],
             envs.action_mask[:, 0] if envs.world.has_action_mask else None,
         )
         assert agent.compiled_policy is not None
-        own, _ = agent.act(seen, action_mask=action_mask)
+        actions, _ = agent.act(obs, action_mask=action_mask)
         for k in range(9):
-            alone, _ = agent.act(seen[k : k + 1], action_mask=None if action_mask is None else action_mask[k : k + 1])
-            assert alone.tobytes() == own[k : k + 1].tobytes()
+            single, _ = agent.act(obs[k : k + 1], action_mask=None if action_mask is None else action_mask[k : k + 1])
+            assert single.tobytes() == actions[k : k + 1].tobytes()
         compiled_policy, agent.compiled_policy = agent.compiled_policy, None
-        assert np.allclose(agent.act(seen, action_mask=action_mask)[0], own, atol=1e-5)
+        assert np.allclose(agent.act(obs, action_mask=action_mask)[0], actions, atol=1e-5)
         agent.compiled_policy = compiled_policy
         envs.random_actions()  # type: ignore[attr-defined]
         envs.step()

@@ -1,4 +1,8 @@
-"""An exported agent plays a foreign environment outside the lab as it does inside, or is not exported."""
+"""An exported agent gets the same returns in a third-party environment with SB3 as in the lab, or is not exported.
+
+`Walk`, registered as test/Walk-v0, has the kinds of observations that the lab converts. Runs are trained in temporary
+folders.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ EPISODES = 6
 
 
 class Walk(gymnasium.Env[Any, Any]):
-    """A corridor of five places: the right end pays 1, a step costs 0.1. Observations and actions are as asked for."""
+    """A corridor of five positions: the right end has reward 1, a step -0.1. `kind` selects the observation space."""
 
     def __init__(self, kind: str, first_action: int = 0, first_place: int = 0) -> None:
         spaces = {
@@ -41,35 +45,39 @@ class Walk(gymnasium.Env[Any, Any]):
         if kind == "numbers":
             self.action_space = Box(-1.0, 1.0, (1,), np.float64)
 
-    def _seen(self) -> Any:
+    def _observation(self) -> Any:
         if self.kind == "place":
-            return np.int64(self.place + self.first_place)
+            return np.int64(self.position + self.first_place)
         if self.kind == "numbers":
-            return np.array([self.place / 4, self.shift])
+            return np.array([self.position / 4, self.shift])
         if self.kind in ("dict", "camera"):
             image = np.zeros((36, 40, 3), np.uint8)
-            image[:, 8 * self.place] = 255
-            parts = {"place": np.int64(self.place), "bits": np.int8([self.place & 1, self.place > 1]), "image": image}
+            image[:, 8 * self.position] = 255
+            parts = {
+                "place": np.int64(self.position),
+                "bits": np.int8([self.position & 1, self.position > 1]),
+                "image": image,
+            }
             parts["x"] = np.full(2 if self.kind == "dict" else 1, self.shift, self.observation_space["x"].dtype)
             return {key: parts[key] for key in self.observation_space}
         if self.kind == "choices":
-            return np.array([self.place, self.place > 1], np.int64)
+            return np.array([self.position, self.position > 1], np.int64)
         if self.kind == "bits":
-            return np.eye(5, dtype=np.int8)[self.place]
-        seen = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
-        seen[0, self.place * (2 if self.kind == "picture" else 1)] = 255 if self.kind == "picture" else 1
-        return seen
+            return np.eye(5, dtype=np.int8)[self.position]
+        board = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
+        board[0, self.position * (2 if self.kind == "picture" else 1)] = 255 if self.kind == "picture" else 1
+        return board
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.place, self.shift = int(self.np_random.integers(4)), float(self.np_random.uniform(-0.3, 0.3))
-        return self._seen(), {}
+        self.position, self.shift = int(self.np_random.integers(4)), float(self.np_random.uniform(-0.3, 0.3))
+        return self._observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), action
-        right = action[0] > self.shift if self.kind == "numbers" else action == self.first_action + 1
-        self.place = min(max(self.place + (1 if right else -1), 0), 4)
-        return self._seen(), 1.0 if self.place == 4 else -0.1, self.place == 4, False, {}
+        moves_right = action[0] > self.shift if self.kind == "numbers" else action == self.first_action + 1
+        self.position = min(max(self.position + (1 if moves_right else -1), 0), 4)
+        return self._observation(), 1.0 if self.position == 4 else -0.1, self.position == 4, False, {}
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +87,11 @@ def register_walk() -> Any:
     del gymnasium.registry["test/Walk-v0"]
 
 
-def trained(folder: Path, words: list[str]) -> Path:
-    quick = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", "worlds=4", "budget=512"]
-    short = [] if "agent=dqn" in words else ["agent.n_steps=32", "agent.batch_size=32"]
-    assert main(["train", *words, *quick, *short, f"run_dir={folder / 'run'}"]) == 0
+def train_run(folder: Path, overrides: list[str]) -> Path:
+    """Train a small run; return its folder."""
+    quick_run = ["video=false", "evaluation.episodes=2", "evaluation.selections=1", "worlds=4", "budget=512"]
+    short = [] if "agent=dqn" in overrides else ["agent.n_steps=32", "agent.batch_size=32"]
+    assert main(["train", *overrides, *quick_run, *short, f"run_dir={folder / 'run'}"]) == 0
     return folder / "run"
 
 
@@ -115,40 +124,40 @@ RUNS: dict[str, tuple[Any, list[str]]] = {
 def test_sb3_loads_the_export_and_gets_the_labs_returns(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kind, words = RUNS[case]
-    run = trained(tmp_path, words)
+    algorithm, overrides = RUNS[case]
+    run = train_run(tmp_path, overrides)
     assert main(["export", str(run), str(tmp_path / "agent.zip"), "--json"]) == 0
-    written = json.loads(capsys.readouterr().out.splitlines()[-1])
+    files = json.loads(capsys.readouterr().out.splitlines()[-1])
     agent, scenario, *_ = find_agent(str(run), [])
-    inside = evaluate(agent, scenario.world, scenario.params, episodes=EPISODES)
+    lab_result = evaluate(agent, scenario.world, scenario.params, episodes=EPISODES)
 
     def make() -> Any:
         return gymnasium.make(scenario.world.partition(":")[2], **scenario.params)
 
     venv: Any = DummyVecEnv([make])
-    if "normalizer" in written:
-        venv = VecNormalize.load(written["normalizer"], venv)
+    if "normalizer" in files:
+        venv = VecNormalize.load(files["normalizer"], venv)
         venv.training = venv.norm_reward = False
-        assert any("VecNormalize.load" in note for note in written["notes"])
-    model = kind.load(written["agent"], venv, device="cpu")
+        assert any("VecNormalize.load" in note for note in files["notes"])
+    model = algorithm.load(files["agent"], venv, device="cpu")
     returns = []
     for episode in range(EPISODES):
-        env, total, over = make(), 0.0, False
+        env, total, done = make(), 0.0, False
         observation, _ = env.reset(seed=EVALUATION_SEED + episode)
-        while not over:
-            shown = venv.normalize_obs(observation) if "normalizer" in written else observation
-            action, _ = model.predict(shown, deterministic=True)
+        while not done:
+            policy_obs = venv.normalize_obs(observation) if "normalizer" in files else observation
+            action, _ = model.predict(policy_obs, deterministic=True)
             observation, reward, terminated, truncated, _ = env.step(int(action) if np.ndim(action) == 0 else action)
-            total, over = total + float(reward), terminated or truncated
+            total, done = total + float(reward), terminated or truncated
         returns.append(total)
-    assert returns == pytest.approx([each.return_ for each in inside.episodes], abs=1e-5)
-    if "normalizer" in written:
+    assert returns == pytest.approx([each.return_ for each in lab_result.episodes], abs=1e-5)
+    if "normalizer" in files:
         venv.training = venv.norm_reward = True
-    model.learn(128)  # the spaces are the environment's own
+    model.learn(128)  # raises unless the spaces are the environment's
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     [
         (["+world.params.kind=place", "+world.params.first_action=5"], "numbered from 5"),
         (["+world.params.kind=place", "+world.params.first_place=3"], "numbered from 3"),
@@ -156,25 +165,25 @@ def test_sb3_loads_the_export_and_gets_the_labs_returns(
         (["+world.params.kind=board", "+world.params.first_action=-1", "agent=dqn"], "numbered from -1"),
     ],
 )
-def test_what_only_the_adapter_converts_is_refused_in_one_line(
-    words: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_agents_that_depend_on_the_labs_conversions_are_refused_in_one_line(
+    overrides: list[str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = trained(tmp_path, ["gym:test/Walk-v0", *words])
+    run = train_run(tmp_path, ["gym:test/Walk-v0", *overrides])
     capsys.readouterr()
     assert main(["export", str(run), str(tmp_path / "agent.zip")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert reason in line
-    assert not list(tmp_path.glob("agent*")), "nothing half exported is left"
+    assert not list(tmp_path.glob("agent*")), "no file is left"
 
 
 def test_a_dqn_that_needs_masks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tmp_path, ["tic_tac_toe", "agent=dqn"])
+    run = train_run(tmp_path, ["tic_tac_toe", "agent=dqn"])
     assert main(["export", str(run), str(tmp_path / "agent.zip")]) == 2
     assert "illegal actions" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-class _Games:
-    """Many agents as an adapter describes them."""
+class _AgentsWithSpaces:
+    """Stands for environments of several agents with these raw spaces."""
 
     def __init__(self, *raw: tuple[Any, Any]) -> None:
         self.raw_spaces = list(raw)
@@ -187,12 +196,12 @@ class _Games:
 
 def test_agents_of_different_spaces_share_no_exported_policy() -> None:
     four, six, two = Box(0.0, 1.0, (4,)), Box(0.0, 1.0, (6,)), Discrete(2)
-    games: Any = _Games((four, two), (six, two))
+    envs: Any = _AgentsWithSpaces((four, two), (six, two))
     with pytest.raises(ValueError, match="shape"):
-        spaces_outside(games, six, two)
-    assert spaces_outside(games, six, two, seats=(1,)) == (six, two)
-    wide: Any = _Games((four, two), (Box(0.0, 2.0, (4,)), two))
+        spaces_outside(envs, six, two)
+    assert spaces_outside(envs, six, two, seats=(1,)) == (six, two)
+    other_bounds: Any = _AgentsWithSpaces((four, two), (Box(0.0, 2.0, (4,)), two))
     with pytest.raises(ValueError, match="pads"):
-        spaces_outside(wide, four, two)
+        spaces_outside(other_bounds, four, two)
     with pytest.raises(ValueError, match="actions are"):
-        spaces_outside(games, six, Discrete(3), seats=(1,))
+        spaces_outside(envs, six, Discrete(3), seats=(1,))

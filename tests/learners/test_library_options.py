@@ -1,4 +1,8 @@
-"""Compiled learners beside the library: its options keep their meaning, and its wrappers their state."""
+"""Options and wrappers of Stable-Baselines3 keep their meaning with the compiled learners.
+
+The tests look at options that pass through (`n_steps`), at those that only compiled code has, and at the state of
+VecNormalize after compiled rollouts.
+"""
 
 from __future__ import annotations
 
@@ -32,37 +36,37 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("kind", [CompiledDQN, CompiledMaskedDQN, CompiledPPO, CompiledMaskablePPO])
-def test_no_option_of_the_library_is_hidden(kind: Any) -> None:
-    library = next(
-        each for each in kind.__mro__[1:] if each.__module__.startswith(("stable_baselines3", "sb3_contrib"))
+@pytest.mark.parametrize("algorithm", [CompiledDQN, CompiledMaskedDQN, CompiledPPO, CompiledMaskablePPO])
+def test_no_option_of_sb3_is_redefined(algorithm: Any) -> None:
+    sb3_class = next(
+        each for each in algorithm.__mro__[1:] if each.__module__.startswith(("stable_baselines3", "sb3_contrib"))
     )
-    theirs = set(inspect.signature(library.__init__).parameters) - {"self"}
-    for each in kind.__mro__[: kind.__mro__.index(library)]:
-        own = vars(each).get("__init__")
-        named = set(inspect.signature(own).parameters) if own else set()
-        assert not named & theirs, f"{each.__name__} takes {named & theirs} for itself"
+    sb3_options = set(inspect.signature(sb3_class.__init__).parameters) - {"self"}
+    for each in algorithm.__mro__[: algorithm.__mro__.index(sb3_class)]:
+        init = vars(each).get("__init__")
+        options = set(inspect.signature(init).parameters) if init else set()
+        assert not options & sb3_options, f"{each.__name__} redefines {options & sb3_options}"
 
 
-def test_n_steps_is_the_librarys_in_files_and_attributes(tmp_path: Path) -> None:
+def test_n_steps_is_sb3s_option_in_attributes_and_files(tmp_path: Path) -> None:
     env = LabVecEnv(make.make("cartpole", 2, seed=0))
-    made = CompiledDQN("MlpPolicy", env, n_steps=3, gamma=0.9, **DQN_ARGUMENTS)
-    assert made.n_steps == 3 and made.prepare_compiled()
-    made.learn(200)
-    made.save(tmp_path / "agent")
-    with pytest.warns(UserWarning, match="n_steps=3"):  # the library says so of its own files, too
-        again = DQN.load(tmp_path / "agent", env=env)
-    assert again.n_steps == 3 and isinstance(again.replay_buffer, NStepReplayBuffer)
-    assert (again.replay_buffer.n_steps, again.replay_buffer.gamma) == (3, 0.9)
+    model = CompiledDQN("MlpPolicy", env, n_steps=3, gamma=0.9, **DQN_ARGUMENTS)
+    assert model.n_steps == 3 and model.prepare_compiled()
+    model.learn(200)
+    model.save(tmp_path / "agent")
+    with pytest.warns(UserWarning, match="n_steps=3"):  # SB3 warns about its own files, too
+        reloaded = DQN.load(tmp_path / "agent", env=env)
+    assert reloaded.n_steps == 3 and isinstance(reloaded.replay_buffer, NStepReplayBuffer)
+    assert (reloaded.replay_buffer.n_steps, reloaded.replay_buffer.gamma) == (3, 0.9)
 
 
-class Picture(gymnasium.Env):  # type: ignore[type-arg]
-    """A picture to look at."""
+class RandomImages(gymnasium.Env):  # type: ignore[type-arg]
+    """An environment with random images and episodes of about ten steps."""
 
     observation_space, action_space = Box(0, 255, (3, 36, 36), np.uint8), Discrete(2)
 
-    def reset(self, **how: Any) -> tuple[Any, dict[str, Any]]:
-        super().reset(**how)
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**settings)
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -70,85 +74,89 @@ class Picture(gymnasium.Env):  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("case", ["normalised", "pictures"])
-def test_n_steps_goes_to_the_library_where_compiled_code_cannot_work(case: str) -> None:
+def test_sb3_computes_n_step_returns_where_compiled_code_is_not_supported(case: str) -> None:
     if case == "normalised":
         env: Any = VecNormalize(LabVecEnv(make.make("cartpole", 2, seed=0)))
     else:
-        env = DummyVecEnv([Picture])
-    made = CompiledDQN("MlpPolicy" if case == "normalised" else "CnnPolicy", env, n_steps=3, **DQN_ARGUMENTS)
-    made.learn(80)
-    assert made.backend.startswith("stock, because") and isinstance(made.replay_buffer, NStepReplayBuffer)
-    assert made._n_updates > 0
+        env = DummyVecEnv([RandomImages])
+    model = CompiledDQN("MlpPolicy" if case == "normalised" else "CnnPolicy", env, n_steps=3, **DQN_ARGUMENTS)
+    model.learn(80)
+    assert model.backend.startswith("stock, because") and isinstance(model.replay_buffer, NStepReplayBuffer)
+    assert model._n_updates > 0
 
 
 @pytest.mark.parametrize("option", [{"double_q": True}, {"priority_exponent": 0.5}])
-def test_what_the_library_does_not_have_is_refused(option: dict[str, Any]) -> None:
+def test_options_that_sb3_does_not_have_are_refused_without_compiled_code(option: dict[str, Any]) -> None:
     env = VecNormalize(LabVecEnv(make.make("cartpole", 2, seed=0)))
-    made = CompiledDQN("MlpPolicy", env, **DQN_ARGUMENTS, **option)
+    model = CompiledDQN("MlpPolicy", env, **DQN_ARGUMENTS, **option)
     with pytest.raises(ValueError, match="double_q and priority_exponent need the compiled learner"):
-        made.prepare_compiled()
+        model.prepare_compiled()
 
 
-def test_compiled_n_step_targets_are_the_librarys() -> None:
-    """Compiled steps sample by themselves; of each place they pick, the library's buffer says the same return."""
+def test_compiled_n_step_returns_are_those_of_sb3() -> None:
+    """For every slot, and a random row, the compiled function (as plain Python) and SB3's buffer agree."""
 
     env = LabVecEnv(make.make("cartpole", 4, seed=0))
-    made: Any = CompiledDQN("MlpPolicy", env, n_steps=4, gamma=0.9, **DQN_ARGUMENTS)
-    made.learn(400)
-    buffer = made.replay_buffer
+    model: Any = CompiledDQN("MlpPolicy", env, n_steps=4, gamma=0.9, **DQN_ARGUMENTS)
+    model.learn(400)
+    buffer = model.replay_buffer
     n_step_return = plain_n_step_return()
     filled = buffer.buffer_size if buffer.full else buffer.pos
     arrays = replay_arrays(buffer)
     row = 2
     rows = np.arange(filled)
     np.random.seed(0)
-    drawn = np.random.randint(0, 4, size=rows.shape)
+    sampled_rows = np.random.randint(0, 4, size=rows.shape)
     np.random.seed(0)
-    theirs = buffer._get_samples(rows)
+    sb3_samples = buffer._get_samples(rows)
     for slot in range(filled):
-        row = int(drawn[slot])
-        paid, last, discount = n_step_return(slot, row, arrays, 4, 0.9, buffer.pos, filled)
-        found = (paid, discount, *buffer.next_observations[last, row].tolist())
-        wanted = (theirs.rewards[slot].item(), theirs.discounts[slot].item(), *theirs.next_observations[slot].tolist())
-        assert found == pytest.approx(wanted, rel=1e-5)
+        row = int(sampled_rows[slot])
+        n_step_reward, last, discount = n_step_return(slot, row, arrays, 4, 0.9, buffer.pos, filled)
+        n_step = (n_step_reward, discount, *buffer.next_observations[last, row].tolist())
+        expected = (
+            sb3_samples.rewards[slot].item(),
+            sb3_samples.discounts[slot].item(),
+            *sb3_samples.next_observations[slot].tolist(),
+        )
+        assert n_step == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("world", "kind"), [("cartpole", NStepReplayBuffer), ("junction", None)])
+@pytest.mark.parametrize(("world", "buffer_class"), [("cartpole", NStepReplayBuffer), ("junction", None)])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_n_steps_reaches_every_learner(world: str, kind: Any, compiled: bool) -> None:
+def test_n_steps_reaches_every_learner(world: str, buffer_class: Any, compiled: bool) -> None:
     dqn = agent_registry.load("dqn")
     config = dqn.Config(n_steps=3, gamma=0.9, learning_starts=50, buffer_size=500, compiled=compiled)
-    taught = dqn.learner(config, make.make(world, 4, seed=0), budget=2000, seed=0, device="cpu")
-    taught.train_iteration()
-    buffer = taught.model.replay_buffer
-    assert (buffer.n_steps, buffer.gamma) == (3, 0.9) and (kind is None or isinstance(buffer, kind))
-    assert isinstance(taught.model, MaskedDQN) == (kind is None) and taught.model._n_updates > 0
-    assert taught.backend == ("compiled" if compiled else "stock, because compiled=false")
+    learner = dqn.learner(config, make.make(world, 4, seed=0), budget=2000, seed=0, device="cpu")
+    learner.train_iteration()
+    buffer = learner.model.replay_buffer
+    assert (buffer.n_steps, buffer.gamma) == (3, 0.9) and (buffer_class is None or isinstance(buffer, buffer_class))
+    assert isinstance(learner.model, MaskedDQN) == (buffer_class is None) and learner.model._n_updates > 0
+    assert learner.backend == ("compiled" if compiled else "stock, because compiled=false")
 
 
 @pytest.mark.parametrize(("observations", "rewards"), [(True, False), (False, True), (True, True), (False, False)])
-def test_a_normaliser_is_left_as_the_library_leaves_it(observations: bool, rewards: bool) -> None:
-    """The same actions through VecNormalize's own steps: statistics, running returns, and what was before scaling."""
-    how = {"norm_obs": observations, "norm_reward": rewards, "gamma": 0.95}
-    env, same = (VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), **how) for _ in range(2))
+def test_vec_normalize_has_the_state_that_its_own_steps_leave(observations: bool, rewards: bool) -> None:
+    """Actions of compiled rollouts are repeated through VecNormalize's own `step`; then all its state is compared."""
+    settings = {"norm_obs": observations, "norm_reward": rewards, "gamma": 0.95}
+    env, sb3_env = (VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), **settings) for _ in range(2))
     torch.manual_seed(0)
-    made: Any = CompiledPPO("MlpPolicy", env, n_steps=40, batch_size=120, device="cpu", n_epochs=1)
-    stock: Any = PPO("MlpPolicy", same, n_steps=40, batch_size=120, device="cpu")
-    _, callback = made._setup_learn(10**6)
-    stock._setup_learn(10**6)
+    model: Any = CompiledPPO("MlpPolicy", env, n_steps=40, batch_size=120, device="cpu", n_epochs=1)
+    sb3: Any = PPO("MlpPolicy", sb3_env, n_steps=40, batch_size=120, device="cpu")
+    _, callback = model._setup_learn(10**6)
+    sb3._setup_learn(10**6)
     for _ in range(2):
-        made.collect_rollouts(env, callback, made.rollout_buffer, 40)
-        assert made.backend == "compiled" and made.env_time_fraction is not None
+        model.collect_rollouts(env, callback, model.rollout_buffer, 40)
+        assert model.backend == "compiled" and model.env_time_fraction is not None
         for t in range(40):
-            seen, paid, _, _ = same.step(made.rollout_buffer.actions[t, :, 0])
-            assert paid == pytest.approx(made.rollout_buffer.rewards[t], rel=1e-4)
+            obs, step_rewards, _, _ = sb3_env.step(model.rollout_buffer.actions[t, :, 0])
+            assert step_rewards == pytest.approx(model.rollout_buffer.rewards[t], rel=1e-4)
     for name in ("returns", "old_reward", "old_obs"):
-        np.testing.assert_allclose(getattr(env, name), getattr(same, name), rtol=1e-5, atol=1e-5, err_msg=name)
-    np.testing.assert_allclose(env.get_original_reward(), same.get_original_reward())
-    np.testing.assert_allclose(env.get_original_obs(), same.get_original_obs(), atol=1e-5)
-    np.testing.assert_allclose(made._last_obs, seen, atol=1e-4)
+        np.testing.assert_allclose(getattr(env, name), getattr(sb3_env, name), rtol=1e-5, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(env.get_original_reward(), sb3_env.get_original_reward())
+    np.testing.assert_allclose(env.get_original_obs(), sb3_env.get_original_obs(), atol=1e-5)
+    np.testing.assert_allclose(model._last_obs, obs, atol=1e-4)
     for name in ("ret_rms", *(["obs_rms"] if observations else [])):
-        own, other = getattr(env, name), getattr(same, name)
+        own, other = getattr(env, name), getattr(sb3_env, name)
         assert own.count == pytest.approx(other.count) and own.count > 200
         np.testing.assert_allclose(own.mean, other.mean, rtol=1e-5, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(own.var, other.var, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,4 +1,4 @@
-"""What another process compiles is what this one calls."""
+"""The process that compiles PPO's update in the background: it compiles what learners call, and may fail."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ assert len(train.signatures) == 1 and not train.stats.cache_misses, train.stats
 """
 
 
-def test_an_update_is_compiled_ahead_for_every_kind_of_agent() -> None:
+def test_the_background_process_compiles_the_update_of_every_kind_of_agent() -> None:
     command = [sys.executable, "-m", "rl_lab.learners.sb3.compile_worker"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    assert said.split() == list(PARTS)
+    stdout = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert stdout.split() == list(PARTS)
     programs.run([sys.executable, "-c", LEARN], timeout=300, check=True)
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/nowhere"])
 def test_no_learner_waits_for_a_process_that_cannot_start(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", program)
-    ahead = BackgroundCompile()
-    waiting = [threading.Thread(target=ahead.wait, args=(part,), daemon=True) for part in PARTS]
-    for thread in waiting:
+    compilation = BackgroundCompile()
+    threads = [threading.Thread(target=compilation.wait, args=(part,), daemon=True) for part in PARTS]
+    for thread in threads:
         thread.start()
-    for thread in waiting:
+    for thread in threads:
         thread.join(20)
-    assert not any(thread.is_alive() for thread in waiting)
+    assert not any(thread.is_alive() for thread in threads)
 
 
-def test_learners_of_one_process_share_the_one_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[BackgroundCompile] = []
+def test_learners_of_one_process_start_one_background_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    instances: list[BackgroundCompile] = []
     monkeypatch.setattr(precompile, "is_needed", lambda: True)
-    monkeypatch.setattr(BackgroundCompile, "__init__", lambda self: begun.append(self))
+    monkeypatch.setattr(BackgroundCompile, "__init__", lambda self: instances.append(self))
     precompile.background_compile.cache_clear()
     for _ in range(2):
         assert CompiledPPO(
             "MlpPolicy", LabVecEnv(make.make("catch", 2)), n_steps=8, batch_size=16, device="cpu"
         ).prepare_compiled()
     precompile.background_compile.cache_clear()
-    assert len(begun) == 1
+    assert len(instances) == 1
