@@ -28,19 +28,19 @@ class AttachedCluster(Cluster):
 
     def __init__(self, place: str) -> None:
         address = _running() if place == "auto" else place
-        said = f"cluster={place}" if place == address else f"cluster={place}, which is {address}"
+        where = f"cluster={place}" if place == address else f"cluster={place}, which is {address}"
         environment = dict(QUIET)
         if not _is_loopback(address):
             if not _has_token() or os.environ.get("RAY_AUTH_MODE", "token") != "token":
                 raise UsageError(
-                    f"{said}: refused without a token, because whoever reaches such a cluster can run code on it; "
+                    f"{where}: refused without a token, because whoever reaches such a cluster can run code on it; "
                     "set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=token and a file ~/.ray/auth_token, here and on its nodes"
                 )
             environment["RAY_AUTH_MODE"] = "token"
         else:
             environment["GLOO_SOCKET_IFNAME"] = "lo"
         if not answers(address, _REACH):
-            raise UsageError(f"{said}: nothing answers at this address")
+            raise UsageError(f"{where}: nothing answers at this address")
         super().__init__()
         self._start_janitor(is_quiet=False)
         loopback = _is_loopback(address)
@@ -48,7 +48,7 @@ class AttachedCluster(Cluster):
         try:
             self._connect(environment, is_private=loopback, address=address, **arguments)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise UsageError(f"{said}: {one_line(error)[:300]}") from None
+            raise UsageError(f"{where}: {one_line(error)[:300]}") from None
         import ray
 
         node: Any = ray._private.worker._global_node
@@ -69,8 +69,8 @@ def _running() -> str:
     # `ray start --head` writes it. Ray itself would take any Ray of this machine, also a private one or another user's.
     file = Path(get_ray_address_file(None))
     with suppress(OSError):
-        if file.stat().st_uid == os.getuid() and (found := file.read_text().strip()):
-            return found
+        if file.stat().st_uid == os.getuid() and (address := file.read_text().strip()):
+            return address
     raise UsageError("cluster=auto: RAY_ADDRESS is not set, and you have started no `ray start --head` on this machine")
 
 

@@ -119,8 +119,8 @@ class Cluster:
 
     def require(self, resource: str, amount: float, what: str) -> None:
         """Raise UsageError where the cluster has less in all of a resource, "CPU" or "GPU"."""
-        if (known := self.total(resource)) < amount:
-            raise UsageError(f"{what} need {amount:g} {resource}{'s' * (amount != 1)}; the cluster has {known:g}")
+        if (total := self.total(resource)) < amount:
+            raise UsageError(f"{what} need {amount:g} {resource}{'s' * (amount != 1)}; the cluster has {total:g}")
 
     def total(self, resource: str) -> float:
         """Return how much of a resource, "CPU" or "GPU", the nodes of the cluster have in all, used or not."""
@@ -138,8 +138,8 @@ class Cluster:
         address = ray.get_runtime_context().gcs_address
         self._looked, self._silent = now, 0 if answers(address, 1.0) else self._silent + 1
         if self._silent >= _SILENT:
-            told = f"the head node of the Ray cluster, {address}, does not answer any more"
-            raise WorkFailed(f"{told}; a run can be resumed from its last checkpoint, a tournament from its ledger")
+            reason = f"the head node of the Ray cluster, {address}, does not answer any more"
+            raise WorkFailed(f"{reason}; a run can be resumed from its last checkpoint, a tournament from its ledger")
 
     def close(self) -> None:
         """End the connection and remove the folder; a second call does nothing."""

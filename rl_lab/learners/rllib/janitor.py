@@ -29,7 +29,7 @@ def processes_of(folder: str) -> list[int]:
 
     Ray's workers and agents overwrite the first two by their titles. The process that uses Ray has logs there, too.
     """
-    found = []
+    processes = []
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
@@ -42,8 +42,8 @@ def processes_of(folder: str) -> list[int]:
                 with contextlib.suppress(OSError):  # it has been closed since
                     words += b"\0" + os.fsencode(os.readlink(file.path))
         if folder.encode() in words:
-            found.append(int(process.name))
-    return found
+            processes.append(int(process.name))
+    return processes
 
 
 def is_alive(path: str) -> bool:
@@ -58,18 +58,18 @@ def main(folder: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     lines = sys.stdin.read().splitlines()
     if lines and lines[-1] != CLOSED and not is_alive(lines[0]):
-        told = "the Ray node of this machine has ended, and Ray has ended this process with it"
+        reason = "the Ray node of this machine has ended, and Ray has ended this process with it"
         how = "a run can be resumed from its last checkpoint, a tournament from its ledger"
-        print(f"rl-lab: {told}; {how}", file=sys.stderr, flush=True)
+        print(f"rl-lab: {reason}; {how}", file=sys.stderr, flush=True)
     limit = time.monotonic() + LIMIT
     time.sleep(GRACE if processes_of(folder) else 0.0)
     while time.monotonic() < limit:
-        left = processes_of(folder)
-        for process in left:
+        remaining = processes_of(folder)
+        for process in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-        if not left and not os.path.exists(folder):
+        if not remaining and not os.path.exists(folder):
             return
         time.sleep(0.1)
 

@@ -98,8 +98,8 @@ class JobPool:
                 return
             if self._poll is not None:
                 self._poll()
-            for waited in self._wait():
-                yield from self._receive(waited, lost)
+            for handle in self._wait():
+                yield from self._receive(handle, lost)
             # Also where results come in quick succession.
             if time.monotonic() - looked >= _TICK:
                 looked = time.monotonic()
@@ -124,19 +124,19 @@ class JobPool:
         results = self._workers[worker].perform.options(num_returns="streaming").remote(tasks)
         self._calls[results] = _Call(worker, dict(enumerate(tasks)), time.monotonic() + _SILENT)
 
-    def _receive(self, waited: Any, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+    def _receive(self, handle: Any, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         """Yield what has come, if it is a result."""
-        call = self._calls[waited]
+        call = self._calls[handle]
         try:
             if call.tasks is None:
-                ray.get(waited, timeout=_FETCH)
+                ray.get(handle, timeout=_FETCH)
             else:
-                result = ray.get(next(waited), timeout=_FETCH)
+                result = ray.get(next(handle), timeout=_FETCH)
                 if call.has_begun:
-                    done, made = result
-                    for position in done:
+                    positions, value = result
+                    for position in positions:
                         self._deaths.pop(id(call.tasks.pop(position)), None)
-                    yield made
+                    yield value
                 call.has_begun, call.deadline = True, time.monotonic() + _SILENT
                 return
         except StopIteration:
@@ -144,32 +144,32 @@ class JobPool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else WorkFailed(last_line(error)) from None
         except RayError as error:
-            yield from self._lose(waited, last_line(error), lost)
+            yield from self._lose(handle, last_line(error), lost)
             return
-        del self._calls[waited]
+        del self._calls[handle]
         self._idle.append(call.worker)
 
-    def _lose(self, waited: Any, reason: str, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+    def _lose(self, handle: Any, reason: str, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         """Replace a worker, and have what is left of its job done by another; yield what `lost` returns."""
-        call = self._calls.pop(waited)
+        call = self._calls.pop(handle)
         _LOG.warning("worker %d was lost: %s", call.worker, reason)
         with suppress(RayError):
             ray.kill(self._workers[call.worker])
             heartbeat.remove(self._keys[call.worker])
         self._starts[call.worker] = time.monotonic() + _AGAIN
-        left = []
+        remaining = []
         for task in (call.tasks or {}).values():
             # A worker that was idle may have died long before, which is not the task's fault.
             self._deaths[id(task)] = self._deaths.get(id(task), 0) + call.has_begun
             if self._deaths[id(task)] < _DEATHS:
-                left.append(task)
+                remaining.append(task)
                 continue
             error = WorkFailed(f"{_DEATHS} workers were lost while they did the same work: {reason}")
             if lost is None:
                 raise error
             yield lost(task, error)
-        if left:
-            self._waiting.append(left)
+        if remaining:
+            self._waiting.append(remaining)
 
     def _look_at_deadlines(self, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         self._cluster.check()
@@ -180,9 +180,9 @@ class JobPool:
         if now - self._listened >= heartbeat.INTERVAL:
             self._listened = now
             self._listen(now)
-        for waited, call in [(waited, call) for waited, call in self._calls.items() if call.deadline < now]:
-            did = f"start within {_START:.0f} s" if call.tasks is None else f"answer for {_SILENT:.0f} s"
-            yield from self._lose(waited, f"it did not {did}", lost)
+        for handle, call in [(handle, call) for handle, call in self._calls.items() if call.deadline < now]:
+            limit = f"start within {_START:.0f} s" if call.tasks is None else f"answer for {_SILENT:.0f} s"
+            yield from self._lose(handle, f"it did not {limit}", lost)
         if self._idle or any(call.tasks is not None for call in self._calls.values()):
             self._alive_at = now
         elif now - self._alive_at > _START:

@@ -99,8 +99,8 @@ class Learners:
                     raise error.cause from None
                 _LOG.error("a learner failed", exc_info=error)
                 cause = error.cause if isinstance(error.cause, Exception) else error
-                told = f"{type(cause).__name__}: {one_line(cause)[:200]}"
-                raise WorkFailed(f"a learner failed, {told}; {_RESUME}") from None
+                reason = f"{type(cause).__name__}: {one_line(cause)[:200]}"
+                raise WorkFailed(f"a learner failed, {reason}; {_RESUME}") from None
             except RayError as error:
                 _LOG.error("a learner died", exc_info=error)
                 raise WorkFailed(f"a learner died; {_RESUME}") from None

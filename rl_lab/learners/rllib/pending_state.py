@@ -13,18 +13,18 @@ from rl_lab.learners.rllib.transitions import Pending
 
 def pending_arrays(pending: list[Pending | None]) -> dict[str, Array]:
     """Return the arrays of fragments' pending transitions; the place of a fragment is in front of each name."""
-    found = [(k, each) for k, each in enumerate(pending) if each is not None]
-    return {f"{k}.{name}": array for k, p in found for name, array in {"rows": p.rows, **p.columns}.items()}
+    present = [(k, each) for k, each in enumerate(pending) if each is not None]
+    return {f"{k}.{name}": array for k, p in present for name, array in {"rows": p.rows, **p.columns}.items()}
 
 
 def restored_pending(arrays: dict[str, Array]) -> list[Pending | None]:
     """Return what `pending_arrays` was given."""
     places = sorted({int(name.partition(".")[0]) for name in arrays})
-    found: list[Pending | None] = []
+    pending: list[Pending | None] = []
     for k in places:
         columns = {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{k}.")}
-        found.append(Pending(columns.pop("rows"), columns))
-    return found
+        pending.append(Pending(columns.pop("rows"), columns))
+    return pending
 
 
 def check_pending(arrays: dict[str, Array], policy: Any, *, places: int, rows: int, has_mask: bool) -> None:

@@ -34,16 +34,16 @@ class RayWorkers:
         from rl_lab.learners.rllib.attached_cluster import AttachedCluster
         from rl_lab.learners.rllib.cluster import LocalCluster
 
-        asked = f"workers=ray:{self.count}"
+        request = f"workers=ray:{self.count}"
         if self.cluster == "local":
-            known = len(os.sched_getaffinity(0))
-            if (self.count or 1) > known:
-                raise UsageError(f"{asked} needs {self.count} CPUs; this machine has {known}")
-            return LocalCluster(num_cpus=self.count or known), self.count or known
+            cpus = len(os.sched_getaffinity(0))
+            if (self.count or 1) > cpus:
+                raise UsageError(f"{request} needs {self.count} CPUs; this machine has {cpus}")
+            return LocalCluster(num_cpus=self.count or cpus), self.count or cpus
         cluster = AttachedCluster(self.cluster)
         try:
             if self.count is not None:
-                cluster.require("CPU", self.count, asked)
+                cluster.require("CPU", self.count, request)
                 return cluster, self.count
             if not (cpus := int(cluster.total("CPU"))):
                 raise UsageError(f"cluster={self.cluster}: it has no CPUs for workers")

@@ -52,8 +52,8 @@ class LearnsRemotely(SamplesRemotely):
 
     def _refuse_empty_share(self, setting: str) -> NoReturn:
         """Raise WorkFailed where one learner has nothing to learn from, for which the others would wait."""
-        told = "a learner has nothing to learn from: in its fragments, no transition ends"
-        raise WorkFailed(f"{told}; a larger {setting} makes them longer") from None
+        reason = "a learner has nothing to learn from: in its fragments, no transition ends"
+        raise WorkFailed(f"{reason}; a larger {setting} makes them longer") from None
 
     def _learners_state(self) -> StateDict:
         if self.learns_here:

@@ -117,7 +117,7 @@ def _check_this_machine(cpus: float, gpus: dict[str, int]) -> None:
     if (total := sum(gpus.values())) > torch.cuda.device_count():
         ask = f"{' and '.join(gpus)} ask{'s' * (len(gpus) == 1)} for {total} GPU{'s' * (total > 1)}"
         raise UsageError(f"{ask}; this machine has {torch.cuda.device_count()}")
-    known = len(os.sched_getaffinity(0))
-    if cpus > known:
-        told = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {known}"
-        raise UsageError(one_line(f"{told}: fewer runners, or less than one CPU for each, fit"))
+    available = len(os.sched_getaffinity(0))
+    if cpus > available:
+        request = f"env_runners and cpus_per_runner ask for {cpus:g} CPUs; this machine has {available}"
+        raise UsageError(one_line(f"{request}: fewer runners, or less than one CPU for each, fit"))

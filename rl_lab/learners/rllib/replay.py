@@ -66,18 +66,18 @@ class Replay:
         """Add the transitions that end in the next fragment of a part of the environments."""
         if not fragment.is_continuation:
             self._last[part] = -1
-        found, self.pending[part] = transitions_of(fragment, self.pending[part])
-        count = len(found.row)
+        transitions, self.pending[part] = transitions_of(fragment, self.pending[part])
+        count = len(transitions.row)
         numbers = self.total + np.arange(count)
         slots = numbers % self.capacity
         # The last of those that share a slot remains, and the first have no place.
-        for name, column in found.columns.items():
+        for name, column in transitions.columns.items():
             self.columns[name][slots] = column
-        self.columns["ended"][slots] = found.ended
+        self.columns["ended"][slots] = transitions.ended
         self.columns["following"][slots] = -1
         self.columns["priorities"][slots] = self.largest_priority**self._alpha
         self.total += count
-        self._link(part, numbers, found.row)
+        self._link(part, numbers, transitions.row)
 
     def _link(self, part: int, numbers: Array, row: Array) -> None:
         """Note which transition follows each row's last one, and those among the new ones."""

@@ -30,10 +30,10 @@ def transitions_of(fragment: Fragment, pending: Pending | None) -> tuple[Transit
     The next observation of a transition that ends an episode is the episode's final one, in which all actions count as
     legal.
     """
-    columns, order, pending, left = ordered_columns(fragment, pending)
+    columns, order, pending, pending_after = ordered_columns(fragment, pending)
     places = np.flatnonzero(~order.is_added)
     # In the train batch's order, the row after a transition has the observation that follows it.
-    made = {
+    own_columns = {
         "obs": columns["obs"][places],
         "new_obs": columns["obs"][places + 1],
         "actions": columns["actions"][places],
@@ -41,7 +41,7 @@ def transitions_of(fragment: Fragment, pending: Pending | None) -> tuple[Transit
         "terminateds": columns["terminateds"][places],
     }
     if "action_mask" in columns:
-        made["next_action_mask"] = columns["action_mask"][places + 1]
+        own_columns["next_action_mask"] = columns["action_mask"][places + 1]
     ended = np.zeros(len(order.steps), np.bool_)
     ended[order.ends - 1] = order.followers < len(fragment.final_observations)
     rows = fragment.rewards.shape[1]
@@ -49,4 +49,4 @@ def transitions_of(fragment: Fragment, pending: Pending | None) -> tuple[Transit
     if pending is not None and len(pending.rows):
         older = order.steps[places] - fragment.rewards.size
         row = np.where(older >= 0, pending.rows[np.maximum(older, 0)], row)
-    return Transitions(made, row, ended[places]), left
+    return Transitions(own_columns, row, ended[places]), pending_after

@@ -16,8 +16,8 @@ def require(what: str = "this agent") -> None:
     """
     install = 'pip install "rl-lab[rllib]"'
     try:
-        found = metadata.version("ray")
+        version = metadata.version("ray")
     except metadata.PackageNotFoundError:
         raise UsageError(f"{what} needs RLlib, which is not installed: {install}") from None
-    if not found.startswith(f"{VERSION}."):
-        raise UsageError(f"{what} needs Ray {VERSION}, found {found}: {install}")
+    if not version.startswith(f"{VERSION}."):
+        raise UsageError(f"{what} needs Ray {VERSION}, found {version}: {install}")

@@ -73,8 +73,8 @@ def _step(act: Act, space: Any, envs: BatchedEnv, sample: Sample) -> dict[str, A
         step["acting"] = _by_row(envs.acting).copy()
     step["actions"], step["action_logp"], step["action_dist_inputs"] = act(observations, step.get("action_mask"))
     sampled = time.perf_counter()
-    taken = np.clip(step["actions"], space.low, space.high) if isinstance(space, Box) else step["actions"]
-    envs.actions[...] = taken.reshape(envs.actions.shape)
+    clipped_actions = np.clip(step["actions"], space.low, space.high) if isinstance(space, Box) else step["actions"]
+    envs.actions[...] = clipped_actions.reshape(envs.actions.shape)
     envs.step()
     step["rewards"] = envs.rewards.reshape(rows).copy()
     step["terminated"] = np.array(envs.agent_terminated).reshape(rows)

@@ -19,8 +19,8 @@ def joined_columns(
     before = pending or [None] * len(fragments)
     if len(before) != len(fragments):
         raise ValueError(f"{len(fragments)} fragments follow {len(before)}: each continues one of the last batch")
-    parts, left = zip(*map(train_columns, fragments, before), strict=True)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, list(left)
+    parts, pending_after = zip(*map(train_columns, fragments, before), strict=True)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, list(pending_after)
 
 
 def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str, Array], Pending | None]:
@@ -28,8 +28,8 @@ def train_columns(fragment: Fragment, pending: Pending | None) -> tuple[dict[str
 
     `pending` are those of the fragment before, None for the first one and where all rows act in every step.
     """
-    columns, _, _, left = ordered_columns(fragment, pending)
-    return columns, left
+    columns, _, _, pending_after = ordered_columns(fragment, pending)
+    return columns, pending_after
 
 
 def ordered_columns(
@@ -39,25 +39,25 @@ def ordered_columns(
     if not fragment.is_continuation:
         pending = None
     if fragment.acting is None:
-        order, left = row_order(fragment), None
+        order, pending_after = row_order(fragment), None
     else:
-        order, left = acted_rows(fragment, pending)
+        order, pending_after = acted_rows(fragment, pending)
     flat = flat_columns(fragment, pending)
-    gathered = {name: array[order.steps] for name, array in flat.items()}
-    gathered["observations"][order.ends] = _following(fragment, left, "observations")[order.followers]
-    if "action_mask" in gathered:
-        gathered["action_mask"][order.ends] = _following(fragment, left, "action_mask")[order.followers]
-        gathered["action_mask"] = gathered["action_mask"] != 0
-    columns = {"obs": gathered.pop("observations"), **gathered, **_flags(order)}
-    return columns, order, pending, left
+    ordered = {name: array[order.steps] for name, array in flat.items()}
+    ordered["observations"][order.ends] = _following(fragment, pending_after, "observations")[order.followers]
+    if "action_mask" in ordered:
+        ordered["action_mask"][order.ends] = _following(fragment, pending_after, "action_mask")[order.followers]
+        ordered["action_mask"] = ordered["action_mask"] != 0
+    columns = {"obs": ordered.pop("observations"), **ordered, **_flags(order)}
+    return columns, order, pending, pending_after
 
 
-def _following(fragment: Fragment, left: Pending | None, name: str) -> Array:
+def _following(fragment: Fragment, pending_after: Pending | None, name: str) -> Array:
     """Return what the followers of chunks index: of episodes that ended, of all rows now, of pending transitions."""
     last = getattr(fragment, f"last_{name}")
     ended = len(fragment.final_observations)
     final = fragment.final_observations if name == "observations" else np.ones((ended, *last.shape[1:]), last.dtype)
-    return np.concatenate([final, last, *([] if left is None else [left.columns[name]])])
+    return np.concatenate([final, last, *([] if pending_after is None else [pending_after.columns[name]])])
 
 
 def _flags(order: RowOrder) -> dict[str, Array]:

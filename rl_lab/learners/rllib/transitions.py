@@ -46,30 +46,32 @@ def acted_rows(fragment: Fragment, pending: Pending | None) -> tuple[RowOrder, P
     `RowOrder.steps` are places in the fragment's flat arrays followed by those of the `pending` of the fragment before.
     A pending transition whose row acts in the first step is dropped: its environment was reset in between.
     """
-    found = _transitions(fragment, pending)
-    waits = ~found.is_complete  # at most the last of each row
-    is_chunk_end = found.is_complete & (found.ended | ~_same_row_follows(found.row) | np.append(waits[1:], False))
-    complete = np.flatnonzero(found.is_complete)
+    transitions = _transitions(fragment, pending)
+    waits = ~transitions.is_complete  # at most the last of each row
+    is_chunk_end = transitions.is_complete & (
+        transitions.ended | ~_same_row_follows(transitions.row) | np.append(waits[1:], False)
+    )
+    complete = np.flatnonzero(transitions.is_complete)
     repeats = 1 + is_chunk_end[complete]
     place = np.repeat(complete, repeats)
     last = np.flatnonzero(is_chunk_end)
     ends = np.cumsum(repeats)[is_chunk_end[complete]] - 1
     is_added, is_last = np.zeros((2, len(place)), np.bool_)
     is_added[ends], is_last[ends - 1] = True, True
-    terminated = _flag(fragment.terminated, found)[place] & is_last
+    terminated = _flag(fragment.terminated, transitions)[place] & is_last
     order = RowOrder(
-        steps=found.source[place],
+        steps=transitions.source[place],
         is_added=is_added,
         is_last=is_last,
-        followers=_followers(fragment, found, last),
+        followers=_followers(fragment, transitions, last),
         ends=ends,
-        rewards=found.rewards[place] * ~is_added,
+        rewards=transitions.rewards[place] * ~is_added,
         terminated=terminated,
-        truncated=is_last & (_flag(fragment.truncated, found)[place] | ~terminated),
+        truncated=is_last & (_flag(fragment.truncated, transitions)[place] | ~terminated),
     )
     flat = flat_columns(fragment, pending)
-    columns = {name: array[found.source[waits]] for name, array in flat.items()}
-    return order, Pending(found.row[waits], {**columns, "rewards": found.rewards[waits]})
+    columns = {name: array[transitions.source[waits]] for name, array in flat.items()}
+    return order, Pending(transitions.row[waits], {**columns, "rewards": transitions.rewards[waits]})
 
 
 def flat_columns(fragment: Fragment, pending: Pending | None) -> dict[str, Array]:
@@ -130,22 +132,22 @@ def _sums(rewards: Array, row: Array, first: Array, stop: Array) -> Array:
     return np.asarray(np.add.reduceat(flat, slices.reshape(-1))[::2])
 
 
-def _flag(flags: Array, found: _Transitions) -> Array:
+def _flag(flags: Array, transitions: _Transitions) -> Array:
     """Return the flag, bool [T, B], with which each transition ends, bool [K]."""
-    return np.asarray(found.ended & flags[found.stop - 1, found.row])
+    return np.asarray(transitions.ended & flags[transitions.stop - 1, transitions.row])
 
 
-def _followers(fragment: Fragment, found: _Transitions, last: Array) -> Array:
+def _followers(fragment: Fragment, transitions: _Transitions, last: Array) -> Array:
     """Return which observation follows each chunk, int64 [C]; `last` are the chunks' last transitions.
 
     It is an index into the E final, then the B last, then the P observations of the transitions that are now pending.
     """
-    over, row = fragment.terminated | fragment.truncated, found.row[last]
+    over, row = fragment.terminated | fragment.truncated, transitions.row[last]
     num_ends, rows = int(over.sum()), over.shape[1]
-    ends = np.cumsum(over).reshape(over.shape)[found.stop[last] - 1, row] - 1
-    waiting = found.row[~found.is_complete]
+    ends = np.cumsum(over).reshape(over.shape)[transitions.stop[last] - 1, row] - 1
+    waiting = transitions.row[~transitions.is_complete]
     pending = np.full(rows, -1)
     pending[waiting] = np.arange(len(waiting))
     after = np.where(pending[row] >= 0, num_ends + rows + pending[row], num_ends + row)
     # The row's last chunk may have ended while a later episode's transition is pending.
-    return np.where(found.ended[last], ends, after)
+    return np.where(transitions.ended[last], ends, after)
