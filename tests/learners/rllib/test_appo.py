@@ -52,10 +52,10 @@ def stock_learner(config: Any) -> Any:
 
 def pairs(ours: Any, stock: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield each parameter and RLlib's, of the policy and then of the target network."""
-    lab, known = (learner.module["default_policy"].unwrapped() for learner in (ours, stock))
-    actor = known.encoder.actor_encoder, known.pi
-    critic = known.encoder.critic_encoder, known.vf
-    old = known._old_encoder.actor_encoder, known._old_pi
+    lab, rllib = (learner.module["default_policy"].unwrapped() for learner in (ours, stock))
+    actor = rllib.encoder.actor_encoder, rllib.pi
+    critic = rllib.encoder.critic_encoder, rllib.vf
+    old = rllib._old_encoder.actor_encoder, rllib._old_pi
     for mine, (encoder, head), net, last in (
         (lab.policy, actor, "policy_net", "action_net"),
         (lab.policy, critic, "value_net", "value_net"),

@@ -54,12 +54,12 @@ class Attached:
 
 
 def assert_equal(result: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
-    (saved, worlds), (known, known_worlds) = result, expected
-    assert saved.state == known.state
-    for got, wanted in [*zip(saved.tensors.items(), known.tensors.items(), strict=True)]:
-        assert got[0] == wanted[0]
-        assert all(np.array_equal(array, wanted[1][name]) for name, array in got[1].items()), got[0]
-    assert all(np.array_equal(array, known_worlds[name]) for name, array in worlds.items())
+    (saved, worlds), (expected_state, expected_worlds) = result, expected
+    assert saved.state == expected_state.state
+    for member, expected_member in [*zip(saved.tensors.items(), expected_state.tensors.items(), strict=True)]:
+        assert member[0] == expected_member[0]
+        assert all(np.array_equal(array, expected_member[1][name]) for name, array in member[1].items()), member[0]
+    assert all(np.array_equal(array, expected_worlds[name]) for name, array in worlds.items())
 
 
 def process_of(runner: Any) -> int:

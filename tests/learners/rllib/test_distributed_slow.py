@@ -69,8 +69,8 @@ def runners_of(process: int) -> list[int]:
 
 
 def folders_of(process: int) -> set[Path]:
-    found = {match for words in commands_of(process).values() for match in re.findall(rb"/tmp/rl-lab-ray-\w+", words)}
-    return {Path(os.fsdecode(each)) for each in found}
+    folders = {match for words in commands_of(process).values() for match in re.findall(rb"/tmp/rl-lab-ray-\w+", words)}
+    return {Path(os.fsdecode(each)) for each in folders}
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
@@ -104,7 +104,7 @@ def test_a_training_whose_runners_are_killed_ends_with_the_same_bits(tmp_path: P
             before = lines_of(folder)
             os.kill(rng.choice(runners_of(process.pid)), signal.SIGKILL)
             begin = time.monotonic()
-            wait_for(lambda known=before: lines_of(folder) > known + 1, process)
+            wait_for(lambda lines=before: lines_of(folder) > lines + 1, process)
             seconds.append(time.monotonic() - begin)
         assert process.wait(600) == 0
     print(f"recovery: p50 {np.percentile(seconds, 50):.2f} s, p95 {np.percentile(seconds, 95):.2f} s")

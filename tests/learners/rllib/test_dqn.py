@@ -105,8 +105,8 @@ def test_an_update_equals_rllibs(double_q: bool, loss: str) -> None:
     )
     stock = stock_learner(config)
     net = ours.module["default_policy"].unwrapped().policy
-    known = stock.module["default_policy"].unwrapped()
-    pairs = [(net.q_net, known.encoder, known.af), (net.q_net_target, known._target_encoder, known._target_af)]
+    rllib = stock.module["default_policy"].unwrapped()
+    pairs = [(net.q_net, rllib.encoder, rllib.af), (net.q_net_target, rllib._target_encoder, rllib._target_af)]
     for lab, encoder, head in pairs:
         for mine, theirs in zip(lab.parameters(), [*encoder.parameters(), *head.parameters()], strict=True):
             theirs.data.copy_(mine.data)

@@ -104,10 +104,10 @@ def test_three_engines_learn_alike(case: Case, address: str, capsys: pytest.Capt
         first = zlib.crc32(engine.encode()) % 10_000
         returns[engine] = [mean_return(case.world, case.words(engine, first + seed, address)) for seed in SEEDS]
     with capsys.disabled():
-        told = "; ".join(
+        figures = "; ".join(
             f"{engine} {np.mean(each):.3f} {np.round(each, 2).tolist()}" for engine, each in returns.items()
         )
-        print(f"\n{case.world}: {told}")
+        print(f"\n{case.world}: {figures}")
     assert all(np.mean(each) > case.learned for each in returns.values())
     for first, second in [*pairwise(ENGINES), (ENGINES[0], ENGINES[2])]:
         if np.ptp([*returns[first], *returns[second]]) > 0:

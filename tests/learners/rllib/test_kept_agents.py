@@ -48,9 +48,9 @@ def test_a_kept_agent(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in [name for name in sys.modules if name.startswith("rl_lab.learners.rllib")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    kept = load_agent(Run(folder).agent, Run(folder).scenario())[0]
+    agent_without_ray = load_agent(Run(folder).agent, Run(folder).scenario())[0]
     observations = np.random.default_rng(0).normal(size=(10_000, 4)).astype(np.float32)
-    greedy = kept.act(observations)[0]
+    greedy = agent_without_ray.act(observations)[0]
     elsewhere = library.load(tmp_path / "agent.zip", gym.make("CartPole-v1"))
     assert np.array_equal(greedy, elsewhere.predict(observations, deterministic=True)[0])
     assert 0 < greedy.mean() < 1

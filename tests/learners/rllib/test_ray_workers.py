@@ -175,18 +175,18 @@ def test_a_sweep_has_the_run_folders_of_a_local_one(
     monkeypatch.chdir(tmp_path)
     Path("walk.py").write_text(WALK)
     words = "walk.py seed=0,1 agent.gamma=0.9,7 budget=3000 video=false evaluation.episodes=2 --json".split()
-    shown = []
+    results = []
     for place, more in {"here": [], "there": ["workers=ray", f"cluster={cluster.address}"]}.items():
         killer = threading.Thread(target=kill_when_there, args=[cluster, Path(place)])
         killer.start() if more else None
         assert main(["train", "-m", *words, f"run_dir={place}", *more]) == 1
-        shown.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+        results.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     here, there = ({path.name: path for path in Path(place).iterdir()} for place in ("here", "there"))
     assert list(sorted(here)) == list(sorted(there)) and len(here) == 2
     for name, path in here.items():
         assert outcome(there[name]) == outcome(path)
         assert (there[name] / "config.yaml").read_text() == (path / "config.yaml").read_text()
-    assert shown[0]["table"] == shown[1]["table"] and shown[0]["failed"] == shown[1]["failed"]
+    assert results[0]["table"] == results[1]["table"] and results[0]["failed"] == results[1]["failed"]
     assert main(["resume", str(there[name])]) == 0
 
 

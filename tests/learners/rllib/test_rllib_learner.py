@@ -97,9 +97,9 @@ def test_what_was_saved_is_restored(learner: Learner) -> None:
 
 
 def test_settings_reach_rllib_and_the_network(learner: Any) -> None:
-    given = learner.algorithm.config
+    rllib_config = learner.algorithm.config
     for name in sorted(set(SETTINGS) - {"net_arch", "activation"}):
-        assert getattr(given, name) == SETTINGS[name], name
+        assert getattr(rllib_config, name) == SETTINGS[name], name
     assert learner.backend.endswith("acting by torch, updates by torch on the CPU")  # compiled code has no silu
     modules = list(learner.agent().policy.modules())
     assert {type(module) for module in modules} & {torch.nn.SiLU, torch.nn.Tanh, torch.nn.ReLU} == {torch.nn.SiLU}
@@ -108,8 +108,8 @@ def test_settings_reach_rllib_and_the_network(learner: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_a_gradient_that_is_not_finite_changes_nothing(learner: Any, value: float) -> None:
-    (found,) = learner.algorithm.learner_group.foreach_learner(lambda each: each.module["default_policy"])
-    module = found.get()
+    (wrapped,) = learner.algorithm.learner_group.foreach_learner(lambda each: each.module["default_policy"])
+    module = wrapped.get()
     (parameter,) = [each for name, each in module.named_parameters() if name.endswith("value_net.bias")]
     before = copy.deepcopy(learner.save_agent().tensors["policy"])
     hook = parameter.register_hook(lambda gradient: torch.full_like(gradient, value))

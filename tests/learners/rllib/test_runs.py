@@ -38,8 +38,8 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def agent_of(folder: Path) -> Any:
-    kept = Run(folder)
-    return load_agent(kept.agent, kept.scenario())[0]
+    run_folder = Run(folder)
+    return load_agent(run_folder.agent, run_folder.scenario())[0]
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +193,11 @@ def test_without_the_extra_it_says_what_to_install(words: str, tmp_path: Path, m
 MISSING = """
 import sys
 from importlib import metadata
-known = metadata.version
+installed_version = metadata.version
 def version(name):
     if name == "ray":
         raise metadata.PackageNotFoundError(name)
-    return known(name)
+    return installed_version(name)
 metadata.version = version
 from rl_lab.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -71,7 +71,7 @@ def value(observation: float) -> float:
 
 def columns_by_act(play: Play, cuts: list[int]) -> tuple[dict[float, dict[str, float]], Pending | None]:
     """Return reward, target and raw data of each act by its observation, of fragments that end at these steps."""
-    found: dict[float, dict[str, float]] = {}
+    by_observation: dict[float, dict[str, float]] = {}
     pending: Pending | None = None
     begin = 0
     for stop in [*cuts, play.shape[0]]:
@@ -83,10 +83,10 @@ def columns_by_act(play: Play, cuts: list[int]) -> tuple[dict[float, dict[str, f
         _, targets = advantages_and_targets(columns, values, gamma=GAMMA, lambda_=0.0)
         for k in np.flatnonzero(columns["loss_mask"]):
             obs = float(columns["obs"][k, 0])
-            assert obs not in found, "an act is learned from twice"
+            assert obs not in by_observation, "an act is learned from twice"
             assert columns["action_logp"][k] == obs / 2, "columns of an act are of another"
-            found[obs] = {"reward": float(columns["rewards"][k]), "target": float(targets[k])}
-    return found, pending
+            by_observation[obs] = {"reward": float(columns["rewards"][k]), "target": float(targets[k])}
+    return by_observation, pending
 
 
 @given(
@@ -99,20 +99,20 @@ def test_every_act_is_paid_once_and_bootstrapped_from_what_follows(
     steps = data.draw(st.integers(1, 12))
     cuts = sorted(data.draw(st.sets(st.integers(1, max(steps - 1, 1)), max_size=4)) - {steps})
     play = Play(seed, steps, rows, waiting)
-    found, pending = columns_by_act(play, cuts)
+    by_observation, pending = columns_by_act(play, cuts)
     expected, unknown = {}, []
     for t, row in zip(*np.nonzero(play.acting[:-1]), strict=True):
-        known = play.transition(t, row)
-        if known is None:
+        transition = play.transition(t, row)
+        if transition is None:
             unknown.append((row, float(play.rewards[t:, row].sum())))
             continue
-        total, after, end = known
+        total, after, end = transition
         following = play.finals[after - 1, row, 0] if end == "truncated" else play.observations[after, row, 0]
         bootstrap = 0.0 if end == "terminated" else GAMMA * value(following)
         expected[float(play.observations[t, row, 0])] = {"reward": total, "target": total + bootstrap}
-    assert set(found) == set(expected)
+    assert set(by_observation) == set(expected)
     for obs, numbers in expected.items():
-        assert found[obs] == pytest.approx(numbers, abs=1e-5)
+        assert by_observation[obs] == pytest.approx(numbers, abs=1e-5)
     assert pending is not None
     assert [*zip(pending.rows.tolist(), pending.columns["rewards"].tolist(), strict=True)] == sorted(unknown)
 
@@ -126,19 +126,19 @@ def test_advantages_do_not_cross_episodes(seed: int, waiting: float) -> None:
         return
     values = np.array([value(obs) for obs in columns["obs"][:, 0]], np.float32)
     _, targets = advantages_and_targets(columns, values, gamma=GAMMA, lambda_=LAMBDA)
-    found = {
+    targets_of = {
         float(o): t for o, t, real in zip(columns["obs"][:, 0], targets, columns["loss_mask"], strict=True) if real
     }
-    for obs, target in found.items():
+    for obs, target in targets_of.items():
         t, row = divmod(int(obs) - 1, 2)
         assert target == pytest.approx(lambda_return(play, t, row), abs=1e-4)
 
 
 def lambda_return(play: Play, t: int, row: int) -> float:
     """Return the lambda return of an act by its definition; the row's last complete act bootstraps from its value."""
-    known = play.transition(t, row)
-    assert known is not None
-    total, after, end = known
+    transition = play.transition(t, row)
+    assert transition is not None
+    total, after, end = transition
     if end == "terminated":
         return total
     if end == "truncated":
