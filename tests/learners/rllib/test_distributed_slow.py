@@ -137,16 +137,16 @@ def test_a_killed_driver_resumes_with_the_same_bits(tmp_path: Path, monkeypatch:
 
 def test_ctrl_c_leaves_no_process_shared_memory_or_folder(tmp_path: Path) -> None:
     """Ten seconds after Ctrl-C there is no process, no shared memory and no folder, at whatever moment it comes."""
-    rng = random.Random(1)
+    rng, seconds = random.Random(1), []
     for number in range(INTERRUPTIONS):
         shared = set(Path("/dev/shm").glob("plasma*"))
         with training(
             *train_command(tmp_path / str(number), "cartpole", "budget=10000000", "checkpoint.steps=0")
         ) as process:
-            wait_for(lambda of=process.pid: folders_of(of), process)
+            wait_for(lambda of=process.pid: folders_of(of), process, 600)  # a start on a busy machine
             time.sleep(rng.random() * 12)
             below, folders = descendants(process.pid), folders_of(process.pid)
-            limit = time.monotonic() + 10
+            begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.wait(10) == 130
         while (
@@ -154,5 +154,8 @@ def test_ctrl_c_leaves_no_process_shared_memory_or_folder(tmp_path: Path) -> Non
             or any(folder.exists() for folder in folders)
             or set(Path("/dev/shm").glob("plasma*")) - shared
         ):
-            assert time.monotonic() < limit, (number, below, folders)
+            assert time.monotonic() < begin + 10, (number, below, folders)
             time.sleep(0.1)
+        seconds.append(time.monotonic() - begin)
+        print(f"interruption {number}: all was gone after {seconds[-1]:.1f} s", flush=True)
+    print(f"interruptions: p50 {np.percentile(seconds, 50):.1f} s, longest {max(seconds):.1f} s of {len(seconds)}")
