@@ -239,24 +239,31 @@ def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) ->
     if type(extractor) is FlattenExtractor:
         return 0, None
     if type(extractor) is BackboneExtractor:
-        return _backbone_layers(spec, extractor.backbone, f"{name}.backbone", names), None
+        return _backbone_layers(spec, extractor, f"{name}.backbone", names), None
     if type(extractor) is not BoardCnn:
         raise UnsupportedByCompiledError(f"its features are a {type(extractor).__name__}'s")
-    shape = tuple(extractor._observation_space.shape or ())
-    rows, side, depth = (*shape, 1) if extractor.add_channel else shape
-    convolution: Any = extractor.convolution[0]
-    if len(extractor.convolution) != 3 or not (extractor.channels_last or extractor.add_channel):
+    return _board_layers(spec, extractor, tuple(extractor._observation_space.shape or ()), name, names), None
+
+
+def _board_layers(spec: NetworkSpec, module: Any, shape: tuple[int, ...], name: str, names: list[str]) -> int:
+    """Return the buffer of the features of MinAtar's network: `module` has its convolution and its dense layer."""
+    rows, side, depth = (*shape, 1) if module.add_channel else shape
+    convolution: Any = module.convolution[0]
+    if len(module.convolution) != 3 or not (module.channels_last or module.add_channel):
         raise UnsupportedByCompiledError("its convolution is not MinAtar's, or its boards have their channels first")
     if convolution.kernel_size != (3, 3) or convolution.stride != (1, 1) or convolution.out_channels != 16:
         raise UnsupportedByCompiledError("its convolution is not MinAtar's")
     names += [f"{name}.convolution.0.weight", f"{name}.convolution.0.bias"]
-    first: Any = extractor.dense[0]
+    first: Any = module.dense[0]
     board, order = spec.add_convolution(rows, side, depth, RELU)
-    return _linear(spec, first, f"{name}.dense.0", board, order, RELU, names), None
+    return _linear(spec, first, f"{name}.dense.0", board, order, RELU, names)
 
 
-def _backbone_layers(spec: NetworkSpec, backbone: Any, name: str, names: list[str]) -> int:
-    """Return the buffer of the features of a backbone that says which dense layers compute them."""
+def _backbone_layers(spec: NetworkSpec, extractor: BackboneExtractor, name: str, names: list[str]) -> int:
+    """Return the buffer of the features of a backbone that says which known layers compute them."""
+    backbone: Any = extractor.backbone
+    if hasattr(backbone, "compiled_board") and backbone.compiled_board():
+        return _board_layers(spec, backbone, tuple(extractor._observation_space.shape or ()), name, names)
     compiled = backbone.compiled_layers() if hasattr(backbone, "compiled_layers") else None
     if compiled is None:
         raise UnsupportedByCompiledError(f"its backbone is {type(backbone).__module__.rpartition('.')[2]}")
