@@ -37,6 +37,7 @@ from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.examples import Examples
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract
+from rl_lab.learners.pretraining.networks import Network
 from rl_lab.learners.pretraining.settings import BackboneSettings
 from rl_lab.learners.pretraining.trainer import PretrainingTrainer
 from rl_lab.learners.sb3.backbone import actor_critic_state
@@ -155,8 +156,8 @@ def _model(
     envs.close()
     data.require_world(world)
     head, observed = methods.HEADS[method], contract_of(world.observation)
-    if settings.backbone in networks.names():
-        network = networks.network_of(settings.backbone, settings.network)
+    if settings.backbone in networks.names() or networks.is_code(settings.backbone):
+        network = _new_network(settings, scenario)
         action = action_contract(world.action) if head == "policy" else None
         spec = BackboneSpec(network, observed, action, (head,), tuple(settings.net_arch), settings.activation)
         return BackboneModel(spec), None
@@ -177,6 +178,15 @@ def _model(
     }
     model.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()}, strict=False)
     return model, start
+
+
+def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
+    """Return the network of a new backbone; a user's module may run because it was typed, or else if it is trusted."""
+    if scenario.backbone is not None:  # the pretraining is resumed
+        return scenario.backbone.backbone_spec().network
+    if networks.is_code(settings.backbone):
+        return networks.network_of_code(settings.backbone, settings.network)
+    return networks.network_of(settings.backbone, settings.network)
 
 
 class _Pretraining:

@@ -181,3 +181,56 @@ def test_a_run_without_a_backbone_does_not_mention_one(capsys: pytest.CaptureFix
     words: list[Any] = ["cartpole", "run_dir=plain", *TRAIN]
     assert run(capsys, "train", *words)[0] == 0
     assert "backbone" not in Path("plain/config.yaml").read_text()
+
+
+ENCODER = """
+import torch
+from torch import nn
+
+
+class Encoder(nn.Module):
+    def __init__(self, space, width=16):
+        super().__init__()
+        self.layer = nn.Linear(space.shape[0], width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, observations):
+        return torch.tanh(self.norm(self.layer(observations)))
+"""
+
+
+def test_a_users_own_module_is_a_backbone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path("state").absolute()))
+    write_demonstrations(Path("demo"))
+    Path("mine.py").write_text(ENCODER)
+    words = ["data=demo", "backbone=mine.py:Encoder", "backbone.width=24", "run_dir=bc", *SMALL]
+    assert run(capsys, "pretrain", "bc", *words)[0] == 0
+    network = json.loads(Path("bc/backbone/config.json").read_text())["network"]
+    assert network["kind"] == "mine.py:Encoder" and network["config"] == {"width": 24}
+    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "run_dir=tuned", *TRAIN)
+    assert status == 0 and "backbone: mine.py:Encoder " in err
+    before = bits(Path("bc"))
+    shutil.rmtree(sorted(Path("bc/checkpoints").iterdir())[-1])
+    assert run(capsys, "resume", "bc")[0] == 0 and bits(Path("bc")) == before
+
+    shutil.rmtree("state")  # another user got these folders, who has typed nothing
+    for command in (["evaluate", "bc"], ["resume", "bc"], ["train", "cartpole", "backbone=bc"]):
+        status, _, err = run(capsys, *command)
+        assert status == 2 and "names code, mine.py:Encoder" in err and "--allow-code" in err
+    assert run(capsys, "evaluate", "bc", "evaluation.episodes=5", "--allow-code", "mine.py")[0] == 0
+    Path("mine.py").write_text(ENCODER + "\nraise SystemExit('it ran')\n")
+    shutil.rmtree("state", ignore_errors=True)
+    assert run(capsys, "evaluate", "bc")[0] == 2
+
+
+def test_wrong_names_of_modules_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"), episodes=4)
+    Path("mine.py").write_text("import torch\nEncoder = 3\n")
+    for name, expected in {
+        "mine.py:Encoder": "is no class of torch.nn.Module",
+        "mine.py:Encodr": "has no 'Encodr'; did you mean 'Encoder'?",
+        "other.py:Encoder": "no file other.py",
+        "mine.py": "backbone=mine.py:CLASS",
+    }.items():
+        status, _, err = run(capsys, "pretrain", "bc", "data=demo", f"backbone={name}")
+        assert status == 2 and expected in err and err.count("\n") == 1

@@ -92,6 +92,8 @@ def load(path: Path) -> SavedBackbone:
         hashes = _checked_hashes(folder, of_kind(card["sha256"], f"{CARD}: sha256", dict))
         spec = read_spec(config)
         tensors = _checked_tensors(spec, safetensors.numpy.load(_bytes(folder, MODEL, _MAX_MODEL)))
+    except UsageError:  # of a user's own module, which may not run
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise UsageError(f"backbone {folder} is damaged: {one_line(reason)[:300]}") from None

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,22 +21,29 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from rl_lab.core.agent import check_bounds
-from rl_lab.core.errors import nearest
+from rl_lab.core.errors import UsageError, nearest
 from rl_lab.core.untrusted import of_kind
+from rl_lab.engine import code_names, user_code
 
 MAX_WIDTH = 2**16
 
 
 @dataclass(frozen=True)
 class Network:
-    """Which module a backbone is: its name in agents/backbones/ and the values of its Config, as plain data."""
+    """Which module a backbone is, as plain data.
+
+    `kind` is a name in agents/backbones/, or FILE.py:CLASS for a user's own module. `config` are the values of its
+    Config, or the keyword arguments of the user's class. `code` is what is recorded of the user's file.
+    """
 
     kind: str
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    code: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the network as data for JSON."""
-        return dataclasses.asdict(self)
+        node = dataclasses.asdict(self)
+        return node if self.code is not None else {key: value for key, value in node.items() if key != "code"}
 
 
 def names() -> list[str]:
@@ -73,7 +81,39 @@ def network_of(kind: str, values: dict[str, Any]) -> Network:
 def read_network(node: Any) -> Network:
     """Return the network of data from a file. Raises ValueError or KeyError where it is none."""
     node = of_kind(node, "network", dict)
-    return Network(of_kind(node["kind"], "network: kind", str), of_kind(node["config"], "network: config", dict))
+    kind, config = of_kind(node["kind"], "network: kind", str), of_kind(node["config"], "network: config", dict)
+    return Network(kind, config, of_kind(node["code"], "network: code", dict) if "code" in node else None)
+
+
+def is_code(kind: str) -> bool:
+    """Return whether a backbone's name means a class in a user's file or module."""
+    return code_names.parse(kind) is not None
+
+
+def network_of_code(kind: str, values: dict[str, Any]) -> Network:
+    """Return the network of a class that the user has named, which may run from now on.
+
+    Raises UsageError where there is no such file.
+    """
+    if not kind.partition(":")[2]:
+        raise UsageError(f"backbone {kind}: say which class of the file: backbone={kind}:CLASS")
+    code = user_code.permit_typed(kind)
+    if code is None:
+        raise UsageError(f"backbone {kind}: there is no such file")
+    return Network(code.world, values, code.record())
+
+
+def _user_class(network: Network) -> Any:
+    """Return a user's class. Raises UsageError where its file may not run, is missing, or has no such module."""
+    source = str(Path.cwd() / "the backbone")
+    try:
+        user_code.permit_recorded(network.kind, network.code or {}, source)
+        member = user_code.load(network.kind)
+    except UsageError as error:
+        raise UsageError(f"backbone {network.kind}: {error}") from None
+    if not isinstance(member, type) or not issubclass(member, nn.Module):
+        raise UsageError(f"backbone {network.kind} is no class of torch.nn.Module")
+    return member
 
 
 def build(network: Network, space: Box) -> nn.Module:
@@ -81,8 +121,12 @@ def build(network: Network, space: Box) -> nn.Module:
 
     Raises ValueError where the network is not known, does not go with the space, or does not keep the contract.
     """
-    config = config_of(network.kind, network.config)
-    module: nn.Module = importlib.import_module(f"rl_lab.agents.backbones.{network.kind}").Backbone(space, config)
+    module: nn.Module
+    if is_code(network.kind):
+        module = _user_class(network)(space, **network.config)
+    else:
+        config = config_of(network.kind, network.config)
+        module = importlib.import_module(f"rl_lab.agents.backbones.{network.kind}").Backbone(space, config)
     width_of(module, space, network.kind)
     return module
 
