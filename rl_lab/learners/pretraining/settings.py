@@ -21,6 +21,9 @@ class BackboneSettings:
     parts: list[str] = field(default_factory=list)  # empty: all that the folder has and the agent can take
     learning_rate: float | None = None  # of the trunk; None: that of the agent
     freeze_steps: int = 0  # environment steps for which frozen_then_finetune leaves the trunk alone
+    critic_warmup: int = 0  # environment steps for which only the value head learns
+    kl_coef: float = 0.0  # weight, at first, of the divergence from the backbone's policy in the loss
+    kl_steps: int = 0  # environment steps over which that weight falls to 0
     spec: dict[str, Any] = field(default_factory=dict)  # see `BackboneSpec.as_json`
 
     def check(self) -> None:
@@ -36,8 +39,11 @@ class BackboneSettings:
             raise ValueError(f"backbone.learning_rate={self.learning_rate}: expected 0 or more")
         if self.mode == "frozen" and self.learning_rate is not None:
             raise ValueError("backbone.learning_rate is of a trunk that learns: leave it out with mode=frozen")
-        if not 0 <= self.freeze_steps <= 2**62:
-            raise ValueError(f"backbone.freeze_steps={self.freeze_steps}: expected 0 or more")
+        for name in ("freeze_steps", "critic_warmup", "kl_steps", "kl_coef"):
+            if not 0 <= getattr(self, name) <= 2**62:
+                raise ValueError(f"backbone.{name}={getattr(self, name)}: expected 0 or more")
+        if (self.kl_steps > 0) != (self.kl_coef > 0):
+            raise ValueError("backbone.kl_coef=WEIGHT and backbone.kl_steps=STEPS go together")
         if (self.freeze_steps > 0) != (self.mode == "frozen_then_finetune"):
             raise ValueError("mode=frozen_then_finetune and backbone.freeze_steps=STEPS go together")
 

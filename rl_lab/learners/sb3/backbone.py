@@ -26,6 +26,7 @@ from rl_lab.learners.pretraining.model import ACTIVATIONS, BackboneSpec, action_
 from rl_lab.learners.pretraining.settings import BackboneSettings
 from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
 from rl_lab.learners.sb3.policies import build_policy
+from rl_lab.learners.sb3.teacher import Teacher
 from rl_lab.learners.sb3.training_state import as_arrays
 
 
@@ -57,6 +58,8 @@ class BackboneHandoff:
             raise UsageError(f"{settings.path} is not the backbone that it was: SHA-256 {now}..., not {then}...")
         self.parts: tuple[str, ...] = ()
         self._model: Any = None
+        self._actor: list[nn.Parameter] = []  # of the policy head, where the critic learns before it
+        self._teacher: Teacher | None = None
 
     def attach(self, model: Any) -> None:
         """Load the parts into the policy of a new algorithm, verify them, and set up the optimizer.
@@ -78,6 +81,7 @@ class BackboneHandoff:
             _load_log_std(policy, self.saved)
         if not is_actor_critic:
             policy.q_net_target.load_state_dict(policy.q_net.state_dict())
+        self._set_up_critic_and_teacher(modules, is_actor_critic)
         self._set_up_optimizer(modules["trunk"][0])
         self.begin_iteration(0)
 
@@ -88,6 +92,23 @@ class BackboneHandoff:
                 reason = "the folder has none" if is_actor_critic else "a Q-network has no such head"
                 raise ValueError(f"parts: no {part}: {reason}; there is {', '.join(available)}")
         return tuple(self.settings.parts) or available
+
+    def _set_up_critic_and_teacher(self, modules: dict[str, list[nn.Module]], is_actor_critic: bool) -> None:
+        """Collect what a warm-up of the critic freezes, and add the divergence from the teacher to the loss.
+
+        Raises ValueError for an agent without a critic, and for a teacher without a policy.
+        """
+        settings, model = self.settings, self._model
+        if (settings.critic_warmup or settings.kl_coef) and not is_actor_critic:
+            raise ValueError("backbone.critic_warmup and backbone.kl_coef are for agent=ppo")
+        if settings.critic_warmup:
+            self._actor = [p for module in modules["policy"] for p in module.parameters()]
+            self._actor += [model.policy.log_std] if hasattr(model.policy, "log_std") else []
+        if settings.kl_coef:
+            if "policy" not in self.parts:
+                raise ValueError("backbone.kl_coef needs the backbone's policy: add it to parts")
+            self._teacher = Teacher(self.saved, model)
+            model.learner = "stock, because the divergence from a teacher is in its loss"
 
     def _set_up_optimizer(self, trunk: nn.Module) -> None:
         """Give the trunk a group of parameters of its own where it has a learning rate of its own, or is frozen."""
@@ -111,18 +132,26 @@ class BackboneHandoff:
         trunk["lr"] = others["lr"] * self._rate_ratio
 
     def begin_iteration(self, steps: int) -> None:
-        """Freeze the trunk, or let it learn, as the mode says for this number of environment steps."""
-        mode = self.settings.mode
-        frozen = mode == "frozen" or (mode == "frozen_then_finetune" and steps < self.settings.freeze_steps)
-        for parameter in self._trunk:
-            parameter.requires_grad_(not frozen)
-            if frozen:
-                parameter.grad = None  # of the iteration before a resume
+        """Freeze parts, or let them learn, and weight the teacher, as the settings say after so many steps."""
+        settings = self.settings
+        is_warmup = steps < settings.critic_warmup
+        _freeze(self._trunk, is_warmup or settings.mode == "frozen" or steps < settings.freeze_steps)
+        _freeze(self._actor, is_warmup)
+        if self._teacher is not None:
+            self._teacher.coefficient = settings.kl_coef * max(0.0, 1.0 - steps / settings.kl_steps)
 
     def describe(self) -> str:
         """Return what the first line of a training says about the backbone."""
         kind, mode = self.saved.spec.network.kind, self.settings.mode
         return f"backbone: {kind} {self.saved.sha256[:12]}, {mode}, parts {'+'.join(self.parts)}"
+
+
+def _freeze(parameters: list[nn.Parameter], frozen: bool) -> None:
+    """Let parameters learn, or not. Adam leaves a parameter without a gradient alone."""
+    for parameter in parameters:
+        parameter.requires_grad_(not frozen)
+        if frozen:
+            parameter.grad = None
 
 
 def actor_critic_state(settings: BackboneSettings, world: EnvSpec, saved: SavedBackbone) -> dict[str, Array]:

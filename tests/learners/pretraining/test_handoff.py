@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from support.backbones import learner_of, settings_of, write_backbone
 
+from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError
 from rl_lab.learners.pretraining.model import tensor_hash
 
@@ -121,10 +123,17 @@ def test_frozen_then_finetune_learns_from_the_given_step(tmp_path: Path) -> None
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 @pytest.mark.parametrize(
     "settings",
-    [{"mode": "frozen"}, {"learning_rate": 1e-4}, {"mode": "frozen_then_finetune", "freeze_steps": 128}],
+    [
+        {"mode": "frozen"},
+        {"learning_rate": 1e-4},
+        {"mode": "frozen_then_finetune", "freeze_steps": 128},
+        {"critic_warmup": 128, "kl_coef": 1.0, "kl_steps": 512},
+    ],
     ids=str,
 )
 def test_a_restored_learner_continues_bit_for_bit(tmp_path: Path, agent: str, settings: dict[str, Any]) -> None:
+    if agent == "dqn" and "kl_coef" in settings:
+        pytest.skip("DQN has neither a critic nor a policy to compare")
     write_backbone(tmp_path / "b")
     first = learner_of(settings_of(tmp_path / "b", **settings), agent=agent)
     first.train_iteration()
@@ -219,6 +228,8 @@ def test_settings_that_change_observations_are_refused(tmp_path: Path, key: str)
         ({"mode": "frozen", "learning_rate": 1.0}, "leave it out with mode=frozen"),
         ({"mode": "frozen_then_finetune"}, "go together"),
         ({"freeze_steps": 3}, "go together"),
+        ({"kl_coef": 1.0}, "go together"),
+        ({"critic_warmup": -1}, "expected 0 or more"),
     ],
     ids=str,
 )
@@ -227,3 +238,87 @@ def test_wrong_settings_are_one_line(tmp_path: Path, values: dict[str, Any], exp
     with pytest.raises(ValueError) as caught:
         settings_of(tmp_path / "b", **values)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def _policy_hash(learner: Any) -> str:
+    """Return the hash of everything that decides a PPO's actions."""
+    state = learner.model.policy.state_dict()
+    return tensor_hash({name: value for name, value in state.items() if "value_net" not in name})
+
+
+def test_a_warm_up_trains_the_critic_alone(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b", net_arch=(8,))
+    learner = learner_of(settings_of(tmp_path / "b", critic_warmup=128))
+    policy = learner.model.policy
+    before, value = _policy_hash(learner), policy.value_net.weight.clone()
+    learner.train_iteration()
+    learner.train_iteration()
+    assert learner.steps == 128 and _policy_hash(learner) == before and not torch.equal(policy.value_net.weight, value)
+    learner.train_iteration()
+    assert _policy_hash(learner) != before
+
+
+@pytest.mark.parametrize("world", ["cartpole", "pendulum", "tic_tac_toe"])
+def test_the_divergence_is_that_of_the_teacher_from_the_policy(tmp_path: Path, world: str) -> None:
+    write_backbone(tmp_path / "b", world=world)
+    learner = learner_of(settings_of(tmp_path / "b", kl_coef=1.0, kl_steps=10_000), world=world, learning_rate=0.01)
+    teacher = learner.backbone._teacher
+    observations = torch.from_numpy(learner.timed.current_observations()).float()
+    masks = learner.timed.action_masks() if world == "tic_tac_toe" else None
+    assert abs(float(teacher.divergence(observations, masks).detach())) < 1e-6
+    metrics = learner.train_iteration()
+    metrics = learner.train_iteration()
+    divergence = float(teacher.divergence(observations, masks).detach())
+    assert divergence > 1e-6 and metrics["train/teacher_kl"] > 0
+    assert teacher.coefficient == pytest.approx(1 - 0.5 * learner.steps / 10_000)
+
+
+def test_the_teacher_holds_the_policy_near_itself(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    divergences = []
+    for weight in (1e-9, 100.0):
+        settings = settings_of(tmp_path / "b", kl_coef=weight, kl_steps=2**40)
+        learner = learner_of(settings, learning_rate=3e-3)
+        for _ in range(6):
+            learner.train_iteration()
+        observations = torch.from_numpy(np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32))
+        divergences.append(float(learner.backbone._teacher.divergence(observations).detach()))
+    assert divergences[1] < divergences[0] / 2
+
+
+def test_the_teacher_adds_its_weight_times_the_divergence_and_nothing_else(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    hashes = []
+    for values in ({}, {"kl_coef": 1e-30, "kl_steps": 2**40}):  # too small a weight to change a bit of a gradient
+        learner = learner_of(settings_of(tmp_path / "b", **values))
+        learner.train_iteration()
+        learner.train_iteration()
+        hashes.append(tensor_hash(learner.model.policy.state_dict()))
+    assert hashes[0] == hashes[1]
+
+
+def test_fine_tuning_is_the_librarys_training_from_other_weights(tmp_path: Path) -> None:
+    """The same policy in an algorithm that nothing was attached to ends with the same bits."""
+    from rl_lab.adapters import make
+    from rl_lab.learners.sb3.learner import Sb3Learner
+
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b"))
+    begin = {name: value.clone() for name, value in learner.model.policy.state_dict().items()}
+    metrics = [learner.train_iteration() for _ in range(3)]
+    factory = agent_registry.load("ppo")
+    envs, config = make.make("cartpole", 4, seed=3), factory.Config(n_steps=16, batch_size=32, n_epochs=2)
+    arguments = factory.library_arguments(config, envs.world, settings_of(tmp_path / "b"))
+    options = {"normalize_observations": False, "normalize_rewards": False}
+    plain = Sb3Learner("ppo", PPO, envs, budget=4096, seed=3, device="cpu", arguments=arguments, **options)
+    plain.model.policy.load_state_dict(begin)
+    assert metrics == [plain.train_iteration() for _ in range(3)]
+    assert tensor_hash(learner.model.policy.state_dict()) == tensor_hash(plain.model.policy.state_dict())
+
+
+def test_a_critic_or_a_teacher_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    with pytest.raises(ValueError, match="are for agent=ppo"):
+        learner_of(settings_of(tmp_path / "b", critic_warmup=8), agent="dqn")
+    with pytest.raises(ValueError, match="needs the backbone's policy"):
+        learner_of(settings_of(tmp_path / "b", kl_coef=1.0, kl_steps=8, parts=["trunk"]))
