@@ -175,7 +175,8 @@ def _collect(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**result, "world": name, "content_hash": written.content_hash}))
         return 0
-    print(f"  {written.num_steps:,} transitions in {written.num_episodes:,} episodes of {name}")
+    plural = "s" * (written.num_episodes != 1)
+    print(f"  {written.num_steps:,} transitions in {written.num_episodes:,} episode{plural} of {name}")
     print(f"  saved    {out}\n  next     rl-lab data show {out}")
     return 0
 
@@ -233,6 +234,7 @@ def _description(
     plan: CollectionPlan, world: EnvSpec, policies: Sequence[Policy], names: list[dict[str, str]], out: Path
 ) -> Metadata:
     """Return the metadata of the data set to be."""
+    from rl_lab.datasets.env_spec import env_spec
     from rl_lab.datasets.metadata import Metadata
 
     info = {
@@ -248,6 +250,7 @@ def _description(
         ],
     }
     mask_size = int(getattr(world.action, "n", 0)) if world.has_action_mask else 0
+    spec = env_spec(plan.world, plan.params, world)
     stem = re.sub(r"[^\w-]+", "-", out.name)
     return Metadata(
         world.observation,
@@ -257,6 +260,7 @@ def _description(
         tuple(name["name"] for name in names),
         info,
         dataset_id=stem if re.search(r"-v\d+$", stem) else f"{stem}-v0",
+        other={"env_spec": spec} if spec else {},
     )
 
 

@@ -10,8 +10,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from contextlib import suppress
-from dataclasses import fields
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -104,22 +103,19 @@ def _build(place: Path, folder: Path, description: Metadata) -> None:
 
 
 def _write(place: Path, folder: Path, description: Metadata) -> None:
-    arrays = {
-        name: np.lib.format.open_memmap(place / f"{name}.npy", "w+", dtype, (_rows(name, description), *shape))
-        for name, (shape, dtype) in description.layout().items()
-        if 0 not in shape
-    }
     digest, steps, episodes = ContentHash(), 0, 0
-    for part in minari_format.read_episodes(folder, description):
-        digest.update(part)
-        next_steps, next_episodes = steps + len(part.rewards), episodes + len(part.lengths)
-        if next_steps > description.num_steps:
-            break
-        for field in fields(Columns):
-            if field.name in arrays:
-                rows = slice(steps, next_steps) if field.name in STEP_COLUMNS else slice(episodes, next_episodes)
-                arrays[field.name][rows] = getattr(part, field.name)
-        steps, episodes = next_steps, next_episodes
+    with ExitStack() as stack:
+        # Appended to rather than mapped: a full disk is then an OSError, and not the end of the process by SIGBUS.
+        files = {name: stack.enter_context(open(place / f"{name}.npy", "wb")) for name in description.layout()}
+        for name, (shape, dtype) in description.layout().items():
+            descr, rows = np.lib.format.dtype_to_descr(dtype), _rows(name, description)
+            header = {"descr": descr, "fortran_order": False, "shape": (rows, *shape)}
+            np.lib.format.write_array_header_1_0(files[name], header)
+        for part in minari_format.read_episodes(folder, description):
+            digest.update(part)
+            steps, episodes = steps + len(part.rewards), episodes + len(part.lengths)
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(getattr(part, name)).data)
     if (steps, episodes) != (description.num_steps, description.num_episodes):
         raise UsageError(
             f"{folder / metadata.FILE} says {description.num_steps:,} steps in {description.num_episodes:,} episodes; "
@@ -130,5 +126,3 @@ def _write(place: Path, folder: Path, description: Metadata) -> None:
             f"{folder}: SHA-256 {digest.hexdigest()[:12]}..., not {description.content_hash[:12]}...: "
             "the data have changed since they were written"
         )
-    for array in arrays.values():
-        array.flush()

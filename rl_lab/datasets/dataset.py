@@ -27,9 +27,9 @@ from rl_lab.datasets.columns import NO_SEED, Array
 class Dataset:
     """A data set. All arrays are read-only; those of S and E rows are mapped from files.
 
-    An agent's episode ends with the transition whose `terminated` or `truncated` is True. In worlds of several agents,
-    each agent has an episode of its own, which has a transition for each of its decisions; its rewards between two
-    decisions are summed.
+    An agent's episode ends with the transition whose `terminated` or `truncated` is True. In data of others, both may
+    be False there. In worlds of several agents, each agent has an episode of its own, which has a transition for each
+    of its decisions; its rewards between two decisions are summed.
     """
 
     path: Path
@@ -142,7 +142,10 @@ def open_dataset(path: Path) -> Dataset:
     description = metadata.read(folder)
     if description.num_episodes == 0 or description.num_steps == 0:
         raise UsageError(f"{path} holds no episode")
+    policies = description.policies or ("unknown",)
     columns, key = cache.open_columns(folder, description)
+    if columns.policy_indices.max() >= len(policies):
+        raise UsageError(f"{path}: policy_index is {columns.policy_indices.max()}; there are {len(policies)} policies")
     offsets = columns.offsets
     offsets.setflags(write=False)
     return Dataset(
@@ -162,7 +165,7 @@ def open_dataset(path: Path) -> Dataset:
         agent_indices=columns.agent_indices,
         group_ids=columns.group_ids,
         policy_indices=columns.policy_indices,
-        policies=description.policies or ("unknown",),
+        policies=policies,
         content_hash=key,
         info=description.info,
     )

@@ -68,6 +68,12 @@ def _edit_metadata(folder: Path, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def _edit_own(folder: Path, **changes: object) -> None:
+    """Change the lab's own entries."""
+    file = folder / "data" / "metadata.json"
+    _edit_metadata(folder, rl_lab=json.loads(file.read_text())["rl_lab"] | changes)
+
+
 def _rewrite(folder: Path, **changes: object) -> None:
     """Replace columns of episode 1, or remove those that are None."""
     file = folder / "data" / "1" / "part-0.arrow"
@@ -104,6 +110,9 @@ DAMAGES = {
     "bounds": lambda f: _edit_metadata(
         f, observation_space='{"type": "Box", "dtype": "float32", "shape": [4], "low": [0, 0], "high": [1]}'
     ),
+    "another hash": lambda f: _edit_own(f, content_hash="0" * 64),
+    "a policy without a name": lambda f: _edit_own(f, policies=["one"]),
+    "masks that are not there": lambda f: _edit_own(f, mask_size=2),
     "metadata": lambda f: (f / "data/metadata.json").write_text("[]"),
 }
 

@@ -44,6 +44,23 @@ def test_minari_reads_pictures_as_they_were_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(episode.observations[:-1], columns.observations)
 
 
+def test_minari_makes_the_environment_of_a_collected_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rl_lab.cli import main
+
+    out = tmp_path / "demos" / "cartpole-v0"
+    words = f"data collect random world=cartpole world.params.gravity=5 episodes=2 out={out}"
+    assert main(words.split()) == 0
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    data = minari.load_dataset("demos/cartpole-v0")
+    env = data.recover_environment()
+    seeds = [each["seed"] for each in data.storage.get_episode_metadata(range(2))]
+    for seed, episode in zip(seeds, data, strict=True):
+        observations = [env.reset(seed=seed)[0], *(env.step(action)[0] for action in episode.actions)]
+        np.testing.assert_array_equal(observations, episode.observations)
+
+
 @pytest.mark.parametrize("data_format", ["arrow", "parquet"])
 def test_data_that_minari_has_written_are_read(tmp_path: Path, data_format: str) -> None:
     from minari.data_collector.episode_buffer import EpisodeBuffer
