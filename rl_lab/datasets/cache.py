@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 
 from rl_lab.core.errors import UsageError, WorkFailed
-from rl_lab.datasets import metadata, minari_format
+from rl_lab.datasets import metadata, minari_format, spaces
 from rl_lab.datasets.columns import STEP_COLUMNS, Array, Columns, ContentHash
 from rl_lab.datasets.metadata import Metadata
 
@@ -38,7 +38,7 @@ def open_columns(folder: Path, description: Metadata) -> tuple[Columns, str]:
         WorkFailed: the cache folder cannot be written.
     """
     key = description.content_hash or file_hash(folder)
-    place = root() / f"{key}-{_VERSION}"
+    place = root() / f"{key}-{_kind(description)}"
     columns = _mapped(place, description)
     if columns is None:
         try:
@@ -49,6 +49,12 @@ def open_columns(folder: Path, description: Metadata) -> tuple[Columns, str]:
     if columns is None:
         raise WorkFailed(f"{place} was damaged while it was read")
     return columns, key
+
+
+def _kind(description: Metadata) -> str:
+    """Return a hash of what the columns are checked against, which the hash of the data does not cover."""
+    parts = [spaces.to_text(description.observation_space), spaces.to_text(description.action_space)]
+    return hashlib.sha256(repr([_VERSION, description.mask_size, *parts]).encode()).hexdigest()[:8]
 
 
 def file_hash(folder: Path) -> str:

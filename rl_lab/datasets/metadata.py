@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def _parse(content: dict[str, Any]) -> Metadata:
     data_format = content.get("data_format", "hdf5")
     if data_format not in _FORMATS:
         raise ValueError(
-            f"data_format is {data_format!r:.40}; expected arrow or parquet: Minari converts a data set with "
-            'dataset.storage and MinariStorage.new(..., data_format="arrow", jpeg_encoding=False)'
+            f"data_format is {data_format!r:.40}; expected arrow or parquet: convert it with Minari's "
+            'MinariStorage.new(DIR, ..., data_format="arrow", jpeg_encoding=False).update_from_storage(dataset.storage)'
         )
     for name in ("observation_space", "action_space"):
         if name not in content:
@@ -106,6 +107,9 @@ def _parse(content: dict[str, Any]) -> Metadata:
         raise ValueError("its observations are JPEG files, which are not what the agent saw: set jpeg_encoding=False")
     own = of_kind(content.get("rl_lab", {}), "rl_lab", dict)
     policies = of_kind(own.get("policies", []), "policies", list)
+    content_hash = of_kind(own.get("content_hash", ""), "content_hash", str)
+    if not re.fullmatch("([0-9a-f]{64})?", content_hash):  # it names a folder of the cache
+        raise ValueError(f"content_hash is {content_hash!r:.40}; expected 64 hexadecimal digits")
     return Metadata(
         observation_space,
         action_space,
@@ -115,7 +119,7 @@ def _parse(content: dict[str, Any]) -> Metadata:
         of_kind(own.get("info", {}), "info", dict),
         whole(content.get("total_episodes"), "total_episodes"),
         whole(content.get("total_steps"), "total_steps"),
-        of_kind(own.get("content_hash", ""), "content_hash", str),
+        content_hash,
         data_format,
         of_kind(content.get("dataset_id", ""), "dataset_id", str),
     )

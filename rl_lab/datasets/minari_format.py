@@ -134,7 +134,7 @@ def read_episodes(folder: Path, description: Metadata) -> Iterator[Columns]:
 
 def _read_episode(folder: Path, number: int, description: Metadata) -> Columns:
     suffix = "parquet" if description.data_format == "parquet" else "arrow"
-    files = sorted(folder.glob(f"*.{suffix}"))
+    files = sorted(file for file in folder.glob(f"*.{suffix}") if file.is_file())
     if not files:
         raise UsageError(f"{folder}: episode {number} is missing: there is no file *.{suffix}")
     file = files[0]

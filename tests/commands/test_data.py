@@ -151,3 +151,21 @@ def test_work_that_fails_leaves_nothing(
     assert main("data collect scripted world=cartpole steps=9 out=a".split()) == 1
     assert "No space left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_collected_from_in_its_own_world(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false"
+    measured = "evaluation.episodes=1 evaluation.selections=1 evaluation.selection_episodes=1"
+    words = f"train cartpole {tiny} {measured} world.params.gravity=5 run_dir=run --json"
+    assert main(words.split()) == 0
+    first = _json(capsys, *"collect run run@256:sample=true random episodes=6 out=a".split())
+    assert first["world"] == "cartpole" and first["episodes"] == 6
+    shown = _json(capsys, "show", "a")
+    assert list(shown["policies"]) == ["run", "run@256:sample=true", "random"]
+    assert [each["deterministic"] for each in shown["info"]["policies"][:2]] == [True, False]
+    assert shown["info"]["params"]["gravity"] == 5
+    again = _json(capsys, *"collect run run@256:sample=true random episodes=6 out=b".split())
+    assert again["content_hash"] == first["content_hash"]
+    capsys.readouterr()
+    assert main("data collect run world=catch episodes=6 out=c".split()) == 2
+    assert "was trained in cartpole, not in catch" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.datasets import description, random_columns, write
 
+from rl_lab.core.errors import UsageError
 from rl_lab.datasets import cache
 from rl_lab.datasets.dataset import Dataset, open_dataset
 
@@ -67,6 +69,14 @@ def test_a_division_that_cannot_be_made_is_refused(data: Dataset, tmp_path: Path
     write(tmp_path / "one", about, random_columns(about, [2, 2], groups=2))
     with pytest.raises(ValueError, match="one level seed only"):
         open_dataset(tmp_path / "one").split(0.5, 0)
+
+
+def test_what_is_cached_is_checked_again_against_other_spaces(data: Dataset) -> None:
+    file = data.path / "data" / "metadata.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"action_space": '{"type": "Discrete", "n": 1, "start": 0}'}))
+    with pytest.raises(UsageError, match="expected 0 to 0"):
+        open_dataset(data.path)
 
 
 def test_the_cache_is_named_after_the_data_and_repaired(data: Dataset, tmp_path: Path) -> None:

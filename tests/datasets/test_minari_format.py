@@ -111,6 +111,7 @@ DAMAGES = {
         f, observation_space='{"type": "Box", "dtype": "float32", "shape": [4], "low": [0, 0], "high": [1]}'
     ),
     "another hash": lambda f: _edit_own(f, content_hash="0" * 64),
+    "a hash that is a path": lambda f: _edit_own(f, content_hash="../../x"),
     "a policy without a name": lambda f: _edit_own(f, policies=["one"]),
     "masks that are not there": lambda f: _edit_own(f, mask_size=2),
     "metadata": lambda f: (f / "data/metadata.json").write_text("[]"),
