@@ -1,7 +1,7 @@
-"""Our Kuhn and Leduc poker beside OpenSpiel's: every deal and every way to bet, and what is exactly known about them.
+"""The lab's Kuhn and Leduc poker against OpenSpiel's, in all deals and bets, and against published values.
 
-PettingZoo's leduc_holdem_v4 is another game: one player pays 1 and the other 2 before the deal, chance says which of
-them begins, checking and calling are two actions, and what has been bet is seen as a sum.
+`support.game_tree` enumerates the games. PettingZoo's leduc_holdem_v4 is another game: one player pays 1 and the other
+2 before the deal, a random player begins, checking and calling are two actions, and bets are observed as a sum.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array, World
 from rl_lab.engine import world_registry
 
-DEALS = {"kuhn_poker": (3, 2), "leduc_poker": (6, 3)}  # cards in the deck, and of them dealt
+DEALS = {"kuhn_poker": (3, 2), "leduc_poker": (6, 3)}  # number of cards in the deck, and of cards that are dealt
 
 
-def dealt(name: str) -> tuple[World, Array]:
-    """Return a world and every deal of it, a state each."""
+def all_deals(name: str) -> tuple[World, Array]:
+    """Return a world and the states after each possible deal, [deals]."""
     world = world_registry.load(name)
     deals = np.array(list(permutations(range(DEALS[name][0]), DEALS[name][1])))
     states = start(world)[np.zeros(len(deals), int)]
@@ -30,7 +30,7 @@ def dealt(name: str) -> tuple[World, Array]:
     return world, states
 
 
-def begun(game: Any, cards: Array) -> Any:
+def after_deal(game: Any, cards: Array) -> Any:
     """Return OpenSpiel's state after the players' cards were dealt."""
     state = game.new_initial_state()
     for card in cards[:2]:
@@ -39,49 +39,49 @@ def begun(game: Any, cards: Array) -> Any:
 
 
 @pytest.mark.parametrize("name", DEALS)
-def test_every_hand_beside_openspiel(name: str) -> None:
-    """Legal actions, whose move it is, what either knows, ends and returns, also of hands that are over."""
+def test_every_hand_is_openspiels(name: str) -> None:
+    """Legal actions, current player, observations of both, ends and returns are equal in every position."""
     pyspiel = pytest.importorskip("pyspiel")
     # Ranks alone are observed: OpenSpiel's cards are ranks then, too.
     suits = name == "leduc_poker"
     game = pyspiel.load_game(name, {"suit_isomorphism": True} if suits else {})
-    world, states = dealt(name)
+    world, states = all_deals(name)
     ranks = lambda state: state["cards"] // 2 if suits else state["cards"]  # noqa: E731
     assert world.observation.shape == tuple(game.information_state_tensor_shape())
-    others = [begun(game, ranks(state)) for state in states]
-    hands = 0
+    reference_states = [after_deal(game, ranks(state)) for state in states]
+    num_hands = 0
     for layer in grow(world, states):
-        for i, other in enumerate(others):
-            assert other.current_player() == layer.mover[i]
-            assert np.flatnonzero(layer.action_mask[i]).tolist() == other.legal_actions()
+        for i, reference in enumerate(reference_states):
+            assert reference.current_player() == layer.mover[i]
+            assert np.flatnonzero(layer.action_mask[i]).tolist() == reference.legal_actions()
             for a in (0, 1):
-                assert layer.observations[i, a].tolist() == other.information_state_tensor(a)
+                assert layer.observations[i, a].tolist() == reference.information_state_tensor(a)
         after = put(world, layer.states[layer.parent])
         after.actions[...] = layer.action[:, None]
         after.step()
-        onward = {}
+        next_states = {}
         moves = zip(layer.parent, layer.action, layer.child, strict=True)
         for e, (i, action, child) in enumerate(moves):
-            other = others[i].child(int(action))
-            assert other.is_terminal() == (child < 0)
-            if other.is_chance_node():
-                other.apply_action(int(ranks(layer.states[i])[2]))
+            reference = reference_states[i].child(int(action))
+            assert reference.is_terminal() == (child < 0)
+            if reference.is_chance_node():
+                reference.apply_action(int(ranks(layer.states[i])[2]))
             if child < 0:
-                hands += 1
-                assert layer.rewards[e].tolist() == other.returns()
+                num_hands += 1
+                assert layer.rewards[e].tolist() == reference.returns()
                 for a in (0, 1):
-                    assert after.observations[e, a].tolist() == other.information_state_tensor(a)
+                    assert after.observations[e, a].tolist() == reference.information_state_tensor(a)
             else:
-                onward[child] = other
-        others = [onward[k] for k in sorted(onward)]
-    assert hands == {"kuhn_poker": 6 * 5, "leduc_poker": 120 * 49}[name] and not others
+                next_states[child] = reference
+        reference_states = [next_states[k] for k in sorted(next_states)]
+    assert num_hands == {"kuhn_poker": 6 * 5, "leduc_poker": 120 * 49}[name] and not reference_states
 
 
 @pytest.mark.parametrize("name", DEALS)
-def test_every_deal_is_as_likely(name: str) -> None:
+def test_all_deals_have_the_same_probability(name: str) -> None:
     """Chi-square over 60,000 deals, at an error rate of one in a million; the seed is fixed."""
     stats = pytest.importorskip("scipy.stats")
-    world, states = dealt(name)
+    world, states = all_deals(name)
     batch = put(world, np.repeat(states[:1], 60_000))
     batch.seed(5)
     batch.reset()
@@ -89,50 +89,57 @@ def test_every_deal_is_as_likely(name: str) -> None:
     assert len(counts) == len(states) and stats.chisquare(counts).pvalue > 1e-6
 
 
-def test_kuhn_experts_bet_as_often_as_they_say() -> None:
-    """In each position, within 5 standard errors of 9,000 dice."""
-    world, states = dealt("kuhn_poker")
+def test_the_kuhn_expert_bets_with_the_right_probability() -> None:
+    """In each position, the share of 9,000 random numbers is within 5 standard errors."""
+    world, states = all_deals("kuhn_poker")
     for layer in grow(world, states):
         for state, mover in zip(layer.states, layer.mover, strict=True):
             batch = put(world, np.repeat(state[None], 9000))
             batch.states["rng_counter"] = np.arange(9000)
             bets = batch.scripted_actions()[:, mover].mean()
-            share = bet_prob_in_thirds(PlainRecord(state), int(mover)) / 3
-            assert abs(bets - share) <= 5 * np.sqrt(share * (1 - share) / 9000)
+            bet_prob = bet_prob_in_thirds(PlainRecord(state), int(mover)) / 3
+            assert abs(bets - bet_prob) <= 5 * np.sqrt(bet_prob * (1 - bet_prob) / 9000)
 
 
-def nash(layer: Layer) -> Array:
+def nash_policy(layer: Layer) -> Array:
+    """Return the action probabilities of the world's expert, a Nash equilibrium."""
     bets = np.array(
         [bet_prob_in_thirds(PlainRecord(s), int(a)) / 3 for s, a in zip(layer.states, layer.mover, strict=True)]
     )
     return np.stack([1 - bets, bets], axis=1)
 
 
-def always(action: int) -> Any:
+def always_action(action: int) -> Any:
     return lambda layer: np.eye(layer.action_mask.shape[1])[np.full(len(layer.states), action)]
 
 
 # Source of the rest: Kuhn 1950; Lanctot 2017; OpenSpiel's tests of exploitability and of its sequence-form solver.
 
 
-@pytest.mark.parametrize("policy, value", [(nash, -1 / 18), (uniform, 1 / 8), (always(1), 0.0), (always(0), 0.0)])
-def test_what_kuhn_poker_is_worth(policy: Any, value: float) -> None:
-    world, states = dealt("kuhn_poker")
+@pytest.mark.parametrize(
+    "policy, value", [(nash_policy, -1 / 18), (uniform, 1 / 8), (always_action(1), 0.0), (always_action(0), 0.0)]
+)
+def test_values_of_kuhn_poker(policy: Any, value: float) -> None:
+    world, states = all_deals("kuhn_poker")
     assert expected(grow(world, states), policy).mean(axis=0) == pytest.approx([value, -value], abs=1e-14)
 
 
 @pytest.mark.parametrize(
-    "policy, regret", [(nash, 0.0), (uniform, 11 / 12), (always(1), 2 / 3), (always(0), 2.0)], ids=range(4)
+    "policy, expected_nash_conv",
+    [(nash_policy, 0.0), (uniform, 11 / 12), (always_action(1), 2 / 3), (always_action(0), 2.0)],
+    ids=range(4),
 )
-def test_what_best_responses_win_at_kuhn_poker(policy: Any, regret: float) -> None:
-    """NashConv, the sum of what each would gain by its best answer, knowing only what it observes."""
-    world, states = dealt("kuhn_poker")
+def test_nash_conv_of_kuhn_poker(policy: Any, expected_nash_conv: float) -> None:
+    """NashConv is the sum of what each player gains by its best response, which knows what the player observes."""
+    world, states = all_deals("kuhn_poker")
     tree = grow(world, states)
-    assert best_response(tree, 0, policy) + best_response(tree, 1, policy) == pytest.approx(regret, abs=1e-14)
+    assert best_response(tree, 0, policy) + best_response(tree, 1, policy) == pytest.approx(
+        expected_nash_conv, abs=1e-14
+    )
 
 
-def test_what_leduc_poker_is_worth() -> None:
-    world, states = dealt("leduc_poker")
+def test_value_and_nash_conv_of_leduc_poker() -> None:
+    world, states = all_deals("leduc_poker")
     tree = grow(world, states)
     assert expected(tree, uniform).mean(axis=0) == pytest.approx([-0.078125, 0.078125], abs=1e-13)
     assert best_response(tree, 0, uniform) + best_response(tree, 1, uniform) == pytest.approx(4.747222222, abs=1e-8)

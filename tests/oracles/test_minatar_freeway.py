@@ -1,4 +1,8 @@
-"""Our Freeway beside MinAtar's: on the same actions and chances it shows, pays and ends the same in every step."""
+"""The lab's Freeway against MinAtar's: with the same actions and random numbers, every step must be equal.
+
+`Freeway` translates between both states; `support.minatar_games` steps both and compares observations, rewards, ends
+and states.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rl_lab.envs.freeway import ACTIONS, BOTTOM, CHICKEN_COLUMN, LANES, MAX_FRAMES, NUM_SPEEDS, REST_STEPS, SIDE
-from support.minatar_games import Call, Fields, Game, chosen, played_beside
+from support.minatar_games import Call, Fields, Game, integer_from_bits, play_both
 
 
 class Freeway(Game):
@@ -25,16 +29,16 @@ class Freeway(Game):
         t = MAX_FRAMES - g.terminate_timer
         return {"row": g.pos, "rest": g.move_timer, "t": t, "cars": cars, "waits": waits, "speeds": speeds}
 
-    def resets(self, bits: list[int]) -> list[Call]:
-        drawn = np.array([chosen(each, 2 * NUM_SPEEDS) for each in bits])
-        # At a half, which has no chance, the original's car would stand still.
-        sides = np.where(drawn < NUM_SPEEDS, np.nextafter(0.5, 1), np.nextafter(0.5, 0))
-        return [("randint", (1, NUM_SPEEDS + 1, LANES), 1 + drawn % NUM_SPEEDS), ("rand", (LANES,), sides)]
+    def reset_calls(self, bits: list[int]) -> list[Call]:
+        numbers = np.array([integer_from_bits(each, 2 * NUM_SPEEDS) for each in bits])
+        # Not 0.5 itself, at which MinAtar's car would stand still.
+        sides = np.where(numbers < NUM_SPEEDS, np.nextafter(0.5, 1), np.nextafter(0.5, 0))
+        return [("randint", (1, NUM_SPEEDS + 1, LANES), 1 + numbers % NUM_SPEEDS), ("rand", (LANES,), sides)]
 
-    def steps(self, before: np.void, bits: list[int]) -> list[Call]:
-        return self.resets(bits) if bits else []
+    def step_calls(self, before: np.void, bits: list[int]) -> list[Call]:
+        return self.reset_calls(bits) if bits else []
 
-    def sampled(self, rng: np.random.Generator, n: int) -> Fields:
+    def random_states(self, rng: np.random.Generator, n: int) -> Fields:
         speeds = rng.integers(1, NUM_SPEEDS + 1, (n, LANES))
         return {
             "row": rng.choice([rng.integers(1, SIDE, n), np.full(n, 1)]),
@@ -49,13 +53,13 @@ class Freeway(Game):
             "waits": rng.integers(0, speeds + 1),
         }
 
-    def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
+    def branches(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], done: NDArray[Any]) -> Fields:
         hit = (before["row"] < BOTTOM - 1) & (after["row"] == BOTTOM) & (rewards == 0)
         rows = np.arange(len(before)), np.clip(before["row"] - 1, 0, LANES - 1)
         parked = before["cars"][rows] == CHICKEN_COLUMN
         change = after["cars"] - before["cars"].astype(int)
         return {
-            "over": over,
+            "over": done,
             "crossed": rewards == 1,
             "up": after["row"] == before["row"] - 1,
             "down": after["row"] == before["row"] + 1,
@@ -68,7 +72,7 @@ class Freeway(Game):
 
 
 @pytest.mark.parametrize("name", ["freeway", "freeway_full"])
-def test_every_step_is_the_originals(name: str) -> None:
-    visits = played_beside(Freeway(), name)
-    print(visits)
-    assert visits["steps"] > 50_000 and min(visits.values()) >= 20, visits
+def test_every_step_is_minatars(name: str) -> None:
+    branches = play_both(Freeway(), name)
+    print(branches)
+    assert branches["steps"] > 50_000 and min(branches.values()) >= 20, branches

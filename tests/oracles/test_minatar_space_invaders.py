@@ -1,4 +1,8 @@
-"""Our Space Invaders beside MinAtar's: on the same actions and chances it shows, pays and ends the same each step."""
+"""The lab's Space Invaders against MinAtar's: with the same actions and random numbers, every step must be equal.
+
+`SpaceInvaders` translates between both states; `support.minatar_games` steps both and compares observations, rewards,
+ends and states.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rl_lab.envs.space_invaders import ACTIONS, COLUMNS, FASTEST_INTERVAL, FLOOR, ROWS, SIDE, SLOWEST_INTERVAL
-from support.minatar_games import Call, Fields, Game, played_beside
+from support.minatar_games import Call, Fields, Game, play_both
 
-NAMES = {
+NAMES = {  # of our fields, by MinAtar's attributes
     "pos": "cannon",
     "alien_dir": "heading",
     "enemy_move_interval": "interval",
@@ -21,7 +25,7 @@ NAMES = {
 
 
 def boards(s: np.void) -> Fields:
-    """What the original keeps as boards, by its names. A row of aliens that turned on the bottom is on top."""
+    """Return MinAtar's boards of a state, by its names. A row of aliens beyond the bottom is drawn at the top."""
     aliens, bullets, bombs = np.zeros((3, SIDE, SIDE))
     for k in range(ROWS * COLUMNS):
         if s["aliens"] >> k & 1:
@@ -38,26 +42,26 @@ class SpaceInvaders(Game):
     name, codes = "space_invaders", ACTIONS
 
     def write(self, g: Any, s: np.void) -> None:
-        for theirs, ours in NAMES.items():
-            setattr(g, theirs, int(s[ours]))
-        for theirs, board in boards(s).items():
-            setattr(g, theirs, board)
+        for attribute, field in NAMES.items():
+            setattr(g, attribute, int(s[field]))
+        for attribute, board in boards(s).items():
+            setattr(g, attribute, board)
 
     def read(self, g: Any, s: np.void) -> Fields:
-        for theirs, board in boards(s).items():
-            assert np.array_equal(getattr(g, theirs), board), theirs
-        return {ours: getattr(g, theirs) for theirs, ours in NAMES.items()}
+        for attribute, board in boards(s).items():
+            assert np.array_equal(getattr(g, attribute), board), attribute
+        return {field: getattr(g, attribute) for attribute, field in NAMES.items()}
 
-    def resets(self, bits: list[int]) -> list[Call]:
+    def reset_calls(self, bits: list[int]) -> list[Call]:
         assert not bits
         return []
 
-    def steps(self, before: np.void, bits: list[int]) -> list[Call]:
+    def step_calls(self, before: np.void, bits: list[int]) -> list[Call]:
         assert not bits
         return []
 
-    def sampled(self, rng: np.random.Generator, n: int) -> Fields:
-        """Waves often at a wall, or on the bottom; bullets and bomb as far as they can have come."""
+    def random_states(self, rng: np.random.Generator, n: int) -> Fields:
+        """Return random states: aliens are often at a wall or on the bottom, bullets and bombs where they can be."""
         aliens, left, top = np.zeros((3, n), np.int64)
         for i in range(n):
             mask = rng.random((ROWS, COLUMNS)) < rng.choice([0.0, 0.1, 0.6])
@@ -72,8 +76,8 @@ class SpaceInvaders(Game):
                 ]
             )
             top[i] = rng.choice([rng.integers(0, SIDE - rows[-1]), FLOOR - rows[-1], FLOOR - 1 - rows[-1]])
-        flown = rng.integers(1, 15, n)  # steps since the last shot
-        up = np.stack((flown, flown + rng.integers(5, 9, n)), axis=1)
+        steps_since_shot = rng.integers(1, 15, n)
+        up = np.stack((steps_since_shot, steps_since_shot + rng.integers(5, 9, n)), axis=1)
         bomb_wait = rng.integers(0, 10, n)
         return {
             "cannon": rng.integers(0, SIDE, n),
@@ -84,7 +88,7 @@ class SpaceInvaders(Game):
             "interval": np.maximum(rng.integers(0, SLOWEST_INTERVAL + 1, n), FASTEST_INTERVAL),
             "move_wait": rng.integers(0, SLOWEST_INTERVAL, n) * rng.integers(0, 2, n),
             "bomb_wait": bomb_wait,
-            "fire_wait": np.maximum(5 - flown, 0),
+            "fire_wait": np.maximum(5 - steps_since_shot, 0),
             "bullet_x": rng.integers(0, SIDE, (n, 2)),
             "bullet_up": np.where((up <= FLOOR) & (rng.random((n, 2)) < 0.8), up, 0),
             "bomb_x": rng.integers(0, SIDE, n),
@@ -92,19 +96,19 @@ class SpaceInvaders(Game):
             "t": np.zeros(n, np.int64),
         }
 
-    def visits(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], over: NDArray[Any]) -> Fields:
+    def branches(self, before: NDArray[Any], after: NDArray[Any], rewards: NDArray[Any], done: NDArray[Any]) -> Fields:
         new, moved = before["aliens"] < after["aliens"], before["move_wait"] == 0
         bombed = (after["bomb_fall"] == 1) & (after["bomb_x"] == after["cannon"]) & (before["bomb_fall"] == 2)
         down = (before["top"] < after["top"]) & ~new
         on_bottom = (before["aliens"] >> np.clip(COLUMNS * (FLOOR - before["top"]), 0, 63)) & (2**COLUMNS - 1) > 0
         return {
-            "over": over,
-            "bombed": over & bombed & ~on_bottom,
-            "turned on the bottom": over & ~bombed & down & on_bottom,
-            "run over from above": over & ~bombed & down & ~on_bottom,
-            "run over from the side": over & ~bombed & ~down & moved & on_bottom,
-            "ran into one": over & ~bombed & ~moved,
-            "down and round": down & ~over,
+            "over": done,
+            "bombed": done & bombed & ~on_bottom,
+            "turned on the bottom": done & ~bombed & down & on_bottom,
+            "run over from above": done & ~bombed & down & ~on_bottom,
+            "run over from the side": done & ~bombed & ~down & moved & on_bottom,
+            "ran into one": done & ~bombed & ~moved,
+            "down and round": down & ~done,
             "hit": rewards == 1,
             "no bullet is ready": (before["fire_wait"] > 0) & (after["action"] == 5),
             "bomb": (before["bomb_wait"] == 0) & (after["bomb_fall"] > 1),
@@ -115,6 +119,6 @@ class SpaceInvaders(Game):
 
 
 @pytest.mark.parametrize("name", ["space_invaders", "space_invaders_full"])
-def test_every_step_is_the_originals(name: str) -> None:
-    visits = played_beside(SpaceInvaders(), name)
-    assert visits["steps"] > 50_000 and min(visits.values()) >= 20, visits
+def test_every_step_is_minatars(name: str) -> None:
+    branches = play_both(SpaceInvaders(), name)
+    assert branches["steps"] > 50_000 and min(branches.values()) >= 20, branches
