@@ -108,7 +108,7 @@ class BackboneHandoff:
             if "policy" not in self.parts:
                 raise ValueError("backbone.kl_coef needs the backbone's policy: add it to parts")
             self._teacher = Teacher(self.saved, model)
-            model.learner = "stock, because the divergence from a teacher is in its loss"
+            model.backend = "stock, because the divergence from a teacher is in its loss"
 
     def _set_up_optimizer(self, trunk: nn.Module) -> None:
         """Give the trunk a group of parameters of its own where it has a learning rate of its own, or is frozen."""

@@ -178,22 +178,15 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
         log_std = spec.add_vector(len(policy.log_std))
         names.append("log_std")
     features, order = _features(spec, policy.features_extractor, "features_extractor", names)
-    last_buffers = [
-        _layers(spec, stem, f"mlp_extractor.{key}", features, order, names)
-        for key, stem in (
-            ("policy_net", policy.mlp_extractor.policy_net),
-            ("value_net", policy.mlp_extractor.value_net),
-        )
-    ]
-    heads = [
-        _linear(spec, head, key, buffer, order if buffer == features else None, LINEAR, names)
-        for key, head, buffer in (
-            ("action_net", policy.action_net, last_buffers[0]),
-            ("value_net", policy.value_net, last_buffers[1]),
-        )
-    ]
+    mlp = policy.mlp_extractor
+    policy_buffer = _layers(spec, mlp.policy_net, "mlp_extractor.policy_net", features, order, names)
+    value_buffer = _layers(spec, mlp.value_net, "mlp_extractor.value_net", features, order, names)
+    # Without hidden layers, the heads read the features themselves, in their order.
+    policy_order, value_order = (order if buffer == features else None for buffer in (policy_buffer, value_buffer))
+    logits = _linear(spec, policy.action_net, "action_net", policy_buffer, policy_order, LINEAR, names)
+    values = _linear(spec, policy.value_net, "value_net", value_buffer, value_order, LINEAR, names)
     network, tensors = _build_network(spec, names, policy, threads, NUM_SHARDS)
-    return network, tensors, np.array([*heads, log_std if hasattr(policy, "log_std") else -1], np.int64)
+    return network, tensors, np.array([logits, values, log_std if hasattr(policy, "log_std") else -1], np.int64)
 
 
 def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:

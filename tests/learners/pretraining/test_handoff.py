@@ -137,11 +137,11 @@ def test_a_restored_learner_continues_bit_for_bit(tmp_path: Path, agent: str, se
     write_backbone(tmp_path / "b")
     first = learner_of(settings_of(tmp_path / "b", **settings), agent=agent)
     first.train_iteration()
-    saved, worlds = first.save(), first.timed.envs.snapshot()
+    saved, worlds = first.save(), first.vec_env.envs.snapshot()
     for _ in range(3):
         first.train_iteration()
     second = learner_of(settings_of(tmp_path / "b", **settings), agent=agent)
-    second.timed.envs.restore(worlds)
+    second.vec_env.envs.restore(worlds)
     second.restore(saved)
     for _ in range(3):
         second.train_iteration()
@@ -263,8 +263,8 @@ def test_the_divergence_is_that_of_the_teacher_from_the_policy(tmp_path: Path, w
     write_backbone(tmp_path / "b", world=world)
     learner = learner_of(settings_of(tmp_path / "b", kl_coef=1.0, kl_steps=10_000), world=world, learning_rate=0.01)
     teacher = learner.backbone._teacher
-    observations = torch.from_numpy(learner.timed.current_observations()).float()
-    masks = learner.timed.action_masks() if world == "tic_tac_toe" else None
+    observations = torch.from_numpy(learner.vec_env.current_observations()).float()
+    masks = learner.vec_env.action_masks() if world == "tic_tac_toe" else None
     assert abs(float(teacher.divergence(observations, masks).detach())) < 1e-6
     metrics = learner.train_iteration()
     metrics = learner.train_iteration()
