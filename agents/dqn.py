@@ -115,11 +115,14 @@ def load(
 
     from rl_lab.adapters.structured import structure_of
     from rl_lab.learners.sb3.agent import load_policy, require_discrete_actions
+    from rl_lab.learners.sb3.backbone import saved_encoder
     from rl_lab.learners.sb3.policies import build_policy
 
     require_discrete_actions("dqn", world)
     indicator = config.agent_indicator
-    options = {"indicator": indicator, "normalized": config.normalize_observations}
+    encoder = saved_encoder(backbone, saved, device)
+    options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
+    options["features"] = None if encoder is None else encoder.space
     policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world, backbone)).to(device)
-    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world)}
+    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
     return load_policy(policy, "dqn", saved, normalized=config.normalize_observations, **extra)

@@ -131,12 +131,14 @@ def load(
 
     from rl_lab.adapters.structured import structure_of
     from rl_lab.learners.sb3.agent import load_policy, maskable_policy
+    from rl_lab.learners.sb3.backbone import saved_encoder
     from rl_lab.learners.sb3.policies import build_policy
 
     arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
+    encoder = saved_encoder(backbone, saved, device)
     kind, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
-    policy = build_policy(kind, world, indicator=indicator, normalized=config.normalize_observations, **arguments).to(
-        device
-    )
-    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world)}
+    options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
+    options["features"] = None if encoder is None else encoder.space
+    policy = build_policy(kind, world, **options, **arguments).to(device)
+    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
     return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, **extra)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError, nearest, only_match
 from rl_lab.experiments import run_folders
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
-from rl_lab.learners.pretraining import folder
-from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.settings import BackboneSettings
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.folder import SavedBackbone
 
 _SHORT = ("mode", "parts")  # keys of a command line that stand for backbone.mode and backbone.parts
 
@@ -101,6 +102,8 @@ def find_backbone(text: str) -> SavedBackbone:
 
     Raises UsageError where there is no such backbone, or where it is damaged.
     """
+    from rl_lab.learners.pretraining import folder  # imports torch
+
     path = Path(text)
     if not path.exists():
         match = only_match(text, run_folders.run_folders()) if "/" not in text else None

@@ -122,7 +122,7 @@ def _deciding_tensors(tensors: Mapping[str, Tensors]) -> Mapping[str, Tensors]:
     deciding: dict[str, Tensors] = {}
     for member, arrays in tensors.items():
         kind = member.rpartition(".")[2]  # NAME.policy, where several policies are trained
-        if kind == "policy":
+        if kind in ("policy", "encoder"):
             deciding[member] = arrays
         elif kind == "normalizer":  # the statistics of rewards do not affect actions
             statistics = {name.removeprefix("observation_"): array for name, array in arrays.items()}

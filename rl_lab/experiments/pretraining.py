@@ -36,9 +36,9 @@ from rl_lab.learners.pretraining import folder, methods, networks
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.examples import Examples
 from rl_lab.learners.pretraining.folder import SavedBackbone
-from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract
-from rl_lab.learners.pretraining.networks import Network
+from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.settings import BackboneSettings
+from rl_lab.learners.pretraining.spec import BackboneSpec, Network, action_contract
 from rl_lab.learners.pretraining.trainer import PretrainingTrainer
 from rl_lab.learners.sb3.backbone import actor_critic_state
 

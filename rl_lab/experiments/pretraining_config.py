@@ -15,7 +15,7 @@ from rl_lab.core.untrusted import of_kind, read_json
 from rl_lab.experiments.scenario_validation import DEVICES
 from rl_lab.experiments.scenario_yaml import explain
 from rl_lab.learners.pretraining import methods
-from rl_lab.learners.pretraining.model import ACTIVATIONS
+from rl_lab.learners.pretraining.spec import ACTIVATION_NAMES
 from rl_lab.learners.pretraining.trainer import TrainerConfig
 
 NAME = "pretraining.json"  # the file of a run's folder that says it is a pretraining
@@ -101,8 +101,8 @@ def _checked(settings: PretrainSettings) -> PretrainSettings:
             raise UsageError(f"{key}={getattr(settings, key)}: expected {low} to {high}")
     if settings.device not in DEVICES:
         raise UsageError(f"device={settings.device!r}; {nearest(settings.device, DEVICES)}")
-    if settings.activation not in ACTIVATIONS:
-        raise UsageError(f"activation={settings.activation!r}; {nearest(settings.activation, ACTIVATIONS)}")
+    if settings.activation not in ACTIVATION_NAMES:
+        raise UsageError(f"activation={settings.activation!r}; {nearest(settings.activation, ACTIVATION_NAMES)}")
     if any(not 1 <= units <= 2**14 for units in settings.net_arch):
         raise UsageError(f"net_arch={settings.net_arch}: expected layers of 1 to {2**14} units")
     return settings

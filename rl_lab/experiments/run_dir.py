@@ -118,6 +118,10 @@ def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
             clear(path)
             atomic_write_bytes(path / "config.yaml", _config_yaml(scenario, path).encode())
             run_record.write(path, scenario, command)
+            if scenario.backbone is not None and scenario.backbone.sha256:
+                from rl_lab.learners.pretraining import folder  # imports torch
+
+                folder.copy(Path(scenario.backbone.path), Run(path).backbone)
         except UsageError:
             raise
         except (OSError, ValueError) as error:

@@ -9,7 +9,6 @@ import copy
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +28,6 @@ from rl_lab.experiments.selection import Selection
 from rl_lab.experiments.training_metrics import Metrics, check_written
 from rl_lab.experiments.training_result import Result, budget_rounding
 from rl_lab.league.league import League
-from rl_lab.learners.pretraining import folder
 
 __all__ = ["Interrupted", "Result", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
 COST_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
@@ -57,8 +55,6 @@ def train(
             learner, envs = make_learner(scenario)
         with closing(learner), run_dir.new_run(scenario, command) as run:
             _attach_run_dir(learner, run)
-            if scenario.backbone is not None:
-                folder.copy(Path(scenario.backbone.path), run.backbone)
             worlds = "world" if scenario.worlds == 1 else "worlds"
             what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} {worlds} of {scenario.world}"
             progress.note(f"{what}, learner: {learner.backend}")

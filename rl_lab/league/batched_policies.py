@@ -53,7 +53,7 @@ def layers_of(tensors: Mapping[str, Mapping[str, Array]], config: Any, world: En
     policy = tensors.get("policy", {})
     changes_obs = any(getattr(config, name, False) for name in ("normalize_observations", "agent_indicator"))
     is_mlp = getattr(config, "activation", "") in ACTIVATIONS and getattr(config, "policy", "mlp") == "mlp"
-    has_extractor = any(name.startswith("features_extractor.") for name in policy)  # a backbone's
+    has_extractor = "encoder" in tensors or any(name.startswith("features_extractor.") for name in policy)
     if (
         changes_obs
         or has_extractor

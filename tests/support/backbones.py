@@ -14,8 +14,9 @@ from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.learners.pretraining import folder, networks
 from rl_lab.learners.pretraining.contract import contract_of
-from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract
+from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.settings import BackboneSettings
+from rl_lab.learners.pretraining.spec import BackboneSpec, action_contract
 
 
 def write_backbone(

@@ -24,7 +24,8 @@ from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.files import sync
 from rl_lab.core.untrusted import array, of_kind, parse_json
 from rl_lab.core.world import Array
-from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, read_spec
+from rl_lab.learners.pretraining.model import BackboneModel
+from rl_lab.learners.pretraining.spec import BackboneSpec, read_spec
 
 FORMAT, VERSION = "rl_lab.backbone", 1
 CONFIG, MODEL, CARD = "config.json", "model.safetensors", "card.json"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from rl_lab.core.agent import check_bounds
 from rl_lab.core.errors import UsageError, nearest
-from rl_lab.core.untrusted import of_kind
 from rl_lab.engine import code_names, user_code
+from rl_lab.learners.pretraining.spec import Network
 
 MAX_WIDTH = 2**16
-
-
-@dataclass(frozen=True)
-class Network:
-    """Which module a backbone is, as plain data.
-
-    `kind` is a name in agents/backbones/, or FILE.py:CLASS for a user's own module. `config` are the values of its
-    Config, or the keyword arguments of the user's class. `code` is what is recorded of the user's file.
-    """
-
-    kind: str
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    code: dict[str, Any] | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the network as data for JSON."""
-        node = dataclasses.asdict(self)
-        return node if self.code is not None else {key: value for key, value in node.items() if key != "code"}
 
 
 def names() -> list[str]:
@@ -76,13 +57,6 @@ def config_of(kind: str, values: dict[str, Any]) -> Any:
 def network_of(kind: str, values: dict[str, Any]) -> Network:
     """Return a network with all hyperparameters, those in `values` in place of the defaults. Raises as `config_of`."""
     return Network(kind, dataclasses.asdict(config_of(kind, values)))
-
-
-def read_network(node: Any) -> Network:
-    """Return the network of data from a file. Raises ValueError or KeyError where it is none."""
-    node = of_kind(node, "network", dict)
-    kind, config = of_kind(node["kind"], "network: kind", str), of_kind(node["config"], "network: config", dict)
-    return Network(kind, config, of_kind(node["code"], "network: code", dict) if "code" in node else None)
 
 
 def is_code(kind: str) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_lab.core.errors import nearest
-from rl_lab.learners.pretraining.model import PARTS, BackboneSpec, read_spec
+from rl_lab.learners.pretraining.spec import PARTS, BackboneSpec, read_spec
 
-MODES = ("frozen", "finetune", "frozen_then_finetune")
+MODES = ("frozen", "finetune", "frozen_then_finetune", "encoded")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class BackboneSettings:
             raise ValueError("parts: a head without its trunk has no meaning: add trunk")
         if self.learning_rate is not None and not 0 <= self.learning_rate < 1e6:
             raise ValueError(f"backbone.learning_rate={self.learning_rate}: expected 0 or more")
-        if self.mode == "frozen" and self.learning_rate is not None:
-            raise ValueError("backbone.learning_rate is of a trunk that learns: leave it out with mode=frozen")
+        if self.mode in ("frozen", "encoded") and self.learning_rate is not None:
+            raise ValueError(f"backbone.learning_rate is of a trunk that learns: leave it out with mode={self.mode}")
         for name in ("freeze_steps", "critic_warmup", "kl_steps", "kl_coef"):
             if not 0 <= getattr(self, name) <= 2**62:
                 raise ValueError(f"backbone.{name}={getattr(self, name)}: expected 0 or more")

@@ -20,6 +20,7 @@ from rl_lab.adapters.structured import Structure
 from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
+from rl_lab.learners.sb3.encoder import Encoder
 from rl_lab.learners.sb3.inference import CompiledPolicy
 from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
 from rl_lab.learners.sb3.training_state import as_tensors
@@ -51,10 +52,11 @@ class Sb3Agent:
         indicator: int = 0,
         clip: float = 10.0,
         structure: Structure | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
         self.stochastic = isinstance(policy, _ACTOR_CRITICS)  # a DQN always takes the action with the largest value
-        self.indicator, self.structure = indicator, structure
+        self.indicator, self.structure, self.encoder = indicator, structure, encoder
         self.agent_indices = np.arange(max(indicator, 1))  # of each of the world's agents, the index that is appended
         self._action_shape = policy.action_space.shape or ()
         self.compiled_policy: CompiledPolicy | None = None
@@ -64,7 +66,7 @@ class Sb3Agent:
 
     def is_row_wise(self, *, deterministic: bool) -> bool:
         """See `Agent`: torch draws numbers for all rows, and rounds differently in batches of different sizes."""
-        return deterministic and self.compiled_policy is not None
+        return deterministic and self.compiled_policy is not None and self.encoder is None
 
     def bind(self, envs: BatchedEnv) -> None:
         """Store the action shape and the agent indices of the batch's seats."""
@@ -133,6 +135,8 @@ class Sb3Agent:
         """Return observations, [B, ...], in the form in which the policy received them in training."""
         if self.structure is not None:
             return self.structure.unflatten(observations)
+        if self.encoder is not None:
+            return self.encoder(observations)
         shape = self.policy.observation_space.shape or ()
         if len(shape) == 1:
             observations = observations[:, : shape[0] - self.indicator]
@@ -167,13 +171,14 @@ def load_policy(
     normalized: bool,
     indicator: int = 0,
     structure: Structure | None = None,
+    encoder: Encoder | None = None,
 ) -> Sb3Agent:
     """Return an agent with a new policy and the saved parameters. Raises ValueError where they do not fit."""
     try:
         policy.load_state_dict(as_tensors(saved.tensors["policy"]))
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"the saved parameters do not fit this {name} policy: {error}") from None
-    for member in ("policy", "normalizer"):
+    for member in ("policy", "normalizer", "encoder"):
         for key, array in saved.tensors.get(member, {}).items():
             if not np.isfinite(array).all():
                 raise ValueError(f"the saved {key} is not finite")
@@ -184,7 +189,7 @@ def load_policy(
     shape = policy.observation_space.shape
     if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
         raise ValueError(f"the saved observation statistics do not fit this {name} policy")
-    return Sb3Agent(name, policy, statistics, indicator=indicator, structure=structure)
+    return Sb3Agent(name, policy, statistics, indicator=indicator, structure=structure, encoder=encoder)
 
 
 def maskable_policy(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:

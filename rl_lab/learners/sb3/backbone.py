@@ -16,18 +16,21 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
+from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import UsageError
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining import folder
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.folder import SavedBackbone
-from rl_lab.learners.pretraining.model import ACTIVATIONS, BackboneSpec, action_contract, tensor_hash
+from rl_lab.learners.pretraining.model import ACTIVATIONS, tensor_hash
 from rl_lab.learners.pretraining.settings import BackboneSettings
+from rl_lab.learners.pretraining.spec import BackboneSpec, action_contract
 from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
+from rl_lab.learners.sb3.encoder import Encoder
 from rl_lab.learners.sb3.policies import build_policy
 from rl_lab.learners.sb3.teacher import Teacher
-from rl_lab.learners.sb3.training_state import as_arrays
+from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
 
 def backbone_policy_arguments(settings: BackboneSettings, world: EnvSpec) -> dict[str, Any]:
@@ -38,9 +41,10 @@ def backbone_policy_arguments(settings: BackboneSettings, world: EnvSpec) -> dic
     """
     spec = settings.backbone_spec()
     require_same(spec.observation, contract_of(world.observation), f"backbone {settings.path}", world.name)
-    return {
-        "net_arch": list(spec.net_arch),
-        "activation_fn": ACTIVATIONS[spec.activation],
+    heads = {"net_arch": list(spec.net_arch), "activation_fn": ACTIVATIONS[spec.activation]}
+    if settings.mode == "encoded":
+        return heads
+    return heads | {
         "features_extractor_class": BackboneExtractor,
         "features_extractor_kwargs": {"network": spec.network},
         "normalize_images": False,  # the backbone scales images itself
@@ -61,6 +65,10 @@ class BackboneHandoff:
         self._actor: list[nn.Parameter] = []  # of the policy head, where the critic learns before it
         self._teacher: Teacher | None = None
 
+    def encoder(self, device: str) -> Encoder | None:
+        """Return what encodes the observations, None where the policy has the trunk."""
+        return Encoder(self.saved.spec, self.saved.part("trunk"), device) if self.settings.mode == "encoded" else None
+
     def attach(self, model: Any) -> None:
         """Load the parts into the policy of a new algorithm, verify them, and set up the optimizer.
 
@@ -73,16 +81,15 @@ class BackboneHandoff:
             offered = action_contract(model.action_space)
             if spec.action != offered:
                 raise ValueError(f"backbone {self.settings.path} has a policy for {spec.action}, not for {offered}")
-        modules = (
-            _actor_critic_modules(policy) if is_actor_critic else {"trunk": [policy.q_net.features_extractor.backbone]}
-        )
-        _load_parts(modules, self.saved, self.parts)
+        modules = _modules(policy, is_actor_critic, encoded=self.settings.mode == "encoded")
+        _load_parts(modules, self.saved, tuple(part for part in self.parts if part in modules))
         if "policy" in self.parts:
             _load_log_std(policy, self.saved)
         if not is_actor_critic:
             policy.q_net_target.load_state_dict(policy.q_net.state_dict())
         self._set_up_critic_and_teacher(modules, is_actor_critic)
-        self._set_up_optimizer(modules["trunk"][0])
+        self._trunk = [parameter for module in modules.get("trunk", []) for parameter in module.parameters()]
+        self._set_up_optimizer()
         self.begin_iteration(0)
 
     def _parts(self, spec: BackboneSpec, is_actor_critic: bool) -> tuple[str, ...]:
@@ -107,13 +114,15 @@ class BackboneHandoff:
         if settings.kl_coef:
             if "policy" not in self.parts:
                 raise ValueError("backbone.kl_coef needs the backbone's policy: add it to parts")
+            if settings.mode == "encoded":
+                raise ValueError("backbone.kl_coef needs raw observations: use mode=frozen in place of encoded")
             self._teacher = Teacher(self.saved, model)
             model.backend = "stock, because the divergence from a teacher is in its loss"
 
-    def _set_up_optimizer(self, trunk: nn.Module) -> None:
+    def _set_up_optimizer(self) -> None:
         """Give the trunk a group of parameters of its own where it has a learning rate of its own, or is frozen."""
-        self._trunk, settings, policy = list(trunk.parameters()), self.settings, self._model.policy
-        if settings.mode == "finetune" and settings.learning_rate is None:
+        settings, policy = self.settings, self._model.policy
+        if settings.mode == "encoded" or (settings.mode == "finetune" and settings.learning_rate is None):
             return
         own = {id(parameter) for parameter in self._trunk}
         others = [p for group in policy.optimizer.param_groups for p in group["params"] if id(p) not in own]
@@ -162,7 +171,7 @@ def actor_critic_state(settings: BackboneSettings, world: EnvSpec, saved: SavedB
     arguments = backbone_policy_arguments(settings, world)
     kind: type[Any] = MaskableActorCriticPolicy if world.has_action_mask else ActorCriticPolicy
     policy: Any = build_policy(kind, world, **arguments)
-    _load_parts(_actor_critic_modules(policy), saved, ("trunk", *saved.spec.heads))
+    _load_parts(_modules(policy, True), saved, ("trunk", *saved.spec.heads))
     _load_log_std(policy, saved)
     return as_arrays(policy.state_dict())
 
@@ -178,10 +187,23 @@ def handoff(settings: BackboneSettings | None, config: Any) -> BackboneHandoff |
     return None if settings is None else BackboneHandoff(settings)
 
 
-def _actor_critic_modules(policy: Any) -> dict[str, list[nn.Module]]:
-    """Return the modules of an actor-critic policy by part, in the order of a backbone's layers."""
-    return {
-        "trunk": [policy.features_extractor.backbone],
+def saved_encoder(settings: BackboneSettings | None, saved: StateDict, device: str) -> Encoder | None:
+    """Return the encoder of a saved agent's observations, None where its policy gets them raw.
+
+    Raises ValueError or KeyError where the saved parameters are not those of the backbone.
+    """
+    if settings is None or settings.mode != "encoded":
+        return None
+    return Encoder(settings.backbone_spec(), as_tensors(saved.tensors["encoder"]), device)
+
+
+def _modules(policy: Any, is_actor_critic: bool, *, encoded: bool = False) -> dict[str, list[nn.Module]]:
+    """Return the modules of a policy by part, in the order of a backbone's layers; an encoder's trunk is none."""
+    network = policy if is_actor_critic else policy.q_net
+    trunk = {} if encoded else {"trunk": [network.features_extractor.backbone]}
+    if not is_actor_critic:
+        return trunk
+    return trunk | {
         "policy": [policy.mlp_extractor.policy_net, policy.action_net],
         "value": [policy.mlp_extractor.value_net, policy.value_net],
     }

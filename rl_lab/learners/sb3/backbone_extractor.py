@@ -7,7 +7,7 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from rl_lab.learners.pretraining import networks
-from rl_lab.learners.pretraining.networks import Network
+from rl_lab.learners.pretraining.spec import Network
 
 
 class BackboneExtractor(BaseFeaturesExtractor):

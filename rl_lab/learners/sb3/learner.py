@@ -19,7 +19,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.adapters.structured import structure_of
 from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.protocols import BatchedEnv
@@ -29,6 +28,7 @@ from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.algorithms import with_masked_rows, with_sb3_algorithm
 from rl_lab.learners.sb3.backbone import BackboneHandoff
 from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
+from rl_lab.learners.sb3.encoder import EncodedVecEnv, Encoder, TimedVecEnv
 from rl_lab.learners.sb3.masked_dqn import MaskedDQN
 from rl_lab.learners.sb3.memory import require_memory
 from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
@@ -36,19 +36,6 @@ from rl_lab.learners.sb3.training_state import as_arrays, export_state, restore,
 from rl_lab.learners.sb3.vec_normalize import ActingRunningMeanStd
 
 STEPS_PER_ITERATION = 1024  # environment steps of an off-policy algorithm in one iteration
-
-
-class _TimedVecEnv(LabVecEnv):
-    """A vector env that adds up the time of its steps."""
-
-    supports_compiled_rollout = True
-    seconds = 0.0  # so far
-
-    def step_wait(self) -> Any:
-        begin = time.perf_counter()
-        result = super().step_wait()
-        self.seconds += time.perf_counter() - begin
-        return result
 
 
 class Sb3Learner:
@@ -75,7 +62,10 @@ class Sb3Learner:
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
         self.indicator = len(envs.world.agents) if indicator else 0
-        self.vec_env = _TimedVecEnv(envs, indicator=indicator)
+        self.encoder: Encoder | None = None if backbone is None else backbone.encoder(device)
+        self.vec_env = TimedVecEnv(envs, indicator=indicator)
+        if self.encoder is not None:
+            self.vec_env = EncodedVecEnv(envs, self.encoder)
         self.structure = structure_of(envs.world)
         if self.structure is not None:
             if normalize_observations:
@@ -247,7 +237,8 @@ class Sb3Learner:
     def agent(self) -> Sb3Agent:
         """Return the current agent, which shares the learner's parameters."""
         statistics = self._observation_statistics()
-        return Sb3Agent(self.name, self.model.policy, statistics, indicator=self.indicator, structure=self.structure)
+        more: dict[str, Any] = {"indicator": self.indicator, "structure": self.structure, "encoder": self.encoder}
+        return Sb3Agent(self.name, self.model.policy, statistics, **more)
 
     def save_agent(self) -> StateDict:
         """Return the policy's parameters and the observation statistics."""
@@ -255,6 +246,8 @@ class Sb3Learner:
         statistics = self._observation_statistics()
         if statistics is not None:
             tensors["normalizer"] = statistics
+        if self.encoder is not None:
+            tensors["encoder"] = self.encoder.arrays()
         return StateDict(tensors, {})
 
     def export_state(self) -> StateDict:
@@ -263,7 +256,10 @@ class Sb3Learner:
 
     def save(self) -> StateDict:
         """Return the algorithm's whole state between two iterations."""
-        return save(self.model, compiled=self._is_compiled)
+        saved = save(self.model, compiled=self._is_compiled)
+        if self.encoder is not None:  # it does not change; an agent is made of a checkpoint, too
+            saved.tensors["encoder"] = self.encoder.arrays()
+        return saved
 
     def restore(self, saved: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError for the state of another algorithm or size."""

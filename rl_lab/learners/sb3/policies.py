@@ -94,6 +94,7 @@ def build_policy(
     *,
     indicator: bool = False,
     normalized: bool = False,
+    features: Box | None = None,
     **arguments: Any,
 ) -> BasePolicy:
     """Return an untrained policy of this class, or its class for Dict observations, for the world's spaces.
@@ -103,11 +104,14 @@ def build_policy(
         world: the spec of the environments.
         indicator: whether a one-hot agent index is appended to the observations.
         normalized: whether the policy receives the observations from VecNormalize.
+        features: the space of the features that an encoder makes of the observations; None without an encoder.
         arguments: what `policy_arguments` returned.
     """
     space: Any = with_indicator(world.observation, len(world.agents)) if indicator else policy_space(world)
     if normalized and not indicator and normalized_space(world.observation) is not world.observation:
         space = normalized_space(world.observation)
+    if features is not None:
+        space = features
     if isinstance(space, Dict):
         policy_class = _MULTI_INPUT[policy_class]
     return policy_class(space, world.action, lambda _: 0.0, **arguments)

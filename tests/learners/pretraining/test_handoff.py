@@ -128,6 +128,7 @@ def test_frozen_then_finetune_learns_from_the_given_step(tmp_path: Path) -> None
         {"learning_rate": 1e-4},
         {"mode": "frozen_then_finetune", "freeze_steps": 128},
         {"critic_warmup": 128, "kl_coef": 1.0, "kl_steps": 512},
+        {"mode": "encoded"},
     ],
     ids=str,
 )
@@ -322,3 +323,61 @@ def test_a_critic_or_a_teacher_is_refused_where_there_is_none(tmp_path: Path) ->
         learner_of(settings_of(tmp_path / "b", critic_warmup=8), agent="dqn")
     with pytest.raises(ValueError, match="needs the backbone's policy"):
         learner_of(settings_of(tmp_path / "b", kl_coef=1.0, kl_steps=8, parts=["trunk"]))
+
+
+@pytest.mark.parametrize("world", ["cartpole", "tic_tac_toe"])
+def test_encoded_observations_give_the_frozen_policys_actions(tmp_path: Path, world: str) -> None:
+    write_backbone(tmp_path / "b", world=world)
+    frozen, encoded = (
+        learner_of(settings_of(tmp_path / "b", mode=mode), world=world) for mode in ("frozen", "encoded")
+    )
+    assert encoded.model.observation_space.shape == (64,)
+    shape = frozen.vec_env.envs.world.observation.shape
+    observations = np.random.default_rng(0).normal(size=(200, *shape)).astype(frozen.vec_env.envs.observations.dtype)
+    first, second = (learner.agent().act(observations)[0] for learner in (frozen, encoded))
+    assert (first == second).mean() > 0.99  # rounding may decide between equal actions
+
+
+@pytest.mark.parametrize("agent", ["ppo", "dqn"])
+def test_an_encoded_agent_is_saved_with_its_encoder(tmp_path: Path, agent: str) -> None:
+    model = write_backbone(tmp_path / "b")
+    settings = settings_of(tmp_path / "b", mode="encoded")
+    learner = learner_of(settings, agent=agent)
+    encoder = tensor_hash(learner.encoder.arrays())
+    for _ in range(2):
+        learner.train_iteration()
+    assert tensor_hash(learner.encoder.arrays()) == encoder == tensor_hash(model.trunk.state_dict())
+    factory, world = agent_registry.load(agent), learner.vec_env.envs.world
+    observations = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    expected = learner.agent().act(observations)[0].tolist()
+    for saved in (learner.save_agent(), learner.save()):
+        loaded = factory.load(factory.Config(), world, saved, device="cpu", backbone=settings)
+        assert loaded.act(observations)[0].tolist() == expected
+    del saved.tensors["encoder"]["layers.0.bias"]
+    with pytest.raises(ValueError, match="do not fit the backbone"):
+        factory.load(factory.Config(), world, saved, device="cpu", backbone=settings)
+
+
+def test_the_ends_of_episodes_are_encoded(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    learner = learner_of(settings_of(tmp_path / "b", mode="encoded"))
+    env = learner.vec_env
+    env.reset()
+    ended = 0
+    while ended < 3:
+        observations, _, dones, infos = env.step(np.zeros(4, np.int64))
+        assert observations.shape == (4, 64)
+        assert np.array_equal(observations, learner.encoder(env.envs.observations[:, 0]))
+        for row in np.flatnonzero(dones):
+            final = learner.encoder(env.envs.final_observations[row])
+            assert np.allclose(infos[row]["terminal_observation"], final[0], atol=1e-6)
+            ended += 1
+
+
+def test_compiled_code_learns_from_encoded_observations(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b", layer_norm=True)  # which compiled code does not know
+    learner = learner_of(settings_of(tmp_path / "b", mode="encoded"), compiled=True)
+    assert learner.backend.startswith("compiled; backbone: mlp ") and ", encoded, " in learner.backend
+    before = tensor_hash(learner.model.policy.state_dict())
+    learner.train_iteration()
+    assert tensor_hash(learner.model.policy.state_dict()) != before

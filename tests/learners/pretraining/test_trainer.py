@@ -18,7 +18,8 @@ from rl_lab.learners.pretraining import networks
 from rl_lab.learners.pretraining.contract import contract_of
 from rl_lab.learners.pretraining.examples import Examples
 from rl_lab.learners.pretraining.methods import Critic, discounted_sums, macro_f1
-from rl_lab.learners.pretraining.model import BackboneModel, BackboneSpec, action_contract, tensor_hash
+from rl_lab.learners.pretraining.model import BackboneModel, tensor_hash
+from rl_lab.learners.pretraining.spec import BackboneSpec, action_contract
 from rl_lab.learners.pretraining.trainer import PretrainingTrainer, TrainerConfig
 
 
