@@ -48,8 +48,11 @@ class MinariWriter:
             number = self.num_episodes + index
             episode = f"{folder}/{number}"
             os.mkdir(episode)
-            with new_file(f"{episode}/part-0.arrow", schema) as file:
+            content = arrow.BufferOutputStream()  # written at once: pyarrow would make a system call for each column
+            with new_file(content, schema) as file:
                 file.write_batch(batch.slice(firsts[index], length + 1))
+            with open(f"{episode}/part-0.arrow", "wb") as data:
+                data.write(content.getvalue())
             with open(f"{episode}/{metadata.FILE}", "w") as text:
                 text.write(f'{{"id": {number}, "total_steps": {length}, {row}}}')
         self.num_episodes += len(lengths)
