@@ -31,7 +31,7 @@ class State(WorldState):
     velocity_x: f4[AGENTS] = bounded(0, low=-1, high=1)  # metres a step
     velocity_y: f4[AGENTS] = bounded(0, low=-1, high=1)
     is_free: u1[AGENTS] = bounded(0, low=0, high=1)  # 1 until it is caught; predators always have 1
-    distances: f4[AGENTS, AGENTS] = bounded(0, low=0, high=8)  # distances, metres
+    distances: f4[AGENTS, AGENTS] = bounded(0, low=0, high=8)  # metres, between agents
     last_foe_distance: f4[AGENTS] = bounded(0, low=0, high=8)  # metres, before the step
     # The positions at step t are in row t % TRAIL_LENGTH.
     trail: f4[TRAIL_LENGTH, AGENTS, 2] = bounded(0, low=0, high=WIDTH)
@@ -94,7 +94,7 @@ def escape_distance(s: State, prey: int, ux: float, uy: float, p: Params) -> flo
 
 @kernel
 def best_prey_action(s: State, agent: int, p: Params) -> int:
-    """Return a prey's best action: the one of greatest freedom, with a bonus for fleeing and for keeping its course."""
+    """Return a prey's best action: the greatest escape distance counts, and fleeing, and keeping its course."""
     away_x, away_y = ZERO, ZERO
     for a in range(PREDATORS):
         dx, dy = displacement(s.x[agent], s.x[a], WIDTH), displacement(s.y[agent], s.y[a], HEIGHT)
@@ -116,8 +116,8 @@ def best_prey_action(s: State, agent: int, p: Params) -> int:
 def expert(s: State, agent: int, p: Params) -> int:
     if agent >= PREDATORS:
         return best_prey_action(s, agent, p)
-    # All predators hunt the prey that is nearest to the pack. Each approaches its predicted place, and moves around it
-    # towards gaps in the ring.
+    # All predators hunt the prey to which the sum of their distances is least. Each approaches the place where the prey
+    # will be when they meet, and moves sideways, away from predators on the same side of the prey, to encircle it.
     prey, smallest = agent, FAR
     for b in range(PREDATORS, AGENTS):
         total = ZERO
@@ -130,7 +130,7 @@ def expert(s: State, agent: int, p: Params) -> int:
     dy = displacement(s.y[agent], s.y[prey] + lead_steps * s.velocity_y[prey], HEIGHT)
     distance = f4(math.sqrt(dx * dx + dy * dy)) + TINY
     ux, uy = dx / distance, dy / distance  # from the prey to oneself
-    sideways = ZERO  # of the others round the ring, counterclockwise
+    sideways = ZERO  # how strongly to move counterclockwise around the prey; below 0 clockwise
     for a in range(PREDATORS):
         if a != agent and s.distances[agent, prey] > f4(0.8):
             vx, vy = displacement(s.x[a], s.x[prey], WIDTH), displacement(s.y[a], s.y[prey], HEIGHT)

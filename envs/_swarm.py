@@ -12,10 +12,7 @@ from rl_lab.core.world import WorldState, f4, i4, kernel
 
 MAX_COMPARED_PER_CELL = 24  # birds of one cell that a bird is compared with: this bounds the work in a crowd
 ZERO, ONE, TINY = f4(0), f4(1), f4(1e-6)
-SIGHT, PUSH_DISTANCE = (
-    f4(1.3),
-    f4(0.6),
-)  # metres: birds nearer than this are neighbours; nearer than this push each other away
+SIGHT, PUSH_DISTANCE = f4(1.3), f4(0.6)  # metres, at which birds become neighbours, and push each other away
 
 
 def grid_size(agents: int) -> tuple[float, float, int, int]:
@@ -43,7 +40,7 @@ def sort_by_cell(s: WorldState) -> None:
         s.cell_row[a] = min(i4(s.y[a] / height * f4(rows)), rows - 1)
         s.cell_column[a] = min(i4(s.x[a] / width * f4(columns)), columns - 1)
         s.cell_count[s.cell_row[a], s.cell_column[a]] += 1
-    end = 0
+    end = 0  # `cell_start` is the end of each cell's birds at first; each bird that is placed moves it down by one
     for row in range(rows):
         for column in range(columns):
             end += s.cell_count[row, column]

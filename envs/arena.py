@@ -90,13 +90,14 @@ class Params(Record):
 
 @kernel
 def reset(s: State, p: Params) -> None:
+    # Four random walls, and the same four turned by half a turn; then the crates; then the agents.
     for k in range(WALLS // 2):
         x, y = (f4(-4.4), f4(3.8) * f4(k - 1)) if k < 3 else (ZERO, f4(3.8))
-        kind = integers(s, 3)  # lying, standing, square
+        shape = integers(s, 3)  # 0: long in x, 1: long in y, 2: square
         long, short = uniform(s, f4(0.9), f4(1.2)), uniform(s, f4(0.22), f4(0.4))
         s.walls[k, 0], s.walls[k, 1] = x + uniform(s, -f4(0.3), f4(0.3)), y + uniform(s, -f4(0.3), f4(0.3))
-        s.walls[k, 2] = f4(1.25) * long if kind == 0 else short if kind == 1 else f4(0.7) * long
-        s.walls[k, 3] = short if kind == 0 else long if kind == 1 else f4(0.7) * long
+        s.walls[k, 2] = f4(1.25) * long if shape == 0 else short if shape == 1 else f4(0.7) * long
+        s.walls[k, 3] = short if shape == 0 else long if shape == 1 else f4(0.7) * long
         for j in range(4):
             s.walls[k + WALLS // 2, j] = -s.walls[k, j] if j < 2 else s.walls[k, j]
     s.crate[0, 0], s.crate[0, 1] = uniform(s, -ONE, ONE), uniform(s, f4(0.5), f4(1.5))
@@ -134,22 +135,23 @@ def step(s: State, actions: Array, p: Params, rewards: Array) -> bool:
     for a in range(AGENTS):
         if s.alive[a] and actions[a] == SHOOT:
             shoot(s, a)
-    hits, outs, red, blue = 0, 0, 0, 0  # the red team's less the blue's; then the numbers of live agents
+    hits, eliminations = 0, 0  # those by the red team less those by the blue team
+    red_alive, blue_alive = 0, 0
     for a in range(AGENTS):
         if s.counters[a, HITS_TAKEN] > 0:
             side, damage = (1 if a % 2 else -1), min(s.counters[a, HITS_TAKEN], s.counters[a, HEALTH])
             hits += side * damage
             s.counters[a, HEALTH] -= damage
             if s.counters[a, HEALTH] == 0:
-                outs += side
+                eliminations += side
                 s.alive[a] = 0
                 s.log.fallen += 1.0
-        red += s.alive[a] * (1 - a % 2)
-        blue += s.alive[a] * (a % 2)
-    gain = HIT_REWARD * f4(hits) + ELIMINATION_REWARD * f4(outs)
+        red_alive += s.alive[a] * (1 - a % 2)
+        blue_alive += s.alive[a] * (a % 2)
+    gain = HIT_REWARD * f4(hits) + ELIMINATION_REWARD * f4(eliminations)
     for a in range(AGENTS):
         rewards[a] = -gain if a % 2 else gain
-    return red == 0 or blue == 0
+    return red_alive == 0 or blue_alive == 0
 
 
 @kernel
