@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from rl_lab.core import streams
 
-    streams.prepare()
+    streams.protect_standard_streams()
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         return _finished(_run(arguments))
@@ -88,7 +88,7 @@ def _finished(status: int) -> int:
     """Return the exit status of a command that has ended with this one, its output written."""
     from rl_lab.core import streams
 
-    if (failure := streams.finish()) is not None:
+    if (failure := streams.flush_standard_streams()) is not None:
         print(f"rl-lab: cannot write the output: {failure.strerror}", file=sys.stderr)
         return status or 1
     return status
@@ -108,7 +108,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if args.verb not in ("train", "resume") and not args.json:  # these say it in their display of progress
         compile_notice.enable()
     try:
-        user_code.begin(getattr(args, "allow_code", None))
+        user_code.reset_permissions(getattr(args, "allow_code", None))
         return int(args.run(args) or 0)
     except UsageError as error:
         print(f"rl-lab: {error}", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""This module checks parameters of foreign environments against the signatures of their constructors."""
+"""This module checks parameters of foreign environments (`world.params.NAME=VALUE`) against their constructors.
+
+It makes no environment, but executes the file of one that is the user's own.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 def _constructor(name: str) -> tuple[Any, dict[str, Any]]:
     """Return an environment's constructor, and the parameters that gymnasium.make adds to it."""
-    if name.startswith("pettingzoo:") or (not name.startswith("gym:") and user_env.kind_of(name) != "gym"):
+    if name.startswith("pettingzoo:") or (not name.startswith("gym:") and user_env.interface_of(name) != "gym"):
         from rl_lab.adapters.pettingzoo_registry import find
 
         return find(name)[1], {}

@@ -20,8 +20,8 @@ from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 
-_FPS, _FASTEST = 30, 1000  # frames per second: the default for environments without one, and the most of a video
-_SLACK = 1e-3  # relative to the bounds, how far an observation may exceed them without a warning
+_DEFAULT_FPS, _MAX_FPS = 30, 1000  # frames per second: of environments that declare none; the most of a video
+_TOLERANCE = 1e-3  # relative to the bounds: an observation that exceeds them by less leads to no warning
 
 
 def _describe(value: Any) -> str:
@@ -41,7 +41,7 @@ def _agent_suffix(agent: str) -> str:
     return f" for agent {agent}" if agent else ""
 
 
-def observation(value: Any, space: Any, agent: str = "", what: str = "observation") -> Any:
+def checked_observation(value: Any, space: Any, agent: str = "", what: str = "observation") -> Any:
     """Return an observation as an array of its space's shape, or an int for Discrete.
 
     Raises:
@@ -90,21 +90,23 @@ def _fits(array: Array, dtype: Any) -> bool:
     return array.size == 0 or bool(limits.min <= array.min() and array.max() <= limits.max)
 
 
-def outside(array: Array, space: Any) -> str:
+def out_of_bounds(array: Array, space: Any) -> str:
     """Return a text with the first number of an observation that is outside a Box by more than rounding, or ""."""
     if not isinstance(space, Box):
         return ""
     values = array.astype(np.float64)
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        slack = _SLACK * (1 + np.where(np.isfinite(low), np.abs(low), 0) + np.where(np.isfinite(high), np.abs(high), 0))
-        exceeds = (values < low - slack) | (values > high + slack)
+        tolerance = _TOLERANCE * (
+            1 + np.where(np.isfinite(low), np.abs(low), 0) + np.where(np.isfinite(high), np.abs(high), 0)
+        )
+        exceeds = (values < low - tolerance) | (values > high + tolerance)
     if not exceeds.any():
         return ""
     return f"{values[exceeds].ravel()[0]:g} is outside its space {space}"
 
 
-def number(value: Any, what: str, agent: str = "") -> float:
+def checked_number(value: Any, what: str, agent: str = "") -> float:
     """Return a reward in double precision; `value` may be an array of one number."""
     try:
         array = np.asarray(value)
@@ -146,7 +148,7 @@ def _part_name(world: EnvSpec, values: Array) -> str:
     return structure.path_of(position[1]) if structure is not None else ""
 
 
-def flag(value: Any, what: str, agent: str = "") -> bool:
+def checked_flag(value: Any, what: str, agent: str = "") -> bool:
     """Return a flag, such as terminated, as a bool; `value` may be an array of one number."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf" or array.reshape(()) not in (0, 1):
@@ -155,7 +157,7 @@ def flag(value: Any, what: str, agent: str = "") -> bool:
     return bool(array.reshape(()))
 
 
-def mask(value: Any, count: int, agent: str) -> Array:
+def checked_mask(value: Any, count: int, agent: str) -> Array:
     """Return an action mask as bool [count], True for legal actions."""
     array = np.asarray(value)
     if array.shape != (count,) or array.dtype.kind not in "biuf":
@@ -164,7 +166,7 @@ def mask(value: Any, count: int, agent: str) -> Array:
     return np.asarray(array != 0)
 
 
-def parts(result: Any, names: str) -> tuple[Any, ...]:
+def checked_parts(result: Any, names: str) -> tuple[Any, ...]:
     """Return a call's result, a tuple with one part for each of the names, which are separated by commas."""
     count = names.count(",") + 1
     if not isinstance(result, tuple) or len(result) != count:
@@ -173,7 +175,7 @@ def parts(result: Any, names: str) -> tuple[Any, ...]:
     return result
 
 
-def picture(value: Any) -> Array:
+def as_picture(value: Any) -> Array:
     """Return a picture as uint8 [height, width, 3].
 
     Pictures that are grey, have an alpha channel, or consist of booleans, other integers or fractions from 0 to 1 are
@@ -210,7 +212,7 @@ def check_metadata(name: str, constructor: Any) -> None:
 def frames_per_second(metadata: Any) -> int:
     """Return `render_fps` of an environment's metadata, or 30 if that is missing or not usable for a video."""
     try:
-        rate = float(metadata.get("render_fps", _FPS))
+        rate = float(metadata.get("render_fps", _DEFAULT_FPS))
     except (AttributeError, TypeError, ValueError):
-        return _FPS
-    return min(max(round(rate), 1), _FASTEST) if math.isfinite(rate) and rate > 0 else _FPS
+        return _DEFAULT_FPS
+    return min(max(round(rate), 1), _MAX_FPS) if math.isfinite(rate) and rate > 0 else _DEFAULT_FPS

@@ -20,7 +20,7 @@ from rl_lab.core.errors import UsageError, WorkFailed, one_line
 from rl_lab.core.interrupts import is_interruption
 
 _PACKAGE = str(Path(__file__).parents[1])
-_LONGEST = 300  # the most characters of an environment's own message
+_MAX_MESSAGE = 300  # characters of an environment's own message
 # These are looked up and not imported, because PettingZoo is slow to load and not every training needs it.
 _GYMNASIUM, _PETTINGZOO = (
     str(Path(getattr(importlib.util.find_spec(name), "origin", None) or f"/no/{name}/here").parent)
@@ -122,7 +122,7 @@ def _explain(world: str, call: str, error: BaseException, env: Any) -> str:
 
 def _message(error: BaseException) -> str:
     try:
-        return one_line(error)[:_LONGEST]
+        return one_line(error)[:_MAX_MESSAGE]
     except Exception:  # the error's __str__ is code of the environment, too
         return "its message cannot be shown"
 

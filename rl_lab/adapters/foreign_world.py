@@ -1,4 +1,4 @@
-"""The EnvSpec of environments from outside the lab, and their spaces in the lab's form."""
+"""This module has `ForeignWorld`, the EnvSpec of environments from outside the lab, with spaces in the lab's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""This module makes a batch of a Gymnasium environment, by its id: `world=gym:Acrobot-v1`."""
+"""This module makes a batch of a Gymnasium environment, by its id: `world=gym:Acrobot-v1`.
+
+`ForeignBatch` steps N environments of Gymnasium one after the other and copies what they return into arrays like those
+of `engine.Batch`, so that learners and evaluation need not know the difference. Errors of the environments become one
+line, see `foreign_errors`; what they return is checked by `foreign_data`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +22,12 @@ from rl_lab.adapters import foreign_data as data
 from rl_lab.adapters.foreign_errors import calling, close
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.structured import Structure, is_structured
-from rl_lab.adapters.user_env import drawable, horizon_of, spec_of
+from rl_lab.adapters.user_env import horizon_of, spec_of, with_render_mode
 from rl_lab.core.errors import nearest_id
 from rl_lab.core.world import Array
 from rl_lab.engine.buffers import EnvBuffers, allocate_env
 
-_RESULT = "observation, reward, terminated, truncated, info"
+_STEP_RESULT = "observation, reward, terminated, truncated, info"
 
 
 @contextmanager
@@ -66,7 +71,7 @@ class ForeignBatch(EnvBuffers):
             with calling(name, "constructor", spec.entry_point, params), _quiet(render):
                 arguments = dict(params)
                 if render:  # the checker has seen the environment in training; it is too strict about rendering
-                    arguments = {**drawable(spec.entry_point, params), "disable_env_checker": True}
+                    arguments = {**with_render_mode(spec.entry_point, params), "disable_env_checker": True}
                 self.env: Any = SyncVectorEnv([self._maker(name, spec, arguments)] * num_envs, autoreset_mode=autoreset)
         except (gymnasium.error.Error, TypeError, ImportError, ModuleNotFoundError) as error:
             raise ValueError(explain_refusal(name, error)) from None
@@ -84,9 +89,9 @@ class ForeignBatch(EnvBuffers):
             frames_per_second=data.frames_per_second(self.env.metadata),
         )
         vars(self).update(allocate_env(self.world, num_envs))
-        self._t = np.zeros(num_envs, np.int32)
-        self._finished = self._drained = 0
-        self._warned = False  # True once the user was warned of observations outside their bounds
+        self._elapsed = np.zeros(num_envs, np.int32)
+        self._num_finished = self._num_drained = 0
+        self._has_warned = False  # True once the user was warned of observations outside their bounds
         self.seed(seed)
 
     @property
@@ -141,7 +146,7 @@ class ForeignBatch(EnvBuffers):
             streams = [np.random.SeedSequence((int(seeds), first + i)) for i in range(self.num_envs)]
             seeds = np.array([int(s.generate_state(1)[0]) >> 1 for s in streams], np.int64)
         self._seeds = seeds
-        self._reseed = np.ones(self.num_envs, np.bool_)
+        self._seed_pending = np.ones(self.num_envs, np.bool_)
 
     def reset(self, mask: Array | None = None) -> Array:
         """Begin a new episode in every environment, or where mask, bool [N], is True; return `observations`."""
@@ -149,23 +154,23 @@ class ForeignBatch(EnvBuffers):
         if not selected.any():
             return self.observations
         for i in np.flatnonzero(selected).tolist():
-            self._begin(i, int(self._seeds[i]) if self._reseed[i] else None)
-        self._reseed &= ~selected
+            self._begin_episode(i, int(self._seeds[i]) if self._seed_pending[i] else None)
+        self._seed_pending &= ~selected
         self._check_numbers("observation", self.observations)
         return self.observations
 
-    def _begin(self, i: int, seed: int | None = None) -> None:
+    def _begin_episode(self, i: int, seed: int | None = None) -> None:
         """Begin environment i's next episode."""
         env = self.env.envs[i]
         with calling(self.world.name, "reset", env):
-            value, _ = data.parts(env.reset(seed=seed), "observation, info")
+            value, _ = data.checked_parts(env.reset(seed=seed), "observation, info")
             observation = self._store_observation(i, value)
-        if not self._warned and (fault := data.outside(observation, self.env.single_observation_space)):
-            self._warned = True
-            warnings.warn(f"{self.world.name}: in an observation that reset returned, {fault}", stacklevel=2)
+        if not self._has_warned and (violation := data.out_of_bounds(observation, self.env.single_observation_space)):
+            self._has_warned = True
+            warnings.warn(f"{self.world.name}: in an observation that reset returned, {violation}", stacklevel=2)
         self.rewards[i] = 0.0
         self.terminated[i] = self.truncated[i] = self.done[i] = False
-        self.running_returns[i], self._t[i] = 0.0, 0
+        self.running_returns[i], self._elapsed[i] = 0.0, 0
 
     def step(self) -> int:
         """Step every environment with `actions`; return how many episodes ended.
@@ -179,44 +184,44 @@ class ForeignBatch(EnvBuffers):
         finished = 0
         for i in range(self.num_envs):
             if not was_done[i] or self.autoreset == AutoresetMode.SAME_STEP:
-                finished += self._step(i, actions[i])
+                finished += self._step_env(i, actions[i])
             elif self.autoreset == AutoresetMode.NEXT_STEP:
-                self._begin(i)
+                self._begin_episode(i)
             else:  # an environment that has ended must not be stepped
                 self.rewards[i] = 0.0
         self._check_numbers("reward", self.rewards)
         self._check_numbers("observation", self.observations)
-        self._finished += finished
+        self._num_finished += finished
         return finished
 
-    def _step(self, i: int, action: Any) -> bool:
+    def _step_env(self, i: int, action: Any) -> bool:
         """Step environment i; return whether its episode ended."""
         env = self.env.envs[i]
         with calling(self.world.name, "step", env):
-            observation, reward, terminated, truncated, _ = data.parts(env.step(action), _RESULT)
+            observation, reward, terminated, truncated, _ = data.checked_parts(env.step(action), _STEP_RESULT)
             self._store_observation(i, observation)
-            reward = data.number(reward, "reward")
-            ends = data.flag(terminated, "terminated"), data.flag(truncated, "truncated")
+            reward = data.checked_number(reward, "reward")
+            ends = data.checked_flag(terminated, "terminated"), data.checked_flag(truncated, "truncated")
         # Returns are summed in double precision, because single precision would lose digits of the environment's
         # rewards.
         self.running_returns[i] += reward
         data.store(self.rewards[i], reward)
-        self._t[i] += 1
+        self._elapsed[i] += 1
         if any(ends):
-            self.episode_returns[i], self.episode_lengths[i] = self.running_returns[i], self._t[i]
+            self.episode_returns[i], self.episode_lengths[i] = self.running_returns[i], self._elapsed[i]
             if self.autoreset == AutoresetMode.SAME_STEP:
                 self._check_numbers("reward", self.rewards)
                 self._check_numbers("observation", self.observations)
                 # The copy is made before the reset, because an environment may change the returned array in place.
                 self.final_observations[i] = self.observations[i]
-                self._begin(i)
+                self._begin_episode(i)
                 self.rewards[i] = reward
         self.terminated[i], self.truncated[i], self.done[i] = *ends, any(ends)
         return any(ends)
 
     def elapsed_steps(self, i: int) -> int:
         """Return the number of steps of environment i's episode so far."""
-        return int(self._t[i])
+        return int(self._elapsed[i])
 
     def _env_actions(self) -> Array:
         """Return the actions in the environments' own numbering and dtype, clipped to their bounds."""
@@ -227,7 +232,7 @@ class ForeignBatch(EnvBuffers):
 
     def _store_observation(self, i: int, value: Any) -> Any:
         """Check an observation of environment i against its space, write it to `observations` and return it."""
-        observation = data.observation(value, self.env.single_observation_space)
+        observation = data.checked_observation(value, self.env.single_observation_space)
         if self._one_hot:
             self.observations[i] = 0
             self.observations[i, 0, observation - self._first_observation] = 1
@@ -242,12 +247,11 @@ class ForeignBatch(EnvBuffers):
         valid = ((actions >= low) & (actions <= high)).reshape(self.num_envs, -1).all(axis=1)
         if not valid.all():
             i = int(np.argmin(valid))
-            raise ValueError(
-                f"{self.world.name}: action {actions[i].tolist()} of world {i} at step {self._t[i]} is outside {space}"
-            )
+            subject = f"{self.world.name}: action {actions[i].tolist()} of world {i} at step {self._elapsed[i]}"
+            raise ValueError(f"{subject} is outside {space}")
 
     def _check_numbers(self, field: str, values: Array) -> None:
-        data.check_finite(self.world, field, values, self._t, self.env.envs)
+        data.check_finite(self.world, field, values, self._elapsed, self.env.envs)
 
     @property
     def agent_terminated(self) -> Array:
@@ -263,11 +267,11 @@ class ForeignBatch(EnvBuffers):
         """Return environment i's own picture, uint8 [height, width, 3]; the batch must be made with render=True."""
         env = self.env.envs[i]
         with calling(self.world.name, "render", env), _quiet(True):
-            return data.picture(env.render())
+            return data.as_picture(env.render())
 
     def snapshot(self) -> dict[str, Array]:
         """Return seeds, int64 [N], for the next episodes; the state of foreign environments cannot be saved."""
-        streams = [np.random.SeedSequence((int(s), self._finished)) for s in self._seeds]
+        streams = [np.random.SeedSequence((int(s), self._num_finished)) for s in self._seeds]
         return {"seeds": np.array([int(s.generate_state(1)[0]) >> 1 for s in streams], np.int64)}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
@@ -279,7 +283,7 @@ class ForeignBatch(EnvBuffers):
 
     def drain_log(self) -> dict[str, float]:
         """Return the number of episodes that finished since the last call."""
-        finished, self._drained = self._finished - self._drained, self._finished
+        finished, self._num_drained = self._num_finished - self._num_drained, self._num_finished
         return {"episodes": float(finished)}
 
     def close(self) -> None:

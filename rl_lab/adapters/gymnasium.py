@@ -15,7 +15,7 @@ from rl_lab.adapters.make import parameters
 from rl_lab.adapters.rendering import RENDER_MODES, RenderMixin, check_render_mode, engine_seed
 from rl_lab.core.world import Array, World
 from rl_lab.engine import world_registry
-from rl_lab.engine.batch import SEEDS, Batch
+from rl_lab.engine.batch import NUM_SEEDS, Batch
 
 _NEW_BUFFER_BYTES = 2**17  # observations of this size or more are written to a new buffer; smaller ones are copied
 
@@ -72,7 +72,7 @@ class LabEnv(RenderMixin, gymnasium.Env[Array, Any]):
         unseeded = self._np_random is None
         super().reset(seed=seed)
         if seed is not None or unseeded:
-            self.batch.seed(engine_seed(seed) if seed is not None else int(self.np_random.integers(SEEDS)))
+            self.batch.seed(engine_seed(seed) if seed is not None else int(self.np_random.integers(NUM_SEEDS)))
         self.batch.reset()
         if self.render_mode == "human":
             self.render()

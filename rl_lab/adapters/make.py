@@ -1,4 +1,7 @@
-"""This module makes a batch of environments by name: of the lab's worlds, or of Gymnasium's or PettingZoo's."""
+"""This module makes a batch of environments by name: of the lab's worlds, or of Gymnasium's or PettingZoo's.
+
+`make` is what commands and training use. It imports the adapter that the name needs.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def make(
         ValueError: the name or a parameter is unknown; the message has the nearest one.
     """
     if is_foreign(name, params):
-        if (user_code.is_code(name) and _kind(name, params) != "gym") or name.startswith("pettingzoo:"):
+        if (user_code.is_code(name) and _interface(name, params) != "gym") or name.startswith("pettingzoo:"):
             from rl_lab.adapters.from_pettingzoo import ForeignPettingZooBatch as Foreign
         else:
             from rl_lab.adapters.from_gymnasium import ForeignBatch as Foreign  # type: ignore[assignment]
@@ -66,13 +69,14 @@ def is_foreign(name: str, params: dict[str, Any] | None = None) -> bool:
     """
     if name.startswith(FOREIGN):
         return True
-    return user_code.is_code(name) and _kind(name, params) != "lab"
+    return user_code.is_code(name) and _interface(name, params) != "lab"
 
 
-def _kind(name: str, params: dict[str, Any] | None) -> str:
-    from rl_lab.adapters.user_env import kind_of
+def _interface(name: str, params: dict[str, Any] | None) -> str:
+    """Return "lab", "gym", "parallel" or "aec" for the user's own code; imports PettingZoo only where it is needed."""
+    from rl_lab.adapters.user_env import interface_of
 
-    return kind_of(name, params)
+    return interface_of(name, params)
 
 
 def is_world(name: str, world: EnvSpec) -> bool:

@@ -30,18 +30,18 @@ class LabAECEnv(PettingZooBase, AECEnv):  # type: ignore[misc]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Begin an episode; a seed makes this one and the following ones reproducible."""
-        self._begin(seed)
+        self._begin_episode(seed)
         self.rewards, self._cumulative_rewards = (dict.fromkeys(self.agents, 0.0) for _ in range(2))
         self.terminations, self.truncations = (dict.fromkeys(self.agents, False) for _ in range(2))
         self.infos = self._infos()
-        self._skip_agent_selection, self._turn = None, 0
-        self.agent_selection = self._next()
+        self._skip_agent_selection, self._num_collected = None, 0
+        self.agent_selection = self._next_agent()
 
     def observe(self, agent: str) -> Any:
         """Return a copy of the agent's observation."""
         slot = self._slots[agent]
         observation = self._observations[slot.observation].copy()
-        if not self._masked:
+        if not self._has_action_mask:
             return observation
         return {"observation": observation, "action_mask": self._action_mask[slot.mask].copy()}
 
@@ -55,27 +55,27 @@ class LabAECEnv(PettingZooBase, AECEnv):  # type: ignore[misc]
         agent = self.agent_selection
         if self.terminations[agent] or self.truncations[agent]:
             self._was_dead_step(action)
-            self._live = [slot for slot in self._live if slot.agent != agent]
+            self._live_slots = [slot for slot in self._live_slots if slot.agent != agent]
             return
         index = self._index[agent]
         self._write_action(agent, index, action)
-        if self._current_player is None and self._turn + 1 < len(self._live):
+        if self._current_player is None and self._num_collected + 1 < len(self._live_slots):
             self._collect_action(agent, index)
             return
         b = self.batch
         ended = b.step()
-        self._turn = 0
+        self._num_collected = 0
         self._cumulative_rewards[agent] = 0.0
         self.rewards = self._rewards()
         self._accumulate_rewards()
-        if self._masked:
+        if self._has_action_mask:
             self.infos = self._infos()
-        if ended or self._any_left():
-            self.terminations, self.truncations = self._ends()
-            self.agent_selection = self._next()
+        if ended or self._any_agent_left():
+            self.terminations, self.truncations = self._end_flags()
+            self.agent_selection = self._next_agent()
             self._deads_step_first()
         else:
-            self.agent_selection = self._next()
+            self.agent_selection = self._next_agent()
         if self.render_mode == "human":
             self.render()
 
@@ -87,22 +87,22 @@ class LabAECEnv(PettingZooBase, AECEnv):  # type: ignore[misc]
             subject = f"{self.batch.world.name}: action {row} of {agent} at step {self.batch.states['t'][0]}"
             if not space.contains(action):
                 raise ValueError(f"{subject} is outside {space}")
-            if self._masked and not self._action_mask[index, action]:
+            if self._has_action_mask and not self._action_mask[index, action]:
                 legal = np.flatnonzero(self._action_mask[index]).tolist()
                 raise ValueError(f"{subject} is illegal; legal are {legal}")
-        if self._turn == 0:
+        if self._num_collected == 0:
             self._clear_rewards()
         self._cumulative_rewards[agent] = 0.0
-        self._turn += 1
-        self.agent_selection = self._live[self._turn].agent
+        self._num_collected += 1
+        self.agent_selection = self._live_slots[self._num_collected].agent
 
-    def _next(self) -> str:
+    def _next_agent(self) -> str:
         if self._current_player is not None:
             return str(self.possible_agents[self._current_player.item()])
-        for slot in self._live:
+        for slot in self._live_slots:
             if not (self.terminations[slot.agent] or self.truncations[slot.agent]):
                 return slot.agent
-        return self._live[0].agent
+        return self._live_slots[0].agent
 
 
 class LabParallelEnv(PettingZooBase, ParallelEnv):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class LabParallelEnv(PettingZooBase, ParallelEnv):  # type: ignore[misc]
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Begin an episode; a seed makes this one and the following ones reproducible."""
-        self._begin(seed)
+        self._begin_episode(seed)
         return self._observe_all()
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -125,10 +125,10 @@ class LabParallelEnv(PettingZooBase, ParallelEnv):  # type: ignore[misc]
         missing or outside its space; then the world has not changed.
         """
         if not self.agents:
-            if self._fresh:
+            if self._needs_seed:
                 raise ResetNeeded("no episode is running: call reset() first")
             return {}, {}, {}, {}, {}
-        acting, b = self._live, self.batch
+        acting, b = self._live_slots, self.batch
         if self._current_player is not None:
             acting = [self._slots[self.possible_agents[self._current_player.item()]]]
         write_action = self._write_action
@@ -139,10 +139,12 @@ class LabParallelEnv(PettingZooBase, ParallelEnv):  # type: ignore[misc]
         ended = b.step()
         observations, infos = self._observe_all()
         rewards = self._rewards()
-        if ended or self._any_left():
-            terminated, truncated = self._ends()
-            self._live = [slot for slot in self._live if not (terminated[slot.agent] or truncated[slot.agent])]
-            self.agents = [slot.agent for slot in self._live]
+        if ended or self._any_agent_left():
+            terminated, truncated = self._end_flags()
+            self._live_slots = [
+                slot for slot in self._live_slots if not (terminated[slot.agent] or truncated[slot.agent])
+            ]
+            self.agents = [slot.agent for slot in self._live_slots]
         else:
             terminated, truncated = (dict.fromkeys(self.agents, False) for _ in range(2))
         if self.render_mode == "human":
@@ -151,9 +153,9 @@ class LabParallelEnv(PettingZooBase, ParallelEnv):  # type: ignore[misc]
 
     def _observe_all(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         copy, infos = self._observations.copy(), self._infos()  # one copy for all agents; each gets a view of it
-        if not self._masked:
-            return {agent: copy[index] for agent, _, index, _ in self._live}, infos
-        return {agent: {"observation": copy[index], **infos[agent]} for agent, _, index, _ in self._live}, infos
+        if not self._has_action_mask:
+            return {agent: copy[index] for agent, _, index, _ in self._live_slots}, infos
+        return {agent: {"observation": copy[index], **infos[agent]} for agent, _, index, _ in self._live_slots}, infos
 
 
 def env(world: str | World, **arguments: Any) -> LabAECEnv:

@@ -1,4 +1,7 @@
-"""This module has the common base of LabAECEnv and LabParallelEnv: a batch of one world, with its agents by name."""
+"""This module has the common base of LabAECEnv and LabParallelEnv: a batch of one world, with its agents by name.
+
+The environments write actions into the batch's arrays and read results from them; see `pettingzoo` for the classes.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from rl_lab.engine.batch import Batch
 
 # The attributes that describe an episode, beside the batch's snapshot; a copy of an environment has the same values.
 _EPISODE = "agents agent_selection rewards terminations truncations infos _cumulative_rewards _skip_agent_selection"
-_EPISODE += " _live _turn _fresh"
+_EPISODE += " _live_slots _num_collected _needs_seed"
 
 
 class AgentSlot(NamedTuple):
-    """The indices of an agent's part of the batch's arrays; `observation` and `mask` leave the padding out."""
+    """The indices of an agent's part of the batch's arrays: its own, and those that leave the padding out."""
 
     agent: str
-    number: int
+    agent_index: int
     observation: Any
     mask: Any
 
@@ -83,12 +86,14 @@ class PettingZooBase(RenderMixin):
         self._observations, self._actions, self._reward_row = b.observations[0], b.actions[0], b.rewards[0]
         self._action_mask, self._left_episode = b.action_mask[0].view(np.int8), b.left_episode[0]
         self._slots = {agent: _slot(definition, a) for a, agent in enumerate(definition.agents)}
-        self._masked, self._can_leave = definition.has_action_mask, bool(definition.alive_field)
+        self._has_action_mask, self._can_leave = definition.has_action_mask, bool(definition.alive_field)
         player_field = definition.current_player_field
         self._current_player = b.states[player_field] if player_field else None
-        self._write_action = self._write_choice if isinstance(definition.action, Discrete) else self._write_numbers
-        self._live: list[AgentSlot] = []
-        self._fresh = True
+        self._write_action = (
+            self._write_discrete_action if isinstance(definition.action, Discrete) else self._write_box_action
+        )
+        self._live_slots: list[AgentSlot] = []
+        self._needs_seed = True
 
     def observation_space(self, agent: str) -> Any:
         """Return the agent's observation space, always the same object."""
@@ -111,51 +116,51 @@ class PettingZooBase(RenderMixin):
         vector: Array = np.concatenate(parts)
         return vector
 
-    def _begin(self, seed: int | None) -> None:
-        if seed is not None or self._fresh:
+    def _begin_episode(self, seed: int | None) -> None:
+        if seed is not None or self._needs_seed:
             random_seed = int(np.random.SeedSequence().generate_state(1)[0])
             self.batch.seed(random_seed if seed is None else engine_seed(seed))
-        self._fresh = False
+        self._needs_seed = False
         self.batch.reset()
-        self._live = list(self._slots.values())
+        self._live_slots = list(self._slots.values())
         if self._can_leave:
             alive = self.batch.states[self.batch.world.alive_field][0]
-            self._live = [slot for slot in self._live if alive[slot.number]]
-        self.agents = [slot.agent for slot in self._live]
+            self._live_slots = [slot for slot in self._live_slots if alive[slot.agent_index]]
+        self.agents = [slot.agent for slot in self._live_slots]
         if self.render_mode == "human":
             self.render()
 
-    def _write_choice(self, agent: str, index: int, action: Any) -> None:
+    def _write_discrete_action(self, agent: str, index: int, action: Any) -> None:
         try:
             self._actions[index] = operator.index(action)
         except (TypeError, OverflowError):
             raise ValueError(f"action {action!r} of {agent}: expected one in {self.action_spaces[agent]}") from None
 
-    def _write_numbers(self, agent: str, index: int, action: Any) -> None:
+    def _write_box_action(self, agent: str, index: int, action: Any) -> None:
         values, space = np.asarray(action), self.action_spaces[agent]
         if values.shape != space.shape or values.dtype.kind not in "fiu":
             raise ValueError(f"action of {agent}, shape {values.shape}, dtype {values.dtype}: expected one in {space}")
         self._actions[index, : space.shape[0]] = values
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        if not self._masked:
-            return {agent: {} for agent, _, _, _ in self._live}
+        if not self._has_action_mask:
+            return {agent: {} for agent, _, _, _ in self._live_slots}
         action_mask = self._action_mask.copy()
-        return {agent: {"action_mask": action_mask[mask]} for agent, _, _, mask in self._live}
+        return {agent: {"action_mask": action_mask[mask]} for agent, _, _, mask in self._live_slots}
 
     def _rewards(self) -> dict[str, float]:
         rewards = self._reward_row.tolist()
-        return {agent: rewards[index] for agent, index, _, _ in self._live}
+        return {agent: rewards[index] for agent, index, _, _ in self._live_slots}
 
-    def _any_left(self) -> bool:
+    def _any_agent_left(self) -> bool:
         return self._can_leave and bool(np.count_nonzero(self._left_episode))  # faster than any()
 
-    def _ends(self) -> tuple[dict[str, bool], dict[str, bool]]:
+    def _end_flags(self) -> tuple[dict[str, bool], dict[str, bool]]:
         """Return terminations and truncations; an agent that left the episode is terminated, never truncated."""
         terminated, truncated = bool(self.batch.terminated[0]), bool(self.batch.truncated[0])
         left = self._left_episode.tolist()
-        terminations = {slot.agent: terminated or left[slot.number] for slot in self._live}
-        return terminations, {slot.agent: truncated and not left[slot.number] for slot in self._live}
+        terminations = {slot.agent: terminated or left[slot.agent_index] for slot in self._live_slots}
+        return terminations, {slot.agent: truncated and not left[slot.agent_index] for slot in self._live_slots}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Compiled code holds the addresses of the arrays, so a copy is a new environment set to the same episode.

@@ -1,4 +1,8 @@
-"""This module steps PettingZoo's two kinds of environments, AECEnv and ParallelEnv, in the same way."""
+"""This module steps PettingZoo's two kinds of environments, AECEnv and ParallelEnv, in the same way.
+
+`make_game` wraps an environment in a `Game`. A step of a Game changes its environment, `observations` and `acting`, and
+raises InvalidDataError where the environment returns something that PettingZoo's interface does not allow.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, Protocol
 
-from rl_lab.adapters.foreign_data import flag, parts
+from rl_lab.adapters.foreign_data import checked_flag, checked_parts
 from rl_lab.adapters.foreign_errors import InvalidDataError
 
-_RESULT = "observations, rewards, terminations, truncations, infos"
+_STEP_RESULT = "observations, rewards, terminations, truncations, infos"
 
 
 def without_mask(parts: dict[str, Any]) -> Any:
@@ -78,12 +82,12 @@ class _GameBase:
             if agent not in values:
                 raise InvalidDataError(f"returned no {what.partition(' ')[2]} for agent {agent}")
 
-    def _ended(self, terminated: Any, truncated: Any, agents: list[Any]) -> list[list[Any]]:
-        """Return those of `agents` that terminated and those that were truncated; check what is said of each."""
+    def _agents_flagged(self, terminated: Any, truncated: Any, agents: list[Any]) -> list[list[Any]]:
+        """Return those of `agents` that terminated and those that were truncated; check each flag."""
         ends = []
         for name, flags in (("termination", terminated), ("truncation", truncated)):
             self._check_agents(flags, f"a {name}", agents)
-            ends.append([agent for agent in agents if flag(flags[agent], f"a {name}", str(agent))])
+            ends.append([agent for agent in agents if checked_flag(flags[agent], f"a {name}", str(agent))])
         return ends
 
     def _check_presence(self, before: list[Any], ends: list[list[Any]]) -> None:
@@ -112,14 +116,14 @@ class _ParallelGame(_GameBase):
         self.horizon = cycles if isinstance(cycles, int) else 0
 
     def reset(self, seed: int) -> None:
-        self._store(*parts(self.env.reset(seed=seed), "observations, infos"))
+        self._store(*checked_parts(self.env.reset(seed=seed), "observations, infos"))
         self.acting = list(self.env.agents)
 
     def step(self, actions: dict[Any, Any]) -> tuple[dict[Any, float], list[Any], list[Any]]:
-        observations, rewards, terminated, truncated, infos = parts(self.env.step(actions), _RESULT)
+        observations, rewards, terminated, truncated, infos = checked_parts(self.env.step(actions), _STEP_RESULT)
         self._store(observations, infos)
         self._check_agents(rewards, "a reward", self.acting)
-        ends = self._ended(terminated, truncated, self.acting)
+        ends = self._agents_flagged(terminated, truncated, self.acting)
         self._check_presence(self.acting, ends)
         for agent in (*ends[0], *ends[1]):
             if agent in self.env.agents:
@@ -142,13 +146,13 @@ class AECGame(_GameBase):
         """See `Game.reset`."""
         self.env.reset(seed=seed)
         self._observe()
-        self.acting, self._live = [self.env.agent_selection], list(self.env.agents)
+        self.acting, self._live_agents = [self.env.agent_selection], list(self.env.agents)
 
     def step(self, actions: dict[Any, Any]) -> tuple[dict[Any, float], list[Any], list[Any]]:
         """See `Game.step`."""
-        env, live = self.env, self._live
+        env, live = self.env, self._live_agents
         env.step(actions[self.acting[0]])
-        ends = self._ended(env.terminations, env.truncations, live)
+        ends = self._agents_flagged(env.terminations, env.truncations, live)
         self._check_presence(live, ends)
         self._observe()
         self._check_agents(env.rewards, "a reward", live)
@@ -156,7 +160,7 @@ class AECGame(_GameBase):
         while env.agents and self._is_dead(env.agent_selection):
             env.step(None)
             ends = self._with_later_ends(live, ends)
-        self._live = [agent for agent in env.agents if not self._is_dead(agent)]
+        self._live_agents = [agent for agent in env.agents if not self._is_dead(agent)]
         self.acting = [env.agent_selection] if env.agents else []
         return rewards, ends[0], ends[1]
 
@@ -165,7 +169,7 @@ class AECGame(_GameBase):
         env = self.env
         others = [agent for agent in live if agent not in (*ends[0], *ends[1])]
         reported = [agent for agent in others if agent in env.agents or agent in env.terminations]
-        later = self._ended(env.terminations, env.truncations, reported)
+        later = self._agents_flagged(env.terminations, env.truncations, reported)
         self._check_presence(others, later)
         return [before + after for before, after in zip(ends, later, strict=True)]
 
@@ -174,9 +178,9 @@ class AECGame(_GameBase):
         env = self.env
         if agent not in env.agents:
             raise InvalidDataError(f"left {agent!r} as agent_selection, expected one of {env.agents}")
-        return any(self._ended(env.terminations, env.truncations, [agent]))
+        return any(self._agents_flagged(env.terminations, env.truncations, [agent]))
 
 
-def game_of(kind: str, env: Any) -> Game:
+def make_game(kind: str, env: Any) -> Game:
     """Return the game over an environment; `kind` is "parallel" or "aec"."""
     return _ParallelGame(env) if kind == "parallel" else AECGame(env)

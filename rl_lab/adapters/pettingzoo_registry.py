@@ -1,4 +1,7 @@
-"""This module finds PettingZoo environments by id, and describes them by an EnvSpec."""
+"""This module finds PettingZoo environments by id, and describes them by an EnvSpec.
+
+`find` imports the environment's package; `describe` resets the environment once.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def find(name: str) -> tuple[str, Callable[..., Any]]:
         ValueError: there is no such id, and the message has the nearest one; or a package is missing.
     """
     if user_code.permitted(name) is not None:
-        return user_env.game(name)
+        return user_env.pettingzoo_constructor(name)
     identity = name.removeprefix(PREFIX)
     if identity.startswith(_MPE):
         return "parallel", _mpe_constructor(name, identity.removeprefix(_MPE))

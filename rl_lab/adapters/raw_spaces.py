@@ -1,4 +1,8 @@
-"""This module finds the spaces with which an exported policy can play a foreign environment without the lab."""
+"""This module finds the spaces with which an exported policy can play a foreign environment without the lab.
+
+The exporter of SB3 policies calls `spaces_outside`. Where the lab's adapter converts data in a way that nothing outside
+does, such as padding, the export is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""This module has seeds and rendering for the environments of one world: LabEnv, LabAECEnv and LabParallelEnv."""
+"""This module has seeds and rendering for the environments of one world: LabEnv, LabAECEnv and LabParallelEnv.
+
+`RenderMixin.render` draws the batch's first world; in "human" mode it opens a window.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.engine.batch import SEEDS, Batch
+from rl_lab.engine.batch import NUM_SEEDS, Batch
 
 RENDER_MODES = ["rgb_array", "human"]
 
@@ -16,7 +19,7 @@ def engine_seed(seed: int) -> int:
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed={seed!r}: expected an integer of at least 0")
     # The engine's seeds are 32 bits; larger ones are hashed down so that they stay distinct in practice.
-    return int(seed) if seed < SEEDS else int(np.random.SeedSequence(int(seed)).generate_state(1)[0])
+    return int(seed) if seed < NUM_SEEDS else int(np.random.SeedSequence(int(seed)).generate_state(1)[0])
 
 
 def check_render_mode(mode: str | None) -> None:

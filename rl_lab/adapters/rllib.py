@@ -1,4 +1,7 @@
-"""Every world as an environment of RLlib, for algorithms and env runners that are RLlib's own."""
+"""This module makes every world an environment of RLlib, for algorithms and env runners that are RLlib's own.
+
+`register` writes to Ray's registry of environments.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""This module makes any batch of environments a Stable-Baselines3 VecEnv."""
+"""This module makes any batch of environments a Stable-Baselines3 VecEnv, `LabVecEnv`.
+
+SB3's learners, and the lab's compiled ones that keep SB3's interface, step environments through it. It writes the
+batch's `actions` and copies the results.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +63,9 @@ class LabVecEnv(VecEnv):
 
     def __init__(self, envs: BatchedEnv, *, indicator: bool = False) -> None:
         self.envs, self.agents = envs, len(envs.world.agents)
-        self._attach()
+        self._bind_views()
         rows = envs.num_envs * self.agents
-        self._waiting = envs.world.is_multi_agent
+        self._agents_can_wait = envs.world.is_multi_agent
         self.has_agent_indicator = indicator
         self._seats = np.tile(np.arange(self.agents), envs.num_envs) if indicator else None
         self._structure = structure_of(envs.world)
@@ -69,27 +73,27 @@ class LabVecEnv(VecEnv):
         self.rewarded = np.ones(rows, np.bool_)
         self.resets = 0
         self._empty: dict[str, Any] = {}
-        self._begin = time.time()
+        self._start_time = time.time()
         space: Any = envs.world.observation if self._structure is None else self._structure.space
         # The space is copied, because its random generator must not be shared with other users of the world.
         action = deepcopy(envs.world.action)
         super().__init__(rows, with_indicator(space, self.agents) if indicator else space, action)
 
-    def _attach(self) -> None:
+    def _bind_views(self) -> None:
         envs, rows = self.envs, self.envs.num_envs * self.agents
 
         def by_row(array: Array) -> Array:
             return array.reshape(rows, *array.shape[2:])
 
         self._actions, self._rewards = by_row(envs.actions), by_row(envs.rewards)
-        self._observations, self._final = by_row(envs.observations), by_row(envs.final_observations)
+        self._observations, self._final_observations = by_row(envs.observations), by_row(envs.final_observations)
         self.acting, self._left_episode = by_row(envs.acting), by_row(envs.left_episode)
         self.action_mask = by_row(envs.action_mask)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # The views of a copy must show the copy's own batch.
         vars(self).update(state)
-        self._attach()
+        self._bind_views()
 
     def _policy_observations(self, observations: Array) -> Any:
         if self._structure is not None:
@@ -132,10 +136,10 @@ class LabVecEnv(VecEnv):
         """
         envs = self.envs
         infos = [self._empty] * self.num_envs
-        if not self._waiting:
+        if not self._agents_can_wait:
             ended = envs.done if envs.step() else None
             if ended is not None:
-                self._report(ended, infos)
+                self._write_infos(ended, infos)
             return self._policy_observations(self._observations), self._rewards.copy(), envs.done.copy(), infos
         self.acted[...] = self.acting
         finished = envs.step()
@@ -145,24 +149,24 @@ class LabVecEnv(VecEnv):
         if finished or self._left_episode.any():
             self.agent_done &= ~self.acted
             # The ends of rows in `agent_done` have been reported already.
-            self._report(dones & ~self.agent_done, infos)
+            self._write_infos(dones & ~self.agent_done, infos)
             self.agent_done |= self._left_episode
             self.agent_done &= ~world_done
         return self._policy_observations(self._observations), self._rewards.copy(), dones, infos
 
-    def _report(self, ends: Array, infos: list[dict[str, Any]]) -> None:
-        envs, now = self.envs, round(time.time() - self._begin, 6)
+    def _write_infos(self, ends: Array, infos: list[dict[str, Any]]) -> None:
+        envs, now = self.envs, round(time.time() - self._start_time, 6)
         truncated = (envs.agent_truncated & ~envs.agent_terminated).reshape(-1)
         for row in np.flatnonzero(ends).tolist():
             i, a = divmod(row, self.agents)
             world_done = bool(envs.done[i])
             # An agent that left the episode has its last observation in `observations`. Where the world's episode is
             # over, `observations` holds the first one of the next episode already.
-            last = self._final[row] if world_done else self._observations[row]
+            last = self._final_observations[row] if world_done else self._observations[row]
             if self._seats is not None:
                 last = append_agent_indicator(last[None], self._seats[row : row + 1], self.agents)[0]
             infos[row] = {
-                "terminal_observation": last.copy() if self._structure is None else self._structure.single(last),
+                "terminal_observation": last.copy() if self._structure is None else self._structure.unflatten_row(last),
                 "TimeLimit.truncated": bool(truncated[row]),
                 "episode": {
                     "r": float(envs.episode_returns[i, a] if world_done else envs.running_returns[i, a]),

@@ -1,7 +1,7 @@
 """This module flattens observations that are no single array: Dict, Tuple, MultiDiscrete and MultiBinary.
 
 The lab stores them as vectors. Stable-Baselines3's policies get them in the library's own form: a Dict of arrays (for
-MultiInputPolicy), or a MultiDiscrete or MultiBinary vector.
+MultiInputPolicy), or a MultiDiscrete or MultiBinary vector. A `Structure` converts both ways.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from rl_lab.adapters.foreign_data import observation as checked
+from rl_lab.adapters.foreign_data import checked_observation
 from rl_lab.adapters.foreign_errors import InvalidDataError
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.world import Array
 
-_SEVERAL = "give each kind of agent a policy of its own, policies={NAME: [AGENT, ...], ...}"
+_SEPARATE_POLICIES = "give each kind of agent a policy of its own, policies={NAME: [AGENT, ...], ...}"
 CLIP = 10.0  # the bound to which VecNormalize clips observations
-_SMALLEST = 36  # the least height and width, in pixels, of an image for SB3's CNN
+_MIN_IMAGE_SIDE = 36  # the least height and width, in pixels, of an image for SB3's CNN
 
 
 class Structure:
@@ -33,11 +33,11 @@ class Structure:
     def __init__(self, name: str, source: gymnasium.Space[Any]) -> None:
         self.kind = type(source).__name__
         self.source = source
-        self.parts = list(_parts(name, source, ()))
+        self.parts = list(_leaf_spaces(name, source, ()))
         spaces = [_policy_space(part) for _, part in self.parts]
         nested = isinstance(source, Dict | Tuple)
-        self.space: gymnasium.Space[Any] = Dict(_named(self.parts, spaces)) if nested else spaces[0]
-        self._keys = list(_named(self.parts, spaces)) if nested else []
+        self.space: gymnasium.Space[Any] = Dict(_by_path(self.parts, spaces)) if nested else spaces[0]
+        self._keys = list(_by_path(self.parts, spaces)) if nested else []
         self._spaces = spaces
         self.sizes = [int(np.prod(space.shape or (1,))) for space in spaces]
         bounds = [_bounds(space) for space in spaces]
@@ -56,7 +56,7 @@ class Structure:
                 except (KeyError, IndexError, TypeError):
                     part_of = f"observation{whose} without {_subscript(path[: depth + 1])}"
                     raise InvalidDataError(f"returned an {part_of}") from None
-            value = checked(value, part, agent, what=f"observation{_subscript(path)}")
+            value = checked_observation(value, part, agent, what=f"observation{_subscript(path)}")
             with np.errstate(over="ignore"):  # numbers beyond single precision become infinite, which is checked later
                 flat.append(np.asarray(value, np.float32).ravel() - _start(part))
         return np.concatenate(flat, dtype=np.float32)
@@ -75,7 +75,7 @@ class Structure:
             offset += size
         return dict(zip(self._keys, arrays, strict=True)) if self._keys else arrays[0]
 
-    def single(self, row: Array) -> Any:
+    def unflatten_row(self, row: Array) -> Any:
         """Return one vector [D] in the policies' form."""
         observations = self.unflatten(row[None])
         return {key: value[0] for key, value in observations.items()} if self._keys else observations[0]
@@ -85,13 +85,13 @@ def _subscript(path: tuple[Any, ...]) -> str:
     return "".join(f"[{key!r}]" for key in path)
 
 
-def _parts(name: str, space: Any, path: tuple[Any, ...]) -> Any:
+def _leaf_spaces(name: str, space: Any, path: tuple[Any, ...]) -> Any:
     if isinstance(space, Dict):
         for key, part in space.spaces.items():
-            yield from _parts(name, part, (*path, key))
+            yield from _leaf_spaces(name, part, (*path, key))
     elif isinstance(space, Tuple):
         for number, part in enumerate(space.spaces):
-            yield from _parts(name, part, (*path, number))
+            yield from _leaf_spaces(name, part, (*path, number))
     elif isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
         yield path, space
     else:
@@ -101,7 +101,7 @@ def _parts(name: str, space: Any, path: tuple[Any, ...]) -> Any:
         )
 
 
-def _named(parts: Any, spaces: list[Any]) -> dict[str, Any]:
+def _by_path(parts: Any, spaces: list[Any]) -> dict[str, Any]:
     """Return spaces by their paths; dots in keys become underscores, because torch allows no dots in module names."""
     names = ["/".join(str(key).replace(".", "_") for key in path) or "empty" for path, _ in parts]
     return dict(zip(names, spaces, strict=True))
@@ -119,7 +119,7 @@ def _policy_space(part: Any) -> Any:
         return MultiBinary(int(np.prod(part.shape)))
     if is_image_space(part):
         sides = part.shape[1:] if is_image_space_channels_first(part) else part.shape[:2]
-        if min(sides) >= _SMALLEST:
+        if min(sides) >= _MIN_IMAGE_SIDE:
             return part
     low, high = (np.atleast_1d(side).astype(np.float32) for side in (part.low, part.high))
     return Box(low, high, dtype=np.float32)
@@ -149,11 +149,11 @@ def structure_of(world: EnvSpec) -> Structure | None:
         ValueError: the agents observe different things; each kind needs a policy of its own.
     """
     structures: tuple[Structure | None, ...] = getattr(world, "structures", ())
-    different = list(dict.fromkeys(structures))
-    if len(different) > 1:
-        kinds = " and ".join("plain arrays" if each is None else f"a {each.kind}" for each in different)
-        raise ValueError(f"{world.name}: its agents observe different things, {kinds}: {_SEVERAL}")
-    return different[0] if different else None
+    distinct = list(dict.fromkeys(structures))
+    if len(distinct) > 1:
+        kinds = " and ".join("plain arrays" if each is None else f"a {each.kind}" for each in distinct)
+        raise ValueError(f"{world.name}: its agents observe different things, {kinds}: {_SEPARATE_POLICIES}")
+    return distinct[0] if distinct else None
 
 
 def policy_space(world: EnvSpec) -> gymnasium.Space[Any]:

@@ -1,4 +1,8 @@
-"""This module constructs the user's own environments for the batches of foreign ones; `user_code` explains names."""
+"""This module constructs the user's own environments for `from_gymnasium` and `from_pettingzoo`.
+
+`interface_of` says which interface a name has, `spec_of` and `pettingzoo_constructor` how the environment is made. They
+execute the user's file where `engine.user_code` permits it.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,11 @@ from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine import code_names, diagnostics, user_code, user_modules
 
-_kinds: dict[Any, str] = {}  # "gym", "parallel" or "aec" by factory function; it is known after a first call
+_interfaces: dict[Any, str] = {}  # "gym", "parallel" or "aec" by factory function, after its first call
 
 
-def kind_of(name: str, params: dict[str, Any] | None = None) -> str:
-    """Return the kind of a world by its name: "lab" for a World, else "gym", "parallel" or "aec".
+def interface_of(name: str, params: dict[str, Any] | None = None) -> str:
+    """Return the interface that a world's name means: "lab" for a World, else "gym", "parallel" or "aec".
 
     Raises UsageError if its code may not run, or makes no environment.
     """
@@ -35,19 +39,19 @@ def kind_of(name: str, params: dict[str, Any] | None = None) -> str:
         if not callable(member):
             message = f"{one_line(member)[:60]} is not a class or function that makes an environment"
             raise UsageError(f"world {name!r}: {message}")
-        if member not in _kinds:
-            _kinds[member] = _factory_kind(member, name, params or {})
-        kind = _kinds[member]
+        if member not in _interfaces:
+            _interfaces[member] = _interface_of_factory(member, name, params or {})
+        interface = _interfaces[member]
     else:
-        kind = _kind(member)
-    if not kind:
+        interface = _interface_of_class(member)
+    if not interface:
         expected = "gymnasium.Env, pettingzoo.AECEnv or ParallelEnv"
         raise UsageError(f"world {name!r}: {one_line(member)[:60]} makes none of {expected}")
-    return kind
+    return interface
 
 
-def _factory_kind(factory: Any, name: str, params: dict[str, Any]) -> str:
-    """Return the kind of the environments of a function. Raises UsageError for parameters that it does not take."""
+def _interface_of_factory(factory: Any, name: str, params: dict[str, Any]) -> str:
+    """Return the interface of a function's environments. Raises UsageError for parameters that it does not take."""
     try:
         inspect.signature(factory).bind(**params)
     except TypeError as error:
@@ -56,23 +60,23 @@ def _factory_kind(factory: Any, name: str, params: dict[str, Any]) -> str:
         pass
     try:
         env = factory(**params)
-        kind = _kind(type(env))
-        if kind:
+        interface = _interface_of_class(type(env))
+        if interface:
             env.close()
     except BaseException as error:  # SystemExit, too: it must not end the command
         if is_interruption(error):
             raise
         code = user_code.permitted(name)
-        place = diagnostics.author_location(error, {code.file} if code else None)
-        said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise WorldError(one_line(f"{place}{name} cannot be made: {said}")) from error
-    return kind
+        location = diagnostics.author_location(error, {code.file} if code else None)
+        message = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise WorldError(one_line(f"{location}{name} cannot be made: {message}")) from error
+    return interface
 
 
-def _kind(cls: type) -> str:
-    for kind, base in (("gym", gymnasium.Env), ("parallel", pettingzoo.ParallelEnv), ("aec", pettingzoo.AECEnv)):
+def _interface_of_class(cls: type) -> str:
+    for interface, base in (("gym", gymnasium.Env), ("parallel", pettingzoo.ParallelEnv), ("aec", pettingzoo.AECEnv)):
         if issubclass(cls, base):
-            return kind
+            return interface
     return ""
 
 
@@ -103,7 +107,7 @@ def spec_of(name: str) -> EnvSpec:
     return spec
 
 
-def drawable(constructor: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+def with_render_mode(constructor: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments, with render_mode="rgb_array" if the constructor accepts it."""
     with_mode = {**arguments, "render_mode": "rgb_array"}
     if not callable(constructor):
@@ -125,12 +129,12 @@ def drawable(constructor: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return with_mode
 
 
-def game(name: str) -> tuple[str, Callable[..., Any]]:
+def pettingzoo_constructor(name: str) -> tuple[str, Callable[..., Any]]:
     """Return "parallel" or "aec" and the environment's constructor. Raises UsageError for a Gymnasium environment."""
-    kind = kind_of(name)
-    if kind not in ("parallel", "aec"):
+    interface = interface_of(name)
+    if interface not in ("parallel", "aec"):
         raise UsageError(f"world {name!r} is no environment of PettingZoo")
-    return kind, user_code.load(name)
+    return interface, user_code.load(name)
 
 
 def horizon_of(env: Any) -> int:

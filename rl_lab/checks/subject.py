@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array, World, with_loop_limit
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.bounds_checked import with_bounds_checks
@@ -100,7 +100,7 @@ class WorldUnderTest:
                 batch.reset(batch.done.copy())
             if len(scripted):
                 script = batch.scripted_actions()[scripted].copy()
-            fill(batch, uniforms[t])
+            write_uniform_actions(batch, uniforms[t])
             if len(scripted):
                 batch.actions[scripted] = script
             yield t

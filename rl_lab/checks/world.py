@@ -19,7 +19,7 @@ import numpy as np
 
 from rl_lab.checks.subject import Skip, WorldUnderTest
 from rl_lab.core.kernel import source_location
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array, World, with_loop_limit
 from rl_lab.engine.batch import Batch
 from rl_lab.engine.compiler import plain_loops
@@ -135,8 +135,8 @@ def same_in_every_slot(subject: WorldUnderTest) -> list[str]:
     batch.seed(np.array([subject.seed + 1, subject.seed, subject.seed]))
     batch.reset()
     for t, uniforms in enumerate(np.random.default_rng(0).random((subject.effort.steps, *alone.actions.shape))):
-        fill(batch, uniforms.repeat(3, axis=0))
-        fill(alone, uniforms)
+        write_uniform_actions(batch, uniforms.repeat(3, axis=0))
+        write_uniform_actions(alone, uniforms)
         batch.step()
         alone.step()
         for i in (1, 2):

@@ -92,7 +92,7 @@ def _results(target: str, quick: bool) -> Iterator[Result]:
     loaded = []
 
     def load_target() -> list[str]:
-        code = user_code.permit_typed(target) if alone else None
+        code = user_code.permit_named(target) if alone else None
         loaded.append(_load(target) if code is None else user_code.load(code.world))
         return []
 

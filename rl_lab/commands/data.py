@@ -185,7 +185,7 @@ def _world(request: _Request) -> tuple[str, dict[str, Any], EnvSpec]:
     """Return the world's name, parameters and description: the one that is named, or that of the first run."""
     from rl_lab.adapters import make
     from rl_lab.core.errors import UsageError
-    from rl_lab.engine.user_code import permit_typed
+    from rl_lab.engine.user_code import permit_named
     from rl_lab.experiments.checkpoint_lookup import locate
     from rl_lab.tournament.entrants import entrant_kind, split_mode
 
@@ -193,7 +193,7 @@ def _world(request: _Request) -> tuple[str, dict[str, Any], EnvSpec]:
     params: dict[str, Any] = {}
     name = request.values.get("world")
     if name is not None:
-        code = permit_typed(name)
+        code = permit_named(name)
         name = name if code is None else code.world
     elif not runs:
         raise UsageError(f"say which world {request.agents[0]} is for: add world=NAME")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.interrupts import is_interruption
 from rl_lab.core.text_table import format_table
-from rl_lab.core.untrusted import number
+from rl_lab.core.untrusted import checked_number
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
@@ -242,7 +242,7 @@ def _runs() -> list[dict[str, Any]]:
             raise CheckpointError(errors[0])
         mean = summary.get("mean_return")
         if summary:
-            number(mean, "its newest summary.json is damaged: mean_return")
+            checked_number(mean, "its newest summary.json is damaged: mean_return")
         return {
             "name": str(run.path),
             "scenario": facts["scenario"],

@@ -1,4 +1,4 @@
-"""This module finds agents by name: an agent's name is its file's name in agents/."""
+"""This module finds agents by name: an agent's name is its file's name in agents/. Loading imports that file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spaces and roles of several agents: the one space that holds those of all agents, and array shapes that follow."""
+"""This module joins the spaces of several agents to one, and computes array shapes and roles that follow from them."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from rl_lab.core.errors import WorkFailed
 from rl_lab.core.files import sync
-from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.core.untrusted import checked_type, read_json
 
 Tensors = dict[str, NDArray[Any]]
 
 _FORMAT = {"format": "rl_lab.checkpoint", "version": 2}
-_READ_BY = {1: "rl_lab 0.1"}  # what reads the formats of before
+_OLD_FORMATS = {1: "rl_lab 0.1"}  # earlier formats, and what reads them
 _MANIFEST, _STATE, _TENSORS, _TEMP, _OLD = "manifest.json", "state.json", ".safetensors", ".tmp-", ".old"
 _LARGEST_MANIFEST, _LARGEST_STATE = 2**20, 2**26  # bytes; larger files are refused
 _STEP = re.compile(r"step-([0-9]{9,18})(\.old)?")
@@ -57,14 +57,14 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def points(members: Iterable[str]) -> tuple[str, ...]:
+def crash_points(members: Iterable[str]) -> tuple[str, ...]:
     """Return, in order, the names of the points of a save at which a test may stop the process."""
     member_points = [f"member-written:{file}" for file in sorted([_STATE, *(name + _TENSORS for name in members)])]
     later_points = "manifest-written temp-synced set-aside renamed parent-synced prune-renamed pruned"
     return "temp-created", *member_points, *later_points.split()
 
 
-def reached(point: str) -> None:
+def at_crash_point(point: str) -> None:
     """Do nothing; a test replaces this function to stop the process at a named point."""
 
 
@@ -114,7 +114,7 @@ def load(path: Path) -> Checkpoint:
     for file in manifest["members"]:
         try:
             if file == _STATE:
-                state = of_kind(read_json(path / file, _LARGEST_STATE), "it", dict)
+                state = checked_type(read_json(path / file, _LARGEST_STATE), "it", dict)
                 _check_state(state, "state")
             else:
                 tensors[file.removesuffix(_TENSORS)] = safetensors.numpy.load_file(path / file)
@@ -125,13 +125,13 @@ def load(path: Path) -> Checkpoint:
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest valid checkpoint, or None, and the reasons why newer ones were skipped, newest first."""
-    faults: list[str] = []
+    skipped: list[str] = []
     for path in _list_checkpoints(Path(folder)):
         try:
-            return load(path), faults
+            return load(path), skipped
         except CheckpointError as error:
-            faults.append(str(error))
-    return None, faults
+            skipped.append(str(error))
+    return None, skipped
 
 
 def _write_checkpoint(
@@ -139,16 +139,16 @@ def _write_checkpoint(
 ) -> None:
     """Write a complete checkpoint under a temporary name, then rename it."""
     temp.mkdir()
-    reached("temp-created")
+    at_crash_point("temp-created")
     members = {}
     for file, member in sorted([(_STATE, ""), *((name + _TENSORS, name) for name in tensors)]):
         members[file] = _write(temp / file, _pack(member, tensors[member]) if member else _dump(state))
-        reached(f"member-written:{file}")
+        at_crash_point(f"member-written:{file}")
     manifest = _dump({**_FORMAT, "step": step, "members": members})
     _write(temp / _MANIFEST, manifest)
-    reached("manifest-written")
+    at_crash_point("manifest-written")
     sync(temp)
-    reached("temp-synced")
+    at_crash_point("temp-synced")
     if os.path.lexists(final):
         with suppress(CheckpointError, OSError):
             if (final / _MANIFEST).read_bytes() == manifest and _verify(final):
@@ -156,11 +156,11 @@ def _write_checkpoint(
         old = f"{final}{_OLD}"  # a name that `latest` still reads, until the new one is in place
         shutil.rmtree(old, ignore_errors=True)
         os.rename(final, old)
-        reached("set-aside")
+        at_crash_point("set-aside")
     os.rename(temp, final)
-    reached("renamed")
+    at_crash_point("renamed")
     sync(final.parent)
-    reached("parent-synced")
+    at_crash_point("parent-synced")
 
 
 def _prune(temp: Path, final: Path, keep_last: int) -> None:
@@ -172,10 +172,10 @@ def _prune(temp: Path, final: Path, keep_last: int) -> None:
     for path, trash in trash_names.items():
         os.rename(path, trash)
     sync(final.parent)  # the new names reach the disk before any member is removed
-    reached("prune-renamed")
+    at_crash_point("prune-renamed")
     for trash in trash_names.values():
         shutil.rmtree(trash, ignore_errors=True)
-    reached("pruned")
+    at_crash_point("pruned")
 
 
 def _write(path: Path, data: bytes) -> dict[str, Any]:
@@ -186,15 +186,15 @@ def _write(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _pack(member: str, arrays: Tensors) -> bytes:
-    plain = {}
+    contiguous = {}
     for name, array in arrays.items():
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         if not isinstance(kind, np.dtype) or kind.char not in _DTYPES:
             raise TypeError(f"{member}[{name!r}]: {kind} is not an array type that can be stored")
         if not isinstance(name, str) or name == "__metadata__":
             raise TypeError(f"{member}[{name!r}]: the name must be a string other than '__metadata__'")
-        plain[name] = np.asarray(array, dtype=kind.newbyteorder("<"), order="C")
-    return safetensors.numpy.save(plain)
+        contiguous[name] = np.asarray(array, dtype=kind.newbyteorder("<"), order="C")
+    return safetensors.numpy.save(contiguous)
 
 
 def _check_state(value: object, where: str) -> None:
@@ -227,28 +227,29 @@ def _verify(path: Path) -> dict[str, Any]:
         for file in sorted({_MANIFEST, _STATE} - members.keys()):
             raise _refusal(path, file, "is missing")
         del members[_MANIFEST]
-        truth = {**_FORMAT, "step": int(match[1]), "members": members}
+        expected = {**_FORMAT, "step": int(match[1]), "members": members}
         with (path / _MANIFEST).open("rb") as stream:
-            claim = stream.read(_LARGEST_MANIFEST)
-        if claim != _dump(truth):
-            raise _refusal(path, *_difference(claim, truth))
+            stored = stream.read(_LARGEST_MANIFEST)
+        if stored != _dump(expected):
+            raise _refusal(path, *_difference(stored, expected))
     except OSError as error:
         raise _refusal(path, ".", f"cannot be read: {error}") from error
-    return truth
+    return expected
 
 
-def _difference(claim: bytes, truth: dict[str, Any]) -> tuple[str, str]:
-    """Return the file and the reason for which a manifest, `claim`, is wrong; no path in it is opened."""
+def _difference(stored: bytes, correct: dict[str, Any]) -> tuple[str, str]:
+    """Return the file and the reason for which a manifest, `stored`, is wrong; no path in it is opened."""
     try:
-        manifest = json.loads(claim)
+        manifest = json.loads(stored)
         for key in (*_FORMAT, "step"):
-            if key == "version" and type(manifest[key]) is int and manifest[key] in _READ_BY:
-                reader = _READ_BY[manifest[key]]
-                return _MANIFEST, f"has format {manifest[key]}, which {reader} reads; this version reads {truth[key]}"
-            if manifest[key] != truth[key]:
-                return _MANIFEST, f"has the unknown {key} {manifest[key]!r:.40}, not {truth[key]!r}"
-        for file in sorted(manifest["members"].keys() | truth["members"].keys()):
-            expected, actual = manifest["members"].get(file), truth["members"].get(file)
+            if key == "version" and type(manifest[key]) is int and manifest[key] in _OLD_FORMATS:
+                reader = _OLD_FORMATS[manifest[key]]
+                text = f"has format {manifest[key]}, which {reader} reads"
+                return _MANIFEST, f"{text}; this version reads {correct[key]}"
+            if manifest[key] != correct[key]:
+                return _MANIFEST, f"has the unknown {key} {manifest[key]!r:.40}, not {correct[key]!r}"
+        for file in sorted(manifest["members"].keys() | correct["members"].keys()):
+            expected, actual = manifest["members"].get(file), correct["members"].get(file)
             if expected is None:
                 return file, f"is not named in {_MANIFEST}"
             if file != _STATE and not (_MEMBER.fullmatch(file) and file.endswith(_TENSORS)):

@@ -12,17 +12,17 @@ import textwrap
 from types import CodeType, FunctionType
 from typing import Any
 
-MOST_ROUNDS = 10**8  # iterations of one loop, each time it is entered: about a second of compiled code
-FEW_ROUNDS = 10**5  # the same limit in plain Python: about a second, too
-_ERROR, _ROUNDS = "LoopError__", "rounds__"
+COMPILED_LOOP_LIMIT = 10**8  # iterations of one loop, each time it is entered: about a second of compiled code
+PLAIN_LOOP_LIMIT = 10**5  # the same limit in plain Python: about a second, too
+_ERROR_NAME, _COUNTER_PREFIX = "LoopError__", "rounds__"
 
 
 class LoopError(Exception):
     """A loop in a kernel does not end; the message names its file and line."""
 
 
-def limit_loops(function: FunctionType, most: int = MOST_ROUNDS) -> tuple[CodeType, dict[str, Any]]:
-    """Return code whose `while` loops raise LoopError after `most` iterations, and the globals that it needs.
+def limit_loops(function: FunctionType, limit: int = COMPILED_LOOP_LIMIT) -> tuple[CodeType, dict[str, Any]]:
+    """Return code whose `while` loops raise LoopError after `limit` iterations, and the globals that it needs.
 
     A function without such a loop, or whose source file is missing or has changed, keeps its own code.
     """
@@ -41,12 +41,12 @@ def limit_loops(function: FunctionType, most: int = MOST_ROUNDS) -> tuple[CodeTy
     recompiled = _function_code(tree, function)
     if recompiled is None or recompiled.co_code != function.__code__.co_code:  # the file has changed since the import
         return function.__code__, {}
-    counter = _LoopCounter(function, most)
+    counter = _LoopCounter(function, limit)
     counter.visit(tree)
     limited_code = _function_code(ast.fix_missing_locations(tree), function)
     if not counter.loops or limited_code is None:
         return function.__code__, {}
-    return limited_code, {_ERROR: LoopError}
+    return limited_code, {_ERROR_NAME: LoopError}
 
 
 def _function_code(tree: ast.Module, function: FunctionType) -> CodeType | None:
@@ -60,18 +60,18 @@ def _function_code(tree: ast.Module, function: FunctionType) -> CodeType | None:
 class _LoopCounter(ast.NodeTransformer):
     """A transformer that adds an iteration counter to each `while` loop."""
 
-    def __init__(self, function: FunctionType, most: int) -> None:
-        self.function, self.most, self.loops = function, most, 0
+    def __init__(self, function: FunctionType, limit: int) -> None:
+        self.function, self.limit, self.loops = function, limit, 0
 
     def visit_While(self, loop: ast.While) -> Any:
         self.generic_visit(loop)
         if _clears_bits(loop):
             return loop
         self.loops += 1
-        name, line = f"{_ROUNDS}{self.loops}", loop.lineno
+        name, line = f"{_COUNTER_PREFIX}{self.loops}", loop.lineno
         place = f"{self.function.__code__.co_filename}:{line} {self.function.__name__}"
-        message = f"{place}: this loop has run {self.most:,} iterations and does not end"
-        source = f"{name} += 1\nif {name} > {self.most}:\n    raise {_ERROR}({message!r})"
+        message = f"{place}: this loop has run {self.limit:,} iterations and does not end"
+        source = f"{name} += 1\nif {name} > {self.limit}:\n    raise {_ERROR_NAME}({message!r})"
         initialization = ast.parse(f"{name} = 0").body
         check = ast.parse(source).body
         for statement in (*initialization, *check):

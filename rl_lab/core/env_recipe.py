@@ -1,4 +1,7 @@
-"""A recipe, from which another process, perhaps on another machine, makes its part of a training's environments."""
+"""This module has `EnvRecipe`, from which another process, perhaps on another machine, makes its environments.
+
+RLlib's env runners receive one each, for their part of a training's environments. A recipe is data that can be pickled.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from rl_lab.core.protocols import BatchedEnv
 
 @dataclass(frozen=True)
 class EnvRecipe:
-    """N environments of a training that has more of them: number i of these is number `first + i` of all.
+    """A recipe for N environments of a training that has more of them: number i of these is number `first + i` of all.
 
-    A recipe is data that can be pickled. Where it was made by a package of a higher level, `maker` names the function
-    of that package that makes the environments.
+    Where a recipe was made by a package of a higher level, `maker` names the function of that package that makes the
+    environments.
     """
 
     maker: str  # "module:function"; the function takes the recipe and returns a BatchedEnv

@@ -1,4 +1,7 @@
-"""This module explains an error that ends a command: in one line, and for a bug with a file that has the traceback."""
+"""This module explains an error that ends a command in one line.
+
+For a bug it also writes a temporary file with the traceback, and the line names the file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import traceback
 
 from rl_lab.core.errors import WorkFailed, one_line
 
-_LONGEST = 500  # characters of a message
+_MAX_LENGTH = 500  # characters of a message
 
 
 def explain(error: BaseException) -> str:
@@ -20,7 +23,7 @@ def explain(error: BaseException) -> str:
         return one_line(_system_message(error))
     if is_failure(error):
         return one_line(error)
-    message = one_line(_message(error))[:_LONGEST]
+    message = one_line(_message(error))[:_MAX_LENGTH]
     return f"unexpected {type(error).__name__}{': ' * bool(message)}{message}; {_write_report(error)}"
 
 

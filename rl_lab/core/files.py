@@ -1,4 +1,7 @@
-"""This module writes files atomically: a file gets its name when it is complete, and unfinished files are removed."""
+"""This module writes files atomically: a file gets its name when it is complete, and unfinished files are removed.
+
+All functions write to the disk. Unfinished files are named NAME.xxxxxxxx.partial, and locked by their writer.
+"""
 
 from __future__ import annotations
 

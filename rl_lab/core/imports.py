@@ -2,7 +2,7 @@
 
 A file is imported under a unique module name, so that one called random.py does not replace Python's module. It can
 import modules from its own folder; those of a tournament entrant are visible to that entrant alone, see
-`FolderImports`.
+`FolderImports`, which swaps entries of sys.modules and sys.path.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class FolderImports:
         self._modules: dict[str, ModuleType] = {}
         self._folders: list[str] = []
         self._names: set[str] = set()
-        self._before: list[tuple[dict[str, ModuleType], list[str], int]] = []
+        self._saved_states: list[tuple[dict[str, ModuleType], list[str], int]] = []
         # Modules of the same names from other places, and the length of sys.modules when they were listed.
         self._conflicts: tuple[int, list[str]] = 0, []
         self._stdlib = [path for path in sys.path if path.endswith("lib-dynload") or os.path.realpath(path) in _STDLIB]
-        self._add(str(folder))
+        self._add_folder(str(folder))
 
-    def _add(self, folder: str) -> None:
+    def _add_folder(self, folder: str) -> None:
         self._folders.append(folder)
         known = {"rl_lab", "envs", *sys.stdlib_module_names}
         with suppress(OSError):
@@ -57,16 +57,16 @@ class FolderImports:
             self._conflicts = len(sys.modules), [name for name in sys.modules if name.partition(".")[0] in packages]
         hidden = {name: sys.modules.pop(name) for name in self._conflicts[1] if name in sys.modules}
         sys.modules.update(self._modules)
-        self._before.append((hidden, list(sys.path), len(sys.modules)))
+        self._saved_states.append((hidden, list(sys.path), len(sys.modules)))
         sys.path[:0] = [*self._stdlib, *self._folders]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        hidden, path, count = self._before.pop()
+        hidden, path, count = self._saved_states.pop()
         for folder in set(sys.path).difference(path, self._stdlib, self._folders):
-            self._add(str(folder))
+            self._add_folder(str(folder))
         sys.path[:] = path
         if len(sys.modules) != count:
             packages = {name for name in self._names if name in sys.modules and self._lies_in(sys.modules[name], name)}
@@ -75,7 +75,7 @@ class FolderImports:
             sys.modules.pop(name, None)
         sys.modules.update(hidden)
 
-    def keep(self) -> None:
+    def publish(self) -> None:
         """Let all code import the modules that were imported so far."""
         for name, module in self._modules.items():
             sys.modules.setdefault(name, module)
@@ -101,7 +101,7 @@ def load(target: str) -> Any:
     """
     value, folder_imports = load_with_folder_imports(target)
     if folder_imports is not None:
-        folder_imports.keep()
+        folder_imports.publish()
     return value
 
 

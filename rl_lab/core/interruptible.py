@@ -1,4 +1,8 @@
-"""This module ends a command at Ctrl-C, SIGTERM or SIGHUP with exit status 130, 143 or 129."""
+"""This module ends a command at Ctrl-C, SIGTERM or SIGHUP with exit status 130, 143 or 129.
+
+`interruptible` wraps the main function of the command line. It uses `interrupts` for the signals, and may end the
+process.
+"""
 
 from __future__ import annotations
 

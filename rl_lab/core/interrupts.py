@@ -13,7 +13,8 @@ Therefore a thread waits for the signal, which the system writes to a pipe. Afte
 
 SIGHUP, which the end of a terminal or of a remote session sends, is left alone where it is ignored (nohup).
 
-A forked child has the original handlers, and none of this.
+While an `Interrupts` is entered, it owns the process's handlers of these signals, its wakeup descriptor and
+sys.unraisablehook; leaving restores them. A forked child has the original handlers, and none of this.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from typing import Any
 from rl_lab.core.thread_activity import activity
 
 GRACE = 1.5  # seconds that an iteration may continue after a signal: all must be over within 5
-AGAIN = 1.0  # seconds until KeyboardInterrupt is raised once more, because some code may have caught it
+RAISE_INTERVAL = 1.0  # seconds until KeyboardInterrupt is raised once more, because some code may have caught it
 DEADLINE = 3.5  # seconds after a signal at which the process is ended
-REPEATED = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
+REPEAT_WINDOW = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TICK = 0.05  # seconds between looks at the clock, once a signal has come
+_POLL_INTERVAL = 0.05  # seconds between looks at the clock, once a signal has come
 _flag = ctypes.c_int64()
-last_signal: list[float] = []  # the time.monotonic() of the last signal; empty if none has come since a command began
+last_signal: list[float] = []  # time.monotonic() of the last signal; empty if none has come since a command began
 _entered: list[Interrupts] = []  # the outermost first
-_forking = threading.local()  # `mask`: the signals that a forking thread had blocked before
+_fork_state = threading.local()  # `mask`: the signals that a forking thread had blocked before
 
 
 def flag_address() -> int:
@@ -92,14 +93,15 @@ class Interrupts:
         self.code = 0
         self.exit_message = ""
         self._ends_process = ends_process
-        self._obeyed = False  # whether Interrupted was raised
-        self._inside = False  # whether KeyboardInterrupt may be raised: not while it is entered or left
-        self._leaving = False  # whether the original handlers are to be restored
-        self._lock = threading.RLock()  # held to change `_leaving`, or to send the signal that announces it
-        self._patience: float | None = None
-        self._raising = False  # whether a SIGINT that this object sent is still to be handled by the main thread
-        self._sent_signal = False  # whether the thread has yet to read that signal from the pipe
-        self._raised = -AGAIN  # when KeyboardInterrupt was raised last
+        self._has_raised = False  # whether Interrupted was raised
+        self._may_raise = False  # whether KeyboardInterrupt may be raised: not while it is entered or left
+        self._restoring_handlers = False  # whether the original handlers are to be restored
+        self._lock = threading.RLock()  # held to change `_restoring_handlers`, or to send the signal that announces it
+        self._time_limit: float | None = None
+        # Whether a SIGINT that this object sent is still to be handled by the main thread.
+        self._own_signal_pending = False
+        self._own_signal_unread = False  # whether the thread has yet to read that signal from the pipe
+        self._last_raise = -RAISE_INTERVAL  # when KeyboardInterrupt was raised last
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Interrupts:
@@ -110,28 +112,28 @@ class Interrupts:
             self._ends_process |= _entered[-1]._ends_process
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        self._main = threading.main_thread().ident or 0
-        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._main_thread_id = threading.main_thread().ident or 0
+        self._thread = threading.Thread(target=self._watch_signals, name="signals", daemon=True)
         self._thread.start()
-        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
-        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
-        if self._before[signal.SIGHUP] == signal.SIG_IGN:
-            del self._before[signal.SIGHUP]
+        self._outer_hook, sys.unraisablehook = sys.unraisablehook, self._handle_unraisable
+        self._original_handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
+        if self._original_handlers[signal.SIGHUP] == signal.SIG_IGN:
+            del self._original_handlers[signal.SIGHUP]
         _entered.append(self)
-        for number in self._before:
-            signal.signal(number, self._note)
-        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._inside = True
+        for number in self._original_handlers:
+            signal.signal(number, self._handle_signal)
+        self._outer_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._may_raise = True
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._inside = False
+        self._may_raise = False
         if self._thread is None:
             return
         os.write(self._writer, b"\0")
         self._thread.join()  # first: a signal that it sends must not reach the original handlers
-        signal.set_wakeup_fd(self._wakeup)
-        sys.unraisablehook = self._hook
+        signal.set_wakeup_fd(self._outer_wakeup_fd)
+        sys.unraisablehook = self._outer_hook
         os.close(self._reader)
         os.close(self._writer)
         _flag.value = 0
@@ -141,124 +143,127 @@ class Interrupts:
             return
         if _entered:
             _entered[-1].code = _entered[-1].code or self.code
-            _entered[-1]._obeyed |= self._obeyed
-        elif not self._obeyed and exception[0] is None:
+            _entered[-1]._has_raised |= self._has_raised
+        elif not self._has_raised and exception[0] is None:
             raise Interrupted(self.code)
 
     def _restore_handlers(self) -> None:
-        for number, handler in reversed(self._before.items()):  # SIGINT last: its handler may raise
+        for number, handler in reversed(self._original_handlers.items()):  # SIGINT last: its handler may raise
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _forget(self) -> None:
+    def _deactivate(self) -> None:
         """Do nothing from now on: this is the copy in a forked child."""
         if self._thread is not None:
             self._thread, self.code = None, 0
             self._restore_handlers()
-            sys.unraisablehook = self._hook
+            sys.unraisablehook = self._outer_hook
             os.close(self._reader)
             os.close(self._writer)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self._raising:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal in the main thread: record it, and raise KeyboardInterrupt if that is due."""
+        if not self._own_signal_pending:
             self.code = self.code or 128 + number
         now = time.monotonic()
-        due = self._raising or (self._patience == 0 and now - self._raised > AGAIN)
-        self._raising = False
-        if not self._inside:
+        is_due = self._own_signal_pending or (self._time_limit == 0 and now - self._last_raise > RAISE_INTERVAL)
+        self._own_signal_pending = False
+        if not self._may_raise:
             return
         with self._lock:
-            leaving, self._leaving = self._leaving, False
-        if leaving:
-            signal.set_wakeup_fd(self._wakeup)
+            restoring, self._restoring_handlers = self._restoring_handlers, False
+        if restoring:
+            signal.set_wakeup_fd(self._outer_wakeup_fd)
             self._restore_handlers()
             raise KeyboardInterrupt
-        if due and self._patience is not None:
-            self._raised = now
+        if is_due and self._time_limit is not None:
+            self._last_raise = now
             raise KeyboardInterrupt  # numba would take an Exception for a failed compilation
 
-    def _lost(self, unraisable: Any) -> None:
+    def _handle_unraisable(self, unraisable: Any) -> None:
         """Have KeyboardInterrupt raised again soon where it was raised in a callback that cannot propagate it."""
         if unraisable.exc_type is KeyboardInterrupt:
-            self._raised = -AGAIN
+            self._last_raise = -RAISE_INTERVAL
         else:
-            self._hook(unraisable)
+            self._outer_hook(unraisable)
 
-    def _watch(self) -> None:
-        """Wait for a signal, and then enforce the time limits."""
-        poller, began = select.poll(), 0.0
+    def _watch_signals(self) -> None:
+        """Wait in a thread of its own for a signal, and then enforce the time limits."""
+        poller, signal_time = select.poll(), 0.0
         poller.register(self._reader, select.POLLIN)
         while True:
-            received = os.read(self._reader, 64) if poller.poll(1000 * _TICK if began else None) else b""
+            received = os.read(self._reader, 64) if poller.poll(1000 * _POLL_INTERVAL if signal_time else None) else b""
             now = time.monotonic()
             for number in received:
                 if number == 0:
                     return
-                if number == signal.SIGINT and self._sent_signal:
-                    self._sent_signal = False
-                elif number in _SIGNALS and not began:
-                    began, self.code = now, self.code or 128 + number
-                    last_signal[:] = [began]
-                elif number in _SIGNALS and now - began > REPEATED:
+                if number == signal.SIGINT and self._own_signal_unread:
+                    self._own_signal_unread = False
+                elif number in _SIGNALS and not signal_time:
+                    signal_time, self.code = now, self.code or 128 + number
+                    last_signal[:] = [signal_time]
+                elif number in _SIGNALS and now - signal_time > REPEAT_WINDOW:
                     if self._ends_process:
                         os._exit(128 + number)
-                    return self._leave()
-            if began and now - began > DEADLINE:
-                return self._end() if self._ends_process else self._leave()
-            if began:
-                self._insist(began, now)
+                    return self._restore_and_interrupt()
+            if signal_time and now - signal_time > DEADLINE:
+                return self._end_process() if self._ends_process else self._restore_and_interrupt()
+            if signal_time:
+                self._interrupt_if_due(signal_time, now)
 
-    def _insist(self, began: float, now: float) -> None:
-        """Raise KeyboardInterrupt in the main thread if that is due at `now` after a signal at `began`."""
-        patience = self._patience
-        if patience is None or now - began < patience:
+    def _interrupt_if_due(self, signal_time: float, now: float) -> None:
+        """Raise KeyboardInterrupt in the main thread if that is due at `now` after a signal at `signal_time`."""
+        time_limit = self._time_limit
+        if time_limit is None or now - signal_time < time_limit:
             return
         _flag.value = 1
         # Where the main thread waits for nothing, the handler raises it by itself, as soon as it is called.
-        if now - self._raised > AGAIN and now - began > _TICK:
-            self._raised = now
-            self._sent_signal = self._raising = True
+        if now - self._last_raise > RAISE_INTERVAL and now - signal_time > _POLL_INTERVAL:
+            self._last_raise = now
+            self._own_signal_unread = self._own_signal_pending = True
             # A real signal: `_thread.interrupt_main` does not wake a main thread that waits for a lock.
-            signal.pthread_kill(self._main, signal.SIGINT)
+            signal.pthread_kill(self._main_thread_id, signal.SIGINT)
 
-    def _leave(self) -> None:
-        """Have the original handlers restored and KeyboardInterrupt raised in the main thread."""
+    def _restore_and_interrupt(self) -> None:
+        """Make the main thread restore the original handlers and raise KeyboardInterrupt."""
         _flag.value = 1
-        self._leaving = True
+        self._restoring_handlers = True
         while True:  # a signal that arrives just before the main thread starts to wait does not wake it
             with self._lock:
-                if not (self._leaving and self._inside):
+                if not (self._restoring_handlers and self._may_raise):
                     return
-                signal.pthread_kill(self._main, signal.SIGINT)
-            time.sleep(_TICK)
+                signal.pthread_kill(self._main_thread_id, signal.SIGINT)
+            time.sleep(_POLL_INTERVAL)
 
-    def _end(self) -> None:
-        message = f"\nended {DEADLINE:g} s after the signal, {activity(self._main)}\n{self.exit_message}".rstrip()
+    def _end_process(self) -> None:
+        """Print where the main thread is and `exit_message`, and end the process."""
+        cause = f"ended {DEADLINE:g} s after the signal, {activity(self._main_thread_id)}"
+        message = f"\n{cause}\n{self.exit_message}".rstrip()
         with suppress(OSError):
             os.write(2, f"{message}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
         os._exit(self.code)
 
     @contextmanager
-    def abort_after(self, patience: float) -> Iterator[None]:
-        """Raise Interrupted in the block where it still runs `patience` seconds after a signal.
+    def abort_after(self, time_limit: float) -> Iterator[None]:
+        """Raise Interrupted in the block where it still runs `time_limit` seconds after a signal.
 
         The block's work may be half done then. With patience 0 it is stopped at once.
         """
-        before = self._patience
+        before = self._time_limit
         try:
-            self._patience = patience
-            if self.code and patience == 0:
+            self._time_limit = time_limit
+            if self.code and time_limit == 0:
                 raise KeyboardInterrupt
             yield
         except KeyboardInterrupt as error:
             if self._thread is not None and not is_interruption(error):
                 raise  # code of the user has raised it
-            self._patience = None  # or it would be raised again in here
-            self._obeyed = True
+            self._time_limit = None  # or it would be raised again in here
+            self._has_raised = True
             stop = Interrupted(self.code or 128 + signal.SIGINT)
             stop.is_work_lost = True
             raise stop from None
         finally:
-            self._patience = before
+            self._time_limit = before
 
     def iteration(self) -> Any:
         """Return `abort_after(GRACE)`, for one iteration of a learner."""
@@ -267,18 +272,18 @@ class Interrupts:
     def check(self, *_: Any) -> None:
         """Raise Interrupted if a signal has come; any arguments are accepted, so it can be a progress callback."""
         if self.code:
-            self._obeyed = True
+            self._has_raised = True
             raise Interrupted(self.code)
 
 
 def _before_fork() -> None:
     """Block signals during the fork, while the child still has the parent's handlers and pipe."""
     if _entered:
-        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        _fork_state.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _after_fork() -> None:
-    if (mask := _forking.__dict__.pop("mask", None)) is not None:
+    if (mask := _fork_state.__dict__.pop("mask", None)) is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
@@ -288,7 +293,7 @@ def _after_fork_in_child() -> None:
     if _entered:
         signal.set_wakeup_fd(-1)
         while _entered:
-            _entered.pop()._forget()
+            _entered.pop()._deactivate()
     _after_fork()
 
 

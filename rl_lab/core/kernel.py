@@ -1,7 +1,8 @@
 """This module marks and compiles kernels: scalar Python functions that also run as plain Python under a debugger.
 
-`@kernel` only marks a function. `compile_kernel_graph` makes its compiled copy: the same code object with globals in
-which the kernels that it calls are compiled too and field types are numpy's. The author's functions are not changed.
+`@kernel` only marks a function. `compile_kernel_graph` makes its compiled copy: the same code object over other
+globals, in which the kernels that it calls are compiled too and field types are numpy's. The author's functions are not
+changed. `fingerprint` hashes everything that machine code depends on, as the name under which it is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rl_lab.core.endless_loops import FEW_ROUNDS, MOST_ROUNDS, limit_loops
+from rl_lab.core.endless_loops import COMPILED_LOOP_LIMIT, PLAIN_LOOP_LIMIT, limit_loops
 from rl_lab.core.record import FieldType, f4
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,10 +86,10 @@ def compile_kernel_graph(
     if function not in done:
         if not is_kernel(function):
             raise TypeError(f"{source_location(function)}: decorate it with @kernel")
-        code, needed = limit_loops(function, MOST_ROUNDS)
+        code, needed = limit_loops(function, COMPILED_LOOP_LIMIT)
         namespace = {**function.__globals__, **needed, **({"__name__": module} if module else {})}
-        twin = FunctionType(code, namespace, function.__name__, function.__defaults__)
-        done[function] = compiler(twin)
+        compiled_copy = FunctionType(code, namespace, function.__name__, function.__defaults__)
+        done[function] = compiler(compiled_copy)
         for name, value in globals_used(function).items():
             if is_kernel(value):
                 namespace[name] = compile_kernel_graph(value, compiler, done, module)
@@ -103,19 +104,19 @@ def compile_kernel_graph(
     return done[function]
 
 
-def loop_limited_twin(function: Any, done: dict[Any, Any]) -> Any:
+def loop_limited_copy(function: Any, done: dict[Any, Any]) -> Any:
     """Return a plain-Python copy of a kernel in which it and the kernels that it calls have limited `while` loops.
 
     The kernel itself is returned where there is no such loop. `done` maps kernels to copies that were made before.
     """
     if function not in done:
-        code, needed = limit_loops(function, FEW_ROUNDS)
+        code, needed = limit_loops(function, PLAIN_LOOP_LIMIT)
         namespace = {**function.__globals__, **needed}
         done[function] = kernel(FunctionType(code, namespace, function.__name__, function.__defaults__))
         callees = {name: value for name, value in globals_used(function).items() if is_kernel(value)}
-        twins = {name: loop_limited_twin(value, done) for name, value in callees.items()}
-        namespace |= twins
-        if code is function.__code__ and twins == callees:
+        copies = {name: loop_limited_copy(value, done) for name, value in callees.items()}
+        namespace |= copies
+        if code is function.__code__ and copies == callees:
             done[function] = function  # there is no loop to limit, in the kernel or its callees
     return done[function]
 
@@ -127,7 +128,7 @@ def fingerprint(*parts: Any, with_modules: bool = True) -> str:
     """
     digest, visited = hashlib.sha256(), set()
 
-    def code(value: CodeType) -> None:
+    def add_code(value: CodeType) -> None:
         digest.update(value.co_code)
         digest.update(repr((value.co_names, value.co_varnames, value.co_argcount)).encode())
         for const in value.co_consts:
@@ -136,13 +137,13 @@ def fingerprint(*parts: Any, with_modules: bool = True) -> str:
     def add(value: Any) -> None:
         digest.update(type(value).__name__.encode())
         if isinstance(value, CodeType):
-            code(value)
+            add_code(value)
         elif is_kernel(value):
             if value not in visited:
                 visited.add(value)
                 if with_modules:
                     digest.update(value.__module__.encode())
-                code(value.__code__)
+                add_code(value.__code__)
                 add(value.__defaults__)
                 for name, used in sorted(globals_used(value).items()):
                     digest.update(name.encode())

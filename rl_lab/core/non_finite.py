@@ -1,4 +1,4 @@
-"""This module describes NaN and infinity in an environment's rewards and observations."""
+"""This module describes NaN and infinity in an environment's rewards and observations, for error messages."""
 
 from __future__ import annotations
 

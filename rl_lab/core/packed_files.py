@@ -1,4 +1,7 @@
-"""Files packed for a process that may run on a machine without them."""
+"""This module packs files for a process that may run on a machine without them, and unpacks them there.
+
+`PackedFiles.unpack` writes to the user's cache folder.
+"""
 
 from __future__ import annotations
 

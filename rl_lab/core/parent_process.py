@@ -1,4 +1,4 @@
-"""This module ties the life of a process to that of its parent."""
+"""This module ends a worker process when the process that started it ends, by a setting of Linux."""
 
 from __future__ import annotations
 

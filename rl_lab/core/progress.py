@@ -1,4 +1,7 @@
-"""This module shows the progress of long work in one line: steps, rate, time left, return, share of each phase."""
+"""This module shows the progress of long work in one line: steps, rate, time left, return, share of each phase.
+
+It writes to stderr, or to another stream.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +44,8 @@ class Progress:
         score = "-" if mean_return is None else f"{mean_return:.1f}"
         parts = [f"{steps:>11,} / {self._budget:,} {self.unit}"]
         if rate:  # before the first steps that are timed, nothing is known of those to come
-            parts += [f"{rate:>8,.0f}/s", f"{_clock(max(self._budget - steps, 0) / rate)} left"]
-        self._draw([*parts, f"return {score}", f"[{shares}]"] if spent else parts)
+            parts += [f"{rate:>8,.0f}/s", f"{_format_duration(max(self._budget - steps, 0) / rate)} left"]
+        self._write_line([*parts, f"return {score}", f"[{shares}]"] if spent else parts)
 
     def note(self, text: str) -> None:
         """Write a permanent line."""
@@ -54,10 +57,10 @@ class Progress:
         """Remove the line from a terminal."""
         self._clear()
 
-    def _draw(self, parts: list[str]) -> None:
+    def _write_line(self, parts: list[str]) -> None:
         """Write the parts side by side; on a terminal, omit the last ones that do not fit."""
         if self.live:
-            line = _fitting(parts, self._width())
+            line = _fit_to_width(parts, self._width())
             self.stream.write("\r" + line.ljust(min(self._line_length, self._width())))
             self._line_length = len(line)
         else:
@@ -78,7 +81,7 @@ class Progress:
             self._line_length = 0
 
 
-def _fitting(parts: list[str], width: int) -> str:
+def _fit_to_width(parts: list[str], width: int) -> str:
     """Return the parts as one line of at most `width` characters: padding is removed first, then the last parts."""
     if len("  ".join(parts)) > width:
         parts = [part.strip() for part in parts]
@@ -87,7 +90,7 @@ def _fitting(parts: list[str], width: int) -> str:
     return "  ".join(parts)[:width]
 
 
-def _clock(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,8 @@
-"""This module turns uniform random numbers into random legal actions."""
+"""This module turns uniform random numbers into random legal actions.
+
+Agents, wrappers and tests use it. `write_random_actions` and `write_uniform_actions` write a batch's `actions`; the
+other functions return arrays.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +88,7 @@ def write_random_actions(envs: BatchedEnv, rows: Array, keys: Array, steps: Arra
     actions[rows] = actions_at(uniform, envs.world.action_spaces, seats, action_mask)
 
 
-def fill(batch: Batch, uniform: Array) -> None:
+def write_uniform_actions(batch: Batch, uniform: Array) -> None:
     """Write random actions for every agent of a batch into its `actions`; `uniform` is [N, A] or [N, A, k]."""
     world, rows = batch.world, batch.acting.size
     action_mask = batch.action_mask.reshape(rows, -1) if world.has_action_mask else None

@@ -1,4 +1,4 @@
-"""The random streams of one seed, by name: what draws for one purpose takes nothing from another.
+"""This module names the random streams of one seed, so that what draws for one purpose takes nothing from another.
 
 A world and a learner draw from the stream of the seed itself. The streams of all other purposes are named here, in two
 separate sets of numbers, because they are combined with the seed in two ways.

@@ -81,7 +81,7 @@ u1, u2, u4, u8 = (FieldType(code) for code in ("u1", "u2", "u4", "u8"))
 
 
 # The dtype of a Record without fields: numpy cannot view rows of zero bytes as bytes, nor count them afterwards.
-_NOTHING = np.dtype({"names": [], "formats": [], "itemsize": 8})
+_EMPTY_DTYPE = np.dtype({"names": [], "formats": [], "itemsize": 8})
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Record:
                 if isinstance(default, bounded):
                     ranges[name], default = default, default.default
                 defaults[name] = default
-        cls.dtype = np.dtype(fields, align=True) if fields else _NOTHING
+        cls.dtype = np.dtype(fields, align=True) if fields else _EMPTY_DTYPE
         cls.defaults, cls.ranges = defaults, ranges
 
     def __new__(cls, **values: Any) -> Any:
@@ -143,7 +143,7 @@ class Record:
         for name, value in (cls.defaults | values).items():
             if name not in (cls.dtype.names or ()):
                 raise ValueError(f"unknown field {name!r}; {nearest(name, cls.dtype.names or ())}")
-            row[name] = checked(name, value, cls.dtype[name])
+            row[name] = checked_field(name, value, cls.dtype[name])
         cls.check(row)
         return row
 
@@ -162,7 +162,7 @@ class Record:
         return np.zeros(n, cls.dtype)
 
 
-def checked(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+def checked_field(name: str, value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Return `value` as an array of `dtype`. Raises ValueError where it does not fit or is not finite."""
     kind = "a number" if dtype.shape == () else f"numbers of shape {dtype.shape}"
     try:

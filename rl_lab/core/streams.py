@@ -1,4 +1,8 @@
-"""This module protects the work from standard streams that are closed, full or no longer read."""
+"""This module protects a command from standard streams that are closed, full or no longer read.
+
+A command calls `protect_standard_streams` at its start, which replaces sys.stdout and sys.stderr by a `Stream`, and
+`flush_standard_streams` at its end. Output after the reader has gone (as in `rl-lab list | head`) is discarded.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-_GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO}  # errors of a stream whose reader or terminal has gone
+_READER_GONE = {
+    errno.EPIPE,
+    errno.EIO,
+    errno.EBADF,
+    errno.ENXIO,
+}  # errors of a stream whose reader or terminal has gone
 
 
 class Stream:
@@ -24,7 +33,7 @@ class Stream:
         try:
             return int(self._stream.write(text))
         except OSError as error:
-            self._drop(error)
+            self._discard_output(error)
             return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -37,11 +46,11 @@ class Stream:
         try:
             self._stream.flush()
         except OSError as error:
-            self._drop(error)
+            self._discard_output(error)
 
-    def _drop(self, error: OSError) -> None:
+    def _discard_output(self, error: OSError) -> None:
         """Discard all further output of the stream, and record an error of another kind."""
-        if error.errno not in _GONE and self.failure is None:
+        if error.errno not in _READER_GONE and self.failure is None:
             self.failure = error
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
@@ -52,7 +61,7 @@ class Stream:
         return getattr(self._stream, name)
 
 
-def prepare() -> None:
+def protect_standard_streams() -> None:
     """Wrap the process's standard streams in `Stream`; streams that a program has replaced are left alone.
 
     Closed descriptors 0, 1 and 2 are opened on the null device. Otherwise the next file to be opened would get such a
@@ -76,7 +85,7 @@ def prepare() -> None:
             setattr(sys, name, Stream(stream))
 
 
-def finish() -> OSError | None:
+def flush_standard_streams() -> OSError | None:
     """Flush both streams; return the error of standard output, or None if it has none or its reader has gone."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""This module formats tables of plain text for the terminal."""
+"""This module formats tables of plain text for the terminal: one function, which returns a string."""
 
 from __future__ import annotations
 

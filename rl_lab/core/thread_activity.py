@@ -1,4 +1,4 @@
-"""This module says where a thread is, for the message about a command that does not react to a signal."""
+"""This module says which line a thread executes, for the message about a command that does not react to a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""This module ends Python code that takes too long, such as a function in a user's file that never returns."""
+"""This module ends Python code that takes too long, such as a function in a user's file that never returns.
+
+`with TimeLimit(seconds):` raises `TimeIsUp` in the thread of the block, from a thread that watches the time. While
+TimeIsUp is raised, sys.unraisablehook is replaced.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 _INTERVAL = 1.0  # seconds until TimeIsUp is raised once more, because some code may have caught it
-_MOST_RAISES = 10  # of one limit, because TimeIsUp may come before the first line of `__exit__`
+_MAX_RAISES = 10  # of one limit, because TimeIsUp may come before the first line of `__exit__`
 
 
 class TimeIsUp(BaseException):
@@ -67,24 +71,26 @@ class _Watcher:
     """A thread that waits for the earliest of the limits, so that entering a block starts no thread of its own."""
 
     def __init__(self) -> None:
-        self._begin_anew()
-        os.register_at_fork(after_in_child=self._begin_anew)  # the thread is not in the child
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # the thread is not in the child
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._changed = threading.Condition()
         self._limits: list[TimeLimit] = []
-        self._wakes = 0.0  # when the thread wakes by itself; infinite while it waits for a limit; 0 before it starts
+        self._wake_time = (
+            0.0  # when the thread wakes by itself; infinite while it waits for a limit; 0 before it starts
+        )
 
     def add(self, limit: TimeLimit) -> None:
         with self._changed:
             self._limits.append(limit)
-            if self._wakes == 0.0:
+            if self._wake_time == 0.0:
                 threading.Thread(target=self._watch, args=(self._changed,), name="time limits", daemon=True).start()
-            elif limit.due < self._wakes:
+            elif limit.due < self._wake_time:
                 self._changed.notify()
             else:
                 return
-            self._wakes = limit.due
+            self._wake_time = limit.due
 
     def remove(self, limit: TimeLimit) -> None:
         with self._changed:  # after this, the thread raises nothing for the limit
@@ -97,9 +103,9 @@ class _Watcher:
                 for limit in self._limits:
                     if limit.due <= now and not limit.is_finished:
                         limit.expire()
-                self._limits = [each for each in self._limits if each.raises < _MOST_RAISES and not each.is_finished]
-                self._wakes = min((limit.due for limit in self._limits), default=threading.TIMEOUT_MAX + now)
-                changed.wait(max(min(self._wakes - now, threading.TIMEOUT_MAX), 0.0))
+                self._limits = [each for each in self._limits if each.raises < _MAX_RAISES and not each.is_finished]
+                self._wake_time = min((limit.due for limit in self._limits), default=threading.TIMEOUT_MAX + now)
+                changed.wait(max(min(self._wake_time - now, threading.TIMEOUT_MAX), 0.0))
 
 
 _watcher = _Watcher()

@@ -1,7 +1,7 @@
 """This module checks values from files that may be damaged or hostile: their type, range, shape and size.
 
-Each function returns the value, or raises ValueError with one line that names it. All JSON files are read by
-`read_json`.
+Each `checked_` function returns the value, or raises ValueError with one line that has the value's name. All JSON files
+are read by `read_json`.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-LARGEST = 2**62  # the largest count
-_MOST_DIGITS = 100  # the most digits of a whole number, so that each is within a float's range
-_DEEPEST = 64  # the most levels of nested lists and mappings
-_Kind = TypeVar("_Kind", str, dict[str, Any], list[Any], bool, float)
+MAX_COUNT = 2**62  # the largest count
+_MAX_DIGITS = 100  # the most digits of a whole number, so that each is within a float's range
+_MAX_DEPTH = 64  # the most levels of nested lists and mappings
+_Type = TypeVar("_Type", str, dict[str, Any], list[Any], bool, float)
 
 
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text. Raises ValueError for other text, deep nesting and numbers of many digits."""
     try:
-        value = json.loads(text, parse_int=_whole_number)
+        value = json.loads(text, parse_int=_parse_int)
     except RecursionError:
-        raise ValueError(f"lists and mappings lie over {_DEEPEST} levels deep") from None
+        raise ValueError(f"lists and mappings lie over {_MAX_DEPTH} levels deep") from None
     _require_shallow(value)
     return value
 
 
-def read_json(path: Path, most: int) -> Any:
-    """Return the value of a JSON file of at most `most` bytes. Raises ValueError as `parse_json` does, or OSError."""
+def read_json(path: Path, max_bytes: int) -> Any:
+    """Return the value of a JSON file of at most `max_bytes`. Raises ValueError as `parse_json` does, or OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         information = os.fstat(descriptor)
         if not stat.S_ISREG(information.st_mode):
             raise ValueError("it is not a file")
-        if information.st_size > most:
-            raise ValueError(f"it has {information.st_size:,} bytes; {most:,} at most are read")
-        return parse_json(file.read(most))
+        if information.st_size > max_bytes:
+            raise ValueError(f"it has {information.st_size:,} bytes; {max_bytes:,} at most are read")
+        return parse_json(file.read(max_bytes))
 
 
-def whole(value: Any, name: str, low: int = 0, high: int = LARGEST) -> int:
+def checked_int(value: Any, name: str, low: int = 0, high: int = MAX_COUNT) -> int:
     """Return an integer that lies between low and high, both included."""
     if type(value) is not int or not low <= value <= high:
         raise _refusal(value, name, f"{low} to {high}")
     return value
 
 
-def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+def checked_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Return a finite number that lies between low and high, both included.
 
     A whole number beyond 2**53 was no float before it was written: it is refused.
@@ -73,21 +73,21 @@ def is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def of_kind(value: Any, name: str, kind: type[_Kind]) -> _Kind:
+def checked_type(value: Any, name: str, expected_type: type[_Type]) -> _Type:
     """Return a value of exactly this type."""
-    if type(value) is not kind:
-        raise _refusal(value, name, kind.__name__)
+    if type(value) is not expected_type:
+        raise _refusal(value, name, expected_type.__name__)
     return value
 
 
-def listed(value: Any, name: str, length: int | None = None) -> list[Any]:
+def checked_list(value: Any, name: str, length: int | None = None) -> list[Any]:
     """Return a list, of `length` elements if that is not None."""
     if not isinstance(value, list) or (length is not None and len(value) != length):
         raise _refusal(value, name, "a list" if length is None else f"a list of {length}")
     return value
 
 
-def shaped(value: object, name: str, like: Array) -> Array:
+def checked_shape(value: object, name: str, like: Array) -> Array:
     """Return an array of the shape and dtype of `like`."""
     if not isinstance(value, np.ndarray) or value.shape != like.shape or value.dtype != like.dtype:
         actual = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -95,9 +95,9 @@ def shaped(value: object, name: str, like: Array) -> Array:
     return value
 
 
-def array(value: object, name: str, like: Array, low: float = -math.inf, high: float = math.inf) -> Array:
+def checked_array(value: object, name: str, like: Array, low: float = -math.inf, high: float = math.inf) -> Array:
     """Return an array of the shape and dtype of `like` whose numbers are finite and lie between low and high."""
-    result = shaped(value, name, like)
+    result = checked_shape(value, name, like)
     if result.size and result.dtype.kind == "f" and not np.isfinite(result).all():
         raise ValueError(f"{name} has numbers that are not finite")
     if result.size and (low, high) != (-math.inf, math.inf) and not (low <= result.min() and result.max() <= high):
@@ -109,15 +109,15 @@ def _refusal(value: Any, name: str, expected: str) -> ValueError:
     return ValueError(f"{name} is {value!r:.40}; expected {expected}")
 
 
-def _whole_number(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
+def _parse_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"a whole number has {len(text)} digits")
     return int(text)
 
 
 def _require_shallow(value: Any) -> None:
     level = [value]
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         level = [
             inner
             for each in level
@@ -127,4 +127,4 @@ def _require_shallow(value: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"lists and mappings lie over {_DEEPEST} levels deep")
+    raise ValueError(f"lists and mappings lie over {_MAX_DEPTH} levels deep")

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 
 from rl_lab.core.agent_spaces import action_dtype_of, join_spaces, mask_size_of, roles_of
 from rl_lab.core.canvas import Canvas
-from rl_lab.core.kernel import is_kernel, kernel, loop_limited_twin, source_location
+from rl_lab.core.kernel import is_kernel, kernel, loop_limited_copy, source_location
 from rl_lab.core.record import Record, WorldState, bounded, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
 from rl_lab.core.world_errors import WorldError
 
@@ -278,5 +278,9 @@ def with_loop_limit(world: World) -> World:
     done: dict[Any, Any] = {}
     names = ("reset", "step", "observe", "action_mask", "expert", "novice", "rotate_seats")
     kernels = {name: getattr(world, name) for name in names}
-    twins = {name: loop_limited_twin(k, done) for name, k in kernels.items() if k is not None}
-    return replace(world, **twins) if any(twin is not kernels[name] for name, twin in twins.items()) else world
+    copies = {name: loop_limited_copy(k, done) for name, k in kernels.items() if k is not None}
+    return (
+        replace(world, **copies)
+        if any(compiled_copy is not kernels[name] for name, compiled_copy in copies.items())
+        else world
+    )

@@ -1,4 +1,4 @@
-"""Errors about a world: a mistake in its file, or a state in which an agent cannot act."""
+"""This module has the errors about a world: a mistake in its file, or a state in which an agent cannot act."""
 
 from __future__ import annotations
 

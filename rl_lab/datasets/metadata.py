@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium.spaces import Box, Discrete
 
 from rl_lab.core.errors import UsageError
-from rl_lab.core.untrusted import of_kind, read_json, whole
+from rl_lab.core.untrusted import checked_int, checked_type, read_json
 from rl_lab.datasets import columns, spaces
 
 MINARI_VERSION = "0.5.4"  # whose format is written
@@ -80,7 +80,7 @@ def read(folder: Path) -> Metadata:
     """Return the metadata in a folder that `data_folder` returned. Raises UsageError where they do not fit."""
     file = folder / FILE
     try:
-        return _parse(of_kind(read_json(file, _LARGEST_FILE), "its content", dict))
+        return _parse(checked_type(read_json(file, _LARGEST_FILE), "its content", dict))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
     except ValueError as error:
@@ -105,23 +105,23 @@ def _parse(content: dict[str, Any]) -> Metadata:
         raise ValueError(f"action_space is a Box of shape {list(action_space.shape)}; expected [k]")
     if content.get("jpeg_encoding", True) and _is_picture(observation_space):
         raise ValueError("its observations are JPEG files, which are not what the agent saw: set jpeg_encoding=False")
-    own = of_kind(content.get("rl_lab", {}), "rl_lab", dict)
-    policies = of_kind(own.get("policies", []), "policies", list)
-    content_hash = of_kind(own.get("content_hash", ""), "content_hash", str)
+    own = checked_type(content.get("rl_lab", {}), "rl_lab", dict)
+    policies = checked_type(own.get("policies", []), "policies", list)
+    content_hash = checked_type(own.get("content_hash", ""), "content_hash", str)
     if not re.fullmatch("([0-9a-f]{64})?", content_hash):  # it names a folder of the cache
         raise ValueError(f"content_hash is {content_hash!r:.40}; expected 64 hexadecimal digits")
     return Metadata(
         observation_space,
         action_space,
-        whole(own.get("mask_size", 0), "mask_size", 0, int(getattr(action_space, "n", 0))),
-        of_kind(own.get("world", ""), "world", str),
-        tuple(of_kind(name, "policies", str) for name in policies),
-        of_kind(own.get("info", {}), "info", dict),
-        whole(content.get("total_episodes"), "total_episodes"),
-        whole(content.get("total_steps"), "total_steps"),
+        checked_int(own.get("mask_size", 0), "mask_size", 0, int(getattr(action_space, "n", 0))),
+        checked_type(own.get("world", ""), "world", str),
+        tuple(checked_type(name, "policies", str) for name in policies),
+        checked_type(own.get("info", {}), "info", dict),
+        checked_int(content.get("total_episodes"), "total_episodes"),
+        checked_int(content.get("total_steps"), "total_steps"),
         content_hash,
         data_format,
-        of_kind(content.get("dataset_id", ""), "dataset_id", str),
+        checked_type(content.get("dataset_id", ""), "dataset_id", str),
     )
 
 

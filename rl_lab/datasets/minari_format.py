@@ -17,7 +17,7 @@ from gymnasium.spaces import Discrete
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.untrusted import of_kind, read_json, whole
+from rl_lab.core.untrusted import checked_int, checked_type, read_json
 from rl_lab.datasets import metadata
 from rl_lab.datasets.columns import NO_SEED, Array, Columns, ContentHash, concatenate, step_rows
 from rl_lab.datasets.metadata import Metadata
@@ -145,7 +145,7 @@ def _read_episode(folder: Path, number: int, description: Metadata) -> Columns:
         if len(files) > 1:
             raise ValueError(f"{folder} has {len(files)} files; expected one for each episode")
         table = _read_table(file, suffix)
-        own = of_kind(read_json(folder / metadata.FILE, _LARGEST_FILE), metadata.FILE, dict)
+        own = checked_type(read_json(folder / metadata.FILE, _LARGEST_FILE), metadata.FILE, dict)
         return _columns(table, own, number, description)
     except UsageError:
         raise
@@ -192,10 +192,10 @@ def _columns(table: Any, own: dict[str, Any], number: int, description: Metadata
         masks = _values(infos.field("action_mask"), "action_mask", *layout["action_masks"])[:-1]
     seed = own.get("seed")
     indices = [
-        whole(NO_SEED if seed is None else seed, "seed", NO_SEED),
-        whole(own.get("agent_index", 0), "agent_index"),
-        whole(own.get("group_id", number), "group_id"),
-        whole(own.get("policy_index", 0), "policy_index"),
+        checked_int(NO_SEED if seed is None else seed, "seed", NO_SEED),
+        checked_int(own.get("agent_index", 0), "agent_index"),
+        checked_int(own.get("group_id", number), "group_id"),
+        checked_int(own.get("policy_index", 0), "policy_index"),
     ]
     per_episode = [np.array([value]) for value in (steps, *indices)]
     length, *others = per_episode

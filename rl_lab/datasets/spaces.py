@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rl_lab.core.agent_spaces import MOST_ACTIONS
-from rl_lab.core.untrusted import listed, of_kind, parse_json, whole
+from rl_lab.core.untrusted import checked_int, checked_list, checked_type, parse_json
 
 _DTYPES = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
 _MOST_NUMBERS = 2**24  # of one observation or action
@@ -28,18 +28,20 @@ def from_text(text: object, name: str) -> Box | Discrete[Any]:
 
     Raises ValueError for other text, and for spaces that are neither a Box nor a Discrete that starts at 0.
     """
-    description = of_kind(parse_json(of_kind(text, name, str)), name, dict)
+    description = checked_type(parse_json(checked_type(text, name, str)), name, dict)
     kind = description.get("type")
     if kind == "Discrete":
-        if whole(description.get("start", 0), f"{name}'s start", -(2**62)) != 0:
+        if checked_int(description.get("start", 0), f"{name}'s start", -(2**62)) != 0:
             raise ValueError(f"{name} starts at {description['start']}; expected a Discrete that starts at 0")
-        return Discrete(whole(description.get("n"), f"{name}'s n", 1, MOST_ACTIONS))
+        return Discrete(checked_int(description.get("n"), f"{name}'s n", 1, MOST_ACTIONS))
     if kind != "Box":
         raise ValueError(f"{name} is a {kind!s:.40}; expected a Box{' or a Discrete' * ('action' in name)}")
-    dtype = of_kind(description.get("dtype"), f"{name}'s dtype", str)
+    dtype = checked_type(description.get("dtype"), f"{name}'s dtype", str)
     if dtype not in _DTYPES:
         raise ValueError(f"{name} has dtype {dtype:.40}; expected one of {', '.join(_DTYPES)}")
-    shape = tuple(whole(size, f"{name}'s shape", 1, _MOST_NUMBERS) for size in listed(description.get("shape"), name))
+    shape = tuple(
+        checked_int(size, f"{name}'s shape", 1, _MOST_NUMBERS) for size in checked_list(description.get("shape"), name)
+    )
     if int(np.prod([float(size) for size in shape])) > _MOST_NUMBERS:
         raise ValueError(f"{name} has shape {list(shape)}, which is too large")
     bounds = []

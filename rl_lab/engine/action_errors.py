@@ -1,4 +1,4 @@
-"""What is wrong with an action that a batch refuses, in words."""
+"""This module explains which action a batch refuses, and why."""
 
 from __future__ import annotations
 

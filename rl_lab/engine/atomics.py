@@ -1,4 +1,4 @@
-"""Atomic operations on memory that threads share, as numba intrinsics."""
+"""This module has atomic operations on memory that threads share, as numba intrinsics, for the compiled learners."""
 
 from __future__ import annotations
 

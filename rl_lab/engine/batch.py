@@ -1,4 +1,9 @@
-"""This module has the engine: `Batch`, N copies of a world that compiled loops step."""
+"""This module has `Batch`, N copies of a world that compiled loops step: the engine's public class.
+
+A Batch owns its arrays (see `buffers`), and a step writes into them in place. Its first step or reset compiles the
+world's kernels, or loads their machine code from the user's cache folder (see `compiler`). Methods that only read and
+write arrays are in `batch_arrays`; errors are explained in `batch_faults`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +16,17 @@ from gymnasium.vector import AutoresetMode
 
 from rl_lab.core.world import Array, World
 from rl_lab.engine import batch_faults, batch_view, buffers, compiler, first_start, parallel_step, vectorization
-from rl_lab.engine.batch_arrays import SEEDS as SEEDS
-from rl_lab.engine.batch_arrays import STREAMS, BatchArrays
+from rl_lab.engine.batch_arrays import NUM_SEEDS as NUM_SEEDS
+from rl_lab.engine.batch_arrays import NUM_STREAMS, BatchArrays
 from rl_lab.engine.batch_faults import NonFiniteError as NonFiniteError
 from rl_lab.engine.thread_tuner import ThreadTuner
 
-MODES = {
+AUTORESET_CODES = {
     AutoresetMode.SAME_STEP: buffers.SAME_STEP,
     AutoresetMode.NEXT_STEP: buffers.NEXT_STEP,
     AutoresetMode.DISABLED: buffers.DISABLED,
 }
-ILLEGAL = {"refuse": buffers.REFUSE, "forfeit": buffers.FORFEIT, "noop": buffers.NOOP}
+ILLEGAL_CODES = {"refuse": buffers.REFUSE, "forfeit": buffers.FORFEIT, "noop": buffers.NOOP}
 
 
 class Batch(BatchArrays):
@@ -65,18 +70,18 @@ class Batch(BatchArrays):
         illegal: str = "refuse",
     ) -> None:
         params = world.Params() if params is None else np.atleast_1d(params)
-        if not 0 < num_envs < STREAMS:
-            raise ValueError(f"worlds={num_envs}: expected 1 to {STREAMS - 1}")
+        if not 0 < num_envs < NUM_STREAMS:
+            raise ValueError(f"worlds={num_envs}: expected 1 to {NUM_STREAMS - 1}")
         if params.dtype != world.Params.dtype or params.shape not in ((1,), (num_envs,)):
             raise ValueError(
                 f"params: expected 1 or {num_envs} records of {world.name}'s Params, got shape {params.shape}"
             )
         world.Params.check(params)
-        if illegal not in ILLEGAL:
-            raise ValueError(f"illegal={illegal!r}: expected one of {', '.join(ILLEGAL)}")
+        if illegal not in ILLEGAL_CODES:
+            raise ValueError(f"illegal={illegal!r}: expected one of {', '.join(ILLEGAL_CODES)}")
         buffers.check_memory(world, num_envs)
         self.world, self.num_envs, self.plain, self.autoreset = world, num_envs, plain, autoreset
-        # Loops that step a block of worlds at a time step all of the last one: there is room for it.
+        # Loops that step a block of worlds at a time write whole blocks: arrays have memory for the last one.
         self._capacity = vectorization.padded_capacity(world, num_envs)
         vars(self).update(buffers.allocate(world, num_envs, len(params), self._capacity))
         self.params[...] = params
@@ -89,11 +94,15 @@ class Batch(BatchArrays):
         self.tuner = ThreadTuner() if threads is None and self.threads > 1 and not plain else None
         self._threaded = threads is not None and threads > 1 and not plain
         self._failure, self._failed_world, self._calls = "", 0, 0
-        self._all = np.ones(num_envs, np.uint8)
+        self._all_worlds = np.ones(num_envs, np.uint8)
         self.seed(seed, first)
 
     def _build_header(self) -> None:
-        settings = {"mode": MODES[self.autoreset], "horizon": self.world.horizon, "illegal": ILLEGAL[self.illegal]}
+        settings = {
+            "mode": AUTORESET_CODES[self.autoreset],
+            "horizon": self.world.horizon,
+            "illegal": ILLEGAL_CODES[self.illegal],
+        }
         block_size = vectorization.BLOCK if vectorization.vectorization_plan(self.world) else 1
         self._header = buffers.build_header(self, settings, block_size)
         self._address: int = self._header.ctypes.data
@@ -113,13 +122,13 @@ class Batch(BatchArrays):
             NonFiniteError: an observation is NaN or infinite.
             WorldError: a kernel does not compile.
         """
-        selected = self._all if mask is None else np.asarray(mask, np.bool_).astype(np.uint8)
+        selected = self._all_worlds if mask is None else np.asarray(mask, np.bool_).astype(np.uint8)
         if selected.shape != (self.num_envs,):
             raise ValueError(f"mask of shape {selected.shape}: expected ({self.num_envs},)")
-        fresh = self.reseed & selected.astype(np.bool_)
-        self.states["rng_key"][fresh] = self.pending_keys[fresh]
-        self.states["rng_counter"][fresh] = self.pending_counters[fresh]
-        self.reseed &= ~fresh
+        reseeded = self.reseed & selected.astype(np.bool_)
+        self.states["rng_key"][reseeded] = self.pending_keys[reseeded]
+        self.states["rng_counter"][reseeded] = self.pending_counters[reseeded]
+        self.reseed &= ~reseeded
         if selected[self._failed_world]:
             self._failure = ""
         self._run_reset(selected)
@@ -131,7 +140,7 @@ class Batch(BatchArrays):
         with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
             outcome = self._call_compiled(self._loops.reset_masked, self._handle, mask)
         if outcome < 0:
-            self.fail(outcome)
+            self.raise_fault(outcome)
 
     def step(self) -> int:
         """Step every world with the actions in `actions`; return how many episodes ended.
@@ -156,7 +165,7 @@ class Batch(BatchArrays):
             else:
                 outcome = self._step_serial(self._address)
         if outcome < 0:
-            self.fail(outcome)
+            self.raise_fault(outcome)
         return int(outcome)
 
     def _call_compiled(self, function: Any, *arguments: Any) -> Any:
@@ -199,7 +208,7 @@ class Batch(BatchArrays):
         if self.plain:
             raise ValueError("a batch with plain=True cannot replace its observations")
         self.observations = observations
-        self._header[buffers.SLOTS["observations"]] = observations.__array_interface__["data"][0]
+        self._header[buffers.HEADER_SLOTS["observations"]] = observations.__array_interface__["data"][0]
 
     def _step_threaded(self) -> int:
         return parallel_step.step_parallel(self._address, self._outcomes, self.threads)
@@ -217,8 +226,8 @@ class Batch(BatchArrays):
     def _step_tuned(self, tuner: ThreadTuner) -> int:
         begin = time.perf_counter()
         outcome = self._step_threaded() if tuner.threaded else int(self._step_serial(self._address))
-        now = time.perf_counter()
-        tuner.record(now, now - begin)
+        end = time.perf_counter()
+        tuner.record(end, end - begin)
         if tuner.settled:
             self.tuner = None
         return outcome
@@ -228,7 +237,7 @@ class Batch(BatchArrays):
 
         The header's elements CHECK and STEP are addresses of functions `int64 f(low, high, header)`. The first checks
         the actions of worlds low..high-1. If it returns 0, the second steps these worlds in the calling thread. Both
-        return an outcome; `fail` raises the exception that a negative one stands for.
+        return an outcome; `raise_fault` raises the exception that a negative one stands for.
         """
         if self.plain:
             raise ValueError("a batch with plain=True has no compiled code")
@@ -243,12 +252,12 @@ class Batch(BatchArrays):
 
         Thread k steps worlds partition[k] to partition[k + 1] - 1. Worlds that are stepped as a block have one thread.
         """
-        grain = int(self._header[buffers.BLOCK_SIZE])
-        blocks = -(-self.num_envs // grain)
+        block_size = int(self._header[buffers.BLOCK_SIZE])
+        blocks = -(-self.num_envs // block_size)
         parts = min(max_threads, blocks)
-        return np.minimum(np.arange(parts + 1) * blocks // parts * grain, self.num_envs)
+        return np.minimum(np.arange(parts + 1) * blocks // parts * block_size, self.num_envs)
 
-    def fail(self, outcome: int) -> None:
+    def raise_fault(self, outcome: int) -> None:
         """Raise the exception that a negative outcome of a step or reset stands for; see `buffers.FAULTS`."""
         error = batch_faults.explain_outcome(self, outcome, _make_plain_batch)
         if isinstance(error, NonFiniteError):

@@ -1,4 +1,7 @@
-"""This module has the part of a batch that runs no compiled code: seeds, states, snapshots, copies and results."""
+"""This module has the part of `Batch` that runs no compiled code: seeds, states, snapshots, copies and results.
+
+`BatchArrays` is the base class of `Batch`. Its methods read and write the arrays of the batch, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from rl_lab.core.rng import STREAM_SHIFT
 from rl_lab.core.world import Array, World
 from rl_lab.engine import buffers
 
-STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
-SEEDS = 2**32  # a seed is the 32-bit key of the random generator; evaluation uses the upper ones, see evaluate.py
+NUM_STREAMS = 2**24  # of a seed: see rng.STREAM_SHIFT
+NUM_SEEDS = 2**32  # a seed is the 32-bit key of the random generator; evaluation uses the upper ones, see evaluate.py
 
 
 class BatchArrays(buffers.BatchBuffers):
@@ -45,11 +48,11 @@ class BatchArrays(buffers.BatchBuffers):
         if (
             seeds.dtype.kind not in "iu"
             or seeds.shape not in ((), (self.num_envs,))
-            or np.any((seeds < 0) | (seeds >= SEEDS))
+            or np.any((seeds < 0) | (seeds >= NUM_SEEDS))
         ):
             raise ValueError(f"seed={seed!r}: expected an integer in 0..2**32-1, or {self.num_envs} of them")
-        if not 0 <= first <= STREAMS - self.num_envs:
-            raise ValueError(f"first={first}: expected 0 to {STREAMS - self.num_envs} for {self.num_envs} worlds")
+        if not 0 <= first <= NUM_STREAMS - self.num_envs:
+            raise ValueError(f"first={first}: expected 0 to {NUM_STREAMS - self.num_envs} for {self.num_envs} worlds")
         streams = (
             np.arange(first, first + self.num_envs, dtype=np.uint64)
             if seeds.ndim == 0
@@ -141,16 +144,16 @@ def mean_log(log_totals: Array, names: Sequence[str]) -> dict[str, float]:
 
 
 def _rebuild_batch(
-    kind: Any,
+    batch_class: Any,
     world: World,
     num_envs: int,
     arguments: dict[str, Any],
     arrays: dict[str, Array],
     attributes: dict[str, Any],
 ) -> Any:
-    """Return a batch, of class `kind`, that continues as the one that the arrays were copied from."""
+    """Return a batch, of class `batch_class`, that continues as the one that the arrays were copied from."""
     params = arrays["params"].reshape(-1).view(world.Params.dtype)
-    batch = kind(world, num_envs, params, **arguments)
+    batch = batch_class(world, num_envs, params, **arguments)
     for name, array in buffers.arrays_of(batch).items():
         array[...] = arrays[name]
     vars(batch).update(attributes)

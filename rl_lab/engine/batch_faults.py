@@ -1,7 +1,8 @@
 """This module turns faults and exceptions of a batch's compiled code into exceptions that name world, field and line.
 
+A step or reset that fails returns a negative outcome, which holds the index of a world and one of `buffers`' faults.
 Compiled code reports no line, so the kernels are run once more as plain Python where the line is to be found.
-`make_plain(world, num_envs, params, **options)` makes a batch for that.
+`make_plain(world, num_envs, params, **options)` makes a batch for that; the batch that failed is only read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A batch as its loops see it: `buffers.View`, made from the header by compiled code, or from the arrays in Python."""
+"""This module makes the `View` of a batch, the NamedTuple of settings and arrays that the loops in templates use.
+
+`compiled_view` returns an intrinsic that builds it from the address of the header, in machine code. `plain_view` builds
+it from the arrays, for loops that run as plain Python. Neither copies an array.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.core.record import PlainArray
-from rl_lab.engine.buffers import BUFFERS, N_PARAMS, RESHAPED, SETTINGS, SLOTS, BatchBuffers, Layout, N, View
+from rl_lab.engine.buffers import (
+    BUFFERS,
+    HEADER_SETTINGS,
+    HEADER_SLOTS,
+    NUM_ENVS,
+    NUM_PARAMS,
+    RESHAPED_BUFFERS,
+    BatchBuffers,
+    Layout,
+    View,
+)
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
@@ -24,10 +38,10 @@ def compiled_view(world: World) -> Any:
     from numba.np import arrayobj
 
     layout = Layout.of(world)
-    rows = [BUFFERS[name] for name in SLOTS] + [row for _, row in RESHAPED.values()]
-    slots = [*SLOTS.values(), *(SLOTS[source] for source, _ in RESHAPED.values())]
+    rows = [BUFFERS[name] for name in HEADER_SLOTS] + [row for _, row in RESHAPED_BUFFERS.values()]
+    slots = [*HEADER_SLOTS.values(), *(HEADER_SLOTS[source] for source, _ in RESHAPED_BUFFERS.values())]
     array_types = [_array_type(layout.dtype(row), 1 + len(layout.shape(row))) for row in rows]
-    view_type = types.NamedTuple([types.intp] * len(SETTINGS) + array_types, View)
+    view_type = types.NamedTuple([types.intp] * len(HEADER_SETTINGS) + array_types, View)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def batch_view(context: Any, header: Any) -> Any:
@@ -38,8 +52,8 @@ def compiled_view(world: World) -> Any:
             def read(slot: int) -> Any:
                 return builder.load(builder.gep(header, [word(slot)]))
 
-            counts = {"N": read(N), "P": read(N_PARAMS)}
-            parts = [read(slot) for slot in SETTINGS.values()]
+            counts = {"N": read(NUM_ENVS), "P": read(NUM_PARAMS)}
+            parts = [read(slot) for slot in HEADER_SETTINGS.values()]
             for slot, row, array_type in zip(slots, rows, array_types, strict=True):
                 itemsize, sizes = layout.dtype(row).itemsize, layout.shape(row)
                 strides = [itemsize * int(np.prod(sizes[axis:])) for axis in range(1 + len(sizes))]
@@ -69,9 +83,9 @@ def _array_type(dtype: np.dtype[Any], axes: int) -> Any:
 
 def plain_view(batch: BatchBuffers, settings: dict[str, int]) -> Any:
     """Return the View that plain loops use: records and rows that read as Python numbers."""
-    arrays = {name: getattr(batch, name) for name in SLOTS}
+    arrays = {name: getattr(batch, name) for name in HEADER_SLOTS}
     seen = dict(arrays)
-    for name, (source, row) in RESHAPED.items():
+    for name, (source, row) in RESHAPED_BUFFERS.items():
         array = arrays[source] if row.dtype == "observation" else arrays[source].view(row.dtype)
         seen[name] = array.reshape(*arrays[source].shape[: len(row.shape) - 1], -1)
     return View(**settings, **{name: PlainArray(array) for name, array in seen.items()})

@@ -1,4 +1,7 @@
-"""Batches in plain Python whose arrays refuse what compiled code would do to memory in silence."""
+"""This module makes the arrays of a plain batch raise an error where compiled code would access other memory silently.
+
+`first_start` plays a new version of a world on such a batch before its machine code runs.
+"""
 
 from __future__ import annotations
 
@@ -30,56 +33,58 @@ class OutOfTimeError(BaseException):
     """A kernel touched an array after the time for playing was over; kernels cannot catch it by `except Exception`."""
 
 
-def with_bounds_checks(batch: Batch, until: float = math.inf) -> Batch:
+def with_bounds_checks(batch: Batch, deadline: float = math.inf) -> Batch:
     """Make a plain batch raise OutOfRangeError for every index out of range in its kernels; return it.
 
-    After `until`, on time.monotonic()'s clock, touching any array raises OutOfTimeError.
+    After `deadline`, on time.monotonic()'s clock, touching any array raises OutOfTimeError.
     """
     view = batch._handle
-    batch._handle = View(*(_Array(part._array, until) if isinstance(part, PlainArray) else part for part in view))
+    batch._handle = View(
+        *(_CheckedArray(part._array, deadline) if isinstance(part, PlainArray) else part for part in view)
+    )
     return batch
 
 
-def _wrapped(value: Any, until: float) -> Any:
+def _with_checks(value: Any, deadline: float) -> Any:
     if isinstance(value, np.void):
-        return _Row(value, until)
-    return _Array(value, until) if isinstance(value, np.ndarray) else plain_value(value)
+        return _CheckedRecord(value, deadline)
+    return _CheckedArray(value, deadline) if isinstance(value, np.ndarray) else plain_value(value)
 
 
-class _Row(PlainRecord):
-    __slots__ = ("_until",)
+class _CheckedRecord(PlainRecord):
+    __slots__ = ("_deadline",)
 
-    def __init__(self, row: np.void, until: float) -> None:
+    def __init__(self, row: np.void, deadline: float) -> None:
         super().__init__(row)
-        object.__setattr__(self, "_until", until)
+        object.__setattr__(self, "_deadline", deadline)
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
-        return _wrapped(self._row[name], self._until) if isinstance(value, PlainArray | PlainRecord) else value
+        return _with_checks(self._row[name], self._deadline) if isinstance(value, PlainArray | PlainRecord) else value
 
 
-class _Array(PlainArray):
-    __slots__ = ("_until",)
+class _CheckedArray(PlainArray):
+    __slots__ = ("_deadline",)
 
-    def __init__(self, array: np.ndarray[Any, Any], until: float) -> None:
+    def __init__(self, array: np.ndarray[Any, Any], deadline: float) -> None:
         super().__init__(array)
-        self._until = until
+        self._deadline = deadline
 
     def __getitem__(self, index: Any) -> Any:
         self._check(index)
-        return _wrapped(self._array[index], self._until)
+        return _with_checks(self._array[index], self._deadline)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._check(index)
         self._array[index] = value
 
     def _check(self, index: Any) -> None:
-        if time.monotonic() > self._until:
+        if time.monotonic() > self._deadline:
             raise OutOfTimeError
         for axis, i in enumerate(index if isinstance(index, tuple) else (index,)):
             size = self._array.shape[axis] if axis < self._array.ndim else 0
             if isinstance(i, int | np.integer) and not 0 <= i < size:
                 wraps = -size <= i < 0
-                place = f"axis {axis} of an array {list(self._array.shape)}"
+                location = f"axis {axis} of an array {list(self._array.shape)}"
                 counts = " (it would count from the end)" if wraps else ""
-                raise OutOfRangeError(f"index {i} is not in 0 to {size - 1}, {place}{counts}", bool(wraps))
+                raise OutOfRangeError(f"index {i} is not in 0 to {size - 1}, {location}{counts}", bool(wraps))

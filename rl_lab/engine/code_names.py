@@ -1,6 +1,7 @@
-"""How a world's name says where the user's code is.
+"""This module parses the names of worlds that are the user's own code.
 
-A world is named by `FILE.py:NAME`, `MODULE:NAME`, `gym:MODULE:ID` or `pettingzoo:MODULE`.
+Such a world is named `FILE.py:NAME`, `MODULE:NAME`, `gym:MODULE:ID` or `pettingzoo:MODULE`. Parsing imports nothing;
+`with_module` searches the current folder's files for an id.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """This module remembers which code a user has permitted to run, in a file in the user's state folder.
 
-The file holds hashes of the content, the path and the names of a world, so it does not reveal them.
+The file holds hashes of the content, the path and the names of a world, so it does not reveal them. `user_code` is the
+caller.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class UserCode:
     """The code of a world: its name, the absolute path of its source file, and that file's SHA-256.
 
     `entry`, `horizon` and `solved` belong to an id that a Python program has registered: the name of its class in the
-    file, its max_episode_steps (0 for none) and its reward_threshold. `typed` is True if the user has named this world
-    and not only allowed its file; then the world may be an object that the file has imported.
+    file, its max_episode_steps (0 for none) and its reward_threshold. `named_by_user` is True if the user has
+    named this world and not only allowed its file; then the world may be an object that the file has imported.
     """
 
     world: str
@@ -30,7 +31,7 @@ class UserCode:
     entry: str = ""
     horizon: int = 0
     solved: float | None = None
-    typed: bool = False
+    named_by_user: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return the values that a run stores beside the world's name."""
@@ -40,9 +41,9 @@ class UserCode:
 
 def trust(code: UserCode) -> None:
     """Remember, in the user's state folder, that this world, in a file with this content, may run."""
-    if is_trusted(code) in (True, code.typed):
+    if is_trusted(code) in (True, code.named_by_user):
         return
-    line = _line(code, typed=code.typed)
+    line = _line(code, named_by_user=code.named_by_user)
     _trusted.add(line)
     with contextlib.suppress(OSError):  # if the file cannot be written, the permission ends with this process
         _store().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,12 +58,19 @@ def is_trusted(code: UserCode) -> bool | None:
         store = _store()
         if store.stat().st_uid == os.getuid():
             lines = set(store.read_text(encoding="ascii").splitlines())
-    return next((typed for typed in (True, False) if _line(code, typed=typed) in lines | _trusted), None)
+    return next(
+        (
+            named_by_user
+            for named_by_user in (True, False)
+            if _line(code, named_by_user=named_by_user) in lines | _trusted
+        ),
+        None,
+    )
 
 
-def _line(code: UserCode, *, typed: bool) -> str:
+def _line(code: UserCode, *, named_by_user: bool) -> str:
     """Return the store's line for a world: the hashes of the content, of the path and of the names."""
-    names = "\0".join([code.world, code.entry, "typed" if typed else "allowed"])
+    names = "\0".join([code.world, code.entry, "typed" if named_by_user else "allowed"])
     hashes = [hashlib.sha256(os.fsencode(text)).hexdigest() for text in (code.file, names)]
     return " ".join([code.sha256, *hashes])
 

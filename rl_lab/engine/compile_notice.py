@@ -1,4 +1,8 @@
-"""This module writes one line when a command compiles for long, because half a minute of silence looks like a hang."""
+"""This module writes one line when a command compiles for long, because half a minute of silence looks like a hang.
+
+A command calls `enable` or `written_by`; `compile_pause` calls a `Notice` around each compilation. The module's
+variables are the state: whether the line is still to be written, by what, and whether anything was compiled.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 TEXT = "compiling, about half a minute; later runs use the cached code"
-PATIENCE = 3.0  # seconds of compiling before the line is written
+DELAY = 3.0  # seconds of compiling before the line is written
 is_enabled = False
 has_compiled = False  # since the last `enable`
 
@@ -44,7 +48,7 @@ def _set(enabled: bool, write: Callable[[str], None]) -> None:
 
 
 class Notice:
-    """Measures how long compilations take, and writes the line if one still runs after `PATIENCE` seconds."""
+    """Measures how long compilations take, and writes the line if one still runs after `DELAY` seconds."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
@@ -55,7 +59,7 @@ class Notice:
         global has_compiled
         self._compiles = has_compiled = True
         if is_enabled and self._timer is None:
-            self._timer = threading.Timer(PATIENCE, self._write_line)
+            self._timer = threading.Timer(DELAY, self._write_line)
             self._timer.daemon = True
             self._timer.start()
 

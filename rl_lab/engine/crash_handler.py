@@ -1,4 +1,7 @@
-"""This module ends a process after a segmentation fault in compiled code with a line that says its likely cause."""
+"""This module ends a process after a segmentation fault in compiled code with a line that says its likely cause.
+
+It installs signal handlers for the whole process, and enables faulthandler for its stack.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,8 @@ def explain_crashes() -> None:
 
     if faulthandler.is_enabled() or not hasattr(ctypes.pythonapi, "PyOS_setsig"):
         return
-    handler = compiler.address_with_signature(
-        compiler.instantiate_templates("crash", (compiler.template_path("engine/templates/crash"),)).last_word,
-        types.void(types.int32),
-    )
+    crash = compiler.instantiate_templates("crash", (compiler.template_path("engine/templates/crash"),))
+    handler = compiler.address_with_signature(crash.write_message_and_exit, types.void(types.int32))
     with suppress(OSError, RuntimeError, ValueError, AttributeError):  # there may be no standard error stream
         faulthandler.enable()  # for its stack; its own handlers print many lines
         install = ctypes.pythonapi.PyOS_setsig

@@ -1,4 +1,7 @@
-"""Intrinsics that compiled code reaches memory and functions by, through their addresses."""
+"""This module has intrinsics (functions that emit LLVM instructions) for memory and functions at an address.
+
+Compiled code uses them to reach a batch by the address of its header, and a world's loops by theirs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def indirect_call() -> Any:
 
 @cache
 def address_to_pointer() -> Any:
-    """Return the intrinsic that makes a pointer of an address, so that one integer carries all of a batch's arrays.
+    """Return the intrinsic that makes a pointer of an address, so that one integer stands for all arrays of a batch.
 
     Unpacking 15 array arguments costs numba about 1 us a call; this costs 0.2 us.
     """

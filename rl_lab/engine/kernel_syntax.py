@@ -1,7 +1,9 @@
-"""What the source of a kernel may not contain: statements, values and calls, each with what to write instead.
+"""This module lists what the source of a kernel may not contain: statements, values and calls.
 
 Kernels are scalar code: they do not allocate, raise, print, or hold state of their own. numba accepts some of that,
-refuses some in words of its own, and does something else than Python with the rest; so the source is looked at.
+refuses some with messages that an author does not understand, and does something else than Python with the rest. So the
+source is checked, and each message says what to write instead. `kernel_rules`, `kernel_source` and `vectorization` use
+the functions that read the syntax tree.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from rl_lab.core.errors import nearest
 from rl_lab.core.kernel import is_kernel, source_location
 from rl_lab.core.record import FieldType, Record, f4
 
-DRAWS = "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
-_STATE = "what lasts longer than a call is a field of State"
-STATEMENTS: dict[str, str] = {
+_DRAW_FROM_RNG = (
+    "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
+)
+_KEEP_IN_STATE = "what lasts longer than a call is a field of State"
+_STATEMENTS: dict[str, str] = {
     "Assert": "assert: a kernel cannot raise; give the field bounded(...), which rl-lab check and saved states obey",
     "Raise": "raise: a kernel cannot raise; end the episode, or rule the action out by an action_mask or a space",
     "Try": "try: a kernel cannot catch errors; ask with `if` before",
@@ -33,8 +37,8 @@ STATEMENTS: dict[str, str] = {
     "With": "with: a kernel opens nothing",
     "Import": "import in a kernel: import at the top of the file",
     "ImportFrom": "import in a kernel: import at the top of the file",
-    "Global": f"global: {_STATE}",
-    "Nonlocal": f"nonlocal: {_STATE}",
+    "Global": f"global: {_KEEP_IN_STATE}",
+    "Nonlocal": f"nonlocal: {_KEEP_IN_STATE}",
     "FunctionDef": "a function inside a kernel: write it at the top level, marked @kernel",
     "ClassDef": "a class inside a kernel: fields belong to State",
     "Lambda": "lambda: write a function at the top level, marked @kernel",
@@ -53,21 +57,23 @@ STATEMENTS: dict[str, str] = {
     "Starred": "a starred expression: write its elements one by one",
     "Match": "match: write if and elif",
 }
-_BUILTINS = {
+_REFUSED_BUILTINS = {
     "print": "print: a kernel runs millions of times a second; look at states with Batch(world, 1, plain=True)",
     "isinstance": "isinstance: every variable keeps one type; compare numbers",
     "sum": "sum(...): write a for loop that adds",
     "any": "any(...): write a for loop, or `or`",
     "all": "all(...): write a for loop, or `and`",
     "sorted": "sorted(...): allocates; keep what is sorted in a field of State and sort it by a loop",
-    "list": STATEMENTS["List"],
-    "dict": STATEMENTS["Dict"],
-    "set": STATEMENTS["Set"],
+    "list": _STATEMENTS["List"],
+    "dict": _STATEMENTS["Dict"],
+    "set": _STATEMENTS["Set"],
     "str": "str: kernels have no text; use numbers",
     "super": "super: a kernel is a function and no method",
 }
-_ALLOWED = frozenset("abs bool divmod enumerate float int len max min pow range reversed round tuple zip".split())
-_NUMPY = {
+_ALLOWED_BUILTINS = frozenset(
+    "abs bool divmod enumerate float int len max min pow range reversed round tuple zip".split()
+)
+_NUMPY_ADVICE = {
     "clip": "np.clip: write min(max(x, low), high)",
     "where": "np.where: write `a if condition else b`",
     "sum": "np.sum: write a for loop that adds",
@@ -97,21 +103,21 @@ def _parsed(filename: str, text: str) -> dict[int, ast.FunctionDef]:
     return {min(node.lineno, *(d.lineno for d in node.decorator_list), node.lineno): node for node in functions}
 
 
-def source(function: FunctionType) -> ast.FunctionDef | None:
-    """Return the source of a function, or None where its file is not there."""
+def function_definition(function: FunctionType) -> ast.FunctionDef | None:
+    """Return the syntax tree of a function's definition, or None where its file is not there."""
     code = function.__code__
-    found = _parsed(code.co_filename, "".join(linecache.getlines(code.co_filename))).get(code.co_firstlineno)
-    return found if found is not None and found.name == function.__name__ else None
+    result = _parsed(code.co_filename, "".join(linecache.getlines(code.co_filename))).get(code.co_firstlineno)
+    return result if result is not None and result.name == function.__name__ else None
 
 
-def root(node: ast.AST) -> str:
+def root_variable(node: ast.AST) -> str:
     """Return the variable that an expression like `s.x[0].y` begins with, or ""."""
     while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:
+def assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:
     """Yield the targets that a statement writes to, tuples taken apart, with the value where there is one for each."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(node, ast.Assign):
@@ -129,53 +135,53 @@ def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:
             yield target, value
 
 
-def resolved(function: FunctionType, node: ast.AST) -> Any:
+def resolve_global(function: FunctionType, node: ast.AST) -> Any:
     """Return what a dotted name of a kernel's globals means, or None."""
     if isinstance(node, ast.Name):
         return function.__globals__.get(node.id, getattr(builtins, node.id, None))
     if isinstance(node, ast.Attribute):
-        owner = resolved(function, node.value)
+        owner = resolve_global(function, node.value)
         return getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
     return None
 
 
 @cache
-def body(definition: ast.FunctionDef) -> tuple[ast.AST, ...]:
+def body_nodes(definition: ast.FunctionDef) -> tuple[ast.AST, ...]:
     """Return every node of a function's body, but for its docstring and annotations."""
-    skipped, found = 0, []
+    skipped, result = 0, []
     if definition.body and isinstance(definition.body[0], ast.Expr):
         skipped = isinstance(definition.body[0].value, ast.Constant)
-    waiting: list[ast.AST] = list(definition.body[skipped:])
-    while waiting:
-        node = waiting.pop()
-        found.append(node)
+    pending: list[ast.AST] = list(definition.body[skipped:])
+    while pending:
+        node = pending.pop()
+        result.append(node)
         if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.JoinedStr):
-            waiting += [
+            pending += [
                 child
                 for name, value in ast.iter_fields(node)
                 if name != "annotation"
                 for child in (value if isinstance(value, list) else [value])
                 if isinstance(child, ast.AST)
             ]
-    return tuple(found)
+    return tuple(result)
 
 
-def parameters(definition: ast.FunctionDef) -> list[str]:
+def parameter_names(definition: ast.FunctionDef) -> list[str]:
     """Return the names of a function's parameters, in order."""
-    given = definition.args
-    more = [argument for argument in (given.vararg, given.kwarg) if argument is not None]
-    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more)]
+    arguments = definition.args
+    more = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
+    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *more)]
 
 
-def wrong_syntax(function: FunctionType, definition: ast.FunctionDef) -> Iterator[tuple[int, str]]:
-    """Yield line and what is wrong, for every statement, value or call that a kernel may not have."""
-    local = set(parameters(definition)) | {
-        n.id for n in body(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+def syntax_violations(function: FunctionType, definition: ast.FunctionDef) -> Iterator[tuple[int, str]]:
+    """Yield line and message for every statement, value or call that a kernel may not have."""
+    local = set(parameter_names(definition)) | {
+        n.id for n in body_nodes(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     }
-    for node in body(definition):
+    for node in body_nodes(definition):
         line = getattr(node, "lineno", definition.lineno)
         unpacks = isinstance(node, ast.List) and isinstance(node.ctx, ast.Store)
-        if not unpacks and (message := STATEMENTS.get(type(node).__name__)):
+        if not unpacks and (message := _STATEMENTS.get(type(node).__name__)):
             yield line, message
         elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             yield line, f"the text {node.value!r}: kernels have no text; use numbers, named at the top of the file"
@@ -184,13 +190,14 @@ def wrong_syntax(function: FunctionType, definition: ast.FunctionDef) -> Iterato
                 yield line, message
         elif isinstance(node, ast.Call) and (message := _wrong_call(function, node, local)):
             yield line, message
-        for target, _ in assigned(node):
-            name = root(target)
+        for target, _ in assignments(node):
+            name = root_variable(target)
             if name and name not in local and not isinstance(target, ast.Name):
-                yield line, f"writes to {name}, which is global: {_STATE}"
+                yield line, f"writes to {name}, which is global: {_KEEP_IN_STATE}"
 
 
 def _wrong_global(function: FunctionType, name: str, local: set[str]) -> str:
+    """Return what is wrong with a global name that a kernel reads, or an empty text."""
     if name == "self":
         return "self: a kernel is a function; the state is s, the parameters are p"
     if name not in function.__globals__ and not hasattr(builtins, name):
@@ -199,8 +206,8 @@ def _wrong_global(function: FunctionType, name: str, local: set[str]) -> str:
         )
     value = function.__globals__.get(name)
     if isinstance(value, list | dict | set | bytearray):
-        kind = type(value).__name__
-        return f"{name} is a global {kind}: compiled code keeps what it was; make it a tuple, or a field of State"
+        value_type = type(value).__name__
+        return f"{name} is a global {value_type}: compiled code keeps what it was; make it a tuple, or a field of State"
     if isinstance(value, str):
         return f"{name} is text: kernels have no text; use numbers"
     if name in function.__globals__ and not _is_readable(value):
@@ -218,73 +225,77 @@ def _is_readable(value: Any) -> bool:
 
 
 def _wrong_call(function: FunctionType, node: ast.Call, local: set[str]) -> str:
-    called, first = node.func, root(node.func)
+    """Return what is wrong with a call in a kernel, or an empty text."""
+    called, first = node.func, root_variable(node.func)
     if isinstance(called, ast.Name) and called.id in local:
         return ""
     inner = called.value if isinstance(called, ast.Attribute) else None  # of super().reset(), what is called first
     if isinstance(inner, ast.Call) and (message := _wrong_call(function, inner, local)):
         return message
-    owner = resolved(function, called.value) if isinstance(called, ast.Attribute) else None
+    owner = resolve_global(function, called.value) if isinstance(called, ast.Attribute) else None
     if isinstance(called, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
-        outer = resolved(function, called.value.value) if isinstance(called.value, ast.Attribute) else None
+        outer = resolve_global(function, called.value.value) if isinstance(called.value, ast.Attribute) else None
         if first and first not in local and outer is None and first not in function.__globals__:
             return ""  # the undefined name is told
         return (
             f"{ast.unparse(called)}(...): numbers, records and arrays have no methods in a kernel; write it as a loop"
         )
-    shown, value = ast.unparse(called), resolved(function, called)
+    text, value = ast.unparse(called), resolve_global(function, called)
     if isinstance(owner, ModuleType) and isinstance(called, ast.Attribute):
         if "random" in owner.__name__.split("."):
-            return f"{shown}: {DRAWS}"
+            return f"{text}: {_DRAW_FROM_RNG}"
         if owner is np or owner.__name__.startswith("numpy"):
-            return _wrong_numpy(owner.__name__, shown, called.attr)
+            return _wrong_numpy(owner.__name__, text, called.attr)
         if not hasattr(owner, called.attr):
             return f"{owner.__name__} has no {called.attr!r}; {nearest(called.attr, dir(owner))}"
-    return _wrong_function(function.__name__, shown, value, node)
+    return _wrong_function(function.__name__, text, value, node)
 
 
-def _wrong_numpy(owner: str, shown: str, name: str) -> str:
-    if "linalg" in owner or name in _NUMPY:
-        return _NUMPY["linalg" if "linalg" in owner else name]
+def _wrong_numpy(owner: str, text: str, name: str) -> str:
+    """Return what to write instead of a function of numpy, or an empty text for one that kernels may call."""
+    if "linalg" in owner or name in _NUMPY_ADVICE:
+        return _NUMPY_ADVICE["linalg" if "linalg" in owner else name]
     if "." not in owner and not hasattr(np, name):
         return f"numpy has no {name!r}; {nearest(name, dir(np))}"
     if name in _ALLOCATING:
-        return f"{shown}: makes an array at each call; write numbers into out, or into an array field of State"
+        return f"{text}: makes an array at each call; write numbers into out, or into an array field of State"
     return ""
 
 
-def _wrong_function(caller: str, shown: str, value: Any, node: ast.Call) -> str:
+def _wrong_function(caller: str, text: str, value: Any, node: ast.Call) -> str:
+    """Return what is wrong with calling this object, or an empty text."""
     name = str(getattr(value, "__name__", ""))
     if is_kernel(value):
-        return _wrong_arguments(shown, value, node)
+        return _wrong_arguments(text, value, node)
     if value is f4 or isinstance(value, FieldType) or (isinstance(value, type) and issubclass(value, np.generic)):
         return ""
     module = str(getattr(value, "__module__", ""))
     if module == "builtins" and getattr(builtins, name, None) is value:
-        if name in _ALLOWED:
+        if name in _ALLOWED_BUILTINS:
             return ""
-        return _BUILTINS.get(name, f"{shown}(...): kernels call @kernel functions, math and rl_lab.core.rng")
+        return _REFUSED_BUILTINS.get(name, f"{text}(...): kernels call @kernel functions, math and rl_lab.core.rng")
     if value is None or module.startswith("numba") or isinstance(value, np.ufunc):
         return ""
     if module == "random" or module.startswith("numpy.random") or type(value).__module__.startswith("numpy.random"):
-        return f"{shown}: {DRAWS}"
+        return f"{text}: {_DRAW_FROM_RNG}"
     if isinstance(value, FunctionType) and not module.startswith("numpy"):
-        return f"{shown} is no kernel: put @kernel above it, at {source_location(value)}: called from kernel {caller}"
+        return f"{text} is no kernel: put @kernel above it, at {source_location(value)}: called from kernel {caller}"
     if getattr(math, name, None) is value:
         return ""
     if module.startswith("numpy") and callable(value):
-        return _wrong_numpy(module, shown, name)
-    return f"{shown}(...): kernels call @kernel functions, math and rl_lab.core.rng" if callable(value) else ""
+        return _wrong_numpy(module, text, name)
+    return f"{text}(...): kernels call @kernel functions, math and rl_lab.core.rng" if callable(value) else ""
 
 
-def _wrong_arguments(shown: str, value: Any, node: ast.Call) -> str:
+def _wrong_arguments(text: str, value: Any, node: ast.Call) -> str:
+    """Return what is wrong with the arguments of a call of another kernel, or an empty text."""
     signature = inspect.signature(value)
     names = list(signature.parameters)
     try:
         signature.bind(*node.args, **{word.arg: word for word in node.keywords if word.arg})
     except TypeError as error:
-        return f"{shown}({', '.join(names)}): {error}"
+        return f"{text}({', '.join(names)}): {error}"
     drawing = value.__module__ == "rl_lab.core.rng" and names[:1] == ["s"]
     if drawing and node.args and isinstance(node.args[0], ast.Constant | ast.BinOp | ast.UnaryOp):
-        return f"{shown}({', '.join(names)}): the State comes first"
+        return f"{text}({', '.join(names)}): the State comes first"
     return ""

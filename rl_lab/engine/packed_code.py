@@ -1,4 +1,8 @@
-"""The file of a world that is a user's own, packed for a process that may run on a machine without this file."""
+"""This module packs the file of a user's own world for a process that may run on a machine without this file.
+
+`pack` reads the file; `PackedCode` can be pickled; `PackedCode.permit` permits the world in the other process, and
+writes a copy of the file to the user's cache folder if the file is not there.
+"""
 
 from __future__ import annotations
 

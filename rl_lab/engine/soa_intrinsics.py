@@ -1,7 +1,8 @@
-"""Intrinsics that move numbers between records and columns, for stepping a block of worlds by vector instructions.
+"""This module has intrinsics that move numbers between records and columns, for `templates/simd_step`.
 
 A processor's vector instructions work on columns: x of 64 worlds side by side (a structure of arrays, SoA). States are
-records: all numbers of one world side by side (an array of structures, AoS).
+records: all numbers of one world side by side (an array of structures, AoS). Each function returns an intrinsic, which
+emits LLVM instructions into the loop that calls it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from rl_lab.engine.vectorization import TRANSPOSE_TILE, Field
+from rl_lab.engine.vectorization import TRANSPOSE_TILE, ColumnField
 
 
 @cache
 def stack_alloc() -> Any:
-    """Return the intrinsic `stack_alloc(bytes)`: a pointer to memory that lasts as long as the function.
+    """Return the intrinsic `stack_alloc(bytes)`: a pointer to memory on the stack, until the function returns.
 
-    LLVM keeps what it can of it in registers: a record filled, stepped and read out there costs nothing.
+    LLVM keeps in registers what fits, so a record that is filled, stepped and read there costs nothing.
     """
     from llvmlite import ir
     from numba import types
@@ -70,41 +71,43 @@ def reward_column() -> tuple[Any, Any]:
     return store_lane, load_lane
 
 
-def make_field_copy(fields: list[Field], from_columns: bool, to_columns: bool) -> Any:
-    """Return the intrinsic `move(source, i, target, j, wanted)`: copies these fields of item i to item j, if wanted.
+def make_field_copy(fields: list[ColumnField], from_columns: bool, to_columns: bool) -> Any:
+    """Return the intrinsic `move(source, i, target, j, is_selected)`, which copies these fields of item i to item j.
 
-    Source and target are arrays of records, or byte arrays that hold columns. Not wanted, it writes what was there:
-    a choice between numbers is a vector instruction, a branch is not.
+    Source and target are arrays of records, or byte arrays that hold columns. If `is_selected` is False, it writes what
+    was there before: a choice between numbers is a vector instruction, a branch is not.
     """
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, part: Field, columns: bool) -> Any:
+    def address(
+        context: Any, builder: Any, array_type: Any, array: Any, index: Any, field: ColumnField, columns: bool
+    ) -> Any:
         data = context.make_array(array_type)(context, builder, array).data
         data = builder.bitcast(data, cgutils.voidptr_t)
         word = index.type
-        stride = part.dtype.itemsize if columns else array_type.dtype.size
-        start = part.column if columns else part.offset
+        stride = field.dtype.itemsize if columns else array_type.dtype.size
+        start = field.column if columns else field.offset
         place = builder.add(builder.mul(index, word(stride)), word(start))
-        return builder.bitcast(builder.gep(data, [place]), number(context, part).as_pointer())
+        return builder.bitcast(builder.gep(data, [place]), number(context, field).as_pointer())
 
-    def number(context: Any, part: Field) -> Any:
+    def number(context: Any, field: ColumnField) -> Any:
         from numba.np.numpy_support import from_dtype
 
-        return context.get_data_type(from_dtype(part.dtype))
+        return context.get_data_type(from_dtype(field.dtype))
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def move(context: Any, source: Any, i: Any, target: Any, j: Any, wanted: Any) -> Any:
+    def move(context: Any, source: Any, i: Any, target: Any, j: Any, is_selected: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            s, i, t, j, wanted = arguments
+            s, i, t, j, is_selected = arguments
             source, _, target, *_ = signature.args
-            for part in fields:
-                a = address(context, builder, source, s, i, part, from_columns)
-                b = address(context, builder, target, t, j, part, to_columns)
-                align = part.dtype.itemsize
+            for field in fields:
+                a = address(context, builder, source, s, i, field, from_columns)
+                b = address(context, builder, target, t, j, field, to_columns)
+                align = field.dtype.itemsize
                 new, old = builder.load(a, align=align), builder.load(b, align=align)
-                builder.store(builder.select(wanted, new, old), b, align=align)
+                builder.store(builder.select(is_selected, new, old), b, align=align)
             return context.get_dummy_value()
 
         return types.void(source, types.intp, target, types.intp, types.boolean), code
@@ -112,17 +115,17 @@ def make_field_copy(fields: list[Field], from_columns: bool, to_columns: bool) -
     return move
 
 
-def _runs(fields: list[Field]) -> list[list[Field]]:
-    """Split fields into runs of 4, 2 or 1 that lie side by side and are of one size: vectors of a record."""
-    runs: list[list[Field]] = []
-    for part in fields:
+def _split_into_runs(fields: list[ColumnField]) -> list[list[ColumnField]]:
+    """Split fields into runs of 4, 2 or 1 that lie side by side in a record and have one size: vectors."""
+    runs: list[list[ColumnField]] = []
+    for field in fields:
         last = runs[-1][-1] if runs else None
-        size = part.dtype.itemsize
-        beside = last and (last.offset + size, last.dtype.itemsize) == (part.offset, size)
+        size = field.dtype.itemsize
+        beside = last and (last.offset + size, last.dtype.itemsize) == (field.offset, size)
         if beside and len(runs[-1]) < 4:
-            runs[-1].append(part)
+            runs[-1].append(field)
         else:
-            runs.append([part])
+            runs.append([field])
     for k, run in enumerate(runs):
         if len(run) == 3:
             runs[k : k + 1] = [run[:2], run[2:]]
@@ -147,7 +150,7 @@ def _concatenate(builder: Any, vectors: list[Any]) -> Any:
     return vectors[0]
 
 
-def make_aos_soa_transpose(fields: list[Field], to_columns: bool) -> Any:
+def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
     """Return the intrinsic `move(records, i, columns, lane)`: copies these fields to columns, or back.
 
     A call moves TRANSPOSE_TILE records, from record i and lane `lane` on.
@@ -170,7 +173,7 @@ def make_aos_soa_transpose(fields: list[Field], to_columns: bool) -> Any:
                 for kind, value in ((records, r), (columns, c))
             )
             word = i.type
-            for run in _runs(fields):
+            for run in _split_into_runs(fields):
                 width, size = len(run), run[0].dtype.itemsize
                 number = ir.IntType(8 * size)
 
@@ -180,19 +183,23 @@ def make_aos_soa_transpose(fields: list[Field], to_columns: bool) -> Any:
 
                 indices = [builder.add(i, word(k)) for k in range(TRANSPOSE_TILE)]
                 rows = [place(base, index, records.dtype.size, run[0].offset, width) for index in indices]
-                tops = [place(memory, lane, size, part.column, TRANSPOSE_TILE) for part in run]
+                column_pointers = [place(memory, lane, size, field.column, TRANSPOSE_TILE) for field in run]
                 if to_columns:
-                    whole = _concatenate(builder, [builder.load(row, align=size) for row in rows])
-                    for k, top in enumerate(tops):
-                        column = _shuffle(builder, whole, whole, list(range(k, width * TRANSPOSE_TILE, width)))
-                        builder.store(column, top, align=size)
+                    vector = _concatenate(builder, [builder.load(row, align=size) for row in rows])
+                    for k, column_pointer in enumerate(column_pointers):
+                        column = _shuffle(builder, vector, vector, list(range(k, width * TRANSPOSE_TILE, width)))
+                        builder.store(column, column_pointer, align=size)
                 else:
-                    whole = _concatenate(builder, [builder.load(top, align=size) for top in tops])
+                    vector = _concatenate(
+                        builder, [builder.load(column_pointer, align=size) for column_pointer in column_pointers]
+                    )
                     order = [k * TRANSPOSE_TILE + world for world in range(TRANSPOSE_TILE) for k in range(width)]
-                    mixed = _shuffle(builder, whole, whole, order)
+                    rows_vector = _shuffle(builder, vector, vector, order)
                     for k, row in enumerate(rows):
-                        picked = _shuffle(builder, mixed, mixed, list(range(k * width, (k + 1) * width)))
-                        builder.store(picked, row, align=size)
+                        row_vector = _shuffle(
+                            builder, rows_vector, rows_vector, list(range(k * width, (k + 1) * width))
+                        )
+                        builder.store(row_vector, row, align=size)
             return context.get_dummy_value()
 
         return types.void(records, types.intp, columns, types.intp), code

@@ -1,13 +1,14 @@
-"""What templates bind their outside names from.
+"""This module gives templates the names that differ from world to world.
 
-A template is a file that `compiler.instantiate_templates` executes once for each world, and numba compiles. It asks for
-the context that it is executed in, and binds by assignment what it needs of it:
+A template is a Python file that `compiler.instantiate_templates` executes once for each world, so that numba can
+compile its functions for this world's kernels and sizes. The file asks for the context that it is executed in, and
+binds by assignment what it needs of it:
 
     ctx = world_context()
     step, NUM_AGENTS = ctx.kernels.step, ctx.constants.num_agents
 
-numba takes such names for constants. A template imports other templates as any module does; see
-`compiler.instantiate_templates` for which of their versions it gets.
+numba treats such global names as constants. A template imports other templates as any module does; it gets the versions
+that were executed for the same world, because `executed_in` puts them into sys.modules while it is executed.
 """
 
 from __future__ import annotations
@@ -69,16 +70,16 @@ class Kernels:
 
 @dataclass(frozen=True)
 class WorldConstants:
-    """Numbers, shapes and dtypes of a world that its machine code depends on."""
+    """Numbers, shapes and dtypes of a world that its machine code contains as constants."""
 
     state: np.dtype[Any]
     params: np.dtype[Any]
     observation: np.dtype[Any]
     observation_shape: tuple[int, ...]
-    observation_size: int  # numbers of an observation
+    observation_size: int  # how many numbers an observation has
     has_real_observations: bool  # they can be NaN
     state_words: int  # a state's size in 8-byte words
-    rng_words: int  # of a state's first 8-byte words, which a reset keeps: the random stream
+    rng_words: int  # how many of a state's first 8-byte words are the random stream, which a reset keeps
     log_word: int  # where in a state, in 8-byte words, the log's float64 fields begin
     log_size: int
     num_agents: int
@@ -90,26 +91,26 @@ class WorldConstants:
     zero_sum: bool
     forfeit_reward: float
     discrete: bool
-    counts: Array  # of actions, int64 [A]; discrete worlds only
-    lowest: Array  # of an action, float32 [A, k]; the others only
-    highest: Array
+    num_actions: Array  # int64 [A], where actions are Discrete; else None
+    action_low: Array  # float32 [A, k], bounds of a Box action; else None
+    action_high: Array
 
 
 @dataclass(frozen=True)
 class SimdContext:
-    """What stepping blocks of worlds takes besides: sizes in bytes, and intrinsics of `soa_intrinsics`."""
+    """What `templates/simd_step` needs besides: sizes, and the intrinsics of `soa_intrinsics` for this world."""
 
     block: int  # worlds stepped at a time
-    transpose_tile: int
-    column: int  # a number a lane
-    state_columns: int
-    params_columns: int
-    gather_states: Kernel
+    transpose_tile: int  # records that `gather_` and `scatter_` move in one call
+    column_bytes: int  # of one number of up to 8 bytes for each world
+    state_columns_bytes: int
+    params_columns_bytes: int
+    gather_states: Kernel  # records of the batch to columns; the names below say what they move, too
     load_state: Kernel
     save_state: Kernel
     scatter_states: Kernel
     gather_params: Kernel
-    spread_params: Kernel
+    broadcast_params: Kernel
     load_params: Kernel
     stack_alloc: Kernel
     store_lane: Kernel
@@ -123,7 +124,7 @@ class WorldContext:
     kernels: Kernels
     constants: WorldConstants
     batch_view: Kernel  # (header): the View of the batch whose header lies at this address
-    compiled: bool  # False: the template is plain Python, and `batch_view` is handed the View itself
+    compiled: bool  # False: the template is plain Python, and `batch_view` returns its argument, the View
     simd: SimdContext | None = None  # where worlds are stepped in blocks
 
 
@@ -142,21 +143,22 @@ _executions: list[_Execution] = []
 
 @contextmanager
 def executed_in(
-    module: str, decorators: Decorators, world: WorldContext | None, below: dict[str, ModuleType]
+    module: str, decorators: Decorators, world: WorldContext | None, importable: dict[str, ModuleType]
 ) -> Iterator[None]:
-    """Let the template `module`, which the block executes, find this context, and the modules `below` by import.
+    """While the block executes the template `module`, let it find this context, and import the modules `importable`.
 
-    `below` has the templates that it imports, by their names in the source tree, as they were executed before it.
+    `importable` has the templates that it imports, by their names in the source tree, as they were executed before it.
+    They replace the entries of sys.modules until the block ends.
     """
     with _lock:
-        before = {name: sys.modules.get(name) for name in below}
-        sys.modules.update(below)
+        replaced = {name: sys.modules.get(name) for name in importable}
+        sys.modules.update(importable)
         _executions.append(_Execution(module, decorators, world))
         try:
             yield
         finally:
             _executions.pop()
-            for name, other in before.items():
+            for name, other in replaced.items():
                 if other is None:
                     del sys.modules[name]
                 else:

@@ -1,87 +1,105 @@
-"""Chooses between the serial and the threaded loop by measuring both, again and again: other programs come and go.
+"""This module chooses between stepping a batch on one thread or on several, by measuring both repeatedly.
+
+`Batch` has a ThreadTuner unless the caller sets the number of threads. It measures again and again because other
+programs start and end.
 
 Threads wait for each other at every step. On idle cores that halves the time of a long step; on cores that other
-programs are using, a step can take a hundred times as long as the serial one. And a thread that waits for the next step
-spins: where stepping is a small part of the work, as in training, it would burn a core to save next to nothing.
+programs use, a step can take a hundred times as long as on one thread. And a thread that waits for the next step spins:
+where stepping is a small part of the work, as in training, it would use a whole core to save next to nothing.
 """
 
 from __future__ import annotations
 
 import statistics
 
-MIN_PARALLEL_SECONDS = 12e-6  # seconds a step: below it, waking threads costs more than they can save
-MIN_STEP_FRACTION = 0.3  # of the time that passes: where steps take less of it, threads are left alone
-_FIRST, _AGAIN = 24, 5  # serial steps timed; the first few of all load machine code and warm caches
-_THREADED = 8  # threaded ones, of which the first two do not count
-_SLOW, _MAX_SLOW_STEPS = 1.3, 3.0  # a threaded step this much slower than a serial one is a strike
-_SOONEST, _LATEST = 2.0, 30.0  # seconds until threads are tried again
-_LOOK = 256  # threaded steps between looks at the share
+MIN_PARALLEL_SECONDS = 12e-6  # of a serial step: if it is shorter, waking threads costs more than they can save
+MIN_STEP_FRACTION = 0.3  # of the time that passes: where steps take less of it, threads are not used
+# Serial steps timed at first and before later trials; the very first ones load machine code and warm caches.
+_FIRST_SERIAL_STEPS, _LATER_SERIAL_STEPS = 24, 5
+_TRIAL_STEPS = 8  # threaded steps of a trial, of which the first two are not counted
+_SLOW_FACTOR, _MAX_SLOW = 1.3, 3.0  # a threaded step is slow if it takes this much longer than a serial one
+_MIN_PAUSE, _MAX_PAUSE = 2.0, 30.0  # seconds until threads are tried again
+_WINDOW_STEPS = 256  # threaded steps after which the fraction of time spent in steps is checked
 
 
 class ThreadTuner:
-    """Says before each step whether it is to be threaded, and is told afterwards how long it took."""
+    """A ThreadTuner says before each step whether it is to be threaded, and is told afterwards how long it took.
+
+    It times some serial steps, then tries threaded ones. If these are quicker, it stays threaded until several are
+    slow; otherwise, and then, it returns to serial steps and tries again after a pause, which doubles with each
+    failure.
+
+    Attributes:
+        threaded: True if the next step is to be threaded.
+        settled: True once serial steps are so short that threads can never help: no more calls are needed.
+    """
 
     def __init__(self) -> None:
-        self.threaded = self.settled = False  # settled: serial for good, no need to ask or tell any more
-        self._times: list[float] = []
-        self._needed = _FIRST
-        self._serial = 0.0  # seconds of a serial step
-        self._strikes = 0.0
-        self._pause, self._retry = _SOONEST, 0.0
-        self._trying = True
-        self._since, self._stepping, self._steps = 0.0, 0.0, 0  # of the share's window
+        self.threaded = self.settled = False
+        self._timed_steps: list[float] = []
+        self._num_to_time = _FIRST_SERIAL_STEPS
+        self._serial_seconds = 0.0  # seconds of a serial step
+        self._num_slow = 0.0  # slow threaded steps lately
+        self._pause, self._retry_time = _MIN_PAUSE, 0.0
+        self._in_trial = True
+        self._window_start, self._window_step_seconds, self._window_steps = (
+            0.0,
+            0.0,
+            0,
+        )  # steps, and seconds in them, since a time
 
     def record(self, now: float, seconds: float) -> None:
-        """Take note of a step that ended now and took so long."""
-        if not self._trying and not self.threaded:
-            if now >= self._retry:
-                self._trying, self._times, self._needed = True, [], _AGAIN
-                self._begin_share(now)
+        """Record that a step, serial or threaded as `threaded` said, ended at `now` and took this many seconds."""
+        if not self._in_trial and not self.threaded:
+            if now >= self._retry_time:
+                self._in_trial, self._timed_steps, self._num_to_time = True, [], _LATER_SERIAL_STEPS
+                self._begin_window(now)
             return
-        if self._steps == 0 and self._since == 0.0:
-            self._begin_share(now - seconds)
-        self._stepping, self._steps = self._stepping + seconds, self._steps + 1
+        if self._window_steps == 0 and self._window_start == 0.0:
+            self._begin_window(now - seconds)
+        self._window_step_seconds, self._window_steps = self._window_step_seconds + seconds, self._window_steps + 1
         if self.threaded:
             self._record_threaded(now, seconds)
             return
-        self._times.append(seconds)
-        if len(self._times) == self._needed:
-            self._serial = statistics.median(self._times)
-            self.settled = self._serial <= MIN_PARALLEL_SECONDS
-            self._times = []
-            if not self.settled and self._share(now) < MIN_STEP_FRACTION:
-                self._give_up(now)
+        self._timed_steps.append(seconds)
+        if len(self._timed_steps) == self._num_to_time:
+            self._serial_seconds = statistics.median(self._timed_steps)
+            self.settled = self._serial_seconds <= MIN_PARALLEL_SECONDS
+            self._timed_steps = []
+            if not self.settled and self._step_fraction(now) < MIN_STEP_FRACTION:
+                self._return_to_serial(now)
             else:
                 self.threaded = not self.settled
 
     def _record_threaded(self, now: float, seconds: float) -> None:
-        if self._trying:
-            self._times.append(seconds)
-            counted = self._times[2:]
-            hopeless = len(counted) >= 3 and min(counted) > _SLOW * self._serial
-            if hopeless or (len(self._times) == _THREADED and statistics.median(counted) > self._serial):
-                self._give_up(now)
-            elif len(self._times) == _THREADED:
-                self._trying, self._strikes, self._pause = False, 0.0, _SOONEST
-                self._begin_share(now)
+        if self._in_trial:
+            self._timed_steps.append(seconds)
+            counted_steps = self._timed_steps[2:]
+            is_hopeless = len(counted_steps) >= 3 and min(counted_steps) > _SLOW_FACTOR * self._serial_seconds
+            if is_hopeless or (
+                len(self._timed_steps) == _TRIAL_STEPS and statistics.median(counted_steps) > self._serial_seconds
+            ):
+                self._return_to_serial(now)
+            elif len(self._timed_steps) == _TRIAL_STEPS:
+                self._in_trial, self._num_slow, self._pause = False, 0.0, _MIN_PAUSE
+                self._begin_window(now)
             return
-        slow = seconds > _SLOW * self._serial
-        self._strikes = self._strikes + 1 if slow else max(self._strikes - 0.25, 0.0)
-        if self._strikes >= _MAX_SLOW_STEPS:
-            self._give_up(now)
-        elif self._steps >= _LOOK:
-            if (
-                self._share(now) < MIN_STEP_FRACTION / 2
-            ):  # shorter steps are a smaller share: threads do not rule themselves out
-                self._give_up(now)
-            self._begin_share(now)
+        slow = seconds > _SLOW_FACTOR * self._serial_seconds
+        self._num_slow = self._num_slow + 1 if slow else max(self._num_slow - 0.25, 0.0)
+        if self._num_slow >= _MAX_SLOW:
+            self._return_to_serial(now)
+        elif self._window_steps >= _WINDOW_STEPS:
+            # Threads make steps shorter, and so their fraction of the time: the limit is half of that for serial steps.
+            if self._step_fraction(now) < MIN_STEP_FRACTION / 2:
+                self._return_to_serial(now)
+            self._begin_window(now)
 
-    def _begin_share(self, now: float) -> None:
-        self._since, self._stepping, self._steps = now, 0.0, 0
+    def _begin_window(self, now: float) -> None:
+        self._window_start, self._window_step_seconds, self._window_steps = now, 0.0, 0
 
-    def _share(self, now: float) -> float:
-        return self._stepping / max(now - self._since, 1e-9)
+    def _step_fraction(self, now: float) -> float:
+        return self._window_step_seconds / max(now - self._window_start, 1e-9)
 
-    def _give_up(self, now: float) -> None:
-        self.threaded = self._trying = False
-        self._retry, self._pause = now + self._pause, min(2 * self._pause, _LATEST)
+    def _return_to_serial(self, now: float) -> None:
+        self.threaded = self._in_trial = False
+        self._retry_time, self._pause = now + self._pause, min(2 * self._pause, _MAX_PAUSE)

@@ -1,9 +1,13 @@
 """This module decides which environments and worlds in the user's own files and modules may run, and loads them.
 
-Names (see `code_names`) on a command line or in an argument of `compose` may run. A name in a file (a run's
-config.yaml, a recipe, a trace) may run only if this user has named the same world, in the same file with the same
-content, before, or if `--allow-code FILE` (`allow`) permits it; in an allowed file, only objects that the file itself
-defines.
+A name (see `code_names`) that the user gives, on a command line or in an argument of `compose`, may run:
+`permit_named`. A name in a file (a run's config.yaml, a recipe, a trace) may run only if this user has given the same
+world, in the same file with the same content, before, or if `--allow-code FILE` (`allow`) permits it:
+`permit_recorded`. In an allowed file, only objects that the file itself defines may run. `load` then executes the file
+and returns the object.
+
+Permissions are kept in dictionaries of this module until `reset_permissions`; what the user has given is also
+remembered in a file, see `code_trust`.
 """
 
 from __future__ import annotations
@@ -25,17 +29,18 @@ from rl_lab.engine.source_modules import digest, locate
 from rl_lab.engine.source_modules import refuse_while_loading as refuse_while_loading
 from rl_lab.engine.user_modules import FACTORY_NAMES, defines, module_of, only_member
 
-_KINDS: dict[str, Callable[[Any], bool]] = {
+# Whether a recorded value of `UserCode.record` is valid, by its key.
+_VALIDATORS: dict[str, Callable[[Any], bool]] = {
     "file": lambda value: isinstance(value, str) and "\0" not in value,
     "sha256": lambda value: isinstance(value, str),
     "entry": lambda value: isinstance(value, str) and (not value or value.isidentifier()),
     "horizon": lambda value: type(value) is int and 0 <= value < 2**62,
     "solved": lambda value: value is None or (type(value) in (int, float) and math.isfinite(value)),
 }
-RECORDED = tuple(_KINDS)
-_permitted: dict[str, UserCode] = {}  # by the world's name
-_refused: dict[str, str] = {}  # the reasons, by the world's name
-_allowed: list[Path] = []
+RECORDED = tuple(_VALIDATORS)
+_permitted: dict[str, UserCode] = {}  # code that may run, by the world's name
+_refused: dict[str, str] = {}  # the reasons why code may not run, by the world's name
+_allowed: list[Path] = []  # the files of --allow-code
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +49,8 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-code", action="append", metavar="FILE", type=Path, help=help_text)
 
 
-def begin(allowed: Iterable[Path] | None) -> None:
-    """Forget all permissions of this process, and allow these files, at the beginning of a command.
+def reset_permissions(allowed: Iterable[Path] | None) -> None:
+    """Forget all permissions of this process, and allow these files: a command calls it at its beginning.
 
     Raises UsageError for a file that does not exist.
     """
@@ -69,7 +74,7 @@ def is_code(name: str) -> bool:
     return parse(name) is not None or name in _permitted or name in _refused
 
 
-def permit_typed(name: str) -> UserCode | None:
+def permit_named(name: str) -> UserCode | None:
     """Permit and return the code of a world that the user has named; None if the world is not the user's code.
 
     Raises UsageError for a missing file, module or name, WorldError for a mistake in the file.
@@ -77,15 +82,15 @@ def permit_typed(name: str) -> UserCode | None:
     name = with_module(name)
     parsed = parse(name)
     if parsed is None:
-        return _of_registry(name)
-    where, member = parsed
-    file = locate(where, Path.cwd())
+        return _code_of_registered_id(name)
+    location, member = parsed
+    file = locate(location, Path.cwd())
     if file is None:
-        raise UsageError(f"world {name!r}: no {'file' if where.endswith('.py') else 'module'} {where}")
-    code = UserCode(without_folders(name, where, member), str(file), digest(file), typed=True)
+        raise UsageError(f"world {name!r}: no {'file' if location.endswith('.py') else 'module'} {location}")
+    code = UserCode(without_folders(name, location, member), str(file), digest(file), named_by_user=True)
     trust(code)
     if not member and not name.startswith(PREFIXES):
-        code = dataclasses.replace(code, world=without_folders(name, where, only_member(code)))
+        code = dataclasses.replace(code, world=without_folders(name, location, only_member(code)))
         trust(code)
     permit(code)
     return code
@@ -98,29 +103,29 @@ def permit_recorded(name: str, record: dict[str, Any], source: str) -> UserCode 
     has no path, the code is searched in that folder and in the current one. A world that may not run is refused by
     `load`. Raises UsageError for a record with a value of the wrong type.
     """
-    record, parsed = _checked(record, source), parse(name)
+    record, parsed = _check_record(record, source), parse(name)
     if parsed is None and ("file" not in record or is_registered(name)):
-        return _of_registry(name)
-    where = parsed[0] if parsed else str(record["file"])
-    folder, path = Path(source).absolute().parent, str(record.get("file", ""))
-    file = _recorded_file(where, folder, path)
+        return _code_of_registered_id(name)
+    location = parsed[0] if parsed else str(record["file"])
+    base_folder, path = Path(source).absolute().parent, str(record.get("file", ""))
+    file = _recorded_file(location, base_folder, path)
     expected = str(record.get("sha256", ""))
-    known = _permitted.get(name)
-    if known is not None and expected and known.sha256 == expected:
-        return known  # also in a process that has the code from elsewhere
+    permitted_code = _permitted.get(name)
+    if permitted_code is not None and expected and permitted_code.sha256 == expected:
+        return permitted_code  # also in a process that has the code from elsewhere
     if file is None:
         missing = f"{source}: the code of world {name!r} is not here, SHA-256 {expected[:16] or 'unknown'}"
         _refuse(name, f"{missing}; say where it is with --allow-code FILE")
-        return UserCode(name, str(folder / (path or where)), expected)
+        return UserCode(name, str(base_folder / (path or location)), expected)
     registration = {key: record[key] for key in ("entry", "horizon", "solved") if key in record}
     code = UserCode(name, str(file), digest(file), **registration)
-    if known is not None and not expected:
-        return known
-    if _find_allowed(where, path) is not None:
+    if permitted_code is not None and not expected:
+        return permitted_code
+    if _find_allowed(location, path) is not None:
         trust(code)
         permit(code)
-    elif (typed := is_trusted(code)) is not None and code.sha256 == (expected or code.sha256):
-        permit(dataclasses.replace(code, typed=typed))
+    elif (named_by_user := is_trusted(code)) is not None and code.sha256 == (expected or code.sha256):
+        permit(dataclasses.replace(code, named_by_user=named_by_user))
     else:
         note = f"it was {expected[:16]}" if expected else "no hash is recorded"
         reason = f"{source} names code, {name}: {file}, SHA-256 {code.sha256[:16]} ({note})"
@@ -128,28 +133,28 @@ def permit_recorded(name: str, record: dict[str, Any], source: str) -> UserCode 
     return code if not expected else UserCode(name, code.file, expected, **registration)
 
 
-def _find_allowed(where: str, path: str) -> Path | None:
+def _find_allowed(location: str, path: str) -> Path | None:
     """Return the file of `--allow-code` that has the name of a recorded file or module, None if there is none."""
-    name = Path(path or where).name if where.endswith(".py") else f"{where.rpartition('.')[2]}.py"
-    package = "" if where.endswith(".py") else name.removesuffix(".py")
+    name = Path(path or location).name if location.endswith(".py") else f"{location.rpartition('.')[2]}.py"
+    package = "" if location.endswith(".py") else name.removesuffix(".py")
     candidates = (p for p in _allowed if p.name == name or (p.name == "__init__.py" and p.parent.name == package))
     return next(candidates, None)
 
 
-def _recorded_file(where: str, folder: Path, path: str) -> Path | None:
+def _recorded_file(location: str, base_folder: Path, path: str) -> Path | None:
     """Return the source file of a recorded world: an allowed file, or else `path` in the folder, or else a search."""
-    if (allowed := _find_allowed(where, path)) is not None:
+    if (allowed := _find_allowed(location, path)) is not None:
         return allowed
-    if path and (folder / path).is_file():
-        return (folder / path).resolve()
-    return locate(where, folder) or locate(where, Path.cwd())
+    if path and (base_folder / path).is_file():
+        return (base_folder / path).resolve()
+    return locate(location, base_folder) or locate(location, Path.cwd())
 
 
-def _checked(record: dict[str, Any], source: str) -> dict[str, Any]:
+def _check_record(record: dict[str, Any], source: str) -> dict[str, Any]:
     """Return the known values of a record, see `UserCode.record`. Raises UsageError for values of other types."""
     for key in RECORDED:
         value = record.get(key)
-        if key in record and not _KINDS[key](value):
+        if key in record and not _VALIDATORS[key](value):
             raise UsageError(f"{source}: the world's {key} is {one_line(repr(value))[:80]}")
     return {key: record[key] for key in RECORDED if key in record}
 
@@ -194,15 +199,15 @@ def load(name: str) -> Any:
     member = named or (only_member(code) if name.startswith("pettingzoo:") else "")
     module = module_of(code)
     if not hasattr(module, member):
-        known = [each for each in vars(module) if not each.startswith("_")]
-        raise UsageError(f"{code.file} has no {member!r}; {nearest(member, known)}")
+        permitted_code = [each for each in vars(module) if not each.startswith("_")]
+        raise UsageError(f"{code.file} has no {member!r}; {nearest(member, permitted_code)}")
     value = getattr(module, member)
-    if named and not code.typed and named not in FACTORY_NAMES and not defines(module, value):
+    if named and not code.named_by_user and named not in FACTORY_NAMES and not defines(module, value):
         raise UsageError(f"{code.file} only imports {member!r}: it may run where you name it yourself, world={name}")
     return value
 
 
-def _of_registry(name: str) -> UserCode | None:
+def _code_of_registered_id(name: str) -> UserCode | None:
     """Return the code behind a Gymnasium id that this program has registered; None for ids of installed plugins."""
     import gymnasium
 
@@ -222,7 +227,7 @@ def _of_registry(name: str) -> UserCode | None:
     if not hasattr(module, member):
         return None  # a lambda or a local function makes it, which no other process can call
     horizon = spec.max_episode_steps or 0
-    code = UserCode(name, str(file), digest(file), member, int(horizon), spec.reward_threshold, typed=True)
+    code = UserCode(name, str(file), digest(file), member, int(horizon), spec.reward_threshold, named_by_user=True)
     trust(code)
     permit(code)
     return code

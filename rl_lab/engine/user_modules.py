@@ -1,4 +1,7 @@
-"""The modules of the user's code, and which of their members are worlds. Permission to run is `user_code`'s matter."""
+"""This module loads the modules of the user's code, and finds which of their members are worlds.
+
+Permission to run is `user_code`'s concern: a caller passes code that is permitted. `module_of` executes the file.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ def module_of(code: UserCode) -> ModuleType:
     if digest(Path(code.file)) != code.sha256:
         raise UsageError(f"{code.file} has changed since it was permitted to run")
     parsed = parse(code.world)
-    dotted = parsed[0] if parsed and not parsed[0].endswith(".py") else ""
-    return execute_file(code.file, code.sha256, dotted)
+    module_name = parsed[0] if parsed and not parsed[0].endswith(".py") else ""
+    return execute_file(code.file, code.sha256, module_name)
 
 
 def defines(module: ModuleType, value: Any) -> bool:
@@ -45,18 +48,18 @@ def only_member(code: UserCode) -> str:
 
     module = module_of(code)
     library: Any = sys.modules.get("pettingzoo")  # a file with a class of its interface has imported it
-    games = (library.AECEnv, library.ParallelEnv) if library is not None else ()
+    pettingzoo_classes = (library.AECEnv, library.ParallelEnv) if library is not None else ()
     members = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     if not code.world.startswith("pettingzoo:") and isinstance(members.get("world"), World):
         return "world"
     for factory in FACTORY_NAMES:
         if callable(members.get(factory)):
             return factory
-    kinds = games if code.world.startswith("pettingzoo:") else (Env, *games)
+    classes_allowed = pettingzoo_classes if code.world.startswith("pettingzoo:") else (Env, *pettingzoo_classes)
     classes = [
         name
         for name, value in members.items()
-        if inspect.isclass(value) and issubclass(value, kinds) and value.__module__ == module.__name__
+        if inspect.isclass(value) and issubclass(value, classes_allowed) and value.__module__ == module.__name__
     ]
     if len(classes) == 1:
         return classes[0]
@@ -64,7 +67,7 @@ def only_member(code: UserCode) -> str:
     raise UsageError(f"{code.file} {content}: name the class or the function that makes it, FILE.py:NAME")
 
 
-def reference(value: Any) -> str:
+def name_of_object(value: Any) -> str:
     """Return the name, FILE:NAME, of a class, a function or a World that a Python program passes as an argument.
 
     Raises UsageError if it is not a member of a module with a source file.
@@ -78,6 +81,6 @@ def reference(value: Any) -> str:
         module, name = sys.modules.get(value.__module__), str(value.__qualname__)  # type: ignore[assignment]
     file = getattr(module, "__file__", None)
     if not file or getattr(module, name, None) is not value:
-        shown = one_line(repr(value))[:80]
-        raise UsageError(f"{shown} is no class, function or world at the top of a file: nothing could make it again")
+        text = one_line(repr(value))[:80]
+        raise UsageError(f"{text} is no class, function or world at the top of a file: nothing could make it again")
     return f"{file}:{name}"

@@ -1,7 +1,8 @@
-"""Which worlds are stepped a block at a time by vector instructions, and which of their numbers that moves.
+"""This module decides which worlds are stepped a block at a time by vector instructions, and which fields take part.
 
-Code that LLVM shall turn into vector instructions must not loop, call libm, divide with remainder or compute an index.
-So the source of a world's step and observe, and of the kernels that they call, is looked at.
+LLVM turns a loop over worlds into vector instructions only if its body does not loop, call the C library, divide with
+remainder or compute an index. So the source of a world's step and observe, and of the kernels that they call, is
+checked for these. `templates/simd_step` uses the plan; nothing is written.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.core.kernel import is_kernel, reachable_kernels
-from rl_lab.engine.kernel_syntax import body, resolved, source
+from rl_lab.engine.kernel_syntax import body_nodes, function_definition, resolve_global
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
 
 BLOCK = 64  # worlds stepped at a time: their columns stay in the nearest cache
 TRANSPOSE_TILE = 16  # records turned into columns, or back, at once
-_MOST_NUMBERS = 16  # of an observation, to be written by columns
-_INSTRUCTIONS = {"sqrt", "fabs", "floor", "ceil", "trunc", "copysign"}  # of math, no calls once compiled
-_LIBM = {name for name, value in vars(math).items() if callable(value)} - _INSTRUCTIONS
+_MAX_OBSERVATION_SIZE = 16  # of an observation, to be written by columns
+_MATH_INSTRUCTIONS = {"sqrt", "fabs", "floor", "ceil", "trunc", "copysign"}  # of math, no calls once compiled
+_LIBM = {name for name, value in vars(math).items() if callable(value)} - _MATH_INSTRUCTIONS
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _DIVISIONS = {ast.Mod: "%", ast.FloorDiv: "//", ast.Pow: "**"}  # calls, or instructions that vectors do not have
 
 
 @dataclass(frozen=True)
-class Field:
-    """A number in a record, and where its column begins."""
+class ColumnField:
+    """A number in a record: its offset in the record and its column in a structure of arrays, both in bytes."""
 
     offset: int
     column: int
@@ -43,15 +44,15 @@ class Field:
 
 @dataclass(frozen=True)
 class VectorizationPlan:
-    """The numbers that a world's step and observe deal with."""
+    """The fields that a world's step and observe use."""
 
-    state: list[Field]
-    written: list[Field]  # of those, what a step may change
-    params: list[Field]
+    state: list[ColumnField]
+    written: list[ColumnField]  # of those, what a step may change
+    params: list[ColumnField]
 
 
 def vectorization_plan(world: World) -> VectorizationPlan | None:
-    """Return what moves when many worlds are stepped at a time; None for worlds that are stepped one by one."""
+    """Return the fields to move when many worlds are stepped at a time; None for worlds that are stepped one by one."""
     plan = _analyze(world)
     return plan if isinstance(plan, VectorizationPlan) else None
 
@@ -63,12 +64,12 @@ def why_not_vectorized(world: World) -> str:
 
 
 def padded_capacity(world: World, n: int) -> int:
-    """Return for how many worlds a batch's arrays need room: whole blocks, where blocks are stepped."""
+    """Return the number of worlds for which a batch's arrays need memory: whole blocks, where blocks are stepped."""
     return -(-n // BLOCK) * BLOCK if vectorization_plan(world) else n
 
 
-def size(fields: list[Field]) -> int:
-    """Return the bytes that columns of BLOCK numbers take."""
+def columns_bytes(fields: list[ColumnField]) -> int:
+    """Return the bytes that the columns of these fields take, each BLOCK numbers of up to 8 bytes."""
     return 8 * BLOCK * max(len(fields), 1)
 
 
@@ -79,12 +80,12 @@ def _analyze(world: World) -> VectorizationPlan | str:
         return f"{len(world.agents)} agents"
     if world.has_action_mask:
         return "an action mask"
-    if (numbers := int(np.prod(world.observation.shape))) > _MOST_NUMBERS:
-        return f"an observation of {numbers} numbers, more than {_MOST_NUMBERS}"
-    kernels = sorted(reachable_kernels(world.step) | reachable_kernels(world.observe), key=_place(world))
+    if (numbers := int(np.prod(world.observation.shape))) > _MAX_OBSERVATION_SIZE:
+        return f"an observation of {numbers} numbers, more than {_MAX_OBSERVATION_SIZE}"
+    kernels = sorted(reachable_kernels(world.step) | reachable_kernels(world.observe), key=_source_order_key(world))
     nodes: list[ast.AST] = []
     for function in kernels:
-        definition = source(function)
+        definition = function_definition(function)
         if definition is None:
             return f"the source of {function.__name__} is not there"
         if obstacle := next(_obstacles(function, definition), None):
@@ -92,18 +93,18 @@ def _analyze(world: World) -> VectorizationPlan | str:
             file = function.__code__.co_filename
             where = "" if file == world.step.__code__.co_filename else f" of {Path(file).name}"
             return f"{what} at line {line}{where}"
-        nodes += body(definition)
+        nodes += body_nodes(definition)
     attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
-    named = {node.attr for node in attributes} | {"t"}
-    stored = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)} | {"t"}
-    state, params = _numbers(world.State.dtype, named), _numbers(world.Params.dtype, named)
+    read_names = {node.attr for node in attributes} | {"t"}
+    written_names = {node.attr for node in attributes if isinstance(node.ctx, ast.Store)} | {"t"}
+    state, params = _select_fields(world.State.dtype, read_names), _select_fields(world.Params.dtype, read_names)
     if isinstance(state, str) or isinstance(params, str):
         return f"the field {state if isinstance(state, str) else params} is an array"
-    written = [part for name, part in state if name in stored]
-    return VectorizationPlan([part for _, part in state], written, [part for _, part in params])
+    written = [field for name, field in state if name in written_names]
+    return VectorizationPlan([field for _, field in state], written, [field for _, field in params])
 
 
-def _place(world: World) -> Any:
+def _source_order_key(world: World) -> Any:
     """Return a key that sorts kernels: those of the world's own file first, then by their lines."""
     own = world.step.__code__.co_filename
 
@@ -116,7 +117,9 @@ def _place(world: World) -> Any:
 
 def _obstacles(function: FunctionType, definition: ast.FunctionDef) -> Iterator[tuple[int, str]]:
     """Yield line and what it is, in the order of lines, for everything in a kernel that vectors cannot do."""
-    for node in sorted(body(definition), key=lambda node: (getattr(node, "lineno", 0), getattr(node, "col_offset", 0))):
+    for node in sorted(
+        body_nodes(definition), key=lambda node: (getattr(node, "lineno", 0), getattr(node, "col_offset", 0))
+    ):
         line = getattr(node, "lineno", definition.lineno)
         if isinstance(node, _LOOPS):
             yield line, "a loop"
@@ -132,7 +135,7 @@ def _obstacles(function: FunctionType, definition: ast.FunctionDef) -> Iterator[
 
 def _call_of_libm(function: FunctionType, node: ast.Call) -> str:
     """Return the name of a call of the C library, or of one that reaches fields unseen, such as getattr; or ""."""
-    value = resolved(function, node.func)
+    value = resolve_global(function, node.func)
     names = {getattr(value, "__name__", ""), ast.unparse(node.func).rpartition(".")[2]}
     hidden = names & {"getattr", "setattr"}
     return ast.unparse(node.func) if hidden or (names & _LIBM and not is_kernel(value)) else ""
@@ -150,21 +153,21 @@ def _is_integer(node: ast.AST) -> bool:
     return isinstance(inner, ast.Constant) and isinstance(inner.value, int)
 
 
-def _numbers(dtype: np.dtype[Any], named: set[str]) -> list[tuple[str, Field]] | str:
+def _select_fields(dtype: np.dtype[Any], read_names: set[str]) -> list[tuple[str, ColumnField]] | str:
     """Return the named numbers of a record with its nested ones, or the name of one that is an array."""
-    found, column = [], 0
-    for name, kind, offset in _leaves(dtype):
-        if name in named:
-            if kind.shape:
+    selected, column = [], 0
+    for name, field_dtype, offset in _leaves(dtype):
+        if name in read_names:
+            if field_dtype.shape:
                 return name
-            found.append((name, Field(offset, column, kind)))
+            selected.append((name, ColumnField(offset, column, field_dtype)))
             column += 8 * BLOCK
-    return found
+    return selected
 
 
 def _leaves(dtype: np.dtype[Any], base: int = 0) -> list[tuple[str, np.dtype[Any], int]]:
     leaves = []
-    for name, (kind, offset, *_) in (dtype.fields or {}).items():
-        inside = _leaves(kind, base + offset)
-        leaves += inside or [(name, kind, base + offset)]
+    for name, (field_dtype, offset, *_) in (dtype.fields or {}).items():
+        inside = _leaves(field_dtype, base + offset)
+        leaves += inside or [(name, field_dtype, base + offset)]
     return leaves

@@ -1,4 +1,8 @@
-"""Builds the contexts that templates are executed in for a world: its kernels and constants, compiled or plain."""
+"""This module builds the context that templates are executed in for a world: its kernels and constants.
+
+`compiled_context` has kernels that numba compiles, `plain_context` the author's own functions. `template_context`
+defines the classes, `compiler` is the caller. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from rl_lab.engine.template_context import Decorator, Kernels, SimdContext, Worl
 if TYPE_CHECKING:
     from rl_lab.core.world import World
 
-KERNELS = ("reset", "step", "observe", "action_mask", "expert", "novice")
+KERNEL_NAMES = ("reset", "step", "observe", "action_mask", "expert", "novice")
 
 
 def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...], module: str) -> WorldContext:
@@ -26,16 +30,16 @@ def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...], mod
 
     `module` is the name of the module that the compiled kernels belong to.
     """
-    done: dict[Any, Any] = {}
-    made = dict.fromkeys(KERNELS) | {
-        key: kernels.compile_kernel_graph(function, inline, done, module)
+    compiled_kernels: dict[Any, Any] = {}
+    kernels_by_name = dict.fromkeys(KERNEL_NAMES) | {
+        key: kernels.compile_kernel_graph(function, inline, compiled_kernels, module)
         for key in keys
         if (function := getattr(world, key)) is not None
     }
-    if (every_action := _every_action(world)) is not None:
-        made["action_mask"] = inline(every_action)
+    if (all_actions := _all_actions_mask(world)) is not None:
+        kernels_by_name["action_mask"] = inline(all_actions)
     compiled = Kernels(
-        **made,
+        **kernels_by_name,
         current_player=inline(_current_player(world)),
         is_alive=inline(_is_alive(world)),
         philox=kernels.compile_kernel_graph(rng.philox, inline, module=module),
@@ -45,14 +49,16 @@ def compiled_context(world: World, inline: Decorator, keys: tuple[str, ...], mod
 
 def plain_context(world: World) -> WorldContext:
     """Return the context whose functions are the author's own."""
-    own = {key: getattr(world, key) for key in KERNELS}
-    own["action_mask"] = _every_action(world) or own["action_mask"]
-    plain = Kernels(**own, current_player=_current_player(world), is_alive=_is_alive(world), philox=rng.philox)
+    kernels_by_name = {key: getattr(world, key) for key in KERNEL_NAMES}
+    kernels_by_name["action_mask"] = _all_actions_mask(world) or kernels_by_name["action_mask"]
+    plain = Kernels(
+        **kernels_by_name, current_player=_current_player(world), is_alive=_is_alive(world), philox=rng.philox
+    )
     return WorldContext(plain, constants(world), lambda view: view, False)
 
 
 def dependencies(world: World, keys: tuple[str, ...]) -> list[Any]:
-    """Return what machine code made of a context of these kernels depends on, for a fingerprint."""
+    """Return everything that machine code made of a context of these kernels depends on, for `kernel.fingerprint`."""
     authored: list[Any] = [getattr(world, key) for key in keys]
     layout = buffers.Layout.of(world)
     sizes: list[Any] = [sorted(layout.shapes.items()), sorted(layout.dtypes.items())]
@@ -63,7 +69,7 @@ def dependencies(world: World, keys: tuple[str, ...]) -> list[Any]:
 def constants(world: World) -> WorldConstants:
     """Return the numbers, shapes and dtypes that templates need."""
     shape, fields = world.observation.shape, dict(world.State.dtype.fields or {})
-    counts, lowest, highest = _action_bounds(world)
+    num_actions, action_low, action_high = _action_bounds(world)
     return WorldConstants(
         state=world.State.dtype,
         params=world.Params.dtype,
@@ -84,9 +90,9 @@ def constants(world: World) -> WorldConstants:
         zero_sum=world.zero_sum,
         forfeit_reward=float(world.illegal_action_reward),
         discrete=isinstance(world.action, Discrete),
-        counts=counts,
-        lowest=lowest,
-        highest=highest,
+        num_actions=num_actions,
+        action_low=action_low,
+        action_high=action_high,
     )
 
 
@@ -109,15 +115,15 @@ def _simd_context(world: World) -> SimdContext | None:
     return SimdContext(
         block=vectorization.BLOCK,
         transpose_tile=vectorization.TRANSPOSE_TILE,
-        column=8 * vectorization.BLOCK,
-        state_columns=vectorization.size(plan.state),
-        params_columns=vectorization.size(plan.params),
+        column_bytes=8 * vectorization.BLOCK,
+        state_columns_bytes=vectorization.columns_bytes(plan.state),
+        params_columns_bytes=vectorization.columns_bytes(plan.params),
         gather_states=soa_intrinsics.make_aos_soa_transpose(plan.state, True),
         load_state=soa_intrinsics.make_field_copy(plan.state, True, False),
         save_state=soa_intrinsics.make_field_copy(plan.written, False, True),
         scatter_states=soa_intrinsics.make_aos_soa_transpose(plan.written, False),
         gather_params=soa_intrinsics.make_aos_soa_transpose(plan.params, True),
-        spread_params=soa_intrinsics.make_field_copy(plan.params, False, True),
+        broadcast_params=soa_intrinsics.make_field_copy(plan.params, False, True),
         load_params=soa_intrinsics.make_field_copy(plan.params, True, False),
         stack_alloc=soa_intrinsics.stack_alloc(),
         store_lane=store_lane,
@@ -142,20 +148,20 @@ def _is_alive(world: World) -> Callable[..., Any]:
     def is_alive(s: Any, agent: Any) -> Any:
         return getattr(s, name)[agent]
 
-    def always(s: Any, agent: Any) -> Any:
+    def always_alive(s: Any, agent: Any) -> Any:
         return 1
 
-    return is_alive if name else always
+    return is_alive if name else always_alive
 
 
-def _every_action(world: World) -> Callable[..., Any] | None:
+def _all_actions_mask(world: World) -> Callable[..., Any] | None:
     """Return the action mask of a world where only the number of actions differs between agents, None for others."""
     if not world.has_action_mask or world.action_mask:
         return None
-    counts = _action_bounds(world)[0]
+    num_actions = _action_bounds(world)[0]
 
-    def every_action(s: Any, agent: Any, p: Any, mask: Any) -> None:
-        for k in range(counts[agent]):
+    def all_actions(s: Any, agent: Any, p: Any, mask: Any) -> None:
+        for k in range(num_actions[agent]):
             mask[k] = 1
 
-    return every_action
+    return all_actions

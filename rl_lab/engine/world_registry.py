@@ -1,4 +1,7 @@
-"""Worlds by name: the file name in envs/ is the registry."""
+"""This module finds worlds by name: a world's name is its file's name in envs/, or names the user's own code.
+
+Loading imports the file, once.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from rl_lab.core.agent import Agent
 from rl_lab.core.files import atomic_write_bytes as atomic_write_bytes
 from rl_lab.core.text_table import format_table
 from rl_lab.core.untrusted import is_finite
-from rl_lab.engine.batch import SEEDS
+from rl_lab.engine.batch import NUM_SEEDS
 from rl_lab.engine.batch_arrays import mean_log
 from rl_lab.evaluation import stats
 from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS as MAX_EPISODE_STEPS
@@ -119,7 +119,7 @@ def _check_counts(episodes: int, num_envs: int | None, first_seed: int) -> None:
     """Raise ValueError for numbers that are out of range."""
     if episodes < 1 or (num_envs is not None and num_envs < 1):
         raise ValueError(f"episodes={episodes}, num_envs={num_envs}: each must be at least 1")
-    if first_seed < 0 or first_seed + episodes > SEEDS:
+    if first_seed < 0 or first_seed + episodes > NUM_SEEDS:
         raise ValueError(f"first_seed={first_seed} and {episodes} episodes: seeds lie in 0..2**32-1")
 
 

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import parse_json
-from rl_lab.engine.batch import SEEDS
+from rl_lab.engine.batch import NUM_SEEDS
 from rl_lab.evaluation.evaluate import Episode
 
 _FORMAT = "rl_lab.trace 1"
@@ -84,7 +84,7 @@ def _check(episode: Episode, world: Any, params: Any) -> None:
             raise ValueError(f"seats are {episode.seats}, returns {episode.returns}")
     if any(type(seat) is not int or not 0 <= seat < max(len(episode.returns), 1) for seat in episode.seats):
         raise ValueError(f"seats are {episode.seats}")
-    if not 0 <= episode.seed < SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
+    if not 0 <= episode.seed < NUM_SEEDS or episode.index < 0 or not math.isfinite(episode.return_):
         raise ValueError(f"index {episode.index}, seed {episode.seed} or return {episode.return_} is out of range")
     is_multi_agent = len(episode.returns) > 1
     if (actions.dtype, actions.ndim - is_multi_agent) not in ((np.dtype(np.int64), 1), (np.dtype(np.float32), 2)):

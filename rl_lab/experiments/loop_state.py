@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.core.checkpoint import Checkpoint
-from rl_lab.core.untrusted import number, of_kind, whole
+from rl_lab.core.untrusted import checked_int, checked_number, checked_type
 from rl_lab.experiments import whole_state
 
 
@@ -42,20 +42,22 @@ class LoopState:
 
 def read(saved: Checkpoint, agent_folder: Path) -> LoopState:
     """Return what `entries` wrote; the best agent is one of this folder. Raises KeyError or ValueError."""
-    training = of_kind(saved.state["training"], "training", dict)
+    training = checked_type(saved.state["training"], "training", dict)
     for name in ("selections", "metrics_size"):
-        whole(training[name], f"training: {name}")
+        checked_int(training[name], f"training: {name}")
     score, best, training_return = training["best"], training["kept"], training.get("sampled_return")
     best_agent = None
     if best is not None:
-        step = whole(of_kind(best, "training: kept", dict)["step"], "training: kept: step", 0, saved.step)
-        state = of_kind(best["state"], "training: kept: state", dict)
+        step = checked_int(checked_type(best, "training: kept", dict)["step"], "training: kept: step", 0, saved.step)
+        state = checked_type(best["state"], "training: kept: state", dict)
         best_agent = Checkpoint(agent_folder, step, whole_state.best_agent_tensors(saved), state)
     return LoopState(
-        best_score=-math.inf if score is None else number(score, "training: best"),
+        best_score=-math.inf if score is None else checked_number(score, "training: best"),
         best_agent=best_agent,
         selections=training["selections"],
-        training_return=None if training_return is None else number(training_return, "training: sampled_return"),
+        training_return=None
+        if training_return is None
+        else checked_number(training_return, "training: sampled_return"),
         metrics_size=training["metrics_size"],
-        seconds=number(saved.state["clock"], "clock", 0.0),
+        seconds=checked_number(saved.state["clock"], "clock", 0.0),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.core.untrusted import checked_type, read_json
 from rl_lab.experiments.scenario_validation import DEVICES
 from rl_lab.experiments.scenario_yaml import explain
 from rl_lab.learners.pretraining import methods
@@ -122,14 +122,14 @@ def is_pretraining(folder: Path) -> bool:
 def read(folder: Path) -> tuple[str, PretrainSettings, str]:
     """Return the method, the settings and the hash of the data. Raises UsageError where the file is damaged."""
     try:
-        facts = of_kind(read_json(folder / NAME, _MAX_BYTES), "it", dict)
+        facts = checked_type(read_json(folder / NAME, _MAX_BYTES), "it", dict)
         if any(facts.get(key) != value for key, value in _FORMAT.items()):
             raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
-        method = of_kind(facts["method"], "method", str)
+        method = checked_type(facts["method"], "method", str)
         if method not in methods.NAMES:
             raise ValueError(f"method is {method!r:.40}")
-        settings = _checked(_typed(of_kind(facts["settings"], "settings", dict)))
-        return method, settings, of_kind(facts["data_sha256"], "data_sha256", str)
+        settings = _checked(_typed(checked_type(facts["settings"], "settings", dict)))
+        return method, settings, checked_type(facts["data_sha256"], "data_sha256", str)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise UsageError(f"{folder / NAME} is damaged: {one_line(reason)[:160]}") from None

@@ -109,7 +109,7 @@ def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
     with ExitStack() as stack:
         try:
             if scenario.run_dir is None:
-                path = lock.fresh(RUNS, stem)
+                path = lock.create_new_folder(RUNS, stem)
             else:
                 _require_free(path, scenario)
                 path.mkdir(parents=True, exist_ok=True)

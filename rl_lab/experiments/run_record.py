@@ -13,7 +13,7 @@ from typing import Any
 
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.files import atomic_write_bytes
-from rl_lab.core.untrusted import of_kind, read_json
+from rl_lab.core.untrusted import checked_type, read_json
 from rl_lab.experiments.scenario import Scenario
 
 NAME = "run.json"
@@ -51,7 +51,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         for name, kind in (_REQUIRED | _OPTIONAL).items():
             if name in facts or name in _REQUIRED:
-                of_kind(facts.get(name), name, kind)
+                checked_type(facts.get(name), name, kind)
     except ValueError as error:
         raise _damaged(folder / NAME, error, _REMEDY) from None
     return facts
@@ -60,7 +60,7 @@ def read(folder: Path) -> dict[str, Any]:
 def read_object(file: Path, remedy: str) -> dict[str, Any]:
     """Return the object of a run's JSON file. Raises RunError; `remedy` says what happens once the file is deleted."""
     try:
-        return of_kind(read_json(file, _MAX_BYTES), "it", dict)
+        return checked_type(read_json(file, _MAX_BYTES), "it", dict)
     except (OSError, ValueError) as error:
         raise _damaged(file, error, remedy) from None
 

@@ -36,7 +36,7 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     Raises ScenarioError with one line: unknown scenario, world, agent or key (and the nearest there is), a value of
     the wrong type or range, malformed YAML. A trained opponent is a path: `experiments.compose` looks it up.
     """
-    target = target if isinstance(target, str) else user_modules.reference(target)
+    target = target if isinstance(target, str) else user_modules.name_of_object(target)
     lines = tuple(lines)
     overrides = parse_overrides(lines)
     composed = recipe_of(target)
@@ -107,7 +107,7 @@ def _world_code(target: str, world: dict[str, Any], is_typed: bool) -> tuple[dic
     record = {key: world[key] for key in user_code.RECORDED if key in world}
     name, world = world["name"], {key: value for key, value in world.items() if key not in record}
     try:
-        code = user_code.permit_typed(name) if is_typed else user_code.permit_recorded(name, record, target)
+        code = user_code.permit_named(name) if is_typed else user_code.permit_recorded(name, record, target)
     except UsageError as error:
         raise ScenarioError(str(error)) from None
     return (world, None) if code is None else ({**world, "name": code.world}, code.record())

@@ -16,7 +16,7 @@ from rl_lab.core import checkpoint
 from rl_lab.core.agent import Learner, StateDict
 from rl_lab.core.interrupts import GRACE, Interrupted, Interrupts
 from rl_lab.core.progress import Progress
-from rl_lab.core.untrusted import of_kind
+from rl_lab.core.untrusted import checked_type
 from rl_lab.engine import compile_notice, user_code
 from rl_lab.experiments import loop_state, run_dir, whole_state
 from rl_lab.experiments.agent_loading import as_usage_error, load_agent
@@ -136,7 +136,7 @@ class _Training:
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state that `_state` returned. Raises KeyError or ValueError where it does not fit."""
         loop = loop_state.read(saved, self.run.agent)
-        of_kind(saved.state["learner"], "learner", dict)
+        checked_type(saved.state["learner"], "learner", dict)
         if isinstance(self.learner, League):
             self.learner.reload_snapshots(saved.state["learner"])
         self.envs.restore(saved.tensors[whole_state.ENVS])

@@ -7,7 +7,7 @@ import os
 from typing import Any, TextIO
 
 from rl_lab.core.errors import one_line
-from rl_lab.core.untrusted import of_kind, parse_json, whole
+from rl_lab.core.untrusted import checked_int, checked_type, parse_json
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.run_record import RunError
 
@@ -42,7 +42,9 @@ def check_written(run: Run, size: int, step: int) -> None:
             raise ValueError(f"it has {length:,} bytes of the {size:,} that the checkpoint counts")
         if end:
             raise ValueError(f"no line ends at byte {size:,}, where the checkpoint was written")
-        whole(of_kind(parse_json(last), "its last line", dict).get("step"), "the step of its last line", 0, step)
+        checked_int(
+            checked_type(parse_json(last), "its last line", dict).get("step"), "the step of its last line", 0, step
+        )
     except (OSError, ValueError) as error:
         reason = one_line(getattr(error, "strerror", None) or error)[:120]
         raise RunError(f"{run.metrics} is damaged: {reason}; delete it to continue without its lines") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.checkpoint import Checkpoint, Tensors
-from rl_lab.core.untrusted import of_kind
+from rl_lab.core.untrusted import checked_type
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.multiagent.multi_policy import split
 
@@ -35,11 +35,11 @@ def learner_state(loaded: Checkpoint, scenario: Scenario) -> StateDict:
 
     Raises KeyError or ValueError where the state has another form.
     """
-    saved = StateDict(learner_tensors(loaded), of_kind(loaded.state["learner"], "learner", dict))
+    saved = StateDict(learner_tensors(loaded), checked_type(loaded.state["learner"], "learner", dict))
     if scenario.league is None:
         return saved
     main = next(iter(scenario.league.learners()))
-    learners = of_kind(saved.state["learners"], "learners", dict)
+    learners = checked_type(saved.state["learners"], "learners", dict)
     return split(StateDict(saved.tensors, learners), [main])[main]
 
 
@@ -50,6 +50,6 @@ def as_agent(loaded: Checkpoint, scenario: Scenario) -> Checkpoint:
     `learner_state`.
     """
     learner = learner_state(loaded, scenario)
-    best = of_kind(loaded.state["training"], "training", dict)["kept"]  # the best agent, by its name on disk
-    deterministic = of_kind(best["state"], "training: kept: state", dict).get("deterministic") if best else None
+    best = checked_type(loaded.state["training"], "training", dict)["kept"]  # the best agent, by its name on disk
+    deterministic = checked_type(best["state"], "training: kept: state", dict).get("deterministic") if best else None
     return Checkpoint(loaded.path, loaded.step, learner.tensors, {**learner.state, "deterministic": deterministic})

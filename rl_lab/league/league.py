@@ -33,7 +33,7 @@ from rl_lab.league.metrics import learner_metrics
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable
 from rl_lab.league.snapshots import Pool, Snapshot
-from rl_lab.multiagent.multi_policy import joined, split
+from rl_lab.multiagent.multi_policy import join, split
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 _NUM_SEEDS = 2**31  # seeds of restarted learners are below it, because NumPy's and torch's generators accept these
@@ -243,7 +243,7 @@ class League:
 
         The snapshots themselves have files of their own.
         """
-        learners = joined({player.name: player.learner.save() for player in self.learners})
+        learners = join({player.name: player.learner.save() for player in self.learners})
         counts = {p.name: [p.generation, p.past_steps, p.steps_at_snapshot] for p in self.learners}
         state = {"learners": learners.state, "counts": counts, "members": self.pool.entries()}
         tensors = {**learners.tensors, "league": {"games": self.win_table.games}}

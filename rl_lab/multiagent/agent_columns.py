@@ -1,4 +1,4 @@
-"""Copies between a batch's arrays and those of an environment that has some of the batch's agents.
+"""This module copies between a batch's arrays and those of an environment that has some of the batch's agents.
 
 An index `agents` of the first two axes selects [N, K] of [N, A]. The batch's arrays are padded to the largest of its
 agents' spaces; where the other environment's arrays are narrower, the padding is left out.

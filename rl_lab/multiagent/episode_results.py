@@ -1,4 +1,4 @@
-"""Counts of the learner's results: lost, drawn and won episodes, by opponent and role."""
+"""This module counts the learner's results: lost, drawn and won episodes, by opponent and role."""
 
 from __future__ import annotations
 

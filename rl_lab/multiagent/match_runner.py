@@ -1,6 +1,8 @@
-"""Run agents in a batch of environments.
+"""This module lets agents act in a batch of environments, for evaluation, matches and videos.
 
-Shapes: N environments, A agents, B = N x A rows; agent a of environment i is row i * A + a.
+`MatchRunner.step` writes the agents' actions into the batch and steps it. Shapes: N environments, A agents, B = N x A
+rows; agent a of environment i is row i * A + a. A seat is the index of an agent in a world, which any of the players
+(`Agent` objects) may take.
 """
 
 from __future__ import annotations
@@ -18,17 +20,15 @@ from rl_lab.core.world_errors import StuckError
 
 
 class MatchRunner:
-    """Let agents act in N environments without autoreset.
+    """A MatchRunner lets agents act in N environments without autoreset.
 
     The caller chooses which environments begin an episode, and their seeds; the first call must begin an episode in
-    every environment.
-
-    The first agent acts in the mode `deterministic`, the others in `opponent_deterministic`, by default the same mode.
+    every environment. The first agent acts in the mode `deterministic`, the others in `opponent_deterministic`, by
+    default the same mode.
 
     `seating`, int64 [N, A], holds the index of the agent at each seat. The first agent has all seats until
-    `assign_seats` gives some of them to the second one. An agent whose `act` returns a state has one more method,
-    `begin(state, fresh) -> state`. It returns the state with the rows where fresh, bool [B], is True as they are before
-    the first step of an episode. Such an agent can only play environments of one agent.
+    `assign_seats` gives some of them to the second one. An agent whose `act` returns a state (see `Agent.begin`) can
+    only play environments of one agent.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""Train several policies at the same time in one batch, each policy from the rows of its own agents.
+"""This module trains several policies at the same time in one batch, each policy from the rows of its own agents.
 
 Every learner steps a view of its agents' columns as if the view were a batch of its own. Each learner runs in a
-greenlet. `step` of a view suspends the greenlet until all other views have been stepped; then the batch steps once for
-all of them. So any learner that uses a `BatchedEnv` can take part. One thread runs the learners in a fixed order.
+greenlet (a function that can be suspended in the middle and continued, without a thread). `step` of a view suspends the
+greenlet until all other views have been stepped; then the batch steps once for all of them. So any learner that uses a
+`BatchedEnv` can take part. One thread runs the learners in a fixed order.
 """
 
 from __future__ import annotations
@@ -213,11 +214,11 @@ class MultiPolicyLearner:
 
     def save_agent(self) -> StateDict:
         """Return the agents of all policies, joined; `split` separates them."""
-        return joined({name: learner.save_agent() for name, learner in self.learners.items()})
+        return join({name: learner.save_agent() for name, learner in self.learners.items()})
 
     def save(self) -> StateDict:
         """Return the state of every learner, joined."""
-        return joined({name: learner.save() for name, learner in self.learners.items()})
+        return join({name: learner.save() for name, learner in self.learners.items()})
 
     def restore(self, saved: StateDict) -> None:
         """Restore what `save` returned; the batch has been restored already."""
@@ -232,8 +233,8 @@ class MultiPolicyLearner:
             learner.close()
 
 
-def joined(parts: dict[str, StateDict]) -> StateDict:
-    """Return the states of several learners as one; `split` separates them."""
+def join(parts: dict[str, StateDict]) -> StateDict:
+    """Return the states of several learners as one; `split` separates them again."""
     tensors = {f"{name}{_SEPARATOR}{key}": value for name, part in parts.items() for key, value in part.tensors.items()}
     return StateDict(tensors, {name: part.state for name, part in parts.items()})
 

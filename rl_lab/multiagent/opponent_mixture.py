@@ -1,4 +1,7 @@
-"""A list of opponents that may grow, with the probability of meeting each of them."""
+"""This module has `OpponentMixture`, a list of opponents that may grow, with the probability of meeting each of them.
+
+`OpponentsWrapper` draws an opponent from it for each episode; a league changes its agents and probabilities.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A wrapper that gives some agents of a batch to opponents, and leaves the others to the learner."""
+"""This module has a wrapper that gives some agents of a batch to opponents, and leaves the others to the learner.
+
+`OpponentsWrapper` is a `BatchedEnv` with arrays of its own. It writes actions into the inner batch, steps it, and
+copies the learner's part of the results.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +68,8 @@ class OpponentsWrapper(buffers.EnvBuffers):
             raise ValueError(f"{world.name} has one agent: there is no agent left for an opponent")
         if random_opening_moves and not world.current_player_field:
             raise ValueError(f"{world.name}: random opening moves need a turn-based world")
-        self.roles = np.array(_of_equal_size(world.name, seat_rotation(world, role)), np.int64)  # [R, K], of R roles
+        # [R, K]: the agents of each of R roles.
+        self.roles = np.array(_require_equal_size(world.name, seat_rotation(world, role)), np.int64)
         self.batch, self.deterministic = envs, deterministic
         self.opponents = opponents if isinstance(opponents, OpponentMixture) else OpponentMixture(opponents)
         self.num_envs, self.restores_exactly = envs.num_envs, envs.restores_exactly
@@ -125,7 +130,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         # The rewards of the opponents' first moves follow no action of the learner.
         for array in self._step_outputs():
             array[mask] = 0
-        self._refresh()
+        self._copy_outputs()
 
     def step(self) -> int:
         """Apply the learner's actions, play until it is to act again, and return how many episodes ended.
@@ -140,7 +145,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
             self._query_opponents(everywhere)
         self._advance(everywhere)
         self._play_until_learner_acts(everywhere)
-        self._refresh()
+        self._copy_outputs()
         self._results.count(self.done, len(self.opponents))
         return int(self.done.sum())
 
@@ -239,7 +244,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
             indices = self.opponent_index[rows // acting.shape[1]]
             self.opponents.write_actions(self.batch, rows, indices, deterministic=self.deterministic)
 
-    def _refresh(self) -> None:
+    def _copy_outputs(self) -> None:
         """Copy the learner's part of the batch's arrays, but for those that add up what happens in a step."""
         names = ["observations", "acting", "running_returns"] + ["action_mask"] * self.world.has_action_mask
         agent_columns.copy_outputs(self.batch, self._agent_index(), self, names)
@@ -250,13 +255,13 @@ class OpponentsWrapper(buffers.EnvBuffers):
 
     def snapshot(self) -> dict[str, Array]:
         """Return the batch's snapshot with this wrapper's arrays and the opponents' random counters."""
-        arrays = {f"{_PREFIX}{name}": np.array(array) for name, array in self._persistent().items()}
+        arrays = {f"{_PREFIX}{name}": np.array(array) for name, array in self._saved_arrays().items()}
         opponents = {f"{_OPPONENTS_PREFIX}{name}": np.array(a) for name, a in self.opponents.snapshot().items()}
         return {**self.batch.snapshot(), **arrays, **opponents}
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Restore a `snapshot`. Raises ValueError where it does not fit this wrapper, the batch or the opponents."""
-        for name, array in self._persistent().items():
+        for name, array in self._saved_arrays().items():
             saved = snapshot.get(f"{_PREFIX}{name}")
             if saved is None or saved.dtype != array.dtype or saved.shape != array.shape:
                 raise ValueError(f"the snapshot does not fit {self.world.name} x {self.num_envs}: array {name}")
@@ -266,7 +271,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         if len(opponents) and not 0 <= opponents.min() <= opponents.max() < len(self.opponents):
             raise ValueError(f"the snapshot does not fit: its opponent index is not below {len(self.opponents)}")
         self.batch.restore({name: array for name, array in snapshot.items() if not name.startswith(_PREFIX)})
-        for name, array in self._persistent().items():
+        for name, array in self._saved_arrays().items():
             array[...] = snapshot[f"{_PREFIX}{name}"]
         self.opponents.bind(self.batch)
         saved_opponents = {name: a for name, a in snapshot.items() if name.startswith(_OPPONENTS_PREFIX)}
@@ -275,7 +280,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         if not self.restores_exactly:  # third-party environments begin new episodes
             self._start_episodes(np.ones(self.num_envs, np.bool_))
 
-    def _persistent(self) -> dict[str, Array]:
+    def _saved_arrays(self) -> dict[str, Array]:
         """Return the arrays that a snapshot holds, by name."""
         names = [name for name, row in buffers.ENV_BUFFERS.items() if row.is_saved]
         return {name: getattr(self, name) for name in (*names, "episodes", "seats", "opponent_index")}
@@ -294,7 +299,8 @@ def _bits_24(key: np.uint64, counters: Array) -> Array:
     return np.asarray(((philox(key, counters) & np.uint64(0xFFFFFFFF)) >> np.uint64(8)).astype(np.int64))
 
 
-def _of_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def _require_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return the roles. Raises ValueError where they differ in their number of agents."""
     if len({len(seats) for seats in roles}) > 1:
         raise ValueError(f"{name}: its roles have different numbers of agents; choose one with role=")
     return roles

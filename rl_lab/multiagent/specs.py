@@ -1,4 +1,4 @@
-"""The description of an environment that has a subset of a world's agents."""
+"""This module has `AgentSubsetSpec`, the EnvSpec of an environment that has a subset of a world's agents."""
 
 from __future__ import annotations
 

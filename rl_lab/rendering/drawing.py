@@ -1,4 +1,7 @@
-"""This module calls the `draw` of a world, which is code of the world's author, on any canvas."""
+"""This module calls the `draw` of a world, which is code of the world's author, on any canvas.
+
+It ends a `draw` that does not return, and names the line of one that raises an exception.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from rl_lab.core.time_limit import TimeIsUp, TimeLimit
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine.diagnostics import author_location, message_with_hint
 
-LONGEST = 5.0  # seconds for one picture: a loop that never ends would stop the command for ever
+MAX_SECONDS = 5.0  # for one picture: a loop that never ends would stop the command for ever
 
 
 def draw(world: World, state: Any, params: Any, canvas: Canvas) -> None:
@@ -22,7 +25,7 @@ def draw(world: World, state: Any, params: Any, canvas: Canvas) -> None:
         WorldError: it raised an exception, or did not return within 5 s; the message has file and line.
     """
     assert world.draw is not None
-    limit = TimeLimit(LONGEST)
+    limit = TimeLimit(MAX_SECONDS)
     try:
         with limit:
             world.draw(PlainRecord(state), PlainRecord(params), canvas)
@@ -31,5 +34,5 @@ def draw(world: World, state: Any, params: Any, canvas: Canvas) -> None:
         if is_interruption(error) or (isinstance(error, TimeIsUp) and not is_endless):
             raise  # TimeIsUp: of a block around this one
         place = author_location(error, {getattr(world.draw, "__code__", draw.__code__).co_filename})
-        did = f"did not return within {LONGEST:g} s" if is_endless else f"raised {message_with_hint(error)}"
-        raise WorldError(one_line(f"{place}{world.name}'s draw {did}")) from error
+        failure = f"did not return within {MAX_SECONDS:g} s" if is_endless else f"raised {message_with_hint(error)}"
+        raise WorldError(one_line(f"{place}{world.name}'s draw {failure}")) from error

@@ -1,4 +1,7 @@
-"""This module has a `Canvas` that records draw calls as lists in world units, so that a page can repeat them."""
+"""This module has a `Canvas` that records draw calls as lists in world units, for pages that draw them again.
+
+The reports are such pages. A `JsonCanvas` only appends to its list `shapes`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""This module has a `Canvas` that paints off screen with pygame, without a window, a display or `pygame.init()`."""
+"""This module has a `Canvas` that paints off screen with pygame, without a window, a display or `pygame.init()`.
+
+`PygameCanvas` holds two surfaces and the fonts; `frame` returns a copy of the picture. `tile` joins pictures.
+"""
 
 import math
 import os
@@ -14,10 +17,10 @@ from rl_lab.core.canvas import BACKGROUND, FAINT, INK, Align, Color, Point
 if TYPE_CHECKING:
     import pygame
 
-_EM = 0.6875  # the size of pygame's own font relative to the requested height
-_CALM = 200  # opacity, of 255, of the ground under a heads-up line; it has the average colour of the picture there
-_CONTRAST = 4.5  # the least contrast of such a line (WCAG AA)
-_CAP = 0.73  # the height of that font's capital letters, relative to the height of the line
+_FONT_SCALE = 0.6875  # the size of pygame's own font relative to the requested height
+_LABEL_OPACITY = 200  # of 255: of the background of a heads-up line, in the average colour of the picture there
+_MIN_CONTRAST = 4.5  # of a heads-up line with its background (WCAG AA)
+_CAPITAL_HEIGHT = 0.73  # the height of that font's capital letters, relative to the height of the line
 
 
 class PygameCanvas:
@@ -125,7 +128,7 @@ class PygameCanvas:
         px, py = self._pixel(x, y)
         left = px - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * label.get_width()
         # Centring the capitals, and not the line's box, makes a letter in a cell look centred.
-        top = py - font.get_ascent() + _CAP * size * self._scale / 2
+        top = py - font.get_ascent() + _CAPITAL_HEIGHT * size * self._scale / 2
         self._large.blit(label, (round(left), round(top)))
 
     def heads_up(self, left: str = "", right: str = "") -> None:
@@ -150,17 +153,17 @@ class PygameCanvas:
             if line:
                 wide, high = font.size(line)
                 width, height = wide // 2 + 4 * pad, high // 2 + 2 * pad
-                ink = self._lay_ground(side * (self.width - width), width, height)
+                ink = self._draw_label_background(side * (self.width - width), width, height)
                 label = self._pygame.transform.smoothscale_by(font.render(line, True, ink[:3]), 0.5)
                 self._small.blit(label, (side * (self.width - width) + 2 * pad, pad))
 
-    def _lay_ground(self, left: int, width: int, height: int) -> Color:
-        """Paint a ground for a line at the top of the picture; return a legible text colour for it."""
+    def _draw_label_background(self, left: int, width: int, height: int) -> Color:
+        """Paint the background of a line at the top of the picture; return a legible text colour for it."""
         place = self._pygame.Rect(left, 0, width, height).clip(self._small.get_rect())
         color, ink = _legible(self._pygame.transform.average_color(self._small, place)[:3])
         ground = self._pygame.Surface(place.size, 0, 32)
         ground.fill(color)
-        ground.set_alpha(_CALM)
+        ground.set_alpha(_LABEL_OPACITY)
         self._small.blit(ground, place)
         return ink
 
@@ -168,7 +171,7 @@ class PygameCanvas:
         return self._left + self._scale * x, self._bottom - self._scale * y
 
     def _font(self, pixels: float) -> "pygame.font.Font":
-        size = max(round(pixels / _EM), 1)
+        size = max(round(pixels / _FONT_SCALE), 1)
         try:
             self._fonts[size].get_height()
         except (KeyError, self._pygame.error):
@@ -217,7 +220,7 @@ def _legible(color: Color) -> tuple[Color, Color]:
     end = 255 if ink is INK else 0
     while True:
         luminance = _luminance(color) + 0.05
-        if (luminance / dark if ink is INK else light / luminance) >= _CONTRAST:
+        if (luminance / dark if ink is INK else light / luminance) >= _MIN_CONTRAST:
             return color, ink
         red, green, blue = (round(0.9 * c + 0.1 * end) for c in color[:3])
         color = (red, green, blue)

@@ -1,4 +1,7 @@
-"""This module makes a picture of a world: with its own `draw`, its environment's `render`, or from its observation."""
+"""This module makes a picture of a world: with its own `draw`, its environment's `render`, or from its observation.
+
+`picture` returns a new array and does not change the batch.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def picture(envs: BatchedEnv, i: int, *, left: str = "", right: str = "", size: 
     elif getattr(envs, "renders", False):  # a foreign environment that renders itself
         image = envs.picture(i)  # type: ignore[attr-defined]
     elif envs.observations.ndim in (4, 5):
-        image = _cells(envs.observations[i, 0], envs.world.observation)
+        image = _grid_picture(envs.observations[i, 0], envs.world.observation)
     else:
         _draw_bars(canvas, envs.observations[i, 0].ravel(), envs.world.observation)
     canvas.heads_up(left, right)
@@ -80,24 +83,24 @@ def _paste(image: Array, place: Array) -> None:
     place[top : top + image.shape[0], left : left + image.shape[1]] = image
 
 
-def _shares(values: Array, space: Box) -> Array:
+def _relative_positions(values: Array, space: Box) -> Array:
     """Return the positions of values between their bounds, 0 to 1; an unbounded value of 0 is at 0.5."""
     low, high = (np.asarray(side, np.float64).reshape(values.shape) for side in (space.low, space.high))
     bounded = (low > -1e6) & (high < 1e6) & (high > low)
     span = np.where(bounded, high - low, 1.0)
     inside = (values - np.where(bounded, low, 0.0)) / span
-    shares: Array = np.clip(np.where(bounded, inside, 0.5 + np.arctan(values) / np.pi), 0.0, 1.0)
-    return shares
+    positions: Array = np.clip(np.where(bounded, inside, 0.5 + np.arctan(values) / np.pi), 0.0, 1.0)
+    return positions
 
 
-def _cells(observation: Array, space: Box) -> Array:
+def _grid_picture(observation: Array, space: Box) -> Array:
     """Return an observation [h, w] or [h, w, channels] as a picture of cells; each channel has a colour."""
     if observation.dtype == np.uint8 and observation.shape[2:] == (3,):
         return observation
-    shares = _shares(observation, space).reshape(*observation.shape[:2], -1)
-    strongest = shares.argmax(axis=2)
-    accents = np.array([ACCENTS[k % len(ACCENTS)][:3] for k in range(shares.shape[2])], np.float64)
-    weight = shares.max(axis=2)[..., None]
+    positions = _relative_positions(observation, space).reshape(*observation.shape[:2], -1)
+    strongest = positions.argmax(axis=2)
+    accents = np.array([ACCENTS[k % len(ACCENTS)][:3] for k in range(positions.shape[2])], np.float64)
+    weight = positions.max(axis=2)[..., None]
     cells: Array = ((1 - weight) * np.array(FAINT[:3]) + weight * accents[strongest]).astype(np.uint8)
     return cells
 
@@ -107,12 +110,12 @@ def _draw_bars(canvas: PygameCanvas, values: Array, space: Box) -> None:
     rows = len(values)
     canvas.view(0, 0, 4, 3)
     pitch = 2.8 / rows
-    shares = _shares(values.reshape(space.shape), space).ravel()
-    origin = _shares(np.zeros(space.shape), space).ravel()
+    positions = _relative_positions(values.reshape(space.shape), space).ravel()
+    origin = _relative_positions(np.zeros(space.shape), space).ravel()
     for k in range(rows):
         y = 2.9 - (k + 0.5) * pitch
         canvas.rectangle(2.0, y, 2.4, 0.6 * pitch, FAINT, corner=0.1 * pitch)
-        zero, end = 0.8 + 2.4 * origin[k], 0.8 + 2.4 * shares[k]
+        zero, end = 0.8 + 2.4 * origin[k], 0.8 + 2.4 * positions[k]
         canvas.rectangle((zero + end) / 2, y, abs(end - zero), 0.6 * pitch, BLUE)
         canvas.line([(zero, y - 0.36 * pitch), (zero, y + 0.36 * pitch)], MUTED, 0.01)
         if rows <= 24:

@@ -15,7 +15,7 @@ from rl_lab.core.files import clear, partial
 
 # Without these tags, players guess the colour matrix from the video's size, and colours may be wrong.
 _COLORS = ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709"]
-_PIPE = 2**20  # bytes of the pipe to ffmpeg: the usual limit of Linux
+_PIPE_BYTES = 2**20  # bytes of the pipe to ffmpeg: the usual limit of Linux
 
 
 class Mp4Writer:
@@ -82,7 +82,7 @@ class Mp4Writer:
         self._process = self._writer.proc
         if hasattr(fcntl, "F_SETPIPE_SZ"):  # on Linux, so that a frame can be drawn while the last one is encoded
             with suppress(OSError):
-                fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE)
+                fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame, uint8 [height, width, 3].

@@ -1,4 +1,7 @@
-"""This module has a pygame window that shows pictures and reports the keys that were pressed."""
+"""This module has a pygame window that shows pictures and reports the keys that were pressed.
+
+The command `watch` and the render mode "human" use it. It opens the process's one pygame display.
+"""
 
 from __future__ import annotations
 
@@ -93,15 +96,15 @@ class Window:
         """
         end = self._woke + seconds
         while self._pygame.display.get_init():
-            known = len(self._pressed)
-            self._note(self._pygame.event.get())
+            num_pressed = len(self._pressed)
+            self._record_keys(self._pygame.event.get())
             left = end - time.monotonic()
-            if len(self._pressed) > known:
+            if len(self._pressed) > num_pressed:
                 return False
             if left < 0.001:
                 break
-            self._note([self._pygame.event.wait(int(1000 * left))])
-            if len(self._pressed) > known:
+            self._record_keys([self._pygame.event.wait(int(1000 * left))])
+            if len(self._pressed) > num_pressed:
                 return False
         time.sleep(max(end - time.monotonic(), 0.0))
         self._woke = time.monotonic()
@@ -110,11 +113,11 @@ class Window:
     def events(self) -> list[Action]:
         """Return the user's actions since the last call, oldest first."""
         if self._pygame.display.get_init():
-            self._note(self._pygame.event.get())
+            self._record_keys(self._pygame.event.get())
         pressed, self._pressed = self._pressed, []
         return pressed
 
-    def _note(self, events: Iterable[pygame.event.Event]) -> None:
+    def _record_keys(self, events: Iterable[pygame.event.Event]) -> None:
         for event in events:
             if event.type == self._pygame.QUIT:
                 self._pressed.append("quit")

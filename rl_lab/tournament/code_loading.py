@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rl_lab.core.errors import UsageError
-from rl_lab.core.untrusted import of_kind, parse_json
+from rl_lab.core.untrusted import checked_type, parse_json
 from rl_lab.tournament.containment import MARK, end_marked, new_mark
 
 LONGEST_LOAD = 120.0  # seconds that an import and a constructor may take
@@ -50,8 +50,8 @@ def load_apart(specs: Iterable[str]) -> None:
         raise UsageError(f"cannot load {missing[0]}: its process ended with status {process.returncode}")
     for spec, line in zip(missing, lines, strict=True):
         try:
-            answer = of_kind(parse_json(line), "what its process says", dict)
-            error, file = (of_kind(answer.get(name, ""), name, str) for name in ("error", "file"))
+            answer = checked_type(parse_json(line), "what its process says", dict)
+            error, file = (checked_type(answer.get(name, ""), name, str) for name in ("error", "file"))
         except ValueError as invalid:
             raise UsageError(f"cannot load {spec}: {invalid}") from None
         if error or not file:

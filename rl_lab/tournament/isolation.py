@@ -18,7 +18,7 @@ import numpy as np
 
 from rl_lab.core.errors import WorkFailed, one_line
 from rl_lab.core.parent_process import end_with_parent
-from rl_lab.core.untrusted import of_kind, parse_json
+from rl_lab.core.untrusted import checked_type, parse_json
 from rl_lab.tournament.call_record import CALLS, DEADLINE, IN_CALL, NUM_VALUES, CallRecord, CallTape
 from rl_lab.tournament.containment import adopt, children, end_adopted, end_group
 from rl_lab.tournament.entrant_calls import timeout_fault_of
@@ -152,9 +152,10 @@ def _outcome(task: Task, text: bytes, status: int, *, in_call: bool) -> Match | 
 
 def _raised_error(text: bytes) -> _RaisedError:
     """Return the error that a process has sent. Raises ValueError for other text."""
-    content = of_kind(parse_json(text), "an error", dict)
+    content = checked_type(parse_json(text), "an error", dict)
     return _RaisedError(
-        one_line(of_kind(content.get("error"), "error", str)), of_kind(content.get("outcomes"), "outcomes", dict)
+        one_line(checked_type(content.get("error"), "error", str)),
+        checked_type(content.get("outcomes"), "outcomes", dict),
     )
 
 

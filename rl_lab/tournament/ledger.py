@@ -21,7 +21,7 @@ from typing import Any
 from rl_lab.core import lock
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.untrusted import parse_json
-from rl_lab.engine.batch import SEEDS
+from rl_lab.engine.batch import NUM_SEEDS
 
 NAME = "matches.jsonl"
 ENDINGS = "terminated", "truncated", "forfeit"
@@ -105,7 +105,7 @@ def parse(text: str | bytes) -> Match:
     _require(all(type(x) is int and 1 <= x <= seats for x in ranks), "ranks", ranks)
     _require(len(values["entrants"]) == len(values["hashes"]) == seats, "entrants", values["entrants"])
     _require(_agree(values["pairing"], values["entrants"]), "pairing", values["pairing"])
-    _require(values["seed"] < SEEDS, "seed", values["seed"])
+    _require(values["seed"] < NUM_SEEDS, "seed", values["seed"])
     _require(_TRACE.fullmatch(values["trace"]) is not None, "trace", values["trace"])
     _require(isinstance(values["params"], dict), "params", values["params"])
     _require(values["ended"] in ENDINGS, "ended", values["ended"])

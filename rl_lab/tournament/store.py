@@ -21,7 +21,7 @@ from rl_lab.core.errors import UsageError, nearest, one_line, only_match
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import read_json
 from rl_lab.engine import user_code
-from rl_lab.engine.batch import SEEDS
+from rl_lab.engine.batch import NUM_SEEDS
 from rl_lab.experiments.run_folders import RUNS
 from rl_lab.experiments.run_record import versions
 from rl_lab.tournament import seat_rotation
@@ -100,7 +100,7 @@ def create(
     """Create the folder of a new tournament of the entrants in `words`. Raises UsageError for invalid settings."""
     if schedule not in SCHEDULES:
         raise UsageError(f"no schedule {schedule!r}; {nearest(schedule, SCHEDULES)}")
-    source = user_code.permit_typed(world)
+    source = user_code.permit_named(world)
     world = world if source is None else source.world
     info = _world(world, params)
     seat_rotation.players_per_match(info, 2)
@@ -127,7 +127,7 @@ def _write_new(tournament: Tournament, facts: dict[str, Any], stem: str | None) 
         _created[path] = [folder for folder in (path, *path.parents) if not folder.exists()]
         if stem is not None:
             folders = _created.pop(path)
-            path = lock.fresh(path.parent, stem)
+            path = lock.create_new_folder(path.parent, stem)
             tournament = dataclasses.replace(tournament, path=path)
             _created[path] = [path, *(folder for folder in folders if folder in path.parents)]
         else:
@@ -256,7 +256,12 @@ def _test(facts: Any, entrants: int) -> dict[str, float] | None:
 
 def _check(tournament: Tournament) -> None:
     """Raise UsageError or ValueError for settings out of range."""
-    limits = {"pairs": (1, _MAX_COUNT), "rounds": (1, _MAX_COUNT), "seed": (0, SEEDS - 1), "opening": (0, _MAX_COUNT)}
+    limits = {
+        "pairs": (1, _MAX_COUNT),
+        "rounds": (1, _MAX_COUNT),
+        "seed": (0, NUM_SEEDS - 1),
+        "opening": (0, _MAX_COUNT),
+    }
     for name, (low, high) in limits.items():
         if not low <= getattr(tournament, name) <= high:
             raise UsageError(f"--{name} is {getattr(tournament, name)}: expected {low} to {high}")

@@ -1,4 +1,8 @@
-"""What foreign environments return is checked, and their errors are told in one line with the place in their file."""
+"""These tests check how a batch treats foreign environments that fail or return invalid values.
+
+Each fault must become an error of one line with the environment's file and line. `Faulty` and `Pair` are environments
+whose faults are chosen by their arguments.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ FILE = __file__
 SPACE = Box(-1, 1, (4,), np.float32)
 
 
-class Yes:
+class AlwaysOne:
     """Takes action 1 everywhere."""
 
     name = "yes"
@@ -43,7 +47,7 @@ class Yes:
         return np.ones((len(observations), *self.shape), np.int64), None
 
 
-class Odd(gym.Env[Any, Any]):
+class Faulty(gym.Env[Any, Any]):
     """Pays `pays` for each of ten steps; the call named `where` goes wrong in its `when`-th step as `how` says."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
@@ -60,31 +64,33 @@ class Odd(gym.Env[Any, Any]):
     ) -> None:
         self.where, self.how, self.when, self.pays, self.render_mode = where, how, when, pays, render_mode
         self.observation_space, self.t = space, 0
-        self.go_wrong("constructor", None)
+        self.result_of("constructor", None)
 
-    def go_wrong(self, where: str, usual: Any) -> Any:
+    def result_of(self, where: str, normal_result: Any) -> Any:
         if self.where != where or self.t != self.when:
-            return usual
+            return normal_result
         if callable(self.how):
             return self.how()
         return self.how
 
-    def see(self) -> Any:
-        return self.go_wrong("observation", np.zeros(SPACE.shape, np.float32) if self.observation_space == SPACE else 0)
+    def make_observation(self) -> Any:
+        return self.result_of(
+            "observation", np.zeros(SPACE.shape, np.float32) if self.observation_space == SPACE else 0
+        )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.t = 0
-        return self.go_wrong("reset", (self.see(), {}))
+        return self.result_of("reset", (self.make_observation(), {}))
 
     def step(self, action: Any) -> Any:
         self.t += 1
-        reward = self.go_wrong("reward", self.pays)
-        result = (self.see(), reward, self.go_wrong("terminated", self.t >= 10), False, {})
-        return self.go_wrong("step", result)
+        reward = self.result_of("reward", self.pays)
+        result = (self.make_observation(), reward, self.result_of("terminated", self.t >= 10), False, {})
+        return self.result_of("step", result)
 
     def render(self) -> Any:
-        return self.go_wrong("render", np.zeros((4, 4, 3), np.uint8))
+        return self.result_of("render", np.zeros((4, 4, 3), np.uint8))
 
     def close(self) -> None:
         if self.where == "close":
@@ -126,18 +132,18 @@ class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
     def action_space(self, agent: str) -> Any:
         return Discrete(2)
 
-    def seen(self) -> dict[str, Any]:
+    def make_observations(self) -> dict[str, Any]:
         return {agent: np.full(self.observation_space(agent).shape, self.t, np.float32) for agent in self.agents}
 
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         self.t, self.agents = 0, ["a", "b"]
-        return self.seen(), {agent: {"action_mask": np.ones(2, np.int8)} for agent in self.agents}
+        return self.make_observations(), {agent: {"action_mask": np.ones(2, np.int8)} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> Any:
         self.t += 1
         ends = [{agent: self.t >= limit for agent in self.agents} for limit in (10, 99)]
         masks = {agent: {"action_mask": np.ones(2, np.int8)} for agent in self.agents}
-        result = (self.seen(), dict.fromkeys(self.agents, self.pays), *ends, masks)
+        result = (self.make_observations(), dict.fromkeys(self.agents, self.pays), *ends, masks)
         if self.wrong is not None and self.t == 2:
             self.wrong(result)
         self.agents = [agent for agent in self.agents if not (ends[0].get(agent) is True or ends[1].get(agent) is True)]
@@ -183,15 +189,15 @@ class Board(pettingzoo.AECEnv):  # type: ignore[misc]
 
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> Iterator[None]:
-    for kind in (Odd, InPlace):
-        threshold = 9.0 if kind is Odd else None
+    for kind in (Faulty, InPlace):
+        threshold = 9.0 if kind is Faulty else None
         gym.register(f"Foreign{kind.__name__}-v0", kind, disable_env_checker=True, reward_threshold=threshold)
-    gym.register("ForeignTenth-v0", lambda **k: Odd(pays=0.1, **k), disable_env_checker=True, reward_threshold=1.0)
-    gym.register("ForeignChecked-v0", Odd, reward_threshold=9.0, max_episode_steps=20)
+    gym.register("ForeignTenth-v0", lambda **k: Faulty(pays=0.1, **k), disable_env_checker=True, reward_threshold=1.0)
+    gym.register("ForeignChecked-v0", Faulty, reward_threshold=9.0, max_episode_steps=20)
     pettingzoo.register("parallel", "labdata/pair_v0", Pair)
     pettingzoo.register("aec", "labdata/board_v0", Board)
     yield
-    for name in ("Odd", "InPlace", "Tenth", "Checked"):
+    for name in ("Faulty", "InPlace", "Tenth", "Checked"):
         del gym.registry[f"Foreign{name}-v0"]
     del pettingzoo.parallel_registry["labdata/pair-v0"]
     del pettingzoo.aec_registry["labdata/board-v0"]
@@ -212,10 +218,10 @@ def line_of(function: Any) -> str:
 # Returns are summed in double precision
 
 
-@pytest.mark.parametrize("name, pays, expected", [("Odd", 0.9, 9.0), ("Tenth", 0.1, 1.0)])
+@pytest.mark.parametrize("name, pays, expected", [("Faulty", 0.9, 9.0), ("Tenth", 0.1, 1.0)])
 def test_a_perfect_agent_reaches_the_threshold(name: str, pays: float, expected: float) -> None:
-    params = {"pays": pays} if name == "Odd" else {}
-    measured = evaluate(Yes(), f"gym:Foreign{name}-v0", params, episodes=3)
+    params = {"pays": pays} if name == "Faulty" else {}
+    measured = evaluate(AlwaysOne(), f"gym:Foreign{name}-v0", params, episodes=3)
     assert [episode.return_ for episode in measured.episodes] == pytest.approx([expected] * 3, rel=1e-15)
     assert measured.summary["success_rate"] == 1.0
 
@@ -226,14 +232,14 @@ def test_returns_are_sums_of_what_was_paid(pays: float) -> None:
     expected = 0.0
     for _ in range(10):
         expected += pays
-    for name in ("gym:ForeignOdd-v0", "pettingzoo:labdata/pair_v0"):
+    for name in ("gym:ForeignFaulty-v0", "pettingzoo:labdata/pair_v0"):
         for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
             envs = play(name, mode, steps=10, pays=pays)
             assert envs.done.all() and (envs.episode_returns == expected).all()
 
 
 def test_a_return_that_misses_its_threshold_by_more_than_rounding_is_no_success() -> None:
-    measured = evaluate(Yes(), "gym:ForeignOdd-v0", {"pays": 0.89999}, episodes=2)
+    measured = evaluate(AlwaysOne(), "gym:ForeignFaulty-v0", {"pays": 0.89999}, episodes=2)
     assert measured.summary["success_rate"] == 0.0
 
 
@@ -258,10 +264,10 @@ WRONG_OBSERVATIONS = {
 @pytest.mark.parametrize("kind", WRONG_OBSERVATIONS)
 def test_a_wrong_observation_is_named(kind: str, when: int, call: str, mode: AutoresetMode) -> None:
     with pytest.raises(ForeignError) as caught:
-        play("gym:ForeignOdd-v0", mode, where="observation", how=WRONG_OBSERVATIONS[kind], when=when)
+        play("gym:ForeignFaulty-v0", mode, where="observation", how=WRONG_OBSERVATIONS[kind], when=when)
     said = str(caught.value)
-    assert said.startswith(f"gym:ForeignOdd-v0: {call} returned an observation of ") and "\n" not in said
-    assert f"its space is {SPACE} ({line_of(getattr(Odd, call))} {call})" in said
+    assert said.startswith(f"gym:ForeignFaulty-v0: {call} returned an observation of ") and "\n" not in said
+    assert f"its space is {SPACE} ({line_of(getattr(Faulty, call))} {call})" in said
     if kind == "short":
         assert "shape (3,) float32" in said
 
@@ -269,7 +275,7 @@ def test_a_wrong_observation_is_named(kind: str, when: int, call: str, mode: Aut
 @pytest.mark.parametrize("how", [5, -1, 1.5, None, np.zeros(2, int)], ids=str)
 def test_a_wrong_number_of_a_discrete_space_is_named(how: Any) -> None:
     with pytest.raises(ForeignError, match=r"returned an observation of .*, but its space is Discrete\(5\)"):
-        play("gym:ForeignOdd-v0", where="observation", how=how, space=Discrete(5))
+        play("gym:ForeignFaulty-v0", where="observation", how=how, space=Discrete(5))
 
 
 @settings(deadline=None)
@@ -285,31 +291,33 @@ def test_an_observation_is_kept_exactly_or_refused(kind: Any, array: Array, extr
     changed = array.copy()
     changed[0, 0] = extreme if array.dtype.kind == "f" or float(extreme).is_integer() and 0 <= extreme < 128 else 1
     try:
-        seen = foreign_data.observation(changed, space)
+        make_observations = foreign_data.checked_observation(changed, space)
     except InvalidDataError:
         assert np.dtype(kind).kind in "biu"
         fractions = changed.dtype.kind == "f"
         assert fractions or not np.array_equal(changed.astype(kind), changed)
     else:
-        assert np.array_equal(seen.astype(kind), changed)
+        assert np.array_equal(make_observations.astype(kind), changed)
 
 
 @pytest.mark.parametrize("how", [None, "1", [1.0, 2.0], 1j, {}], ids=str)
 def test_a_wrong_reward_is_named(how: Any) -> None:
-    with pytest.raises(ForeignError, match=r"gym:ForeignOdd-v0: step returned a reward of .*, expected a number \(/"):
-        play("gym:ForeignOdd-v0", where="reward", how=how)
+    with pytest.raises(
+        ForeignError, match=r"gym:ForeignFaulty-v0: step returned a reward of .*, expected a number \(/"
+    ):
+        play("gym:ForeignFaulty-v0", where="reward", how=how)
 
 
 def test_a_wrong_flag_is_named() -> None:
     for how in (None, "no", 0.5, [True, False]):
         with pytest.raises(ForeignError, match="step returned terminated of .*, expected True or False"):
-            play("gym:ForeignOdd-v0", where="terminated", how=how)
+            play("gym:ForeignFaulty-v0", where="terminated", how=how)
 
 
 @pytest.mark.parametrize(
     "where, how", [("step", (0, 0.0, False, {})), ("step", None), ("reset", np.zeros(4, np.float32))]
 )
-@pytest.mark.parametrize("name", ["gym:ForeignOdd-v0", "gym:ForeignChecked-v0"])
+@pytest.mark.parametrize("name", ["gym:ForeignFaulty-v0", "gym:ForeignChecked-v0"])
 def test_results_of_the_wrong_form_are_named(where: str, how: Any, name: str) -> None:
     with (
         pytest.raises(ForeignError, match=f"{name}: {where} (returned|raised) .*") as caught,
@@ -322,9 +330,9 @@ def test_results_of_the_wrong_form_are_named(where: str, how: Any, name: str) ->
 
 def test_what_is_outside_the_bounds_is_told_once() -> None:
     with pytest.warns(
-        UserWarning, match=r"gym:ForeignOdd-v0: .* 7 is outside its space Box\(-1.0, 1.0, \(4,\)"
+        UserWarning, match=r"gym:ForeignFaulty-v0: .* 7 is outside its space Box\(-1.0, 1.0, \(4,\)"
     ) as told:
-        play("gym:ForeignOdd-v0", where="observation", how=np.full(4, 7, np.float32), when=0, steps=30)
+        play("gym:ForeignFaulty-v0", where="observation", how=np.full(4, 7, np.float32), when=0, steps=30)
     assert len(told) == 1
 
 
@@ -431,16 +439,16 @@ def test_wrong_data_of_agents_that_act_in_turn_is_named(kind: str) -> None:
 def test_what_is_not_finite_in_single_precision_is_told_with_its_place(where: str, how: Any, number: str) -> None:
     with pytest.raises(NonFiniteError) as caught, warnings.catch_warnings():
         warnings.simplefilter("error")
-        play("gym:ForeignOdd-v0", where=where, how=how, when=2)
-    told = f"gym:ForeignOdd-v0: non-finite {where} in world 0 at step 2: step returned {number}"
-    assert str(caught.value) == f"{told} ({line_of(Odd.step)} step)"
+        play("gym:ForeignFaulty-v0", where=where, how=how, when=2)
+    told = f"gym:ForeignFaulty-v0: non-finite {where} in world 0 at step 2: step returned {number}"
+    assert str(caught.value) == f"{told} ({line_of(Faulty.step)} step)"
 
 
 def test_what_is_not_finite_in_a_part_of_an_observation_is_named_by_the_part() -> None:
     space = Dict({"goal": Box(-9, 9, (2,)), "place": Tuple([Discrete(3), Box(-9, 9, (2, 2))])})
     wrong = {"goal": np.zeros(2), "place": (2, np.array([[0, 0], [0, np.nan]]))}
     with pytest.raises(NonFiniteError, match=r"returned nan .*, which is observation\['place'\]\[1\] \("):
-        play("gym:ForeignOdd-v0", where="observation", how=wrong, when=0, space=space)
+        play("gym:ForeignFaulty-v0", where="observation", how=wrong, when=0, space=space)
 
 
 @pytest.mark.parametrize(("part", "field", "place"), [(0, "observation", r" at \[0\]"), (1, "reward", "")])
@@ -485,7 +493,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("how", ERRORS, ids=lambda how: how.__name__)
 @pytest.mark.parametrize("where", ["constructor", "reset", "step", "render"])
-@pytest.mark.parametrize("name", ["gym:ForeignOdd-v0", "gym:ForeignChecked-v0"])
+@pytest.mark.parametrize("name", ["gym:ForeignFaulty-v0", "gym:ForeignChecked-v0"])
 def test_an_error_is_told_with_its_place(how: Any, where: str, name: str) -> None:
     last = 1 + len(inspect.getsourcelines(how)[0]) - 2 + inspect.getsourcelines(how)[1]
     params = {"where": where, "how": how, "when": 2 if where == "step" else 0}
@@ -515,8 +523,8 @@ def test_a_constructor_that_fails_without_parameters_is_the_environments_mistake
 
 def test_an_error_while_closing_costs_no_result() -> None:
     params = {"where": "close", "how": explode}
-    with pytest.warns(UserWarning, match="gym:ForeignOdd-v0: close raised AssertionError"):
-        measured = evaluate(Yes(), "gym:ForeignOdd-v0", params, episodes=3)
+    with pytest.warns(UserWarning, match="gym:ForeignFaulty-v0: close raised AssertionError"):
+        measured = evaluate(AlwaysOne(), "gym:ForeignFaulty-v0", params, episodes=3)
     assert measured.summary["mean_return"] == 10
 
 
@@ -525,20 +533,20 @@ def test_an_interruption_is_no_error_of_the_environment() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play("gym:ForeignOdd-v0", where="step", how=stop)
+        play("gym:ForeignFaulty-v0", where="step", how=stop)
 
 
 def test_a_wrong_keyword_is_the_callers_mistake() -> None:
-    with pytest.raises(UsageError, match="cannot make world 'gym:ForeignOdd-v0': .* no parameter 'speed'; it takes"):
-        make.make("gym:ForeignOdd-v0", 1, {"speed": 2})
+    with pytest.raises(UsageError, match="cannot make world 'gym:ForeignFaulty-v0': .* no parameter 'speed'; it takes"):
+        make.make("gym:ForeignFaulty-v0", 1, {"speed": 2})
 
 
 @pytest.mark.parametrize("where", ["reset", "step"])
 def test_a_command_fails_with_one_line(where: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setitem(gym.registry, "Failing-v0", gym.spec("ForeignOdd-v0"))
+    monkeypatch.setitem(gym.registry, "Failing-v0", gym.spec("ForeignFaulty-v0"))
     gym.registry["Failing-v0"] = gym.envs.registration.EnvSpec(
         "Failing-v0",
-        lambda **k: Odd(where=where, how=explode, when=2 * (where == "step"), **k),
+        lambda **k: Faulty(where=where, how=explode, when=2 * (where == "step"), **k),
         disable_env_checker=True,
     )
     assert main(["evaluate", "random", "world=gym:Failing-v0", "evaluation.episodes=2"]) == 1
@@ -564,13 +572,13 @@ PICTURES = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures_are_converted(kind: str) -> None:
-    image = foreign_data.picture(PICTURES[kind])
+    image = foreign_data.as_picture(PICTURES[kind])
     assert image.dtype == np.uint8 and image.shape == (2, 3, 3)
     assert image.tolist() == np.full((2, 3, 3), 7).tolist() or kind == "floats" and (image == 7).all()
 
 
 def test_booleans_are_black_and_white() -> None:
-    assert foreign_data.picture(np.array([[True, False]])).tolist() == [[[255] * 3, [0] * 3]]
+    assert foreign_data.as_picture(np.array([[True, False]])).tolist() == [[[255] * 3, [0] * 3]]
 
 
 NO_PICTURES = {
@@ -588,9 +596,9 @@ NO_PICTURES = {
 
 @pytest.mark.parametrize("kind", NO_PICTURES)
 def test_what_is_no_picture_is_named(kind: str) -> None:
-    envs = make.make("gym:ForeignOdd-v0", 1, {"where": "render", "how": NO_PICTURES[kind], "when": 0}, render=True)
+    envs = make.make("gym:ForeignFaulty-v0", 1, {"where": "render", "how": NO_PICTURES[kind], "when": 0}, render=True)
     envs.reset()
-    with pytest.raises(ForeignError, match="gym:ForeignOdd-v0: render returned .*, expected (a picture|0 to 255)"):
+    with pytest.raises(ForeignError, match="gym:ForeignFaulty-v0: render returned .*, expected (a picture|0 to 255)"):
         envs.picture(0)  # type: ignore[attr-defined]
 
 
@@ -606,7 +614,7 @@ def test_every_environment_has_a_speed_that_a_film_can_have(said: Any, expected:
 def test_a_box_without_numbers_is_refused_with_the_space(which: str) -> None:
     """Its shape is (0,): torch, SB3 and numpy would all say something else about it, or nothing."""
 
-    class Hollow(Odd):
+    class Hollow(Faulty):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
             setattr(self, which, Box(-1, 1, (0,), np.float32))
@@ -621,9 +629,9 @@ def test_a_box_without_numbers_is_refused_with_the_space(which: str) -> None:
 
 @pytest.mark.parametrize("metadata", [None, ["human"], 5], ids=str)
 def test_metadata_that_is_no_dict_is_named(metadata: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Odd, "metadata", metadata)
-    with pytest.raises(ForeignError, match=r"ForeignOdd-v0: `metadata` is .*, expected a dict such as"):
-        make.make("gym:ForeignOdd-v0", 1, {})
+    monkeypatch.setattr(Faulty, "metadata", metadata)
+    with pytest.raises(ForeignError, match=r"ForeignFaulty-v0: `metadata` is .*, expected a dict such as"):
+        make.make("gym:ForeignFaulty-v0", 1, {})
 
 
 # Observations of a single number are vectors of one
@@ -632,7 +640,7 @@ def test_metadata_that_is_no_dict_is_named(metadata: Any, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
 def test_an_observation_of_one_number_is_a_vector_of_one(dtype: Any) -> None:
     space = Box(0, 100, (), dtype)
-    envs = play("gym:ForeignOdd-v0", steps=2, space=space, where="observation", how=dtype(7), when=2)
+    envs = play("gym:ForeignFaulty-v0", steps=2, space=space, where="observation", how=dtype(7), when=2)
     assert envs.world.observation.shape == (1,)
     assert envs.observations.reshape(-1).tolist() == [7, 7]
 
@@ -651,7 +659,7 @@ def test_an_agent_that_sees_one_number_has_a_vector_of_one(monkeypatch: pytest.M
 @pytest.mark.parametrize("value", [None, 4, Box], ids=["None", "a number", "a class"])
 @pytest.mark.parametrize("whose", ["observation_space", "action_space"])
 def test_what_is_no_space_is_a_mistake_of_the_environment(whose: str, value: Any, unchecked: bool) -> None:
-    class Spaceless(Odd):
+    class Spaceless(Faulty):
         def __init__(self) -> None:
             super().__init__()
             setattr(self, whose, value)

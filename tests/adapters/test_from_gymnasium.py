@@ -1,4 +1,7 @@
-"""Foreign Gymnasium environments as a batch: what stepping them by hand gives, in the engine's terms."""
+"""These tests compare a batch of Gymnasium environments with the same environments stepped one by one.
+
+`ReferenceEnv` steps one environment with gymnasium.make alone and converts what it returns as the batch must.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Walk(gym.Env[Any, Any]):
         self.action_space = ACTIONS.get(takes, takes) if isinstance(takes, str) else takes
         self.render_mode = render_mode
 
-    def see(self) -> Any:
+    def sample_observation(self) -> Any:
         space, rng = self.observation_space, self.np_random
         if isinstance(space, Discrete):
             return space.start + rng.integers(space.n)
@@ -56,13 +59,13 @@ class Walk(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.shade = 0
-        return self.see(), {}
+        return self.sample_observation(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self.shade += 1
         reward = float(np.sum(action)) + self.np_random.normal()
-        return self.see(), reward, bool(self.np_random.random() < 0.1), False, {"anything": self.shade}
+        return self.sample_observation(), reward, bool(self.np_random.random() < 0.1), False, {"anything": self.shade}
 
     def render(self) -> Array:
         return np.full((12, 16, 3), self.shade, np.uint8)
@@ -75,13 +78,13 @@ class Identity(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         super().reset(seed=seed)
-        self.wanted = int(self.np_random.integers(3))
-        return self.wanted, {}
+        self.target = int(self.np_random.integers(3))
+        return self.target, {}
 
     def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        reward = float(action == self.wanted)
-        self.wanted = int(self.np_random.integers(3))
-        return self.wanted, reward, False, False, {}
+        reward = float(action == self.target)
+        self.target = int(self.np_random.integers(3))
+        return self.target, reward, False, False, {}
 
 
 class Broken(gym.Env[Any, Any]):
@@ -92,18 +95,18 @@ class Broken(gym.Env[Any, Any]):
     def __init__(self, field: str, when: int, value: float = np.nan, length: int = 10) -> None:
         self.field, self.when, self.value, self.length = field, when, value, length
 
-    def number(self, field: str) -> float:
+    def value_of(self, field: str) -> float:
         return self.value if field == self.field and self.t == self.when and self.faulty else 0.5
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
         self.faulty, self.t = self.np_random_seed == 1, 0
-        return np.array([0, self.number("observation")], np.float32), {}
+        return np.array([0, self.value_of("observation")], np.float32), {}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         self.t += 1
-        observation = np.array([0, self.number("observation")], np.float32)
-        return observation, self.number("reward"), self.t >= self.length, False, {}
+        observation = np.array([0, self.value_of("observation")], np.float32)
+        return observation, self.value_of("reward"), self.t >= self.length, False, {}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -121,21 +124,21 @@ def registered() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class ByHand:
+class ReferenceEnv:
     """One environment stepped with gymnasium.make alone; `step` returns what the batch must show of it."""
 
     def __init__(self, identity: str, params: dict[str, Any], mode: AutoresetMode) -> None:
         self.env, self.mode = gym.make(identity, **params), mode
         self.done = False
 
-    def seen(self, observation: Any) -> Array:
+    def converted(self, observation: Any) -> Array:
         space = self.env.observation_space
         if isinstance(space, Discrete):
             return np.eye(int(space.n), dtype=np.float32)[int(observation) - int(space.start)]
         return np.asarray(observation, np.float32 if space.dtype == np.float64 else space.dtype)
 
     def reset(self, seed: int | None) -> None:
-        self.observation = self.seen(self.env.reset(seed=seed)[0])
+        self.observation = self.converted(self.env.reset(seed=seed)[0])
         self.reward, self.terminated, self.truncated, self.done = np.float32(0), False, False, False
         self.total, self.length = 0.0, 0
 
@@ -148,14 +151,14 @@ class ByHand:
             self.reward = np.float32(0)
             return False
         space = self.env.action_space
-        given = int(space.start) + int(action) if isinstance(space, Discrete) else action.astype(space.dtype)
-        observation, reward, self.terminated, self.truncated, _ = self.env.step(given)
-        self.observation, self.reward = self.seen(observation), np.float32(reward)
+        env_action = int(space.start) + int(action) if isinstance(space, Discrete) else action.astype(space.dtype)
+        observation, reward, self.terminated, self.truncated, _ = self.env.step(env_action)
+        self.observation, self.reward = self.converted(observation), np.float32(reward)
         self.total, self.length = self.total + float(reward), self.length + 1
         self.done = self.terminated or self.truncated
         if not self.done:
             return False
-        self.finished = self.observation, self.total, self.length
+        self.last_episode = self.observation, self.total, self.length
         if self.mode == AutoresetMode.SAME_STEP:
             outcome = self.reward, self.terminated, self.truncated
             self.reset(None)
@@ -163,56 +166,56 @@ class ByHand:
         return True
 
 
-def assert_shows(envs: BatchedEnv, hands: list[ByHand], ended: list[bool]) -> None:
-    for i, hand in enumerate(hands):
-        assert envs.observations[i, 0].dtype == hand.observation.dtype
-        assert envs.observations[i, 0].tobytes() == hand.observation.tobytes()
-        assert envs.rewards[i, 0].tobytes() == hand.reward.tobytes()
-        assert (envs.terminated[i], envs.truncated[i]) == (hand.terminated, hand.truncated)
-        assert envs.done[i] == (hand.done or ended[i])
+def assert_equal_outputs(envs: BatchedEnv, references: list[ReferenceEnv], ended: list[bool]) -> None:
+    for i, reference in enumerate(references):
+        assert envs.observations[i, 0].dtype == reference.observation.dtype
+        assert envs.observations[i, 0].tobytes() == reference.observation.tobytes()
+        assert envs.rewards[i, 0].tobytes() == reference.reward.tobytes()
+        assert (envs.terminated[i], envs.truncated[i]) == (reference.terminated, reference.truncated)
+        assert envs.done[i] == (reference.done or ended[i])
         if ended[i]:
-            final, total, length = hand.finished
+            final, total, length = reference.last_episode
             assert envs.episode_returns[i, 0] == total and envs.episode_lengths[i] == length
-            if hand.mode == AutoresetMode.SAME_STEP:
+            if reference.mode == AutoresetMode.SAME_STEP:
                 assert envs.final_observations[i, 0].tobytes() == final.tobytes()
 
 
-def some_actions(envs: BatchedEnv, rng: np.random.Generator) -> Array:
+def sample_actions(envs: BatchedEnv, rng: np.random.Generator) -> Array:
     space = envs.world.action
     if isinstance(space, Discrete):
         return rng.integers(space.n, size=envs.actions.shape)
     return rng.uniform(space.low, space.high, envs.actions.shape).astype(np.float32)
 
 
-def check_against_hands(
-    name: str, params: dict[str, Any], mode: AutoresetMode, n: int, steps: int, patience: int = 0
+def check_against_references(
+    name: str, params: dict[str, Any], mode: AutoresetMode, n: int, steps: int, wait_steps: int = 0
 ) -> None:
-    """Step a batch and n environments by hand; ended worlds that do not reset wait for `patience` steps first."""
+    """Step a batch and n environments by hand; ended worlds that do not reset wait for `wait_steps` steps first."""
     envs = make.make(name, n, params, autoreset=mode)
-    hands = [ByHand(name.partition(":")[2], params, mode) for _ in range(n)]
+    references = [ReferenceEnv(name.partition(":")[2], params, mode) for _ in range(n)]
     rng, episodes, waited = np.random.default_rng(0), 0, np.zeros(n, int)
     seeds = np.arange(40, 40 + n)[::-1].copy()
     envs.seed(seeds)
     envs.reset()
-    for hand, seed in zip(hands, seeds.tolist(), strict=True):
-        hand.reset(seed)
-    assert_shows(envs, hands, [False] * n)
+    for reference, seed in zip(references, seeds.tolist(), strict=True):
+        reference.reset(seed)
+    assert_equal_outputs(envs, references, [False] * n)
     for _ in range(steps):
-        envs.actions[...] = some_actions(envs, rng)
+        envs.actions[...] = sample_actions(envs, rng)
         actions = envs.actions[:, 0].copy()
         finished = envs.step()
-        ended = [hand.step(action) for hand, action in zip(hands, actions, strict=True)]
+        ended = [reference.step(action) for reference, action in zip(references, actions, strict=True)]
         assert finished == sum(ended)
         episodes += finished
-        assert_shows(envs, hands, ended)
+        assert_equal_outputs(envs, references, ended)
         if mode == AutoresetMode.DISABLED:
             waited = np.where(envs.done, waited + 1, 0)
-            due = waited > patience
+            due = waited > wait_steps
             if due.any():
                 envs.reset(due)
-                for hand in (hand for hand, ready in zip(hands, due, strict=True) if ready):
-                    hand.reset(None)
-                assert_shows(envs, hands, [False] * n)
+                for reference in (reference for reference, ready in zip(references, due, strict=True) if ready):
+                    reference.reset(None)
+                assert_equal_outputs(envs, references, [False] * n)
     assert episodes >= 2 * n, "too few episodes ended: the comparison has seen too little"
     assert envs.drain_log() == {"episodes": float(episodes)} != envs.drain_log()
     envs.close()
@@ -221,13 +224,13 @@ def check_against_hands(
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("sees", SPACES)
 def test_every_observation_space(sees: str, mode: AutoresetMode) -> None:
-    check_against_hands("gym:LabWalk-v3", {"sees": sees}, mode, n=3, steps=60)
+    check_against_references("gym:LabWalk-v3", {"sees": sees}, mode, n=3, steps=60)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("takes", ACTIONS)
 def test_every_action_space(takes: str, mode: AutoresetMode) -> None:
-    check_against_hands("gym:LabWalk-v3", {"takes": takes}, mode, n=3, steps=60)
+    check_against_references("gym:LabWalk-v3", {"takes": takes}, mode, n=3, steps=60)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
@@ -244,11 +247,11 @@ def test_gymnasiums_own(name: str, params: dict[str, Any], mode: AutoresetMode) 
     slow = name in ("Pendulum-v1", "CliffWalking-v1")
     if name == "CliffWalking-v1":
         params = {"max_episode_steps": 30}
-    check_against_hands(f"gym:{name}", params, mode, n=2, steps=420 if slow else 100)
+    check_against_references(f"gym:{name}", params, mode, n=2, steps=420 if slow else 100)
 
 
 def test_worlds_that_wait_draw_no_random_numbers() -> None:
-    check_against_hands("gym:LabWalk-v3", {}, AutoresetMode.DISABLED, n=3, steps=120, patience=4)
+    check_against_references("gym:LabWalk-v3", {}, AutoresetMode.DISABLED, n=3, steps=120, wait_steps=4)
 
 
 def test_worlds_that_wait_are_frozen() -> None:
@@ -305,22 +308,22 @@ def test_arrays_never_move() -> None:
 # ------------------------------------------------------------------------------------------------- seeds
 
 
-def openings(envs: BatchedEnv) -> list[bytes]:
+def first_observations(envs: BatchedEnv) -> list[bytes]:
     return [row.tobytes() for row in envs.reset()]
 
 
 def test_seeds() -> None:
     envs, other = make.make("gym:LabWalk-v3", 4, seed=5), make.make("gym:LabWalk-v3", 2, seed=5)
-    first = openings(envs)
+    first = first_observations(envs)
     assert len(set(first)) == 4
-    assert openings(other) == first[:2], "a world depends on how many stand beside it"
+    assert first_observations(other) == first[:2], "a world depends on how many stand beside it"
     other.seed(5, first=2)
-    assert openings(other) == first[2:]
-    assert not set(openings(envs)) & set(first), "a reset without a seed goes on with the generators"
+    assert first_observations(other) == first[2:]
+    assert not set(first_observations(envs)) & set(first), "a reset without a seed goes on with the generators"
     envs.seed(6)
-    assert not set(openings(envs)) & set(first)
+    assert not set(first_observations(envs)) & set(first)
     envs.seed(5)
-    assert openings(envs) == first
+    assert first_observations(envs) == first
     envs.seed(np.array([3, 3, 4, 3]))
     mask = np.array([True, True, False, False])
     rows = [row.tobytes() for row in envs.reset(mask)]
@@ -423,7 +426,7 @@ def test_what_is_not_finite_at_reset_is_named() -> None:
 
 def test_a_restored_batch_begins_new_episodes_from_the_seeds_kept() -> None:
     envs, other = (make.make("gym:LabWalk-v3", 3, seed=s) for s in (1, 2))
-    first = openings(envs)
+    first = first_observations(envs)
     for _ in range(30):
         envs.step()
     snapshot = envs.snapshot()
@@ -449,7 +452,7 @@ def test_a_restored_batch_begins_new_episodes_from_the_seeds_kept() -> None:
 
 def test_no_two_snapshots_begin_the_same_episodes() -> None:
     envs = make.make("gym:LabWalk-v3", 3, seed=1)
-    used = set(openings(envs))
+    used = set(first_observations(envs))
     for _ in range(4):
         for _ in range(20):
             envs.step()

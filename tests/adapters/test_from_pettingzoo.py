@@ -1,4 +1,4 @@
-"""Foreign PettingZoo environments as a batch: what stepping them by hand gives, in the engine's terms."""
+"""These tests compare a batch of PettingZoo environments with the same environments stepped one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Sequence, Text
 from gymnasium.vector import AutoresetMode
 
 from rl_lab.adapters.from_pettingzoo import ForeignPettingZooBatch
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 
@@ -30,7 +30,7 @@ KEPT = (
 )
 
 
-def batch(
+def make_batch(
     identity: str, n: int = 2, seed: int = 0, mode: AutoresetMode = AutoresetMode.SAME_STEP, **params: Any
 ) -> ForeignPettingZooBatch:
     render = params.pop("render", False)
@@ -60,9 +60,9 @@ class Leaving(pettingzoo.ParallelEnv):  # type: ignore[misc]
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         self.rng, self.t, self.agents, self.seed = np.random.default_rng(seed), 0, self.possible_agents[:], seed
-        return self.look(self.agents)
+        return self.observe_agents(self.agents)
 
-    def look(self, agents: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def observe_agents(self, agents: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         seen = {
             "a": 2 + int(self.rng.integers(4)),
             "b": self.rng.uniform(-1, 9, 2),
@@ -76,14 +76,14 @@ class Leaving(pettingzoo.ParallelEnv):  # type: ignore[misc]
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         assert set(actions) == set(self.agents) and all(self.takes[k].contains(v) for k, v in actions.items())
         self.t += 1
-        there = self.agents
-        seen, infos = self.look(there)
-        rewards = {agent: float(actions[agent]) + self.t for agent in there}
+        live_agents = self.agents
+        seen, infos = self.observe_agents(live_agents)
+        rewards = {agent: float(actions[agent]) + self.t for agent in live_agents}
         if self.broken == "reward" and self.t == 2:
             rewards["a"] = np.inf
-        terminated = {agent: agent == "b" and self.t == 2 for agent in there}
-        truncated = {agent: self.t == 4 for agent in there}
-        self.agents = [agent for agent in there if not (terminated[agent] or truncated[agent])]
+        terminated = {agent: agent == "b" and self.t == 2 for agent in live_agents}
+        truncated = {agent: self.t == 4 for agent in live_agents}
+        self.agents = [agent for agent in live_agents if not (terminated[agent] or truncated[agent])]
         return seen, rewards, terminated, truncated, infos
 
     def render(self) -> Array:
@@ -113,38 +113,38 @@ PARALLEL = ["classic/rps_v2", "mpe/simple_tag_v3", "mpe/simple_speaker_listener_
 
 @pytest.mark.parametrize("identity", AEC)
 def test_turns_are_what_stepping_by_hand_gives(identity: str) -> None:
-    envs, hand = batch(identity, 2, mode=AutoresetMode.DISABLED), pettingzoo.make("aec", identity)
+    envs, reference = make_batch(identity, 2, mode=AutoresetMode.DISABLED), pettingzoo.make("aec", identity)
     assert envs.world.current_player_field and envs.world.has_action_mask and not envs.restores_exactly
-    rng, agents = np.random.default_rng(0), hand.possible_agents
+    rng, agents = np.random.default_rng(0), reference.possible_agents
     for seed in (3, 5):
         envs.seed(np.array([1, seed]))
         envs.reset()
-        hand.reset(seed=seed)
+        reference.reset(seed=seed)
         returns, steps = np.zeros(len(agents)), 0
         while True:
-            selected = agents.index(hand.agent_selection)
+            selected = agents.index(reference.agent_selection)
             assert envs.acting[1].tolist() == [a == selected for a in range(len(agents))]
             for a, agent in enumerate(agents):
-                seen = hand.observe(agent)
+                seen = reference.observe(agent)
                 assert envs.observations[1, a].tobytes() == seen["observation"].astype(np.float32).tobytes()
                 assert envs.observations.dtype == np.float32
                 mask = seen["action_mask"] if a == selected else 0 * seen["action_mask"]
                 assert np.array_equal(envs.action_mask[1, a], mask)
-            fill(envs, rng.random(envs.actions.shape))
-            hand.step(int(envs.actions[1, selected]))
+            write_uniform_actions(envs, rng.random(envs.actions.shape))
+            reference.step(int(envs.actions[1, selected]))
             envs.step()
             steps += 1
-            rewards = [hand.rewards[agent] for agent in agents]
+            rewards = [reference.rewards[agent] for agent in agents]
             assert envs.rewards[1].tolist() == rewards
             returns += rewards
-            over = all(hand.terminations[agent] or hand.truncations[agent] for agent in agents)
+            over = all(reference.terminations[agent] or reference.truncations[agent] for agent in agents)
             assert envs.terminated[1] == envs.done[1] == over and not envs.left_episode[1].any()
             if over:
                 break
         assert envs.episode_returns[1].tolist() == returns.tolist() and envs.episode_lengths[1] == steps
         kept = [getattr(envs, name)[1].tobytes() for name in KEPT if name != "rewards"]
         envs.reset(np.array([True, False]))
-        fill(envs, rng.random(envs.actions.shape))
+        write_uniform_actions(envs, rng.random(envs.actions.shape))
         envs.step()
         assert not envs.acting[1].any() and not envs.rewards[1].any()  # an environment that has ended stands still
         assert [getattr(envs, name)[1].tobytes() for name in KEPT if name != "rewards"] == kept
@@ -154,24 +154,24 @@ def test_turns_are_what_stepping_by_hand_gives(identity: str) -> None:
 def test_steps_of_all_are_what_stepping_by_hand_gives(identity: str) -> None:
     import importlib
 
-    envs = batch(identity, 2, max_cycles=6)
+    envs = make_batch(identity, 2, max_cycles=6)
     module = f"mpe2.{identity.partition('/')[2]}" if identity.startswith("mpe/") else "pettingzoo.classic.rps.rps"
-    hand = importlib.import_module(module).parallel_env(max_cycles=6)
+    reference = importlib.import_module(module).parallel_env(max_cycles=6)
     assert not envs.world.current_player_field and envs.world.horizon == 6
-    rng, agents = np.random.default_rng(0), hand.possible_agents
+    rng, agents = np.random.default_rng(0), reference.possible_agents
     envs.seed(np.array([1, 7]))
     envs.reset()
-    seen, _ = hand.reset(seed=7)
+    seen, _ = reference.reset(seed=7)
     for t in range(1, 7):
         assert envs.acting.all()
         for a, agent in enumerate(agents):
-            space, row = hand.observation_space(agent), envs.observations[1, a]
+            space, row = reference.observation_space(agent), envs.observations[1, a]
             want = np.eye(space.n, dtype=np.float32)[seen[agent]] if isinstance(space, Discrete) else seen[agent]
             assert row[: len(want)].tobytes() == want.tobytes() and not row[len(want) :].any()
             if envs.world.has_action_mask:
-                assert envs.action_mask[1, a].sum() == hand.action_space(agent).n
-        fill(envs, rng.random(envs.actions.shape))
-        seen, rewards, terminated, truncated, _ = hand.step(
+                assert envs.action_mask[1, a].sum() == reference.action_space(agent).n
+        write_uniform_actions(envs, rng.random(envs.actions.shape))
+        seen, rewards, terminated, truncated, _ = reference.step(
             {agent: int(envs.actions[1, a]) for a, agent in enumerate(agents)}
         )
         assert envs.step() == (2 if t == 6 else 0)
@@ -184,7 +184,7 @@ def test_steps_of_all_are_what_stepping_by_hand_gives(identity: str) -> None:
 
 
 def test_who_leaves_early_is_departed_and_spaces_are_padded() -> None:
-    envs = batch("labtest/Leaving_v0", 1)
+    envs = make_batch("labtest/Leaving_v0", 1)
     world = envs.world
     assert world.agents == ("a", "b", "c") and world.has_action_mask and world.action == Discrete(3)
     assert [space.shape for space in world.observation_spaces] == [(4,), (2,), (1,)]
@@ -210,7 +210,7 @@ def test_who_leaves_early_is_departed_and_spaces_are_padded() -> None:
 
 
 def test_illegal_actions_and_those_outside_are_refused_before_anything_moves() -> None:
-    envs = batch("labtest/Leaving_v0", 2)
+    envs = make_batch("labtest/Leaving_v0", 2)
     envs.reset()
     before = [game.env.t for game in envs.games]
     envs.actions[...] = [0, 0, 2]
@@ -223,7 +223,7 @@ def test_illegal_actions_and_those_outside_are_refused_before_anything_moves() -
             envs.step()
         envs.actions[1, a] = [0, 0, 2][a]
     assert [game.env.t for game in envs.games] == before
-    tag = batch("mpe/simple_tag_v3", 1, continuous_actions=True)
+    tag = make_batch("mpe/simple_tag_v3", 1, continuous_actions=True)
     tag.reset()
     assert tag.actions.shape == (1, 4, 5) and tag.actions.dtype == np.float32
     tag.actions[0, 2, 1] = np.nan
@@ -234,14 +234,14 @@ def test_illegal_actions_and_those_outside_are_refused_before_anything_moves() -
 def play(envs: ForeignPettingZooBatch, steps: int, seed: int = 0) -> list[bytes]:
     rng, seen = np.random.default_rng(seed), []
     for _ in range(steps):
-        fill(envs, rng.random(envs.actions.shape))
+        write_uniform_actions(envs, rng.random(envs.actions.shape))
         envs.step()
         seen += [getattr(envs, name).tobytes() for name in KEPT]
     return seen
 
 
 def test_seeds_and_snapshots() -> None:
-    one, other = batch("labtest/Leaving_v0", 3, seed=4), batch("labtest/Leaving_v0", 3, seed=4)
+    one, other = make_batch("labtest/Leaving_v0", 3, seed=4), make_batch("labtest/Leaving_v0", 3, seed=4)
     one.reset()
     other.reset()
     assert play(one, 11) == play(other, 11)
@@ -262,7 +262,7 @@ def test_seeds_and_snapshots() -> None:
 
 
 def test_some_can_be_reset() -> None:
-    envs = batch("labtest/Leaving_v0", 3, mode=AutoresetMode.DISABLED)
+    envs = make_batch("labtest/Leaving_v0", 3, mode=AutoresetMode.DISABLED)
     envs.reset()
     play(envs, 4)
     assert envs.done.all() and not envs.acting.any()
@@ -274,19 +274,19 @@ def test_some_can_be_reset() -> None:
 
 @pytest.mark.parametrize("field", ["reward", "observation"])
 def test_numbers_that_are_none_are_named(field: str) -> None:
-    envs = batch("labtest/Leaving_v0", 2, broken=field)
+    envs = make_batch("labtest/Leaving_v0", 2, broken=field)
     envs.reset()
     with pytest.raises(NonFiniteError, match=f"non-finite {field} in world 0 at step 2"):
         play(envs, 2)
 
 
 def test_pictures_are_the_environments_own() -> None:
-    envs = batch("labtest/Leaving_v0", 1, render=True)
+    envs = make_batch("labtest/Leaving_v0", 1, render=True)
     envs.reset()
     play(envs, 2)
     assert envs.renders and envs.picture(0).tolist() == np.full((4, 6, 3), 2).tolist()
     envs.close()
-    assert not batch("labtest/Leaving_v0", 1).renders
+    assert not make_batch("labtest/Leaving_v0", 1).renders
 
 
 MISTAKES = {
@@ -314,11 +314,11 @@ def test_a_mistake_is_named(name: str) -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="unexpected keyword argument 'speed'"):
-        batch("classic/tictactoe_v3", speed=2)
+        make_batch("classic/tictactoe_v3", speed=2)
     with pytest.raises(ValueError, match="worlds=0"):
-        batch("classic/tictactoe_v3", 0)
+        make_batch("classic/tictactoe_v3", 0)
     with pytest.raises(ValueError, match="autoreset"):
-        batch("classic/tictactoe_v3", mode=AutoresetMode.NEXT_STEP)
+        make_batch("classic/tictactoe_v3", mode=AutoresetMode.NEXT_STEP)
     for space in (Text(5), Dict({"picture": Sequence(Discrete(2))})):
         with pytest.raises(ValueError, match="observations are"):
-            batch("labtest/Leaving_v0", sees=space)
+            make_batch("labtest/Leaving_v0", sees=space)

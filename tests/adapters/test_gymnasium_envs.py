@@ -1,4 +1,7 @@
-"""Every world through Gymnasium's and Stable-Baselines3's interfaces, measured against their own implementations."""
+"""These tests run every world of one agent through its Gymnasium environments and its SB3 VecEnv.
+
+The results are compared with Gymnasium's own SyncVectorEnv and SB3's own DummyVecEnv over single environments.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
-from rl_lab.adapters import gymnasium as gymnasium_faces
+from rl_lab.adapters import gymnasium as gymnasium_adapter
 from rl_lab.adapters.gymnasium import LabEnv, LabVectorEnv
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array, World
@@ -42,13 +45,13 @@ LOAD = world_registry.load
 
 
 @cache
-def short(name: str, horizon: int = HORIZON) -> World:
+def short_world(name: str, horizon: int = HORIZON) -> World:
     return replace(LOAD(name), horizon=horizon)
 
 
 @pytest.fixture
 def short_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world_registry, "load", short)
+    monkeypatch.setattr(world_registry, "load", short_world)
 
 
 @pytest.fixture
@@ -58,11 +61,11 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(key, value)
 
 
-def face(name: str, **arguments: Any) -> gym.Env[Any, Any]:
+def make_env(name: str, **arguments: Any) -> gym.Env[Any, Any]:
     return gym.make(f"rl_lab:rl_lab/{name}-v0", **arguments)
 
 
-def vector_face(name: str, n: int, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+def make_vector_env(name: str, n: int, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     identity = f"rl_lab:rl_lab/{name}-v0"
     return gym.make_vec(identity, num_envs=n, vectorization_mode="vector_entry_point", **arguments)
 
@@ -75,7 +78,7 @@ def random_actions(name: str, steps: int, *shape: int, seed: int = 0) -> Array:
     return rng.uniform(space.low, space.high, (steps, *shape, *space.shape)).astype(np.float32)
 
 
-def wrappers(env: Any) -> Iterator[Any]:
+def layers(env: Any) -> Iterator[Any]:
     while env is not env.unwrapped:
         yield env
         env = env.env
@@ -87,7 +90,7 @@ def wrappers(env: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gymnasium_makes_it(name: str) -> None:
-    world, env = LOAD(name), face(name)
+    world, env = LOAD(name), make_env(name)
     assert env.spec is not None and env.spec.id == f"rl_lab/{name}-v0"
     assert (env.observation_space, env.action_space) == (world.observation, world.action)
     assert env.metadata["render_fps"] == world.frames_per_second
@@ -141,17 +144,17 @@ ADVICE = (
 def test_both_checkers_pass(name: str, screen: None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        check_env(face(name).unwrapped, skip_render_check=False)
-        check_env(face(name, render_mode="rgb_array").unwrapped, skip_render_check=False)
-        sb3_check_env(face(name).unwrapped, warn=True)
-        sb3_check_env(face(name, render_mode="rgb_array"), warn=True, skip_render_check=False)
+        check_env(make_env(name).unwrapped, skip_render_check=False)
+        check_env(make_env(name, render_mode="rgb_array").unwrapped, skip_render_check=False)
+        sb3_check_env(make_env(name).unwrapped, warn=True)
+        sb3_check_env(make_env(name, render_mode="rgb_array"), warn=True, skip_render_check=False)
     said = [str(warning.message) for warning in caught]
     assert [text for text in said if not any(advice in text for advice in ADVICE)] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_episode_is_truncated_at_the_horizon_which_its_spec_tells(name: str) -> None:
-    env, horizon = face(name), LOAD(name).horizon
+    env, horizon = make_env(name), LOAD(name).horizon
     assert env.spec is not None and env.spec.max_episode_steps == (horizon or None)
     lengths = []
     for seed in range(2):
@@ -163,8 +166,8 @@ def test_an_episode_is_truncated_at_the_horizon_which_its_spec_tells(name: str) 
                 lengths.append(t)
                 break
     assert len(lengths) == 2
-    shorter = face(name, max_episode_steps=2)
-    assert sum(isinstance(layer, TimeLimit) for layer in wrappers(shorter)) == 1
+    shorter = make_env(name, max_episode_steps=2)
+    assert sum(isinstance(layer, TimeLimit) for layer in layers(shorter)) == 1
     shorter.reset(seed=0)
     assert [shorter.step(action)[3] for action in random_actions(name, 2)] == [False, True]
 
@@ -182,22 +185,22 @@ def test_one_seed_one_trajectory(name: str) -> None:
                     break
         return seen
 
-    env, other, more = face(name), face(name), [None] * 15
+    env, other, more = make_env(name), make_env(name), [None] * 15
     first = play(env, 7, *more)
     assert play(env, 7, *more) == first == play(other, 7, *more)
     assert play(env, 2**40 + 3, *more) == play(other, 2**40 + 3, *more)
     # Catch begins in one of 5 ways: two unseeded runs of 16 episodes agree by chance once in 10^11. Asterix begins in
     # one way and is hurried by chance only after ten steps: 30 are long enough for 16 episodes of it to differ.
     different = [first, *(play(env, seed, *more) for seed in (8, 3, 2**40 + 3, 0, 2**32 - 1))]
-    different += [play(face(name), None, *more) for _ in range(2)]
+    different += [play(make_env(name), None, *more) for _ in range(2)]
     assert all(a != b for k, a in enumerate(different) for b in different[:k])
 
 
 # ------------------------------------------------------------------------------------------- Gymnasium, many worlds
 
 
-def pair(name: str, n: int, mode: AutoresetMode) -> tuple[Any, Any]:
-    ours = vector_face(name, n, autoreset_mode=mode)
+def make_pair(name: str, n: int, mode: AutoresetMode) -> tuple[Any, Any]:
+    ours = make_vector_env(name, n, autoreset_mode=mode)
     theirs = SyncVectorEnv([lambda: LabEnv(name) for _ in range(n)], autoreset_mode=mode)
     return ours, theirs
 
@@ -226,19 +229,19 @@ def assert_same_step(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> None:
     assert_same_infos(ours[4], theirs[4])
 
 
-@pytest.fixture(params=[False, True], ids=["copied", "anew"])
-def anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[False, True], ids=["copied", "return_mode"])
+def return_mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to return observations: a copy, or new memory in each step, as large ones are."""
     if request.param:
-        monkeypatch.setattr(gymnasium_faces, "_NEW_BUFFER_BYTES", 0)
+        monkeypatch.setattr(gymnasium_adapter, "_NEW_BUFFER_BYTES", 0)
 
 
-@pytest.mark.usefixtures("anew", "short_episodes")
+@pytest.mark.usefixtures("return_mode", "short_episodes")
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("name", NAMES)
 def test_worlds_do_what_gymnasiums_own_vector_env_does(name: str, mode: AutoresetMode) -> None:
     n, ends = 4, np.zeros(4, np.int64)
-    ours, theirs = pair(name, n, mode)
+    ours, theirs = make_pair(name, n, mode)
     assert ours.num_envs == n and ours.metadata["autoreset_mode"] == mode
     for space in "observation_space action_space single_observation_space single_action_space".split():
         assert getattr(ours, space) == getattr(theirs, space)
@@ -280,7 +283,7 @@ def test_seeds_reach_the_worlds_they_are_for(
     resets: list[tuple[Any, list[int] | None]], mode: AutoresetMode, short_episodes: None
 ) -> None:
     name, n = "cartpole", 3
-    ours, theirs = pair(name, n, mode)
+    ours, theirs = make_pair(name, n, mode)
     rng = np.random.default_rng(0)
     for seed, mask in resets:
         # SyncVectorEnv takes the mask out of the options; its seed must be a Python int.
@@ -298,7 +301,7 @@ def test_seeds_reach_the_worlds_they_are_for(
 
 def test_unseeded_worlds_differ() -> None:
     # Three float32 numbers a world: two of the 12 worlds agree by chance in less than one run in 10^15.
-    begun = np.concatenate([vector_face("pendulum", 6).reset()[0] for _ in range(2)])
+    begun = np.concatenate([make_vector_env("pendulum", 6).reset()[0] for _ in range(2)])
     assert len({row.tobytes() for row in begun}) == 12
     one, other = (gym.make_vec("rl_lab:rl_lab/pendulum-v0", num_envs=2) for _ in range(2))
     assert isinstance(one.unwrapped, LabVectorEnv)  # what make_vec takes without being told
@@ -310,30 +313,30 @@ WRONG_SEEDS = [-1, 1.5, "1", [1, 2], [1, 2, 3, 4], [1, -2, 3], [1, 2.5, 3]]
 
 @pytest.mark.parametrize("seed", WRONG_SEEDS, ids=repr)
 def test_wrong_seeds_are_refused(seed: Any) -> None:
-    env = vector_face("catch", 3)
+    env = make_vector_env("catch", 3)
     before = env.reset(seed=1)[0]
     with pytest.raises((ValueError, TypeError)):
         env.reset(seed=seed)
     assert env.unwrapped.batch.observations[:, 0].tobytes() == before.tobytes()  # type: ignore[attr-defined]
     if not isinstance(seed, list):
         with pytest.raises((ValueError, gym.error.Error)):
-            face("catch").reset(seed=seed)
+            make_env("catch").reset(seed=seed)
 
 
 @pytest.mark.parametrize("mask", [np.ones(2, bool), np.ones(3), np.ones((3, 1), bool)], ids=repr)
 def test_wrong_masks_are_refused(mask: Array) -> None:
-    env = vector_face("catch", 3)
+    env = make_vector_env("catch", 3)
     env.reset(seed=1)
     with pytest.raises(ValueError, match="reset_mask"):
         env.reset(options={"reset_mask": mask})
 
 
-@pytest.mark.usefixtures("anew", "short_episodes")
+@pytest.mark.usefixtures("return_mode", "short_episodes")
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_returned_is_the_callers(name: str, mode: AutoresetMode) -> None:
     n, kept = 3, []
-    env, spoiled = (vector_face(name, n, autoreset_mode=mode) for _ in range(2))
+    env, spoiled = (make_vector_env(name, n, autoreset_mode=mode) for _ in range(2))
     kept.append(env.reset(seed=2)[0])
     spoiled.reset(seed=2)[0][...] = 1
     copies = [kept[0].copy()]
@@ -356,8 +359,8 @@ def test_what_was_returned_is_the_callers(name: str, mode: AutoresetMode) -> Non
     assert len({array.__array_interface__["data"][0] for array in kept}) == len(kept)
 
 
-def test_refused_actions_and_partial_resets_leave_observations_right(anew: None) -> None:
-    env = vector_face("catch", 3)
+def test_refused_actions_and_partial_resets_leave_observations_right(return_mode: None) -> None:
+    env = make_vector_env("catch", 3)
     env.reset(seed=1)
     seen = env.step(np.ones(3, np.int64))[0]
     before = seen.copy()
@@ -367,7 +370,7 @@ def test_refused_actions_and_partial_resets_leave_observations_right(anew: None)
     seen[...] = 7  # the caller may
     mask = np.array([True, False, False])
     after = env.reset(seed=[5, None, None], options={"reset_mask": mask})[0]
-    expected = vector_face("catch", 3).reset(seed=[5, 0, 0])[0]
+    expected = make_vector_env("catch", 3).reset(seed=[5, 0, 0])[0]
     assert np.array_equal(after[0], expected[0])
     if env.unwrapped.returns_new_arrays:  # type: ignore[attr-defined]
         assert np.array_equal(after[1:], before[1:])
@@ -375,7 +378,7 @@ def test_refused_actions_and_partial_resets_leave_observations_right(anew: None)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_one_world_returned_is_the_callers(name: str) -> None:
-    env = face(name)
+    env = make_env(name)
     kept = [env.reset(seed=2)[0]] + [env.step(action)[0] for action in random_actions(name, 5)]
     copies = [observation.copy() for observation in kept]
     env.reset(seed=9)
@@ -386,7 +389,7 @@ def test_what_one_world_returned_is_the_callers(name: str) -> None:
 # ------------------------------------------------------------------------------------------------- wrong input
 
 
-def wrong_actions(name: str) -> list[Any]:
+def invalid_actions(name: str) -> list[Any]:
     """Actions for one world that are none: of another shape, another kind, or outside."""
     space = LOAD(name).action
     if isinstance(space, Discrete):
@@ -408,7 +411,7 @@ def test_a_wrong_action_moves_nothing(name: str) -> None:
     many.reset(seed=4)
     good = random_actions(name, 3, 3)
     before = env.batch.state(0), many.batch.states.tobytes()
-    wrong = wrong_actions(name)
+    wrong = invalid_actions(name)
     assert len(wrong) > 9
     for action in wrong:
         with pytest.raises(ValueError):
@@ -446,7 +449,7 @@ def test_an_action_may_be_any_number_of_the_right_kind(name: str) -> None:
 
 
 def test_wrong_words_name_the_nearest() -> None:
-    for make in (face, lambda name, **given: vector_face(name, 2, **given)):
+    for make in (make_env, lambda name, **given: make_vector_env(name, 2, **given)):
         with pytest.raises(ValueError, match=r"cartpole has no parameter 'gravty'; did you mean 'gravity'\?"):
             make("cartpole", gravty=9.0)
         with pytest.raises(ValueError, match=r"no world 'cathc'; did you mean 'catch'\?"):
@@ -459,7 +462,9 @@ def test_wrong_words_name_the_nearest() -> None:
             make("cathc")
 
 
-@pytest.mark.parametrize("make", [face, lambda name, **given: vector_face(name, 2, **given)], ids=["one", "many"])
+@pytest.mark.parametrize(
+    "make", [make_env, lambda name, **given: make_vector_env(name, 2, **given)], ids=["one", "many"]
+)
 def test_a_wrong_render_mode_is_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="rgb_array"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's own remark on the same mistake
@@ -475,7 +480,7 @@ def test_wrong_vector_arguments_are_refused(wrong: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------- parameters, pictures
 
 
-def another(name: str, field: str) -> Any:
+def changed_params(name: str, field: str) -> Any:
     """A value that this parameter may have and by default has not."""
     params = LOAD(name).Params
     default = params()[field][0].item()
@@ -493,8 +498,8 @@ def test_keywords_set_the_worlds_parameters(name: str) -> None:
     for field in defaults.dtype.names or ():
         if defaults.dtype[field].shape:
             continue  # what holds for numbers holds for arrays of them
-        other = another(name, field)
-        for env in (face(name, **{field: other}), vector_face(name, 2, **{field: other})):
+        other = changed_params(name, field)
+        for env in (make_env(name, **{field: other}), make_vector_env(name, 2, **{field: other})):
             params = env.unwrapped.batch.params  # type: ignore[attr-defined]
             assert params[field].tolist() == [other]
             for same in set(defaults.dtype.names or ()) - {field}:
@@ -502,10 +507,10 @@ def test_keywords_set_the_worlds_parameters(name: str) -> None:
 
 
 def test_parameters_change_what_happens() -> None:
-    env = face("catch", speed=3)
+    env = make_env("catch", speed=3)
     env.reset(seed=0)
     assert [env.step(1)[2] for _ in range(3)] == [False, False, True]
-    light, heavy = vector_face("cartpole", 2, gravity=1.0), vector_face("cartpole", 2)
+    light, heavy = make_vector_env("cartpole", 2, gravity=1.0), make_vector_env("cartpole", 2)
     assert light.reset(seed=0)[0].tobytes() == heavy.reset(seed=0)[0].tobytes()
     actions = np.array([0, 1])
     light.step(actions), heavy.step(actions)
@@ -519,7 +524,7 @@ def is_picture(frame: Any) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_render(name: str, screen: None) -> None:
-    env, many = face(name, render_mode="rgb_array"), vector_face(name, 2, render_mode="rgb_array")
+    env, many = make_env(name, render_mode="rgb_array"), make_vector_env(name, 2, render_mode="rgb_array")
     env.reset(seed=1)
     many.reset(seed=1)
     before = env.unwrapped.batch.states.tobytes()  # type: ignore[attr-defined]
@@ -535,7 +540,7 @@ def test_render(name: str, screen: None) -> None:
     later = env.render()
     assert is_picture(later) and not np.array_equal(later, kept) and np.array_equal(first, kept)
     assert LabEnv(name).render() is None and LabVectorEnv(name, 2).render() is None
-    human = face(name, render_mode="human")
+    human = make_env(name, render_mode="human")
     human.reset(seed=1)
     human.step(random_actions(name, 1)[0])
     assert human.render() is None
@@ -549,7 +554,7 @@ def test_render(name: str, screen: None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_episode_statistics(name: str, short_episodes: None) -> None:
     n = 3
-    env = RecordEpisodeStatistics(vector_face(name, n))
+    env = RecordEpisodeStatistics(make_vector_env(name, n))
     env.reset(seed=6)
     returns, lengths, finished, seen = np.zeros(n), np.zeros(n, int), 0, np.zeros(n, bool)
     for actions in random_actions(name, 3 * HORIZON, n):
@@ -572,7 +577,7 @@ def test_episode_statistics(name: str, short_episodes: None) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_normalize_observation(name: str, short_episodes: None) -> None:
     n = 4
-    plain, wrapped = vector_face(name, n), NormalizeObservation(vector_face(name, n))
+    plain, wrapped = make_vector_env(name, n), NormalizeObservation(make_vector_env(name, n))
     seen = [plain.reset(seed=8)[0]]
     wrapped.reset(seed=8)
     for actions in random_actions(name, 40, n):
@@ -589,8 +594,8 @@ def test_normalize_observation(name: str, short_episodes: None) -> None:
 
 
 def sb3_pair(name: str, n: int, horizon: int, monkeypatch: pytest.MonkeyPatch) -> tuple[LabVecEnv, DummyVecEnv]:
-    monkeypatch.setattr(world_registry, "load", lambda wanted: short(wanted, horizon))
-    ours = LabVecEnv(Batch(short(name, horizon), n, threads=1))
+    monkeypatch.setattr(world_registry, "load", lambda wanted: short_world(wanted, horizon))
+    ours = LabVecEnv(Batch(short_world(name, horizon), n, threads=1))
     theirs = DummyVecEnv([lambda: Monitor(LabEnv(name)) for _ in range(n)])
     assert (ours.num_envs, ours.observation_space, ours.action_space) == (
         theirs.num_envs,
@@ -642,7 +647,7 @@ def test_the_contract_of_sb3s_own_vec_env(name: str, horizon: int, monkeypatch: 
         assert truncations == {horizon == 8}
     assert all(array.tobytes() == copy.tobytes() for array, copy in zip(kept, copies, strict=True))
     assert list(ours.seed(21)) and ours.reset().tobytes() == copies[0].tobytes()
-    starts = [Batch(short(name, horizon), n, seed=seed).reset().tobytes() for seed in (1, 2)]
+    starts = [Batch(short_world(name, horizon), n, seed=seed).reset().tobytes() for seed in (1, 2)]
     if starts[0] != starts[1]:  # some games always begin the same
         assert ours.reset().tobytes() != copies[0].tobytes()  # seeds are used once
 

@@ -1,4 +1,7 @@
-"""Agents whose episodes end in different ways: each is bootstrapped, or not, by its own end."""
+"""These tests check agents of one foreign environment whose episodes end in different ways.
+
+A learner must bootstrap the value of an agent's last state by that agent's own end: truncated yes, terminated no.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,9 @@ class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         self.t, self.agents = 0, ["a", "b"]
-        return {agent: self.see(agent) for agent in self.agents}, {agent: {} for agent in self.agents}
+        return {agent: self.observation_of(agent) for agent in self.agents}, {agent: {} for agent in self.agents}
 
-    def see(self, agent: str) -> Array:
+    def observation_of(self, agent: str) -> Array:
         return np.array([agent == "b", self.t], np.float32)
 
     def flags(self, kind: str, agents: list[str]) -> dict[str, bool]:
@@ -57,11 +60,11 @@ class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         self.t += 1
-        there = self.agents
-        terminated, truncated = self.flags("terminated", there), self.flags("truncated", there)
-        self.agents = [agent for agent in there if not (terminated[agent] or truncated[agent])]
-        seen = {agent: self.see(agent) for agent in there}
-        return seen, dict.fromkeys(there, 1.0), terminated, truncated, {agent: {} for agent in there}
+        live_agents = self.agents
+        terminated, truncated = self.flags("terminated", live_agents), self.flags("truncated", live_agents)
+        self.agents = [agent for agent in live_agents if not (terminated[agent] or truncated[agent])]
+        seen = {agent: self.observation_of(agent) for agent in live_agents}
+        return seen, dict.fromkeys(live_agents, 1.0), terminated, truncated, {agent: {} for agent in live_agents}
 
 
 class PairInTurns(pettingzoo.AECEnv):  # type: ignore[misc]
@@ -69,11 +72,11 @@ class PairInTurns(pettingzoo.AECEnv):  # type: ignore[misc]
 
     metadata = {"name": "pair_in_turns", "is_parallelizable": True}
     possible_agents = ["a", "b"]
-    __init__, observation_space, action_space, see = (
+    __init__, observation_space, action_space, observation_of = (
         Pair.__init__,
         Pair.observation_space,
         Pair.action_space,
-        Pair.see,
+        Pair.observation_of,
     )
 
     def reset(self, seed: int | None = None, options: Any = None) -> None:
@@ -83,7 +86,7 @@ class PairInTurns(pettingzoo.AECEnv):  # type: ignore[misc]
         self.infos: dict[str, Any] = {"a": {}, "b": {}}
 
     def observe(self, agent: str) -> Array:
-        return self.see(agent)
+        return self.observation_of(agent)
 
     def step(self, action: Any) -> None:
         agent = self.agent_selection
@@ -96,9 +99,9 @@ class PairInTurns(pettingzoo.AECEnv):  # type: ignore[misc]
             self.rewards = dict.fromkeys(self.agents, 1.0)
             self.terminations = Pair.flags(self, "terminated", self.agents)
             self.truncations = Pair.flags(self, "truncated", self.agents)
-        there = [each for each in self.agents if not (self.terminations[each] or self.truncations[each])]
-        later = [each for each in there if each > agent]
-        self.agent_selection = (later or there or self.agents)[0]
+        live_agents = [each for each in self.agents if not (self.terminations[each] or self.truncations[each])]
+        later = [each for each in live_agents if each > agent]
+        self.agent_selection = (later or live_agents or self.agents)[0]
         self._deads_step_first()
 
 

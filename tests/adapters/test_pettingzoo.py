@@ -1,4 +1,7 @@
-"""Every world through PettingZoo's two interfaces: PettingZoo's own tests, and that both play what the engine plays."""
+"""These tests run every world through its two PettingZoo environments, AECEnv and ParallelEnv.
+
+PettingZoo's own tests must pass, and the environments must play what a Batch plays.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from support.race import RACE
 
 from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv, env, parallel_env, raw_env
 from rl_lab.checks.suite import shrunk
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import World
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
@@ -34,13 +37,13 @@ with warnings.catch_warnings():
     from pettingzoo.test.seed_test import parallel_seed_test, seed_test
     from pettingzoo.utils import aec_to_parallel, parallel_to_aec
 
-SEATS = {"nim": World(**NIM), "race": World(**RACE)}
-NAMES = [*SEATS, *world_registry.names()]
+EXTRA_WORLDS = {"nim": World(**NIM), "race": World(**RACE)}
+NAMES = [*EXTRA_WORLDS, *world_registry.names()]
 
 
 @cache
-def small(name: str) -> World:
-    return SEATS[name] if name in SEATS else shrunk(world_registry.load(name))
+def small_world(name: str) -> World:
+    return EXTRA_WORLDS[name] if name in EXTRA_WORLDS else shrunk(world_registry.load(name))
 
 
 # What PettingZoo's tests advise against, and the originals of these worlds do too; all else they say is an error.
@@ -76,20 +79,22 @@ def check_passes_quietly(test: Callable[..., None], *arguments: Any, **named: An
     assert [text for text in said if not any(advice in text for advice in ADVICE)] == []
 
 
-def tolerant(name: str) -> dict[str, Any]:
+def options_for_random_play(name: str) -> dict[str, Any]:
     """How a world must be made for tests of PettingZoo's that play without looking at masks."""
-    return {"illegal": "noop"} if small(name).has_action_mask else {}
+    return {"illegal": "noop"} if small_world(name).has_action_mask else {}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pettingzoos_own_tests_pass(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    world, cycles = small(name), 12
+    world, cycles = small_world(name), 12
     check_passes_quietly(api_test, env(world), num_cycles=cycles)
     check_passes_quietly(parallel_api_test, parallel_env(world), num_cycles=cycles)
     check_passes_quietly(seed_test, partial(env, world), num_cycles=cycles)
-    check_passes_quietly(parallel_seed_test, partial(parallel_env, world, **tolerant(name)), num_cycles=cycles)
+    check_passes_quietly(
+        parallel_seed_test, partial(parallel_env, world, **options_for_random_play(name)), num_cycles=cycles
+    )
     # Its test of states looks at no mask, and goes on to act for agents that have left.
-    check_passes_quietly(state_test, env(world, **tolerant(name)), parallel_env(world), num_cycles=3)
+    check_passes_quietly(state_test, env(world, **options_for_random_play(name)), parallel_env(world), num_cycles=3)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,28 +103,32 @@ def test_it_can_be_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(key, value)
     waited: list[float] = []
     monkeypatch.setattr(Window, "wait", lambda self, seconds: waited.append(seconds))
-    check_passes_quietly(render_test, partial(env, small(name)))
-    assert set(waited) == {1 / small(name).frames_per_second}
-    shown = parallel_env(small(name), render_mode="human")
+    check_passes_quietly(render_test, partial(env, small_world(name)))
+    assert set(waited) == {1 / small_world(name).frames_per_second}
+    shown = parallel_env(small_world(name), render_mode="human")
     shown.reset(seed=0)
     assert shown.render() is None
     shown.close()
     shown.close()
     with pytest.raises(ValueError, match="render_mode='ansi'"):
-        env(small(name), render_mode="ansi")
+        env(small_world(name), render_mode="ansi")
 
 
 # PettingZoo's test expects a move of each agent in a cycle, which with turns is one agent's move, and that most agents
 # stay to the end.
 @pytest.mark.parametrize(
-    "name", ["race", *(name for name in NAMES if not (small(name).current_player_field or small(name).alive_field))]
+    "name",
+    [
+        "race",
+        *(name for name in NAMES if not (small_world(name).current_player_field or small_world(name).alive_field)),
+    ],
 )
 def test_max_cycles_truncate(name: str) -> None:
     far = {"length": 9} if name == "race" else {}  # no agent arrives so soon: the test wants most agents there
 
-    def seeded(face: Callable[..., Any], **arguments: Any) -> Any:
+    def seeded(make: Callable[..., Any], **arguments: Any) -> Any:
         # The test seeds nothing, and by chance an episode may end before it is truncated.
-        made = face(small(name), **tolerant(name), **far, **arguments)
+        made = make(small_world(name), **options_for_random_play(name), **far, **arguments)
         made.reset(seed=0)
         for agent in made.possible_agents:
             made.action_space(agent).seed(0)
@@ -129,7 +138,7 @@ def test_max_cycles_truncate(name: str) -> None:
 
 
 def test_max_cycles_are_steps_where_there_are_turns() -> None:
-    world = SEATS["nim"]
+    world = EXTRA_WORLDS["nim"]
     one, other = env(world, max_cycles=3, heap=20), parallel_env(world, max_cycles=3, heap=20)
     one.reset(seed=1)
     other.reset(seed=1)
@@ -146,15 +155,15 @@ def test_max_cycles_are_steps_where_there_are_turns() -> None:
 # ------------------------------------------------------------------------------------------ the same as in a batch
 
 
-def same(a: Any, b: Any) -> bool:
+def is_equal(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return type(a) is type(b) and a == b
 
 
-def expected(batch: Batch, a: int) -> Any:
+def expected_observation(batch: Batch, a: int) -> Any:
     """What agent a must be shown of a batch's world 0."""
     world = batch.world
     seen, own = batch.observations[0, a], world.observation_spaces[a].shape
@@ -165,7 +174,7 @@ def expected(batch: Batch, a: int) -> Any:
     return {"observation": seen.copy(), "action_mask": mask}
 
 
-def own_action(batch: Batch, a: int) -> Any:
+def action_of(batch: Batch, a: int) -> Any:
     space, given = batch.world.action_spaces[a], batch.actions[0, a]
     return int(given) if isinstance(space, Discrete) else given[: space.shape[0]].copy()
 
@@ -173,8 +182,8 @@ def own_action(batch: Batch, a: int) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_both_faces_play_what_a_batch_plays(name: str) -> None:
     """Whole episodes, bit for bit: observations, masks, rewards, ends, which agents leave and which is next."""
-    world, horizon, rng = small(name), 25, np.random.default_rng(0)
-    together, turns = (face(world, max_cycles=horizon) for face in (parallel_env, env))
+    world, horizon, rng = small_world(name), 25, np.random.default_rng(0)
+    together, turns = (make(world, max_cycles=horizon) for make in (parallel_env, env))
     batch = Batch(together.batch.world, 1, seed=7, threads=1, autoreset=AutoresetMode.DISABLED)
     for episode in range(3):
         batch.reset()
@@ -186,35 +195,37 @@ def test_both_faces_play_what_a_batch_plays(name: str) -> None:
         while not batch.done[0]:
             for agent in agents:
                 a = world.agents.index(agent)
-                assert same(seen[agent], expected(batch, a)) and same(turns.observe(agent), expected(batch, a))
+                assert is_equal(seen[agent], expected_observation(batch, a)) and is_equal(
+                    turns.observe(agent), expected_observation(batch, a)
+                )
                 mask = {"action_mask": seen[agent]["action_mask"]} if world.has_action_mask else {}
-                assert same(infos[agent], mask) and same(turns.infos[agent], mask)
+                assert is_equal(infos[agent], mask) and is_equal(turns.infos[agent], mask)
                 assert together.observation_space(agent).contains(seen[agent])
-            assert same(together.state(), turns.state()) and together.state_space.contains(turns.state())
-            fill(batch, rng.random(batch.actions.shape))
-            chosen = {agent: own_action(batch, world.agents.index(agent)) for agent in agents}
+            assert is_equal(together.state(), turns.state()) and together.state_space.contains(turns.state())
+            write_uniform_actions(batch, rng.random(batch.actions.shape))
+            chosen = {agent: action_of(batch, world.agents.index(agent)) for agent in agents}
             acting = [agent for agent in agents if batch.acting[0, world.agents.index(agent)]]
             assert acting == (agents if not world.current_player_field else acting[:1])
             for agent in acting:
                 assert turns.agent_selection == agent
-                assert same(turns.last()[1], owed[agent]) and turns.last()[2:4] == (False, False)
+                assert is_equal(turns.last()[1], owed[agent]) and turns.last()[2:4] == (False, False)
                 owed[agent] = 0.0
                 turns.step(chosen[agent])
             batch.step()
             seen, rewards, terminated, truncated, infos = together.step(chosen)
             left = {agent: bool(batch.left_episode[0, world.agents.index(agent)]) for agent in agents}
             over, late = bool(batch.terminated[0]), bool(batch.truncated[0])
-            assert same(rewards, {agent: float(batch.rewards[0, world.agents.index(agent)]) for agent in agents})
-            assert same(terminated, {agent: over or left[agent] for agent in agents})
-            assert same(truncated, {agent: late and not left[agent] for agent in agents})
-            assert same(turns.rewards, rewards)
+            assert is_equal(rewards, {agent: float(batch.rewards[0, world.agents.index(agent)]) for agent in agents})
+            assert is_equal(terminated, {agent: over or left[agent] for agent in agents})
+            assert is_equal(truncated, {agent: late and not left[agent] for agent in agents})
+            assert is_equal(turns.rewards, rewards)
             assert (turns.terminations, turns.truncations) == (terminated, truncated)
             for agent in agents:
                 owed[agent] += rewards[agent]
             out = [agent for agent in agents if terminated[agent] or truncated[agent]]
             for agent in out:
-                assert turns.agent_selection == agent and same(turns.last()[0], seen[agent])
-                assert same(turns.last()[1], owed[agent])
+                assert turns.agent_selection == agent and is_equal(turns.last()[0], seen[agent])
+                assert is_equal(turns.last()[1], owed[agent])
                 turns.step(None)
             agents = [agent for agent in agents if agent not in out]
             assert turns.agents == together.agents == agents
@@ -241,7 +252,7 @@ def trajectory(environment: Any, seed: int, steps: int) -> list[Any]:
 
 
 def test_pettingzoos_conversions_of_our_faces_play_the_same() -> None:
-    world = SEATS["race"]
+    world = EXTRA_WORLDS["race"]
     plays = [
         trajectory(made, 3, 40)
         for made in (
@@ -250,14 +261,14 @@ def test_pettingzoos_conversions_of_our_faces_play_the_same() -> None:
             aec_to_parallel(parallel_to_aec(parallel_env(world))),
         )
     ]
-    assert all(same(a, b) for other in plays[1:] for a, b in zip(plays[0], other, strict=True))
-    assert env(world).metadata["is_parallelizable"] and not env(SEATS["nim"]).metadata["is_parallelizable"]
+    assert all(is_equal(a, b) for other in plays[1:] for a, b in zip(plays[0], other, strict=True))
+    assert env(world).metadata["is_parallelizable"] and not env(EXTRA_WORLDS["nim"]).metadata["is_parallelizable"]
 
 
 def test_seeds() -> None:
     one, other = parallel_env("pendulum"), parallel_env("pendulum")
     for seed in (0, 5, 2**32 - 1, 2**40 + 1):
-        assert all(map(same, trajectory(one, seed, 9), trajectory(other, seed, 9)))
+        assert all(map(is_equal, trajectory(one, seed, 9), trajectory(other, seed, 9)))
     begun = [made.reset()[0]["agent"].tobytes() for made in (parallel_env("pendulum") for _ in range(3))]
     assert len(set(begun)) == 3
     for wrong in (-1, 1.5, "1"):
@@ -266,7 +277,7 @@ def test_seeds() -> None:
 
 
 def test_spaces_have_generators_of_their_own() -> None:
-    one, other = env(SEATS["race"]), env(SEATS["race"])
+    one, other = env(EXTRA_WORLDS["race"]), env(EXTRA_WORLDS["race"])
     spaces = [made.action_space(agent) for made in (one, other) for agent in made.possible_agents]
     for space in spaces:
         space.seed(1)
@@ -274,13 +285,13 @@ def test_spaces_have_generators_of_their_own() -> None:
 
 
 def test_what_was_returned_is_the_callers() -> None:
-    made, again = (parallel_env(SEATS["nim"]) for _ in range(2))
+    made, again = (parallel_env(EXTRA_WORLDS["nim"]) for _ in range(2))
     seen, infos = made.reset(seed=1)
     again.reset(seed=1)
     for agent in made.agents:
         seen[agent]["observation"][:], infos[agent]["action_mask"][:] = 9, 0
     step = dict.fromkeys(made.agents, 0)
-    assert all(map(same, made.step(step), again.step(step)))
+    assert all(map(is_equal, made.step(step), again.step(step)))
 
 
 # ---------------------------------------------------------------------------------------------- masks and mistakes
@@ -296,19 +307,19 @@ def test_spaces_and_masks_are_each_agents_own() -> None:
         assert made.action_space(agent) == Discrete(count)
         mask = made.observe(agent)["action_mask"]
         assert mask.dtype == np.int8 and mask.tolist() == [int(agent == made.agent_selection)] * count
-    race = parallel_env(SEATS["race"])
+    race = parallel_env(EXTRA_WORLDS["race"])
     assert [race.observation_space(agent).shape for agent in race.possible_agents] == [(2,), (1,), (1,)]
     assert race.state_space.shape == (4,)
     assert [race.action_space(agent).high[0] for agent in race.possible_agents] == [1, 2, 2]
 
 
-@pytest.mark.parametrize("face", [env, parallel_env])
-def test_an_illegal_action_is_refused_a_loss_or_nothing(face: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("make", [env, parallel_env])
+def test_an_illegal_action_is_refused_a_loss_or_nothing(make: Callable[..., Any]) -> None:
     def act(made: Any, action: int) -> None:
-        made.step(action if face is env else dict.fromkeys(made.agents, action))
+        made.step(action if make is env else dict.fromkeys(made.agents, action))
 
     for illegal in ("refuse", "forfeit", "noop"):
-        made = face(SEATS["nim"], illegal=illegal, heap=2)
+        made = make(EXTRA_WORLDS["nim"], illegal=illegal, heap=2)
         made.reset(seed=0)
         mover = made.possible_agents[int(made.batch.states["to_move"][0])]
         if illegal == "refuse":
@@ -321,11 +332,11 @@ def test_an_illegal_action_is_refused_a_loss_or_nothing(face: Callable[..., Any]
             assert bool(made.batch.terminated[0]) == (illegal == "forfeit")
             assert made.batch.rewards[0, made.possible_agents.index(mover)] == (-1 if illegal == "forfeit" else 0)
     with pytest.raises(ValueError, match="illegal='shrug'"):
-        face(SEATS["nim"], illegal="shrug")
+        make(EXTRA_WORLDS["nim"], illegal="shrug")
 
 
 def test_who_gives_a_wrong_action_is_told_at_once() -> None:
-    made = env(SEATS["race"])
+    made = env(EXTRA_WORLDS["race"])
     made.reset(seed=0)
     with pytest.raises(ValueError, match=r"action \[1.5\] of tortoise at step 0 is outside Box"):
         made.step(np.array([1.5]))
@@ -345,28 +356,28 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("face", [env, parallel_env])
+@pytest.mark.parametrize("make", [env, parallel_env])
 @pytest.mark.parametrize("name, wrong", [(name, wrong) for name in WRONG for wrong in WRONG[name]], ids=repr)
-def test_what_is_no_action_is_refused_and_nothing_moves(face: Callable[..., Any], name: str, wrong: Any) -> None:
-    made = face(SEATS[name])
+def test_what_is_no_action_is_refused_and_nothing_moves(make: Callable[..., Any], name: str, wrong: Any) -> None:
+    made = make(EXTRA_WORLDS[name])
     made.reset(seed=0)
     before = made.batch.snapshot()
     with pytest.raises(ValueError, match="action"):
-        made.step(wrong if face is env else dict.fromkeys(made.agents, wrong))
-    assert same(made.batch.snapshot(), before)
+        made.step(wrong if make is env else dict.fromkeys(made.agents, wrong))
+    assert is_equal(made.batch.snapshot(), before)
     good = 0 if name == "nim" else np.array([1.0])
     made.step(
-        np.int32(0) if face is env and name == "nim" else good if face is env else dict.fromkeys(made.agents, good)
+        np.int32(0) if make is env and name == "nim" else good if make is env else dict.fromkeys(made.agents, good)
     )
 
 
 def test_mistakes_have_messages() -> None:
-    for face in (env, parallel_env):
+    for make in (env, parallel_env):
         with pytest.raises(ValueError, match="did you mean 'catch'"):
-            face("cach")
+            make("cach")
         with pytest.raises(ValueError, match="did you mean 'speed'"):
-            face("catch", sped=2)
-    made = parallel_env(SEATS["race"])
+            make("catch", sped=2)
+    made = parallel_env(EXTRA_WORLDS["race"])
     with pytest.raises(ResetNeeded):
         made.step({})
     with pytest.raises(ResetNeeded):
@@ -383,10 +394,10 @@ def test_mistakes_have_messages() -> None:
     "again", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))], ids=["copy", "pickle"]
 )
 def test_a_copy_goes_on_in_the_same_episode(again: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world_registry, "load", lambda name: SEATS[name])  # pickled by name
-    for name in SEATS:
-        for face, steps in ((env, 4), (env, 5), (parallel_env, 2)):
-            made = face(name)
+    monkeypatch.setattr(world_registry, "load", lambda name: EXTRA_WORLDS[name])  # pickled by name
+    for name in EXTRA_WORLDS:
+        for make, steps in ((env, 4), (env, 5), (parallel_env, 2)):
+            made = make(name)
             made.reset(seed=4)
             rng = np.random.default_rng(0)
 
@@ -407,7 +418,7 @@ def test_a_copy_goes_on_in_the_same_episode(again: Callable[[Any], Any], monkeyp
             assert other.batch.states.ctypes.data != made.batch.states.ctypes.data
             first = play(made, 3, rng)
             rng.bit_generator.state = state
-            assert all(map(same, first, play(other, 3, rng)))
+            assert all(map(is_equal, first, play(other, 3, rng)))
 
 
 def test_pettingzoo_makes_it() -> None:

@@ -1,4 +1,4 @@
-"""Registered environments say how long an episode is; a script above a clone finds the package; the version is said."""
+"""These tests check the registration of worlds with Gymnasium, imports from outside the folder, and the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab's worlds as environments of RLlib's own runners and modules."""
+"""These tests check the lab's worlds as environments of RLlib's own runners and modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many agents whose observations are no single array train with the library's own policies, as a single agent does."""
+"""These tests train agents of several agents' environments whose observations are Dicts or Tuples."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ DQN = "agent=dqn agent.learning_starts=16 agent.buffer_size=100 agent.batch_size
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     (tmp_path / "pair.py").write_text(ENV)
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Observations of a user's own environment that are no single array train with the library's own policies."""
+"""These tests train on a user's own environment whose observations are Dicts, Tuples or other structured spaces."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SMALL += "evaluation.selections=2 evaluation.selection_episodes=2 video=false ch
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     (tmp_path / "shows.py").write_text(ENV)
     return tmp_path
 
@@ -136,7 +136,7 @@ def test_a_vector_holds_all_that_was_seen(space: spaces.Space[Any], seed: int) -
     sample = space.sample()
     vector = structure.flatten(sample)
     assert structure.box.contains(vector)
-    shown = structure.single(vector)
+    shown = structure.unflatten_row(vector)
     assert structure.space.contains(shown)
     values = list(shown.values()) if isinstance(shown, dict) else [shown]
     for (path, part), value in zip(structure.parts, values, strict=True):

@@ -78,7 +78,7 @@ def test_a_name_with_one_letter_less_is_near(name: str, at: int, version: int) -
 def test_a_training_says_that_a_rollout_is_not_cut_and_not_that_it_compiles(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compile_notice, "PATIENCE", 0.0)
+    monkeypatch.setattr(compile_notice, "DELAY", 0.0)
     monkeypatch.setattr("rl_lab.commands.train._LONG", 0.0)
     assert main(["train", "gym:CartPole-v1", "budget=64", *STOCK]) == 0
     out, err = capsys.readouterr()
@@ -128,13 +128,13 @@ def test_every_learner_names_its_rollout(words: tuple[str, ...], because: str) -
 
 
 @given(st.integers(0, 5), st.integers(20, 5000), st.integers(1, 20_000))
-def test_the_steps_that_are_told_are_those_of_the_fewest_rollouts(done: int, rollout: int, budget: int) -> None:
+def test_the_steps_that_are_told_are_those_of_the_fewest_rollouts(process: int, rollout: int, budget: int) -> None:
     scenario: Any = SimpleNamespace(budget=budget, worlds=2, config=SimpleNamespace(n_steps=rollout))
-    learner: Any = SimpleNamespace(steps=done * rollout, rollout=Rollout(rollout, "n_steps"))
-    line, steps = budget_rounding(scenario, learner), done * rollout
+    learner: Any = SimpleNamespace(steps=process * rollout, rollout=Rollout(rollout, "n_steps"))
+    line, steps = budget_rounding(scenario, learner), process * rollout
     while steps < budget:
         steps += rollout
-    is_told = done * rollout < budget and steps > 1.05 * budget
+    is_told = process * rollout < budget and steps > 1.05 * budget
     assert line.startswith(f"budget={budget:,}: {steps:,} steps" if is_told else "")
     assert bool(line) is is_told
 

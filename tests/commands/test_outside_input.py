@@ -19,7 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_lab.cli import main
-from rl_lab.core.untrusted import array, is_finite, listed, number, of_kind, parse_json, read_json, whole
+from rl_lab.core.untrusted import (
+    checked_array,
+    checked_int,
+    checked_list,
+    checked_number,
+    checked_type,
+    is_finite,
+    parse_json,
+    read_json,
+)
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine import world_registry
 from rl_lab.experiments.compose import compose
@@ -125,10 +134,10 @@ def test_defaults_that_multiply_are_bounded() -> None:
 @given(st.integers())
 def test_whole_numbers_are_those_of_their_range(value: int) -> None:
     if 0 <= value <= 2**62:
-        assert whole(value, "x") == value
+        assert checked_int(value, "x") == value
     else:
         with pytest.raises(ValueError, match="^x is"):
-            whole(value, "x")
+            checked_int(value, "x")
 
 
 @given(
@@ -202,13 +211,13 @@ JSON_VALUES: list[Any] = [None, True, 1, -1, 2**70, 10**99, 1.5, float("nan"), f
 @pytest.mark.parametrize("value", JSON_VALUES, ids=repr)
 def test_each_check_takes_its_own_kind_and_raises_nothing_else(value: Any) -> None:
     checks: dict[Callable[[Any], Any], bool] = {
-        lambda v: whole(v, "x"): type(value) is int and 0 <= value <= 2**62,
-        lambda v: number(v, "x"): (type(value) is float and abs(value) < 1e300)
+        lambda v: checked_int(v, "x"): type(value) is int and 0 <= value <= 2**62,
+        lambda v: checked_number(v, "x"): (type(value) is float and abs(value) < 1e300)
         or (type(value) is int and abs(value) <= 2**53),
-        lambda v: of_kind(v, "x", str): isinstance(value, str),
-        lambda v: of_kind(v, "x", bool): isinstance(value, bool),
-        lambda v: listed(v, "x", 1): value == [1],
-        lambda v: array(v, "x", np.zeros(3, np.float32)): False,
+        lambda v: checked_type(v, "x", str): isinstance(value, str),
+        lambda v: checked_type(v, "x", bool): isinstance(value, bool),
+        lambda v: checked_list(v, "x", 1): value == [1],
+        lambda v: checked_array(v, "x", np.zeros(3, np.float32)): False,
     }
     for check, right in checks.items():
         if right:
@@ -406,7 +415,7 @@ def test_a_closed_stream_is_not_the_next_file(there: Path) -> None:
     script = """
         import os
         from rl_lab.core import streams
-        streams.prepare()
+        streams.protect_standard_streams()
         with open("file", "w"):
             os.write(2, b"a library's message")
     """

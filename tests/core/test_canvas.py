@@ -1,3 +1,5 @@
+"""These tests check what PygameCanvas paints, by the pixels of its pictures."""
+
 import math
 import os
 import subprocess

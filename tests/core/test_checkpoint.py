@@ -1,4 +1,7 @@
-"""Checkpoints survive being killed anywhere, and nothing damaged or hostile is ever read as one."""
+"""These tests check that checkpoints survive a crash at any point, and that damaged or hostile files are refused.
+
+`crash_everywhere` ends a process at each named point of a save; `forge` writes a manifest that fits changed files.
+"""
 
 import errno
 import functools
@@ -25,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl_lab.core import checkpoint
-from rl_lab.core.checkpoint import CheckpointError, CheckpointWriteError, latest, load, points, save
+from rl_lab.core.checkpoint import CheckpointError, CheckpointWriteError, crash_points, latest, load, save
 
 DTYPES = ["?", "u1", "i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8", "<c8", ">f4", ">u8"]
 LAYOUTS: list[Callable[[np.ndarray], np.ndarray]] = [
@@ -47,8 +50,8 @@ QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 
 MEMBERS = ("policy", "replay")
 CRASHES = [
-    *(("next", point) for point in points(MEMBERS) if point != "set-aside"),
-    *(("same", point) for point in points(MEMBERS)),
+    *(("next", point) for point in crash_points(MEMBERS) if point != "set-aside"),
+    *(("same", point) for point in crash_points(MEMBERS)),
 ]
 
 
@@ -98,7 +101,7 @@ def safetensors_bytes(header: Any, data: bytes = b"", length: int | None = None)
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Path:
+def two_checkpoints(tmp_path: Path) -> Path:
     """Return a folder with checkpoints 1 and 2."""
     folder = tmp_path / "checkpoints"
     for step in (1, 2):
@@ -107,7 +110,7 @@ def two(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def one(tmp_path: Path) -> Path:
+def one_checkpoint(tmp_path: Path) -> Path:
     return save(tmp_path / "checkpoints", 1, *content(1))
 
 
@@ -124,12 +127,12 @@ def test_what_is_saved_is_what_is_loaded(arrays: dict[str, np.ndarray], state: d
         assert array.tobytes() == arrays[name].astype(array.dtype).tobytes() and array.flags.writeable
 
 
-def test_a_checkpoint_is_flat_and_its_manifest_names_every_member(one: Path) -> None:
-    assert one.name == "step-000000001" and names(one.parent) == [one.name]
-    assert names(one) == ["manifest.json", "policy.safetensors", "replay.safetensors", "state.json"]
-    manifest = json.loads((one / "manifest.json").read_text())
+def test_a_checkpoint_is_flat_and_its_manifest_names_every_member(one_checkpoint: Path) -> None:
+    assert one_checkpoint.name == "step-000000001" and names(one_checkpoint.parent) == [one_checkpoint.name]
+    assert names(one_checkpoint) == ["manifest.json", "policy.safetensors", "replay.safetensors", "state.json"]
+    manifest = json.loads((one_checkpoint / "manifest.json").read_text())
     assert manifest["step"] == 1 and manifest["version"] == 2
-    assert sorted(manifest["members"]) == names(one)[1:]
+    assert sorted(manifest["members"]) == names(one_checkpoint)[1:]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ def crash_everywhere(root: Path) -> None:
         step, mark, _ = prepare(folder, scenario)
         child = os.fork()
         if child == 0:
-            checkpoint.reached = functools.partial(die_at, point)
+            checkpoint.at_crash_point = functools.partial(die_at, point)
             save(folder, step, *content(mark), keep_last=2)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -245,7 +248,7 @@ def test_killed_at_a_named_point_leaves_the_old_or_the_new_one(crashed: Path, nu
     scenario, point = CRASHES[number]
     folder = crashed / "points" / str(number)
     found, faults = latest(folder)
-    order = points(MEMBERS)
+    order = crash_points(MEMBERS)
     old = 2 if scenario == "next" else 3
     assert found is not None and faults == []
     assert is_content(found, 30 if order.index(point) >= order.index("renamed") else old)
@@ -267,15 +270,17 @@ def test_killed_at_any_moment_leaves_nothing_damaged(crashed: Path) -> None:
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])
-def test_a_save_passes_the_named_points_in_order(two: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int) -> None:
+def test_a_save_passes_the_named_points_in_order(
+    two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch, keep_last: int
+) -> None:
     passed: list[str] = []
-    monkeypatch.setattr(checkpoint, "reached", passed.append)
-    save(two, 2, *content(5), keep_last=keep_last)
-    assert tuple(passed) == points(MEMBERS)
+    monkeypatch.setattr(checkpoint, "at_crash_point", passed.append)
+    save(two_checkpoints, 2, *content(5), keep_last=keep_last)
+    assert tuple(passed) == crash_points(MEMBERS)
 
 
 def test_all_reaches_the_disk_before_its_name_and_only_temporary_names_are_deleted(
-    two: Path, monkeypatch: pytest.MonkeyPatch
+    two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[str] = []
 
@@ -298,7 +303,7 @@ def test_all_reaches_the_disk_before_its_name_and_only_temporary_names_are_delet
     monkeypatch.setattr(os, "fsync", logged("sync", os.fsync, lambda descriptor: opened[descriptor]))
     monkeypatch.setattr(os, "rename", logged("rename", os.rename, str))
     monkeypatch.setattr(shutil, "rmtree", logged("remove", shutil.rmtree, str))
-    save(two, 3, *content(3), keep_last=1)
+    save(two_checkpoints, 3, *content(3), keep_last=1)
     monkeypatch.undo()
     temp = log[4].removeprefix("sync ")
     members = ["sync policy.safetensors", "sync replay.safetensors", "sync state.json", "sync manifest.json"]
@@ -308,62 +313,62 @@ def test_all_reaches_the_disk_before_its_name_and_only_temporary_names_are_delet
     assert all(entry.startswith("remove .tmp-") for entry in log[10:])
 
 
-@pytest.mark.parametrize("point", points(MEMBERS))
+@pytest.mark.parametrize("point", crash_points(MEMBERS))
 def test_interrupted_at_a_named_point_leaves_nothing_half_written(
-    two: Path, monkeypatch: pytest.MonkeyPatch, point: str
+    two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     def interrupt(at: str) -> None:
         if at == point:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "reached", interrupt)
+    monkeypatch.setattr(checkpoint, "at_crash_point", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        save(two, 2, *content(20), keep_last=1)
+        save(two_checkpoints, 2, *content(20), keep_last=1)
     monkeypatch.undo()
-    found, faults = latest(two)
+    found, faults = latest(two_checkpoints)
     assert found is not None and faults == [] and found.state["mark"] in (2, 20)
-    save(two, 3, *content(3), keep_last=1)
-    assert names(two) == ["step-000000003"]
+    save(two_checkpoints, 3, *content(3), keep_last=1)
+    assert names(two_checkpoints) == ["step-000000003"]
 
 
 # Damaged
 
 
-def test_truncated_anywhere_is_refused_by_name(one: Path) -> None:
-    for file in names(one):
-        whole = (one / file).read_bytes()
+def test_truncated_anywhere_is_refused_by_name(one_checkpoint: Path) -> None:
+    for file in names(one_checkpoint):
+        whole = (one_checkpoint / file).read_bytes()
         for size in [*range(0, len(whole), 5), len(whole) - 1]:
-            (one / file).write_bytes(whole[:size])
-            reason = expect_refusal(one)
+            (one_checkpoint / file).write_bytes(whole[:size])
+            reason = expect_refusal(one_checkpoint)
             assert reason.startswith(f"{file}: ")
             assert "unreadable" in reason if file == "manifest.json" else f"is truncated: {size} of" in reason
-        (one / file).write_bytes(whole)
-    assert is_content(load(one), 1)
+        (one_checkpoint / file).write_bytes(whole)
+    assert is_content(load(one_checkpoint), 1)
 
 
-def test_one_bit_flipped_anywhere_is_refused(one: Path) -> None:
-    for file in names(one):
-        whole = (one / file).read_bytes()
+def test_one_bit_flipped_anywhere_is_refused(one_checkpoint: Path) -> None:
+    for file in names(one_checkpoint):
+        whole = (one_checkpoint / file).read_bytes()
         for place in range(len(whole)):
             flipped = bytearray(whole)
             flipped[place] ^= 1 << (place % 8)
-            (one / file).write_bytes(flipped)
-            reason = expect_refusal(one)
+            (one_checkpoint / file).write_bytes(flipped)
+            reason = expect_refusal(one_checkpoint)
             if file != "manifest.json":  # a flip there may as well accuse the member whose hash it changed
                 assert reason == f"{file}: does not match its manifest"
-        (one / file).write_bytes(whole)
-    assert is_content(load(one), 1)
+        (one_checkpoint / file).write_bytes(whole)
+    assert is_content(load(one_checkpoint), 1)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "policy.safetensors", "replay.safetensors", "state.json"])
-def test_the_newest_that_is_whole_is_used_and_the_others_are_accused(two: Path, file: str) -> None:
+def test_the_newest_that_is_whole_is_used_and_the_others_are_accused(two_checkpoints: Path, file: str) -> None:
     for step in (3, 4):
-        save(two, step, *content(step), keep_last=9)
-    (two / "step-000000003" / file).unlink()
-    data = (two / "step-000000004" / file).read_bytes()
-    (two / "step-000000004" / file).write_bytes(data + b" ")
-    found, faults = latest(two)
-    assert found is not None and is_content(found, 2) and found.path == two / "step-000000002"
+        save(two_checkpoints, step, *content(step), keep_last=9)
+    (two_checkpoints / "step-000000003" / file).unlink()
+    data = (two_checkpoints / "step-000000004" / file).read_bytes()
+    (two_checkpoints / "step-000000004" / file).write_bytes(data + b" ")
+    found, faults = latest(two_checkpoints)
+    assert found is not None and is_content(found, 2) and found.path == two_checkpoints / "step-000000002"
     what = "is not as it was written" if file == "manifest.json" else "does not match its manifest"
     assert faults == [f"step-000000004/{file}: {what}", f"step-000000003/{file}: is missing"]
 
@@ -380,27 +385,27 @@ def test_no_checkpoint_is_none_and_other_things_are_passed_over(tmp_path: Path) 
     assert faults[0].startswith("step-000000008/.: cannot be read: ")
 
 
-def test_a_member_of_another_checkpoint_is_refused(two: Path) -> None:
-    first, second = two / "step-000000001", two / "step-000000002"
+def test_a_member_of_another_checkpoint_is_refused(two_checkpoints: Path) -> None:
+    first, second = two_checkpoints / "step-000000001", two_checkpoints / "step-000000002"
     shutil.copy(first / "policy.safetensors", second)
     assert expect_refusal(second) == "policy.safetensors: does not match its manifest"
 
 
-def test_members_that_changed_places_are_refused(one: Path) -> None:
-    os.rename(one / "policy.safetensors", one / "spare")
-    os.rename(one / "replay.safetensors", one / "policy.safetensors")
-    os.rename(one / "spare", one / "replay.safetensors")
-    assert expect_refusal(one).startswith("policy.safetensors: ")
+def test_members_that_changed_places_are_refused(one_checkpoint: Path) -> None:
+    os.rename(one_checkpoint / "policy.safetensors", one_checkpoint / "spare")
+    os.rename(one_checkpoint / "replay.safetensors", one_checkpoint / "policy.safetensors")
+    os.rename(one_checkpoint / "spare", one_checkpoint / "replay.safetensors")
+    assert expect_refusal(one_checkpoint).startswith("policy.safetensors: ")
 
 
-def test_a_checkpoint_under_the_name_of_another_step_is_refused(two: Path) -> None:
-    os.rename(two / "step-000000002", two / "step-000000003")
-    assert expect_refusal(two / "step-000000003") == "manifest.json: has the unknown step 2, not 3"
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(two_checkpoints: Path) -> None:
+    os.rename(two_checkpoints / "step-000000002", two_checkpoints / "step-000000003")
+    assert expect_refusal(two_checkpoints / "step-000000003") == "manifest.json: has the unknown step 2, not 3"
 
 
-def test_a_path_that_is_no_checkpoint_is_refused(two: Path) -> None:
-    assert "not named like a checkpoint" in expect_refusal(two)
-    assert "No such file" in expect_refusal(two / "step-000000009")
+def test_a_path_that_is_no_checkpoint_is_refused(two_checkpoints: Path) -> None:
+    assert "not named like a checkpoint" in expect_refusal(two_checkpoints)
+    assert "No such file" in expect_refusal(two_checkpoints / "step-000000009")
 
 
 # Hostile
@@ -435,14 +440,14 @@ F4 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     ids=lambda data: repr(data[:24]),
 )
 def test_a_hostile_member_with_a_manifest_that_agrees_is_refused(
-    one: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+    one_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    monkeypatch.chdir(one.parent.parent)
+    monkeypatch.chdir(one_checkpoint.parent.parent)
     Path("bait").touch()
-    (one / "policy.safetensors").write_bytes(data)
-    assert expect_refusal(one).startswith("policy.safetensors: ")
-    forge(one)
-    assert expect_refusal(one).startswith("policy.safetensors: is unreadable: ")
+    (one_checkpoint / "policy.safetensors").write_bytes(data)
+    assert expect_refusal(one_checkpoint).startswith("policy.safetensors: ")
+    forge(one_checkpoint)
+    assert expect_refusal(one_checkpoint).startswith("policy.safetensors: is unreadable: ")
     assert Path("bait").exists()
 
 
@@ -452,16 +457,16 @@ def test_a_hostile_member_with_a_manifest_that_agrees_is_refused(
     + [b'{"a":' * 100_000, b'{"a": ' + b"9" * 5000 + b"}"],
     ids=lambda text: repr(text[:24]),
 )
-def test_a_hostile_state_with_a_manifest_that_agrees_is_refused(one: Path, text: bytes) -> None:
-    (one / "state.json").write_bytes(text)
-    forge(one)
-    assert expect_refusal(one).startswith("state.json: is unreadable: ")
+def test_a_hostile_state_with_a_manifest_that_agrees_is_refused(one_checkpoint: Path, text: bytes) -> None:
+    (one_checkpoint / "state.json").write_bytes(text)
+    forge(one_checkpoint)
+    assert expect_refusal(one_checkpoint).startswith("state.json: is unreadable: ")
 
 
 @pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{}", b"\xff", b"NaN", b"[" * 100_000, b'{"a":' * 100_000])
-def test_a_manifest_that_is_something_else_is_refused(one: Path, text: bytes) -> None:
-    (one / "manifest.json").write_bytes(text)
-    assert expect_refusal(one).startswith("manifest.json: is unreadable: ")
+def test_a_manifest_that_is_something_else_is_refused(one_checkpoint: Path, text: bytes) -> None:
+    (one_checkpoint / "manifest.json").write_bytes(text)
+    assert expect_refusal(one_checkpoint).startswith("manifest.json: is unreadable: ")
 
 
 @QUICK
@@ -475,47 +480,47 @@ def test_a_manifest_that_says_anything_else_is_refused(changes: dict[str, Any]) 
         expect_refusal(path)
 
 
-def test_a_checkpoint_without_a_state_is_refused_though_its_manifest_agrees(one: Path) -> None:
-    (one / "state.json").unlink()
-    forge(one)
-    assert expect_refusal(one) == "state.json: is missing"
+def test_a_checkpoint_without_a_state_is_refused_though_its_manifest_agrees(one_checkpoint: Path) -> None:
+    (one_checkpoint / "state.json").unlink()
+    forge(one_checkpoint)
+    assert expect_refusal(one_checkpoint) == "state.json: is missing"
 
 
-def test_an_unknown_version_is_refused(one: Path) -> None:
-    forge(one, version=3)
-    assert expect_refusal(one) == "manifest.json: has the unknown version 3, not 2"
+def test_an_unknown_version_is_refused(one_checkpoint: Path) -> None:
+    forge(one_checkpoint, version=3)
+    assert expect_refusal(one_checkpoint) == "manifest.json: has the unknown version 3, not 2"
 
 
-def test_a_format_of_before_is_refused_by_the_version_that_reads_it(one: Path) -> None:
-    forge(one, version=1)
-    assert expect_refusal(one) == "manifest.json: has format 1, which rl_lab 0.1 reads; this version reads 2"
+def test_a_format_of_before_is_refused_by_the_version_that_reads_it(one_checkpoint: Path) -> None:
+    forge(one_checkpoint, version=1)
+    assert expect_refusal(one_checkpoint) == "manifest.json: has format 1, which rl_lab 0.1 reads; this version reads 2"
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b.safetensors", "x.pkl", "a\n.safetensors"])
-def test_a_manifest_that_names_a_path_is_refused(one: Path, name: str) -> None:
-    members = json.loads((one / "manifest.json").read_text())["members"]
-    forge(one, members={**members, name: members["state.json"]})
-    assert expect_refusal(one).startswith("manifest.json: names ")
+def test_a_manifest_that_names_a_path_is_refused(one_checkpoint: Path, name: str) -> None:
+    members = json.loads((one_checkpoint / "manifest.json").read_text())["members"]
+    forge(one_checkpoint, members={**members, name: members["state.json"]})
+    assert expect_refusal(one_checkpoint).startswith("manifest.json: names ")
 
 
-def test_an_extra_file_is_refused(one: Path) -> None:
-    (one / "run\nme.py").touch()
-    assert expect_refusal(one) == "run me.py: is not named in manifest.json"
+def test_an_extra_file_is_refused(one_checkpoint: Path) -> None:
+    (one_checkpoint / "run\nme.py").touch()
+    assert expect_refusal(one_checkpoint) == "run me.py: is not named in manifest.json"
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "policy.safetensors"])
-def test_a_link_a_folder_and_a_pipe_are_refused(one: Path, file: str) -> None:
-    os.rename(one / file, one.parent / "elsewhere")
-    for make in (lambda path: path.symlink_to(one.parent / "elsewhere"), Path.mkdir, os.mkfifo):
-        make(one / file)
-        assert expect_refusal(one) == f"{file}: is a link, a folder or a device, not a file"
-        (one / file).rmdir() if (one / file).is_dir() else (one / file).unlink()
+def test_a_link_a_folder_and_a_pipe_are_refused(one_checkpoint: Path, file: str) -> None:
+    os.rename(one_checkpoint / file, one_checkpoint.parent / "elsewhere")
+    for make in (lambda path: path.symlink_to(one_checkpoint.parent / "elsewhere"), Path.mkdir, os.mkfifo):
+        make(one_checkpoint / file)
+        assert expect_refusal(one_checkpoint) == f"{file}: is a link, a folder or a device, not a file"
+        (one_checkpoint / file).rmdir() if (one_checkpoint / file).is_dir() else (one_checkpoint / file).unlink()
 
 
-def test_a_linked_checkpoint_is_refused(two: Path) -> None:
-    os.rename(two / "step-000000002", two / "real")
-    (two / "step-000000002").symlink_to(two / "real")
-    found, faults = latest(two)
+def test_a_linked_checkpoint_is_refused(two_checkpoints: Path) -> None:
+    os.rename(two_checkpoints / "step-000000002", two_checkpoints / "real")
+    (two_checkpoints / "step-000000002").symlink_to(two_checkpoints / "real")
+    found, faults = latest(two_checkpoints)
     assert found is not None and found.step == 1 and "is a link" in faults[0]
 
 
@@ -527,21 +532,23 @@ REFUSED = [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO]
 
 @pytest.mark.parametrize("code", REFUSED, ids=errno.errorcode.get)
 @pytest.mark.parametrize("call", ["mkdir", "fsync", "rename"])
-def test_a_refusing_disk_is_told_in_one_line(two: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
+def test_a_refusing_disk_is_told_in_one_line(
+    two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    before = names(two)
+    before = names(two_checkpoints)
     monkeypatch.setattr(os, call, refuse)
     with pytest.raises(CheckpointWriteError) as caught:
-        save(two, 3, *content(3))
+        save(two_checkpoints, 3, *content(3))
     monkeypatch.undo()
     text = str(caught.value)
     cure = "free space" if code in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
     assert text.isprintable() and os.strerror(code) in text and "step-000000002, is untouched" in text
-    assert text.endswith(f"{cure}, then `rl-lab resume {two.parent}`")
-    assert names(two) == before
-    save(two, 3, *content(3))
+    assert text.endswith(f"{cure}, then `rl-lab resume {two_checkpoints.parent}`")
+    assert names(two_checkpoints) == before
+    save(two_checkpoints, 3, *content(3))
 
 
 def test_the_first_save_on_a_refusing_disk_says_that_there_is_no_other(
@@ -556,7 +563,7 @@ def test_the_first_save_on_a_refusing_disk_says_that_there_is_no_other(
     assert names(tmp_path) == []
 
 
-def test_a_prune_that_fails_does_not_fail_the_save(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prune_that_fails_does_not_fail_the_save(two_checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = os.rename
 
     def refuse_to_move_away(old: Path, new: Path) -> None:
@@ -565,10 +572,10 @@ def test_a_prune_that_fails_does_not_fail_the_save(two: Path, monkeypatch: pytes
         rename(old, new)
 
     monkeypatch.setattr(os, "rename", refuse_to_move_away)
-    assert save(two, 3, *content(3), keep_last=1).name == "step-000000003"
+    assert save(two_checkpoints, 3, *content(3), keep_last=1).name == "step-000000003"
     monkeypatch.undo()
-    save(two, 4, *content(4), keep_last=1)
-    assert names(two) == ["step-000000004"]
+    save(two_checkpoints, 4, *content(4), keep_last=1)
+    assert names(two_checkpoints) == ["step-000000004"]
 
 
 @pytest.fixture
@@ -602,9 +609,9 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-000000004", "step-000000005"]
 
 
-def test_a_replaced_one_does_not_count_among_the_kept(two: Path) -> None:
-    save(two, 2, *content(20), keep_last=2)
-    assert names(two) == ["step-000000001", "step-000000002"]
+def test_a_replaced_one_does_not_count_among_the_kept(two_checkpoints: Path) -> None:
+    save(two_checkpoints, 2, *content(20), keep_last=2)
+    assert names(two_checkpoints) == ["step-000000001", "step-000000002"]
 
 
 def test_a_later_step_neither_goes_nor_displaces_an_earlier_one(tmp_path: Path) -> None:
@@ -620,46 +627,46 @@ def test_steps_beyond_nine_digits_are_still_ordered(tmp_path: Path) -> None:
     assert found is not None and found.step == 1_000_000_000
 
 
-def test_the_same_again_is_left_alone_and_another_replaces_it(one: Path) -> None:
-    inode = one.stat().st_ino
-    assert save(one.parent, 1, *content(1)) == one and one.stat().st_ino == inode
-    assert save(one.parent, 1, *content(9)) == one and one.stat().st_ino != inode
-    assert is_content(load(one), 9) and names(one.parent) == [one.name]
+def test_the_same_again_is_left_alone_and_another_replaces_it(one_checkpoint: Path) -> None:
+    inode = one_checkpoint.stat().st_ino
+    assert save(one_checkpoint.parent, 1, *content(1)) == one_checkpoint and one_checkpoint.stat().st_ino == inode
+    assert save(one_checkpoint.parent, 1, *content(9)) == one_checkpoint and one_checkpoint.stat().st_ino != inode
+    assert is_content(load(one_checkpoint), 9) and names(one_checkpoint.parent) == [one_checkpoint.name]
 
 
-def test_a_damaged_one_is_replaced_by_the_same_content(one: Path) -> None:
-    (one / "state.json").write_text("{}")
-    save(one.parent, 1, *content(1))
-    assert is_content(load(one), 1) and names(one.parent) == [one.name]
+def test_a_damaged_one_is_replaced_by_the_same_content(one_checkpoint: Path) -> None:
+    (one_checkpoint / "state.json").write_text("{}")
+    save(one_checkpoint.parent, 1, *content(1))
+    assert is_content(load(one_checkpoint), 1) and names(one_checkpoint.parent) == [one_checkpoint.name]
 
 
-def test_what_dead_savers_left_is_cleared(one: Path) -> None:
-    stale = one.parent / ".tmp-dead"
-    shutil.copytree(one, stale)
-    save(one.parent, 2, *content(2))
-    assert names(one.parent) == ["step-000000001", "step-000000002"]
+def test_what_dead_savers_left_is_cleared(one_checkpoint: Path) -> None:
+    stale = one_checkpoint.parent / ".tmp-dead"
+    shutil.copytree(one_checkpoint, stale)
+    save(one_checkpoint.parent, 2, *content(2))
+    assert names(one_checkpoint.parent) == ["step-000000001", "step-000000002"]
 
 
-def test_what_a_live_saver_is_writing_is_not_cleared(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_live_saver_is_writing_is_not_cleared(one_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, go_on = threading.Event(), threading.Event()
-    slow = threading.Thread(target=save, args=(one.parent, 2, *content(2)))
-    quick = threading.Thread(target=save, args=(one.parent, 3, *content(3)))
+    slow = threading.Thread(target=save, args=(one_checkpoint.parent, 2, *content(2)))
+    quick = threading.Thread(target=save, args=(one_checkpoint.parent, 3, *content(3)))
 
     def hold(point: str) -> None:
         if threading.current_thread() is slow and point == "manifest-written":
             written.set()
             assert go_on.wait(5)
 
-    monkeypatch.setattr(checkpoint, "reached", hold)
+    monkeypatch.setattr(checkpoint, "at_crash_point", hold)
     slow.start()
     assert written.wait(5)
     quick.start()
     quick.join(0.05)
-    assert [name for name in names(one.parent) if name.startswith(".tmp-")]
+    assert [name for name in names(one_checkpoint.parent) if name.startswith(".tmp-")]
     go_on.set()
     slow.join(5)
     quick.join(5)
-    assert names(one.parent) == [f"step-00000000{step}" for step in (1, 2, 3)]
+    assert names(one_checkpoint.parent) == [f"step-00000000{step}" for step in (1, 2, 3)]
 
 
 if __name__ == "__main__":

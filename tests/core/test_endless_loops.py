@@ -1,4 +1,4 @@
-"""A loop in a kernel that never ends is an error that names its line, wherever it is and whatever runs it."""
+"""These tests check that a kernel's loop that never ends is an error that names its line, compiled and plain."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ ENDLESS = {
 }
 
 
-def made(folder: Path, name: str, text: str) -> World:
+def load_world(folder: Path, name: str, text: str) -> World:
     """Return the world of this text, in a file."""
     path = folder / f"{name}.py"
     path.write_text(text)
@@ -97,18 +97,18 @@ def made(folder: Path, name: str, text: str) -> World:
     return world
 
 
-def endless_in(where: str, folder: Path) -> tuple[World, str]:
+def expect_endless(where: str, folder: Path) -> tuple[World, str]:
     """Return a world with such a loop, and the file and line that an error has to name."""
     old, new = ENDLESS[where]
     assert WORLD.count(old) == 1
     text = WORLD.replace(old, new)
     line = next(n for n, line in enumerate(text.splitlines(), 1) if line.endswith(f"# in {where}"))
-    return made(folder, f"endless_{where}", text), f"endless_{where}.py:{line} "
+    return load_world(folder, f"endless_{where}", text), f"endless_{where}.py:{line} "
 
 
 @pytest.mark.parametrize("where", ENDLESS)
 def test_compiled_code_names_the_line(where: str, tmp_path: Path) -> None:
-    world, place = endless_in(where, tmp_path)
+    world, place = expect_endless(where, tmp_path)
     with pytest.raises(WorldError) as raised:
         batch = Batch(world, 3, threads=1)
         batch.reset()
@@ -121,7 +121,7 @@ def test_compiled_code_names_the_line(where: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ENDLESS)
 def test_check_names_the_line(where: str, tmp_path: Path) -> None:
-    world, place = endless_in(where, tmp_path)
+    world, place = expect_endless(where, tmp_path)
     subject = WorldUnderTest(world, CheckBudget(2, 12, 12, 2))
     result = run("indices", lambda: indices_stay_in_range(subject), authored_files(world))
     assert result.status == "fail"
@@ -169,27 +169,27 @@ def bits(n: int) -> int:
     return count
 
 
-def twin(function: Any, most: int = 10**6) -> tuple[Callable[[int], int], CodeType]:
-    code, needed = limit_loops(function, most)
+def limited_copy(function: Any, limit: int = 10**6) -> tuple[Callable[[int], int], CodeType]:
+    code, needed = limit_loops(function, limit)
     return FunctionType(code, {**function.__globals__, **needed}, function.__name__), code
 
 
 @pytest.mark.parametrize("function", [collatz, nested, bits])
 @given(n=st.integers(1, 300))
 def test_loops_that_end_do_what_they_did(function: Any, n: int) -> None:
-    assert twin(function)[0](n) == function(n)
+    assert limited_copy(function)[0](n) == function(n)
 
 
 @pytest.mark.parametrize(("function", "counted"), [(collatz, True), (nested, True), (bits, False)])
 def test_a_count_of_bits_stays_one_instruction(function: Any, counted: bool) -> None:
     """Compilers know that loop, and would not know it with a counter in it."""
-    assert (twin(function)[1] is not function.__code__) == counted
+    assert (limited_copy(function)[1] is not function.__code__) == counted
 
 
 def test_the_bound_is_per_entrance_and_exact() -> None:
-    assert twin(collatz, 111)[0](27) == 111
+    assert limited_copy(collatz, 111)[0](27) == 111
     with pytest.raises(LoopError, match="has run 110 iterations"):
-        twin(collatz, 110)[0](27)
+        limited_copy(collatz, 110)[0](27)
 
 
 def test_a_source_that_has_changed_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A file that is replaced is on the disk before its name says so."""
+"""These tests check that a file is written to the disk before it gets its name."""
 
 from __future__ import annotations
 

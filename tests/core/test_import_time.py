@@ -1,4 +1,7 @@
-"""Starting is quick and loads nothing heavy; worlds depend on the core alone. Levels of imports: `make lint`."""
+"""These tests check that importing the package is quick and loads nothing heavy.
+
+Worlds may import rl_lab.core alone; `make lint` checks the levels of all packages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run is given up soon, whatever it is at."""
+"""These tests check that a run stops soon after a signal, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pyte
     """As it is in numba's callbacks, from which no exception gets out."""
     begin = time.monotonic()
     monkeypatch.setattr(interrupts, "GRACE", 0.1)
-    monkeypatch.setattr(interrupts, "AGAIN", 0.1)
+    monkeypatch.setattr(interrupts, "RAISE_INTERVAL", 0.1)
     with Interrupts() as noticed:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(Interrupted) as stopped, noticed.iteration():

@@ -1,4 +1,4 @@
-"""Signals where rl_lab is a part of another program, and in the processes that are forked while it runs."""
+"""These tests check signals where rl_lab is used as a library, and in processes forked while it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rl_lab.core.interrupts import Interrupted, Interrupts
 FORK = multiprocessing.get_context("fork")
 
 
-def soon(number: int, *seconds: float) -> None:
+def signal_later(number: int, *seconds: float) -> None:
     """Send this process a signal after each of so many seconds."""
     for each in seconds:
         timer = threading.Timer(each, os.kill, (os.getpid(), number))
@@ -28,10 +28,10 @@ def soon(number: int, *seconds: float) -> None:
         timer.start()
 
 
-def still_obeyed(noticed: Interrupts) -> None:
+def expect_signals_handled(noticed: Interrupts) -> None:
     """Require that a signal to this process is obeyed, although its main thread waits."""
     assert noticed.code == 0
-    soon(signal.SIGINT, 0.1)
+    signal_later(signal.SIGINT, 0.1)
     with pytest.raises(Interrupted), noticed.abort_after(0.0):
         time.sleep(10)
 
@@ -48,7 +48,7 @@ def test_a_forked_child_can_be_terminated_and_its_parent_goes_on() -> None:
         for child in children:
             child.join(20)
         assert [child.exitcode for child in children] == [-signal.SIGTERM] * 20
-        still_obeyed(noticed)
+        expect_signals_handled(noticed)
 
 
 def test_a_pool_inside_ends_and_is_no_signal() -> None:
@@ -56,7 +56,7 @@ def test_a_pool_inside_ends_and_is_no_signal() -> None:
         with FORK.Pool(2) as pool:
             assert pool.map(abs, range(-3, 3)) == [3, 2, 1, 0, 1, 2]
         pool.join()
-        still_obeyed(noticed)
+        expect_signals_handled(noticed)
 
 
 def test_a_child_that_leaves_the_block_leaves_its_parents_alone() -> None:
@@ -65,7 +65,7 @@ def test_a_child_that_leaves_the_block_leaves_its_parents_alone() -> None:
         child = os.fork()
         if child:
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-            still_obeyed(inner)
+            expect_signals_handled(inner)
     if child == 0:
         with Interrupts() as own:  # its own works
             signal.raise_signal(signal.SIGTERM)
@@ -78,7 +78,7 @@ LIBRARY = """
 import os, signal, sys, threading, time
 from rl_lab.core import interrupts
 from rl_lab.core.interrupts import Interrupts
-interrupts.DEADLINE, interrupts.REPEATED = {deadline}, 0.1
+interrupts.DEADLINE, interrupts.REPEAT_WINDOW = {deadline}, 0.1
 for seconds in {seconds}:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 before = signal.getsignal(signal.SIGINT)

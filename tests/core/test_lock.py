@@ -1,4 +1,4 @@
-"""A run, a tournament and a sweep have one writer at a time; a dead writer leaves nothing that stops the next."""
+"""These tests check that a run, a tournament and a sweep have one writer at a time, also after a crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support import programs
 from rl_lab.cli import main
 from rl_lab.core import lock
 from rl_lab.core.files import clear, partial
-from rl_lab.core.lock import InUseError, fresh, locked
+from rl_lab.core.lock import InUseError, create_new_folder, locked
 
 TINY = (
     "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false threads=1 "
@@ -39,13 +39,13 @@ with locked(Path(sys.argv[1]), "run x"):
 
 
 @pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @contextmanager
-def holder(folder: Path, inside: str = "pass") -> Iterator[int]:
+def start_holder(folder: Path, inside: str = "pass") -> Iterator[int]:
     """Another process that has the lock of a folder, until it is killed."""
     script = textwrap.dedent(HOLD).format(inside=inside)
     with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True) as process:
@@ -56,7 +56,7 @@ def holder(folder: Path, inside: str = "pass") -> Iterator[int]:
             process.kill()
 
 
-def started(*words: str) -> subprocess.Popen[str]:
+def start_process(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rl_lab.cli", *words]
     return programs.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -64,53 +64,53 @@ def started(*words: str) -> subprocess.Popen[str]:
 # The lock
 
 
-def test_a_second_process_is_told_who_has_it_and_a_dead_one_has_it_no_more(there: Path) -> None:
+def test_a_second_process_is_told_who_has_it_and_a_dead_one_has_it_no_more(work_folder: Path) -> None:
     expected = r"^run y is under way: process {} on \S+ since 20\S+ is at work on it$"
-    with holder(there) as pid, pytest.raises(InUseError, match=expected.format(pid)):
-        locked(there, "run y").__enter__()
-    assert (there / lock.NAME).exists()  # nothing was cleaned up
-    with locked(there, "run y"):
+    with start_holder(work_folder) as pid, pytest.raises(InUseError, match=expected.format(pid)):
+        locked(work_folder, "run y").__enter__()
+    assert (work_folder / lock.NAME).exists()  # nothing was cleaned up
+    with locked(work_folder, "run y"):
         pass
-    assert list(there.iterdir()) == []
+    assert list(work_folder.iterdir()) == []
 
 
-def test_one_process_does_not_have_it_twice(there: Path) -> None:
-    with locked(there, "a"), pytest.raises(InUseError, match=f"b is under way: process {os.getpid()} "):
-        locked(there, "b").__enter__()
-    with locked(there, "a"):
+def test_one_process_does_not_have_it_twice(work_folder: Path) -> None:
+    with locked(work_folder, "a"), pytest.raises(InUseError, match=f"b is under way: process {os.getpid()} "):
+        locked(work_folder, "b").__enter__()
+    with locked(work_folder, "a"):
         pass
 
 
 @pytest.mark.parametrize("inside", ["os.fork() or time.sleep(20)", "os.posix_spawn('/bin/sleep', ['s', '20'], {})"])
-def test_children_do_not_keep_it(inside: str, there: Path) -> None:
-    with holder(there, inside) as pid, pytest.raises(InUseError, match=f"process {pid} "):
-        locked(there, "run y").__enter__()
+def test_children_do_not_keep_it(inside: str, work_folder: Path) -> None:
+    with start_holder(work_folder, inside) as pid, pytest.raises(InUseError, match=f"process {pid} "):
+        locked(work_folder, "run y").__enter__()
     # The child lives on. It closes its copy of the lock as soon as it runs, which is soon.
     limit = time.monotonic() + 10
     while True:
-        with suppress(InUseError), locked(there, "run y"):
-            assert (there / lock.NAME).exists()
+        with suppress(InUseError), locked(work_folder, "run y"):
+            assert (work_folder / lock.NAME).exists()
             break
         assert time.monotonic() < limit
         time.sleep(0.01)
-    assert list(there.iterdir()) == []
+    assert list(work_folder.iterdir()) == []
 
 
-def test_a_folder_that_was_made_again_keeps_its_new_lock(there: Path) -> None:
+def test_a_folder_that_was_made_again_keeps_its_new_lock(work_folder: Path) -> None:
     """The folder was removed under its owner, and another process is at work in one of that name."""
-    folder = there / "run"
+    folder = work_folder / "run"
     folder.mkdir()
     with ExitStack() as stack:
         with locked(folder, "run x"):
             shutil.rmtree(folder)
             folder.mkdir()
-            pid = stack.enter_context(holder(folder))
+            pid = stack.enter_context(start_holder(folder))
         with pytest.raises(InUseError, match=f"run y is under way: process {pid} "):
             locked(folder, "run y").__enter__()
 
 
-def test_a_forked_child_does_not_give_it_up(there: Path) -> None:
-    with locked(there, "run x"):
+def test_a_forked_child_does_not_give_it_up(work_folder: Path) -> None:
+    with locked(work_folder, "run x"):
         child = os.fork()
         if child == 0:
             try:
@@ -119,25 +119,25 @@ def test_a_forked_child_does_not_give_it_up(there: Path) -> None:
                 os._exit(0)
         os.waitpid(child, 0)
         with pytest.raises(InUseError):
-            locked(there, "run y").__enter__()
+            locked(work_folder, "run y").__enter__()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
-def test_a_lock_that_is_no_file_is_refused_and_left(make: object, there: Path) -> None:
-    make(there / lock.NAME)  # type: ignore[operator]
+def test_a_lock_that_is_no_file_is_refused_and_left(make: object, work_folder: Path) -> None:
+    make(work_folder / lock.NAME)  # type: ignore[operator]
     with pytest.raises((ValueError, OSError)):
-        locked(there, "run x").__enter__()
-    assert os.path.lexists(there / lock.NAME)
+        locked(work_folder, "run x").__enter__()
+    assert os.path.lexists(work_folder / lock.NAME)
 
 
-def test_many_at_once_have_it_one_after_the_other(there: Path) -> None:
+def test_many_at_once_have_it_one_after_the_other(work_folder: Path) -> None:
     inside, most, done = 0, 0, 0
 
     def work() -> None:
         nonlocal inside, most, done
         while True:
             try:
-                with locked(there, "x"):
+                with locked(work_folder, "x"):
                     inside += 1
                     most = max(most, inside)
                     time.sleep(0.001)
@@ -155,9 +155,11 @@ def test_many_at_once_have_it_one_after_the_other(there: Path) -> None:
     assert (most, done) == (1, 30)
 
 
-def test_fresh_names_are_given_once(there: Path) -> None:
+def test_fresh_names_are_given_once(work_folder: Path) -> None:
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(fresh(there / "runs", "a"))) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: found.append(create_new_folder(work_folder / "runs", "a"))) for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -169,17 +171,17 @@ def test_fresh_names_are_given_once(there: Path) -> None:
 
 
 @pytest.fixture
-def run(there: Path) -> Iterator[Path]:
+def run(work_folder: Path) -> Iterator[Path]:
     """A run whose checkpoint of the end is gone."""
     assert main(["train", "catch", *TINY, "run_dir=run", "--json"]) == 0
-    last = max((there / "run" / "checkpoints").iterdir())
-    last.rename(there / "last")
-    yield there / "run"
+    last = max((work_folder / "run" / "checkpoints").iterdir())
+    last.rename(work_folder / "last")
+    yield work_folder / "run"
 
 
 def test_a_run_under_way_is_neither_resumed_nor_begun_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "metrics.jsonl").read_bytes()
-    with holder(run) as pid:
+    with start_holder(run) as pid:
         capsys.readouterr()
         for words in (["resume", "run"], ["resume", "run", "--json"], ["train", "-m", "catch", *TINY, "run_dir=run"]):
             assert main(words) == 2
@@ -193,7 +195,7 @@ def test_a_run_under_way_is_neither_resumed_nor_begun_again(run: Path, capsys: p
 
 
 def test_several_resumes_at_once_are_one(run: Path) -> None:
-    outcomes = [(p, *p.communicate(timeout=120)) for p in [started("resume", "run", "--json") for _ in range(3)]]
+    outcomes = [(p, *p.communicate(timeout=120)) for p in [start_process("resume", "run", "--json") for _ in range(3)]]
     codes = sorted(process.returncode for process, *_ in outcomes)
     lines = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lines == sorted(set(lines))
@@ -202,9 +204,10 @@ def test_several_resumes_at_once_are_one(run: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [[], ["run_dir=runs/same"]])
-def test_several_trainings_at_once_do_not_share_a_folder(place: list[str], there: Path) -> None:
+def test_several_trainings_at_once_do_not_share_a_folder(place: list[str], work_folder: Path) -> None:
     outcomes = [
-        (p, *p.communicate(timeout=200)) for p in [started("train", "catch", *TINY, *place, "--json") for _ in range(4)]
+        (p, *p.communicate(timeout=200))
+        for p in [start_process("train", "catch", *TINY, *place, "--json") for _ in range(4)]
     ]
     done = [json.loads(out.splitlines()[-1])["run_dir"] for p, out, _ in outcomes if p.returncode == 0]
     assert len(done) == len(set(done)) == (1 if place else 4), [err for *_, err in outcomes]
@@ -215,21 +218,21 @@ def test_several_trainings_at_once_do_not_share_a_folder(place: list[str], there
         assert steps == [128, 256]
 
 
-def test_a_tournament_under_way_is_not_resumed(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tournament_under_way_is_not_resumed(work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["tournament", "tic_tac_toe", "random", "scripted", "--pairs", "2", "--dir", "t", "--json"]
     assert main(words) == 0
-    with holder(there / "t") as pid:
+    with start_holder(work_folder / "t") as pid:
         capsys.readouterr()
         assert main(["tournament", "resume", "t"]) == 2
         assert f"tournament t is under way: process {pid} on " in capsys.readouterr().err
     assert main(["tournament", "resume", "t", "--json"]) == 0
 
 
-def test_tournaments_of_one_second_have_folders_of_their_own(there: Path) -> None:
+def test_tournaments_of_one_second_have_folders_of_their_own(work_folder: Path) -> None:
     words = ["tournament", "tic_tac_toe", "random", "scripted", "--pairs", "2", "--json"]
-    outcomes = [(p, *p.communicate(timeout=120)) for p in [started(*words) for _ in range(3)]]
+    outcomes = [(p, *p.communicate(timeout=120)) for p in [start_process(*words) for _ in range(3)]]
     assert [p.returncode for p, *_ in outcomes] == [0] * 3, [err for *_, err in outcomes]
-    folders = list((there / "runs" / "tournaments").iterdir())
+    folders = list((work_folder / "runs" / "tournaments").iterdir())
     assert len(folders) == 3
     assert {len((folder / "matches.jsonl").read_text().splitlines()) for folder in folders} == {4}
 
@@ -260,7 +263,7 @@ def test_another_file_in_the_way_is_left(run: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("entry", ["config.yaml", "run.json"])
-def test_killed_while_it_begins(entry: str, there: Path) -> None:
+def test_killed_while_it_begins(entry: str, work_folder: Path) -> None:
     """At the very write, and then begun again: by the same command, and by resume."""
     script = f"""
         import os, sys
@@ -278,20 +281,20 @@ def test_killed_while_it_begins(entry: str, there: Path) -> None:
     done = programs.run([sys.executable, "-c", textwrap.dedent(script), *words], capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert main([*words, "--json"] if entry == "config.yaml" else ["resume", "run", "--json"]) == 0
-    assert not [path for path in there.rglob("*") if path.name.endswith(".partial") or path.name == lock.NAME]
+    assert not [path for path in work_folder.rglob("*") if path.name.endswith(".partial") or path.name == lock.NAME]
 
 
 # Unfinished files
 
 
-def test_what_a_dead_writer_left_is_cleared_and_a_live_ones_is_not(there: Path) -> None:
-    (there / "best.mp4.0123abcd.partial").write_text("half")
-    (there / "mine.partial").write_text("somebody's own")
-    with partial(there / "worst.mp4") as live:
-        clear(there)
-        assert sorted(p.name for p in there.iterdir()) == sorted(["mine.partial", live.name])
-    assert [p.name for p in there.iterdir()] == ["mine.partial"]
-    clear(there / "missing")
+def test_what_a_dead_writer_left_is_cleared_and_a_live_ones_is_not(work_folder: Path) -> None:
+    (work_folder / "best.mp4.0123abcd.partial").write_text("half")
+    (work_folder / "mine.partial").write_text("somebody's own")
+    with partial(work_folder / "worst.mp4") as live:
+        clear(work_folder)
+        assert sorted(p.name for p in work_folder.iterdir()) == sorted(["mine.partial", live.name])
+    assert [p.name for p in work_folder.iterdir()] == ["mine.partial"]
+    clear(work_folder / "missing")
 
 
 def test_resume_clears_what_a_killed_film_left(run: Path) -> None:

@@ -1,4 +1,7 @@
-"""Programs that tests start from a process which has imported everything do what they would do in their own."""
+"""These tests check the test suite's own way to start programs: from a process that has imported everything.
+
+A program must do there what it does in a process of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line on long work stays one line, however narrow the terminal."""
+"""These tests check that the progress display stays on one line, however narrow the terminal is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records hold what their fields can hold, and plain Python computes with them as compiled code does."""
+"""These tests check records: the values that fields accept, and that plain Python computes as compiled code does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rl_lab.core.record import (
     Record,
     WorldState,
     bounded,
-    checked,
+    checked_field,
     f4,
     f8,
     i1,
@@ -106,10 +106,10 @@ def test_checked_integers_are_kept_or_refused(value: int, kind: Any) -> None:
     dtype = np.dtype(kind.code)
     limits = np.iinfo(dtype)
     if limits.min <= value <= limits.max:
-        assert int(checked("n", value, dtype)) == value
+        assert int(checked_field("n", value, dtype)) == value
     else:
         with pytest.raises(ValueError, match="n="):
-            checked("n", value, dtype)
+            checked_field("n", value, dtype)
 
 
 class Ranged(Record):

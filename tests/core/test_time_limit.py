@@ -1,4 +1,4 @@
-"""Code that takes longer than its limit is ended, and nothing else is."""
+"""These tests check that TimeLimit ends code that takes too long, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our sine and cosine are accurate, and the same bits everywhere."""
+"""These tests check that our sine and cosine are accurate, and have the same bits compiled and plain."""
 
 from __future__ import annotations
 

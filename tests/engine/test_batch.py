@@ -1,4 +1,4 @@
-"""The engine does what `Batch` says, seen on worlds small enough to be computed by hand."""
+"""These tests check what `Batch` documents, on worlds that are small enough to be computed by hand."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ COUNTER = World(
 )
 
 
-class Place(WorldState):
+class PositionState(WorldState):
     x: f4[2]
 
 
@@ -104,30 +104,30 @@ class NoParams(Record):
 
 
 @kernel
-def stay(s: Place, p: NoParams) -> None:
+def place_reset(s: PositionState, p: NoParams) -> None:
     s.x[0] = s.x[1] = f4(0)
 
 
 @kernel
-def go(s: Place, action: Array, p: NoParams) -> tuple[float, bool]:
+def place_step(s: PositionState, action: Array, p: NoParams) -> tuple[float, bool]:
     for k in range(2):
         s.x[k] += action[k]
     return s.x[0], False
 
 
 @kernel
-def see(s: Place, p: NoParams, out: Array) -> None:
+def place_observe(s: PositionState, p: NoParams, out: Array) -> None:
     for k in range(2):
         out[k] = s.x[k]
 
 
 # Walker: moves by its action; it never ends by itself nor by a horizon.
 WALKER = World(
-    Place,
+    PositionState,
     NoParams,
-    stay,
-    go,
-    see,
+    place_reset,
+    place_step,
+    place_observe,
     observation=Box(-np.inf, np.inf, (2,)),
     action=Box(np.array([-1, 0], np.float32), np.array([1, 2], np.float32)),
 )
@@ -147,7 +147,7 @@ def play(batch: Batch, *actions: Any) -> int:
     return ended
 
 
-def counts(batch: Batch) -> list[float]:
+def observed_counts(batch: Batch) -> list[float]:
     return batch.observations[:, 0, 0].tolist()
 
 
@@ -158,18 +158,18 @@ def counts(batch: Batch) -> list[float]:
 def test_same_step_resets_at_once_and_keeps_the_final_observation(how: How) -> None:
     batch = Batch(COUNTER, 2, **how)
     first = batch.reset().copy()
-    assert counts(batch) == [0, 0] and not batch.done.any()
+    assert observed_counts(batch) == [0, 0] and not batch.done.any()
     assert play(batch, 0, [0, 1]) == 0
-    assert counts(batch) == [2, 2] and batch.rewards.tolist() == [[2], [12]]
+    assert observed_counts(batch) == [2, 2] and batch.rewards.tolist() == [[2], [12]]
     assert play(batch, 0) == 2
     assert batch.rewards.tolist() == [[3], [3]]
     assert batch.terminated.all() and not batch.truncated.any()
     assert batch.final_observations[:, 0].tolist() == [[3, first[0, 0, 1]], [3, first[1, 0, 1]]]
-    assert counts(batch) == [0, 0] and np.all(batch.observations[:, 0, 1] != first[:, 0, 1])
+    assert observed_counts(batch) == [0, 0] and np.all(batch.observations[:, 0, 1] != first[:, 0, 1])
     assert batch.episode_returns.tolist() == [[6], [16]] and batch.episode_lengths.tolist() == [3, 3]
     assert batch.states["t"].tolist() == [0, 0]
     assert play(batch, 0) == 0
-    assert counts(batch) == [1, 1] and batch.rewards.tolist() == [[1], [1]]
+    assert observed_counts(batch) == [1, 1] and batch.rewards.tolist() == [[1], [1]]
     assert not batch.terminated.any() and not batch.done.any()
     assert batch.episode_returns.tolist() == [[6], [16]], "of the last finished episode"
 
@@ -182,10 +182,10 @@ def test_next_step_shows_the_end_then_resets_without_a_step(how: How) -> None:
     assert batch.observations[0, 0].tolist() == [3, start] and batch.terminated[0] and batch.done[0]
     assert batch.rewards[0, 0] == 13 and batch.episode_returns[0, 0] == 16
     assert play(batch, 1) == 0, "the action is not played"
-    assert counts(batch) == [0] and batch.rewards[0, 0] == 0 and batch.observations[0, 0, 1] != start
+    assert observed_counts(batch) == [0] and batch.rewards[0, 0] == 0 and batch.observations[0, 0, 1] != start
     assert not batch.terminated[0] and not batch.truncated[0] and not batch.done[0]
     play(batch, 0)
-    assert counts(batch) == [1] and batch.rewards[0, 0] == 1
+    assert observed_counts(batch) == [1] and batch.rewards[0, 0] == 1
     assert batch.drain_log() == {"episodes": 1, "ones": 1, "halves": 1.5}
 
 
@@ -201,11 +201,11 @@ def test_disabled_waits_for_reset(how: How) -> None:
     assert play(batch, 1) == 0
     assert (batch.state(0), batch.observations[0].tobytes()) == before, "an ended world stands still"
     assert batch.rewards[0, 0] == 0 and batch.done.tolist() == [True, False]
-    assert counts(batch) == [2, 3]
+    assert observed_counts(batch) == [2, 3]
     batch.reset(batch.done)
-    assert counts(batch) == [0, 3] and not batch.done.any() and not batch.terminated.any()
+    assert observed_counts(batch) == [0, 3] and not batch.done.any() and not batch.terminated.any()
     assert play(batch, 0) == 1
-    assert counts(batch) == [1, 4] and batch.terminated.tolist() == [False, True]
+    assert observed_counts(batch) == [1, 4] and batch.terminated.tolist() == [False, True]
     assert batch.drain_log()["episodes"] == 2
 
 
@@ -360,7 +360,7 @@ def test_a_masked_reset_leaves_the_others_alone(how: How) -> None:
     untouched = batch.state(1), batch.observations[1].tobytes(), batch.rewards[1].tobytes()
     batch.reset(np.array([True, False, True]))
     assert (batch.state(1), batch.observations[1].tobytes(), batch.rewards[1].tobytes()) == untouched
-    assert counts(batch) == [0, 2, 0] and batch.rewards.tolist() == [[0], [2], [0]]
+    assert observed_counts(batch) == [0, 2, 0] and batch.rewards.tolist() == [[0], [2], [0]]
 
 
 @pytest.mark.parametrize("shape", [(1,), (4,), (3, 1), ()], ids=str)
@@ -397,7 +397,7 @@ def test_what_is_not_finite_is_named_and_stops_the_batch(how: How, n: int, actio
     assert batch.states.tobytes() == stopped
     batch.reset()
     play(batch, 0)
-    assert counts(batch) == [1] * n
+    assert observed_counts(batch) == [1] * n
 
 
 @every_way
@@ -436,7 +436,7 @@ def test_a_discrete_action_outside_its_space_moves_nothing(how: How, autoreset: 
         play(batch, [0, 0, action, 0])
     assert {name: array.tobytes() for name, array in batch.snapshot().items()} == before
     play(batch, 0)
-    assert counts(batch) == [2] * 4
+    assert observed_counts(batch) == [2] * 4
 
 
 @every_way
@@ -482,9 +482,9 @@ def test_the_table_of_buffers_says_what_a_batch_has() -> None:
         assert (array.shape, array.dtype) == ((rows, *layout.shape(row)), layout.dtype(row)), name
         assert (name in batch.snapshot()) == row.is_saved, name
         if row.is_in_header:
-            assert header[buffers.SLOTS[name]] == array.ctypes.data, name
+            assert header[buffers.HEADER_SLOTS[name]] == array.ctypes.data, name
             assert f"{name} " in str(Batch.__doc__) and row.meaning in str(Batch.__doc__), name
-    assert set(buffers.View._fields) >= set(buffers.SLOTS)
+    assert set(buffers.View._fields) >= set(buffers.HEADER_SLOTS)
 
 
 def test_arrays_never_move() -> None:
@@ -551,9 +551,9 @@ def test_states_written_from_outside_are_observed_on_demand() -> None:
     batch.reset()
     batch.states["count"] = 7
     batch.observe(1)
-    assert counts(batch) == [0, 7]
+    assert observed_counts(batch) == [0, 7]
     batch.observe()
-    assert counts(batch) == [7, 7]
+    assert observed_counts(batch) == [7, 7]
 
 
 # Mistakes in world files
@@ -584,7 +584,7 @@ class BadState(State):
     pass
 
 
-def line(function: Callable[..., Any]) -> str:
+def location_of(function: Callable[..., Any]) -> str:
     return rf"test_batch\.py:{function.__code__.co_firstlineno} "
 
 
@@ -598,18 +598,18 @@ GOOD = {
     "action": Discrete(6),
 }
 MISTAKES = [
-    ({"reset": unmarked}, line(unmarked) + "unmarked: reset must be a function decorated with @kernel"),
+    ({"reset": unmarked}, location_of(unmarked) + "unmarked: reset must be a function decorated with @kernel"),
     ({"observe": None}, "observe must be a function decorated with @kernel"),
-    ({"reset": too_few}, line(too_few) + "too_few: reset takes 2 parameters"),
-    ({"expert": too_few}, line(too_few) + "too_few: expert takes 2 parameters"),
-    ({"expert": expert, "action": Box(-1, 1, (1,))}, line(expert) + "expert: expert takes 3 parameters"),
-    ({"State": NoWorldState}, line(step) + "step: State must derive from WorldState"),
-    ({"Params": NoDefault}, line(step) + "step: Params.speed needs a default"),
-    ({"action": Discrete(3, start=1)}, line(step) + "step: a Discrete action space starts at 0"),
-    ({"action": Box(-1, 1, (1,), np.float64)}, line(step) + "step: a Box action space is float32"),
-    ({"action": Box(-1, 1, (2, 2))}, line(step) + r"step: a Box action space is float32 of shape \[k\]"),
-    ({"State": WrongLog}, line(step) + "step: every field of the log is f8"),
-    ({"agents": ("red", "blue")}, line(step) + "step: step takes 4 parameters"),
+    ({"reset": too_few}, location_of(too_few) + "too_few: reset takes 2 parameters"),
+    ({"expert": too_few}, location_of(too_few) + "too_few: expert takes 2 parameters"),
+    ({"expert": expert, "action": Box(-1, 1, (1,))}, location_of(expert) + "expert: expert takes 3 parameters"),
+    ({"State": NoWorldState}, location_of(step) + "step: State must derive from WorldState"),
+    ({"Params": NoDefault}, location_of(step) + "step: Params.speed needs a default"),
+    ({"action": Discrete(3, start=1)}, location_of(step) + "step: a Discrete action space starts at 0"),
+    ({"action": Box(-1, 1, (1,), np.float64)}, location_of(step) + "step: a Box action space is float32"),
+    ({"action": Box(-1, 1, (2, 2))}, location_of(step) + r"step: a Box action space is float32 of shape \[k\]"),
+    ({"State": WrongLog}, location_of(step) + "step: every field of the log is f8"),
+    ({"agents": ("red", "blue")}, location_of(step) + "step: step takes 4 parameters"),
 ]
 
 
@@ -631,7 +631,7 @@ def calls_helper(s: State, p: Params) -> None:
 
 def test_a_helper_that_is_no_kernel_is_named() -> None:
     world = World(**(GOOD | {"reset": calls_helper}))
-    with pytest.raises(TypeError, match=line(helper) + "helper: called from kernel calls_helper"):
+    with pytest.raises(TypeError, match=location_of(helper) + "helper: called from kernel calls_helper"):
         Batch(world, 1, threads=1)
 
 
@@ -641,7 +641,7 @@ def test_a_kernel_with_closed_over_variables_is_refused() -> None:
     def closed(s: State, p: Params) -> None:
         s.start = speed
 
-    with pytest.raises(TypeError, match=line(closed) + "closed: a kernel must be a plain function"):
+    with pytest.raises(TypeError, match=location_of(closed) + "closed: a kernel must be a plain function"):
         kernel(closed)
 
 
@@ -691,7 +691,7 @@ NAMES = ("rl_lab_test_limits", "rl_lab_test_helper", "rl_lab_test_world")
 
 
 @pytest.fixture
-def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
+def make_edited_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
     """Write the three files anew with these constants, and import the world as a new process would."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(tmp_path)
@@ -710,14 +710,14 @@ def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         sys.modules.pop(name, None)
 
 
-def folder(world: World) -> Path:
-    return Path(str(compiler.loops(world).__file__)).parent
+def code_folder(world: World) -> Path:
+    return Path(str(compiler.compiled_loops(world).__file__)).parent
 
 
-def test_an_edited_world_is_compiled_again(edited: Callable[..., World]) -> None:
+def test_an_edited_world_is_compiled_again(make_edited_world: Callable[..., World]) -> None:
     # Were either edit overlooked, the third step would show it.
     for constant, limit, expected in ((1, 8, [1, 3, 7, 9]), (2, 4, [2, 6, 6, 6])):
-        batch = Batch(edited(constant, limit), 1, threads=1)
+        batch = Batch(make_edited_world(constant, limit), 1, threads=1)
         batch.reset()
         seen = []
         for _ in range(4):
@@ -726,10 +726,10 @@ def test_an_edited_world_is_compiled_again(edited: Callable[..., World]) -> None
         assert seen == expected
 
 
-def test_the_fingerprint_follows_every_file_and_nothing_else(edited: Callable[..., World]) -> None:
-    original = folder(edited())
-    assert folder(edited()) == original, "the same text, imported anew"
-    assert len({original, folder(edited(constant=2)), folder(edited(limit=9))}) == 3
+def test_the_fingerprint_follows_every_file_and_nothing_else(make_edited_world: Callable[..., World]) -> None:
+    original = code_folder(make_edited_world())
+    assert code_folder(make_edited_world()) == original, "the same text, imported anew"
+    assert len({original, code_folder(make_edited_world(constant=2)), code_folder(make_edited_world(limit=9))}) == 3
 
 
 def test_an_edit_outside_of_the_kernels_is_no_other_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -738,36 +738,38 @@ def test_an_edit_outside_of_the_kernels_is_no_other_version(tmp_path: Path, monk
     folders = set()
     for text in (WALK, WALK.replace("reach the end", "go to the end"), f"# mine\n{WALK}"):
         Path("walk.py").write_text(text)
-        code = user_code.permit_typed("walk.py")
+        code = user_code.permit_named("walk.py")
         assert code is not None
-        folders.add(folder(user_code.load(code.world)))
+        folders.add(code_folder(user_code.load(code.world)))
     assert len(folders) == 1
 
 
-def test_copies_of_a_world_share_their_machine_code(edited: Callable[..., World]) -> None:
-    world = edited()
-    assert compiler.loops(replace(world, horizon=7)) is compiler.loops(world)
-    assert compiler.loops(edited()) is not compiler.loops(world), "its messages would name the lines of another file"
+def test_copies_of_a_world_share_their_machine_code(make_edited_world: Callable[..., World]) -> None:
+    world = make_edited_world()
+    assert compiler.compiled_loops(replace(world, horizon=7)) is compiler.compiled_loops(world)
+    assert compiler.compiled_loops(make_edited_world()) is not compiler.compiled_loops(world), (
+        "its messages would name the lines of another file"
+    )
 
 
-def test_old_versions_are_pruned(edited: Callable[..., World], tmp_path: Path) -> None:
+def test_old_versions_are_pruned(make_edited_world: Callable[..., World], tmp_path: Path) -> None:
     stranger = tmp_path / "cache" / "rl_lab" / "rl_lab_test_world-notes"
     stranger.mkdir(parents=True)
     kept = []
-    for constant in range(compiler.KEPT_VERSIONS + 3):
-        kept.append(folder(edited(constant)))
+    for constant in range(compiler.MAX_CACHED_VERSIONS + 3):
+        kept.append(code_folder(make_edited_world(constant)))
         for age, old in enumerate(reversed(kept)):
             if old.exists():
                 os.utime(old, (1e9 - age, 1e9 - age))
-    newest = kept[-compiler.KEPT_VERSIONS :]
+    newest = kept[-compiler.MAX_CACHED_VERSIONS :]
     assert [path for path in kept if path.exists()] == newest
     assert sorted(stranger.parent.iterdir()) == sorted([*newest, stranger])
 
 
 def test_a_file_in_the_folder_is_a_world(
-    edited: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_edited_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    edited()
+    make_edited_world()
     (tmp_path / "rl_lab_test_empty.py").write_text("")
     monkeypatch.setattr(rl_lab.envs, "__path__", [*rl_lab.envs.__path__, str(tmp_path)])
     assert NAMES[-1] in world_registry.names()

@@ -1,4 +1,7 @@
-"""Damaged files of compiled code are made again, whatever the damage; the world is not blamed for the compiler."""
+"""These tests check that damaged files of compiled code are compiled again, whatever the damage.
+
+They also check that an error of the compiler or the cache is not reported as a mistake in the world.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +141,7 @@ def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch
     import numba
 
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
-    compiler.loops.cache_clear()
+    compiler.compiled_loops.cache_clear()
     first_start.examined_loops.cache_clear()
     with pytest.raises(UsageError, match="unset it"):
         Batch(world_registry.load("catch"), 1)
@@ -159,7 +162,7 @@ def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(
     world = world_registry.load("catch")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # of its own: else the machine code is loaded already
     monkeypatch.setattr(Cache, "_index_key", broken)  # called by loading, which is healed, and by saving, which is not
-    compiler.loops.cache_clear()
+    compiler.compiled_loops.cache_clear()
     first_start.examined_loops.cache_clear()
     with pytest.raises(CompilerError, match="catch.*LLVM is out of sorts.*doctor") as caught:
         Batch(world, 1).reset()

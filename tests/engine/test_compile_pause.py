@@ -1,4 +1,4 @@
-"""The garbage collector is disabled during compilations only."""
+"""These tests check that the garbage collector is disabled during compilations only, and the line about them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_long_compilation_is_announced_once_on_a_terminal(monkeypatch: pytest.
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", terminal)
-    monkeypatch.setattr(compile_notice, "PATIENCE", 0.0)
+    monkeypatch.setattr(compile_notice, "DELAY", 0.0)
     monkeypatch.setattr(compile_notice, "is_enabled", False)
     compile_sum()
     assert terminal.getvalue() == ""  # a program that uses the library is left alone

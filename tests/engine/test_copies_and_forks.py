@@ -1,4 +1,4 @@
-"""Environments can be copied and go on apart; processes forked after the engine used threads step on one."""
+"""These tests check copies of environments, and batches in processes forked after threads were used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that would end the process: most are refused before their machine code runs, the rest is explained."""
+"""These tests check kernels that would end the process: most are refused before they run, the rest is explained."""
 
 from __future__ import annotations
 

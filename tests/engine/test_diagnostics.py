@@ -1,4 +1,4 @@
-"""Mistakes in a world's file: every command says in one line which file, which line, and what to do."""
+"""These tests check that every command reports a mistake in a world's file in one line, with file, line and remedy."""
 
 from __future__ import annotations
 

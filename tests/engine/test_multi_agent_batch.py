@@ -1,4 +1,7 @@
-"""Worlds of several agents: turns, legal actions, agents that leave, own spaces. Shapes: N worlds, A agents."""
+"""These tests check batches of several agents: turns, action masks, agents that leave, different spaces.
+
+Shapes: N worlds, A agents.
+"""
 
 from __future__ import annotations
 

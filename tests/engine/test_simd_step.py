@@ -1,4 +1,4 @@
-"""Worlds stepped a block at a time do to the bit what worlds stepped one by one do."""
+"""These tests check that worlds stepped a block at a time have the same bits as worlds stepped one by one."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rl_lab.core.world import Array, World
 from rl_lab.engine import vectorization, world_registry
 from rl_lab.engine.batch import Batch, NonFiniteError
 
-N = 2 * vectorization.BLOCK + 30  # two blocks and part of a third
+NUM_ENVS = 2 * vectorization.BLOCK + 30  # two blocks and part of a third
 STEPS = 40  # each world ends once, and some twice
 IN_BLOCKS = [name for name in world_registry.names() if vectorization.vectorization_plan(world_registry.load(name))]
 ARRAYS = "states observations rewards terminated truncated done running_returns episode_returns"
 ARRAYS += " episode_lengths log_totals"
 
 
-def actions(world: World, steps: int, n: int) -> Array:
+def random_actions(world: World, steps: int, n: int) -> Array:
     rng = np.random.default_rng(0)
     shape = (steps, n, 1, *world.action_shape)
     if isinstance(world.action, Discrete):
@@ -30,7 +30,7 @@ def actions(world: World, steps: int, n: int) -> Array:
     return rng.uniform(world.action.low, world.action.high, shape).astype(np.float32)
 
 
-def shown(batch: Batch, low: int = 0, high: int = N) -> list[bytes]:
+def outputs_of(batch: Batch, low: int = 0, high: int = NUM_ENVS) -> list[bytes]:
     return [getattr(batch, name)[low:high].tobytes() for name in ARRAYS.split()]
 
 
@@ -45,17 +45,17 @@ def test_blocks_do_what_plain_python_does(name: str, mode: AutoresetMode, own_pa
     world = replace(world_registry.load(name), horizon=25)
     params = world.Params()
     if own_params:
-        params = np.repeat(params, N)
+        params = np.repeat(params, NUM_ENVS)
         first = params.dtype.names[0]
-        params[first] *= np.linspace(0.5, 1.5, N).astype(params.dtype[first])
+        params[first] *= np.linspace(0.5, 1.5, NUM_ENVS).astype(params.dtype[first])
     batches = [
-        Batch(world, N, params, seed=5, autoreset=mode, **how)  # type: ignore[arg-type]
+        Batch(world, NUM_ENVS, params, seed=5, autoreset=mode, **how)  # type: ignore[arg-type]
         for how in ({"plain": True}, {"threads": 1}, {"threads": 2})
     ]
     for batch in batches:
         batch.reset()
-        batch.states["t"] = np.arange(N) % 20  # so that they do not end together
-    for t, given in enumerate(actions(world, STEPS, N)):
+        batch.states["t"] = np.arange(NUM_ENVS) % 20  # so that they do not end together
+    for t, given in enumerate(random_actions(world, STEPS, NUM_ENVS)):
         ended = []
         for batch in batches:
             if mode == AutoresetMode.DISABLED and t % 7 == 0:
@@ -63,30 +63,30 @@ def test_blocks_do_what_plain_python_does(name: str, mode: AutoresetMode, own_pa
             batch.actions[...] = given
             ended.append(batch.step())
         assert len(set(ended)) == 1
-        assert shown(batches[0]) == shown(batches[1]) == shown(batches[2]), f"at step {t}"
+        assert outputs_of(batches[0]) == outputs_of(batches[1]) == outputs_of(batches[2]), f"at step {t}"
 
 
 @pytest.mark.parametrize("name", IN_BLOCKS)
 def test_a_block_and_its_worlds_alone_play_the_same(name: str) -> None:
     world = world_registry.load(name)
-    whole = Batch(world, N, seed=6, threads=1)
-    parts = [Batch(world, 9, seed=6, first=first, threads=1) for first in (0, 60, N - 9)]
+    whole = Batch(world, NUM_ENVS, seed=6, threads=1)
+    parts = [Batch(world, 9, seed=6, first=first, threads=1) for first in (0, 60, NUM_ENVS - 9)]
     for batch in (whole, *parts):
         batch.reset()
-    for given in actions(world, 250, N):
+    for given in random_actions(world, 250, NUM_ENVS):
         whole.actions[...] = given
         whole.step()
-        for part, first in zip(parts, (0, 60, N - 9), strict=True):
+        for part, first in zip(parts, (0, 60, NUM_ENVS - 9), strict=True):
             part.actions[...] = given[first : first + 9]
             part.step()
-            assert shown(part, 0, 9) == shown(whole, first, first + 9)
+            assert outputs_of(part, 0, 9) == outputs_of(whole, first, first + 9)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda mode: mode.name)
 def test_the_lowest_world_that_is_not_finite_is_named(mode: AutoresetMode) -> None:
-    batch = Batch(world_registry.load("cartpole"), N, threads=1, autoreset=mode)
+    batch = Batch(world_registry.load("cartpole"), NUM_ENVS, threads=1, autoreset=mode)
     batch.reset()
-    batch.states["x"][[70, 100, N - 1]] = np.nan
+    batch.states["x"][[70, 100, NUM_ENVS - 1]] = np.nan
     with pytest.raises(NonFiniteError, match="observation in world 70 at step 1"):
         batch.step()
 
@@ -97,7 +97,7 @@ STRAIGHT = """
 """
 
 
-def world_of(tmp_path: Path, step: str) -> World:
+def write_world(tmp_path: Path, step: str) -> World:
     """Return a world of one number whose step has this body, from its fourth line on."""
     lines = ["import math", "from math import sin", "from rl_lab.core.world import *"]
     lines += ["class State(WorldState):", "    x: f4", "    seen: f4[3]", "class Params(Record):", "    pull: f4 = 0.5"]
@@ -130,6 +130,6 @@ def world_of(tmp_path: Path, step: str) -> World:
     ],
 )
 def test_the_reason_why_a_world_is_not_vectorised_names_its_line(line: str, reason: str, tmp_path: Path) -> None:
-    world = world_of(tmp_path, f"    {line}{STRAIGHT}")
+    world = write_world(tmp_path, f"    {line}{STRAIGHT}")
     assert vectorization.why_not_vectorized(world) == reason
     assert (vectorization.vectorization_plan(world) is None) == bool(reason)

@@ -1,4 +1,4 @@
-"""When threads are used, with made-up times: chosen where quicker, left where not, tried again later."""
+"""These tests check when threads are used, with invented times of steps: where quicker, not elsewhere, tried again."""
 
 from __future__ import annotations
 

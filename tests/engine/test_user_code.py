@@ -1,4 +1,4 @@
-"""Environments and worlds of one's own, named on the command line: they work with every verb, and only where named."""
+"""These tests check environments and worlds in the user's own files, named on the command line, with every command."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Call:
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
         code = main(words)
@@ -103,13 +103,13 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with files of a user's own, and no code trusted yet."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     for identity in ("mine/Point-v0", "other/Wide-v0"):
         gymnasium.registry.pop(identity, None)
-    folder = tmp_path / "here"
+    folder = tmp_path / "project_folder"
     folder.mkdir()
     (folder / "my_env.py").write_text(POINT)
     (folder / "my_zoo.py").write_text(ZOO)
@@ -140,23 +140,25 @@ NAMES = {
 
 
 @pytest.mark.parametrize("named, known", NAMES.items())
-def test_every_verb_takes_a_world_of_ones_own(named: str, known: str, call: Call, here: Path) -> None:
+def test_every_verb_takes_a_world_of_ones_own(named: str, known: str, run_cli: Call, project_folder: Path) -> None:
     parameter = "world.params.speed=2" if "maze" in named else "world.params.size=2.5"
-    code, _, said = call("train", f"world={named}", parameter, *SMALL)
+    code, _, said = run_cli("train", f"world={named}", parameter, *SMALL)
     assert code == 0, said
-    config = yaml.safe_load((here / "run" / "config.yaml").read_text())["world"]
-    assert config["name"] == known and (here / "run" / config["file"]).is_file() and len(config["sha256"]) == 64
-    code, out, said = call("evaluate", "run", "--json")
+    config = yaml.safe_load((project_folder / "run" / "config.yaml").read_text())["world"]
+    assert (
+        config["name"] == known and (project_folder / "run" / config["file"]).is_file() and len(config["sha256"]) == 64
+    )
+    code, out, said = run_cli("evaluate", "run", "--json")
     assert code == 0, said
     summary = json.loads(out.splitlines()[-1])
     field, _, value = parameter.removeprefix("world.params.").partition("=")
     assert summary["episodes"] == 3 and summary["world"] == known and summary["params"][field] == float(value)
     if known.endswith(("made", "v0")):
         assert summary["mean_length"] <= {"made": 7, "v0": 15}[known[-4:].removeprefix("t-")]
-    code, _, said = call("watch", "run", "--file", "--out", "films")
-    assert code == 0 and len(list((here / "films").glob("*.mp4"))) == 1, said
-    assert call("resume", "run")[0] == 0
-    code, out, said = call("evaluate", "random", f"world={named}", "evaluation.episodes=2", "--json")
+    code, _, said = run_cli("watch", "run", "--file", "--out", "films")
+    assert code == 0 and len(list((project_folder / "films").glob("*.mp4"))) == 1, said
+    assert run_cli("resume", "run")[0] == 0
+    code, out, said = run_cli("evaluate", "random", f"world={named}", "evaluation.episodes=2", "--json")
     assert code == 0, said
 
 
@@ -170,117 +172,125 @@ def test_every_verb_takes_a_world_of_ones_own(named: str, known: str, call: Call
         pytest.param("my_zoo.py:turns", "2", marks=pytest.mark.slow),
     ],
 )
-def test_a_tournament_in_a_world_of_ones_own(named: str, workers: str, call: Call, here: Path) -> None:
+def test_a_tournament_in_a_world_of_ones_own(named: str, workers: str, run_cli: Call, project_folder: Path) -> None:
     opponent = ["opponent=random"] if named == "board.py" else []
-    code, _, said = call("train", named, *SMALL, *opponent)
+    code, _, said = run_cli("train", named, *SMALL, *opponent)
     assert code == 0, said
     words = ["--pairs", "2", "--workers", workers, "--dir", "cup"]
-    code, _, said = call("tournament", named, "one=run", "other=random", *words)
+    code, _, said = run_cli("tournament", named, "one=run", "other=random", *words)
     assert code == 0, said
-    assert len((here / "cup" / "matches.jsonl").read_text().splitlines()) == 4
+    assert len((project_folder / "cup" / "matches.jsonl").read_text().splitlines()) == 4
     for verb in ("rate", "resume"):
-        code, _, said = call("tournament", verb, "cup")
+        code, _, said = run_cli("tournament", verb, "cup")
         assert code == 0, said
-    (here / named.partition(":")[0]).write_text(f"# changed\n{(here / named.partition(':')[0]).read_text()}")
-    code, _, said = call("tournament", "rate", "cup")
+    (project_folder / named.partition(":")[0]).write_text(
+        f"# changed\n{(project_folder / named.partition(':')[0]).read_text()}"
+    )
+    code, _, said = run_cli("tournament", "rate", "cup")
     assert code == 2 and "--allow-code" in said
 
 
-def test_an_agent_of_ones_own_environment_is_exported(call: Call, here: Path) -> None:
-    assert call("train", "my_env.py:Point", *SMALL)[0] == 0
-    code, _, said = call("export", "run", "agent.zip")
+def test_an_agent_of_ones_own_environment_is_exported(run_cli: Call, project_folder: Path) -> None:
+    assert run_cli("train", "my_env.py:Point", *SMALL)[0] == 0
+    code, _, said = run_cli("export", "run", "agent.zip")
     assert code == 0, said
-    assert (here / "agent.zip").is_file()
+    assert (project_folder / "agent.zip").is_file()
 
 
-def test_a_lab_world_is_exploited_and_trained_against_a_run(call: Call) -> None:
-    assert call("train", "board.py", "opponent=random", *SMALL)[0] == 0
-    code, _, said = call("exploit", "run")
+def test_a_lab_world_is_exploited_and_trained_against_a_run(run_cli: Call) -> None:
+    assert run_cli("train", "board.py", "opponent=random", *SMALL)[0] == 0
+    code, _, said = run_cli("exploit", "run")
     assert code == 0, said
-    assert call("train", "board.py", "opponent=run", *SMALL[:-1], "run_dir=second")[0] == 0
+    assert run_cli("train", "board.py", "opponent=run", *SMALL[:-1], "run_dir=second")[0] == 0
 
 
 # What may run
 
 
 @pytest.fixture
-def trained(call: Call, here: Path) -> Path:
-    assert call("train", "my_env.py:Point", *SMALL)[0] == 0
-    return here / "run"
+def trained_run(run_cli: Call, project_folder: Path) -> Path:
+    assert run_cli("train", "my_env.py:Point", *SMALL)[0] == 0
+    return project_folder / "run"
 
 
 VERBS = [["evaluate"], ["watch", "--file"], ["resume"], ["export"]]
 
 
-def words_of(verb: list[str], run: str) -> list[str]:
+def arguments_of(verb: list[str], run: str) -> list[str]:
     return [verb[0], run, *verb[1:], *(["agent.zip"] if verb[0] == "export" else [])]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_code_that_has_changed_is_asked_for(verb: list[str], trained: Path, here: Path, call: Call) -> None:
-    before = source_modules.digest(here / "my_env.py")
-    (here / "my_env.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
-    code, _, said = call(*words_of(verb, "run"))
-    assert code == 2 and len(said.splitlines()) == 1 and not (here / "ran").exists()
-    after = source_modules.digest(here / "my_env.py")
+def test_code_that_has_changed_is_asked_for(
+    verb: list[str], trained_run: Path, project_folder: Path, run_cli: Call
+) -> None:
+    before = source_modules.digest(project_folder / "my_env.py")
+    (project_folder / "my_env.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
+    code, _, said = run_cli(*arguments_of(verb, "run"))
+    assert code == 2 and len(said.splitlines()) == 1 and not (project_folder / "ran").exists()
+    after = source_modules.digest(project_folder / "my_env.py")
     assert "--allow-code" in said and before[:16] in said and after[:16] in said and "my_env.py:Point" in said
-    code, _, said = call(*words_of(verb, "run"), "--allow-code", "my_env.py")
-    assert code == 0 and (here / "ran").exists(), said
+    code, _, said = run_cli(*arguments_of(verb, "run"), "--allow-code", "my_env.py")
+    assert code == 0 and (project_folder / "ran").exists(), said
 
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("changed", [False, True])
 def test_code_that_comes_with_a_run_does_not_run(
-    verb: list[str], changed: bool, trained: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    verb: list[str], changed: bool, trained_run: Path, tmp_path: Path, run_cli: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / "theirs"
-    shutil.copytree(trained, theirs / "run")
+    shutil.copytree(trained_run, theirs / "run")
     (theirs / "my_env.py").write_text(f"{POINT}\nfrom pathlib import Path\nPath('ran').touch()\n" if changed else POINT)
     monkeypatch.chdir(theirs)
-    code, _, said = call(*words_of(verb, "run"))
+    code, _, said = run_cli(*arguments_of(verb, "run"))
     assert code == 2 and "--allow-code" in said and not (theirs / "ran").exists()
-    code, _, said = call(*words_of(verb, "run"), "--allow-code", "my_env.py")
+    code, _, said = run_cli(*arguments_of(verb, "run"), "--allow-code", "my_env.py")
     assert code == 0, said
 
 
-def test_a_run_without_its_code_says_what_is_missing(trained: Path, tmp_path: Path, call: Call, here: Path) -> None:
-    shutil.copytree(trained, tmp_path / "far" / "away" / "run")
+def test_a_run_without_its_code_says_what_is_missing(
+    trained_run: Path, tmp_path: Path, run_cli: Call, project_folder: Path
+) -> None:
+    shutil.copytree(trained_run, tmp_path / "far" / "away" / "run")
     os.chdir(tmp_path / "far")
-    code, _, said = call("evaluate", "away/run")
+    code, _, said = run_cli("evaluate", "away/run")
     assert code == 2 and "my_env.py:Point" in said and "--allow-code FILE" in said
-    code, _, said = call("evaluate", "away/run", "--allow-code", str(here / "my_env.py"))
+    code, _, said = run_cli("evaluate", "away/run", "--allow-code", str(project_folder / "my_env.py"))
     assert code == 0, said
 
 
 @pytest.mark.parametrize(
     "name", ["evil.py:Point", "evil:Point", "gym:evil:mine/Point-v0", "pettingzoo:evil", "evil.py"]
 )
-def test_what_only_a_recipe_names_does_not_run(name: str, call: Call, here: Path) -> None:
-    (here / "evil.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
-    (here / "mine.yaml").write_text(yaml.dump({"world": name}))
-    (here / "record.yaml").write_text(
-        yaml.dump({"world": {"name": name, "file": "evil.py", "sha256": source_modules.digest(here / "evil.py")}})
+def test_what_only_a_recipe_names_does_not_run(name: str, run_cli: Call, project_folder: Path) -> None:
+    (project_folder / "evil.py").write_text(f"from pathlib import Path\nPath('ran').touch()\n{POINT}")
+    (project_folder / "mine.yaml").write_text(yaml.dump({"world": name}))
+    (project_folder / "record.yaml").write_text(
+        yaml.dump(
+            {"world": {"name": name, "file": "evil.py", "sha256": source_modules.digest(project_folder / "evil.py")}}
+        )
     )
     for recipe in ("mine.yaml", "record.yaml"):
-        code, _, said = call("train", recipe, *SMALL)
+        code, _, said = run_cli("train", recipe, *SMALL)
         assert code == 2 and len(said.splitlines()) == 1 and "--allow-code" in said
     with pytest.raises(UsageError, match="allow-code"):
         make.make(name, 1)
-    assert not (here / "ran").exists() and not (here / "run").exists()
+    assert not (project_folder / "ran").exists() and not (project_folder / "run").exists()
 
 
-def test_compiled_python_beside_a_file_does_not_run(call: Call, here: Path) -> None:
+def test_compiled_python_beside_a_file_does_not_run(run_cli: Call, project_folder: Path) -> None:
     import py_compile
 
-    evil = here / "evil.py"
+    evil = project_folder / "evil.py"
     evil.write_text(f"open('ran', 'w').close()\n{POINT}".ljust(len(POINT) + 100))
     cached = Path(py_compile.compile(str(evil), doraise=True) or "")
     stat = evil.stat()
     evil.write_text(POINT.ljust(len(POINT) + 100))
     os.utime(evil, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert cached.is_file()
-    code, _, said = call("evaluate", "random", "world=evil.py:Point", "evaluation.episodes=1")
-    assert code == 0 and not (here / "ran").exists(), said
+    code, _, said = run_cli("evaluate", "random", "world=evil.py:Point", "evaluation.episodes=1")
+    assert code == 0 and not (project_folder / "ran").exists(), said
 
 
 # From Python
@@ -302,18 +312,18 @@ if __name__ == "__main__":
 """
 
 
-def test_a_run_made_from_python_is_evaluated_and_watched(call: Call, here: Path) -> None:
-    (here / "script.py").write_text(SCRIPT)
+def test_a_run_made_from_python_is_evaluated_and_watched(run_cli: Call, project_folder: Path) -> None:
+    (project_folder / "script.py").write_text(SCRIPT)
     programs.run([sys.executable, "script.py", *SMALL], check=True, timeout=200)
-    code, out, said = call("evaluate", "run", "--json")
+    code, out, said = run_cli("evaluate", "run", "--json")
     assert code == 0, said
     assert json.loads(out.splitlines()[-1])["mean_length"] <= 9
-    code, _, said = call("watch", "run", "--file")
+    code, _, said = run_cli("watch", "run", "--file")
     assert code == 0, said
 
 
-def test_python_may_hand_over_the_class_itself(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(here))
+def test_python_may_hand_over_the_class_itself(project_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(project_folder))
     import my_env
 
     composed = compose(my_env.Point, ["world.params.size=2"])
@@ -347,18 +357,18 @@ def test_python_may_hand_over_the_class_itself(here: Path, monkeypatch: pytest.M
     ],
 )
 @pytest.mark.parametrize("verb", ["train", "evaluate random"])
-def test_a_mistake_is_one_line(verb: str, world: str, said: str, call: Call, here: Path) -> None:
-    before = set(here.iterdir())
-    code, out, err = call(*verb.split(), *f"world={world}".split())
+def test_a_mistake_is_one_line(verb: str, world: str, said: str, run_cli: Call, project_folder: Path) -> None:
+    before = set(project_folder.iterdir())
+    code, out, err = run_cli(*verb.split(), *f"world={world}".split())
     assert code == 2 and not out and len(err.splitlines()) == 1 and said in err, err
-    assert set(here.iterdir()) - before <= {here / "__pycache__"}
+    assert set(project_folder.iterdir()) - before <= {project_folder / "__pycache__"}
 
 
 @pytest.mark.parametrize("line", ["1 / 0", "raise SystemExit(3)", "def f(:", "import nothing_of_this_name"])
-def test_a_file_that_cannot_be_imported_is_told_with_its_line(line: str, call: Call, here: Path) -> None:
-    (here / "broken.py").write_text(f"x = 1\n{line}\n")
+def test_a_file_that_cannot_be_imported_is_told_with_its_line(line: str, run_cli: Call, project_folder: Path) -> None:
+    (project_folder / "broken.py").write_text(f"x = 1\n{line}\n")
     for name in ("broken.py:Point", "gym:broken:mine/Point-v0", "broken.py"):
-        code, _, err = call("train", name, *SMALL)
+        code, _, err = run_cli("train", name, *SMALL)
         assert code in (1, 2) and len(err.splitlines()) == 1 and "broken.py:2" in err, err
 
 

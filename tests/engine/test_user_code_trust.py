@@ -1,4 +1,4 @@
-"""What a stranger's file may name of code that the user has run: the very same world, and nothing beside it."""
+"""These tests check which code a file from somebody else may name: the same world that the user ran, nothing else."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ RUN = {"args": "touch PWNED", "shell": True}
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    user_code.begin(None)
-    folder = tmp_path / "here"
+    user_code.reset_permissions(None)
+    folder = tmp_path / "project_folder"
     folder.mkdir()
     (folder / "env.py").write_text(ENV)
     monkeypatch.chdir(folder)
@@ -83,20 +83,20 @@ MEMBERS = [
 
 @pytest.mark.parametrize("name, params, more", MEMBERS)
 def test_a_file_that_names_another_member_of_trusted_code_is_refused(
-    name: str, params: dict[str, Any], more: dict[str, Any], capsys: pytest.CaptureFixture[str], here: Path
+    name: str, params: dict[str, Any], more: dict[str, Any], capsys: pytest.CaptureFixture[str], project_folder: Path
 ) -> None:
     assert main(["evaluate", "random", "world=env.py:Env", "evaluation.episodes=1"]) == 0
-    (here / "theirs.yaml").write_text(yaml.dump({"world": world(name, params, **more)}))
+    (project_folder / "theirs.yaml").write_text(yaml.dump({"world": world(name, params, **more)}))
     assert "--allow-code" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     facts = {"format": "rl_lab.tournament 1", "world": name, "params": params, "schedule": "round-robin"}
     facts |= {"pairs": 1, "rounds": 1, "seed": 0, "opening": 0, "timeout": 1.0, "test": None}
     facts |= {"entrants": [{"name": n, "spec": "random", "kind": "made", "hash": "0"} for n in ("a", "b")]}
     facts |= {"source": world(name, params, **more)}
-    (here / "cup").mkdir()
-    (here / "cup" / "tournament.json").write_text(json.dumps(facts))
-    (here / "cup" / "matches.jsonl").touch()
+    (project_folder / "cup").mkdir()
+    (project_folder / "cup" / "tournament.json").write_text(json.dumps(facts))
+    (project_folder / "cup" / "matches.jsonl").touch()
     assert "--allow-code" in expect_refusal(capsys, "tournament", "resume", "cup")
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     if "entry" not in more:  # a trace has the world's name alone
         with pytest.raises(UsageError, match="allow-code"):
             make.make(name, 1, params)
@@ -106,12 +106,12 @@ def test_a_file_that_names_another_member_of_trusted_code_is_refused(
 
 
 def test_a_run_that_names_another_member_is_refused_and_the_users_own_is_not(
-    capsys: pytest.CaptureFixture[str], here: Path
+    capsys: pytest.CaptureFixture[str], project_folder: Path
 ) -> None:
     assert main(["train", "env.py:Env", *SMALL]) == 0
     for verb in (["evaluate", "run"], ["resume", "run"]):
         assert main(verb) == 0
-    config = here / "run" / "config.yaml"
+    config = project_folder / "run" / "config.yaml"
     facts = yaml.safe_load(config.read_text())
     facts["world"] |= {"name": "env.py:run", "params": RUN}
     config.write_text(yaml.dump(facts))
@@ -119,17 +119,17 @@ def test_a_run_that_names_another_member_is_refused_and_the_users_own_is_not(
         assert "--allow-code" in expect_refusal(capsys, *verb)
 
 
-def test_what_is_allowed_stays_allowed_as_what_it_is(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    (here / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:Env", {})}))
+def test_what_is_allowed_stays_allowed_as_what_it_is(capsys: pytest.CaptureFixture[str], project_folder: Path) -> None:
+    (project_folder / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:Env", {})}))
     assert "--allow-code" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     assert main(["train", "theirs.yaml", *SMALL, "--allow-code", "env.py"]) == 0
     assert main(["evaluate", "run"]) == 0
-    (here / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:run", RUN)}))
+    (project_folder / "theirs.yaml").write_text(yaml.dump({"world": world("env.py:run", RUN)}))
     expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
 
 
-def test_what_the_user_types_may_come_from_another_module(here: Path) -> None:
-    (here / "again.py").write_text("from env import Env\n")
+def test_what_the_user_types_may_come_from_another_module(project_folder: Path) -> None:
+    (project_folder / "again.py").write_text("from env import Env\n")
     assert main(["train", "again.py:Env", *SMALL]) == 0
     assert main(["evaluate", "run"]) == 0
 
@@ -140,32 +140,36 @@ def test_what_the_user_types_may_come_from_another_module(here: Path) -> None:
     + [{"sha256": {}}, {"entry": "a.b"}, {"file": "a\0b"}],
 )
 def test_a_record_of_another_type_is_one_line(
-    wrong: dict[str, Any], capsys: pytest.CaptureFixture[str], here: Path
+    wrong: dict[str, Any], capsys: pytest.CaptureFixture[str], project_folder: Path
 ) -> None:
     (key,) = wrong
-    (here / "theirs.yaml").write_text(yaml.dump({"world": world("gym:their/Id-v0", {}, **{"entry": "Env", **wrong})}))
+    (project_folder / "theirs.yaml").write_text(
+        yaml.dump({"world": world("gym:their/Id-v0", {}, **{"entry": "Env", **wrong})})
+    )
     assert f"world's {key} is" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
     with pytest.raises(UsageError, match=f"world's {key} is"):
         user_code.permit_recorded("gym:their/Id-v0", {"file": "env.py", "entry": "Env", **wrong}, "tournament.json")
 
 
-def test_only_the_allowed_file_runs_under_a_modules_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_only_the_allowed_file_runs_under_a_modules_name(
+    capsys: pytest.CaptureFixture[str], project_folder: Path
+) -> None:
     evil = "open('PWNED', 'w').close()\n" + ENV
     for folder, files in {"evil": ["evil.py", "__init__.py"], "a": ["b.py"], "x": ["b.py"]}.items():
-        (here / folder).mkdir()
+        (project_folder / folder).mkdir()
         for file in files:
-            (here / folder / file).write_text(evil)
+            (project_folder / folder / file).write_text(evil)
     for name, allowed in {"evil:Env": "evil/env.py", "a.b:Env": "x/b.py", "a:Env": "x/b.py"}.items():
-        (here / allowed).write_text(ENV)
-        (here / "theirs.yaml").write_text(yaml.dump({"world": name}))
+        (project_folder / allowed).write_text(ENV)
+        (project_folder / "theirs.yaml").write_text(yaml.dump({"world": name}))
         expect_refusal(capsys, "train", "theirs.yaml", *SMALL, "--allow-code", allowed)
 
 
-def test_compiled_python_beside_a_module_does_not_run(here: Path) -> None:
+def test_compiled_python_beside_a_module_does_not_run(project_folder: Path) -> None:
     import os
     import py_compile
 
-    mine = here / "mine.py"
+    mine = project_folder / "mine.py"
     mine.write_text("open('PWNED', 'w').close()\n".ljust(len(ENV) + 50))
     assert py_compile.compile(str(mine), doraise=True)
     stat = mine.stat()

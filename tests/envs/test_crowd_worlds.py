@@ -1,4 +1,4 @@
-"""Pursuit and Swarm: what holds of these worlds beyond what every world keeps. Shapes: N worlds, A agents."""
+"""These tests check what holds for the worlds pursuit and swarm alone. Shapes: N worlds, A agents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PURSUIT = world_registry.load("pursuit")
 PREDATORS, PREY = slice(0, 8), slice(8, 10)
 
 
-def shifted(batch: Batch, by: tuple[float, float], size: tuple[float, float]) -> None:
+def shift(batch: Batch, by: tuple[float, float], size: tuple[float, float]) -> None:
     """Move all that is in these worlds."""
     for axis, way, side in zip("xy", by, size, strict=True):
         for name in {axis, f"hawk_{axis}"} & set(batch.states.dtype.names or ()):
@@ -28,17 +28,17 @@ def test_no_place_of_the_torus_is_special(name: str) -> None:
     here, there = (Batch(world, 50, seed=1, threads=1, plain=name == "swarm") for _ in range(2))
     here.reset()
     there.reset()
-    shifted(there, (0.37 * size[0], 0.71 * size[1]), size)
+    shift(there, (0.37 * size[0], 0.71 * size[1]), size)
     for batch in (here, there):
         batch.actions[...] = np.random.default_rng(0).integers(world.action.n, size=batch.actions.shape)
         batch.step()
     # Rounding may put a bird on the other side of the edge of what is seen: one world in fifty is allowed that.
-    seen = np.isclose(here.observations, there.observations, atol=1e-4).all(axis=(1, 2))
-    paid = np.isclose(here.rewards, there.rewards, atol=1e-5).all(axis=1)
-    assert seen.sum() >= 49 and paid.sum() >= 49
+    equal_observations = np.isclose(here.observations, there.observations, atol=1e-4).all(axis=(1, 2))
+    equal_rewards = np.isclose(here.rewards, there.rewards, atol=1e-5).all(axis=1)
+    assert equal_observations.sum() >= 49 and equal_rewards.sum() >= 49
 
 
-def pursuit(predators: tuple[float, float], prey: tuple[float, float]) -> Batch:
+def pursuit_batch(predators: tuple[float, float], prey: tuple[float, float]) -> Batch:
     """One world with all predators at one place and prey_0 at another; prey_1 is 4 m east of the predators."""
     batch = Batch(PURSUIT, 1, seed=2, threads=1)
     batch.reset()
@@ -50,7 +50,7 @@ def pursuit(predators: tuple[float, float], prey: tuple[float, float]) -> Batch:
 
 
 def test_a_caught_prey_leaves_and_is_seen_no_more_and_the_last_one_ends_the_episode() -> None:
-    batch = pursuit((11.9, 4.0), (0.1, 4.0))  # 0.2 m apart, across the edge
+    batch = pursuit_batch((11.9, 4.0), (0.1, 4.0))  # 0.2 m apart, across the edge
     batch.step()
     assert batch.left_episode[0].tolist() == [False] * 8 + [True, False] and not batch.done[0]
     assert batch.acting[0].tolist() == [True] * 8 + [False, True]
@@ -82,7 +82,7 @@ def test_prey_outrun_predators_that_only_chase_and_are_encircled_by_a_pack() -> 
     assert cleared["novice"] < 0.05 and cleared["expert"] > 0.7, cleared
 
 
-def swarm(agents: int, spread: float = 1.0) -> Batch:
+def swarm_batch(agents: int, spread: float = 1.0) -> Batch:
     """One world of birds, after a step of chance; all within this part of its width and height."""
     batch = Batch(make_world(agents), 1, seed=agents, plain=True)
     batch.reset()
@@ -93,7 +93,7 @@ def swarm(agents: int, spread: float = 1.0) -> Batch:
     return batch
 
 
-def ways(batch: Batch, axis: str, side: float) -> Array:
+def displacements(batch: Batch, axis: str, side: float) -> Array:
     """Return [A, A]: the way from each bird to each other along one axis."""
     there = batch.states[axis][0].astype(np.float64)
     apart: Array = (there - there[:, None] + side / 2) % side - side / 2
@@ -102,9 +102,9 @@ def ways(batch: Batch, axis: str, side: float) -> Array:
 
 @pytest.mark.parametrize("agents", [2, 5, 12, 40, 300])
 def test_the_grid_finds_the_neighbours_that_comparing_all_finds(agents: int) -> None:
-    batch = swarm(agents)
+    batch = swarm_batch(agents)
     s = batch.states[0]
-    dx, dy = ways(batch, "x", grid_size(agents)[0]), ways(batch, "y", grid_size(agents)[1])
+    dx, dy = displacements(batch, "x", grid_size(agents)[0]), displacements(batch, "y", grid_size(agents)[1])
     apart = np.hypot(dx, dy) + 9 * np.eye(agents)
     near = apart < float(SIGHT)
     for field, expected in (
@@ -120,7 +120,7 @@ def test_the_grid_finds_the_neighbours_that_comparing_all_finds(agents: int) -> 
 
 
 def test_the_work_a_bird_makes_grows_neither_with_their_number_nor_without_bound_in_a_crowd() -> None:
-    few, many, crowd = swarm(100), swarm(800), swarm(200, spread=0.01)
+    few, many, crowd = swarm_batch(100), swarm_batch(800), swarm_batch(200, spread=0.01)
     pairs = [batch.states["pairs"][0] / len(batch.world.agents) for batch in (few, many, crowd)]
     assert pairs[1] < 1.2 * pairs[0] and pairs[2] <= 9 * int(MAX_COMPARED_PER_CELL), pairs
 

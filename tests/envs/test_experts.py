@@ -1,4 +1,4 @@
-"""Scripted players are as good as they claim: experts solve their worlds, and beat novices and chance in each role."""
+"""These tests check that experts solve their worlds, and beat novices and random play in each role."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rl_lab.checks.suite import shrunk
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array, World
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
@@ -22,7 +22,7 @@ BARS = {"pendulum": -200.0}
 CERTAIN = 5.0
 
 
-def small(name: str) -> World:
+def small_world(name: str) -> World:
     return shrunk(world_registry.load(name), 32)
 
 
@@ -38,7 +38,7 @@ def play(world: World, strengths: list[str]) -> Array:
         chosen = batch.actions.copy()
         for name, own in seats.items():
             if name == "chance":
-                fill(batch, chance.random(batch.actions.shape))
+                write_uniform_actions(batch, chance.random(batch.actions.shape))
             else:
                 batch.scripted_actions(name)
             chosen[:, own] = batch.actions[:, own]
@@ -51,7 +51,7 @@ def play(world: World, strengths: list[str]) -> Array:
 
 @pytest.mark.parametrize("name", world_registry.names())
 def test_expert_solves_its_world(name: str) -> None:
-    world = small(name)
+    world = small_world(name)
     if world.expert is None:
         pytest.skip("has no expert")
     bar = world.solved if world.solved is not None else BARS.get(name)
@@ -77,7 +77,7 @@ def test_the_stronger_script_does_better_in_every_role(name: str, role: str, wea
 
     In a team of several roles, beside the stronger ones: messages help no agent that ignores them.
     """
-    world = small(name)
+    world = small_world(name)
     own = world.roles[role]
     everyone = play(world, ["chance"] * len(world.agents))
     team = len(world.roles) > 1 and np.array_equal(everyone, np.broadcast_to(everyone[:, :1], everyone.shape))

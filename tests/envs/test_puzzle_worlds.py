@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
@@ -24,7 +24,7 @@ def play(batch: Batch, steps: int, strength: str) -> Array:
     rng, total = np.random.default_rng(0), np.zeros(batch.num_envs)
     for _ in range(steps):
         if strength == "chance":
-            fill(batch, rng.random(batch.actions.shape))
+            write_uniform_actions(batch, rng.random(batch.actions.shape))
         else:
             batch.scripted_actions(strength)
         batch.step()

@@ -1,4 +1,4 @@
-"""The lab's own worlds of teams: what arena and junction promise, beside geometry worked out the slow way."""
+"""These tests check the worlds arena and junction against geometry that is computed in another, slower way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode
 from rl_lab.envs import _arena as arena
 from rl_lab.envs import _junction as junction
 
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.record import PlainRecord, f4
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
@@ -17,7 +17,7 @@ from rl_lab.engine.batch import Batch
 RED = np.array([True, False, True, False])
 
 
-def played(name: str, n: int, **params: float) -> Batch:
+def make_batch(name: str, n: int, **params: float) -> Batch:
     """A batch whose worlds stop where their first episode ends."""
     world = world_registry.load(name)
     batch = Batch(world, n, world.Params(**params), seed=3, threads=1, autoreset=AutoresetMode.DISABLED)
@@ -27,7 +27,7 @@ def played(name: str, n: int, **params: float) -> Batch:
 
 def advance(batch: Batch, strength: str) -> None:
     if strength == "chance":
-        fill(batch, np.random.default_rng(int(batch.states["t"].sum())).random(batch.actions.shape))
+        write_uniform_actions(batch, np.random.default_rng(int(batch.states["t"].sum())).random(batch.actions.shape))
     else:
         batch.scripted_actions(strength)
     batch.step()
@@ -43,7 +43,7 @@ def crosses(walls: Array, a: Array, b: Array, margin: float) -> bool:
 
 
 def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> None:
-    batch, rng, blocked = played("arena", 30), np.random.default_rng(0), 0
+    batch, rng, blocked = make_batch("arena", 30), np.random.default_rng(0), 0
     for row in batch.states:
         walls, s = row["walls"].astype(np.float64), PlainRecord(row)
         assert np.array_equal(walls[:4, :2], -walls[4:, :2]) and np.array_equal(walls[:4, 2:], walls[4:, 2:])
@@ -59,7 +59,7 @@ def test_walls_block_the_line_of_sight_and_it_is_the_same_from_both_ends() -> No
 
 
 def test_no_agent_starts_in_a_wall_or_walks_into_one() -> None:
-    batch = played("arena", 60)
+    batch = make_batch("arena", 60)
     for _ in range(60):
         advance(batch, "chance")
         at, walls = batch.states["body"][:, :, None, :2], batch.states["walls"][:, None]
@@ -70,7 +70,7 @@ def test_no_agent_starts_in_a_wall_or_walks_into_one() -> None:
 
 @pytest.mark.parametrize("strength", ["chance", "expert"])
 def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> None:
-    batch, hits, shots = played("arena", 60), 0, 0
+    batch, hits, shots = make_batch("arena", 60), 0, 0
     for _ in range(120):
         before = {name: batch.states[name].copy() for name in ("counters", "alive")}
         ended, active = batch.done.copy(), batch.acting.copy()
@@ -111,7 +111,7 @@ def test_shots_cost_a_round_and_hit_only_opponents_in_view(strength: str) -> Non
 
 def test_rounds_come_from_somewhere() -> None:
     """A fighter never owns more rounds than before but beside a crate, and reloading gives what it takes."""
-    batch, crates = played("arena", 60), 0
+    batch, crates = make_batch("arena", 60), 0
     for _ in range(100):
         before, away = batch.states["counters"].copy(), batch.states["crate_wait"].copy()
         advance(batch, "expert")
@@ -126,7 +126,7 @@ def test_rounds_come_from_somewhere() -> None:
 
 def test_fog_hides_what_the_team_does_not_see() -> None:
     """Moving an opponent that no agent sees changes nothing that is observed."""
-    batch, hidden = played("arena", 60), 0
+    batch, hidden = make_batch("arena", 60), 0
     for _ in range(40):
         advance(batch, "expert")
         for i in np.flatnonzero(~batch.done):
@@ -171,7 +171,7 @@ def poses(row: Array) -> Array:
 
 def test_as_many_cars_as_asked_for_start_apart_and_none_comes_later() -> None:
     for fewest, most in (4, 8), (1, 3), (8, 8), (1, 1):
-        batch = played("junction", 200, fewest=fewest, most=most)
+        batch = make_batch("junction", 200, fewest=fewest, most=most)
         cars = batch.states["is_present"].sum(axis=1)
         assert set(cars) == set(range(fewest, most + 1))
         assert np.array_equal(batch.acting, batch.states["is_present"] == 1)
@@ -179,7 +179,7 @@ def test_as_many_cars_as_asked_for_start_apart_and_none_comes_later() -> None:
             before = batch.states["is_present"].copy()
             advance(batch, "chance")
             assert (batch.states["is_present"] <= before).all()
-    for row in played("junction", 100).states:
+    for row in make_batch("junction", 100).states:
         s = PlainRecord(row)
         assert not any(
             junction.cars_touch(s, a, b) for a in range(8) for b in range(a) if row["is_present"][[a, b]].all()
@@ -187,7 +187,7 @@ def test_as_many_cars_as_asked_for_start_apart_and_none_comes_later() -> None:
 
 
 def test_cars_crash_where_they_overlap() -> None:
-    batch, crashed = played("junction", 60), 0
+    batch, crashed = make_batch("junction", 60), 0
     for _ in range(40):
         here = batch.states["is_present"].copy()
         advance(batch, "novice")
@@ -203,7 +203,7 @@ def test_cars_crash_where_they_overlap() -> None:
 
 
 def test_agents_that_arrive_or_crash_leave_and_are_counted() -> None:
-    batch = played("junction", 60, share=0.0)
+    batch = make_batch("junction", 60, share=0.0)
     paid = np.zeros((60, 8))
     began = batch.states["is_present"].copy()
     length = (34 + 24 + np.array([5 * np.pi, 16, 3 * np.pi]))[batch.states["turn"]]
@@ -228,7 +228,7 @@ def test_agents_that_arrive_or_crash_leave_and_are_counted() -> None:
 
 
 def test_the_team_is_paid_the_same_however_it_shares() -> None:
-    alone, shared = (played("junction", 40, share=share) for share in (0.0, 1.0))
+    alone, shared = (make_batch("junction", 40, share=share) for share in (0.0, 1.0))
     for _ in range(40):
         here = alone.states["is_present"] == 1
         advance(alone, "novice")
@@ -260,7 +260,7 @@ def test_the_table_of_conflicts_is_what_the_ways_say() -> None:
 
 
 def test_careful_drivers_do_not_crash() -> None:
-    batch = played("junction", 300, fewest=8)
+    batch = make_batch("junction", 300, fewest=8)
     while not batch.done.all():
         advance(batch, "expert")
     assert batch.drain_log() == {"episodes": 300.0, "arrived": 8.0, "crashed": 0.0}

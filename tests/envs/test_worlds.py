@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode
 
 from rl_lab.checks.suite import shrunk
 from rl_lab.core.canvas import BACKGROUND, INK, Align, Canvas, Color, Point
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array, World
 from rl_lab.engine import compiler, world_registry
@@ -38,19 +38,19 @@ HORIZON = 40  # short enough that a few hundred steps see many truncations
 
 
 @cache
-def small(name: str) -> World:
+def small_world(name: str) -> World:
     """The world itself or, of one whose file makes it for any number of agents, the one for a few."""
     return shrunk(world_registry.load(name))
 
 
 @cache
-def short(name: str) -> World:
+def short_world(name: str) -> World:
     """The world with a horizon of at most HORIZON; the same machine code as the world itself."""
-    world = small(name)
+    world = small_world(name)
     return replace(world, horizon=min(world.horizon or HORIZON, HORIZON))
 
 
-def probs(world: World, steps: int, n: int, seed: int = 0, first: int = 0) -> Array:
+def uniform_numbers(world: World, steps: int, n: int, seed: int = 0, first: int = 0) -> Array:
     """Uniform numbers [T, N, A, ...] for random actions; those of world first + i depend on it and the seed alone."""
     shape = (steps, len(world.agents), *world.action_shape)
     rows = [np.random.default_rng((seed, i)).random(shape) for i in range(first, first + n)]
@@ -64,7 +64,7 @@ def outputs(batch: Batch) -> dict[str, bytes]:
     return {name: getattr(batch, name).tobytes() for name in names.split()}
 
 
-def python(program: str, **environment: str) -> Any:
+def run_python(program: str, **environment: str) -> Any:
     """Run a program beside this file in a new process and return the JSON it prints."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("NUMBA_")}
     result = subprocess.run(
@@ -83,17 +83,17 @@ def python(program: str, **environment: str) -> Any:
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_plain_python_and_compiled_code_agree_bit_for_bit(name: str, mode: AutoresetMode) -> None:
     """Through several episodes; in the other modes, the same kernels are played a little beyond the first end."""
-    world, n, steps = short(name), 3, 110 if mode == AutoresetMode.SAME_STEP else HORIZON + 10
+    world, n, steps = short_world(name), 3, 110 if mode == AutoresetMode.SAME_STEP else HORIZON + 10
     plain, compiled = (Batch(world, n, seed=1, threads=1, autoreset=mode, plain=plain) for plain in (True, False))
     plain.reset()
     compiled.reset()
     assert outputs(plain) == outputs(compiled)
-    for t, chance in enumerate(probs(world, steps, n)):
+    for t, chance in enumerate(uniform_numbers(world, steps, n)):
         finished = []
         for batch in (plain, compiled):
             if mode == AutoresetMode.DISABLED and t % 5 == 0:
                 batch.reset(batch.done)
-            fill(batch, chance)
+            write_uniform_actions(batch, chance)
             finished.append(batch.step())
         assert finished[0] == finished[1]
         assert outputs(plain) == outputs(compiled), f"at step {t}"
@@ -102,7 +102,7 @@ def test_plain_python_and_compiled_code_agree_bit_for_bit(name: str, mode: Autor
 
 @pytest.mark.parametrize("name", NAMES)
 def test_expert_plays_the_same_in_plain_python(name: str) -> None:
-    world = short(name)
+    world = short_world(name)
     if world.expert is None:
         pytest.skip("has no expert")
     plain, compiled = (Batch(world, 2, seed=4, threads=1, plain=plain) for plain in (True, False))
@@ -118,7 +118,7 @@ def test_expert_plays_the_same_in_plain_python(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("corners", [False, True], ids=["inside", "corners"])
 def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
-    world, n, steps = small(name), 32, 600
+    world, n, steps = small_world(name), 32, 600
     space = world.observation
     batch = Batch(world, n, seed=8, threads=1)
     batch.reset()
@@ -127,13 +127,13 @@ def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
     assert batch.observations.dtype == batch.final_observations.dtype == space.dtype
     assert batch.rewards.shape == shape[:2] and batch.rewards.dtype == np.float32
     assert space.contains(batch.observations[0, 0])
-    sequence = probs(world, steps, n, seed=1)
+    sequence = uniform_numbers(world, steps, n, seed=1)
     if corners:  # held for long: drives the world to its ends
         sequence = sequence[np.arange(steps) // 60 * 60]
     if corners and not isinstance(world.action, Discrete):
         sequence = np.round(sequence)
     for chance in sequence:
-        fill(batch, chance)
+        write_uniform_actions(batch, chance)
         batch.step()
         over = batch.terminated | batch.truncated
         for seen in (batch.observations, batch.final_observations[over]):
@@ -142,27 +142,27 @@ def test_observations_lie_in_their_space(name: str, corners: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_params_at_the_ends_of_their_ranges_are_safe(name: str) -> None:
-    world, space = short(name), short(name).observation
+    world, space = short_world(name), short_world(name).observation
     for field, limits in world.Params.ranges.items():
         for end in (limits.low, limits.high):
             if not math.isfinite(end):
                 continue
             batch = Batch(world, 4, world.Params(**{field: end}), seed=2, threads=1)
             batch.reset()
-            for chance in probs(world, 2 * HORIZON, 4):
-                fill(batch, chance)
+            for chance in uniform_numbers(world, 2 * HORIZON, 4):
+                write_uniform_actions(batch, chance)
                 batch.step()
                 assert np.all((space.low <= batch.observations) & (batch.observations <= space.high)), field
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_truncation_comes_at_the_horizon_and_only_there(name: str) -> None:
-    world = replace(short(name), horizon=7)
+    world = replace(short_world(name), horizon=7)
     batch = Batch(world, 20, seed=2, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
-    for t, chance in enumerate(probs(world, 7, 20), start=1):
+    for t, chance in enumerate(uniform_numbers(world, 7, 20), start=1):
         running = ~batch.done
-        fill(batch, chance)
+        write_uniform_actions(batch, chance)
         batch.step()
         assert np.all(batch.truncated[running] == (t == 7))
         assert np.array_equal(batch.done[running], (batch.terminated | batch.truncated)[running])
@@ -235,12 +235,12 @@ class Recorder:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_draw_shows_every_state_and_changes_none(name: str) -> None:
-    world = small(name)
+    world = small_world(name)
     if world.draw is None:
         pytest.skip("is not drawn")
     batch = Batch(world, 3, seed=5, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
-    for t, chance in enumerate(probs(world, 250, 3)):
+    for t, chance in enumerate(uniform_numbers(world, 250, 3)):
         if t % 25 == 0 or batch.done.any():
             before = batch.states.tobytes(), batch.params.tobytes()
             for row in batch.states:
@@ -250,19 +250,19 @@ def test_draw_shows_every_state_and_changes_none(name: str) -> None:
                 assert recorder.views == recorder.clears == 1 and recorder.shapes > 1
             assert (batch.states.tobytes(), batch.params.tobytes()) == before
             batch.reset(batch.done)
-        fill(batch, chance)
+        write_uniform_actions(batch, chance)
         batch.step()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: AutoresetMode) -> None:
-    world = short(name)
+    world = short_world(name)
     batch = Batch(world, 3, seed=9, threads=1, autoreset=mode)
     batch.reset()
-    sequence = probs(world, 2 * HORIZON + 20, 3)
+    sequence = uniform_numbers(world, 2 * HORIZON + 20, 3)
     for chance in sequence[: HORIZON + 10]:
-        fill(batch, chance)
+        write_uniform_actions(batch, chance)
         batch.step()
     batch.seed(10)  # pending until the next reset: part of the snapshot too
     snapshot = batch.snapshot()
@@ -273,7 +273,7 @@ def test_a_restored_snapshot_goes_on_as_it_would_have(name: str, mode: Autoreset
         each.restore(snapshot)
         history = []
         for chance in sequence[HORIZON + 10 :]:
-            fill(each, chance)
+            write_uniform_actions(each, chance)
             each.step()
             # Rows of worlds that have not ended in this step are leftovers.
             each.final_observations[~(each.terminated | each.truncated)] = 0
@@ -287,7 +287,7 @@ FIRST_USE = """if True:
     import json, time
     import numba, numpy as np
     from rl_lab.engine import compiler; from rl_lab.engine import world_registry as worlds
-    from rl_lab.core.random_actions import fill
+    from rl_lab.core.random_actions import write_uniform_actions
     from rl_lab.engine.batch import Batch
 
     def both(stats):
@@ -310,10 +310,10 @@ FIRST_USE = """if True:
     for threads in 1, 2:
         batch = Batch(world, 2, threads=threads)
         batch.reset()
-        fill(batch, 0.5 + 0 * batch.actions)
+        write_uniform_actions(batch, 0.5 + 0 * batch.actions)
         batch.step()
         seconds = time.process_time() - began if threads == 1 else seconds
-    counts = {{"reset_masked": both(compiler.loops(world).reset_masked.stats)}}
+    counts = {{"reset_masked": both(compiler.compiled_loops(world).reset_masked.stats)}}
     for name in ("step_serial", "step_parallel"):
         counts[name] = both(getattr(compiler.dispatch(), name).stats)
     for made in compiler.functions_called_by_address:
@@ -325,13 +325,13 @@ FIRST_USE = """if True:
 @pytest.mark.parametrize("name", EXTREMES)
 def test_first_use_compiles_quickly_and_the_next_process_compiles_nothing(name: str, tmp_path: Path) -> None:
     program = FIRST_USE.format(name=name)
-    first = python(program, XDG_CACHE_HOME=str(tmp_path))
+    first = run_python(program, XDG_CACHE_HOME=str(tmp_path))
     # The reference takes 1.05 s where swarm, which takes longest, takes 7.8 s.
     assert first["seconds"] < 14 * first["reference"]
     assert set(first["counts"]) == {"reset_masked", "step_serial", "step_parallel", "check_range", "step_range"}
     assert first["counts"] == {key: [0, 1] for key in first["counts"]}
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    second = python(program, XDG_CACHE_HOME=str(tmp_path))
+    second = run_python(program, XDG_CACHE_HOME=str(tmp_path))
     assert second["counts"] == {key: [1, 0] for key in first["counts"]}
     assert second["seconds"] < first["seconds"]
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == files
@@ -339,5 +339,5 @@ def test_first_use_compiles_quickly_and_the_next_process_compiles_nothing(name: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shorter_horizon_is_not_another_compilation(name: str) -> None:
-    names = {Path(str(compiler.loops(w).__file__)).parent.name for w in (small(name), short(name))}
+    names = {Path(str(compiler.compiled_loops(w).__file__)).parent.name for w in (small_world(name), short_world(name))}
     assert len(names) == 1

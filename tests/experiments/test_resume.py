@@ -81,14 +81,14 @@ def at(reached):
         nth -= 1
         if nth == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.reached = at
+checkpoint.at_crash_point = at
 sys.exit(cli.main(sys.argv[3:]))
 """
 MEMBERS = ["generators", "kept-policy", "last", "optimizer", "policy", "world"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", checkpoint.points(MEMBERS))
+@pytest.mark.parametrize("point", checkpoint.crash_points(MEMBERS))
 def test_killed_at_every_point_of_a_checkpoint_write(point: str, tmp_path: Path, uninterrupted: dict) -> None:
     folder = tmp_path / "run"
     words = [sys.executable, "-c", KILLER, point, "4", *train("ppo", folder)[3:]]

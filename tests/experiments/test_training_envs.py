@@ -62,7 +62,7 @@ def test_a_machine_without_the_users_file_makes_its_world(
     recipe = recipe_of(compose(name, ["worlds=3"]))
     packed = pickle.dumps(dataclasses.replace(recipe, threads=1))
     file.unlink()
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     monkeypatch.chdir(there)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: there / "cache")
     envs = pickle.loads(packed).make()

@@ -1,4 +1,4 @@
-"""Learning in worlds of several agents: the learner's own view, rows with masks and absences, policies side by side."""
+"""These tests check learning with opponents, with idle agents and action masks, and with several policies."""
 
 from __future__ import annotations
 
@@ -34,54 +34,54 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def wrapped_nim(n: int = 4, heap: int = 7, **how: Any) -> tuple[OpponentsWrapper, Takes]:
+def wrapped_nim(n: int = 4, heap: int = 7, **options: Any) -> tuple[OpponentsWrapper, Takes]:
     opponent = Takes()
-    return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [opponent], **how), opponent
+    return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [opponent], **options), opponent
 
 
 # The learner's view
 
 
 def test_a_step_lasts_until_the_learner_moves_again() -> None:
-    game, opponent = wrapped_nim(n=32)
-    game.reset()
+    envs, opponent = wrapped_nim(n=32)
+    envs.reset()
     for _ in range(40):
         # The learner always finds itself at the move, and sees whose it is.
-        assert (game.observations[:, 0, 1] == 1).all() and game.acting.all()
-        before = game.observations[:, 0, 0].copy()
-        game.actions[:, 0] = 0
-        game.step()
-        going = ~game.done
-        assert (game.observations[going, 0, 0] == before[going] - 2).all()  # its own and the opponent's
+        assert (envs.observations[:, 0, 1] == 1).all() and envs.acting.all()
+        before = envs.observations[:, 0, 0].copy()
+        envs.actions[:, 0] = 0
+        envs.step()
+        unfinished = ~envs.done
+        assert (envs.observations[unfinished, 0, 0] == before[unfinished] - 2).all()  # its own and the opponent's
     assert all((asked[:, 1] == 1).all() for asked in opponent.asked), "the opponent sees its own observations"
 
 
 def test_the_learner_gets_its_reward_whichever_agent_moved_last() -> None:
-    game, _ = wrapped_nim(n=64, heap=2)
-    game.reset()
+    envs, _ = wrapped_nim(n=64, heap=2)
+    envs.reset()
     lost = np.zeros(64, np.bool_)
-    opened = game.observations[:, 0, 0] == 2  # the learner opens; otherwise the opponent took one already
-    game.actions[:, 0] = 0
-    game.step()
-    lost = game.done & (game.rewards[:, 0] == -1)
+    opened = envs.observations[:, 0, 0] == 2  # the learner opens; otherwise the opponent took one already
+    envs.actions[:, 0] = 0
+    envs.step()
+    lost = envs.done & (envs.rewards[:, 0] == -1)
     assert (lost == opened).all() and opened.any() and not opened.all()
-    won = game.done & (game.rewards[:, 0] == 1)
+    won = envs.done & (envs.rewards[:, 0] == 1)
     assert (won == ~opened).all()
-    assert (game.episode_returns[game.done, 0] == game.rewards[game.done, 0]).all()
-    assert (game.final_observations[:, 0, 0] == 0).all() and game.terminated.all() and not game.truncated.any()
-    assert (game.rewards[:, 0] != 0).all()
+    assert (envs.episode_returns[envs.done, 0] == envs.rewards[envs.done, 0]).all()
+    assert (envs.final_observations[:, 0, 0] == 0).all() and envs.terminated.all() and not envs.truncated.any()
+    assert (envs.rewards[:, 0] != 0).all()
 
 
 def test_roles_are_drawn_from_the_seed_alone() -> None:
-    def first_seats(n: int, first: int, seed: int = 5) -> list[int]:
-        game, _ = wrapped_nim(n=n, seed=seed)
-        game.seed(seed, first)
-        game.reset()
-        return list(game.seats[:, 0])
+    def drawn_seats(n: int, first: int, seed: int = 5) -> list[int]:
+        envs, _ = wrapped_nim(n=n, seed=seed)
+        envs.seed(seed, first)
+        envs.reset()
+        return list(envs.seats[:, 0])
 
-    whole = first_seats(200, 0)
-    assert first_seats(50, 0) + first_seats(150, 50) == whole != first_seats(200, 0, seed=6)
-    assert 60 < sum(whole) < 140
+    all_seats = drawn_seats(200, 0)
+    assert drawn_seats(50, 0) + drawn_seats(150, 50) == all_seats != drawn_seats(200, 0, seed=6)
+    assert 60 < sum(all_seats) < 140
     fixed, _ = wrapped_nim(n=50, role="second")
     fixed.reset()
     assert (fixed.seats == 1).all()
@@ -90,61 +90,61 @@ def test_roles_are_drawn_from_the_seed_alone() -> None:
 def test_a_snapshot_goes_on_as_it_would_have() -> None:
     world = World(**NIM)
 
-    def play(game: OpponentsWrapper, steps: int) -> list[bytes]:
+    def play(envs: OpponentsWrapper, steps: int) -> list[bytes]:
         seen = []
         for _ in range(steps):
-            game.actions[:, 0] = 0
-            game.step()
-            seen.append(b"".join(a.tobytes() for a in game.snapshot().values()))
+            envs.actions[:, 0] = 0
+            envs.step()
+            seen.append(b"".join(a.tobytes() for a in envs.snapshot().values()))
         return seen
 
-    game = OpponentsWrapper(Batch(world, 5, seed=1), [random_agent(world)], seed=1)
-    game.reset()
-    play(game, 7)
-    kept = game.snapshot()
-    expected = play(game, 9)
+    envs = OpponentsWrapper(Batch(world, 5, seed=1), [random_agent(world)], seed=1)
+    envs.reset()
+    play(envs, 7)
+    saved = envs.snapshot()
+    expected = play(envs, 9)
     other = OpponentsWrapper(Batch(world, 5, seed=2), [random_agent(world)], seed=1)
     other.reset()
-    other.restore(kept)
+    other.restore(saved)
     assert play(other, 9) == expected
     with pytest.raises(ValueError, match="seats belong to no role of this world"):
-        other.restore({**kept, "wrapper_seats": kept["wrapper_seats"] + 2})
+        other.restore({**saved, "wrapper_seats": saved["wrapper_seats"] + 2})
     with pytest.raises(ValueError, match="does not fit"):
-        other.restore({**kept, "wrapper_episodes": kept["wrapper_episodes"][:2]})
+        other.restore({**saved, "wrapper_episodes": saved["wrapper_episodes"][:2]})
 
 
 def test_random_moves_that_open_an_episode_are_no_experience() -> None:
     def opened(n: int, first: int) -> list[int]:
-        game, opponent = wrapped_nim(n=n, heap=20, random_opening_moves=4, seed=3)
-        game.seed(3, first)
-        game.reset()
-        assert (game.observations[:, 0, 1] == 1).all(), "the learner is at the move"
+        envs, opponent = wrapped_nim(n=n, heap=20, random_opening_moves=4, seed=3)
+        envs.seed(3, first)
+        envs.reset()
+        assert (envs.observations[:, 0, 1] == 1).all(), "the learner is at the move"
         assert all((asked[:, 1] == 1).all() for asked in opponent.asked)
-        return [int(heap) for heap in game.observations[:, 0, 0]]
+        return [int(heap) for heap in envs.observations[:, 0, 0]]
 
     heaps = opened(400, 0)
     assert set(heaps) >= set(range(13, 21)), "0 to 4 moves of either agent, each of 1 to 3"
     assert opened(100, 0) + opened(300, 100) == heaps
-    game, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)  # many end before its first move
-    game.reset()
-    over, kept = 0, {}
+    envs, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)  # many end before its first move
+    envs.reset()
+    over, saved = 0, {}
     for step in range(60):
         if step == 30:
-            kept = game.snapshot()
-        game.actions[:, 0] = 0
-        game.step()
-        over += int(game.done.sum())
+            saved = envs.snapshot()
+        envs.actions[:, 0] = 0
+        envs.step()
+        over += int(envs.done.sum())
         # The rewards of the opening are in no reward of the learner.
-        assert (game.episode_returns[game.done] == game.rewards[game.done]).all()
-        assert (game.rewards[~game.done] == 0).all() and (game.observations[:, 0, 1] == 1).all()
-    assert game.pop_loss_draw_win().sum() == over > 0
+        assert (envs.episode_returns[envs.done] == envs.rewards[envs.done]).all()
+        assert (envs.rewards[~envs.done] == 0).all() and (envs.observations[:, 0, 1] == 1).all()
+    assert envs.pop_loss_draw_win().sum() == over > 0
     other, _ = wrapped_nim(n=64, heap=4, random_opening_moves=4, seed=3)
     other.reset()
-    other.restore(kept)
+    other.restore(saved)
     for _ in range(30):
         other.actions[:, 0] = 0
         other.step()
-    assert (other.observations == game.observations).all() and (other.episodes == game.episodes).all()
+    assert (other.observations == envs.observations).all() and (other.episodes == envs.episodes).all()
     with pytest.raises(ValueError, match="need a turn-based world"):
         OpponentsWrapper(Batch(world_registry.load("pursuit"), 1), [Takes()], random_opening_moves=1)
 
@@ -178,7 +178,7 @@ def test_rows_say_which_agents_acted_and_are_done() -> None:
     assert not infos[0]["TimeLimit.truncated"]
 
 
-def learner(name: str, views: Any, budget: int = 100_000, **values: Any) -> Any:
+def make_learner(name: str, views: Any, budget: int = 100_000, **values: Any) -> Any:
     module = agent_registry.load(name)
     return module.learner(module.Config(**values), views, budget=budget, seed=0, device="cpu")
 
@@ -190,11 +190,11 @@ SMALL = {
 
 
 def test_ppo_never_acts_illegally_nor_learns_from_waiting_agents() -> None:
-    taught = learner("ppo", Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL["ppo"])
+    trained = make_learner("ppo", Batch(World(**NIM), 6, seed=0), budget=2000, **SMALL["ppo"])
     for _ in range(4):
-        taught.train_iteration()  # the batch refuses illegal actions
-    model, buffer = taught.model, taught.model.rollout_buffer
-    model.collect_rollouts(model.env, taught.callback, buffer, 8)
+        trained.train_iteration()  # the batch refuses illegal actions
+    model, buffer = trained.model, trained.model.rollout_buffer
+    model.collect_rollouts(model.env, trained.callback, buffer, 8)
     expected = int(buffer.acted.sum())
     assert 0.3 < buffer.acted.mean() < 0.7
     assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
@@ -203,10 +203,10 @@ def test_ppo_never_acts_illegally_nor_learns_from_waiting_agents() -> None:
 
 def test_advantages_are_those_of_each_players_own_turns() -> None:
     """Against GAE written out for one player: its turns in order, and all it was paid until the next of them."""
-    taught = learner("ppo", Batch(World(**NIM), 8, seed=3), budget=9999, **SMALL["ppo"] | {"batch_size": 128})
-    taught.train_iteration()
-    model, buffer = taught.model, taught.model.rollout_buffer
-    model.collect_rollouts(model.env, taught.callback, buffer, 8)
+    trained = make_learner("ppo", Batch(World(**NIM), 8, seed=3), budget=9999, **SMALL["ppo"] | {"batch_size": 128})
+    trained.train_iteration()
+    model, buffer = trained.model, trained.model.rollout_buffer
+    model.collect_rollouts(model.env, trained.callback, buffer, 8)
     gamma, decay, compared = buffer.gamma, buffer.gamma * buffer.gae_lambda, 0
     for row in range(16):
         ends = [t for t in range(1, 8) if buffer.episode_starts[t, row]]
@@ -224,10 +224,10 @@ def test_advantages_are_those_of_each_players_own_turns() -> None:
 
 
 def test_dqn_samples_only_rows_that_acted() -> None:
-    taught = learner("dqn", Batch(world_registry.load("junction"), 4, seed=0), budget=4000, **SMALL["dqn"])
+    trained = make_learner("dqn", Batch(world_registry.load("junction"), 4, seed=0), budget=4000, **SMALL["dqn"])
     for _ in range(3):
-        taught.train_iteration()
-    buffer = taught.model.replay_buffer
+        trained.train_iteration()
+    buffer = trained.model.replay_buffer
     assert 0.05 < buffer.acted.mean() < 0.95
     buffer.rewards[~buffer.acted] = 777.0
     assert buffer.sample(2000).rewards.max() < 700
@@ -238,14 +238,14 @@ def test_dqn_learns_a_turn_based_game_against_itself(compiled: bool) -> None:
     """On the way of perfect play it leaves multiples of four, and it expects to lose where it finds such a heap."""
     settings: dict[str, Any] = {"learning_starts": 200, "train_freq": 2, "gamma": 1.0, "learning_rate": 2e-3}
     settings |= {"net_arch": [32], "gradient_steps": 8, "target_update_interval": 200, "compiled": compiled}
-    taught = learner("dqn", Batch(World(**NIM), 8, seed=0), budget=20_000, **settings)
-    while taught.steps < 20_000:
-        taught.train_iteration()
+    trained = make_learner("dqn", Batch(World(**NIM), 8, seed=0), budget=20_000, **settings)
+    while trained.steps < 20_000:
+        trained.train_iteration()
     heaps = [1, 2, 3, 7, 4]
     seen = torch.tensor([[heap, 1.0] for heap in heaps])
     legal = torch.tensor([[take <= heap for take in (1, 2, 3)] for heap in heaps])
     with torch.no_grad():
-        q_values = taught.model.q_net(seen).masked_fill(~legal, -torch.inf)
+        q_values = trained.model.q_net(seen).masked_fill(~legal, -torch.inf)
     values_by_heap = q_values.max(dim=1).values.tolist()
     assert (q_values[:4].argmax(dim=1) + 1).tolist() == [1, 2, 3, 3]
     assert values_by_heap[:4] == pytest.approx([1.0] * 4, abs=0.2)
@@ -254,15 +254,15 @@ def test_dqn_learns_a_turn_based_game_against_itself(compiled: bool) -> None:
 
 def test_a_view_of_one_seat_knows_which_agents_wait_and_have_left() -> None:
     world = world_registry.load("junction")
-    game = OpponentsWrapper(Batch(world, 32, seed=2), [random_agent(world)], seed=2)
-    rows = LabVecEnv(game)
+    envs = OpponentsWrapper(Batch(world, 32, seed=2), [random_agent(world)], seed=2)
+    rows = LabVecEnv(envs)
     rows.reset()
     left = 0
     for _ in range(200):
         game_actions = np.ones(32, np.int64)
         rows.step_async(game_actions)
         _, _, dones, infos = rows.step_wait()
-        gone = game.left_episode[:, 0] & ~game.done
+        gone = envs.left_episode[:, 0] & ~envs.done
         left += int(gone.sum())
         assert dones[gone].all() and all("terminal_observation" in infos[i] for i in np.flatnonzero(gone))
     assert left > 0 and not rows.acted.all()
@@ -272,17 +272,17 @@ def test_a_view_of_one_seat_knows_which_agents_wait_and_have_left() -> None:
 def test_nim_is_learned_against_an_opponent(name: str) -> None:
     """Heap 7 against an opponent that takes one at a time: a good player wins from both seats."""
     opponent = Takes()
-    game = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [opponent], seed=1)
+    envs = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [opponent], seed=1)
     settings: dict[str, Any] = (
         {"n_steps": 16, "batch_size": 64, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 1.0}
         if name == "ppo"
         else {"learning_rate": 3e-3, "learning_starts": 200, "train_freq": 1, "target_update_interval": 100}
     )
     budget = 12_000 if name == "ppo" else 5000
-    taught = learner(name, game, budget, **settings)
-    while taught.steps < budget:
-        taught.train_iteration()
-    agent, test = taught.agent(), OpponentsWrapper(Batch(World(**NIM), 100, seed=77), [Takes()], seed=9)
+    trained = make_learner(name, envs, budget, **settings)
+    while trained.steps < budget:
+        trained.train_iteration()
+    agent, test = trained.agent(), OpponentsWrapper(Batch(World(**NIM), 100, seed=77), [Takes()], seed=9)
     test.reset()
     returns = np.full(100, np.nan)
     while np.isnan(returns).any():
@@ -327,9 +327,9 @@ def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
         for file in sorted((inside / path).rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
     run("resume", "part")
-    whole, part = (sorted((inside / name / "checkpoints").iterdir())[-1] for name in ("whole", "part"))
-    assert whole.name == part.name
-    tensors = [p for p in whole.glob("*.safetensors") if "policy" in p.name or "optimizer" in p.name]
+    all_seats, part = (sorted((inside / name / "checkpoints").iterdir())[-1] for name in ("whole", "part"))
+    assert all_seats.name == part.name
+    tensors = [p for p in all_seats.glob("*.safetensors") if "policy" in p.name or "optimizer" in p.name]
     assert len(tensors) >= 4
     for file in tensors:
         assert file.read_bytes() == (part / file.name).read_bytes(), file.name

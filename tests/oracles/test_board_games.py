@@ -13,7 +13,7 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from support.game_tree import Layer, expected, grow, guaranteed, put, solved, start, uniform
 
-from rl_lab.core.random_actions import fill
+from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array
 from rl_lab.engine import world_registry
@@ -44,7 +44,7 @@ def test_random_games_are_openspiels(name: str) -> None:
         batch.reset()
         reference_states = [game.new_initial_state() for _ in range(n)]
         while not batch.done.all():
-            fill(batch, rng.random(batch.actions.shape))
+            write_uniform_actions(batch, rng.random(batch.actions.shape))
             running = np.flatnonzero(~batch.done)
             movers = batch.states["to_move"].copy()
             for i in running:
@@ -85,7 +85,7 @@ def test_random_games_are_pettingzoos(name: str, module: str) -> None:
             if batch.done[0]:
                 break
             assert batch.acting[0, reference.possible_agents.index(reference.agent_selection)]
-            fill(batch, rng.random(batch.actions.shape))
+            write_uniform_actions(batch, rng.random(batch.actions.shape))
             reference.step(int(batch.actions[0, batch.states["to_move"][0]]))
             batch.step()
 
@@ -104,7 +104,7 @@ def test_after_rotate_seats_each_agent_has_what_the_other_had(name: str) -> None
         rotated.observe()
         assert np.array_equal(batch.observations, rotated.observations[:, ::-1])
         assert np.array_equal(batch.action_mask, rotated.action_mask[:, ::-1])
-        fill(batch, rng.random(batch.actions.shape))
+        write_uniform_actions(batch, rng.random(batch.actions.shape))
         rotated.actions[...] = batch.actions[:, ::-1]
         rotated.done[...] = batch.done
         batch.step()
@@ -157,7 +157,7 @@ def test_results_of_random_connect_four_are_those_published() -> None:
     while len(results) * batch.num_envs < num_games:
         final = np.full(batch.num_envs, np.nan)
         while np.isnan(final).any():  # the first game of each world, or short games would be counted more often
-            fill(batch, rng.random(batch.actions.shape))
+            write_uniform_actions(batch, rng.random(batch.actions.shape))
             batch.step()
             newly_done = batch.done & np.isnan(final)
             final[newly_done] = batch.episode_returns[newly_done, 0]

@@ -1,4 +1,4 @@
-"""A world's draw that fails, or never returns, is an error that names the line."""
+"""These tests check that a world's `draw` that fails, or never returns, is an error that names the line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def expect_draw_error(function: Callable[..., None], how: str) -> str:
 def test_a_draw_that_never_returns_is_ended(
     function: Callable[..., None], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "LONGEST", 0.2)
+    monkeypatch.setattr(drawing, "MAX_SECONDS", 0.2)
     began = time.monotonic()
     message = expect_draw_error(function, how)
     assert message.startswith(f"{__file__}:") and message.endswith("catch's draw did not return within 0.2 s")
@@ -72,7 +72,7 @@ def test_a_draw_that_never_returns_is_ended(
 
 
 def test_what_comes_after_a_draw_that_was_ended_is_not_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "LONGEST", 0.05)
+    monkeypatch.setattr(drawing, "MAX_SECONDS", 0.05)
     expect_draw_error(loops, "shapes")
     until = time.monotonic() + 1.5
     try:

@@ -1,3 +1,5 @@
+"""These tests check the .mp4 writer: frames, sizes, and what is left when it is interrupted or ffmpeg fails."""
+
 import os
 import re
 import signal

@@ -40,7 +40,7 @@ def test_what_a_user_has_made_plays_where_it_has_never_been(tmp_path: Path, monk
     words = ["p", f"at=p@{step}", "p:sample=true", "bots.py:low", "my_bots.good:low", "random"]
     tournament = create(words, "nim.py", {}, pairs=2)
     packed, expected = pickle.dumps(pack_setup(tournament.setup())), matches(tournament.setup(), tournament)
-    user_code.begin(None)
+    user_code.reset_permissions(None)
     monkeypatch.chdir(there)
     shutil.rmtree(here)
     for module in ("my_bots", "my_bots.good"):

@@ -1,6 +1,7 @@
-"""Resets, observes and ends the episode of one world, between two steps.
+"""This template resets, observes and ends the episode of one world, between two steps.
 
-A template: it is executed once for each world, see `template_context`.
+Its functions are compiled into those of `step` and `simd_step`; see `step` for `view`, `i`, `handle`, events and
+outcomes.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ IS_TURN_BASED, HAS_EARLY_TERMINATION = ctx.constants.is_turn_based, ctx.constant
 
 
 @inline
-def reset_env(b: Any, i: Any) -> None:
+def reset_env(view: Any, i: Any) -> None:
     """Begin world i's next episode: zero its state but for the random stream, then the author's reset."""
     for k in range(RNG_WORDS, STATE_WORDS):
-        b.state_words[i, k] = 0.0
+        view.state_words[i, k] = 0.0
     for a in range(NUM_AGENTS):
-        b.running_returns[i, a] = 0.0
-    reset(b.states[i], b.params[min(i, len(b.params) - 1)])
+        view.running_returns[i, a] = 0.0
+    reset(view.states[i], view.params[min(i, len(view.params) - 1)])
 
 
 @inline
-def _finite(row: Any) -> Any:
+def _is_finite(row: Any) -> Any:
     nonfinite = row[0] - row[0]
     for k in range(1, OBSERVATION_SIZE):
         nonfinite += row[k] - row[k]  # 0 but for NaN and infinity, which make it NaN
@@ -51,62 +52,62 @@ def _finite(row: Any) -> Any:
 
 
 @inline
-def _always(row: Any) -> Any:
+def _always_finite(row: Any) -> Any:
     return True
 
 
-finite = _finite if HAS_REAL_OBSERVATIONS else _always
+is_finite = _is_finite if HAS_REAL_OBSERVATIONS else _always_finite
 
 
 @inline
-def _observe_single_agent(b: Any, i: Any, live: Any) -> Any:
-    row = b.flat_observations[i, 0]
+def _observe_single_agent(view: Any, i: Any, episode_continues: Any) -> Any:
+    row = view.flat_observations[i, 0]
     for k in range(OBSERVATION_SIZE):
         row[k] = 0
-    observe(b.states[i], b.params[min(i, len(b.params) - 1)], b.observations[i, 0])
+    observe(view.states[i], view.params[min(i, len(view.params) - 1)], view.observations[i, 0])
     if HAS_ACTION_MASK:
         for k in range(MASK_SIZE):
-            b.action_mask[i, 0, k] = 0
-        action_mask(b.states[i], b.params[min(i, len(b.params) - 1)], b.action_mask[i, 0])
-    return finite(row)
+            view.action_mask[i, 0, k] = 0
+        action_mask(view.states[i], view.params[min(i, len(view.params) - 1)], view.action_mask[i, 0])
+    return is_finite(row)
 
 
 @inline
-def _observe_agents(b: Any, i: Any, live: Any) -> Any:
-    s, p = b.states[i], b.params[min(i, len(b.params) - 1)]
-    good = True
+def _observe_agents(view: Any, i: Any, episode_continues: Any) -> Any:
+    s, p = view.states[i], view.params[min(i, len(view.params) - 1)]
+    all_valid = True
     for a in range(NUM_AGENTS):
-        row = b.flat_observations[i, a]
+        row = view.flat_observations[i, a]
         for k in range(OBSERVATION_SIZE):
             row[k] = 0
-        observe(s, a, p, b.observations[i, a])
-        good &= finite(row)
-        acts = live
+        observe(s, a, p, view.observations[i, a])
+        all_valid &= is_finite(row)
+        is_acting = episode_continues
         if IS_TURN_BASED:
-            acts = acts and current_player(s) == a
+            is_acting = is_acting and current_player(s) == a
         if HAS_EARLY_TERMINATION:
-            acts = acts and is_alive(s, a) != 0
-        b.acting[i, a] = 1 if acts else 0
+            is_acting = is_acting and is_alive(s, a) != 0
+        view.acting[i, a] = 1 if is_acting else 0
         if HAS_ACTION_MASK:
             for k in range(MASK_SIZE):
-                b.action_mask[i, a, k] = 0
-            if acts:
-                action_mask(s, a, p, b.action_mask[i, a])
-    return good
+                view.action_mask[i, a, k] = 0
+            if is_acting:
+                action_mask(s, a, p, view.action_mask[i, a])
+    return all_valid
 
 
-# Writes the observations, legal actions and activity of world i; returns whether every number is finite. `live`:
-# whether the next step will be one of this episode's.
+# Writes the observations, action masks and `acting` of world i, and returns whether every observed number is finite.
+# `episode_continues`: the next step will be one of this episode, so agents may act in it.
 observe_env = _observe_single_agent if SINGLE_AGENT else _observe_agents
 
 
 @internal
-def finish_step(batch: Any, i: Any, event: Any) -> Any:
+def finish_step(handle: Any, i: Any, event: Any) -> Any:
     """Do what a step left to do about world i; return 1 if its episode ended, else 0 or a fault's outcome.
 
     Few worlds come here, so it is compiled once, apart from the loops.
     """
-    b = batch_view(batch)
+    view = batch_view(handle)
     if event & BAD_REWARD_BIT:
         return -(1 + FAULTS * i + BAD_REWARD)
     if event & BAD_OBSERVATION_BIT:
@@ -114,22 +115,22 @@ def finish_step(batch: Any, i: Any, event: Any) -> Any:
     finished = 0
     if event & (TERMINATED | TRUNCATED):
         finished = 1
-        b.episode_lengths[i] = b.states[i].t
-        b.log_totals[i, 0] += 1.0
+        view.episode_lengths[i] = view.states[i].t
+        view.log_totals[i, 0] += 1.0
         for k in range(LOG_SIZE):
-            b.log_totals[i, 1 + k] += b.state_words[i, LOG_WORD + k]
+            view.log_totals[i, 1 + k] += view.state_words[i, LOG_WORD + k]
         for a in range(NUM_AGENTS):
-            b.episode_returns[i, a] = b.running_returns[i, a]
-        if b.mode != SAME_STEP:
+            view.episode_returns[i, a] = view.running_returns[i, a]
+        if view.mode != SAME_STEP:
             return finished
         for a in range(NUM_AGENTS):
             for k in range(OBSERVATION_SIZE):
-                b.flat_final_observations[i, a, k] = b.flat_observations[i, a, k]
-    elif b.mode == NEXT_STEP:
-        b.terminated[i] = b.truncated[i] = b.done[i] = 0
+                view.flat_final_observations[i, a, k] = view.flat_observations[i, a, k]
+    elif view.mode == NEXT_STEP:
+        view.terminated[i] = view.truncated[i] = view.done[i] = 0
     else:
         return finished
-    reset_env(b, i)
-    if not observe_env(b, i, True):
+    reset_env(view, i)
+    if not observe_env(view, i, True):
         return -(1 + FAULTS * i + BAD_OBSERVATION)
     return finished

@@ -1,8 +1,8 @@
-"""A last word for a process that machine code ends: what a segmentation fault most likely means, in one line.
+"""This template has the signal handler that says in one line what a segmentation fault most likely means.
 
-A template that depends on no world, so that its machine code is kept on disk. The handler runs on the stack that
-faulthandler sets aside, for a kernel that called itself for ever has used up its own; so it calls the system and
-nothing else.
+It depends on no world, and its machine code is kept on disk. `crash_handler` installs it. The handler runs on the stack
+that faulthandler sets aside, because a kernel that calls itself without end has used up the thread's own; so it makes
+two system calls and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _write = types.ExternalFunction("write", types.intp(types.int32, types.uintp, ty
 _exit = types.ExternalFunction("_exit", types.void(types.int32))
 
 
-def last_word(signal: Any) -> None:
+def write_message_and_exit(signal: Any) -> None:
     """Write the message to the standard error stream and end the process with status 1. Called by address."""
     _write(np.int32(2), MESSAGE.ctypes.data, len(MESSAGE))
     _exit(np.int32(1))

@@ -1,13 +1,15 @@
-"""This template steps BLOCK worlds at a time with loops that LLVM turns into vector instructions.
+"""This template steps BLOCK worlds at a time with loops that LLVM turns into vector instructions (SIMD).
 
-It is executed for each world whose kernels allow it (see `vectorization`). Lane k of a block is world first + k. A loop
-over the lanes can be vectorised if it writes to one of the batch's arrays only, and selects one of two numbers where
-code would branch. The last loops may branch: few lanes need what they do, or they only copy.
+It is executed for each world whose kernels allow it (see `vectorization`), and `step` calls `step_simd`. Lane k of a
+block is world first + k. A loop over the lanes can be vectorised if it writes to one of the batch's arrays only, and
+selects one of two numbers where code would branch. The last loops may branch: few lanes need what they do, or they only
+copy.
 
 All loops are in one function because numba optimises a function before it inlines it. A loop in a function of its own
 would be compiled without knowing the strides of its arrays, or that they do not overlap.
 
 Arrays named `*_columns` are structures of arrays: for each number of a record, BLOCK values side by side, one per lane.
+Names ending in _BYTES are sizes of memory on the stack.
 """
 
 from __future__ import annotations
@@ -36,101 +38,108 @@ step, observe, batch_view = ctx.kernels.step, ctx.kernels.observe, ctx.batch_vie
 STATE, PARAMS, OBSERVATION = ctx.constants.state, ctx.constants.params, ctx.constants.observation
 OBSERVATION_SHAPE, OBSERVATION_SIZE = ctx.constants.observation_shape, ctx.constants.observation_size
 DISCRETE, BLOCK, TRANSPOSE_TILE = ctx.constants.discrete, simd.block, simd.transpose_tile
-COLUMN, STATE_COLUMNS, PARAMS_COLUMNS = simd.column, simd.state_columns, simd.params_columns  # bytes
+COLUMN_BYTES, STATE_COLUMNS_BYTES = simd.column_bytes, simd.state_columns_bytes
+PARAMS_COLUMNS_BYTES = simd.params_columns_bytes
 STATE_BYTES, PARAMS_BYTES = STATE.itemsize, PARAMS.itemsize
 OBSERVATION_BYTES = OBSERVATION_SIZE * OBSERVATION.itemsize
-OBSERVATION_COLUMNS = BLOCK * OBSERVATION_BYTES
+OBSERVATION_COLUMNS_BYTES = BLOCK * OBSERVATION_BYTES
 gather_states, load_state, save_state = simd.gather_states, simd.load_state, simd.save_state
 scatter_states, gather_params = simd.scatter_states, simd.gather_params
-spread_params, load_params = simd.spread_params, simd.load_params
+broadcast_params, load_params = simd.broadcast_params, simd.load_params
 stack_alloc, store_lane, load_lane = simd.stack_alloc, simd.store_lane, simd.load_lane
 
-NEVER = 2**31 - 1
+NO_HORIZON = 2**31 - 1
 
 
 @inline
-def _narrow_action(actions: Any, narrow_actions: Any, lane: Any) -> None:
+def _narrow_discrete_action(actions: Any, narrow_actions: Any, lane: Any) -> None:
     # An action within its space fits into 32 bits; with wider numbers, a loop would step half as many lanes at once.
     narrow_actions[lane] = actions[lane]
 
 
 @inline
-def _keep_action(actions: Any, narrow_actions: Any, lane: Any) -> None:
+def _keep_box_action(actions: Any, narrow_actions: Any, lane: Any) -> None:
     pass
 
 
 @inline
-def _discrete_action(actions: Any, narrow_actions: Any, lane: Any) -> Any:
+def _read_discrete_action(actions: Any, narrow_actions: Any, lane: Any) -> Any:
     return np.int64(narrow_actions[lane])
 
 
 @inline
-def _continuous_action(actions: Any, narrow_actions: Any, lane: Any) -> Any:
+def _read_box_action(actions: Any, narrow_actions: Any, lane: Any) -> Any:
     return actions[lane]
 
 
-prepare, action_of = (_narrow_action, _discrete_action) if DISCRETE else (_keep_action, _continuous_action)
+prepare_action, read_action = (
+    (_narrow_discrete_action, _read_discrete_action) if DISCRETE else (_keep_box_action, _read_box_action)
+)
 
 
 @internal
-def step_simd(low: Any, high: Any, batch: Any) -> Any:
-    """Step worlds low..high-1; return the outcome. The arrays must have room up to the end of the last block."""
-    b = batch_view(batch)
-    mode, horizon, states, params, actions, flat = b.mode, b.horizon, b.states, b.params, b.actions, b.flat_observations
-    rewards, running_returns = b.rewards, b.running_returns
-    terminated, truncated, done = b.terminated, b.truncated, b.done
-    # COLUMN bytes are room for BLOCK values of 8 bytes; STATE_COLUMNS and PARAMS_COLUMNS are all columns of a record.
-    state_columns = carray(stack_alloc(STATE_COLUMNS), (STATE_COLUMNS,), np.uint8)
-    params_columns = carray(stack_alloc(PARAMS_COLUMNS), (PARAMS_COLUMNS,), np.uint8)
-    narrow_actions = carray(stack_alloc(COLUMN), (BLOCK,), np.int32)
-    step_rewards = stack_alloc(COLUMN)  # [BLOCK], of the dtype that the author's step returns
-    events = carray(stack_alloc(COLUMN), (BLOCK,), np.uint8)
-    observation_columns = carray(stack_alloc(OBSERVATION_COLUMNS), (OBSERVATION_SIZE, BLOCK), OBSERVATION)
+def step_simd(low: Any, high: Any, handle: Any) -> Any:
+    """Step worlds low..high-1; return the outcome. The arrays must have memory up to the end of the last block."""
+    view = batch_view(handle)
+    mode, horizon, states, params = view.mode, view.horizon, view.states, view.params
+    actions, flat_observations = view.actions, view.flat_observations
+    rewards, running_returns = view.rewards, view.running_returns
+    terminated, truncated, done = view.terminated, view.truncated, view.done
+    # Memory on the stack. COLUMN_BYTES holds BLOCK values of up to 8 bytes, the other sizes all columns of a record.
+    state_columns = carray(stack_alloc(STATE_COLUMNS_BYTES), (STATE_COLUMNS_BYTES,), np.uint8)
+    params_columns = carray(stack_alloc(PARAMS_COLUMNS_BYTES), (PARAMS_COLUMNS_BYTES,), np.uint8)
+    narrow_actions = carray(stack_alloc(COLUMN_BYTES), (BLOCK,), np.int32)
+    step_rewards = stack_alloc(COLUMN_BYTES)  # [BLOCK], of the dtype that the author's step returns
+    events = carray(stack_alloc(COLUMN_BYTES), (BLOCK,), np.uint8)
+    observation_columns = carray(stack_alloc(OBSERVATION_COLUMNS_BYTES), (OBSERVATION_SIZE, BLOCK), OBSERVATION)
     # The records of one world, [1], and its observation, in its own shape as `out` and as [OBSERVATION_SIZE] as `row`.
     # In a vectorised loop, LLVM keeps them in registers that hold a value for each lane.
     state, env_params = carray(stack_alloc(STATE_BYTES), (1,), STATE), carray(stack_alloc(PARAMS_BYTES), (1,), PARAMS)
     memory = stack_alloc(OBSERVATION_BYTES)
     out, row = carray(memory, OBSERVATION_SHAPE, OBSERVATION), carray(memory, (OBSERVATION_SIZE,), OBSERVATION)
 
-    limit = np.int32(horizon if 0 < horizon < NEVER else NEVER)
+    horizon_or_max = np.int32(horizon if 0 < horizon < NO_HORIZON else NO_HORIZON)
     done_event = np.uint8(0 if mode == SAME_STEP else ALREADY_DONE)
     has_own_params = len(params) > 1
     finished = 0
     for lane in range(BLOCK):
-        spread_params(params, 0, params_columns, lane, True)
+        broadcast_params(params, 0, params_columns, lane, True)
     for first in range(low, high, BLOCK):
         # Views that begin at the block: LLVM sees that a lane is no negative index.
         actions_here, rewards_here = actions[first:, 0], rewards[first:, 0]
         running_returns_here = running_returns[first:, 0]
         terminated_here, truncated_here, done_here = terminated[first:], truncated[first:], done[first:]
-        flat_here = flat[first:, 0]
+        flat_here = flat_observations[first:, 0]
+        # Copy the states, params, actions and ended worlds of the block into columns.
         for lane in range(0, BLOCK, TRANSPOSE_TILE):
             gather_states(states, first + lane, state_columns, lane)
         if has_own_params:
             for lane in range(0, BLOCK, TRANSPOSE_TILE):
                 gather_params(params, first + lane, params_columns, lane)
         for lane in range(BLOCK):
-            prepare(actions_here, narrow_actions, lane)
+            prepare_action(actions_here, narrow_actions, lane)
         for lane in range(BLOCK):
             events[lane] = done_here[lane] * done_event
 
+        # Step each world that has not ended; write its state, its reward and its event.
         for lane in range(BLOCK):
             load_state(state_columns, lane, state, 0, True)
             load_params(params_columns, lane, env_params, 0, True)
             s = state[0]
             s.t += 1
-            reward, over = step(s, action_of(actions_here, narrow_actions, lane), env_params[0])
+            reward, is_terminated = step(s, read_action(actions_here, narrow_actions, lane), env_params[0])
             store_lane(step_rewards, lane, reward)
             stored_reward = np.float32(reward)  # a large float64 becomes infinite in it
             was_done = events[lane] != 0
             save_state(state, 0, state_columns, lane, not was_done)
             event = (
-                (TERMINATED if over else 0)
-                | (TRUNCATED if limit <= s.t else 0)
+                (TERMINATED if is_terminated else 0)
+                | (TRUNCATED if horizon_or_max <= s.t else 0)
                 | (BAD_REWARD_BIT if stored_reward - stored_reward != 0 else 0)
             )
             events[lane] = ALREADY_DONE if was_done else event
 
+        # Observe each world; add to its event whether a number is not finite.
         for lane in range(BLOCK):
             load_state(state_columns, lane, state, 0, True)
             load_params(params_columns, lane, env_params, 0, True)
@@ -144,6 +153,7 @@ def step_simd(low: Any, high: Any, batch: Any) -> Any:
             is_bad = nonfinite != 0 and not events[lane] & ALREADY_DONE
             events[lane] |= np.uint8(BAD_OBSERVATION_BIT if is_bad else 0)
 
+        # Copy the results into the batch's arrays, one array in each loop.
         for lane in range(0, BLOCK, TRANSPOSE_TILE):
             scatter_states(states, first + lane, state_columns, lane)
         # load_lane needs `reward`, of whatever lane, for its dtype only.
@@ -173,9 +183,10 @@ def step_simd(low: Any, high: Any, batch: Any) -> Any:
                 for k in range(OBSERVATION_SIZE):
                     flat_here[lane, k] = observation_columns[k, lane]
 
+        # End episodes and reset worlds, where there is an event.
         for lane in range(min(BLOCK, high - first)):
             if events[lane]:
-                outcome = finish_step(batch, first + lane, np.int64(events[lane]))
+                outcome = finish_step(handle, first + lane, np.int64(events[lane]))
                 if outcome < 0:
                     return outcome
                 finished += outcome

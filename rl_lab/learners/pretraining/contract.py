@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from rl_lab.core.untrusted import listed, of_kind, whole
+from rl_lab.core.untrusted import checked_int, checked_list, checked_type
 
 _DTYPES = ("float32", "uint8")
 _MAX_NUMBERS = 2**24  # of one observation
@@ -50,15 +50,17 @@ def contract_of(space: Any) -> ObservationContract:
 
 def read_contract(node: Any) -> ObservationContract:
     """Return the contract of data from a file. Raises ValueError or KeyError where it is none."""
-    node = of_kind(node, "observation", dict)
-    shape = tuple(whole(side, "observation: shape", 1, _MAX_NUMBERS) for side in listed(node["shape"], "shape"))
-    dtype = of_kind(node["dtype"], "observation: dtype", str)
+    node = checked_type(node, "observation", dict)
+    shape = tuple(
+        checked_int(side, "observation: shape", 1, _MAX_NUMBERS) for side in checked_list(node["shape"], "shape")
+    )
+    dtype = checked_type(node["dtype"], "observation: dtype", str)
     if dtype not in _DTYPES or not 1 <= len(shape) <= 4 or int(np.prod(shape)) > _MAX_NUMBERS:
         raise ValueError(f"observation is {dtype:.20} {list(shape)}, which no backbone can have")
     bounds = []
     for name in ("low", "high"):
         value = node[name]
-        bounds.append(None if value is None else of_kind(value, f"observation: {name}", float))
+        bounds.append(None if value is None else checked_type(value, f"observation: {name}", float))
     return ObservationContract(shape, dtype, *bounds)
 
 

@@ -22,7 +22,7 @@ import torch
 
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.files import sync
-from rl_lab.core.untrusted import array, of_kind, parse_json
+from rl_lab.core.untrusted import checked_array, checked_type, parse_json
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.spec import BackboneSpec, read_spec
@@ -85,12 +85,14 @@ def load(path: Path) -> SavedBackbone:
     if not (folder / CONFIG).is_file():
         raise UsageError(f"{path} is not a backbone: it has no {CONFIG}")
     try:
-        config, card = (of_kind(parse_json(_bytes(folder, name, _MAX_JSON)), name, dict) for name in (CONFIG, CARD))
+        config, card = (
+            checked_type(parse_json(_bytes(folder, name, _MAX_JSON)), name, dict) for name in (CONFIG, CARD)
+        )
         for name, node in ((CONFIG, config), (CARD, card)):
             if (node.get("format"), node.get("version")) != (FORMAT, VERSION):
                 found = f"{node.get('format')!r:.40} version {node.get('version')!r:.20}"
                 raise ValueError(f"{name} is {found}; this version reads {FORMAT!r} version {VERSION}")
-        hashes = _checked_hashes(folder, of_kind(card["sha256"], f"{CARD}: sha256", dict))
+        hashes = _checked_hashes(folder, checked_type(card["sha256"], f"{CARD}: sha256", dict))
         spec = read_spec(config)
         tensors = _checked_tensors(spec, safetensors.numpy.load(_bytes(folder, MODEL, _MAX_MODEL)))
     except UsageError:  # of a user's own module, which may not run
@@ -148,4 +150,4 @@ def _checked_tensors(spec: BackboneSpec, tensors: dict[str, Array]) -> dict[str,
     if differing := sorted(set(expected) ^ set(tensors)):
         raise ValueError(f"{MODEL}: {differing[0]:.80} is missing or unknown")
     like = {name: np.asarray(tensor.cpu().numpy()) for name, tensor in expected.items()}
-    return {name: array(tensors[name], f"{MODEL}: {name}", like[name]) for name in expected}
+    return {name: checked_array(tensors[name], f"{MODEL}: {name}", like[name]) for name in expected}

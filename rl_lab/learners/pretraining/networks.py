@@ -71,7 +71,7 @@ def network_of_code(kind: str, values: dict[str, Any]) -> Network:
     """
     if not kind.partition(":")[2]:
         raise UsageError(f"backbone {kind}: say which class of the file: backbone={kind}:CLASS")
-    code = user_code.permit_typed(kind)
+    code = user_code.permit_named(kind)
     if code is None:
         raise UsageError(f"backbone {kind}: there is no such file")
     return Network(code.world, values, code.record())

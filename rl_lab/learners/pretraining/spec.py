@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium.spaces import Box, Discrete
 
-from rl_lab.core.untrusted import listed, of_kind, whole
+from rl_lab.core.untrusted import checked_int, checked_list, checked_type
 from rl_lab.learners.pretraining.contract import ObservationContract, read_contract
 
 PARTS = ("trunk", "policy", "value")
@@ -35,9 +35,12 @@ class Network:
 
 def read_network(node: Any) -> Network:
     """Return the network of data from a file. Raises ValueError or KeyError where it is none."""
-    node = of_kind(node, "network", dict)
-    kind, config = of_kind(node["kind"], "network: kind", str), of_kind(node["config"], "network: config", dict)
-    return Network(kind, config, of_kind(node["code"], "network: code", dict) if "code" in node else None)
+    node = checked_type(node, "network", dict)
+    kind, config = (
+        checked_type(node["kind"], "network: kind", str),
+        checked_type(node["config"], "network: config", dict),
+    )
+    return Network(kind, config, checked_type(node["code"], "network: code", dict) if "code" in node else None)
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,22 @@ class BackboneSpec:
 
 def read_spec(node: Any) -> BackboneSpec:
     """Return the specification of data from a file. Raises ValueError or KeyError where it is none."""
-    node = of_kind(node, "it", dict)
+    node = checked_type(node, "it", dict)
     action = node["action"]
     if action is not None:
-        action = of_kind(action, "action", dict)
-        action = ActionContract(of_kind(action["kind"], "kind", str), whole(action["size"], "action: size", 1, 2**16))
+        action = checked_type(action, "action", dict)
+        action = ActionContract(
+            checked_type(action["kind"], "kind", str), checked_int(action["size"], "action: size", 1, 2**16)
+        )
         if action.kind not in ("discrete", "continuous"):
             raise ValueError(f"action: kind is {action.kind!r:.40}; expected discrete or continuous")
-    heads = tuple(of_kind(head, "heads", str) for head in listed(node["heads"], "heads"))
+    heads = tuple(checked_type(head, "heads", str) for head in checked_list(node["heads"], "heads"))
     if heads not in ((), ("policy",), ("value",), ("policy", "value")) or ("policy" in heads) != (action is not None):
         raise ValueError(
             f"heads are {list(heads)!r:.60}; expected policy, value, both or none, and actions of a policy"
         )
-    arch = tuple(whole(units, "net_arch", 1, 2**14) for units in listed(node["net_arch"], "net_arch"))
-    activation = of_kind(node["activation"], "activation", str)
+    arch = tuple(checked_int(units, "net_arch", 1, 2**14) for units in checked_list(node["net_arch"], "net_arch"))
+    activation = checked_type(node["activation"], "activation", str)
     if activation not in ACTIVATION_NAMES:
         raise ValueError(f"activation is {activation!r:.40}; expected one of {', '.join(ACTIVATION_NAMES)}")
     return BackboneSpec(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rl_lab.core.agent import StateDict, check_bounds, hyperparameter
-from rl_lab.core.untrusted import array, number, whole
+from rl_lab.core.untrusted import checked_array, checked_int, checked_number
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.pretraining import methods
@@ -145,10 +145,10 @@ class PretrainingTrainer:
     def restore(self, saved: StateDict) -> None:
         """Continue from a state that `save` returned. Raises ValueError or KeyError where it does not fit."""
         state = saved.state
-        self.epoch = whole(state["epoch"], "epoch", 0, self.config.epochs)
-        self.updates = whole(state["updates"], "updates")
-        self.epochs_without_gain = whole(state["epochs_without_gain"], "epochs_without_gain")
-        self.best_scores = {name: number(value, name) for name, value in state["best_scores"].items()}
+        self.epoch = checked_int(state["epoch"], "epoch", 0, self.config.epochs)
+        self.updates = checked_int(state["updates"], "updates")
+        self.epochs_without_gain = checked_int(state["epochs_without_gain"], "epochs_without_gain")
+        self.best_scores = {name: checked_number(value, name) for name, value in state["best_scores"].items()}
         self.best_score = self.best_scores.get(self.method.score, -math.inf)
         own = self.model.state_dict()
         self.best = self._checked(saved.tensors["best"], own)
@@ -159,7 +159,7 @@ class PretrainingTrainer:
         if differing := sorted(set(like) ^ set(arrays)):
             raise ValueError(f"{differing[0]:.80} is missing or unknown")
         return {
-            name: self.examples.tensor(array(arrays[name], name, value.detach().cpu().numpy()))
+            name: self.examples.tensor(checked_array(arrays[name], name, value.detach().cpu().numpy()))
             for name, value in like.items()
         }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
-from rl_lab.core.untrusted import whole
+from rl_lab.core.untrusted import checked_int
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.appo_algorithm import appo_config
 from rl_lab.learners.rllib.appo_learner import update_from_references
@@ -90,7 +90,7 @@ class RllibAPPO(RllibLearner):
         super()._check_own(state, tensors)
         self._check_kl_and_pending(state, tensors)
         for name in ("last_target_update", "trained"):
-            whole(state[name], name)
+            checked_int(state[name], name)
 
 
 class DistributedAPPO(LearnsRemotely, RllibAPPO):

@@ -150,7 +150,7 @@ class CompiledSampler(_CompiledPolicy):
         ranks = len(envs.partition) - 1
         for outcome in self._team.run(ranks, self._kernels.sample_fragment, envs, buffers, policy, stream):
             if outcome < 0:
-                batch.fail(outcome)
+                batch.raise_fault(outcome)
         sample = Sample()
         sample.fragment = _fragment(batch, buffers, observations, _by_step(final, buffers, envs.partition, rows))
         ended = buffers.episode_lengths > 0

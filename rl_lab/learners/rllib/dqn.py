@@ -11,7 +11,7 @@ import torch
 
 from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.env_recipe import EnvRecipe
-from rl_lab.core.untrusted import of_kind, whole
+from rl_lab.core.untrusted import checked_int, checked_type
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.dqn_algorithm import dqn_config
 from rl_lab.learners.rllib.dqn_learner import LabDQNTorchLearner
@@ -138,7 +138,7 @@ class RllibDQN(RllibLearner):
 
     def _check_own(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check_own(state, tensors)
-        whole(state["last_target_update"], "last_target_update")
+        checked_int(state["last_target_update"], "last_target_update")
 
 
 class DistributedDQN(LearnsRemotely, RllibDQN):
@@ -184,7 +184,7 @@ class DistributedDQN(LearnsRemotely, RllibDQN):
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)
         if not self.learns_here:
-            values = of_kind(state["replay_generators"], "replay_generators", dict)
+            values = checked_type(state["replay_generators"], "replay_generators", dict)
             check_generators(tensors["replay_generators"], values)
 
     def _trained_parameters(self) -> list[torch.nn.Parameter]:

@@ -14,7 +14,7 @@ from gymnasium.spaces import Discrete
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv
-from rl_lab.core.untrusted import listed, number, of_kind, whole
+from rl_lab.core.untrusted import checked_int, checked_list, checked_number, checked_type
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.rllib import in_process
@@ -168,11 +168,11 @@ class RllibLearner:
         if state["algorithm"] != self.name:
             raise ValueError(f"it is the state of {state['algorithm']!r:.40}, not of {self.name}")
         for name in ("steps", "episodes"):
-            whole(state[name], name)
-        for value in listed(state["returns"], "returns"):
-            number(of_kind(value, "returns", float), "returns")
-        for value in listed(state["lengths"], "lengths"):
-            whole(value, "lengths")
+            checked_int(state[name], name)
+        for value in checked_list(state["returns"], "returns"):
+            checked_number(checked_type(value, "returns", float), "returns")
+        for value in checked_list(state["lengths"], "lengths"):
+            checked_int(value, "lengths")
         check_parameters(self._policy, tensors["policy"])
         self._check_own(state, tensors)
 
@@ -182,7 +182,7 @@ class RllibLearner:
 
     def _check_kl_and_pending(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         """Check the own state of a learner that updates from fragments."""
-        number(state["kl_coeff"], "kl_coeff", 0.0)
+        checked_number(state["kl_coeff"], "kl_coeff", 0.0)
         rows, has_mask = self._runner.config.num_envs_per_env_runner, self.envs.world.has_action_mask
         places = self._fragments_per_learner()
         check_pending(tensors.get("pending", {}), self._policy, places=places, rows=rows, has_mask=has_mask)

@@ -8,7 +8,7 @@ import torch
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import WorkFailed
-from rl_lab.core.untrusted import listed, of_kind
+from rl_lab.core.untrusted import checked_list, checked_type
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.remote_sampling import SamplesRemotely
 from rl_lab.learners.sb3.training_state import as_tensors
@@ -89,8 +89,8 @@ class LearnsRemotely(SamplesRemotely):
     def _other_states(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> list[StateDict]:
         """Return the states of all learners but the first. Raises ValueError or KeyError for another number of them."""
         states = []
-        for index, other in enumerate(listed(state["learners"], "learners", len(self._learners) - 1), 1):
+        for index, other in enumerate(checked_list(state["learners"], "learners", len(self._learners) - 1), 1):
             own = {name: tensors.get(f"{_PREFIX}{index}.{name}", {}) for name in _OWN}
             shared = {name: tensors[name] for name in _SHARED if name in tensors}
-            states.append(StateDict({**shared, **own}, of_kind(other, "learners", dict)))
+            states.append(StateDict({**shared, **own}, checked_type(other, "learners", dict)))
         return states

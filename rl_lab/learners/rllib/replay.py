@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.core.untrusted import array, number, shaped, whole
+from rl_lab.core.untrusted import checked_array, checked_int, checked_number, checked_shape
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.fragment import Fragment
 from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
@@ -152,22 +152,22 @@ class Replay:
 
     def check(self, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
         """Raise ValueError or KeyError unless these are what `arrays` and `values` of such a buffer return."""
-        total, saved = whole(state["replay_total"], "replay_total"), tensors["replay"]
-        number(state["largest_priority"], "largest_priority", 1.0)
+        total, saved = checked_int(state["replay_total"], "replay_total"), tensors["replay"]
+        checked_number(state["largest_priority"], "largest_priority", 1.0)
         size = min(total, self.capacity)
         limits = {"priorities": (0.0, 1e300), "following": (-1, total - 1)}
         for name, column in self.columns.items():
             low, high = limits.get(name, (-np.inf, np.inf))
-            array(saved[name], f"replay: {name}", column[:1].repeat(size, axis=0), low, high)
+            checked_array(saved[name], f"replay: {name}", column[:1].repeat(size, axis=0), low, high)
         if size and not saved["priorities"].min() > 0:
             raise ValueError("replay: priorities are not positive")
-        array(saved["last"], "replay: last", self._last, -1, total - 1)
+        checked_array(saved["last"], "replay: last", self._last, -1, total - 1)
 
     def restore(self, tensors: dict[str, dict[str, Array]], state: dict[str, Any]) -> None:
         """Restore what `arrays` and `values` returned, after `check`."""
         self.total, self.largest_priority = state["replay_total"], float(state["largest_priority"])
         for name, column in self.columns.items():
             column[: len(self)] = tensors["replay"][name]
-        self._last[:] = shaped(tensors["replay"]["last"], "replay: last", self._last)
+        self._last[:] = checked_shape(tensors["replay"]["last"], "replay: last", self._last)
         places = restored_pending(tensors.get("pending", {}))
         self.pending = places or [None] * len(self.pending)

@@ -13,7 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecTransposeImage
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.core.untrusted import array, shaped
+from rl_lab.core.untrusted import checked_array, checked_shape
 from rl_lab.core.world import Array
 from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer, end_episodes
 from rl_lab.learners.sb3.state_validation import arrays_by_name
@@ -46,7 +46,7 @@ def restore_replay(model: Any, arrays: dict[str, Array], position: dict[str, Any
             raise ValueError(f"replay buffer: actions {lowest} to {highest} are outside {model.action_space}")
     for name, target in _replay_arrays(buffer).items():
         filled = len(target) if full else pos
-        target[:filled] = shaped(arrays[name], f"replay buffer: {name}", target[:filled])
+        target[:filled] = checked_shape(arrays[name], f"replay buffer: {name}", target[:filled])
     buffer.pos, buffer.full = pos, full
 
 
@@ -88,7 +88,7 @@ def restore_pending(model: Any, arrays: dict[str, Array]) -> None:
         problem = "missing" if differing[0] in targets else "unknown"
         raise ValueError(f"{_PENDING}: {differing[0]:.80} is {problem}")
     for name, target in targets.items():
-        array(arrays[name], f"{_PENDING}: {name}", target)
+        checked_array(arrays[name], f"{_PENDING}: {name}", target)
     if vec_env is None:
         return
     _check_pending(model, buffer, arrays)

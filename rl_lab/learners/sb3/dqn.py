@@ -265,7 +265,7 @@ class _CompiledDqnMixin:
         outcome = self._compiled.learn(target_timesteps, env, *records)
         check_flag()
         if outcome < 0:
-            batch.fail(outcome)
+            batch.raise_fault(outcome)
         if outcome > 0:
             self._raise_non_finite()
         self._sync_rollouts_to_model(batch, env.ep_info_buffer)

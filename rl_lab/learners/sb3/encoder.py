@@ -79,8 +79,8 @@ class EncodedVecEnv(TimedVecEnv):
     def _policy_observations(self, observations: Array) -> Any:
         return self._encoder(observations)
 
-    def _report(self, ends: Array, infos: list[dict[str, Any]]) -> None:
-        super()._report(ends, infos)
+    def _write_infos(self, ends: Array, infos: list[dict[str, Any]]) -> None:
+        super()._write_infos(ends, infos)
         ended = [infos[row] for row in np.flatnonzero(ends).tolist()]
         if ended:
             features = self._encoder(np.stack([info["terminal_observation"] for info in ended]))

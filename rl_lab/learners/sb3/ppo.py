@@ -98,7 +98,7 @@ class _CompiledPpoMixin(CompiledPpoBase):
         arguments = (envs, buffers, policy, stats, stream)
         for outcome in self._worker_pool.run(threads, self._compiled.collect_rollouts, *arguments):
             if outcome < 0:
-                batch.fail(outcome)
+                batch.raise_fault(outcome)
         self.env_time_fraction = float(buffers.cycles[0]) / max(float(buffers.cycles[1]), 1.0)
         self._compiled.compute_returns_and_advantage(buffers, buffer.gamma, buffer.gae_lambda)
         buffer.pos, buffer.full = n_steps, True

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rl_lab.core.untrusted import array, listed, number, of_kind, shaped, whole
+from rl_lab.core.untrusted import checked_array, checked_int, checked_list, checked_number, checked_shape, checked_type
 from rl_lab.core.world import Array
 
 _MOMENT = re.compile(r"(0|[1-9][0-9]{0,5})\.([a-z_]+)")  # index of a parameter, name of its moment
@@ -27,19 +27,19 @@ _NORMAL_RANGE = (
 def check_counters(state: dict[str, Any], window: int) -> None:
     """Check the counters of steps, updates and episodes, and the returns and lengths of the last episodes."""
     for name in ("steps", "updates", "episodes"):
-        whole(state[name], name)
-    number(state["progress"], "progress", high=1.0)
-    for info in listed(state["episode_infos"], "episode_infos"):
-        episode_return, length = listed(info, "episode_infos", 2)
-        number(of_kind(episode_return, "episode_infos", float), "episode_infos")
-        whole(length, "episode_infos")
+        checked_int(state[name], name)
+    checked_number(state["progress"], "progress", high=1.0)
+    for info in checked_list(state["episode_infos"], "episode_infos"):
+        episode_return, length = checked_list(info, "episode_infos", 2)
+        checked_number(checked_type(episode_return, "episode_infos", float), "episode_infos")
+        checked_int(length, "episode_infos")
     if len(state["episode_infos"]) > window:
         raise ValueError(f"episode_infos has {len(state['episode_infos'])} episodes; expected at most {window}")
     if "calls" in state:
-        whole(state["calls"], "calls")
-        number(state["exploration_rate"], "exploration_rate", 0.0, 1.0)
+        checked_int(state["calls"], "calls")
+        checked_number(state["exploration_rate"], "exploration_rate", 0.0, 1.0)
     for name in {"key", "rng_counter"} & set(state):
-        whole(state[name], name, 0, 2**64 - 1)
+        checked_int(state[name], name, 0, 2**64 - 1)
 
 
 def check_parameters(policy: Any, arrays: dict[str, Array]) -> None:
@@ -48,16 +48,16 @@ def check_parameters(policy: Any, arrays: dict[str, Array]) -> None:
     if differing := sorted(set(expected) ^ set(arrays)):
         raise ValueError(f"policy: {differing[0]:.80} is missing or unknown")
     for name, tensor in expected.items():
-        array(arrays[name], f"policy: {name}", tensor.detach().cpu().numpy())
+        checked_array(arrays[name], f"policy: {name}", tensor.detach().cpu().numpy())
 
 
 def validated_optimizer_groups(optimizer: torch.optim.Optimizer, saved: Any) -> list[dict[str, Any]]:
     """Return the optimizer's settings with the learning rates of a checkpoint, whose other settings must be equal."""
     groups = [dict(group) for group in optimizer.state_dict()["param_groups"]]
-    for group, saved_group in zip(groups, listed(saved, "optimizer_groups", len(groups)), strict=True):
-        for key, value in of_kind(saved_group, "optimizer_groups", dict).items():
+    for group, saved_group in zip(groups, checked_list(saved, "optimizer_groups", len(groups)), strict=True):
+        for key, value in checked_type(saved_group, "optimizer_groups", dict).items():
             if key == "lr":
-                group[key] = number(value, "optimizer_groups: lr", 0.0)
+                group[key] = checked_number(value, "optimizer_groups: lr", 0.0)
                 continue
             expected = group.get(key, ...)
             expected, value = (list(each) if isinstance(each, tuple) else each for each in (expected, value))
@@ -78,7 +78,7 @@ def validated_moments(optimizer: torch.optim.Optimizer, arrays: dict[str, Array]
         if match is None or int(match[1]) >= len(parameters) or match[2] not in names:
             raise ValueError(f"optimizer: there is no {key:.40}")
         like = np.zeros(() if match[2] == "step" else tuple(parameters[int(match[1])].shape), np.float32)
-        array(moment, f"optimizer: {key}", like, *(() if match[2] == "exp_avg" else (0.0, 1e38)))
+        checked_array(moment, f"optimizer: {key}", like, *(() if match[2] == "exp_avg" else (0.0, 1e38)))
         state.setdefault(int(match[1]), {})[match[2]] = torch.from_numpy(np.array(moment))
     for index, moments in state.items():
         if missing := names - set(moments):
@@ -99,12 +99,12 @@ def check_last_observations(tensors: dict[str, Array], model: Any) -> None:
         saved = tensors[name]
         if saved.shape[1:] == current.shape[1:] and len(saved) != len(current):
             raise ValueError(f"the checkpoint has {len(saved)} rows, this learner {len(current)}")
-        if np.isnan(shaped(saved, name, current)).any():
+        if np.isnan(checked_shape(saved, name, current)).any():
             raise ValueError(f"{name} contains NaN")
-    shaped(tensors["episode_starts"], "episode_starts", np.asarray(model._last_episode_starts))
+    checked_shape(tensors["episode_starts"], "episode_starts", np.asarray(model._last_episode_starts))
     if any(name.partition("/")[0] == "original_observations" for name in tensors):
         for name, like in arrays_by_name("original_observations", model._last_original_obs).items():
-            shaped(tensors[name], name, like)
+            checked_shape(tensors[name], name, like)
 
 
 def check_normalizer(normalizer: Any, arrays: dict[str, Array], counts: Any) -> None:
@@ -114,44 +114,44 @@ def check_normalizer(normalizer: Any, arrays: dict[str, Array], counts: Any) -> 
         ("return_var", normalizer.ret_rms.var, 0.0),
         ("returns", normalizer.returns, -1e300),
     ):
-        array(arrays[name], f"normalizer: {name}", np.asarray(current), low, 1e300)
+        checked_array(arrays[name], f"normalizer: {name}", np.asarray(current), low, 1e300)
     if normalizer.norm_obs:
-        array(arrays["observation_mean"], "normalizer: observation_mean", np.asarray(normalizer.obs_rms.mean))
+        checked_array(arrays["observation_mean"], "normalizer: observation_mean", np.asarray(normalizer.obs_rms.mean))
         var = np.asarray(normalizer.obs_rms.var)
-        array(arrays["observation_var"], "normalizer: observation_var", var, 0.0, 1e300)
-    for count in listed(counts, "normalizer_counts", 2):
-        number(count, "normalizer_counts", 0.0)
+        checked_array(arrays["observation_var"], "normalizer: observation_var", var, 0.0, 1e300)
+    for count in checked_list(counts, "normalizer_counts", 2):
+        checked_number(count, "normalizer_counts", 0.0)
 
 
 def check_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
     """Check the states of random, numpy and torch."""
     current = np.random.get_state(legacy=False)
-    array(arrays["numpy"], "generators: numpy", current["state"]["key"])
-    whole(state["numpy"]["pos"], "the random generator's position", 0, 624)  # numpy would read beyond its state
-    whole(state["numpy"]["has_gauss"], "numpy: has_gauss", 0, 1)
-    number(state["numpy"]["gauss"], "numpy: gauss", *_NORMAL_RANGE)
-    shaped(arrays["torch"], "generators: torch", torch.get_rng_state().numpy())
+    checked_array(arrays["numpy"], "generators: numpy", current["state"]["key"])
+    checked_int(state["numpy"]["pos"], "the random generator's position", 0, 624)  # numpy would read beyond its state
+    checked_int(state["numpy"]["has_gauss"], "numpy: has_gauss", 0, 1)
+    checked_number(state["numpy"]["gauss"], "numpy: gauss", *_NORMAL_RANGE)
+    checked_shape(arrays["torch"], "generators: torch", torch.get_rng_state().numpy())
     if "cuda" in arrays and torch.cuda.is_available():
-        shaped(arrays["cuda"], "generators: cuda", torch.cuda.get_rng_state().cpu().numpy())
-    version, words, gauss = listed(state["python"], "python", 3)
-    whole(version, "python: version", random.getstate()[0], random.getstate()[0])
-    *words, position = listed(words, "python", 625)
+        checked_shape(arrays["cuda"], "generators: cuda", torch.cuda.get_rng_state().cpu().numpy())
+    version, words, gauss = checked_list(state["python"], "python", 3)
+    checked_int(version, "python: version", random.getstate()[0], random.getstate()[0])
+    *words, position = checked_list(words, "python", 625)
     for word in words:
-        whole(word, "python", 0, 2**32 - 1)
-    whole(position, "python: position", 0, 624)
+        checked_int(word, "python", 0, 2**32 - 1)
+    checked_int(position, "python: position", 0, 624)
     if gauss is not None:
-        number(gauss, "python: gauss", *_NORMAL_RANGE)
+        checked_number(gauss, "python: gauss", *_NORMAL_RANGE)
 
 
 def check_action_space(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:
     """Check that the state of a bit generator has the keys of the current one and words of at most 128 bits."""
-    if sorted(of_kind(saved, name, dict)) != sorted(current):
+    if sorted(checked_type(saved, name, dict)) != sorted(current):
         raise ValueError(f"{name} has the keys {', '.join(sorted(saved)):.80}")
     limits = {"has_uint32": 1, "uinteger": 2**32 - 1}
     for key, value in current.items():
         if isinstance(value, dict):
             check_action_space(saved[key], value, f"{name}: {key}")
         elif isinstance(value, int):
-            whole(saved[key], f"{name}: {key}", 0, limits.get(key, 2**128 - 1))
+            checked_int(saved[key], f"{name}: {key}", 0, limits.get(key, 2**128 - 1))
         elif saved[key] != value:
             raise ValueError(f"{name}: {key} is {saved[key]!r:.40}; expected {value!r}")

@@ -24,7 +24,11 @@ ctx = world_context()
 inline, internal = decorators().inline, decorators().internal
 step, action_mask = ctx.kernels.step, ctx.kernels.action_mask
 current_player, is_alive = ctx.kernels.current_player, ctx.kernels.is_alive
-HAS_ACTION_MASK, MASK_SIZE, COUNTS = ctx.constants.has_action_mask, ctx.constants.mask_size, ctx.constants.counts
+HAS_ACTION_MASK, MASK_SIZE, NUM_ACTIONS = (
+    ctx.constants.has_action_mask,
+    ctx.constants.mask_size,
+    ctx.constants.num_actions,
+)
 HAS_EARLY_TERMINATION, STATE_WORDS = ctx.constants.has_early_termination, ctx.constants.state_words
 read_at, address_to_pointer = atomics()["read_at"], make_address_to_pointer()
 
@@ -104,7 +108,7 @@ def _find_masked(s: Any, agent: Any, p: Any, mask: Any) -> Any:
 
 @inline
 def _find_all(s: Any, agent: Any, p: Any, mask: Any) -> Any:
-    return COUNTS[agent]
+    return NUM_ACTIONS[agent]
 
 
 # (s, agent, p, mask): writes the mask of the agent's legal actions, and returns their number. Where all actions are
