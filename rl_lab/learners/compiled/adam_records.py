@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Adam's settings by position, in an array or in `ppo_records.AdamSettings`.
+LEARNING_RATE, MAX_GRAD_NORM, BETA_1, BETA_2, EPSILON = range(5)
+NUM_ADAM_SETTINGS = EPSILON + 1
+
 
 class AdamStep(NamedTuple):
     """Numbers that all parameters share in one step, all float32; the names are those of `torch.optim.adam`."""

@@ -22,6 +22,7 @@ from rl_lab.learners.compiled import (
     ppo_records,
     primitives,
     rllib_records,
+    thread_pool,
     vector_builder,
 )
 from rl_lab.learners.compiled import network as network_memory
@@ -93,7 +94,7 @@ def template(name: str, imported: tuple[str, ...], *records: ModuleType) -> Modu
     folder = Path(__file__).parent / "templates"
     modules = (
         *(network_memory, intrinsics, matrix_intrinsics, vector_builder, primitives, atomics, buffers, rng),
-        *(adam_records, ppo_records, dqn_records, *records),
+        *(thread_pool, adam_records, ppo_records, dqn_records, *records),
     )
     sources = [Path(str(module.__file__)).read_text() for module in modules]
     files = tuple(folder / f"{file}.py" for file in (*imported, name))

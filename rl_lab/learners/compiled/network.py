@@ -22,18 +22,22 @@ from rl_lab.core.interrupts import flag_address
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
 
-# Columns of `Network.layers`, int64 [layers, LAYER_COLUMNS]: the kind; the buffers that the layer reads and writes; the
-# numbers of its inputs and outputs; where its weight, its bias and the transposed copy of its weight begin, in floats
-# (-1: it has no copy); whether its weight lies as [outputs, inputs] instead of [inputs, outputs]; its activation;
-# whether the backward pass adds to the gradient of the buffer that it reads, which another layer has already written;
-# and, of a convolution, how many output positions a row of the board has.
-(
-    LAYER_KIND, SOURCE_BUFFER, TARGET_BUFFER, INPUTS, OUTPUTS, WEIGHT, BIAS, TRANSPOSED, ROW_MAJOR_OUT, ACTIVATION,
-    ADD_TO_SOURCE_GRAD, OUT_WIDTH,
-) = range(12)  # fmt: skip
-LAYER_COLUMNS = OUT_WIDTH + 1
-DENSE, CONVOLUTION = 0, 1  # kinds
-LINEAR, TANH, RELU = 0, 1, 2  # activations
+# Columns of `Network.layers`, int64 [layers, LAYER_COLUMNS].
+LAYER_KIND = 0  # DENSE or CONVOLUTION
+SOURCE_BUFFER = 1  # the buffer that the layer reads
+TARGET_BUFFER = 2  # the buffer that it writes
+INPUTS = 3  # how many numbers of a row it reads
+OUTPUTS = 4  # how many it writes
+WEIGHT = 5  # where its weight begins in the array of parameters, in floats
+BIAS = 6  # where its bias begins there
+TRANSPOSED = 7  # where the transposed copy of its weight begins among those copies; -1 where there is none
+ROW_MAJOR_OUT = 8  # whether its weight lies as [outputs, inputs], and not as [inputs, outputs]
+ACTIVATION = 9  # LINEAR, TANH or RELU
+ADD_TO_SOURCE_GRAD = 10  # whether, backwards, another layer has already written the gradient by the source buffer
+OUT_WIDTH = 11  # of a convolution, how many output positions a row of the board has
+LAYER_COLUMNS = 12
+DENSE, CONVOLUTION = 0, 1
+LINEAR, TANH, RELU = 0, 1, 2
 # Columns of `Network.tables`: addresses of functions and arrays, the number of layers, and the address of an int64 that
 # is not 0 once the user has interrupted the work.
 (
@@ -42,23 +46,12 @@ LINEAR, TANH, RELU = 0, 1, 2  # activations
     AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_CONV_INDEX, AT_STOP_FLAG,
 ) = range(17)  # fmt: skip
 NUM_ADDRESSES = AT_STOP_FLAG + 1
-# Columns of `conv_index`, which says for an input of a convolution where it is used. Output positions whose windows
-# contain it: the offset of the first one in a row of outputs, in bytes; the offset of its weight there, in bytes; the
-# number of rows of such positions, and how many there are in each row.
-OUT_OFFSET, WEIGHT_OFFSET, ROWS, COLS = range(4)
-# Counters of a barrier, see `templates/barrier.py`: bytes from its address, a cache line apart.
-ARRIVED, ROUND, ABORTED = 0, 64, 128
-# Adam's settings by position, as `templates/adam.py` reads them.
-LEARNING_RATE, MAX_GRAD_NORM, BETA_1, BETA_2, EPSILON = range(5)
-NUM_ADAM_SETTINGS = EPSILON + 1
-# Columns of the report of a PPO update, see `ppo_records.UpdateReport`. FAILED_MINIBATCH is 0 unless a gradient was not
-# finite.
-(
-    POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIP_FRACTION, APPROX_KL, LOSS, GRADIENT_STEPS, EPOCHS, FAILED_MINIBATCH,
-) = range(9)  # fmt: skip
+# Columns of `conv_index`, int64 [inputs, 4]: the window of a convolution's input, that is, the output positions that
+# depend on it.
+OUT_OFFSET = 0  # of the window's first position in a row of outputs, in bytes
+WEIGHT_OFFSET = 1  # of the input's weight for this position, in bytes
+ROWS, COLS = 2, 3  # how many rows of positions the window has, and positions in each
 TILE = 64  # rows that go through the network together: their activations stay in the nearest cache
-NUM_SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
-MIN_SHARD_ROWS = 32  # rows, at least, of a minibatch's part
 FILTERS = 16  # of a convolution: one vector
 
 
@@ -165,9 +158,11 @@ class NetworkSpec:
 def _conv_index(rows: int, side: int, depth: int) -> Array:
     """Return the table `conv_index`, int64 [inputs, 4], of the inputs of boards [rows, side, depth]."""
     row, column, channel = np.indices((rows, side, depth)).reshape(3, -1)
+    # The input lies in row dy and column dx of the filter at position (row - dy, column - dx). These are the ranges of
+    # dy and dx, from and to (exclusive), for which the position is on the board.
     top, bottom = np.maximum(0, row - rows + 3), np.minimum(3, row + 1)
     left, right = np.maximum(0, column - side + 3), np.minimum(3, column + 1)
-    position = (row - top) * (side - 2) + column - right + 1
+    position = (row - top) * (side - 2) + column - right + 1  # in the last row of the window, its first one
     weight = (channel * 3 + top) * 3 + 3 - right
     return np.stack([4 * FILTERS * position, 4 * FILTERS * weight, bottom - top, right - left], axis=1).astype(np.int64)
 

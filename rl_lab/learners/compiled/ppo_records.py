@@ -17,6 +17,12 @@ import numpy as np
 
 from rl_lab.core.world import Array
 
+# Columns of the report of an update, see `UpdateReport`. FAILED_MINIBATCH is 0 unless a gradient was not finite.
+(
+    POLICY_LOSS, VALUE_LOSS, ENTROPY_LOSS, CLIP_FRACTION, APPROX_KL, LOSS, GRADIENT_STEPS, EPOCHS, FAILED_MINIBATCH,
+) = range(9)  # fmt: skip
+REPORTED = FAILED_MINIBATCH + 1  # columns
+
 
 class EnvArrays(NamedTuple):
     """The arrays of a batch of worlds, with one row for each agent where the batch has [N, A, ...]."""
@@ -124,7 +130,7 @@ class RolloutSamples(NamedTuple):
 
 
 class AdamSettings(NamedTuple):
-    """The settings that `adam_step` reads by position: in the order of `network.LEARNING_RATE` and so on."""
+    """The settings that `adam_step` reads by position: in the order of `adam_records.LEARNING_RATE` and so on."""
 
     learning_rate: float
     max_grad_norm: float
@@ -157,7 +163,7 @@ class PpoSettings(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """Where an update writes its losses and counts: REPORTED columns, `network.POLICY_LOSS` and so on."""
+    """Where an update writes its losses and counts: REPORTED columns, POLICY_LOSS and so on."""
 
     shards: Array  # float64 [NUM_SHARDS, REPORTED]: sums over the rows of a minibatch's shard, for the other threads
     totals: Array  # float64 [REPORTED]: means over the update's minibatches, and counts

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled.network import FAILED_MINIBATCH
-from rl_lab.learners.compiled.ppo_records import PpoSettings, RolloutSamples
+from rl_lab.learners.compiled.ppo_records import FAILED_MINIBATCH, PpoSettings, RolloutSamples
 
-# Columns of a report after those of `network.POLICY_LOSS` and so on: KL divergence from the policy that sampled, value
+# Columns of a report after those of `ppo_records`: KL divergence from the policy that sampled, value
 # loss before it is clipped, and, for the explained variance, sums over all rows, those without a loss too.
 KL, UNCLIPPED_VALUE_LOSS, SUM_TARGETS, SUM_SQUARED_TARGETS, SUM_ERRORS, SUM_SQUARED_ERRORS = range(
     FAILED_MINIBATCH + 1, FAILED_MINIBATCH + 7

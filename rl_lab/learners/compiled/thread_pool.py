@@ -14,13 +14,17 @@ import numpy as np
 
 from rl_lab.core.interrupts import check_flag
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled import network
+
+NUM_SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
+MIN_SHARD_ROWS = 32  # of a minibatch's part
+# Counters of a barrier, see `templates/barrier.py`: bytes from its address, a cache line apart.
+ARRIVED, ROUND, ABORTED = 0, 64, 128
 
 
 def available_threads() -> int:
     """Return how many threads can share a learner's work: the cores that this process may use, at most NUM_SHARDS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, network.NUM_SHARDS)
+    return min(cores, NUM_SHARDS)
 
 
 class WorkerPool:
@@ -58,7 +62,7 @@ class WorkerPool:
             check_flag()
             return results
         except BaseException:  # the other threads may wait for this one
-            counters[network.ABORTED // 8] = 1  # in int64, from an offset in bytes
+            counters[ABORTED // 8] = 1  # in int64, from an offset in bytes
             raise
         finally:
             wait(futures)
@@ -75,5 +79,5 @@ def _run_rank(function: Any, rank: int, shared_arguments: tuple[Any, ...], count
     try:
         return function(rank, *shared_arguments)
     except BaseException:
-        counters[network.ABORTED // 8] = 1  # in int64, from an offset in bytes
+        counters[ABORTED // 8] = 1  # in int64, from an offset in bytes
         raise

@@ -11,10 +11,16 @@ from gymnasium.spaces import Discrete
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled.network import FAILED_MINIBATCH, GRADIENT_STEPS, MIN_SHARD_ROWS, NUM_SHARDS
-from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, RolloutSamples, UpdateReport
+from rl_lab.learners.compiled.ppo_records import (
+    FAILED_MINIBATCH,
+    GRADIENT_STEPS,
+    AdamState,
+    PolicyNetwork,
+    RolloutSamples,
+    UpdateReport,
+)
 from rl_lab.learners.compiled.rllib_records import RLLIB_REPORTED, RllibSamples, RllibSettings
-from rl_lab.learners.compiled.thread_pool import WorkerPool
+from rl_lab.learners.compiled.thread_pool import MIN_SHARD_ROWS, NUM_SHARDS, WorkerPool
 from rl_lab.learners.sb3.network_import import (
     ParameterMirror,
     UnsupportedByCompiledError,

@@ -12,8 +12,7 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled.network import ENTROPY_LOSS, POLICY_LOSS, VALUE_LOSS
-from rl_lab.learners.compiled.ppo_records import AdamSettings, PpoSettings
+from rl_lab.learners.compiled.ppo_records import ENTROPY_LOSS, POLICY_LOSS, VALUE_LOSS, AdamSettings, PpoSettings
 from rl_lab.learners.compiled.rllib_records import (
     KL,
     SUM_ERRORS,

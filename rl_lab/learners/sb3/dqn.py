@@ -23,7 +23,7 @@ from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.interrupts import check_flag
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
-from rl_lab.learners.compiled import build, network
+from rl_lab.learners.compiled import adam_records, build
 from rl_lab.learners.compiled.dqn_records import (
     DQN_COUNTERS,
     DqnSettings,
@@ -133,10 +133,10 @@ class _CompiledDqnMixin:
         # As many leaves as transitions, rounded up to a power of two.
         leaves = 1 << (model.replay_buffer.rewards.size - 1).bit_length() if self.priority_exponent else 0
         self._priorities = PriorityTree(sums=np.zeros(2 * leaves), max_priority=np.ones(1))
-        self._adam_settings = np.zeros(network.NUM_ADAM_SETTINGS)
-        self._adam_settings[network.MAX_GRAD_NORM] = model.max_grad_norm
-        self._adam_settings[network.EPSILON] = adam["eps"]
-        self._adam_settings[[network.BETA_1, network.BETA_2]] = adam["betas"]
+        self._adam_settings = np.zeros(adam_records.NUM_ADAM_SETTINGS)
+        self._adam_settings[adam_records.MAX_GRAD_NORM] = model.max_grad_norm
+        self._adam_settings[adam_records.EPSILON] = adam["eps"]
+        self._adam_settings[[adam_records.BETA_1, adam_records.BETA_2]] = adam["betas"]
         self._settings = dqn_settings(model)
         both_networks = (self._q_net.network, self._q_net_target.network, self._q_net.moments, self._adam_settings)
         num_actions = int(model.action_space.n)
@@ -187,7 +187,7 @@ class _CompiledDqnMixin:
         self._q_net.copy_from_tensors()
         self._q_net_target.copy_from_tensors()
         model._update_learning_rate(model.policy.optimizer)
-        self._adam_settings[network.LEARNING_RATE] = model.policy.optimizer.param_groups[0]["lr"]
+        self._adam_settings[adam_records.LEARNING_RATE] = model.policy.optimizer.param_groups[0]["lr"]
         counters, buffer = self._counters[0], model.replay_buffer
         for name in ("loss_sum", "num_episodes", "env_cycles", "train_cycles", "total_cycles"):
             counters[name] = 0

@@ -13,7 +13,8 @@ from stable_baselines3.common.buffers import ReplayBuffer as Sb3ReplayBuffer
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch
 from rl_lab.learners.compiled.dqn_records import DqnEnvArrays, DqnSettings, QNetworks, ReplayBuffer
-from rl_lab.learners.compiled.network import NUM_SHARDS, Network
+from rl_lab.learners.compiled.network import Network
+from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
 
 
 def env_arrays(batch: Batch, n_envs: int, num_episodes: int) -> DqnEnvArrays:
@@ -70,7 +71,7 @@ def q_networks(
         q_net: the online network.
         q_net_target: the target network.
         moments: Adam's moments of the online network, float32 [P] each.
-        adam_settings: see `network.LEARNING_RATE`.
+        adam_settings: see `adam_records.LEARNING_RATE`.
         output: index of the buffer with the Q-values in both networks.
         num_actions: how many actions there are.
         sparse: whether observations enter the networks as lists of their numbers that are not zero.

@@ -26,12 +26,12 @@ from rl_lab.learners.compiled.network import (
     AT_FORWARD,
     AT_TRANSPOSE_WEIGHTS,
     LINEAR,
-    NUM_SHARDS,
     RELU,
     TANH,
     Network,
     NetworkSpec,
 )
+from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
 from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
 from rl_lab.learners.sb3.policies import BoardCnn
 

@@ -21,8 +21,16 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
-from rl_lab.learners.compiled.network import EPOCHS, FAILED_MINIBATCH, GRADIENT_STEPS, MIN_SHARD_ROWS, NUM_SHARDS
-from rl_lab.learners.compiled.ppo_records import AdamState, RunningStats, UpdateReport
+from rl_lab.learners.compiled.ppo_records import (
+    EPOCHS,
+    FAILED_MINIBATCH,
+    GRADIENT_STEPS,
+    REPORTED,
+    AdamState,
+    RunningStats,
+    UpdateReport,
+)
+from rl_lab.learners.compiled.thread_pool import MIN_SHARD_ROWS, NUM_SHARDS
 from rl_lab.learners.sb3.compiled_batch import compiled_batch_of, has_no_callback, lab_env_of
 from rl_lab.learners.sb3.ppo_arguments import (
     env_arrays,
@@ -184,7 +192,7 @@ class _CompiledPpoMixin(CompiledPpoBase):
         mirror, network = self.mirror, self.mirror.network
         buffer = model.rollout_buffer
         observations = buffer.observations.reshape(buffer.values.size, -1)
-        report = np.zeros(FAILED_MINIBATCH + 1)
+        report = np.zeros(REPORTED)
         exp_avg, exp_avg_sq = mirror.moments
         arguments = (
             rollout_samples(buffer, indices, end, nonzero_lists(network, observations)),

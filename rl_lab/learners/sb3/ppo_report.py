@@ -8,7 +8,7 @@ import torch
 from stable_baselines3.common.utils import explained_variance
 
 from rl_lab.core.world import Array
-from rl_lab.learners.compiled import network
+from rl_lab.learners.compiled import ppo_records
 from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
 
 
@@ -19,12 +19,12 @@ def log_update(model: Any, report: Array, clip_range: float) -> None:
     """
     buffer, logger = model.rollout_buffer, model.logger
     for name, column in (
-        ("entropy_loss", network.ENTROPY_LOSS),
-        ("policy_gradient_loss", network.POLICY_LOSS),
-        ("value_loss", network.VALUE_LOSS),
-        ("approx_kl", network.APPROX_KL),
-        ("clip_fraction", network.CLIP_FRACTION),
-        ("loss", network.LOSS),
+        ("entropy_loss", ppo_records.ENTROPY_LOSS),
+        ("policy_gradient_loss", ppo_records.POLICY_LOSS),
+        ("value_loss", ppo_records.VALUE_LOSS),
+        ("approx_kl", ppo_records.APPROX_KL),
+        ("clip_fraction", ppo_records.CLIP_FRACTION),
+        ("loss", ppo_records.LOSS),
     ):
         logger.record(f"train/{name}", float(report[column]))
     if isinstance(buffer, ActingRolloutBuffer | ActingMaskableRolloutBuffer):

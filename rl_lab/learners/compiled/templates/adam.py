@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.adam_records import AdamStep
+from rl_lab.learners.compiled.adam_records import BETA_1, BETA_2, EPSILON, LEARNING_RATE, MAX_GRAD_NORM, AdamStep
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
-from rl_lab.learners.compiled.network import BETA_1, BETA_2, EPSILON, LEARNING_RATE, MAX_GRAD_NORM, NUM_SHARDS
 from rl_lab.learners.compiled.ppo_records import AdamState, Worker
 from rl_lab.learners.compiled.templates.barrier import barrier_wait
+from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
 
 fastmath, internal = decorators().fastmath, decorators().internal
 
@@ -79,8 +79,8 @@ def adam_step(worker: Worker, adam_state: AdamState, settings: Any) -> Any:
     """Clip the gradient's norm and take one step of Adam; return False, and only sum the gradient, if it is not finite.
 
     The gradient is the sum of adam_state.grads [parts, P], as `reduce_gradients` leaves them, and is in the first of
-    them afterwards. `settings` has Adam's settings by position, see `network.LEARNING_RATE`. All threads call it; it
-    returns False, too, if the barrier is aborted.
+    them afterwards. `settings` has Adam's settings by position, see `adam_records.LEARNING_RATE`. All threads call it;
+    it returns False, too, if the barrier is aborted.
     """
     weights, grads, exp_avg, exp_avg_sq, last_step, squared_norms = adam_state
     num_pads = -(-len(weights) // PAD)  # ranges of parameters begin at multiples of PAD

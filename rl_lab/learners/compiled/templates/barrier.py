@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.network import ABORTED, ARRIVED, ROUND
 from rl_lab.learners.compiled.primitives import primitives
+from rl_lab.learners.compiled.thread_pool import ABORTED, ARRIVED, ROUND
 
 internal = decorators().internal
 atomic_add, atomic_load, yield_cpu = primitives().atomic_add, primitives().atomic_load, primitives().yield_cpu

@@ -22,11 +22,9 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.network import (
+from rl_lab.learners.compiled.network import AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_STOP_FLAG, TILE
+from rl_lab.learners.compiled.ppo_records import (
     APPROX_KL,
-    AT_NONZERO_INDICES,
-    AT_NONZERO_VALUES,
-    AT_STOP_FLAG,
     CLIP_FRACTION,
     ENTROPY_LOSS,
     EPOCHS,
@@ -34,10 +32,8 @@ from rl_lab.learners.compiled.network import (
     GRADIENT_STEPS,
     LOSS,
     POLICY_LOSS,
-    TILE,
+    REPORTED,
     VALUE_LOSS,
-)
-from rl_lab.learners.compiled.ppo_records import (
     AdamState,
     EnvArrays,
     PolicyNetwork,
@@ -69,8 +65,6 @@ from rl_lab.learners.compiled.templates.ppo_rollout import (
 
 internal, jit = decorators().internal, decorators().jit
 cycles, without_refcounts = primitives().cycles, primitives().without_refcounts
-
-REPORTED = FAILED_MINIBATCH + 1  # columns of a report, see `ppo_records.UpdateReport`
 
 
 @jit

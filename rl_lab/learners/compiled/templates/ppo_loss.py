@@ -2,7 +2,7 @@
 
 A template, executed by `build` before `ppo`: see `engine/template_context.py`. `ppo.train` calls `minibatch_gradient`,
 which calls the rest. The functions of one row return or write the row's gradient and add its losses to `report`,
-float64 [REPORTED], whose columns are `network.POLICY_LOSS` and those after it. Shapes are those of `ppo_records`;
+float64 [REPORTED], whose columns are `ppo_records.POLICY_LOSS` and so on. Shapes are those of `ppo_records`;
 1 / M is the weight of a row in a minibatch of M rows.
 
 Source: Schulman et al. 2017, "Proximal policy optimization algorithms"
@@ -17,7 +17,6 @@ import numpy as np
 
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.network import (
-    APPROX_KL,
     AT_BACKWARD,
     AT_FORWARD,
     AT_NONZERO_INDICES,
@@ -26,15 +25,15 @@ from rl_lab.learners.compiled.network import (
     AT_PARAM_GRADS,
     AT_STOP_FLAG,
     AT_WEIGHTS,
-    CLIP_FRACTION,
-    ENTROPY_LOSS,
-    MIN_SHARD_ROWS,
     NUM_ADDRESSES,
-    POLICY_LOSS,
     TILE,
-    VALUE_LOSS,
 )
 from rl_lab.learners.compiled.ppo_records import (
+    APPROX_KL,
+    CLIP_FRACTION,
+    ENTROPY_LOSS,
+    POLICY_LOSS,
+    VALUE_LOSS,
     BatchScale,
     PolicyNetwork,
     PpoSettings,
@@ -49,6 +48,7 @@ from rl_lab.learners.compiled.templates.calls import transpose_weights
 from rl_lab.learners.compiled.templates.memory_views import activation_grads, activations, as_f32, as_i64
 from rl_lab.learners.compiled.templates.observations import load_observations
 from rl_lab.learners.compiled.templates.ppo_rollout import LOG_SQRT_2_PI, ZERO
+from rl_lab.learners.compiled.thread_pool import MIN_SHARD_ROWS
 
 internal = decorators().internal
 call, prefetch = primitives().call, primitives().prefetch

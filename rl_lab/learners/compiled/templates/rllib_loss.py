@@ -2,7 +2,7 @@
 
 A template, executed by `build` after `ppo_loss`: see `engine/template_context.py`. `rllib_ppo.update` calls
 `add_rllib_loss_gradient`, which calls the rest. As in `ppo_loss`, the functions of one row return or write the row's
-gradient and add its losses to `report`, float64 [RLLIB_REPORTED], whose columns are those of `network` and
+gradient and add its losses to `report`, float64 [RLLIB_REPORTED], whose columns are those of `ppo_records` and
 `rllib_records`.
 
 Source: Ray 2.60, `ray.rllib.algorithms.ppo.torch.ppo_torch_learner`
@@ -24,9 +24,8 @@ from rl_lab.learners.compiled.network import (
     AT_WEIGHTS,
     NUM_ADDRESSES,
     TILE,
-    VALUE_LOSS,
 )
-from rl_lab.learners.compiled.ppo_records import PolicyNetwork, SurrogateTerms
+from rl_lab.learners.compiled.ppo_records import VALUE_LOSS, PolicyNetwork, SurrogateTerms
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.rllib_records import (
     KL,

@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 
 from rl_lab.engine.template_context import decorators
-from rl_lab.learners.compiled.network import (
-    AT_NONZERO_INDICES,
-    AT_NONZERO_VALUES,
-    AT_PARAM_GRADS,
-    AT_STOP_FLAG,
+from rl_lab.learners.compiled.network import AT_NONZERO_INDICES, AT_NONZERO_VALUES, AT_PARAM_GRADS, AT_STOP_FLAG, TILE
+from rl_lab.learners.compiled.ppo_records import (
     FAILED_MINIBATCH,
     GRADIENT_STEPS,
-    MIN_SHARD_ROWS,
-    TILE,
+    AdamState,
+    PolicyNetwork,
+    UpdateReport,
+    Worker,
 )
-from rl_lab.learners.compiled.ppo_records import AdamState, PolicyNetwork, UpdateReport, Worker
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.rllib_records import SUM_TARGETS, RllibSamples, RllibSettings
 from rl_lab.learners.compiled.templates.adam import adam_step, reduce_gradients
@@ -35,6 +33,7 @@ from rl_lab.learners.compiled.templates.memory_views import activations, copy
 from rl_lab.learners.compiled.templates.ppo_loss import ONE
 from rl_lab.learners.compiled.templates.ppo_rollout import ZERO, evaluate_observations
 from rl_lab.learners.compiled.templates.rllib_loss import add_rllib_loss_gradient
+from rl_lab.learners.compiled.thread_pool import MIN_SHARD_ROWS
 
 internal, jit, without_refcounts = decorators().internal, decorators().jit, primitives().without_refcounts
 
