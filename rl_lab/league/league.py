@@ -8,8 +8,7 @@ iteration each. Any object that implements `Learner` can take part. A league is 
 restored like one; `experiments.build` makes it. It writes files only for snapshots, in the run's folder.
 
 The kinds of learners are AlphaStar's: main agents and two kinds of exploiters. `matchmaking` has the rules of who plays
-whom and when a snapshot is taken ("a learner is frozen"), `pfsp` the table of results, `snapshots` the pool. Figures
-that are not the paper's are marked there.
+whom and when a snapshot is taken ("a learner is frozen"), `pfsp` the table of results, `snapshots` the pool.
 
 Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning".
 """
@@ -37,8 +36,7 @@ from rl_lab.multiagent.multi_policy import join, split
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 _NUM_SEEDS = 2**31  # seeds of restarted learners are below it, because NumPy's and torch's generators accept these
-# Limits of the counters in a checkpoint, which no training reaches.
-_MAX_RESTARTS, _MAX_STEPS = 2**31, 2**62
+_MAX_RESTARTS, _MAX_STEPS = 2**31, 2**62  # limits of the counters in a checkpoint, which no training reaches
 
 
 class League:
@@ -154,9 +152,8 @@ class League:
         player = self.learners[index]
         win_rates = self.win_table.win_rates(index)
         generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.MATCHMAKING))
-        player.opponents.probs = matchmaking_probs(
-            player.kind, win_rates, self._players_by_kind(), self.config, generator
-        )
+        players = self._players_by_kind()
+        player.opponents.probs = matchmaking_probs(player.kind, win_rates, players, self.config, generator)
         metrics = player.learner.train_iteration()
         results = player.envs.pop_loss_draw_win()
         self.win_table.add(index, results.sum(axis=1))
@@ -173,10 +170,10 @@ class League:
     def _update_opponents(self) -> None:
         """Copy the present parameters of the learners to the opponents that play for them."""
         for index, player in enumerate(self.learners):  # `index` is the number of the policy and of the player
-            if self.batched_policies is not None:
-                self.batched_policies.set_policy(index, self._layers(player.learner.save_agent()))
-                continue
             saved = player.learner.save_agent()  # a copy, because the learner is trained while others play against it
+            if self.batched_policies is not None:
+                self.batched_policies.set_policy(index, self._layers(saved))
+                continue
             for other in self.learners:
                 other.opponents.replace(index, self._load_agent(saved))
 
@@ -196,24 +193,24 @@ class League:
 
         The snapshot is named by the steps of the whole league, which go on when a learner restarts.
         """
-        frozen = self.learners[index]
-        self._add_opponent(self.pool.freeze(frozen.name, self.steps, frozen.learner.save_agent()))
-        frozen.steps_at_snapshot = frozen.steps
+        player = self.learners[index]
+        self._add_opponent(self.pool.freeze(player.name, self.steps, player.learner.save_agent()))
+        player.steps_at_snapshot = player.steps
         generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.EXPLOITER_RESET))
-        if generator.random() < reset_prob(frozen.kind, self.config):
-            for key, value in frozen.learner.seconds.items():
+        if generator.random() < reset_prob(player.kind, self.config):
+            for key, value in player.learner.seconds.items():
                 self._past_seconds[key] = self._past_seconds.get(key, 0.0) + value
-            frozen.past_steps = frozen.steps
-            self._restart(index, frozen.generation + 1)
+            player.past_steps = player.steps
+            self._restart(index, player.generation + 1)
             self.win_table.clear(index)
 
     def _restart(self, index: int, generation: int) -> None:
         """Replace a learner by a new one, whose seed follows from the generation."""
-        restarted = self.learners[index]
-        restarted.generation = generation
+        player = self.learners[index]
+        player.generation = generation
         seed = (self.seed + index + len(self.learners) * generation) % _NUM_SEEDS
-        restarted.learner.close()
-        restarted.learner = self._make_learner(restarted.envs, self._learner_budget, seed)
+        player.learner.close()
+        player.learner = self._make_learner(player.envs, self._learner_budget, seed)
 
     def _add_opponent(self, snapshot: Snapshot) -> None:
         """Add a snapshot to the opponents of all learners."""
@@ -267,7 +264,7 @@ class League:
             self._add_opponent(snapshot)
         for index, player in enumerate(self.learners):
             generation = state["counts"][player.name][0]
-            if not 0 <= _int_or_minus_one(generation) < _MAX_RESTARTS:
+            if not _is_counter(generation, _MAX_RESTARTS):
                 raise ValueError("a counter of the league is not a non-negative integer")
             if generation != player.generation:
                 self._restart(index, generation)
@@ -280,7 +277,7 @@ class League:
         """
         state, games = saved.state, saved.tensors["league"]["games"]
         counters = [state["iteration"], *(n for player in self.learners for n in state["counts"][player.name])]
-        if not all(0 <= _int_or_minus_one(n) < _MAX_STEPS for n in counters):
+        if not all(_is_counter(n, _MAX_STEPS) for n in counters):
             raise ValueError("a counter of the league is not a non-negative integer")
         shape = (len(self.learners), self._first_snapshot + len(self.pool.snapshots), 3)
         if games.shape != shape or games.dtype != np.float64 or not (np.isfinite(games) & (games >= 0)).all():
@@ -297,6 +294,6 @@ class League:
             player.learner.close()
 
 
-def _int_or_minus_one(value: Any) -> int:
-    """Return an int unchanged, and -1 for any other value."""
-    return value if type(value) is int else -1
+def _is_counter(value: Any, limit: int) -> bool:
+    """Return whether a value of a checkpoint is an int from 0 to limit - 1."""
+    return type(value) is int and 0 <= value < limit

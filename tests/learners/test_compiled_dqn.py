@@ -102,10 +102,13 @@ def test_gradient_steps_are_those_of_stable_baselines3(world: str, arguments: An
         assert slots.min() >= 0 and slots.max() < filled and set(rows) <= set(range(4))
         # Where gradients are tiny, Adam's denominator is, too: rounding errors grow from one update to the next.
         tolerance = 1e-5 if update == 0 else 5e-5
-        for (name, own), (_, other) in zip(
+        for (name, compiled_param), (_, sb3_param) in zip(
             compiled.q_net.named_parameters(), sb3.q_net.named_parameters(), strict=True
         ):
-            assert float((own - other).detach().norm() / other.detach().norm().clamp(min=1e-2)) < tolerance, name
+            assert (
+                float((compiled_param - sb3_param).detach().norm() / sb3_param.detach().norm().clamp(min=1e-2))
+                < tolerance
+            ), name
     for key in ("train/loss", "train/n_updates"):
         assert compiled.logger.name_to_value[key] == pytest.approx(sb3.logger.name_to_value[key], rel=1e-4)
 
@@ -136,17 +139,17 @@ def test_the_replay_buffer_has_the_steps_of_the_environments() -> None:
     learn_compiled(model, 600)
     buffer = model.replay_buffer
     assert model.num_timesteps == 600 and buffer.pos == 0 and buffer.full
-    other = make.make("cartpole", 3, seed=0)
-    other.reset()
+    batch = make.make("cartpole", 3, seed=0)
+    batch.reset()
     for slot in range(200):
-        assert np.array_equal(buffer.observations[slot], other.observations[:, 0])
-        other.actions[:, 0] = buffer.actions[slot, :, 0]
-        other.step()
-        next_observation = np.where(other.done[:, None], other.final_observations[:, 0], other.observations[:, 0])
+        assert np.array_equal(buffer.observations[slot], batch.observations[:, 0])
+        batch.actions[:, 0] = buffer.actions[slot, :, 0]
+        batch.step()
+        next_observation = np.where(batch.done[:, None], batch.final_observations[:, 0], batch.observations[:, 0])
         assert np.array_equal(buffer.next_observations[slot], next_observation)
-        assert np.array_equal(buffer.rewards[slot], other.rewards[:, 0])
-        assert np.array_equal(buffer.dones[slot] != 0, other.done)
-        assert np.array_equal(buffer.timeouts[slot] != 0, other.truncated & ~other.terminated)
+        assert np.array_equal(buffer.rewards[slot], batch.rewards[:, 0])
+        assert np.array_equal(buffer.dones[slot] != 0, batch.done)
+        assert np.array_equal(buffer.timeouts[slot] != 0, batch.truncated & ~batch.terminated)
     assert len(model.ep_info_buffer) == model._episode_num == int(buffer.dones.sum())
 
 
@@ -295,13 +298,13 @@ def test_a_crafted_replay_buffer_never_reaches_compiled_code(name: str, value: A
     def learner() -> Any:
         return dqn.learner(config, make.make("cartpole", 4, seed=0), budget=10_000, seed=0, device="cpu")
 
-    one, other = learner(), learner()
-    one.train_iteration()
-    saved = one.save()
+    first, second = learner(), learner()
+    first.train_iteration()
+    saved = first.save()
     if name in saved.state["replay"]:
         saved.state["replay"][name] = value
     else:
         saved.tensors["replay"][name] = saved.tensors["replay"][name].copy()
         saved.tensors["replay"][name].flat[3] = value
     with pytest.raises(ValueError):
-        other.restore(saved)
+        second.restore(saved)

@@ -72,9 +72,9 @@ def collect_with_actions_of(compiled: Any, sb3: Any) -> None:
     collect(sb3)
 
 
-def relative_distance(own: torch.Tensor, other: torch.Tensor) -> float:
+def relative_distance(compiled_param: torch.Tensor, sb3_param: torch.Tensor) -> float:
     """Return the norm of the difference, as a fraction of the norm of `other`."""
-    return float((own - other).detach().norm() / other.detach().norm().clamp(min=1e-2))
+    return float((compiled_param - sb3_param).detach().norm() / sb3_param.detach().norm().clamp(min=1e-2))
 
 
 CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -152,10 +152,10 @@ def test_rollouts_and_updates_are_those_of_stable_baselines3(case: str) -> None:
         for m in (compiled, sb3):
             np.random.seed(update)
             m.train()
-        for (name, own), (_, other) in zip(
+        for (name, compiled_param), (_, sb3_param) in zip(
             compiled.policy.named_parameters(), sb3.policy.named_parameters(), strict=True
         ):
-            assert relative_distance(own, other) < 1e-5 * (1 + 4 * update), name
+            assert relative_distance(compiled_param, sb3_param) < 1e-5 * (1 + 4 * update), name
         for key, value in sb3.logger.name_to_value.items():
             assert compiled.logger.name_to_value[key] == pytest.approx(value, rel=2e-3, abs=2e-5), key
         sb3.policy.load_state_dict(compiled.policy.state_dict())
@@ -226,8 +226,10 @@ def test_illegal_actions_are_never_sampled_and_change_no_update() -> None:
     for m in (compiled, sb3):
         np.random.seed(1)
         m.train()
-    for (name, own), (_, other) in zip(compiled.policy.named_parameters(), sb3.policy.named_parameters(), strict=True):
-        assert relative_distance(own, other) < 1e-5, name
+    for (name, compiled_param), (_, sb3_param) in zip(
+        compiled.policy.named_parameters(), sb3.policy.named_parameters(), strict=True
+    ):
+        assert relative_distance(compiled_param, sb3_param) < 1e-5, name
 
 
 def test_an_update_stops_at_target_kl() -> None:
@@ -242,8 +244,8 @@ def test_an_update_stops_at_target_kl() -> None:
         np.random.seed(1)
         m.train()
     assert 0 < compiled._n_updates == sb3._n_updates < 20
-    for own, other in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-4)  # a hundredth of one step of Adam
+    for compiled_param, sb3_param in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
+        torch.testing.assert_close(compiled_param, sb3_param, rtol=0, atol=1e-4)  # a hundredth of one step of Adam
 
 
 @pytest.mark.parametrize("world", ["catch", "pendulum"])
@@ -369,8 +371,8 @@ def test_the_last_minibatch_of_a_rollout_may_have_one_or_two_rows(last: int) -> 
     for m in (compiled, sb3):
         np.random.seed(1)
         m.train()
-    for own, other in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    for compiled_param, sb3_param in zip(compiled.policy.parameters(), sb3.policy.parameters(), strict=True):
+        torch.testing.assert_close(compiled_param, sb3_param, rtol=1e-4, atol=1e-5)
 
 
 def test_two_models_and_two_calls_of_learn_have_different_random_numbers() -> None:
@@ -419,14 +421,14 @@ def test_vec_normalize_uses_its_own_gamma() -> None:
     env = VecNormalize(LabVecEnv(make.make("cartpole", 3, seed=0)), norm_obs=False, gamma=0.99)
     model: Any = CompiledPPO("MlpPolicy", env, n_steps=32, batch_size=96, gamma=0.5, device="cpu")
     model.learn(96)
-    other = LabVecEnv(make.make("cartpole", 3, seed=0))
-    same = VecNormalize(other, norm_obs=False, gamma=0.99)
-    same.reset()
+    lab_env = LabVecEnv(make.make("cartpole", 3, seed=0))
+    expected = VecNormalize(lab_env, norm_obs=False, gamma=0.99)
+    expected.reset()
     for actions in model.rollout_buffer.actions.reshape(3, 32).T if model.rollout_buffer.generator_ready else (
         model.rollout_buffer.actions[:, :, 0]
     ):  # fmt: skip
-        same.step(actions)
-    assert env.ret_rms.var == pytest.approx(same.ret_rms.var, rel=1e-6)
+        expected.step(actions)
+    assert env.ret_rms.var == pytest.approx(expected.ret_rms.var, rel=1e-6)
 
 
 def test_parameters_that_a_user_writes_are_used() -> None:

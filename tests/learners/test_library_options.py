@@ -156,7 +156,7 @@ def test_vec_normalize_has_the_state_that_its_own_steps_leave(observations: bool
     np.testing.assert_allclose(env.get_original_obs(), sb3_env.get_original_obs(), atol=1e-5)
     np.testing.assert_allclose(model._last_obs, obs, atol=1e-4)
     for name in ("ret_rms", *(["obs_rms"] if observations else [])):
-        own, other = getattr(env, name), getattr(sb3_env, name)
-        assert own.count == pytest.approx(other.count) and own.count > 200
-        np.testing.assert_allclose(own.mean, other.mean, rtol=1e-5, atol=1e-5, err_msg=name)
-        np.testing.assert_allclose(own.var, other.var, rtol=1e-4, atol=1e-5, err_msg=name)
+        rms, sb3_rms = getattr(env, name), getattr(sb3_env, name)
+        assert rms.count == pytest.approx(sb3_rms.count) and rms.count > 200
+        np.testing.assert_allclose(rms.mean, sb3_rms.mean, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(rms.var, sb3_rms.var, rtol=1e-4, atol=1e-5, err_msg=name)

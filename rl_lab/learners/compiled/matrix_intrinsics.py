@@ -95,12 +95,12 @@ def _submatrix() -> Any:
     @intrinsic
     def submatrix(context: Any, matrix: Any, row: Any, column: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            whole, row, column = arguments
-            address, ld = cgutils.unpack_tuple(builder, whole)
+            matrix_value, row, column = arguments
+            address, ld = cgutils.unpack_tuple(builder, matrix_value)
             outer, inner = (column, row) if matrix.instance_class is Transpose else (row, column)
             floats = builder.add(builder.mul(outer, ld), inner)
             address = builder.add(address, builder.mul(floats, ir.IntType(64)(FLOAT)))
-            return builder.insert_value(whole, address, 0)
+            return builder.insert_value(matrix_value, address, 0)
 
         return matrix(matrix, types.intp, types.intp), code
 

@@ -237,8 +237,8 @@ class Sb3Learner:
     def agent(self) -> Sb3Agent:
         """Return the current agent, which shares the learner's parameters."""
         statistics = self._observation_statistics()
-        more: dict[str, Any] = {"indicator": self.indicator, "structure": self.structure, "encoder": self.encoder}
-        return Sb3Agent(self.name, self.model.policy, statistics, **more)
+        arguments: dict[str, Any] = {"indicator": self.indicator, "structure": self.structure, "encoder": self.encoder}
+        return Sb3Agent(self.name, self.model.policy, statistics, **arguments)
 
     def save_agent(self) -> StateDict:
         """Return the policy's parameters and the observation statistics."""

@@ -130,7 +130,7 @@ class ActingReplayBuffer(ReplayBuffer):
             raise ValueError("the replay buffer has no complete transition yet")
         slots, rows = np.divmod(indices[np.random.randint(len(indices), size=batch_size)], self.n_envs)
         last, returns, discounts = self._n_step_returns(slots, rows, env)
-        others = (
+        other_fields = (
             self.actions[slots, rows],
             (self.dones[last, rows] * (1 - self.timeouts[last, rows])).reshape(-1, 1),
             returns.reshape(-1, 1),
@@ -139,7 +139,7 @@ class ActingReplayBuffer(ReplayBuffer):
         )
         observations = self._observation_tensors(self.observations, slots, rows, env)
         next_observations = self._observation_tensors(self.next_observations, last, rows, env)
-        actions, *outcomes = map(self.to_torch, others)
+        actions, *outcomes = map(self.to_torch, other_fields)
         return MaskedReplaySamples(observations, actions, next_observations, *outcomes)
 
     def _observation_tensors(self, arrays: Any, slots: Array, rows: Array, env: Any) -> Any:

@@ -62,8 +62,8 @@ class _CompiledPpoMixin(CompiledPpoBase):
         """
         model: Any = self
         if not self.prepare_compiled() or not use_masking:
-            more = {} if isinstance(self, PPO) else {"use_masking": use_masking}
-            done: bool = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, **more)  # type: ignore[misc]
+            mask_arguments = {} if isinstance(self, PPO) else {"use_masking": use_masking}
+            done: bool = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, **mask_arguments)  # type: ignore[misc]
             return done
         model.policy.set_training_mode(False)
         self.mirror.copy_from_tensors()
@@ -138,12 +138,12 @@ class _CompiledPpoMixin(CompiledPpoBase):
         masked = hasattr(rollout_buffer, "action_masks")
         dones = np.zeros(env.num_envs, np.bool_)
         for n_steps in range(n_rollout_steps):  # noqa: B007 - for callbacks
-            more: dict[str, Any] = {}
+            mask_arguments: dict[str, Any] = {}
             if masked:
                 masks = lab_env.action_masks() if lab_env is not None else np.stack(env.env_method("action_masks"))
-                more["action_masks"] = masks
+                mask_arguments["action_masks"] = masks
             obs_tensor = torch.as_tensor(model._last_obs)
-            actions, values, log_probs = self._act(model._last_obs, more.get("action_masks"))
+            actions, values, log_probs = self._act(model._last_obs, mask_arguments.get("action_masks"))
             clipped_actions = actions[:, 0] if self._discrete else np.clip(actions, *self._action_bounds)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             model.num_timesteps += env.num_envs
@@ -156,7 +156,9 @@ class _CompiledPpoMixin(CompiledPpoBase):
                 terminal_obs = np.stack([infos[k]["terminal_observation"] for k in truncated_rows])
                 rewards[truncated_rows] += np.float32(model.gamma) * self._act(terminal_obs, None)[1]
             tensors = (torch.from_numpy(values), torch.from_numpy(log_probs))
-            rollout_buffer.add(model._last_obs, actions, rewards, model._last_episode_starts, *tensors, **more)
+            rollout_buffer.add(
+                model._last_obs, actions, rewards, model._last_episode_starts, *tensors, **mask_arguments
+            )
             model._last_obs, model._last_episode_starts = new_obs, dones
         last_values = torch.from_numpy(self._act(model._last_obs, None)[1])
         rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)

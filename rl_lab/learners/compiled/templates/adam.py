@@ -52,10 +52,10 @@ def adam_update(weights: Any, grads: Any, exp_avg: Any, exp_avg_sq: Any, step: A
 
 
 @fastmath
-def add_in_place(total: Any, more: Any) -> None:
-    """Add more [n] to total [n]."""
+def add_in_place(total: Any, addend: Any) -> None:
+    """Add addend [n] to total [n]."""
     for j in range(len(total)):
-        total[j] += more[j]
+        total[j] += addend[j]
 
 
 @internal
