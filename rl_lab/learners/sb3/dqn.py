@@ -62,15 +62,15 @@ class _CompiledDqnMixin:
 
     def __init__(
         self,
-        *arguments: Any,
+        *args: Any,
         double_q: bool = False,
         priority_exponent: float = 0.0,
         importance_exponent: float = 0.4,
-        **named: Any,
+        **kwargs: Any,
     ) -> None:
         self.double_q = double_q
         self.priority_exponent, self.importance_exponent = priority_exponent, importance_exponent
-        super().__init__(*arguments, **named)
+        super().__init__(*args, **kwargs)
 
     def _excluded_save_params(self) -> list[str]:
         """Return the attributes that SB3's `save` leaves out."""

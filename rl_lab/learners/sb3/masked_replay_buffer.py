@@ -54,10 +54,8 @@ class ActingReplayBuffer(ReplayBuffer):
     the number of resets of the vector env at the last step.
     """
 
-    def __init__(
-        self, *arguments: Any, vec_env: LabVecEnv, n_steps: int = 1, gamma: float = 0.99, **named: Any
-    ) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *args: Any, vec_env: LabVecEnv, n_steps: int = 1, gamma: float = 0.99, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.vec_env, self.n_steps, self.gamma = vec_env, n_steps, gamma
         num_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.next_action_masks = np.ones((self.buffer_size, self.n_envs, num_actions), np.uint8)

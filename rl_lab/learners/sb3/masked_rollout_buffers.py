@@ -6,8 +6,11 @@ at the end. Until then it is pending. Only complete transitions are learned from
 rollout is moved to the next rollout:
 
     step       0     1     2     3     4 (last)
-    row acts   yes   no    no    yes   no          the transition of step 0 is complete: acted[0] is True, its reward is
-    rewards    0     0     1     0     0           1; that of step 3 is pending, and is moved to the next rollout
+    row acts   yes   no    no    yes   no
+    rewards    0     0     1     0     0
+
+Here the transition of step 0 ends at step 3: its reward is 1, and `acted[0]` is True. That of step 3 is pending at the
+end of the rollout: `acted[3]` is set to False.
 
 The buffers replace SB3's, whose `add`, `compute_returns_and_advantage` and `get` they override. They read which rows
 act from their `vec_env`, and write only their own arrays. `masked_replay_buffer` and `masked_dqn` use the same terms.
@@ -42,9 +45,9 @@ class _ActingRowsBuffer(RolloutBuffer):
 
     names: tuple[str, ...] = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
-    def __init__(self, *arguments: Any, vec_env: LabVecEnv, **named: Any) -> None:
+    def __init__(self, *args: Any, vec_env: LabVecEnv, **kwargs: Any) -> None:
         self.vec_env = vec_env
-        super().__init__(*arguments, **named)
+        super().__init__(*args, **kwargs)
         self.has_pending = np.zeros(self.n_envs, np.bool_)
         self.pending: dict[str, Array] = {
             name: np.zeros_like(array[0]) for name, array in self._transition_arrays().items()
@@ -64,10 +67,10 @@ class _ActingRowsBuffer(RolloutBuffer):
         self.acted = np.ones((self.buffer_size, self.n_envs), np.bool_)
         super().reset()
 
-    def add(self, *arguments: Any, **named: Any) -> None:
+    def add(self, *args: Any, **kwargs: Any) -> None:
         """Add a step of every row; see `RolloutBuffer.add`."""
         self.acted[self.pos] = self.vec_env.acted
-        super().add(*arguments, **named)
+        super().add(*args, **kwargs)
         if self.pos == 1 and self.has_pending.any():
             self._insert_pending()
 
