@@ -73,7 +73,8 @@ def same_as_state(tolerance: Floats) -> Floats:
     return tolerance
 
 
-# CartPole. Accelerations grow with the square of the spin; the sine's coefficients are bounded by these sums.
+# CartPole. Accelerations grow with the square of the angular velocity; the sine's coefficients are bounded by these
+# sums.
 
 
 def cartpole_tolerance(before: Floats, actions: Floats) -> Floats:
@@ -97,14 +98,14 @@ def cartpole_near(after: Floats, tolerance: Floats) -> NDArray[np.bool_]:
 
 def cartpole_branches(before: Floats, after: Floats) -> Masks:
     x, _, angle, _ = after.T
-    off, fallen = np.abs(x) > 2.4, np.abs(angle) > MAX_ANGLE
+    off_track, fallen = np.abs(x) > 2.4, np.abs(angle) > MAX_ANGLE
     return {
         "off the track on the left": (x < -2.4) & ~fallen,
         "off the track on the right": (x > 2.4) & ~fallen,
-        "fallen to the left": (angle < -MAX_ANGLE) & ~off,
-        "fallen to the right": (angle > MAX_ANGLE) & ~off,
-        "off the track and fallen": off & fallen,
-        "going on": ~off & ~fallen,
+        "fallen to the left": (angle < -MAX_ANGLE) & ~off_track,
+        "fallen to the right": (angle > MAX_ANGLE) & ~off_track,
+        "off the track and fallen": off_track & fallen,
+        "going on": ~off_track & ~fallen,
     }
 
 

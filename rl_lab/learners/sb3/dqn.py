@@ -162,8 +162,7 @@ class _CompiledDqnMixin:
         flat = observations.reshape(len(observations), -1)
         return self._q_networks[is_sparse(self._q_net.network, flat)]
 
-    # --------------------------------------------------------------- copying the model's state to compiled code and
-    # back
+    # ------------------------------------------------------------------------------------ the model's state, copied
 
     def training_records(self, observations: Array, batch_size: int) -> TrainingRecords:
         """Copy the model's state to compiled code; return the common arguments of the compiled `train` and `learn`.

@@ -62,6 +62,7 @@ class Sb3Learner:
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
         self.indicator = len(envs.world.agents) if indicator else 0
+        # The environments, in the wrappers that the arguments ask for.
         self.encoder: Encoder | None = None if backbone is None else backbone.encoder(device)
         self.vec_env = TimedVecEnv(envs, indicator=indicator)
         if self.encoder is not None:
@@ -78,7 +79,7 @@ class Sb3Learner:
         if normalize_observations or normalize_rewards:
             gamma = arguments["gamma"]
             env = self._normalized(env, normalize_observations, normalize_rewards, gamma)
-        # SB3 gets no seed, because it would seed environment i with seed + i. The batch has independent streams.
+        # The model. SB3 gets no seed, because it would seed environment i with seed + i; the batch has its own streams.
         policy = "MultiInputPolicy" if isinstance(self.vec_env.observation_space, Dict) else "MlpPolicy"
         self.model = algorithm(policy, env, device=device, **arguments)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
@@ -87,6 +88,7 @@ class Sb3Learner:
             backbone.attach(self.model)
         if isinstance(self.model, MaskedDQN):
             self.model.vec_env = self.vec_env
+        # Which code trains it.
         self.backend = "stock, because compiled=false"
         if self.structure is not None:
             self.backend = f"stock, because its observations are a {self.structure.kind}"
