@@ -214,14 +214,14 @@ def _policies(agents: Sequence[str], world: EnvSpec, plan: CollectionPlan) -> tu
     from rl_lab.core.errors import UsageError
     from rl_lab.evaluation.collection import Policy
     from rl_lab.experiments.checkpoint_lookup import locate
-    from rl_lab.tournament.entrants import make, parse_entrants, split_mode
+    from rl_lab.tournament.entrants import make_agent, parse_entrants, split_mode
     from rl_lab.tournament.policy_entrant import PolicyAgent
 
     policies, names = [], []
     for entrant in parse_entrants(agents, world, least=1):
         if entrant.kind == "function":
             raise UsageError(f"{entrant.spec}: data are collected from runs and from the lab's agents, not from code")
-        made = make(entrant, world)
+        made = make_agent(entrant, world)
         is_policy = isinstance(made, PolicyAgent)  # which is for matches: it calls the policy for 128 rows at a time
         agent, deterministic = (made.agent, not made.sample) if is_policy else (made, True)
         role = locate(split_mode(entrant.spec)[0]).run.scenario().role if entrant.kind == "run" else ""

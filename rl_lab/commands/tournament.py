@@ -178,24 +178,24 @@ def _current_outcome(tournament: Tournament) -> Outcome:
 
 
 def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
-    from rl_lab.tournament.summary import summary
+    from rl_lab.tournament.summary import summarize
 
-    return summary(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
+    return summarize(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
 
 
 def _print(outcome: Outcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament import entrant_output
-    from rl_lab.tournament.summary import text
+    from rl_lab.tournament.summary import render_summary
 
     summary = _summary(outcome, args)
     rate = outcome.played / outcome.seconds if outcome.seconds else 0.0
     if args.json:
         print(json.dumps({**summary, "seconds": round(outcome.seconds, 3), "matches_per_second": round(rate, 1)}))
         return 0
-    print(text(summary))
+    print(render_summary(summary))
     if outcome.played:
         print(f"\n  played {outcome.played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
-    if (printed := outcome.tournament.path / entrant_output.NAME).exists():
+    if (printed := outcome.tournament.path / entrant_output.LOG_NAME).exists():
         print(f"  prints  {printed}")
     print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")
     return 0
@@ -222,17 +222,18 @@ def _compare(args: argparse.Namespace) -> int:
     """Play until the test decides which entrant is stronger, or test the matches of a tournament."""
     from rl_lab.core.errors import UsageError
     from rl_lab.experiments.overrides import without_plus
-    from rl_lab.tournament.compare import Hypotheses, existing, tally_of
+    from rl_lab.tournament.compare import Hypotheses, count_results_between, find_tournament
     from rl_lab.tournament.parameters import PARAMS
 
     words = [word for word in map(without_plus, args.overrides) if not word.startswith(PARAMS)]
     if len(words) != 3:
         raise UsageError("rl-lab tournament compare takes WORLD ENTRANT ENTRANT, or DIR NAME NAME")
     hypotheses = Hypotheses(args.elo0, args.elo1, args.alpha, args.beta)
-    hypotheses.verdict([0] * 5)  # raises for settings out of range, before a file is written
-    if (finished := existing(words[0])) is not None:
+    hypotheses.test([0] * 5)  # raises for settings out of range, before a file is written
+    if (finished := find_tournament(words[0])) is not None:
         outcome = _current_outcome(finished)
-        return _print_verdict(tally_of(outcome.tournament, outcome.matches, *words[1:]), hypotheses, outcome, args)
+        counts = count_results_between(outcome.tournament, outcome.matches, *words[1:])
+        return _print_verdict(counts, hypotheses, outcome, args)
     test = {**dataclasses.asdict(hypotheses), "batch": args.pairs}
     tournament = _create(args, words[0], args.overrides[1:], "round-robin", args.max_pairs, test)
     return _play_new(tournament, args, _test)
@@ -240,23 +241,23 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _test(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play a comparison to its end, and print its verdict."""
-    from rl_lab.tournament.compare import compare, tested
+    from rl_lab.tournament.compare import compare, settings_of_test
 
     def show(result: tuple[Any, Outcome]) -> int:
-        tally, outcome = result
-        return _print_verdict(tally, tested(tournament)[0], outcome, args)
+        counts, outcome = result
+        return _print_verdict(counts, settings_of_test(tournament)[0], outcome, args)
 
     return _play(tournament, args, compare, show)
 
 
-def _print_verdict(tally: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
-    from rl_lab.tournament.compare import facts, text
+def _print_verdict(counts: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
+    from rl_lab.tournament.compare import comparison_data, render_comparison
 
-    result = facts(tally, hypotheses)
+    result = comparison_data(counts, hypotheses)
     if args.json:
         print(json.dumps({"dir": str(outcome.tournament.path), "world": outcome.tournament.world, **result}))
     else:
-        print(f"{text(result)}\n  ledger {outcome.tournament.ledger}")
+        print(f"{render_comparison(result)}\n  ledger {outcome.tournament.ledger}")
     return 0 if result["stronger"] else 1
 
 

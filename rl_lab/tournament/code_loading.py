@@ -1,4 +1,9 @@
-"""Load entrants that are user code, each in a process of its own, so that an import that ends or hangs is contained."""
+"""This module loads entrants that are user code in other processes, to find their source files and errors.
+
+`entrants` and `functions` call it before a tournament starts. An import that ends its process, or hangs, is then an
+error of one line and does not end the command. It starts a process of `code_loading_worker`, which forks once for each
+entrant, and kills all processes that these have started. The source files that were found are cached in this process.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +16,47 @@ from pathlib import Path
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.untrusted import checked_type, parse_json
-from rl_lab.tournament.containment import MARK, end_marked, new_mark
+from rl_lab.tournament.containment import MARK_VARIABLE, kill_marked, new_mark
 
-LONGEST_LOAD = 120.0  # seconds that an import and a constructor may take
-MOST_BYTES = 2**16  # limit of a process's output
+MAX_LOAD_SECONDS = 120.0  # seconds that an import and a constructor may take
+MAX_ANSWER_BYTES = 2**16  # of the answer about one entrant
 
-# The source files of entrants that were loaded without an error, by working directory and SPEC.
-_sources: dict[tuple[str, str], Path] = {}
+# The source files of entrants that were loaded without an error, by working directory and SPEC (`module:callable` or
+# `file.py:callable`).
+_source_files: dict[tuple[str, str], Path] = {}
 
 
-def source(spec: str) -> Path:
-    """Return the source file of the object that `spec` names, after it has been loaded. Raises as `load_apart` does."""
+def source_file(spec: str) -> Path:
+    """Return the source file of the object that `spec` names; it is loaded if it has not been loaded before.
+
+    Raises as `load_in_subprocess` does.
+    """
     key = os.getcwd(), spec
-    if key not in _sources or not _sources[key].is_file():
-        load_apart([spec])
-    return _sources[key]
+    if key not in _source_files or not _source_files[key].is_file():
+        load_in_subprocess([spec])
+    return _source_files[key]
 
 
-def load_apart(specs: Iterable[str]) -> None:
-    """Load the objects that these name in other processes, where classes are instantiated.
+def load_in_subprocess(specs: Iterable[str]) -> None:
+    """Load the objects that these name in other processes, and store their source files; classes are instantiated.
 
     Raises UsageError for the first object that cannot be loaded.
     """
-    missing = [spec for spec in dict.fromkeys(specs) if (os.getcwd(), spec) not in _sources]
+    missing = [spec for spec in dict.fromkeys(specs) if (os.getcwd(), spec) not in _source_files]
     if not missing:
         return
     task = json.dumps({"path": sys.path, "specs": missing}).encode()
-    words = [sys.executable, "-P", "-m", "rl_lab.tournament.code_loading_worker"]
+    command = [sys.executable, "-P", "-m", "rl_lab.tournament.code_loading_worker"]
     root = str(Path(__file__).parents[2])
     mark, environment = new_mark(), dict(os.environ)
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])), MARK: mark}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        MARK_VARIABLE: mark,
+    }
     try:
-        process = subprocess.run(words, input=task, stdout=subprocess.PIPE, env=environment, check=False)
+        process = subprocess.run(command, input=task, stdout=subprocess.PIPE, env=environment, check=False)
     finally:
-        end_marked(mark)
+        kill_marked(mark)
     lines = process.stdout.splitlines()
     if len(lines) != len(missing):
         raise UsageError(f"cannot load {missing[0]}: its process ended with status {process.returncode}")
@@ -56,4 +68,4 @@ def load_apart(specs: Iterable[str]) -> None:
             raise UsageError(f"cannot load {spec}: {invalid}") from None
         if error or not file:
             raise UsageError(error or f"cannot load {spec}: its process named no file")
-        _sources[os.getcwd(), spec] = Path(file)
+        _source_files[os.getcwd(), spec] = Path(file)

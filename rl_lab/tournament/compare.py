@@ -1,4 +1,9 @@
-"""Compare two entrants: play pairs of matches in batches until a sequential probability ratio test decides."""
+"""This module compares two entrants: it plays pairs of matches until a sequential probability ratio test decides.
+
+`compare` runs a tournament of two entrants (`runner`) with `next_tasks` that returns [] when `rating.sprt` has decided;
+it then shortens the schedule in the tournament's folder. `count_results_between` takes the matches of a tournament that
+was played before. `comparison_data` makes a dictionary for JSON of the counts, `render_comparison` text for a terminal.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +26,9 @@ from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.runner import Outcome, run_tournament
 from rl_lab.tournament.schedule import Task
 from rl_lab.tournament.store import Tournament, load, truncate_schedule
-from rl_lab.tournament.summary import FEW
+from rl_lab.tournament.summary import MIN_DISTINCT_SHARE
 
 _MAX_ELO = 2000  # largest difference of a hypothesis; it corresponds to a score of 0.99999
-_STATES = {"continue": "undecided"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,8 @@ class Hypotheses:
     alpha: float = 0.05  # probability of accepting H1 where the difference is elo0
     beta: float = 0.05  # probability of accepting H0 where the difference is elo1
 
-    def verdict(self, results: Any) -> SprtState:
-        """Return the state of the test. Raises UsageError for settings out of range."""
+    def test(self, results: Any) -> SprtState:
+        """Return the state of the test for `ResultCounts.results`. Raises UsageError for settings out of range."""
         for name in ("elo0", "elo1"):
             if not abs(getattr(self, name)) <= _MAX_ELO:
                 raise UsageError(f"--{name} is {getattr(self, name):g}: expected {-_MAX_ELO} to {_MAX_ELO} Elo points")
@@ -47,33 +51,34 @@ class Hypotheses:
             raise UsageError(f"--elo0, --elo1, --alpha, --beta: {error}") from None
 
 
-class Tally:
+class ResultCounts:
     """Results of `one` against `other`: counts of complete pairs, int64 [5], and of other games, int64 [3].
 
     Pairs are counted by the points of `one`, 0 to 2 in steps of 1/2; games by loss, draw and win of `one`.
     """
 
     def __init__(self, one: str, other: str) -> None:
-        self.one, self.other, self.forfeits = one, other, 0
-        self.pairs, self.rest = np.zeros(5, np.int64), np.zeros(3, np.int64)
-        self.games, self.traces = 0, set[tuple[tuple[str, ...], str]]()
+        self.one, self.other, self.num_forfeits = one, other, 0
+        self.pairs, self.single_games = np.zeros(5, np.int64), np.zeros(3, np.int64)
+        self.num_games = 0
+        self.distinct_games = set[tuple[tuple[str, ...], str]]()  # entrants at the seats, and hash of the actions
 
     def add(self, matches: Iterable[Match]) -> None:
-        """Count the matches between the two; all legs of a pair must be in the same call."""
+        """Count the matches between the two; all matches of a pair must be in the same call."""
         direct = [match for match in matches if match.pairing == tuple(sorted((self.one, self.other)))]
         if direct:
             games = convert_matches(direct)
             assert isinstance(games, PairwiseResults)
-            pairs, rest = head_to_head.count_results(games, self.one, self.other)
-            self.pairs, self.rest = self.pairs + pairs, self.rest + rest
-            self.forfeits += sum(match.fault is not None for match in direct)
-            self.games += len(direct)
-            self.traces |= {(match.entrants, match.trace) for match in direct}
+            pairs, single_games = head_to_head.count_results(games, self.one, self.other)
+            self.pairs, self.single_games = self.pairs + pairs, self.single_games + single_games
+            self.num_forfeits += sum(match.fault is not None for match in direct)
+            self.num_games += len(direct)
+            self.distinct_games |= {(match.entrants, match.trace) for match in direct}
 
     @property
     def results(self) -> Any:
         """Return the counts of pairs where there are complete pairs, else those of games."""
-        return self.pairs if self.pairs.any() else self.rest
+        return self.pairs if self.pairs.any() else self.single_games
 
 
 def compare(
@@ -82,7 +87,7 @@ def compare(
     workers: int | RayWorkers = 1,
     poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[Tally, Outcome]:
+) -> tuple[ResultCounts, Outcome]:
     """Play pairs until the tournament's test decides or its schedule is complete; pairs of earlier runs count.
 
     The test is evaluated after every `batch` pairs, so it stops at the same pair whether or not it was interrupted. The
@@ -91,49 +96,56 @@ def compare(
     Raises:
         UsageError: the settings of the test are out of range; other exceptions are those of `run_tournament`.
     """
-    schedule, tally = tournament.make_schedule(), Tally(*(each.name for each in tournament.entrants))
-    hypotheses, batch = tested(tournament)
-    hypotheses.verdict(tally.results)
-    counted = 0  # number of pairs in the tally
+    schedule, counts = tournament.make_schedule(), ResultCounts(*(each.name for each in tournament.entrants))
+    hypotheses, batch = settings_of_test(tournament)
+    hypotheses.test(counts.results)
+    counted = 0  # number of pairs in `counts`
     truncated: list[Tournament] = []
 
     def missing(played: Mapping[str, Match]) -> list[Task]:
         nonlocal counted
-        while counted < schedule.pairs and hypotheses.verdict(tally.results).state == "continue":
+        while counted < schedule.pairs and hypotheses.test(counts.results).state == "continue":
             block = range(counted, min(counted + batch, schedule.pairs))
-            tasks = [schedule.task(schedule.names, pair, leg) for pair in block for leg in range(len(schedule.legs))]
+            tasks = [
+                schedule.task(schedule.names, pair, leg)
+                for pair in block
+                for leg in range(len(schedule.seat_rotations))
+            ]
             if unplayed := [task for task in tasks if task.id not in played]:
                 return unplayed
-            tally.add(played[task.id] for task in tasks)
+            counts.add(played[task.id] for task in tasks)
             counted = block.stop
         truncated.append(truncate_schedule(tournament, counted))  # while the tournament's folder is locked
         return []
 
-    outcome = run_tournament(tournament, workers=workers, poll=poll, progress=progress, missing=missing)
-    return tally, dataclasses.replace(outcome, tournament=truncated[-1])
+    outcome = run_tournament(tournament, workers=workers, poll=poll, progress=progress, next_tasks=missing)
+    return counts, dataclasses.replace(outcome, tournament=truncated[-1])
 
 
-def tested(tournament: Tournament) -> tuple[Hypotheses, int]:
-    """Return the hypotheses of a comparison, and the number of pairs between two evaluations of the test."""
+def settings_of_test(tournament: Tournament) -> tuple[Hypotheses, int]:
+    """Return the hypotheses of a comparison's test, and the number of pairs between two evaluations of it."""
     assert tournament.test is not None, "the tournament is not a comparison"
     settings = dict(tournament.test)
     return Hypotheses(**{key: value for key, value in settings.items() if key != "batch"}), int(settings["batch"])
 
 
-def tally_of(tournament: Tournament, matches: Sequence[Match], one: str, other: str) -> Tally:
-    """Return the results of two entrants of a tournament. Raises UsageError where they have no match without others."""
+def count_results_between(tournament: Tournament, matches: Sequence[Match], one: str, other: str) -> ResultCounts:
+    """Return the results of two entrants of a tournament.
+
+    Raises UsageError for unknown names, and where they have no match without other entrants.
+    """
     names = [each.name for each in tournament.entrants]
     for name in (one, other):
         if name not in names:
             raise UsageError(f"no entrant {name!r} in {tournament.path}; {nearest(name, names)}")
-    tally = Tally(one, other)
-    tally.add(matches)
-    if one == other or not tally.results.any():
+    counts = ResultCounts(one, other)
+    counts.add(matches)
+    if one == other or not counts.results.any():
         raise UsageError(f"{tournament.path} has no matches of {one} against {other} alone")
-    return tally
+    return counts
 
 
-def existing(word: str) -> Tournament | None:
+def find_tournament(word: str) -> Tournament | None:
     """Return the tournament that a word names, or None for the name of a world. Raises UsageError for another word."""
     if word in world_registry.names() or is_world(word):
         return None
@@ -145,34 +157,34 @@ def existing(word: str) -> Tournament | None:
         raise
 
 
-def facts(tally: Tally, hypotheses: Hypotheses) -> dict[str, Any]:
-    """Return the results as a dictionary for JSON. `state` is "H1" (`one` is stronger), "H0" or "undecided".
+def comparison_data(counts: ResultCounts, hypotheses: Hypotheses) -> dict[str, Any]:
+    """Return the results as a dictionary for JSON; `state` is "H1" (`one` is stronger), "H0" or "undecided".
 
     `different` is the number of games with different sequences of actions.
     """
-    verdict = hypotheses.verdict(tally.results)
-    has_pairs = bool(tally.pairs.any())
+    state = hypotheses.test(counts.results)
+    has_pairs = bool(counts.pairs.any())
     return {
-        "one": tally.one,
-        "other": tally.other,
-        "state": _STATES.get(verdict.state, verdict.state),
-        "stronger": verdict.state == "H1",
-        "llr": verdict.llr,
-        "bounds": [verdict.lower, verdict.upper],
+        "one": counts.one,
+        "other": counts.other,
+        "state": "undecided" if state.state == "continue" else state.state,
+        "stronger": state.state == "H1",
+        "llr": state.llr,
+        "bounds": [state.lower, state.upper],
         **dataclasses.asdict(hypotheses),
         "unit": "pairs" if has_pairs else "games",
-        "pentanomial": tally.pairs.tolist() if has_pairs else None,
-        "trinomial": None if has_pairs else tally.rest.tolist(),
-        "unpaired_games": int(tally.rest.sum()),
-        "forfeits": tally.forfeits,
-        "games": tally.games,
-        "different": len(tally.traces),
-        **head_to_head.compare(tally.results).to_dict(),
+        "pentanomial": counts.pairs.tolist() if has_pairs else None,
+        "trinomial": None if has_pairs else counts.single_games.tolist(),
+        "unpaired_games": int(counts.single_games.sum()),
+        "forfeits": counts.num_forfeits,
+        "games": counts.num_games,
+        "different": len(counts.distinct_games),
+        **head_to_head.compare(counts.results).to_dict(),
     }
 
 
-def text(values: dict[str, Any]) -> str:
-    """Return the dictionary that `facts` returns as text for a terminal."""
+def render_comparison(values: dict[str, Any]) -> str:
+    """Return the dictionary that `comparison_data` returns as text for a terminal."""
     one, other, (low, high) = values["one"], values["other"], values["bounds"]
     conclusions = {
         "H1": f"H1 accepted: {one} is stronger than {other}",
@@ -184,7 +196,7 @@ def text(values: dict[str, Any]) -> str:
     )
     points = ("0", "1/2", "1", "3/2", "2") if values["pentanomial"] else ("0", "1/2", "1")
     counts = values["pentanomial"] or values["trinomial"]
-    listing = ", ".join(f"{count:,} of {worth}" for worth, count in zip(points, counts, strict=True))
+    listing = ", ".join(f"{count:,} of {result}" for result, count in zip(points, counts, strict=True))
     lines = [
         conclusions[values["state"]],
         f"  LLR    {values['llr']:.2f}, bounds {low:.2f} and {high:.2f} ({settings})",
@@ -195,7 +207,7 @@ def text(values: dict[str, Any]) -> str:
     ]
     if values["pentanomial"] and values["unpaired_games"]:
         lines.append(f"  {values['unpaired_games']:,} games lack their counterpart with swapped seats and do not count")
-    if values["different"] < FEW * values["games"]:
+    if values["different"] < MIN_DISTINCT_SHARE * values["games"]:
         lines.append(
             f"  only {values['different']:,} different games of {values['games']:,}: intervals, which count each, are"
         )

@@ -1,7 +1,13 @@
-"""Contain processes that run entrants: limit memory and the number of processes, and end whole process groups.
+"""This module limits processes that run entrants' code, and kills all processes that such code has started.
 
-A process that an entrant starts can leave the process group (`setsid`). It keeps the environment variables, so the
-value of `MARK` identifies it when the process that started it is ended.
+Worker processes call `contain` to limit themselves. Other functions find and kill processes in three ways, because an
+entrant can evade each of them:
+
+- by process group (`kill_group`), which a process can leave (`setsid`);
+- by an environment variable, MARK_VARIABLE, whose random value a process inherits from the one that started it
+  (`kill_marked`);
+- by descent: a process that is the "subreaper" of its descendants becomes the parent of those whose own parent has
+  ended (`become_subreaper`, `kill_adopted_children`), on Linux only.
 """
 
 from __future__ import annotations
@@ -17,14 +23,15 @@ from contextlib import suppress
 from pathlib import Path
 
 # Bytes that a process may allocate beyond its present size; half of the machine's memory where that is less.
-MOST_MEMORY = 8 * 2**30
-_MOST_PROCESSES = 1024  # processes and threads that the user may have beyond the present ones
-MARK = "RL_LAB_CONTAINED"  # the environment variable that identifies what a contained process has started
-_LONGEST_END = 2.0  # seconds for ending marked processes, which may start others in the meantime
+MAX_MEMORY = 8 * 2**30
+_MAX_PROCESSES = 1024  # processes and threads that the user may have beyond the present ones
+MARK_VARIABLE = "RL_LAB_CONTAINED"  # the environment variable that marks what a contained process has started
+_MAX_KILL_SECONDS = 2.0  # after which killing is given up: processes may start others faster than they are killed
 _SCAN_INTERVAL = 0.1  # seconds between two scans of all processes
+_PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+# State of this process, in lists so that functions can change it.
 _last_scan = [-_SCAN_INTERVAL]  # time.monotonic() of the last scan of all processes
-_PR_SET_CHILD_SUBREAPER = 36
-_adopting = [0]  # id of the process that has called `adopt`, which a forked child has not
+_subreaper_pid = [0]  # id of the process that has called `become_subreaper`; a forked child has another id
 
 
 def contain(memory: int | None = None) -> None:
@@ -37,50 +44,50 @@ def contain(memory: int | None = None) -> None:
     """
     with suppress(OSError):
         os.setpgid(0, 0)
-    adopt()
+    become_subreaper()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    extra = min(MOST_MEMORY, total // 2) if memory is None else memory
+    extra = min(MAX_MEMORY, total // 2) if memory is None else memory
     _limit(resource.RLIMIT_DATA, _data_bytes() + extra)
     if os.geteuid():
-        _limit(resource.RLIMIT_NPROC, _num_threads(os.getuid()) + _MOST_PROCESSES)
+        _limit(resource.RLIMIT_NPROC, _num_threads(os.getuid()) + _MAX_PROCESSES)
     _limit(resource.RLIMIT_CORE, 0)
 
 
-def let_crashes_tell_their_signal() -> None:
+def restore_crash_signals() -> None:
     """Let a segmentation fault end this process by its signal, without the engine's message about the world's kernels.
 
-    Where entrants are code, either an entrant or a kernel of the world has caused it. The match is played again in a
-    process of its own, and the signal becomes the reason of a forfeit, which says where it was not during an entrant's
-    call that it may be the kernel's.
+    Where entrants are code, either an entrant or a kernel of the world has caused it. `isolation` plays the match again
+    and makes the signal the reason of a forfeit. If it did not come during an entrant's call, the reason also says that
+    the kernel may have caused it.
     """
     for number in (signal.SIGSEGV, signal.SIGBUS):
         signal.signal(number, signal.SIG_DFL)
 
 
-def adopt() -> None:
-    """Let descendants of this process whose parent has ended become its children (Linux only)."""
+def become_subreaper() -> None:
+    """Make this process the parent of descendants whose own parent has ended (Linux only)."""
     with suppress(OSError, AttributeError):
-        _adopting[0] = os.getpid() if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 else 0
+        _subreaper_pid[0] = os.getpid() if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 else 0
 
 
-def end_adopted(excluded: Collection[int]) -> None:
-    """Kill all children of this process except those in `excluded`, if it adopts any.
+def kill_adopted_children(excluded: Collection[int]) -> None:
+    """Kill all children of this process except those in `excluded`, if it has called `become_subreaper`.
 
-    Those that become its children by that are killed too.
+    Killing a child makes its own children the children of this process, so it is repeated until none is left.
     """
-    deadline = time.monotonic() + _LONGEST_END
-    while _adopting[0] == os.getpid() and (others := set(children(at_once=True)).difference(excluded)):
+    deadline = time.monotonic() + _MAX_KILL_SECONDS
+    while _subreaper_pid[0] == os.getpid() and (others := set(child_pids(force_scan=True)).difference(excluded)):
         for pid in others:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        living_children(list(others))
+        count_living(list(others))
         if time.monotonic() > deadline:
             return
         time.sleep(1e-3)
 
 
-def end_group(leader: int) -> None:
-    """Kill a process and its process group."""
+def kill_group(leader: int) -> None:
+    """Kill a process and its process group; `leader` is the id of both."""
     if leader > 1:
         for kill in (os.killpg, os.kill):
             with suppress(OSError):
@@ -88,23 +95,23 @@ def end_group(leader: int) -> None:
 
 
 def new_mark() -> str:
-    """Return a value of `MARK` that no other process has."""
+    """Return a random value for `MARK_VARIABLE`."""
     return secrets.token_hex(16)
 
 
-def end_marked(mark: str) -> None:
-    """Kill all processes that were started with this value of `MARK`, and all that were forked from them."""
-    deadline = time.monotonic() + _LONGEST_END
-    while (marked := _marked(mark)) and time.monotonic() < deadline:
+def kill_marked(mark: str) -> None:
+    """Kill all processes that were started with this value of `MARK_VARIABLE`, and all that were forked from them."""
+    deadline = time.monotonic() + _MAX_KILL_SECONDS
+    while (marked := _marked_pids(mark)) and time.monotonic() < deadline:
         for pid in marked:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(1e-3)
 
 
-def _marked(mark: str) -> list[int]:
+def _marked_pids(mark: str) -> list[int]:
     """Return the ids of the live processes with this mark, or [] where the system does not show them."""
-    entry, marked = f"{MARK}={mark}".encode(), []
+    entry, marked = f"{MARK_VARIABLE}={mark}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # the process has ended in the meantime, or belongs to another user
             if entry in (folder / "environ").read_bytes().split(b"\0"):
@@ -112,7 +119,7 @@ def _marked(mark: str) -> list[int]:
     return marked
 
 
-def living_children(pids: list[int]) -> int:
+def count_living(pids: list[int]) -> int:
     """Return how many of these children of this process are alive, and reap the others."""
     count = 0
     for child in pids:
@@ -121,17 +128,17 @@ def living_children(pids: list[int]) -> int:
     return count
 
 
-def children(*, at_once: bool = False) -> list[int]:
+def child_pids(*, force_scan: bool = False) -> list[int]:
     """Return the ids of this process's children, with those that have ended and are not reaped.
 
     Where the system has no lists of children, this scans all processes, at most once in `_SCAN_INTERVAL` seconds
-    unless `at_once`; between two scans, and where the system does not show the processes, it returns [].
+    unless `force_scan`; between two scans, and where the system does not show the processes, it returns [].
     """
     try:
         lists = [Path(f"/proc/self/task/{task}/children").read_text() for task in os.listdir("/proc/self/task")]
         return [int(child) for each in lists for child in each.split()]
     except OSError:
-        return _scan_for_children() if at_once or time.monotonic() - _last_scan[0] > _SCAN_INTERVAL else []
+        return _scan_for_children() if force_scan or time.monotonic() - _last_scan[0] > _SCAN_INTERVAL else []
 
 
 def _scan_for_children() -> list[int]:
@@ -145,10 +152,11 @@ def _scan_for_children() -> list[int]:
     return pids
 
 
-def _limit(kind: int, limit: int) -> None:
-    _, hard = resource.getrlimit(kind)
+def _limit(resource_id: int, limit: int) -> None:
+    """Set this process's soft limit of a resource, such as `resource.RLIMIT_DATA`; the hard limit stays."""
+    _, hard = resource.getrlimit(resource_id)
     with suppress(OSError, ValueError):
-        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+        resource.setrlimit(resource_id, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _data_bytes() -> int:

@@ -1,7 +1,12 @@
-"""Request actions from an entrant; an error or an illegal action costs that entrant the match and affects no other.
+"""This module requests actions from an entrant and writes the legal ones into the batch.
 
-The time for a move is processor time, so that no entrant loses because the machine is busy. The limit by the clock is
-PATIENCE times as long.
+`session` has one `EntrantRunner` for each entrant and calls `request_actions` once a step. An exception, a timeout or
+an illegal action becomes an `EntrantFault` of the row, that is, of one match; other matches and entrants go on. The
+runner writes `envs.actions`, records each call in the `CallRecord`, and seeds the global random generators before calls
+of user code.
+
+The time for a move is processor time, so that no entrant loses because the machine is busy. The limit of wall-clock
+time is WALL_CLOCK_FACTOR times as long.
 """
 
 from __future__ import annotations
@@ -19,29 +24,33 @@ from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.tournament.call_record import CallRecord
 from rl_lab.tournament.entrant_guard import (
-    LONGEST_REASON,
-    PATIENCE,
-    Alarms,
+    MAX_REASON_LENGTH,
+    WALL_CLOCK_FACTOR,
+    CallTimer,
     EntrantFault,
-    generators,
-    guarded,
-    seed_generators,
+    call_guarded,
+    global_rng_states,
+    seed_global_rngs,
 )
 from rl_lab.tournament.functions import CodeAgent, FunctionAgent
 
 KILL_MARGIN = 1.0  # seconds beyond the time limit after which another process kills the process of an entrant
-LEAST_BIND_LIMIT = 5.0  # least limit, in seconds, of a user code's `bind` and `set_row_seeds`, which may load a model
-# Of the actions of an answer that is quoted in a fault: all of them up to this number, and this many characters.
+MIN_BIND_SECONDS = 5.0  # a smaller time limit does not hold for `bind` and `set_row_seeds`, which may load a model
+# A fault quotes the answer: all actions if there are no more than this, and at most so many characters.
 _QUOTED_ACTIONS, _QUOTED_CHARACTERS = 8, 80
 
 
 class EntrantRunner:
-    """An entrant that acts in a batch of environments; `keys` and `clock` are those of `Agent.set_row_seeds`.
+    """An entrant that acts in a batch of environments. Row i * A + a of the batch's arrays is agent a of A in env i.
 
-    Row i * A + a of the batch's arrays is agent a of A in environment i.
-
-    `timeout` is the limit of processor time for a move, in seconds, 0 for no limit. User code that exceeds it is
-    stopped. Other entrants act for many rows in one call, whose time is divided among the rows.
+    Args:
+        agent: the entrant's agent; a `CodeAgent` if it is user code.
+        envs: the batch, whose actions are written.
+        keys: uint64 [rows], as in `Agent.set_row_seeds`; the session changes it in place.
+        clock: int64 [environments], as in `Agent.set_row_seeds`; the session changes it in place.
+        timeout: limit of processor time for a move in seconds, 0 for no limit. User code that exceeds it is stopped.
+            Other entrants act for many rows in one call, whose time is divided among the rows.
+        record: the record of calls.
     """
 
     def __init__(
@@ -53,18 +62,18 @@ class EntrantRunner:
         self._num_agents, self._has_mask = len(world.agents), world.has_action_mask
         self._low, self._high, self._sizes = _action_limits(world)
         self._is_discrete = isinstance(world.action, Discrete)
-        self._is_code, self._uses_generators = isinstance(agent, CodeAgent), False
-        self._generators: Any = None  # states of the global generators before a call for several rows
-        self._bind_fault: EntrantFault | None = None  # with it, the entrant loses a match at its first move
-        limit = max(timeout, LEAST_BIND_LIMIT) if timeout and self._is_code else 0.0
+        self._is_code, self._uses_global_rng = isinstance(agent, CodeAgent), False
+        self._rng_states: Any = None  # of the global generators, before a call for several rows
+        self._bind_fault: EntrantFault | None = None  # if there is one, the entrant loses each match at its first move
+        limit = max(timeout, MIN_BIND_SECONDS) if timeout and self._is_code else 0.0
         timeout_fault = "timeout", f"bind and set_row_seeds took longer than {limit:g} s"
-        with Alarms(self._is_code) as alarms:
-            self._bind_fault = self._guarded(self._bind, 0, limit, timeout_fault, alarms)
+        with CallTimer(self._is_code) as timer:
+            self._bind_fault = self._guarded(self._bind, 0, limit, timeout_fault, timer)
 
     def _bind(self) -> EntrantFault | None:
-        """Bind the entrant to the batch, and give it the random keys of the rows; return None, or a replayed fault."""
-        if self._record.tape.replayed is not None:
-            outcome = self._record.tape.replay(self._record.number)
+        """Call the agent's `bind` and `set_row_seeds`; return None, or the fault that is replayed."""
+        if self._record.outcomes.replayed is not None:
+            outcome = self._record.outcomes.replay(self._record.number)
             return outcome if isinstance(outcome, tuple) else None
         if hasattr(self._agent, "bind"):
             self._agent.bind(self._envs)
@@ -76,76 +85,80 @@ class EntrantRunner:
         """Write the actions of rows, int64 [R], into the batch, and return the faults by row.
 
         The actions of rows with a fault are not written. An agent may be called twice for the same rows: for all of
-        them, and then row by row to find the one with the fault, or because it draws from the global generators.
+        them at once, and then row by row, either to find the row with the fault or because the agent uses the global
+        random generators, which are then seeded for each row.
 
         Raises:
             KeyboardInterrupt: the user has pressed Ctrl-C. Whatever an entrant raises is a fault.
         """
         if self._bind_fault is not None:
             return dict.fromkeys(rows.tolist(), self._bind_fault)
-        with Alarms(self._is_code) as alarms:
-            if isinstance(self._agent, FunctionAgent) or self._uses_generators:
-                return self._request_each(rows, alarms)
-            outcome = self._request(rows, alarms)
-            if len(rows) == 1 or self._record.skipped:
+        with CallTimer(self._is_code) as timer:
+            if isinstance(self._agent, FunctionAgent) or self._uses_global_rng:
+                return self._request_each(rows, timer)
+            outcome = self._request(rows, timer)
+            if len(rows) == 1 or self._record.was_skipped:
                 return self._write(outcome, rows)
-            if self._is_code and generators() != self._generators:
-                self._uses_generators = True  # called row by row, its actions depend on that row's seed alone
-                return self._request_each(rows, alarms)
+            if self._is_code and global_rng_states() != self._rng_states:
+                self._uses_global_rng = True  # from now on, it is called row by row
+                return self._request_each(rows, timer)
             if isinstance(outcome, tuple) and outcome[0] != "timeout":
-                return self._request_each(rows, alarms)  # finds the row in which the fault occurs
+                return self._request_each(rows, timer)  # finds the row in which the fault occurs
             return self._write(outcome, rows)
 
-    def _request_each(self, rows: Array, alarms: Alarms) -> dict[int, EntrantFault]:
-        """Request and write the actions of one row after the other."""
+    def _request_each(self, rows: Array, timer: CallTimer) -> dict[int, EntrantFault]:
+        """Request and write the actions of one row after the other; return the faults by row."""
         faults: dict[int, EntrantFault] = {}
         for k in range(len(rows)):
-            faults |= self._write(self._request(rows[k : k + 1], alarms), rows[k : k + 1])
+            faults |= self._write(self._request(rows[k : k + 1], timer), rows[k : k + 1])
         return faults
 
     def _seed(self, row: int) -> bool:
-        """Seed the global generators for a row; return whether torch, which user code may import, was among them."""
-        seed_generators(int(self._keys[row]), int(self._clock[row // self._num_agents]))
+        """Seed the global generators for a row; return whether torch was among them, which user code may import."""
+        seed_global_rngs(int(self._keys[row]), int(self._clock[row // self._num_agents]))
         return "torch" in sys.modules
 
-    def _request(self, rows: Array, alarms: Alarms) -> Array | EntrantFault:
-        """Return the actions of these rows, or the fault, from one call."""
-        limit, timeout_fault, row = self._timeout * len(rows), timeout_fault_of(self._timeout), int(rows[0])
+    def _request(self, rows: Array, timer: CallTimer) -> Array | EntrantFault:
+        """Return the actions of these rows, or the fault, from one call of the agent."""
+        limit, timeout_fault, row = self._timeout * len(rows), make_timeout_fault(self._timeout), int(rows[0])
         while True:
             seeded_torch = self._is_code and self._seed(row)
-            self._generators = generators() if self._is_code and len(rows) > 1 else None
-            outcome: Array | EntrantFault = self._guarded(lambda: self._call(rows), row, limit, timeout_fault, alarms)
+            self._rng_states = global_rng_states() if self._is_code and len(rows) > 1 else None
+            outcome: Array | EntrantFault = self._guarded(lambda: self._call(rows), row, limit, timeout_fault, timer)
             if not self._is_code or seeded_torch == ("torch" in sys.modules):
                 return outcome
             # The call has imported torch, whose generator was not seeded, so it is repeated.
 
     def _guarded(
-        self, body: Callable[[], Any], row: int, limit: float, timeout_fault: EntrantFault, alarms: Alarms
+        self, function: Callable[[], Any], row: int, limit: float, timeout_fault: EntrantFault, timer: CallTimer
     ) -> Any:
-        """Return body() or its fault; the call is recorded, and `limit` is in seconds."""
+        """Return the result of function() or its fault; record the call. `limit` is in seconds of processor time."""
         begin, process_begin = time.monotonic(), time.process_time()
-        fault = self._record.begin(row % self._num_agents, begin + PATIENCE * limit + KILL_MARGIN if limit else 0.0)
+        fault = self._record.begin(
+            row % self._num_agents, begin + WALL_CLOCK_FACTOR * limit + KILL_MARGIN if limit else 0.0
+        )
         if fault is not None:
             return fault
         try:
-            outcome = guarded(body, alarms, limit, timeout_fault, disposable=self._record.disposable)
+            outcome = call_guarded(function, timer, limit, timeout_fault, disposable=self._record.disposable)
         finally:
             self._record.end()
-        # Checked once more, because only Python code notices the alarm. A call that sleeps uses no processor time.
-        seconds = max(time.process_time() - process_begin, (time.monotonic() - begin) / PATIENCE)
+        # The time is checked once more, because compiled code is not stopped by the timer. A call that sleeps uses no
+        # processor time.
+        seconds = max(time.process_time() - process_begin, (time.monotonic() - begin) / WALL_CLOCK_FACTOR)
         if limit and seconds > limit:
             outcome = timeout_fault
-        self._record.tape.record(self._record.number, outcome)
+        self._record.outcomes.record(self._record.number, outcome)
         return outcome
 
     def _call(self, rows: Array) -> Array | EntrantFault:
-        """Call the entrant and check its answer.
+        """Call the entrant, and return its answer or a fault if it has the wrong type.
 
         The check belongs to the guarded call, because the answer's methods may be the entrant's code.
         """
-        observations, action_mask, actions = self._by_row()
-        if self._record.tape.replayed is not None:
-            outcome = self._record.tape.replay(self._record.number)
+        observations, action_mask, actions = self._arrays_by_row()
+        if self._record.outcomes.replayed is not None:
+            outcome = self._record.outcomes.replay(self._record.number)
             return outcome if isinstance(outcome, tuple) else self._check_type(np.array(outcome), len(rows), actions)
         if isinstance(self._agent, FunctionAgent):
             row = int(rows[0])
@@ -163,8 +176,8 @@ class EntrantRunner:
             return "crash", "it keeps a state, which worlds of several agents do not support"
         return self._check_type(np.array(answer), len(rows), actions)
 
-    def _by_row(self) -> tuple[Array, Array, Array]:
-        """Return the batch's observations, action masks and actions with one leading axis of rows."""
+    def _arrays_by_row(self) -> tuple[Array, Array, Array]:
+        """Return views of the batch's observations, action masks and actions with one leading axis of rows."""
         arrays = (self._envs.observations, self._envs.action_mask, self._envs.actions)
         observations, action_mask, actions = (a.reshape(-1, *a.shape[2:]) for a in arrays)
         return observations, action_mask, actions
@@ -177,14 +190,14 @@ class EntrantRunner:
         if answer.shape != shape or answer.dtype.kind not in ("iu" if self._is_discrete else "fiu"):
             expected = f"{actions.dtype} {list(shape)}"
             text = f"returned {answer.dtype} {list(answer.shape)}: {_as_text(answer)}, not {expected}"
-            return "illegal", one_line(text)[:LONGEST_REASON]
+            return "illegal", one_line(text)[:MAX_REASON_LENGTH]
         return answer
 
     def _write(self, outcome: Array | EntrantFault, rows: Array) -> dict[int, EntrantFault]:
         """Write the legal actions into the batch, and return the faults of the other rows."""
         if isinstance(outcome, tuple):
             return dict.fromkeys(rows.tolist(), outcome)
-        _, action_mask, actions = self._by_row()
+        _, action_mask, actions = self._arrays_by_row()
         seats = rows % self._num_agents
         if self._is_discrete:
             legal = (outcome >= 0) & (outcome < self._sizes[seats])
@@ -204,12 +217,12 @@ class EntrantRunner:
             text = f"action {_as_text(outcome[k])} is {'illegal' if finite else 'not finite'}"
             if finite and self._has_mask:
                 text += f"; legal are {np.flatnonzero(action_mask[rows[k]]).tolist()}"
-            faults[int(rows[k])] = ("illegal" if finite else "nonfinite", text[:LONGEST_REASON])
+            faults[int(rows[k])] = ("illegal" if finite else "nonfinite", text[:MAX_REASON_LENGTH])
         return faults
 
 
-def timeout_fault_of(seconds: float) -> EntrantFault:
-    """Return the fault of an entrant whose move took longer than this."""
+def make_timeout_fault(seconds: float) -> EntrantFault:
+    """Return the fault of an entrant whose move took longer than this limit."""
     return "timeout", f"a move took longer than {seconds:g} s"
 
 
@@ -228,5 +241,6 @@ def _action_limits(world: EnvSpec) -> tuple[Array, Array, Array]:
 
 
 def _as_text(actions: Array) -> str:
+    """Return actions as one line for the reason of a fault, cut off where it is long."""
     text = np.array2string(actions, threshold=_QUOTED_ACTIONS, precision=4)
     return one_line(text)[:_QUOTED_CHARACTERS]

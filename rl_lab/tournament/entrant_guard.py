@@ -1,7 +1,12 @@
-"""Run the code of an entrant so that its exceptions, its time and its forks cannot harm the tournament.
+"""This module calls the code of an entrant so that its exceptions, its time and its forks cannot harm the tournament.
 
-An exception of any class that an entrant's code raises is a fault of that entrant. Code that takes too long is stopped.
-A process that the code forks ends at once, because it would otherwise continue as a second copy of the tournament.
+`call_guarded` is the entrance; `entrant_calls` calls it for every move. An exception of any class is a fault of the
+entrant. Code that takes too long is stopped by a signal. A process that the code forks ends at once, because it would
+otherwise continue as a second copy of the tournament.
+
+Process-wide state: on import it registers hooks that run after every fork of this process (`_ForkState`). While a
+`CallTimer` is entered, it owns the interval timers and the handlers of SIGPROF, SIGALRM and SIGINT. `seed_global_rngs`
+seeds the generators of `random`, numpy and torch.
 """
 
 from __future__ import annotations
@@ -20,33 +25,38 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.errors import one_line
-from rl_lab.tournament.containment import children, living_children
+from rl_lab.tournament.containment import child_pids, count_living
 
-PATIENCE = 5.0  # limit of wall-clock time, as a multiple of the limit of processor time
-TOO_MANY = 70  # exit status of a process whose entrant has started too many others
-CLOSED = 71  # exit status of a process whose entrant has closed or replaced the file that the match is sent through
-MOST_CHILDREN = 64  # maximum of processes that an entrant may have started, at any moment of a match
-LONGEST_REASON = 200  # characters
-_FORK_STOP = 1e-3  # seconds until a call that has forked is stopped, and between further attempts to stop it
+WALL_CLOCK_FACTOR = 5.0  # limit of wall-clock time, as a multiple of the limit of processor time
+# Exit statuses of a process whose entrant has started too many others, and of one whose entrant has closed or replaced
+# the file through which the match is sent.
+EXIT_TOO_MANY_CHILDREN, EXIT_OUTPUT_REPLACED = 70, 71
+MAX_CHILDREN = 64  # live processes that an entrant may have started, at any moment of a match
+MAX_REASON_LENGTH = 200  # characters of the reason of a fault
+_FORK_STOP_SECONDS = 1e-3  # until a call that has forked is stopped, and between further attempts to stop it
 
 EntrantFault = tuple[str, str]  # kind of fault, and one line that says what it was
 
 
-class TimedOut(BaseException):
-    """The time for a move is up. It is not an Exception, so that code that catches all exceptions is stopped too."""
+class TimeLimitExceeded(BaseException):
+    """The time for a move is up. It is no Exception, so `except Exception` in an entrant's code does not catch it."""
 
 
-class Alarms:
-    """A context manager that raises TimedOut in Python code that exceeds its time, while it is armed.
+class CallTimer:
+    """A context manager within which `arm` and `disarm` limit the time of a call; it raises TimeLimitExceeded there.
 
-    Only the main thread of a process can be stopped in this way; in other threads `arm` does nothing. A timer that was
-    set before continues after `__exit__`. With `enabled` False, nothing is done.
+    Only Python code in the main thread of a process can be stopped in this way; in other threads `arm` does nothing.
+    Interval timers and signal handlers that were set before are restored by `__exit__`. With `enabled` False, as for
+    entrants that are no user code, nothing is done.
+
+    Attributes: `is_armed`, a call is limited; `has_fired`, its time was exceeded; `interrupted`, the user has pressed
+    Ctrl-C; `can_interrupt`, this thread can be stopped.
     """
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
 
-    def __enter__(self) -> Alarms:
+    def __enter__(self) -> CallTimer:
         self.is_armed = self.has_fired = self.interrupted = False
         self.can_interrupt = self.enabled and threading.current_thread() is threading.main_thread()
         if self.can_interrupt:
@@ -82,7 +92,7 @@ class Alarms:
             self.is_armed = True
             if seconds:
                 signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
-                signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds, seconds)
+                signal.setitimer(signal.ITIMER_REAL, WALL_CLOCK_FACTOR * seconds, seconds)
 
     def disarm(self) -> None:
         """Remove the time limit."""
@@ -94,7 +104,7 @@ class Alarms:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.is_armed:
             self.has_fired = True
-            raise TimedOut
+            raise TimeLimitExceeded
 
     def _note_interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
@@ -102,42 +112,44 @@ class Alarms:
         self._interrupt(number, frame)
 
 
-class _Forks:
-    """State of the fork hooks: whether an entrant's code runs in this process, and how often it has forked."""
+class _ForkState:
+    """The state of the fork hooks, used as a namespace: whether an entrant's code runs, and how often it has forked."""
 
     in_entrant_code = False
     num_forks = 0
 
 
 def _after_fork_in_child() -> None:
-    if _Forks.in_entrant_code:
+    """End a process that an entrant's code has forked."""
+    if _ForkState.in_entrant_code:
         os._exit(0)
 
 
 def _after_fork_in_parent() -> None:
-    if _Forks.in_entrant_code:
-        _Forks.num_forks += 1
+    """Count a fork by an entrant's code, reap ended children, and have the timer stop the call."""
+    if _ForkState.in_entrant_code:
+        _ForkState.num_forks += 1
         with suppress(OSError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         if threading.current_thread() is threading.main_thread():
             # The exception is raised by the timer, because Python prints and drops an exception of a hook.
-            signal.setitimer(signal.ITIMER_REAL, _FORK_STOP, _FORK_STOP)
+            signal.setitimer(signal.ITIMER_REAL, _FORK_STOP_SECONDS, _FORK_STOP_SECONDS)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_after_fork_in_parent)
 
 
-def guarded(
-    body: Callable[[], Any], alarms: Alarms, seconds: float, timeout_fault: EntrantFault, *, disposable: bool
+def call_guarded(
+    function: Callable[[], Any], timer: CallTimer, seconds: float, timeout_fault: EntrantFault, *, disposable: bool
 ) -> Any:
-    """Return the result of body(), or an EntrantFault if the entrant's code fails; the caller tells them apart by type.
+    """Return the result of function(), or an EntrantFault, which is a tuple, if the entrant's code fails.
 
     The result must be plain data and must not contain objects of the entrant's code.
 
     Args:
-        body: calls the entrant and checks its answer.
-        alarms: has been entered; `enabled` is False for an entrant that does not run user code.
+        function: calls the entrant and checks its answer.
+        timer: has been entered; `enabled` is False for an entrant that does not run user code.
         seconds: limit of processor time, 0 for no limit.
         timeout_fault: the fault of an entrant that exceeds the limit.
         disposable: whether to end this process where the entrant has started too many others.
@@ -145,94 +157,100 @@ def guarded(
     Raises:
         KeyboardInterrupt: the user has pressed Ctrl-C; one that the entrant raises is its fault.
     """
-    if not alarms.enabled:
+    if not timer.enabled:
         try:
-            return body()
+            return function()
         except (Exception, SystemExit) as error:
-            return fault_of(error)
+            return fault_from_exception(error)
     try:
-        outcome = _run(body, alarms, seconds, timeout_fault)
-    except TimedOut:  # the timer fired after the call had returned
-        _Forks.in_entrant_code = False
-        alarms.disarm()
+        outcome = _call_within_limit(function, timer, seconds, timeout_fault)
+    except TimeLimitExceeded:  # the timer fired after the call had returned
+        _ForkState.in_entrant_code = False
+        timer.disarm()
         outcome = timeout_fault
-    if _Forks.num_forks:
+    if _ForkState.num_forks:
         return "crash", "forked a process during a call; use subprocess to start another program"
-    if len(pids := _children()) > MOST_CHILDREN and living_children(pids) > MOST_CHILDREN:
+    if len(pids := _children()) > MAX_CHILDREN and count_living(pids) > MAX_CHILDREN:
         if disposable:
-            os._exit(TOO_MANY)
-        return "crash", f"has started more than {MOST_CHILDREN} processes"
+            os._exit(EXIT_TOO_MANY_CHILDREN)
+        return "crash", f"has started more than {MAX_CHILDREN} processes"
     return outcome
 
 
-def _run(body: Callable[[], Any], alarms: Alarms, seconds: float, timeout_fault: EntrantFault) -> Any:
-    """Return the result of body() within the time limit, or the fault; TimedOut may be raised after the call."""
+def _call_within_limit(
+    function: Callable[[], Any], timer: CallTimer, seconds: float, timeout_fault: EntrantFault
+) -> Any:
+    """Return the result of function() within the time limit, or the fault.
+
+    TimeLimitExceeded may still be raised, where the timer fires between the end of the call and `disarm`.
+    """
     process = os.getpid()
-    _Forks.in_entrant_code, _Forks.num_forks = True, 0
+    _ForkState.in_entrant_code, _ForkState.num_forks = True, 0
     try:
-        alarms.arm(seconds)
+        timer.arm(seconds)
         try:
-            outcome = body()
-            return timeout_fault if alarms.has_fired else outcome  # the entrant's code may have caught TimedOut
-        except TimedOut:
+            outcome = function()
+            return timeout_fault if timer.has_fired else outcome  # the entrant's code may have caught the exception
+        except TimeLimitExceeded:
             raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and alarms.interrupted:
+            if isinstance(error, KeyboardInterrupt) and timer.interrupted:
                 raise
-            return fault_of(error)
-    except TimedOut:
+            return fault_from_exception(error)
+    except TimeLimitExceeded:
         return timeout_fault
     finally:
-        alarms.is_armed = False
+        timer.is_armed = False
         if os.getpid() != process:  # the entrant has forked without Python's hooks
             os._exit(0)
-        _Forks.in_entrant_code = False
-        alarms.disarm()
+        _ForkState.in_entrant_code = False
+        timer.disarm()
 
 
-def fault_of(error: BaseException) -> EntrantFault:
-    """Return the fault for an entrant's exception.
+def fault_from_exception(error: BaseException) -> EntrantFault:
+    """Return the fault for an exception of an entrant's code.
 
-    Call this under `guarded`, because the class of the exception and its `__str__` may be the entrant's code.
+    Call this under `call_guarded`, because the class of the exception and its `__str__` may be the entrant's code.
     """
     name = "an exception"
     try:
         name = "".join(str(type(error).__name__))
         text = str(error)
-    except TimedOut:
+    except TimeLimitExceeded:
         raise
     except BaseException:
-        return "crash", one_line(f"{name}, whose message cannot be read")[:LONGEST_REASON]
-    return "crash", one_line(f"{name}: {text[:2000]}")[:LONGEST_REASON]
+        return "crash", one_line(f"{name}, whose message cannot be read")[:MAX_REASON_LENGTH]
+    return "crash", one_line(f"{name}: {text[:2000]}")[:MAX_REASON_LENGTH]
 
 
 def _children() -> list[int]:
-    """Return the ids of this process's children, or [] where the system does not tell."""
+    """Return the ids of this process's children, or [] where the system does not tell; fast if there are none."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except (ChildProcessError, AttributeError):  # there are no children, or the system has no waitid
         return []
-    return children()
+    return child_pids()
 
 
-def generators() -> tuple[Any, ...]:
-    """Return the states of the global generators that `seed_generators` seeds, for comparison."""
+def global_rng_states() -> tuple[Any, ...]:
+    """Return the states of the global generators that `seed_global_rngs` seeds, for comparison."""
     numpy: Any = np.random.get_state(legacy=True)
     torch = sys.modules.get("torch")
     numpy_state = (numpy[1].tobytes(), *numpy[2:])
     return random.getstate(), numpy_state, None if torch is None else torch.get_rng_state().numpy().tobytes()
 
 
-def seed_generators(key: int, clock: int) -> None:
+def seed_global_rngs(key: int, clock: int) -> None:
     """Seed the global generators of random, numpy and, where it has been imported, torch from these two numbers.
 
     The numbers that an entrant draws from them then depend on its match, its seat and the step alone.
     """
-    mixed = (key * 0x9E3779B97F4A7C15 + clock * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
-    mixed ^= mixed >> 30
-    mixed = (mixed * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    mixed ^= mixed >> 27
-    random.seed(mixed)
-    np.random.seed(mixed >> 32)
+    # A hash of 64 bits, with the multipliers of SplitMix64.
+    seed = (key * 0x9E3779B97F4A7C15 + clock * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
+    seed ^= seed >> 30
+    seed = (seed * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    seed ^= seed >> 27
+    random.seed(seed)
+    np.random.seed(seed >> 32)
     if (torch := sys.modules.get("torch")) is not None:
-        torch.default_generator.manual_seed(mixed >> 1)
+        torch.default_generator.manual_seed(seed >> 1)

@@ -1,6 +1,9 @@
-"""Entrants that are Python functions or objects of the user: the only kind of entrant that runs user code.
+"""This module has entrants that are Python functions or objects of the user: the only kind that runs user code.
 
-They run only where the user names them on the command line.
+`entrants` calls `make` in the processes that play and `content_hash` in the command's own process. The code is imported
+here only by `make` and `load_source`; `content_hash` has another process import it. Modules in the folder of an
+entrant's file are importable for that entrant alone (`FolderImports`). Code runs only where the user has named it on
+the command line.
 """
 
 from __future__ import annotations
@@ -18,17 +21,17 @@ from rl_lab.core.errors import UsageError
 from rl_lab.core.imports import FolderImports, load_with_folder_imports
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
-from rl_lab.tournament.code_loading import source
-from rl_lab.tournament.entrant_guard import fault_of
+from rl_lab.tournament.code_loading import source_file
+from rl_lab.tournament.entrant_guard import fault_from_exception
 
-SPEC = re.compile(r"([\w./-]+\.py|\w+(\.\w+)*):[A-Za-z_]\w*")
+SPEC = re.compile(r"([\w./-]+\.py|\w+(\.\w+)*):[A-Za-z_]\w*")  # `file.py:callable` or `module:callable`
 
 
 class CodeAgent:
-    """The base class of entrants that run user code, whose objects are used only in methods of the subclasses.
+    """The base class of entrants that run user code; only the methods of its subclasses touch the user's objects.
 
-    `folder_imports` makes the modules in the folder of the entrant's file importable: other entrants may have modules
-    of the same names.
+    `folder_imports` is entered around each call. It makes the modules in the folder of the entrant's file importable,
+    because other entrants may have modules of the same names.
     """
 
     name: str
@@ -46,16 +49,17 @@ class FunctionAgent(CodeAgent):
         self.name, self.function, self.folder_imports = name, function, folder_imports or contextlib.nullcontext()
 
     def bind(self, envs: BatchedEnv) -> None:
-        """Store the spaces of the agents."""
-        self._spaces, self._actions = envs.world.observation_spaces, envs.world.action_spaces
+        """Store the spaces of the agents; the user's function is not called."""
+        self._observation_spaces, self._action_spaces = envs.world.observation_spaces, envs.world.action_spaces
 
     def answer(self, observation: Array, action_mask: Array | None, seat: int) -> Any:
-        """Return the function's answer; it receives copies, so that it cannot change the batch."""
-        shape = self._spaces[seat].shape
-        unpadded = observation[: shape[0]] if len(shape) == 1 else observation
-        count = int(getattr(self._actions[seat], "n", 0))
+        """Return the function's answer; it receives copies without padding, so that it cannot change the batch."""
+        shape = self._observation_spaces[seat].shape
+        own_observation = observation[: shape[0]] if len(shape) == 1 else observation
+        num_actions = int(getattr(self._action_spaces[seat], "n", 0))
+        own_mask = None if action_mask is None else action_mask[:num_actions].copy()
         with self.folder_imports:
-            return self.function(unpadded.copy(), None if action_mask is None else action_mask[:count].copy())
+            return self.function(own_observation.copy(), own_mask)
 
 
 class ObjectAgent(CodeAgent):
@@ -88,12 +92,12 @@ def make(name: str, spec: str) -> Any:
     An object with a method `act` is used as an `Agent`; a class with this method is instantiated. Any other callable is
     called for every move. Raises UsageError where the code cannot be loaded.
     """
-    with _guarded(spec):
-        loaded, folder_imports = load_with_folder_imports(spec)
+    with _import_errors_as_usage_errors(spec):
+        member, folder_imports = load_with_folder_imports(spec)
         with folder_imports or contextlib.nullcontext():
-            if hasattr(loaded, "act"):
-                return ObjectAgent(name, loaded() if isinstance(loaded, type) else loaded, folder_imports)
-    return FunctionAgent(name, loaded, folder_imports)
+            if hasattr(member, "act"):
+                return ObjectAgent(name, member() if isinstance(member, type) else member, folder_imports)
+    return FunctionAgent(name, member, folder_imports)
 
 
 def load_source(spec: str) -> Path:
@@ -105,35 +109,36 @@ def load_source(spec: str) -> Path:
     Raises:
         UsageError: as in `make`; an exception of the code that is not an Exception is raised unchanged.
     """
-    with _guarded(spec):
-        loaded, folder_imports = load_with_folder_imports(spec)
+    with _import_errors_as_usage_errors(spec):
+        member, folder_imports = load_with_folder_imports(spec)
         with folder_imports or contextlib.nullcontext():
-            file = _source_of(spec, loaded)
-            if isinstance(loaded, type) and hasattr(loaded, "act"):
-                loaded()
+            file = _source_file_of(spec, member)
+            if isinstance(member, type) and hasattr(member, "act"):
+                member()
     return file
 
 
-def _source_of(spec: str, loaded: Any) -> Path:
-    if not callable(loaded) and not hasattr(loaded, "act"):
+def _source_file_of(spec: str, member: Any) -> Path:
+    """Return the source file of a loaded object. Raises UsageError where it cannot play, or has no source file."""
+    if not callable(member) and not hasattr(member, "act"):
         raise UsageError(f"{spec} is not a function and has no method act")
     file = None
-    for each in (loaded, type(loaded)):
+    for candidate in (member, type(member)):
         with contextlib.suppress(TypeError):  # it is not a function or class, or it is written in C
-            file = file or inspect.getsourcefile(each)
+            file = file or inspect.getsourcefile(candidate)
     if file is None or not Path(file).is_file():
         raise UsageError(f"{spec} has no source file, so a change of its code could not be detected")
     return Path(file).absolute()
 
 
-def digest(spec: str) -> str:
+def content_hash(spec: str) -> str:
     """Return the SHA-256 of the source file and of the name in it; the code is loaded in another process."""
-    content = source(spec).read_bytes()
+    content = source_file(spec).read_bytes()
     return hashlib.sha256(spec.rpartition(":")[2].encode() + b"\0" + content).hexdigest()
 
 
 @contextlib.contextmanager
-def _guarded(spec: str) -> Any:
+def _import_errors_as_usage_errors(spec: str) -> Any:
     """Convert an exception during the import of user code into UsageError, and redirect its output to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -141,4 +146,4 @@ def _guarded(spec: str) -> Any:
     except UsageError:
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
-        raise UsageError(f"cannot load {spec}: {fault_of(error)[1]}") from None
+        raise UsageError(f"cannot load {spec}: {fault_from_exception(error)[1]}") from None

@@ -1,6 +1,8 @@
-"""The ledger of a tournament, `matches.jsonl`: one line for each match; lines are only added.
+"""This module reads and writes the ledger of a tournament, `matches.jsonl` in its folder: one line for each match.
 
-Reading checks every line and runs no user code.
+`read` returns all matches; it checks every line and runs no user code. `Ledger` opens the file for writing, locks the
+folder, and appends lines with `add`, flushed to the disk. Lines are never changed, so after a kill at any moment only
+the last line may be incomplete; it is ignored and later removed.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.untrusted import parse_json
 from rl_lab.engine.batch import NUM_SEEDS
 
-NAME = "matches.jsonl"
-ENDINGS = "terminated", "truncated", "forfeit"
-KINDS = "crash", "timeout", "illegal", "nonfinite"
+FILE_NAME = "matches.jsonl"
+ENDINGS = "terminated", "truncated", "forfeit"  # of a match, `Match.ended`
+FAULT_KINDS = "crash", "timeout", "illegal", "nonfinite"  # `Fault.kind`
 _MAX_NAME_LENGTH = 10_000  # characters
-_TRACE = re.compile(r"[0-9a-f]{64}")
-_LISTS = "pairing", "entrants", "hashes", "seats"
+_TRACE_PATTERN = re.compile(r"[0-9a-f]{64}")
+_NAME_LISTS = "pairing", "entrants", "hashes", "seats"  # fields of `Match` that are lists of names
 
 
 class LedgerError(UsageError):
@@ -49,13 +51,13 @@ class Fault:
 class Match:
     """One match with the fields of its line. Tuples with one element for each seat are in the order of `seats`."""
 
-    id: str  # made of pairing, pair and leg, see `schedule.Task`
+    id: str  # made of pairing, pair and leg, see `schedule.Task`; unique in the tournament
     world: str
     version: str  # fingerprint of the world's rules
     params: dict[str, Any]
     pairing: tuple[str, ...]  # names of the entrants that meet, sorted
     pair: int  # number of the pair; matches of one pairing and pair share the seed
-    leg: int  # number of the seat rotation within the pair
+    leg: int  # number of the match within the pair, which is that of its seat rotation
     entrants: tuple[str, ...]  # name of the entrant at each seat
     hashes: tuple[str, ...]  # content hash of the entrant at each seat
     seats: tuple[str, ...]  # names of the world's agents
@@ -92,7 +94,7 @@ def parse(text: str | bytes) -> Match:
         raise ValueError(f"is not a match: {one_line(differing[0]):.40} is missing or unknown")
     for name in ("id", "world", "version", "trace"):
         _require(_is_name(values[name]), name, values[name])
-    for name in _LISTS:
+    for name in _NAME_LISTS:
         values[name] = _names(name, values[name])
     seats = len(values["seats"])
     for name in ("pair", "leg", "seed", "steps"):
@@ -104,24 +106,25 @@ def parse(text: str | bytes) -> Match:
     _require(isinstance(ranks, list) and len(ranks) == seats, "ranks", ranks)
     _require(all(type(x) is int and 1 <= x <= seats for x in ranks), "ranks", ranks)
     _require(len(values["entrants"]) == len(values["hashes"]) == seats, "entrants", values["entrants"])
-    _require(_agree(values["pairing"], values["entrants"]), "pairing", values["pairing"])
+    _require(_is_pairing_of(values["pairing"], values["entrants"]), "pairing", values["pairing"])
     _require(values["seed"] < NUM_SEEDS, "seed", values["seed"])
-    _require(_TRACE.fullmatch(values["trace"]) is not None, "trace", values["trace"])
+    _require(_TRACE_PATTERN.fullmatch(values["trace"]) is not None, "trace", values["trace"])
     _require(isinstance(values["params"], dict), "params", values["params"])
     _require(values["ended"] in ENDINGS, "ended", values["ended"])
     _require((fault is not None) == (values["ended"] == "forfeit"), "fault", fault)
     values |= {"ranks": tuple(ranks), "returns": tuple(map(float, returns))}
-    values["fault"] = None if fault is None else _fault(fault, values)
+    values["fault"] = None if fault is None else _parse_fault(fault, values)
     return Match(**values)
 
 
 @lru_cache(2**16)
 def _valid_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return these names, as the same tuple object each time, or None where they are not valid names."""
+    """Return these names, as the same tuple object each time to save memory, or None where they are not valid names."""
     return names if names and all(map(_is_name, names)) else None
 
 
 def _names(field: str, value: Any) -> tuple[str, ...]:
+    """Return a list of names as a tuple. Raises ValueError for anything else."""
     try:
         names = _valid_names(tuple(value)) if isinstance(value, list) else None
     except TypeError:  # an element is not hashable
@@ -132,17 +135,18 @@ def _names(field: str, value: Any) -> tuple[str, ...]:
 
 
 @lru_cache(2**16)
-def _agree(pairing: tuple[str, ...], entrants: tuple[str, ...]) -> bool:
+def _is_pairing_of(pairing: tuple[str, ...], entrants: tuple[str, ...]) -> bool:
     """Return whether a pairing consists of the entrants at the seats, sorted."""
     return tuple(sorted(set(entrants))) == pairing
 
 
-def _fault(value: Any, values: dict[str, Any]) -> Fault:
+def _parse_fault(value: Any, values: dict[str, Any]) -> Fault:
+    """Return the fault in a line whose other fields are `values`. Raises ValueError for anything else."""
     has_fields = isinstance(value, dict) and value.keys() == {"seat", "entrant", "kind", "reason"}
     _require(has_fields, "fault", value)
     seat, kind = value["seat"], value["kind"]
     _require(type(seat) is int and 0 <= seat < len(values["seats"]), "fault", value)
-    _require(values["entrants"][seat] == value["entrant"] and kind in KINDS, "fault", value)
+    _require(values["entrants"][seat] == value["entrant"] and kind in FAULT_KINDS, "fault", value)
     _require(isinstance(value["reason"], str), "fault", value)
     return Fault(seat, value["entrant"], kind, one_line(value["reason"]))
 
@@ -151,8 +155,9 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable()
 
 
-def _require(valid: bool, field: str, value: Any) -> None:
-    if not valid:
+def _require(is_valid: bool, field: str, value: Any) -> None:
+    """Raise ValueError, with the field and its value, if it is not valid."""
+    if not is_valid:
         raise ValueError(f"is not a match: {field} is {one_line(repr(value)):.80}")
 
 

@@ -1,4 +1,9 @@
-"""Play many matches at once in one batch. The result of a match does not depend on the other matches."""
+"""This module has the `MatchEngine`, which plays matches in the current process, many at once in one batch.
+
+`workers` and `worker` call `play` with tasks and get a result for each. The result of a match does not depend on which
+other matches are played, nor on their order. Playing makes a new batch; it preserves the global random generators and
+sets torch to one thread for that time (`_single_threaded`). Nothing is written to disk.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +30,18 @@ from rl_lab.engine import user_code
 from rl_lab.evaluation.evaluate import preserve_global_rng
 from rl_lab.games.search.agents import SearchAgent
 from rl_lab.tournament.call_record import CallRecord
-from rl_lab.tournament.code_loading import LONGEST_LOAD
+from rl_lab.tournament.code_loading import MAX_LOAD_SECONDS
 from rl_lab.tournament.entrant_calls import EntrantRunner
-from rl_lab.tournament.entrant_guard import seed_generators
-from rl_lab.tournament.entrants import Entrant, make
+from rl_lab.tournament.entrant_guard import seed_global_rngs
+from rl_lab.tournament.entrants import Entrant, make_agent
 from rl_lab.tournament.functions import CodeAgent
 from rl_lab.tournament.schedule import Task, hash_bits
 from rl_lab.tournament.session import MatchResult, Session
 
-_NUM_ENVS, _NUM_FOREIGN_ENVS = 1024, 8  # matches at a time
-# Matches at a time where an entrant acts for one row after the other. More would only delay the first results.
-_NUM_SLOW_ENVS = 128
-_MAX_OBSERVATION_BYTES = 2**26  # approximate limit of a batch
+# Matches at a time: in the lab's own worlds; in environments of Gymnasium and PettingZoo; and where an entrant acts for
+# one row after the other, so that more would only delay the first results.
+_NUM_ENVS, _NUM_FOREIGN_ENVS, _NUM_SLOW_ENVS = 1024, 8, 128
+_MAX_OBSERVATION_BYTES = 2**26  # approximate limit of a batch's observations
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class MatchSetup:
     params: dict[str, Any]
     entrants: tuple[Entrant, ...]
     seed: int  # of the tournament
-    random_opening_moves: int = 0  # number of random steps at the start, the same in all legs of a pair
+    random_opening_moves: int = 0  # number of random steps at the start, the same in all matches of a pair
     timeout: float = 0.0  # limit of processor time for a move in seconds, 0 for no limit
     code: user_code.UserCode | None = None  # the code of a user's world, which may run in workers too
 
@@ -55,38 +60,43 @@ class MatchSetup:
 class MatchEngine:
     """The world and the agents of a tournament's entrants, which play matches.
 
-    With `code` False, entrants that are user code are left out; `only` selects entrants by name. Raises UsageError
-    where an entrant cannot play this world.
+    Args:
+        setup: what the matches depend on besides their tasks.
+        load_code: whether to import entrants that are user code; without it, they are left out and their matches cannot
+            be played.
+        call_record: the record of calls to entrants; by default a new one in this process's own memory.
+
+    Raises:
+        UsageError: an entrant cannot play this world.
     """
 
     def __init__(
         self,
         setup: MatchSetup,
         *,
-        only: set[str] | None = None,
-        code: bool = True,
+        load_code: bool = True,
         call_record: CallRecord | None = None,
     ) -> None:
         self.setup, self.call_record = setup, call_record or CallRecord()
         if setup.code is not None:
             user_code.permit(setup.code)
         envs = make_batch(setup.world, 1, setup.params, threads=1)
-        self.world, self.version = envs.world, version(envs.world)
+        self.world, self.version = envs.world, world_version(envs.world)
         envs.close()
-        self.entrants = {each.name: each for each in setup.entrants if only is None or each.name in only}
+        self.entrants = {each.name: each for each in setup.entrants}
         self.agents = {
-            name: self._make_code(each) if each.kind == "function" else make(each, self.world)
+            name: self._make_code(each) if each.kind == "function" else make_agent(each, self.world)
             for name, each in self.entrants.items()
-            if code or each.kind != "function"
+            if load_code or each.kind != "function"
         }
 
     def _make_code(self, entrant: Entrant) -> Any:
         """Make an entrant that is user code, whose import and constructor draw the same numbers in every process."""
         with preserve_global_rng():
-            seed_generators(hash_bits("entrant", self.setup.seed, entrant.name), 0)
-            self.call_record.begin(-1, time.monotonic() + LONGEST_LOAD)
+            seed_global_rngs(hash_bits("entrant", self.setup.seed, entrant.name), 0)
+            self.call_record.begin(-1, time.monotonic() + MAX_LOAD_SECONDS)  # -1: no seat
             try:
-                return make(entrant, self.world)
+                return make_agent(entrant, self.world)
             finally:
                 self.call_record.end()
 
@@ -110,8 +120,11 @@ class MatchEngine:
             finally:
                 envs.close()
 
-    def warm(self) -> None:
-        """Compile what is compiled at its first use, so that no entrant's time includes it; user code is not run."""
+    def compile_ahead(self) -> None:
+        """Play one step, so that what is compiled at its first use is compiled; user code is not run.
+
+        Otherwise the time of the first moves would include it.
+        """
         with _single_threaded():
             envs = make_batch(self.setup.world, 1, self.setup.params, autoreset=AutoresetMode.DISABLED, threads=1)
             envs.reset()
@@ -125,6 +138,7 @@ class MatchEngine:
             envs.close()
 
     def _default_num_envs(self) -> int:
+        """Return how many matches are played at a time."""
         if is_foreign(self.setup.world, self.setup.params):
             return _NUM_FOREIGN_ENVS
         if any(isinstance(agent, SearchAgent | CodeAgent) for agent in self.agents.values()):
@@ -149,8 +163,8 @@ def _single_threaded() -> Iterator[None]:
                 torch.set_num_threads(before)
 
 
-def version(world: EnvSpec) -> str:
-    """Return a fingerprint of a world's rules, which is the same in every process."""
+def world_version(world: EnvSpec) -> str:
+    """Return a fingerprint of a world's rules, which is the same in every process; matches record it."""
     if not isinstance(world, World):
         if (code := user_code.permitted(world.name)) is not None:
             return code.sha256[:20]

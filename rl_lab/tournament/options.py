@@ -1,4 +1,8 @@
-"""The options of `rl-lab tournament` on the command line, and the ranges of their values."""
+"""This module defines the options of `rl-lab tournament` on the command line, and checks the ranges of their values.
+
+`commands.tournament` calls `add_options` when the parser is made, and `check_ranges` before a verb runs. The heavy
+imports are within functions, because `rl-lab --help` imports this module.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=50,
         metavar="N",
-        help="pairs of games each time two entrants meet, and between two looks of compare (50)",
+        help="pairs of games each time two entrants meet, and between two evaluations of compare's test (50)",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of a swiss or adaptive schedule")
     parser.add_argument("--opening", type=int, default=0, metavar="N", help="random steps at the start of a pair (0)")
@@ -54,7 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_ranges(args: argparse.Namespace) -> None:
-    """Read the workers, an int or `RayWorkers`. Raise UsageError for them or for a count that is out of range."""
+    """Check the counts in `args`, and replace `args.workers`, a str, by an int or `RayWorkers`.
+
+    Raises UsageError for a count out of range and for other words.
+    """
     from rl_lab.core.errors import UsageError
 
     args.workers = _workers(args.workers, args.cluster)
@@ -68,6 +75,7 @@ def check_ranges(args: argparse.Namespace) -> None:
 
 
 def _workers(text: str, cluster: str | None) -> int | RayWorkers:
+    """Return the workers that --workers and --cluster ask for. Raises UsageError for other words."""
     from rl_lab.core.errors import UsageError, one_line
     from rl_lab.learners.rllib.ray_workers import parse_workers
 

@@ -1,4 +1,9 @@
-"""What matches depend on, packed for a process that may run on another machine: settings, and files of the user."""
+"""This module packs what matches depend on for a process on another machine: settings, and files of the user.
+
+`ray_pool` calls `pack_setup` on the user's machine and `PackedSetup.unpack` in the workers of a Ray cluster. Packing
+reads the files of runs, functions and of a user's world. Unpacking writes the missing ones into the cache folder of
+that machine, permits the world's code there, and may add a folder to `sys.path`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from rl_lab.engine import user_code
 from rl_lab.engine.packed_code import PackedCode, pack, path_below_root
 from rl_lab.engine.source_modules import locate
 from rl_lab.experiments.packed_agent import PackedAgent, pack_agent
-from rl_lab.tournament.code_loading import source
+from rl_lab.tournament.code_loading import source_file
 from rl_lab.tournament.entrants import Entrant, split_mode
 from rl_lab.tournament.matches import MatchSetup
 
@@ -31,8 +36,8 @@ class PackedFunction:
         """
         (path, content), *_ = self.files.contents.items()
         name, _, member = self.spec.rpartition(":")
-        here = locate(name, Path.cwd())
-        if here is not None and here.read_bytes() == content:
+        local_file = locate(name, Path.cwd())
+        if local_file is not None and local_file.read_bytes() == content:
             return self.spec
         folder = self.files.unpack()
         if name.endswith(".py"):
@@ -54,10 +59,11 @@ class PackedSetup:
         """Permit the world's code, write the files where they are missing, and return the setup for this machine."""
         if self.code is not None:
             self.code.permit()
-        entrants = tuple(dataclasses.replace(each, spec=self._spec(each)) for each in self.setup.entrants)
+        entrants = tuple(dataclasses.replace(each, spec=self._local_spec(each)) for each in self.setup.entrants)
         return dataclasses.replace(self.setup, entrants=entrants, code=user_code.permitted(self.setup.world))
 
-    def _spec(self, entrant: Entrant) -> str:
+    def _local_spec(self, entrant: Entrant) -> str:
+        """Return the SPEC of an entrant on this machine, where its files are unpacked."""
         if entrant.name in self.functions:
             return self.functions[entrant.name].unpack()
         if entrant.name not in self.agents:
@@ -80,6 +86,6 @@ def pack_setup(setup: MatchSetup) -> PackedSetup:
 
 def _pack_function(spec: str) -> PackedFunction:
     name = spec.rpartition(":")[0]
-    file = locate(name, Path.cwd()) or source(spec)
+    file = locate(name, Path.cwd()) or source_file(spec)
     (content,) = PackedFiles.read(file.parent, [file]).contents.values()
     return PackedFunction(spec, PackedFiles({path_below_root(name, file): content}))

@@ -1,4 +1,4 @@
-"""The parameters of a tournament's world, as words of the command line."""
+"""This module parses the parameters of a tournament's world from words of the command line."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def parameters(words: Sequence[str]) -> dict[str, Any]:
             params[key] = parse_json(value)
         except ValueError:
             params[key] = value  # a string, which a constructor may accept
+        # JSON's parser accepts NaN and Infinity, and 1e999 becomes infinite.
         if value.strip("+-").lower() in ("nan", "inf", "infinity") or not is_finite(params[key]):
             raise UsageError(f"{word}: expected {PARAMS}FIELD=NUMBER, a finite one")
     return params

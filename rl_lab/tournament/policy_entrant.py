@@ -1,4 +1,9 @@
-"""Trained policies as entrants, whose action for a row depends on that row alone."""
+"""This module wraps a trained policy so that its action for a row depends on that row alone.
+
+`entrants` makes a `PolicyAgent` for each entrant that is a run. Without it, the result of a match would depend on which
+other matches are in the batch: matrix products round differently in batches of different sizes, and torch's sampling
+uses one random stream for all rows.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,15 @@ from rl_lab.core.random_actions import counter_uniforms, sample_categorical
 from rl_lab.core.rng import philox
 from rl_lab.core.world import Array
 
-CHUNK = 128  # rows in one call of the policy
+ROWS_PER_CALL = 128  # of the policy
 
 
 class PolicyAgent:
     """An agent that calls a policy for a constant number of rows at a time.
 
-    A matrix product rounds differently in batches of different sizes, which could change an action, so the last call is
-    padded with copies of its last row. With `sample`, each row's action is sampled with the row's own random key. The
-    policy's probabilities are used where it has them; otherwise it is called for one row at a time.
+    The last call is padded with copies of its last row. With `sample`, each row's action is sampled with the row's own
+    random key: from the policy's probabilities where it has them; otherwise the policy is called for one row at a time,
+    with torch's global generator seeded for that row.
     """
 
     def __init__(self, agent: Agent, *, sample: bool) -> None:
@@ -48,9 +53,9 @@ class PolicyAgent:
     ) -> tuple[Array, Any]:
         """See `Agent.act`."""
         has_probs = self.sample and hasattr(self.agent, "probabilities") and isinstance(self._space, Discrete)
-        parts, size = [], CHUNK if has_probs or not self.sample else 1
+        parts, size = [], ROWS_PER_CALL if has_probs or not self.sample else 1
         for first in range(0, len(rows), size):
-            index = np.minimum(np.arange(first, first + size), len(rows) - 1)
+            index = np.minimum(np.arange(first, first + size), len(rows) - 1)  # the last row is repeated
             masks = {} if action_mask is None else {"action_mask": action_mask[index]}
             if has_probs:
                 probs = self.agent.probabilities(observations[index], rows=rows[index], **masks)  # type: ignore[attr-defined]

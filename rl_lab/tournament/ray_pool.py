@@ -1,4 +1,8 @@
-"""Workers of a tournament on a Ray cluster."""
+"""This module plays the matches of a tournament on a Ray cluster.
+
+`runner` makes a `RayPool` for `--workers ray`. It opens the cluster, sends each worker the packed setup, and closes the
+cluster at the end. In a worker's process, a `_MatchPerformer` plays the tasks that are sent to it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.matches import MatchSetup
 from rl_lab.tournament.packed_setup import PackedSetup, pack_setup
 from rl_lab.tournament.schedule import Task
-from rl_lab.tournament.workers import InProcess, ProcessPool
+from rl_lab.tournament.workers import InProcessWorkers, ProcessPool
 
 
 class RayPool:
@@ -46,21 +50,21 @@ class RayPool:
 
 @dataclass
 class _MatchPerformer:
-    """Plays matches in the process of a worker."""
+    """Plays matches in the process of a worker; the `job_pool.JobPool` calls its methods there."""
 
     packed: PackedSetup
 
     def begin(self) -> None:
-        """Load the world and the entrants."""
+        """Load the world and the entrants; where entrants are user code, in another process with a log of its own."""
         setup = self.packed.unpack()
-        self._folder: Any = None
-        self._workers: InProcess | ProcessPool
+        self._folder: Any = None  # of the log
+        self._workers: InProcessWorkers | ProcessPool
         if self.packed.functions:
             self._folder = tempfile.TemporaryDirectory(dir=session_folder())
-            self._log = Path(self._folder.name) / entrant_output.NAME
-            self._workers = ProcessPool(setup, 1, _ignore, log=self._log)
+            self._log = Path(self._folder.name) / entrant_output.LOG_NAME
+            self._workers = ProcessPool(setup, 1, _no_poll, log=self._log)
         else:
-            self._workers = InProcess(setup, _ignore)
+            self._workers = InProcessWorkers(setup, _no_poll)
 
     def perform(self, tasks: Sequence[Task]) -> Iterator[tuple[list[int], tuple[list[Match], bytes]]]:
         """Yield the positions of tasks, with their matches and what entrants have printed meanwhile."""
@@ -72,7 +76,7 @@ class _MatchPerformer:
         yield [], ([], self._printed())
 
     def _printed(self) -> bytes:
-        """Return what has been written to the log since the last call."""
+        """Return what has been written to the log since the last call, and delete it."""
         if self._folder is None or not self._log.exists():
             return b""
         text = self._log.read_bytes()
@@ -80,5 +84,5 @@ class _MatchPerformer:
         return text
 
 
-def _ignore() -> None:
-    """Do nothing: a signal reaches the user's process, which ends the workers."""
+def _no_poll() -> None:
+    """Do nothing between steps: Ctrl-C reaches the user's process, which ends the workers."""

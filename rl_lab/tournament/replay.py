@@ -1,4 +1,8 @@
-"""Play a match again from its seed, check that it is the same, and write a video of it."""
+"""This module plays a match again from its seed, checks that it is the same, and writes a video of it.
+
+`replay` is the entrance, for `rl-lab tournament replay`. It reads the tournament's ledger and writes one .mp4 file.
+`task_of` is used by `replay_frames` as well.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from rl_lab.tournament.ledger import Match, read
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.schedule import Schedule, Task
 from rl_lab.tournament.store import Tournament, changed_entrants
-from rl_lab.tournament.workers import play_again
+from rl_lab.tournament.workers import replay_in_process
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def task_of(tournament: Tournament, schedule: Schedule, match: Match) -> Task:
     if (
         not names.issuperset(match.pairing)
         or len(match.pairing) != schedule.players_per_match
-        or match.leg >= len(schedule.legs)
+        or match.leg >= len(schedule.seat_rotations)
     ):
         raise UsageError(f"match {match.id} is not of this tournament")
     return schedule.task(match.pairing, match.pair, match.leg)
@@ -61,7 +65,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         folder.mkdir(parents=True, exist_ok=True)  # before the match is played, because it may fail
     entrants = tuple(each for each in tournament.entrants if each.name in match.pairing)
     changed = changed_entrants(dataclasses.replace(tournament, entrants=entrants))
-    replayed, actions = _play_again(dataclasses.replace(tournament.setup(), entrants=entrants), task)
+    replayed, actions = _replay_task(dataclasses.replace(tournament.setup(), entrants=entrants), task)
     for name in ("seed", "entrants", "version", "params", "steps", "returns", "trace"):
         before, now = getattr(match, name), getattr(replayed, name)
         if before != now:
@@ -71,6 +75,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         return Replay(match, None, changed)
     if actions is None:
         raise ReplayError(f"match {match_id} cannot be filmed: an entrant sometimes ends the process it plays in")
+    # The episode's return is that of the first entrant, the mean over its seats.
     seats = tuple(seat for seat, name in enumerate(match.entrants) if name == match.entrants[0])
     episode = Episode(
         index=match.pair,
@@ -88,9 +93,9 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
     return Replay(match, film(episode, match.world, match.params, path, players=match.entrants), changed)
 
 
-def _play_again(setup: MatchSetup, task: Task) -> tuple[Match, Array | None]:
+def _replay_task(setup: MatchSetup, task: Task) -> tuple[Match, Array | None]:
     """Return the match and its actions, which may be None for a match of user code, played in another process."""
     if any(each.kind == "function" for each in setup.entrants):
-        return play_again(setup, [task])[0]
+        return replay_in_process(setup, [task])[0]
     (result,) = MatchEngine(setup).play([task])
     return result.match, result.actions

@@ -1,4 +1,9 @@
-"""Record games for the HTML report: play matches again, check them, and store each shape of their drawings once."""
+"""This module records games for the HTML report: it plays matches again, checks them, and stores their drawings.
+
+`report` calls `record` and writes the `Recording` into the page. Each shape (a circle, a polygon...) is stored once for
+all games, and each frame only as the change from the frame before, because a page has hundreds of games. Matches of
+user code are played in another process. Nothing is written to disk here.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +21,14 @@ from rl_lab.core.errors import UsageError
 from rl_lab.engine.batch import Batch
 from rl_lab.rendering.drawing import draw
 from rl_lab.rendering.json_canvas import JsonCanvas
-from rl_lab.tournament.entrants import same
+from rl_lab.tournament.entrants import is_unchanged
 from rl_lab.tournament.ledger import Match
-from rl_lab.tournament.matches import MatchEngine
+from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.replay import task_of
 from rl_lab.tournament.schedule import Task
 from rl_lab.tournament.session import MatchResult
 from rl_lab.tournament.store import Tournament
-from rl_lab.tournament.workers import WorkerError, play_again
+from rl_lab.tournament.workers import WorkerError, replay_in_process
 
 _MAX_FRAMES = 240  # of a game; in longer games, a frame covers several steps
 _MAX_BYTES = 6_000_000  # approximate limit for all games
@@ -31,13 +36,13 @@ _MAX_BYTES = 6_000_000  # approximate limit for all games
 
 @dataclass
 class Recording:
-    """Games as frames.
+    """Games as frames, which are lists of shapes from back to front.
 
     A frame is stored as the change from the frame before: [number of shapes that stay at the start, number that stay at
-    the end, shapes between them...].
+    the end, numbers of the shapes between them...].
 
     shapes    the shapes as JSON, numbered from 0; see `JsonCanvas`
-    games     by match: `every`, the number of steps of a frame, and `frames`
+    games     by the match's id: `every`, the number of steps of a frame, and `frames`
     missing   one line for each reason why games are missing
     """
 
@@ -63,49 +68,55 @@ def record(
         if not isinstance(envs, Batch) or envs.world.draw is None:
             recording.missing.append(f"{tournament.world} has no drawing of its own that a page could show")
             return recording
-        names = _playable(tournament, envs.world, {n for m in matches for n in m.pairing}, code, recording)
-        results = _play_again(tournament, [m for m in matches if names.issuperset(m.pairing)], names, recording)
-        size = 0
+        names = _replayable_entrants(tournament, envs.world, {n for m in matches for n in m.pairing}, code, recording)
+        results = _replay_matches(tournament, [m for m in matches if names.issuperset(m.pairing)], names, recording)
+        size = 0  # approximate number of bytes of all games so far
         for match in matches:
             if match.id in results and size < _MAX_BYTES:
                 game, game_size = _draw_game(envs, results[match.id], shape_numbers, recording.shapes)
                 recording.games[match.id] = game
                 size += game_size
-        if left := len(results) - len(recording.games):
-            recording.missing.append(f"{left:,} more games would make this page too large")
+        if num_left_out := len(results) - len(recording.games):
+            recording.missing.append(f"{num_left_out:,} more games would make this page too large")
     finally:
         envs.close()
     return recording
 
 
-def _playable(tournament: Tournament, world: Any, names: set[str], code: bool, recording: Recording) -> set[str]:
-    """Return the names of those entrants that can play again, and record why others cannot."""
-    playable, known = set(), {each.name for each in tournament.entrants}
-    recording.missing += [f"games of {name}: it is no entrant of this tournament" for name in sorted(names - known)]
+def _replayable_entrants(
+    tournament: Tournament, world: Any, names: set[str], code: bool, recording: Recording
+) -> set[str]:
+    """Return the names of those entrants that can play again, and record in `missing` why others cannot."""
+    replayable, entrant_names = set(), {each.name for each in tournament.entrants}
+    unknown = sorted(names - entrant_names)
+    recording.missing += [f"games of {name}: it is no entrant of this tournament" for name in unknown]
     for each in tournament.entrants:
         if each.name not in names:
             continue
         if each.kind == "function" and not code:
             recording.missing.append(f"games of {each.name}: it is code, which runs only if you say so (--code)")
-        elif not same(each, world):
+        elif not is_unchanged(each, world):
             recording.missing.append(f"games of {each.name}: it has changed since, or is gone")
         else:
             try:
                 if each.kind != "function":  # user code has been loaded in another process, and runs in no other way
                     MatchEngine(dataclasses.replace(tournament.setup(), entrants=(each,)))
-                playable.add(each.name)
+                replayable.add(each.name)
             except UsageError as error:
                 recording.missing.append(f"games of {each.name}: {error}")
-    return playable
+    return replayable
 
 
-def _play_again(
+def _replay_matches(
     tournament: Tournament,
     matches: Sequence[Match],
     names: set[str],
     recording: Recording,
 ) -> dict[str, MatchResult]:
-    """Play matches again, and return the results that are the same as before, by match."""
+    """Play matches again, and return the results that are the same as before, by the match's id; forfeits are left out.
+
+    Record in `missing` why others are not among them.
+    """
     schedule, expected, tasks = tournament.make_schedule(), {}, []
     for match in matches:
         try:
@@ -113,30 +124,28 @@ def _play_again(
             expected[match.id] = match
         except UsageError as error:
             recording.missing.append(str(error))
-    results = _results(tournament, tasks, names, recording)
+    results = _replay_tasks(tournament, tasks, names, recording)
     same_results = {r.match.id: r for r in results if r.match == expected[r.match.id]}
     if differing := len(expected) - len(same_results):
         recording.missing.append(f"{differing:,} games came out differently when they were played again")
     return {key: each for key, each in same_results.items() if each.match.ended != "forfeit"}
 
 
-def _results(
+def _replay_tasks(
     tournament: Tournament, tasks: Sequence[Task], names: set[str], recording: Recording
 ) -> Iterator[MatchResult]:
-    """Play matches of these entrants. Those with an entrant that is user code are played in another process."""
+    """Play matches of these entrants: in this process, or in another one those with an entrant that is user code."""
     setup = tournament.setup()
     code = {each.name for each in tournament.code}
-    for contained in (False, True):
-        tasks_of_kind = [task for task in tasks if code.isdisjoint(task.pairing) is not contained]
-        players = names if contained else names - code
-        part = dataclasses.replace(setup, entrants=tuple(each for each in setup.entrants if each.name in players))
-        if not tasks_of_kind:
-            continue
-        if not contained:
-            yield from MatchEngine(part).play(tasks_of_kind)
-            continue
+
+    def setup_of(players: set[str]) -> MatchSetup:
+        return dataclasses.replace(setup, entrants=tuple(each for each in setup.entrants if each.name in players))
+
+    if tasks_without_code := [task for task in tasks if code.isdisjoint(task.pairing)]:
+        yield from MatchEngine(setup_of(names - code)).play(tasks_without_code)
+    if tasks_with_code := [task for task in tasks if not code.isdisjoint(task.pairing)]:
         try:
-            for match, actions in play_again(part, tasks_of_kind):
+            for match, actions in replay_in_process(setup_of(names), tasks_with_code):
                 if actions is not None:
                     yield MatchResult(match, actions)
         except (UsageError, WorkerError) as error:
@@ -147,7 +156,7 @@ def _draw_game(
     envs: Batch, result: MatchResult, shape_numbers: dict[str, int], shapes: list[str]
 ) -> tuple[dict[str, Any], int]:
     """Return the frames of a game and its approximate size in bytes; new shapes are added to `shapes`."""
-    every = -(-len(result.actions) // _MAX_FRAMES)
+    every = -(-len(result.actions) // _MAX_FRAMES)  # rounded up
     size, last_frame, changes = 0, list[int](), []
     envs.seed(np.array([result.match.seed]))
     envs.reset()
@@ -158,19 +167,19 @@ def _draw_game(
         if step % every and step < len(result.actions):
             continue
         frame = []
-        for shape in _shapes(envs):
+        for shape in _current_shapes(envs):
             if shape not in shape_numbers:
                 shape_numbers[shape] = len(shapes)
                 shapes.append(shape)
                 size += len(shape) + 1
             frame.append(shape_numbers[shape])
-        changes.append(_change(last_frame, frame))
-        size += 5 * len(changes[-1])
+        changes.append(_frame_change(last_frame, frame))
+        size += 5 * len(changes[-1])  # four digits and a comma
         last_frame = frame
     return {"every": every, "frames": changes}, size
 
 
-def _shapes(envs: Batch) -> list[str]:
+def _current_shapes(envs: Batch) -> list[str]:
     """Return the shapes of the current drawing as JSON."""
     canvas = JsonCanvas()
     # The drawing receives copies, so that it cannot change the state of the game.
@@ -178,7 +187,7 @@ def _shapes(envs: Batch) -> list[str]:
     return [json.dumps(shape, separators=(",", ":")) for shape in canvas.shapes]
 
 
-def _change(before: list[int], after: list[int]) -> list[int]:
+def _frame_change(before: list[int], after: list[int]) -> list[int]:
     """Return the change between two frames in the form that `Recording` describes."""
     common = min(len(before), len(after))
     start = next((k for k in range(common) if before[k] != after[k]), common)

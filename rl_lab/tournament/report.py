@@ -1,4 +1,9 @@
-"""Write `report.html`: one offline file with a tournament's tables, its list of matches, and replays of games."""
+"""This module writes `report.html`: one offline file with a tournament's tables, its matches, and replays of games.
+
+`write` is the entrance, for `rl-lab tournament report`. It plays some matches again (`replay_frames`), collects all
+data of the page as JSON, and inserts it with the style and the script of the folder `page/` into `page.html`. The
+script draws everything in the browser.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +22,10 @@ from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.replay_frames import Recording, record
 from rl_lab.tournament.store import Tournament
 
-NAME = "report.html"
-_MAX_GAMES = 100_000  # number of listed games
-_MAX_FAULTS, _MAX_NOTABLE = 100, 100
+FILE_NAME = "report.html"
+_MAX_GAMES = 100_000  # that are listed
+_MAX_FAULTS = 100  # that are listed, for each entrant and kind of fault
+_MAX_DECISIVE = 100  # games with a replay and a single winner that are listed by their surprise
 
 
 def write(
@@ -30,16 +36,16 @@ def write(
     games: int = 200,
     code: bool = False,
 ) -> tuple[Path, Recording]:
-    """Write the report of a `summary.summary` into the tournament's folder, with replays of `games` games.
+    """Write the report of what `summary.summarize` returns into the tournament's folder; return its path.
 
-    The replays are one game for each pairing, seating and result, and then further games, upsets first. With `code`,
-    entrants that are user code are run.
+    It has replays of up to `games` games: one for each pairing, seating and result, and then further games, the most
+    surprising first. With `code`, entrants that are user code are run.
     """
     elo = {row["name"]: row["rating"] for row in summary["table"]}
     surprises = {match.id: surprise(match, elo) for match in matches}
     recording = record(tournament, select_games(matches, surprises, games), code=code)
     data = _data(tournament, matches, summary, surprises, recording)
-    path = tournament.path / NAME
+    path = tournament.path / FILE_NAME
     atomic_write_bytes(path, _page(data).encode())
     return path, recording
 
@@ -63,14 +69,14 @@ def select_games(matches: Sequence[Match], surprises: dict[str, float | None], c
     same actions as an earlier one come last.
     """
     order = sorted((m for m in matches if m.fault is None), key=lambda m: (-(surprises[m.id] or 0.0), m.id))
-    kinds, traces = set[Any](), set[Any]()
-    tiers: list[list[Match]] = [[], [], []]
+    seen_results, seen_games = set[Any](), set[Any]()
+    new_results, new_games, copies = list[Match](), list[Match](), list[Match]()
     for match in order:
-        kind, trace = (match.entrants, match.ranks), (match.entrants, match.trace)
-        tiers[0 if kind not in kinds else 1 if trace not in traces else 2].append(match)
-        kinds.add(kind)
-        traces.add(trace)
-    return [match for tier in tiers for match in tier][:count]
+        result, game = (match.entrants, match.ranks), (match.entrants, match.trace)
+        (new_results if result not in seen_results else new_games if game not in seen_games else copies).append(match)
+        seen_results.add(result)
+        seen_games.add(game)
+    return [*new_results, *new_games, *copies][:count]
 
 
 def _data(
@@ -80,9 +86,11 @@ def _data(
     surprises: dict[str, float | None],
     recording: Recording,
 ) -> dict[str, Any]:
-    """Return the data of the page.
+    """Return the data of the page, which `page/page.js` reads.
 
-    Games are rows of numbers: seating, pair, leg, result, steps, surprise in per mille, which is -1 without a winner.
+    Games are `rows` of numbers: index in `seatings`, pair, leg, index in `results`, steps, surprise in per mille, which
+    is -1 without a single winner. Other keys refer to games by their row number, and to entrants by their index in
+    `names`.
     """
     names = [row["name"] for row in summary["table"]]
     index = {name: k for k, name in enumerate(names)}
@@ -113,7 +121,7 @@ def _data(
         "rows": rows,
         "unlisted": len(matches) - len(listed),
         "faults": _faults(matches),
-        "notable": sorted(decisive, key=lambda k: -rows[k][5])[:_MAX_NOTABLE],
+        "notable": sorted(decisive, key=lambda k: -rows[k][5])[:_MAX_DECISIVE],
         "watch": {k: recording.games[m.id] for k, m in enumerate(listed) if m.id in recording.games},
         "missing": recording.missing,
         "shapes": [json.loads(shape) for shape in recording.shapes],

@@ -1,4 +1,8 @@
-"""The rotation of entrants through the seats of a world, so that each entrant plays each role equally often."""
+"""This module rotates the entrants of a match through the seats of a world, so that each plays each role equally often.
+
+`store` calls it to make a `Schedule`. A seat is an agent of the world. A role is a group of agents whose names differ
+only in a final number, such as predator_0 and predator_1. The functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,11 @@ def players_per_match(world: EnvSpec, entrants: int) -> int:
     return 2 if len(world.roles) > 1 else min(len(world.agents), entrants)
 
 
-def legs(world: EnvSpec, players_per_match: int) -> list[tuple[int, ...]]:
-    """Return the assignments of the entrants of a match, numbered from 0, to the A seats; a pair has a match for each.
+def seat_rotations(world: EnvSpec, players_per_match: int) -> list[tuple[int, ...]]:
+    """Return the assignments of entrants, numbered from 0, to the A seats; a pair has one match for each assignment.
 
     In a world with several roles, each of the two entrants takes every role in turn, while the other takes all other
-    roles. With one role for all agents, entrant (a + leg) % players_per_match takes seat a.
+    roles. With one role for all agents, entrant (a + k) % players_per_match takes seat a in match k of the pair.
     """
     if len(world.roles) == 1:
         return [

@@ -1,4 +1,12 @@
-"""Play the matches of many tasks in one batch; where a match ends, the next one begins in the same environment."""
+"""This module plays the matches of many tasks in one batch; where a match ends, the next one begins in its environment.
+
+`MatchEngine.play` makes a `Session` and iterates over `Session.play`. Each step, the session has every entrant write
+the actions of its rows into the batch (`entrant_calls`), records the actions, steps the batch, and yields the matches
+that have ended. It writes the batch's actions, seeds and `paused`, and nothing on disk.
+
+Shape letters: N environments, A agents, T steps of a match, k components of a continuous action. Row i * A + a of
+arrays by row is agent a in environment i. A slot is the index of an environment.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +50,13 @@ class Session:
         self._seating = np.full((n, num_agents), -1)  # int64 [N, A], index in `_names` of the entrant at each seat
         # Random keys of the rows, uint64 [N x A]: of the entrants, and of the opening moves.
         self._keys, self._opening_keys = np.zeros(n * num_agents, np.uint64), np.zeros(n * num_agents, np.uint64)
-        self._clock = np.zeros(n, np.int64)  # [N], steps of the current match
-        self._busy = np.zeros(n, np.bool_)  # [N], whether a match is being played
-        self._seeds, self._tasks = np.zeros(n, np.int64), [tasks[0]] * n
-        self._actions = np.zeros((n, 64, *envs.actions.shape[1:]), envs.actions.dtype)  # [N, T, A]; doubled when full
-        self._runners: list[EntrantRunner] = []
+        self._clock = np.zeros(n, np.int64)  # [N], steps of the current match so far
+        self._is_playing = np.zeros(n, np.bool_)  # [N], whether a match is being played
+        self._seeds = np.zeros(n, np.int64)  # [N], of the current matches
+        self._tasks = [tasks[0]] * n  # [N], of the current matches; the first values have no meaning
+        # [N, T, A] or [N, T, A, k], the actions of the current matches; T is doubled when it is too short.
+        self._actions = np.zeros((n, 64, *envs.actions.shape[1:]), envs.actions.dtype)
+        self._runners: list[EntrantRunner] = []  # in the order of `_names`
 
     def play(self, poll: Callable[[], None] | None) -> Iterator[MatchResult]:
         """Play all tasks, and yield each match when it ends; `poll` is called before every step, and may raise.
@@ -62,20 +72,20 @@ class Session:
             timeout, call_record = engine.setup.timeout, engine.call_record
             runner = EntrantRunner(engine.agents[name], self._envs, self._keys, self._clock, timeout, call_record)
             self._runners.append(runner)
-        while self._busy.any():
+        while self._is_playing.any():
             if poll is not None:
                 poll()
-            free = []
+            free_slots = []
             for slot, match, actions in self._step():
-                free.append(slot)
+                free_slots.append(slot)
                 yield MatchResult(match, actions)
-            if free:
-                self._start_matches(np.array(free))
+            if free_slots:
+                self._start_matches(np.array(free_slots))
 
     def _start_matches(self, slots: Array) -> None:
-        """Begin the next matches in these environments."""
-        new_matches, num_agents = np.zeros(self._envs.num_envs, np.bool_), self._seating.shape[1]
-        self._busy[slots] = False
+        """Begin the next matches in these environments, int64 [slots]; those without a match are paused."""
+        is_new, num_agents = np.zeros(self._envs.num_envs, np.bool_), self._seating.shape[1]
+        self._is_playing[slots] = False
         for slot in slots[: len(self._pending)].tolist():
             task, rows = self._pending.pop(), slice(slot * num_agents, (slot + 1) * num_agents)
             self._tasks[slot], self._seeds[slot] = task, task.seed
@@ -83,34 +93,34 @@ class Session:
             seed, seats = self._engine.setup.seed, np.arange(num_agents, dtype=np.uint64)
             self._keys[rows] = np.uint64(hash_bits("match", seed, task.id)) + seats
             self._opening_keys[rows] = np.uint64(hash_bits("opening", seed, *task.pairing, task.pair)) + seats
-            new_matches[slot] = self._busy[slot] = True
-        self._clock[new_matches] = 0
-        self._envs.paused[...] = ~self._busy
-        if new_matches.any():
+            is_new[slot] = self._is_playing[slot] = True
+        self._clock[is_new] = 0
+        self._envs.paused[...] = ~self._is_playing
+        if is_new.any():
             # The seeds of the other environments have no effect before their next reset.
             self._envs.seed(self._seeds)
-            self._envs.reset(new_matches)
+            self._envs.reset(is_new)
 
     def _step(self) -> list[tuple[int, Match, Array]]:
         """Request all actions, step the environments, and return the ended matches with their environments' indices."""
         envs, num_agents = self._envs, self._seating.shape[1]
-        acting = envs.acting & self._busy[:, None]
+        acting = envs.acting & self._is_playing[:, None]
         faults = self._write_actions(acting)
         forfeits: dict[int, tuple[int, EntrantFault]] = {}
         for row in sorted(faults, reverse=True):  # of several faults in one match, that of the first seat counts
             forfeits[row // num_agents] = row % num_agents, faults[row]
         results = [self._forfeit(slot, *fault) for slot, fault in forfeits.items()]
-        live = self._busy.copy()
-        live[list(forfeits)] = False
-        envs.paused[...] = ~live
-        self.record_actions(live, acting)
+        continues = self._is_playing.copy()
+        continues[list(forfeits)] = False
+        envs.paused[...] = ~continues
+        self._record_actions(continues, acting)
         envs.step()
-        self._clock[live] += 1
+        self._clock[continues] += 1
         if envs.world.horizon == 0 and self._clock.max() >= MAX_EPISODE_STEPS:
             raise EndlessEpisodeError(
                 f"{envs.world.name}: a match has not ended after {MAX_EPISODE_STEPS:,} steps; give the world a horizon"
             )
-        for slot in np.flatnonzero(live & envs.done).tolist():
+        for slot in np.flatnonzero(continues & envs.done).tolist():
             ending = "terminated" if envs.terminated[slot] else "truncated"
             results.append((slot, *self._finish(slot, envs.episode_returns[slot], ending, None)))
         return results
@@ -118,26 +128,29 @@ class Session:
     def _write_actions(self, acting: Array) -> dict[int, EntrantFault]:
         """Write the actions of all agents that are to act, bool [N, A], and return the faults by row."""
         envs, num_agents = self._envs, self._seating.shape[1]
-        opening = acting & (self._clock < self._engine.setup.random_opening_moves)[:, None]
-        if opening.any():
-            rows = np.flatnonzero(opening)
+        is_opening = acting & (self._clock < self._engine.setup.random_opening_moves)[:, None]  # [N, A]
+        if is_opening.any():
+            rows = np.flatnonzero(is_opening)
             write_random_actions(envs, rows, self._opening_keys[rows], self._clock[rows // num_agents])
         if envs.world.has_action_mask:  # an agent without a legal action is an error of the world, not of an entrant
             rows = np.flatnonzero(acting)
             check_not_stuck(envs, envs.action_mask.reshape(acting.size, -1)[rows], rows)
         faults: dict[int, EntrantFault] = {}
-        entrants = np.where(acting & ~opening, self._seating, -1).ravel()
+        entrant_of_row = np.where(acting & ~is_opening, self._seating, -1).ravel()
         for index, runner in enumerate(self._runners):
-            rows = np.flatnonzero(entrants == index)
+            rows = np.flatnonzero(entrant_of_row == index)
             if len(rows):
                 faults |= runner.request_actions(rows)
         return faults
 
-    def record_actions(self, live: Array, acting: Array) -> None:
-        """Record the actions of this step for the matches that are live, bool [N]."""
-        if self._clock[live].max(initial=0) == self._actions.shape[1]:
+    def _record_actions(self, continues: Array, acting: Array) -> None:
+        """Copy the batch's actions into `_actions`, for the matches that continue, bool [N].
+
+        Agents that do not act, by bool [N, A], get 0.
+        """
+        if self._clock[continues].max(initial=0) == self._actions.shape[1]:
             self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
-        actions, slots = self._envs.actions, np.flatnonzero(live)
+        actions, slots = self._envs.actions, np.flatnonzero(continues)
         acting = acting.reshape(*acting.shape, *(1,) * (actions.ndim - 2))
         self._actions[slots, self._clock[slots]] = np.where(acting, actions, 0)[slots]
 
@@ -178,7 +191,10 @@ class Session:
 
 
 def ranks(entrants: Sequence[str], returns: Array, fault: Fault | None) -> tuple[int, ...]:
-    """Return the rank of each seat's entrant, 1 for the best, by its mean return; an entrant that forfeits is last."""
+    """Return the rank of each seat's entrant, 1 for the best, by its mean return; an entrant that forfeits is last.
+
+    All seats of an entrant have the same rank.
+    """
     returns_of: dict[str, list[float]] = {}
     for name, value in zip(entrants, returns.tolist(), strict=True):
         returns_of.setdefault(name, []).append(value)

@@ -1,4 +1,9 @@
-"""The folder of a tournament: `tournament.json` with its settings, and `matches.jsonl` with its matches."""
+"""This module makes and reads the folder of a tournament.
+
+The folder has `tournament.json`, the settings (a `Tournament`), and `matches.jsonl`, the matches (`ledger`). `create`
+checks everything before it writes; `discard` removes what `create` has made if the tournament does not start; `load`
+trusts nothing in the file and runs no user code. `truncate_schedule` changes the number of pairs in the file.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +30,20 @@ from rl_lab.engine.batch import NUM_SEEDS
 from rl_lab.experiments.run_folders import RUNS
 from rl_lab.experiments.run_record import versions
 from rl_lab.tournament import seat_rotation
-from rl_lab.tournament.entrants import NAME as NAMES
-from rl_lab.tournament.entrants import Entrant, parse_entrants, same
-from rl_lab.tournament.ledger import NAME
-from rl_lab.tournament.matches import MatchEngine, MatchSetup, version
-from rl_lab.tournament.schedule import SCHEDULES, Schedule, usual_rounds
+from rl_lab.tournament.entrants import NAME_PATTERN, Entrant, is_unchanged, parse_entrants
+from rl_lab.tournament.ledger import FILE_NAME as LEDGER_FILE
+from rl_lab.tournament.matches import MatchEngine, MatchSetup, world_version
+from rl_lab.tournament.schedule import SCHEDULES, Schedule, default_rounds
 
-_FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
+_SETTINGS_FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
 _MAX_BYTES = 2**24  # of tournament.json
-_MAX_COUNT = 10**9  # pairs, rounds, steps
-_MAX_TIMEOUT = 10**6  # seconds for a move
-# The folders that this process has made for a new tournament, innermost first, by the tournament's path.
-_created: dict[Path, list[Path]] = {}
-_KINDS = {"world": str, "params": dict, "entrants": list, "schedule": str, "timeout": float}
-_COUNTS = ("pairs", "rounds", "seed", "opening")
-_TEST = ("elo0", "elo1", "alpha", "beta", "batch")
+_MAX_COUNT, _MAX_TIMEOUT = 10**9, 10**6  # of pairs, rounds and opening moves each; seconds for a move
+# The folders that `create` has made in this process, innermost first, by the tournament's path; for `discard`.
+_created_folders: dict[Path, list[Path]] = {}
+# Keys of tournament.json with their types; keys of integers; and keys of `test`.
+_FIELD_TYPES = {"world": str, "params": dict, "entrants": list, "schedule": str, "timeout": float}
+_INTEGERS = ("pairs", "rounds", "seed", "opening")
+_TEST_KEYS = ("elo0", "elo1", "alpha", "beta", "batch")
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,18 @@ class Tournament:
     params: dict[str, Any]
     entrants: tuple[Entrant, ...]
     schedule: str
-    pairs: int
-    rounds: int
+    pairs: int  # each time that the same entrants meet
+    rounds: int  # of a swiss or adaptive schedule
     seed: int
-    opening: int
+    opening: int  # number of random steps at the start of each match
     timeout: float  # limit of processor time for a move in seconds, 0 for no limit
-    test: dict[str, float] | None = None  # the sequential test of a comparison with the keys _TEST, see `compare`
+    test: dict[str, float] | None = None  # the sequential test of a comparison with the keys _TEST_KEYS, see `compare`
     source: user_code.UserCode | None = None  # the code of a user's world
 
     @property
     def ledger(self) -> Path:
         """Return the path of the ledger."""
-        return self.path / NAME
+        return self.path / LEDGER_FILE
 
     @property
     def code(self) -> list[Entrant]:
@@ -78,8 +82,8 @@ class Tournament:
         """Return the schedule. Raises UsageError for a world of one agent."""
         world, names = _world(self.world, self.params), tuple(each.name for each in self.entrants)
         players_per_match = seat_rotation.players_per_match(world, len(names))
-        legs = tuple(seat_rotation.legs(world, players_per_match))
-        return Schedule(self.schedule, names, players_per_match, legs, self.pairs, self.rounds, self.seed)
+        seat_rotations = tuple(seat_rotation.seat_rotations(world, players_per_match))
+        return Schedule(self.schedule, names, players_per_match, seat_rotations, self.pairs, self.rounds, self.seed)
 
 
 def create(
@@ -97,7 +101,16 @@ def create(
     path: Path | None = None,
     command: Sequence[str] = (),
 ) -> Tournament:
-    """Create the folder of a new tournament of the entrants in `words`. Raises UsageError for invalid settings."""
+    """Create the folder of a new tournament, and return the tournament.
+
+    `words` are the entrants, see `entrants.parse_entrants`; `world` is the name of a world or code of a user's world;
+    `command` has the words of the command line, which are recorded. `path` is the new folder, by default one in
+    runs/tournaments named by world and time. The other settings are those of `Tournament`; the default number of rounds
+    depends on the number of entrants.
+
+    Raises:
+        UsageError: a setting is invalid, or the folder cannot be written.
+    """
     if schedule not in SCHEDULES:
         raise UsageError(f"no schedule {schedule!r}; {nearest(schedule, SCHEDULES)}")
     source = user_code.permit_named(world)
@@ -105,41 +118,44 @@ def create(
     info = _world(world, params)
     seat_rotation.players_per_match(info, 2)
     entrants = tuple(parse_entrants(words, info))
-    rounds = usual_rounds(schedule, len(entrants)) if rounds is None else rounds
+    rounds = default_rounds(schedule, len(entrants)) if rounds is None else rounds
     stem = re.sub(r"[^\w.-]+", "-", world) + time.strftime("-%Y%m%d-%H%M%S")
     folder = path or RUNS / "tournaments" / stem
     tournament = Tournament(
         folder, world, params, entrants, schedule, pairs, rounds, seed, opening, timeout, test, source
     )
-    _check(tournament)
-    MatchEngine(tournament.setup(), code=False)  # raises for an entrant that cannot play, before a file is written
-    facts = {f.name: getattr(tournament, f.name) for f in dataclasses.fields(tournament) if f.name != "path"}
-    facts |= {"entrants": [dataclasses.asdict(each) for each in entrants], "format": _FORMAT}
-    facts |= {"version": version(info), "versions": versions() | {"python": platform.python_version()}}
-    facts |= {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": list(command)}
-    return _write_new(tournament, facts, stem if path is None else None)
+    _check_ranges(tournament)
+    MatchEngine(tournament.setup(), load_code=False)  # raises for an entrant that cannot play, before a file is written
+    settings = {f.name: getattr(tournament, f.name) for f in dataclasses.fields(tournament) if f.name != "path"}
+    settings |= {"entrants": [dataclasses.asdict(each) for each in entrants], "format": _FORMAT}
+    settings |= {"version": world_version(info), "versions": versions() | {"python": platform.python_version()}}
+    settings |= {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": list(command)}
+    return _write_new(tournament, settings, stem if path is None else None)
 
 
-def _write_new(tournament: Tournament, facts: dict[str, Any], stem: str | None) -> Tournament:
-    """Create the folder and the files of a tournament; with a stem, the folder has a new name that begins with it."""
+def _write_new(tournament: Tournament, settings: dict[str, Any], stem: str | None) -> Tournament:
+    """Create the folder and the files of a tournament; with a stem, the folder has a new name that begins with it.
+
+    Returns the tournament with the path of its folder. `settings` become tournament.json.
+    """
     path, source = tournament.path, tournament.source
     try:
-        _created[path] = [folder for folder in (path, *path.parents) if not folder.exists()]
+        _created_folders[path] = [folder for folder in (path, *path.parents) if not folder.exists()]
         if stem is not None:
-            folders = _created.pop(path)
+            folders = _created_folders.pop(path)
             path = lock.create_new_folder(path.parent, stem)
             tournament = dataclasses.replace(tournament, path=path)
-            _created[path] = [path, *(folder for folder in folders if folder in path.parents)]
+            _created_folders[path] = [path, *(folder for folder in folders if folder in path.parents)]
         else:
             _require_free(path)
             path.mkdir(parents=True, exist_ok=True)
         with lock.locked(path, f"tournament {path}"):
             _require_free(path)  # another process may have used the folder since
-            facts["source"] = None if source is None else _portable(source, path)
-            atomic_write_bytes(path / _FILE, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
-            (path / NAME).touch()
+            settings["source"] = None if source is None else _relative_record(source, path)
+            _write_settings(path, settings)
+            (path / LEDGER_FILE).touch()
     except UsageError:
-        _created.pop(tournament.path, None)
+        _created_folders.pop(tournament.path, None)
         raise
     except (OSError, ValueError) as error:
         discard(tournament)
@@ -148,10 +164,15 @@ def _write_new(tournament: Tournament, facts: dict[str, Any], stem: str | None) 
     return tournament
 
 
+def _write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write tournament.json."""
+    atomic_write_bytes(folder / _SETTINGS_FILE, (json.dumps(settings, indent=2, allow_nan=False) + "\n").encode())
+
+
 def _require_free(path: Path) -> None:
     """Raise UsageError for a path that exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {lock.NAME}):
-        hint = f"; go on with: rl-lab tournament resume {path}" if (path / _FILE).is_file() else ""
+        hint = f"; go on with: rl-lab tournament resume {path}" if (path / _SETTINGS_FILE).is_file() else ""
         raise UsageError(f"--dir {path} is not empty{hint}")
 
 
@@ -161,11 +182,11 @@ def discard(tournament: Tournament) -> None:
     Other folders stay unchanged.
     """
     path = tournament.path
-    folders = _created.pop(path, None)
+    folders = _created_folders.pop(path, None)
     with suppress(OSError, ValueError):
         if folders is None or (tournament.ledger.exists() and tournament.ledger.stat().st_size):
             return
-    for name in (_FILE, NAME, lock.NAME):
+    for name in (_SETTINGS_FILE, LEDGER_FILE, lock.NAME):
         with suppress(OSError, ValueError):
             (path / name).unlink(missing_ok=True)
     if folders and folders[0] == path:
@@ -181,80 +202,81 @@ def load(path: str) -> Tournament:
     User code is not run. Raises UsageError where there is no valid tournament, and where several names begin with it.
     """
     folder = Path(path)
-    known = sorted((RUNS / "tournaments").glob(f"*/{_FILE}"), key=lambda file: file.stat().st_mtime)
+    files = sorted((RUNS / "tournaments").glob(f"*/{_SETTINGS_FILE}"), key=lambda file: file.stat().st_mtime)
     try:
-        if not (folder / _FILE).is_file():
-            match = only_match(path, [file.parent for file in known]) if "/" not in path else None
+        if not (folder / _SETTINGS_FILE).is_file():
+            match = only_match(path, [file.parent for file in files]) if "/" not in path else None
             if match is None:
-                raise UsageError(f"no tournament {path}; {nearest(path, (str(file.parent) for file in known))}")
+                raise UsageError(f"no tournament {path}; {nearest(path, (str(file.parent) for file in files))}")
             folder = match
-        facts = read_json(folder / _FILE, _MAX_BYTES)
-        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+        settings = read_json(folder / _SETTINGS_FILE, _MAX_BYTES)
+        if not isinstance(settings, dict) or settings.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
-        for name, kind in {**_KINDS, **dict.fromkeys(_COUNTS, int)}.items():
-            if type(facts.get(name)) is not kind:
-                raise ValueError(f"{name} is {facts.get(name)!r}")
-        entrants = tuple(_entrant(each) for each in facts["entrants"])
-        values = {name: facts[name] for name in (*_KINDS, *_COUNTS)}
-        values |= {"entrants": entrants, "test": _test(facts.get("test"), len(entrants))}
-        tournament = Tournament(folder, **values, source=_source(facts, folder / _FILE))
-        _check(tournament)
+        for name, expected_type in {**_FIELD_TYPES, **dict.fromkeys(_INTEGERS, int)}.items():
+            if type(settings.get(name)) is not expected_type:
+                raise ValueError(f"{name} is {settings.get(name)!r}")
+        entrants = tuple(_parse_entrant(each) for each in settings["entrants"])
+        values = {name: settings[name] for name in (*_FIELD_TYPES, *_INTEGERS)}
+        values |= {"entrants": entrants, "test": _parse_test(settings.get("test"), len(entrants))}
+        tournament = Tournament(folder, **values, source=_parse_source(settings, folder / _SETTINGS_FILE))
+        _check_ranges(tournament)
     except UsageError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{folder / _FILE}: {one_line(error)[:200]}") from None
+        raise UsageError(f"{folder / _SETTINGS_FILE}: {one_line(error)[:200]}") from None
     return tournament
 
 
 def truncate_schedule(tournament: Tournament, pairs: int) -> Tournament:
-    """Shorten a tournament's schedule to this number of pairs, whose ids and seeds stay the same."""
-    facts = read_json(tournament.path / _FILE, _MAX_BYTES) | {"pairs": pairs}
-    atomic_write_bytes(tournament.path / _FILE, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
+    """Write another number of pairs into tournament.json, and return the tournament with it.
+
+    The ids and seeds of the remaining matches stay the same.
+    """
+    _write_settings(tournament.path, read_json(tournament.path / _SETTINGS_FILE, _MAX_BYTES) | {"pairs": pairs})
     return dataclasses.replace(tournament, pairs=pairs)
 
 
 def changed_entrants(tournament: Tournament) -> list[str]:
     """Return the names of entrants whose content has changed or is missing; those that are user code are imported."""
     world = _world(tournament.world, tournament.params)
-    return [each.name for each in tournament.entrants if not same(each, world)]
+    return [each.name for each in tournament.entrants if not is_unchanged(each, world)]
 
 
-def _entrant(facts: Any) -> Entrant:
-    names = [field.name for field in dataclasses.fields(Entrant)]
-    if (
-        not isinstance(facts, dict)
-        or sorted(facts) != sorted(names)
-        or not all(isinstance(v, str) for v in facts.values())
-    ):
-        raise ValueError(f"entrant is {facts!r}")
-    if facts["kind"] not in ("run", "made", "function") or not NAMES.fullmatch(facts["name"]):
-        raise ValueError(f"entrant {facts['name']} is of no known kind, or its name is none")
-    return Entrant(**facts)
-
-
-def _portable(source: user_code.UserCode, path: Path) -> dict[str, Any]:
+def _relative_record(source: user_code.UserCode, path: Path) -> dict[str, Any]:
     """Return the record of a world's code, with the path of its file relative to the tournament's folder."""
     return {**source.record(), "file": os.path.relpath(source.file, path.resolve())}
 
 
-def _source(facts: dict[str, Any], file: Path) -> user_code.UserCode | None:
-    record = {} if facts.get("source") is None else facts["source"]
+def _parse_entrant(value: Any) -> Entrant:
+    """Return an entrant from tournament.json. Raises ValueError for anything else."""
+    names = [field.name for field in dataclasses.fields(Entrant)]
+    if not isinstance(value, dict) or sorted(value) != sorted(names) or {type(v) for v in value.values()} != {str}:
+        raise ValueError(f"entrant is {value!r}")
+    if value["kind"] not in ("run", "made", "function") or not NAME_PATTERN.fullmatch(value["name"]):
+        raise ValueError(f"entrant {value['name']} is of no known kind, or its name is none")
+    return Entrant(**value)
+
+
+def _parse_source(settings: dict[str, Any], file: Path) -> user_code.UserCode | None:
+    """Return the code of a user's world that tournament.json, `file`, names, and permit it if it is trusted."""
+    record = {} if settings.get("source") is None else settings["source"]
     if not isinstance(record, dict):
         raise ValueError(f"source is {record!r}")
-    return user_code.permit_recorded(facts["world"], record, str(file))
+    return user_code.permit_recorded(settings["world"], record, str(file))
 
 
-def _test(facts: Any, entrants: int) -> dict[str, float] | None:
-    if facts is None:
+def _parse_test(value: Any, num_entrants: int) -> dict[str, float] | None:
+    """Return the settings of a comparison's test from tournament.json. Raises ValueError for anything else."""
+    if value is None:
         return None
-    if not isinstance(facts, dict) or sorted(facts) != sorted(_TEST) or entrants != 2:
-        raise ValueError(f"test is {facts!r}")
-    if not all(type(x) in (int, float) and abs(x) < _MAX_COUNT for x in facts.values()) or not facts["batch"] >= 1:
-        raise ValueError(f"test is {facts!r}")
-    return {**facts, "batch": int(facts["batch"])}
+    if not isinstance(value, dict) or sorted(value) != sorted(_TEST_KEYS) or num_entrants != 2:
+        raise ValueError(f"test is {value!r}")
+    if not all(type(x) in (int, float) and abs(x) < _MAX_COUNT for x in value.values()) or not value["batch"] >= 1:
+        raise ValueError(f"test is {value!r}")
+    return {**value, "batch": int(value["batch"])}
 
 
-def _check(tournament: Tournament) -> None:
+def _check_ranges(tournament: Tournament) -> None:
     """Raise UsageError or ValueError for settings out of range."""
     limits = {
         "pairs": (1, _MAX_COUNT),
@@ -266,15 +288,15 @@ def _check(tournament: Tournament) -> None:
         if not low <= getattr(tournament, name) <= high:
             raise UsageError(f"--{name} is {getattr(tournament, name)}: expected {low} to {high}")
     if not 0 <= tournament.timeout <= _MAX_TIMEOUT:
-        raise UsageError(
-            f"--timeout is {tournament.timeout:g}: expected seconds up to {_MAX_TIMEOUT:,}, or 0 for no limit"
-        )
-    names = [each.name for each in tournament.entrants]
-    if tournament.schedule not in SCHEDULES or len(names) < 2 or len(set(names)) < len(names):
+        expected = f"expected seconds up to {_MAX_TIMEOUT:,}, or 0 for no limit"
+        raise UsageError(f"--timeout is {tournament.timeout:g}: {expected}")
+    names = {each.name for each in tournament.entrants}
+    if tournament.schedule not in SCHEDULES or not 2 <= len(names) == len(tournament.entrants):
         raise ValueError("its schedule is unknown, or its entrants are not two or more with different names")
 
 
 def _world(name: str, params: dict[str, Any]) -> Any:
+    """Return the world, or a third-party environment's `EnvSpec`. Raises UsageError for invalid parameters."""
     try:
         envs = make.make(name, 1, params, threads=1)
     except ValueError as error:

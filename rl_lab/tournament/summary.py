@@ -1,4 +1,8 @@
-"""Summarize a tournament: ratings, tables and game-theoretic solutions, with missing matches and forfeits first."""
+"""This module summarizes a tournament: ratings, tables and game-theoretic solutions, missing matches and forfeits.
+
+`commands.tournament` and `report` call `summarize`, which returns a dictionary for JSON, and `render_summary`, which
+formats it for a terminal. The tables are those of `rating.tables`. Nothing is printed or written here.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from rl_lab.rating import tables
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.store import Tournament
 
-FEW = 0.25  # share of different games below which a summary warns
-_MAX_FAULTS, _MAX_REASON = 20, 90  # lines of the table of forfeits, and characters of a reason in it
-_MAX_SEATS = 6  # columns of a terminal's table; the JSON has all of them
+MIN_DISTINCT_SHARE = 0.25  # share of different games below which a summary warns
+_MAX_FAULT_ROWS, _MAX_REASON_LENGTH = 20, 90  # of the table of forfeits for a terminal
+_MAX_SEAT_COLUMNS = 6  # of the ranking for a terminal; the JSON has all of them
 
 
-def summary(
+def summarize(
     tournament: Tournament, matches: Sequence[Match], total: int, *, anchor: str = "", intervals: str = "sandwich"
 ) -> dict[str, Any]:
     """Return the summary of these matches, of `total` in the schedule, as a dictionary for JSON.
@@ -67,7 +71,7 @@ def summary(
 
 
 def fault_groups(matches: Sequence[Match]) -> list[dict[str, Any]]:
-    """Return the forfeits by `entrant` and `kind` of fault: their `count`, and the `reason` and `match` of the first.
+    """Return a row for each `entrant` and `kind` of fault, with the `count`, and `reason` and `match` of the first.
 
     The groups are sorted by count, the largest first. The first match of a group is that with the lowest pairing, pair
     and leg.
@@ -100,16 +104,19 @@ def _anchor(text: str) -> tuple[str, float]:
     raise UsageError(f"--anchor {text}: expected NAME, or NAME=ELO with a number between -1e6 and 1e6")
 
 
-def _by_role(split: list[Any], seats: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[Any]:
-    """Return the split by seat, or by role where there are several roles, whose seats belong to one entrant."""
+def _by_role(by_seat: list[Any], seats: Sequence[str], roles: dict[str, tuple[int, ...]]) -> list[Any]:
+    """Return a ranking row's counts by seat or, in a world with several roles, by role.
+
+    All seats of a role belong to one entrant, so the counts of its first seat are those of the role.
+    """
     if len(roles) == 1:
-        return split
-    first = {seats[members[0]]: role for role, members in roles.items()}
-    return [each | {"seat": first[each["seat"]]} for each in split if each["seat"] in first]
+        return by_seat
+    role_of_seat = {seats[members[0]]: role for role, members in roles.items()}
+    return [each | {"seat": role_of_seat[each["seat"]]} for each in by_seat if each["seat"] in role_of_seat]
 
 
-def text(result: dict[str, Any]) -> str:
-    """Return a summary as text for a terminal."""
+def render_summary(result: dict[str, Any]) -> str:
+    """Return what `summarize` has returned as text for a terminal."""
     lines, rows = [], result["table"]
     total = result["matches"] + result["missing"]
     if result["complete"]:
@@ -120,32 +127,34 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"not played yet: {', '.join(result['unplayed'])}")
     if result["faults"]:
         lines.append(f"FORFEITS: {result['faults']:,} matches")
-        lines += _faults(result["fault_groups"])
+        lines += _fault_lines(result["fault_groups"])
     else:
         lines.append("no forfeits")
     if not rows:
         return "\n".join([*lines, "no matches"])
-    if result["different"] < FEW * result["matches"]:
+    if result["different"] < MIN_DISTINCT_SHARE * result["matches"]:
         lines.append(
             f"only {result['different']:,} different games: deterministic entrants repeat themselves; see --opening"
         )
-    few = [row | {"seats": row["seats"] if len(row["seats"]) <= _MAX_SEATS else []} for row in rows]
-    lines += ["", tables.render_ranking(few, result["confidence"]), f"  {_scale(result)}"]
+    narrow = [row | {"seats": row["seats"] if len(row["seats"]) <= _MAX_SEAT_COLUMNS else []} for row in rows]
+    lines += ["", tables.render_ranking(narrow, result["confidence"]), f"  {_scale_line(result)}"]
     lines += ["", "score in percent, rows against columns", tables.render_cross_table(result["cross_table"])]
-    return "\n".join([*lines, "", *_theory(result["theory"])])
+    return "\n".join([*lines, "", *_theory_lines(result["theory"])])
 
 
-def _faults(groups: list[dict[str, Any]]) -> list[str]:
+def _fault_lines(groups: list[dict[str, Any]]) -> list[str]:
     """Return a table of forfeits with entrant, kind, number of matches, and the reason of the first match."""
     cells = [("entrant", "fault", "matches", "reason of the first")]
-    for each in groups[:_MAX_FAULTS]:
-        reason = each["reason"] if len(each["reason"]) <= _MAX_REASON else each["reason"][: _MAX_REASON - 3] + "..."
+    for each in groups[:_MAX_FAULT_ROWS]:
+        reason = each["reason"]
+        reason = reason if len(reason) <= _MAX_REASON_LENGTH else reason[: _MAX_REASON_LENGTH - 3] + "..."
         cells.append((each["entrant"], each["kind"], f"{each['count']:,}", reason))
     lines = format_table(cells, left=(0, 1, 3), indent="  ").splitlines()
-    return [*lines, *([f"  and {len(groups) - _MAX_FAULTS} more"] if len(groups) > _MAX_FAULTS else [])]
+    return [*lines, *([f"  and {len(groups) - _MAX_FAULT_ROWS} more"] if len(groups) > _MAX_FAULT_ROWS else [])]
 
 
-def _scale(result: dict[str, Any]) -> str:
+def _scale_line(result: dict[str, Any]) -> str:
+    """Return a line about the scale of the ratings, the advantage of the first seat, and draws."""
     anchor, seat, draw = result["anchor"], (result["effects"] or {}).get("seat"), (result["effects"] or {}).get("draw")
     parts = [f"Elo, {anchor['name']} is {anchor['elo']:g}" if anchor else "Elo, the mean is 0"]
     if seat:
@@ -155,7 +164,7 @@ def _scale(result: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _theory(theory: dict[str, Any]) -> list[str]:
+def _theory_lines(theory: dict[str, Any]) -> list[str]:
     """Return the game-theoretic results: one line for each entrant, then lines about all of them."""
     lines, width = ["game theory of the cross table"], max(map(len, theory["names"]))
     for k, name in enumerate(theory["names"]):

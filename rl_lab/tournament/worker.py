@@ -1,4 +1,9 @@
-"""A worker process of a tournament: how it is started, watched and ended, and what it does."""
+"""This module has a worker process of a tournament: `Worker` for the process that starts it, `_worker_main` inside it.
+
+`workers.ProcessPool` starts workers, sends tasks through a pipe, and receives messages. A worker has one `MatchEngine`
+and sends the matches of a block of tasks as they end. Where entrants are user code, the worker limits itself
+(`containment`), cannot signal its parent (`signal_filter`), and prints into a pipe (`entrant_output`).
+"""
 
 from __future__ import annotations
 
@@ -16,16 +21,26 @@ from typing import Any
 from rl_lab.core.errors import UsageError, WorkFailed, one_line
 from rl_lab.core.parent_process import end_with_parent
 from rl_lab.tournament.call_record import GROUP, NUM_VALUES, CallRecord
-from rl_lab.tournament.containment import MARK, contain, end_group, end_marked, let_crashes_tell_their_signal, new_mark
+from rl_lab.tournament.containment import (
+    MARK_VARIABLE,
+    contain,
+    kill_group,
+    kill_marked,
+    new_mark,
+    restore_crash_signals,
+)
 from rl_lab.tournament.entrant_output import EntrantOutput, redirect
 from rl_lab.tournament.isolation import play_isolated
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.schedule import Task
 from rl_lab.tournament.session import MatchResult
-from rl_lab.tournament.signal_filter import spare_watchers
+from rl_lab.tournament.signal_filter import protect_parent_from_signals
 
-_SAFE_PATH = "PYTHONSAFEPATH"
-RESULT_INTERVAL = 0.5  # seconds between two results of a worker
+_SAFE_PATH = "PYTHONSAFEPATH"  # environment variable; Python then imports nothing from the current folder
+RESULT_INTERVAL = 0.5  # seconds between two messages of a worker
+# The kinds of messages (kind, content) that a worker sends: RESULTS with a list of matches and their actions; and two
+# errors with their text, after which the worker ends. INVALID_INPUT becomes UsageError, FAILURE becomes WorkerError.
+RESULTS, INVALID_INPUT, FAILURE = "results", "invalid input", "failure"
 
 
 def play_block(engine: MatchEngine, block: list[Task], poll: Callable[[], None] | None) -> Iterator[list[MatchResult]]:
@@ -44,25 +59,32 @@ def play_block(engine: MatchEngine, block: list[Task], poll: Callable[[], None] 
 
 
 class Worker:
-    """A worker process with its unfinished tasks."""
+    """A worker process with its unfinished tasks.
 
-    def __init__(self, setup: MatchSetup, actions: bool, log: Path | None) -> None:
+    `send_actions` is whether it sends the actions of matches. What entrants print is appended to the file `log`.
+
+    Attributes: `tasks`, the unfinished tasks by id; `isolated`, whether each of them is played in a process of its own;
+    `connection`, the pipe of messages; `shared`, the values of the worker's `CallRecord`; `output`, the pipe of what
+    entrants print, None where none is user code.
+    """
+
+    def __init__(self, setup: MatchSetup, send_actions: bool, log: Path | None) -> None:
         context = multiprocessing.get_context("spawn")
         has_code = any(each.kind == "function" for each in setup.entrants)
         self.output = EntrantOutput(context, log) if has_code else None
         self.shared = context.RawArray("d", NUM_VALUES)  # the values of a `CallRecord`
-        self.environment_mark = new_mark()  # the value of `containment.MARK` in the process
+        self.environment_mark = new_mark()  # the value of `containment.MARK_VARIABLE` in the process
         self.connection, child_connection = context.Pipe()
         writer = self.output and self.output.writer
-        words = (child_connection, setup, self.shared, actions, writer)
-        self.process = context.Process(target=_work, args=words, daemon=False)
+        arguments = (child_connection, setup, self.shared, send_actions, writer)
+        self.process = context.Process(target=_worker_main, args=arguments, daemon=False)
         with _reproducible_environment(self.environment_mark):
             self.process.start()
         child_connection.close()
         if writer is not None:
             writer.close()
         self.tasks: dict[str, Task] = {}
-        self.isolated = False  # whether each of the tasks is played in a process of its own
+        self.isolated = False
 
     def send(self, tasks: list[Task], isolated: bool) -> None:
         """Have the process play these tasks."""
@@ -86,11 +108,11 @@ class Worker:
     def kill(self) -> None:
         """Kill the process and what entrants have started in it, unless another process may have its id by now."""
         if self.shared[GROUP]:
-            end_group(int(self.shared[GROUP]))
+            kill_group(int(self.shared[GROUP]))
         with suppress(ChildProcessError):
             self._wait_status()
-            end_group(self.process.pid or 0)
-        end_marked(self.environment_mark)
+            kill_group(self.process.pid or 0)
+        kill_marked(self.environment_mark)
 
     def end(self) -> None:
         """Kill and reap the process, and what entrants have started in it."""
@@ -105,17 +127,17 @@ class Worker:
 
 @contextmanager
 def _reproducible_environment(mark: str) -> Iterator[None]:
-    """Set the environment in which a worker process starts, with this value of `containment.MARK`.
+    """Set the environment in which a worker process starts, with this value of `containment.MARK_VARIABLE`.
 
     All workers hash strings in the same way, because an entrant may iterate over a set of strings. They import nothing
     from the current folder while they start, because a file there may have the name of a module of Python.
     """
     variables = {"PYTHONHASHSEED": "0", _SAFE_PATH: "1"}
-    before = {name: os.environ.get(name) for name in (*variables, MARK)}
+    before = {name: os.environ.get(name) for name in (*variables, MARK_VARIABLE)}
     os.environ.update(variables)
     try:
         resource_tracker.ensure_running()  # started without the mark, because all of this program uses it
-        os.environ[MARK] = mark
+        os.environ[MARK_VARIABLE] = mark
         yield
     finally:
         for name, value in before.items():
@@ -125,11 +147,12 @@ def _reproducible_environment(mark: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output: Any) -> None:
+def _worker_main(connection: Any, setup: MatchSetup, shared: Any, send_actions: bool, output: Any) -> None:
     """Play the tasks that arrive on the connection until it is closed; this is the main function of a worker.
 
-    The worker sends the matches, with their actions where `actions` is True. `output` is the pipe for what entrants
-    print, or None where none is user code.
+    A message that arrives is a list of tasks, and whether to play each of them in a process of its own. The worker
+    sends the matches, with their actions where `send_actions` is True and None otherwise. `output` is the pipe for what
+    entrants print, or None where none is user code.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     os.environ.pop(_SAFE_PATH, None)  # a program that an entrant starts can import from its own folder
@@ -138,7 +161,7 @@ def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output
     has_code = output is not None
     if has_code:
         contain()
-        spare_watchers()
+        protect_parent_from_signals()
         redirect(output)
     try:
         engine: MatchEngine | None = None
@@ -146,25 +169,26 @@ def _work(connection: Any, setup: MatchSetup, shared: Any, actions: bool, output
             tasks, isolated = connection.recv()
             if engine is None:
                 engine = MatchEngine(setup, call_record=CallRecord(shared, disposable=True))
-                engine.warm()
+                engine.compile_ahead()
                 if has_code:
-                    let_crashes_tell_their_signal()
+                    restore_crash_signals()
             if isolated:
                 for task in tasks:
                     match = play_isolated(engine, task, lambda group: shared.__setitem__(GROUP, group))
-                    connection.send(("some", [(match, None)]))
+                    connection.send((RESULTS, [(match, None)]))
             else:
                 for results in play_block(engine, tasks, None):
-                    connection.send(("some", [(each.match, each.actions if actions else None) for each in results]))
+                    content = [(each.match, each.actions if send_actions else None) for each in results]
+                    connection.send((RESULTS, content))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except UsageError as error:
-        connection.send(("wrong", str(error)))
+        connection.send((INVALID_INPUT, str(error)))
     except Exception as error:
         if has_code and isinstance(error, MemoryError | RecursionError):
             os._exit(1)  # an entrant may have caused it, so the matches are played again in processes of their own
-        told = str(error) if isinstance(error, WorkFailed) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, WorkFailed) else f"{type(error).__name__}: {error}"
         try:
-            connection.send(("failed", one_line(told)))
+            connection.send((FAILURE, one_line(text)))
         except Exception:  # an entrant has replaced Python's own functions, with which the process could not even end
             os._exit(1)

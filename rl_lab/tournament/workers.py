@@ -1,4 +1,9 @@
-"""Play matches in this process or in several worker processes, behind one interface."""
+"""This module plays matches in this process (`InProcessWorkers`) or in several worker processes (`ProcessPool`).
+
+`runner` uses them behind one interface, `Workers`; `ray_pool` has a third implementation. A `ProcessPool` starts, kills
+and replaces processes (`worker`), and writes what entrants print to a file. It keeps a tournament going whatever an
+entrant's code does to the process that it runs in.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +22,9 @@ from rl_lab.tournament.isolation import PROCESS_EXITED
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.schedule import Task
-from rl_lab.tournament.worker import RESULT_INTERVAL, Worker, play_block
+from rl_lab.tournament.worker import FAILURE, INVALID_INPUT, RESULT_INTERVAL, Worker, play_block
 
-_TRIES = 3  # number of processes, for each worker, that may end without a result before WorkerError
+_MAX_CRASHES_PER_WORKER = 3  # processes that may end one after the other, without any result, before WorkerError
 
 
 class WorkerError(OSError):
@@ -29,7 +34,7 @@ class WorkerError(OSError):
 class Workers(Protocol):
     """The interface of workers, which play matches."""
 
-    count: int  # of matches' processes
+    count: int  # number of processes that play matches
 
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
         """Yield the matches of all tasks, in lists and in any order."""
@@ -38,13 +43,13 @@ class Workers(Protocol):
         """Release all resources."""
 
 
-class InProcess:
+class InProcessWorkers:
     """Plays matches in this process; `poll` is called between steps, and may raise."""
 
     def __init__(self, setup: MatchSetup, poll: Callable[[], None]) -> None:
         self.count = 1
         self._engine, self._poll = MatchEngine(setup), poll
-        self._engine.warm()
+        self._engine.compile_ahead()
 
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
         """See `Workers`."""
@@ -78,7 +83,7 @@ class ProcessPool:
         self.count = count
         self._setup, self._poll, self._actions, self._log = setup, poll, actions, log
         self._workers = [Worker(setup, actions, log) for _ in range(count)]
-        self._suspects: set[str] = set()  # entrants whose matches are played in processes of their own
+        self._isolated_entrants: set[str] = set()  # whose matches are played in processes of their own
 
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
         """See `Workers`; raises as `play` does."""
@@ -90,11 +95,12 @@ class ProcessPool:
 
         Raises WorkerError where a worker reports an error, or where every new process ends.
         """
-        source, retries = iter(blocks), deque[tuple[list[Task], bool]]()
+        source = iter(blocks)
+        retries = deque[tuple[list[Task], bool]]()  # tasks to play before others, and whether to isolate each of them
         consecutive_crashes = 0
         while True:
             for worker in self._workers:
-                if not worker.tasks and (block := self._next(source, retries)):
+                if not worker.tasks and (block := self._next_block(source, retries)):
                     worker.send(*block)
             busy = [worker for worker in self._workers if worker.tasks]
             if not busy:
@@ -111,14 +117,14 @@ class ProcessPool:
                         if results := self._receive(worker):
                             consecutive_crashes = 0
                             yield results
-                    lost = has_ended or 0 < worker.shared[DEADLINE] < time.monotonic()
+                    is_lost = has_ended or 0 < worker.shared[DEADLINE] < time.monotonic()
                 except (EOFError, OSError) as error:
                     if isinstance(error, WorkerError):
                         raise
-                    lost = True
-                if lost and worker.tasks:
+                    is_lost = True
+                if is_lost and worker.tasks:
                     consecutive_crashes += 1
-                    if consecutive_crashes > _TRIES * len(self._workers):
+                    if consecutive_crashes > _MAX_CRASHES_PER_WORKER * len(self._workers):
                         raise WorkerError(
                             f"{consecutive_crashes} worker processes died one after the other, without any result"
                         )
@@ -133,31 +139,39 @@ class ProcessPool:
                 other.kill()  # before the start of the next process, with which multiprocessing reaps this one
         self._workers[self._workers.index(worker)] = Worker(self._setup, self._actions, self._log)
 
-    def _next(self, source: Iterator[list[Task]], retries: deque[tuple[list[Task], bool]]) -> Any:
-        """Return the next tasks and whether to isolate each of them, or None at the end."""
+    def _next_block(self, source: Iterator[list[Task]], retries: deque[tuple[list[Task], bool]]) -> Any:
+        """Return the next tasks and whether to isolate each of them, or None at the end.
+
+        Tasks of a block with an entrant that is to be isolated are moved to `retries`.
+        """
         if retries:
             return retries.popleft()
         for block in source:
-            suspect = [task for task in block if self._suspects.intersection(task.pairing)]
-            if suspect:
-                retries.append((suspect, True))
-                block = [task for task in block if not self._suspects.intersection(task.pairing)]
+            to_isolate = [task for task in block if self._isolated_entrants.intersection(task.pairing)]
+            if to_isolate:
+                retries.append((to_isolate, True))
+                block = [task for task in block if not self._isolated_entrants.intersection(task.pairing)]
             if block:
                 return block, False
             return retries.popleft()
         return None
 
     def _receive(self, worker: Worker) -> list[tuple[Match, Array | None]]:
-        """Return the matches of a worker's message. Raises WorkerError or UsageError where it reports one."""
+        """Return the matches of a worker's next message, which are removed from its tasks.
+
+        Where they were isolated, entrants that have ended or stopped their process are isolated from now on. Raises
+        WorkerError or UsageError where the message reports one.
+        """
         kind, content = worker.connection.recv()
-        if kind == "failed":
+        if kind == FAILURE:
             raise WorkerError(content)
-        if kind == "wrong":
+        if kind == INVALID_INPUT:
             raise UsageError(content)
         results = [(match, actions) for match, actions in content if worker.tasks.pop(match.id, None)]
         if worker.isolated:
             faults = [match.fault for match, _ in results if match.fault]
-            self._suspects |= {f.entrant for f in faults if f.kind == "timeout" or f.reason.startswith(PROCESS_EXITED)}
+            ended_process = [f for f in faults if f.kind == "timeout" or f.reason.startswith(PROCESS_EXITED)]
+            self._isolated_entrants |= {fault.entrant for fault in ended_process}
         return results
 
     def drain(self) -> None:
@@ -167,12 +181,12 @@ class ProcessPool:
                 worker.output.drain()
 
     def close(self) -> None:
-        """End the processes."""
+        """Kill the processes, and what entrants have started in them."""
         for worker in self._workers:
             worker.end()
 
 
-def play_again(setup: MatchSetup, tasks: Sequence[Task]) -> list[tuple[Match, Array | None]]:
+def replay_in_process(setup: MatchSetup, tasks: Sequence[Task]) -> list[tuple[Match, Array | None]]:
     """Play matches in another process and return them with their actions.
 
     The actions are None where an entrant has ended that process twice, or where a match was played in a process of its
@@ -188,12 +202,13 @@ def play_again(setup: MatchSetup, tasks: Sequence[Task]) -> list[tuple[Match, Ar
         if missing:
             pool = ProcessPool(setup, 1, lambda: None, actions=True)
             try:
-                for some in pool.play([missing]):
-                    results |= {match.id: (match, actions) for match, actions in some}
+                for batch in pool.play([missing]):
+                    results |= {match.id: (match, actions) for match, actions in batch}
             finally:
                 pool.close()
     return [results[task.id] for task in tasks]
 
 
 def _lacks_actions(match: Match, actions: Array | None) -> bool:
+    """Return whether a match has to be played again to get its actions; forfeits need none."""
     return actions is None and match.fault is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rl_lab.cli import main
 from rl_lab.evaluation import exploitability, stats
 from rl_lab.rating import head_to_head
-from rl_lab.tournament.compare import Hypotheses, Tally, facts, text
+from rl_lab.tournament.compare import Hypotheses, ResultCounts, comparison_data, render_comparison
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create
 
@@ -71,8 +71,8 @@ def test_results_that_are_all_alike_have_no_error_but_an_interval_of_some_width(
 def test_a_comparison_of_the_same_game_again_and_again_says_so() -> None:
     Path("bots.py").write_text("def low(observation, legal):\n    return int(legal.argmax())\n")
     outcome = run_tournament(create(["a=bots.py:low", "b=bots.py:low"], "tic_tac_toe", {}, path=Path("t"), pairs=20))
-    tally = Tally("a", "b")
-    tally.add(outcome.matches)
-    found = facts(tally, Hypotheses())
+    counts = ResultCounts("a", "b")
+    counts.add(outcome.matches)
+    found = comparison_data(counts, Hypotheses())
     assert (found["different"], found["games"]) == (2, 40)
-    assert "only 2 different games of 40" in text(found) and "+-" not in text(found)
+    assert "only 2 different games of 40" in render_comparison(found) and "+-" not in render_comparison(found)

@@ -205,7 +205,9 @@ def hall_and_tasks(world: str, *words: str) -> tuple[MatchEngine, list[Any]]:
     found = tuple(parse_entrants(words, info))
     names = tuple(each.name for each in found)
     met = seat_rotation.players_per_match(info, len(names))
-    plan = Schedule("round-robin", names, met, tuple(seat_rotation.legs(info, met)), pairs=10, rounds=3, seed=5)
+    plan = Schedule(
+        "round-robin", names, met, tuple(seat_rotation.seat_rotations(info, met)), pairs=10, rounds=3, seed=5
+    )
     return MatchEngine(MatchSetup(world, {}, found, 5)), plan.missing({})
 
 

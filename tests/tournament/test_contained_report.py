@@ -11,7 +11,7 @@ import pytest
 
 from rl_lab import cli
 from rl_lab.core.errors import UsageError
-from rl_lab.tournament.code_loading import load_apart, source
+from rl_lab.tournament.code_loading import load_in_subprocess, source_file
 
 BOT = """
 import os, signal
@@ -60,22 +60,22 @@ def bot(observation, legal): return 0
 SECONDS = f"47.{os.getpid():07d}"
 
 
-def sleeping() -> set[str]:
+def marked_sleepers() -> set[str]:
     """Return the processes that sleep for this number of seconds."""
-    found = set()
+    pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if (folder / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", SECONDS.encode()]:
-                found.add(folder.name)
+                pids.add(folder.name)
         except OSError:
             continue
-    return found
+    return pids
 
 
 def check_none_sleeps() -> None:
     """Fail unless all of them end within five seconds."""
     deadline = time.monotonic() + 5
-    while left := sleeping():
+    while left := marked_sleepers():
         assert time.monotonic() < deadline, f"what was started goes on: {left}"
         time.sleep(0.05)
 
@@ -99,9 +99,9 @@ def test_code_that_ends_or_hangs_in_a_report_costs_its_games_only(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["watchable"] == 6
     (tmp_path / "evil").write_text(end)
     assert cli.main(["tournament", "report", "t", "--code", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["watchable"] == 2
-    assert said["missing"] == ["4 games came out differently when they were played again"]
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["watchable"] == 2
+    assert report["missing"] == ["4 games came out differently when they were played again"]
     match = json.loads((tmp_path / "t/matches.jsonl").read_text().splitlines()[0])
     assert "a" in match["pairing"]
     assert cli.main(["tournament", "replay", "t", match["id"], "--code"]) == 1
@@ -129,7 +129,7 @@ def test_orphans_count_among_what_an_entrant_may_start(tmp_path: Path, monkeypat
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes cannot be seen here")
 def test_what_an_import_starts_ends_with_it(tmp_path: Path) -> None:
     (tmp_path / "imported.py").write_text(AT_IMPORT.replace("SECONDS", SECONDS))
-    load_apart([f"{tmp_path}/imported.py:bot"])
+    load_in_subprocess([f"{tmp_path}/imported.py:bot"])
     check_none_sleeps()
 
 
@@ -150,5 +150,5 @@ def test_what_is_loaded_answers_for_itself_alone(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("def bot(observation, legal): return 0\n")
     # With lines in the answers of all objects, it would end "with status 0", because the number of lines is wrong.
     with pytest.raises(UsageError, match=r"writes\.py:bot: its process ended: "):
-        load_apart([f"{tmp_path}/writes.py:bot", f"{tmp_path}/good.py:bot"])
-    assert source(f"{tmp_path}/good.py:bot") == tmp_path / "good.py"
+        load_in_subprocess([f"{tmp_path}/writes.py:bot", f"{tmp_path}/good.py:bot"])
+    assert source_file(f"{tmp_path}/good.py:bot") == tmp_path / "good.py"

@@ -98,8 +98,8 @@ for _kind in EXCEPTIONS:
     globals()["raises_" + _kind.__name__ if _kind is not Nameless else "raises_Nameless"] = raises(_kind)
 
 def lies(observation, action_mask):
-    from rl_lab.tournament.entrant_guard import TimedOut
-    raise TimedOut
+    from rl_lab.tournament.entrant_guard import TimeLimitExceeded
+    raise TimeLimitExceeded
 
 # ---- answers: a class each, of which an instance is the answer to a move
 class ArrayForever:
@@ -289,33 +289,35 @@ def shallow(observation, action_mask):
     sys.setrecursionlimit(60)
     return first(observation, action_mask)
 """
-INNOCENT = "random", "scripted", "first=bots.py:first"
+HARMLESS_ENTRANTS = "random", "scripted", "first=bots.py:first"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bots.py").write_text(BOTS)
     return tmp_path
 
 
-def played(*words: str, name: str = "t", workers: int = 1, **more: Any) -> list[Match]:
-    settings = {"pairs": 1, "seed": 5, "timeout": 0.3, **more}
+def play_tournament(*words: str, name: str = "t", workers: int = 1, **settings: Any) -> list[Match]:
+    settings = {"pairs": 1, "seed": 5, "timeout": 0.3, **settings}
     return run_tournament(create(words, "tic_tac_toe", {}, path=Path(name), **settings), workers=workers).matches
 
 
-def hold(names: list[str], kinds: dict[str, str]) -> list[Match]:
+def check_only_they_forfeit(names: list[str], kinds: dict[str, str]) -> list[Match]:
     """Play these bots and others with random: only the bots' own matches are forfeits, all of them, of these kinds."""
     bots = [f"{name}=bots.py:{name}" for name in names]
-    matches = played(*INNOCENT, *bots, schedule="gauntlet")
+    matches = play_tournament(*HARMLESS_ENTRANTS, *bots, schedule="gauntlet")
     assert len(matches) == 2 * (2 + len(bots))
-    alone = {match.id: match for match in played(*INNOCENT, name="alone", schedule="gauntlet")}
-    assert {m.id: m for m in matches if not set(m.pairing).intersection(names)} == alone
+    matches_without_them = {
+        match.id: match for match in play_tournament(*HARMLESS_ENTRANTS, name="alone", schedule="gauntlet")
+    }
+    assert {m.id: m for m in matches if not set(m.pairing).intersection(names)} == matches_without_them
     for match in matches:
-        guilty = set(match.pairing).intersection(names)
-        if not guilty:
+        hostile_names = set(match.pairing).intersection(names)
+        if not hostile_names:
             continue
-        assert match.fault is not None and match.fault.entrant in guilty, match
+        assert match.fault is not None and match.fault.entrant in hostile_names, match
         assert match.fault.kind in kinds.get(match.fault.entrant, "crash").split(), match.fault
         assert match.fault.reason.isprintable() and len(match.fault.reason) <= 200
     return matches
@@ -325,7 +327,7 @@ def test_exceptions_cost_the_one_who_raises_them() -> None:
     names = "Mute MuteForever MuteNumber MuteLeaves MuteInterrupts Nameless Endless Base Tricky KeyboardInterrupt"
     names += " GeneratorExit SystemExit StopIteration MemoryError RecursionError"
     slow = {"raises_MuteForever": "timeout", "lies": "timeout"}
-    matches = hold([*(f"raises_{name}" for name in names.split()), "lies"], slow)
+    matches = check_only_they_forfeit([*(f"raises_{name}" for name in names.split()), "lies"], slow)
     reasons = {match.fault.entrant: match.fault.reason for match in matches if match.fault}
     assert reasons["raises_Mute"] == "Mute, whose message cannot be read"
     assert reasons["raises_KeyboardInterrupt"].startswith("KeyboardInterrupt")
@@ -336,20 +338,20 @@ def test_answers_cost_the_one_who_gives_them() -> None:
     names = "ArrayForever ArrayRaises ArrayLeaves ArrayOfWonders ReprForever LengthForever AttributesRaise"
     kinds = {f"answers_{name}": "timeout" for name in ("ArrayForever", "ReprForever", "LengthForever")}
     bots = [f"answers_{name}" for name in names.split()]
-    matches = hold(bots, kinds)
+    matches = check_only_they_forfeit(bots, kinds)
     assert {match.fault.entrant for match in matches if match.fault} == set(bots)
 
 
 def test_agents_that_are_objects_cost_nobody_else_anything() -> None:
     names = ["Slow", "Interrupts", "AttendRaises", "AttendForever", "AttendLeaves", "FollowInterrupts", "Spoils"]
     names.append("Unpacks")
-    hold(names, dict.fromkeys(("Slow", "AttendForever", "Spoils", "Unpacks"), "timeout"))
-    assert not any(match.fault for match in played("random", "s=bots.py:Scribbles", name="scribbles"))
+    check_only_they_forfeit(names, dict.fromkeys(("Slow", "AttendForever", "Spoils", "Unpacks"), "timeout"))
+    assert not any(match.fault for match in play_tournament("random", "s=bots.py:Scribbles", name="scribbles"))
 
 
 def test_processes_that_an_entrant_starts_end_with_its_match() -> None:
     names = ["forks", "fork_bomb", "starts_many", "holds_the_pipe", "crashes"]
-    matches = hold(names, {"fork_bomb": "timeout crash"})
+    matches = check_only_they_forfeit(names, {"fork_bomb": "timeout crash"})
     reasons = {match.fault.entrant: match.fault.reason for match in matches if match.fault}
     assert "forked a process during a call" in reasons["forks"]
     assert reasons["starts_many"] == "its process ended: it had started more than 64 others"
@@ -360,7 +362,7 @@ def test_processes_that_an_entrant_starts_end_with_its_match() -> None:
 def test_an_entrant_that_closes_or_replaces_open_files_loses_its_matches() -> None:
     names = ["closes_files", "replaces_files", "raises_GeneratorExit"]  # the last is called after them
     bots = [f"{name}=bots.py:{name}" for name in names]
-    matches = played(*INNOCENT, *bots)
+    matches = play_tournament(*HARMLESS_ENTRANTS, *bots)
     faults = [match.fault for match in matches if match.fault]
     assert {fault.entrant for fault in faults} == set(names)
     assert {fault.reason for fault in faults if fault.entrant.endswith("_files")} == {
@@ -370,7 +372,7 @@ def test_an_entrant_that_closes_or_replaces_open_files_loses_its_matches() -> No
 
 
 def test_an_entrant_that_replaces_pythons_own_functions_loses_its_matches() -> None:
-    matches = hold(["breaks_python"], {})
+    matches = check_only_they_forfeit(["breaks_python"], {})
     assert {match.fault.entrant for match in matches if match.fault} == {"breaks_python"}
 
 
@@ -378,23 +380,31 @@ def engine_and_task(*words: str) -> tuple[MatchEngine, Any]:
     info = make.make("tic_tac_toe", 1).world
     entrants = tuple(parse_entrants(words, info))
     names = tuple(each.name for each in entrants)
-    met = seat_rotation.players_per_match(info, len(names))
-    plan = Schedule("round-robin", names, met, tuple(seat_rotation.legs(info, met)), pairs=1, rounds=1, seed=5)
-    return MatchEngine(MatchSetup("tic_tac_toe", {}, entrants, 5)), plan.missing({})[0]
+    players_per_match = seat_rotation.players_per_match(info, len(names))
+    schedule = Schedule(
+        "round-robin",
+        names,
+        players_per_match,
+        tuple(seat_rotation.seat_rotations(info, players_per_match)),
+        pairs=1,
+        rounds=1,
+        seed=5,
+    )
+    return MatchEngine(MatchSetup("tic_tac_toe", {}, entrants, 5)), schedule.missing({})[0]
 
 
 def test_a_mistake_of_rl_lab_after_a_call_is_no_forfeit(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine, task = engine_and_task("first=bots.py:first", "second=bots.py:first")
-    record_actions = Session.record_actions
+    _record_actions = Session._record_actions
 
     def fail_at_the_third_move(self: Session, live: Any, acting: Any) -> None:
         if self._clock.max() == 2:
             raise KeyError("a mistake of rl_lab")
-        record_actions(self, live, acting)
+        _record_actions(self, live, acting)
 
-    monkeypatch.setattr(Session, "record_actions", fail_at_the_third_move)
+    monkeypatch.setattr(Session, "_record_actions", fail_at_the_third_move)
     with pytest.raises(IsolationError, match="KeyError at test_hostile_entrants.py:[0-9]+: 'a mistake of rl_lab'"):
         play_isolated(engine, task)
     assert "in fail_at_the_third_move" in capfd.readouterr().err
@@ -412,7 +422,7 @@ def test_a_segmentation_fault_outside_of_a_call_may_be_the_kernels(
     ends_in_call: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, task = engine_and_task("random", "bots.py:first")
-    record_actions = Session.record_actions
+    _record_actions = Session._record_actions
 
     def crash_in_call(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -420,12 +430,12 @@ def test_a_segmentation_fault_outside_of_a_call_may_be_the_kernels(
     def crash_in_step(self: Session, live: Any, acting: Any) -> None:
         if live.any():
             os.kill(os.getpid(), signal.SIGSEGV)
-        record_actions(self, live, acting)
+        _record_actions(self, live, acting)
 
     if ends_in_call:
         monkeypatch.setattr(FunctionAgent, "answer", crash_in_call)
     else:
-        monkeypatch.setattr(Session, "record_actions", crash_in_step)
+        monkeypatch.setattr(Session, "_record_actions", crash_in_step)
     handler = signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     try:
         match = play_isolated(engine, task)
@@ -436,24 +446,24 @@ def test_a_segmentation_fault_outside_of_a_call_may_be_the_kernels(
 
 
 def test_a_crash_is_told_as_the_entrants_and_not_as_the_worlds(capfd: pytest.CaptureFixture[str]) -> None:
-    matches = hold(["crashes", "reads_nothing"], {})
+    matches = check_only_they_forfeit(["crashes", "reads_nothing"], {})
     assert {m.fault.reason for m in matches if m.fault} == {"its process ended: SIGSEGV"}
     assert "kernel" not in capfd.readouterr().err
 
 
 def test_an_entrant_may_run_a_program_and_what_it_forks_below_python_ends() -> None:
-    matches = played("random", "one=bots.py:starts_one", "below=bots.py:forks_below", timeout=10.0)
+    matches = play_tournament("random", "one=bots.py:starts_one", "below=bots.py:forks_below", timeout=10.0)
     assert len(matches) == 6 and not any(match.fault for match in matches)
 
 
 def test_what_an_entrant_may_not_touch_is_restored() -> None:
-    hold_matches = played(*INNOCENT, "shallow=bots.py:shallow")
-    innocent = [match for match in hold_matches if "shallow" not in match.pairing]
-    assert len(hold_matches) == 12 and not any(match.fault for match in innocent)
+    matches = play_tournament(*HARMLESS_ENTRANTS, "shallow=bots.py:shallow")
+    innocent = [match for match in matches if "shallow" not in match.pairing]
+    assert len(matches) == 12 and not any(match.fault for match in innocent)
 
 
 def test_a_match_that_ended_its_process_is_played_again(capsys: pytest.CaptureFixture[str]) -> None:
-    (match, _) = played("random", "leaves=bots.py:leave")
+    (match, _) = play_tournament("random", "leaves=bots.py:leave")
     assert main(["tournament", "replay", "t", match.id, "--code"]) == 0
     assert "a forfeit by leaves: no film" in capsys.readouterr().out
 
@@ -478,15 +488,15 @@ def test_an_entrant_cannot_send_signals_to_the_processes_that_watch_it(name: str
 
 
 def test_a_tournament_goes_on_where_an_entrant_stops_or_signals_processes() -> None:
-    matches = played("random", "stops=bots.py:stops", "kills=bots.py:kills_all")
+    matches = play_tournament("random", "stops=bots.py:stops", "kills=bots.py:kills_all")
     assert len(matches) == 6 and all(match.fault for match in matches)
     assert {match.fault.entrant for match in matches if match.fault and "random" in match.pairing} == {"stops", "kills"}
 
 
 def test_what_entrants_print_is_kept_in_a_file_without_control_characters(
-    capfd: pytest.CaptureFixture[str], here: Path
+    capfd: pytest.CaptureFixture[str], working_folder: Path
 ) -> None:
-    (here / "loud.py").write_text("print('imported \\x1b[31m')\nfrom bots import prints\n")
+    (working_folder / "loud.py").write_text("print('imported \\x1b[31m')\nfrom bots import prints\n")
     words = ["random", "x=loud.py:prints", "child=bots.py:ends_its_own_child"]
     assert main(["tournament", "tic_tac_toe", *words, "--dir", "t", "--pairs", "1"]) == 0
     out, err = capfd.readouterr()
@@ -512,15 +522,17 @@ LOADS = {
 
 @pytest.mark.parametrize("where", ["import", "constructor"])
 def test_what_cannot_be_loaded_is_refused_in_one_line_and_leaves_nothing(
-    where: str, capsys: pytest.CaptureFixture[str], here: Path
+    where: str, capsys: pytest.CaptureFixture[str], working_folder: Path
 ) -> None:
-    for name, (code, said) in LOADS.items():
+    for name, (code, message) in LOADS.items():
         body = code.replace("\n", "\n        ")
-        made = f"class f:\n    def act(self):\n        pass\n    def __init__(self):\n        {body}\n"
-        (here / f"{where}_{name}.py").write_text(f"{code}\ndef f(o, l): pass\n" if where == "import" else made)
+        source = f"class f:\n    def act(self):\n        pass\n    def __init__(self):\n        {body}\n"
+        (working_folder / f"{where}_{name}.py").write_text(
+            f"{code}\ndef f(o, l): pass\n" if where == "import" else source
+        )
         assert main(["tournament", "tic_tac_toe", f"x={where}_{name}.py:f", "random"]) == 2
-        shown = capsys.readouterr()
-        assert shown.out == "" and shown.err.count("\n") == 1 and said in shown.err, (name, shown.err)
+        output = capsys.readouterr()
+        assert output.out == "" and output.err.count("\n") == 1 and message in output.err, (name, output.err)
     assert not Path("runs").exists()
 
 
@@ -570,17 +582,17 @@ class Whole:
 """
 
 
-def test_one_seed_is_one_tournament_whatever_bots_draw_from(here: Path) -> None:
-    (here / "drawing.py").write_text(DRAWING)
+def test_one_seed_is_one_tournament_whatever_bots_draw_from(working_folder: Path) -> None:
+    (working_folder / "drawing.py").write_text(DRAWING)
     names = "numpy_bot", "random_bot", "gauss_bot", "weights_bot", "set_bot", "torch_bot", "Whole"
     words = ["random", *(f"{name}=drawing.py:{name}" for name in names)]
-    more: dict[str, Any] = {"pairs": 2, "timeout": 20.0}
-    one = played(*words, name="one", **more)
+    settings: dict[str, Any] = {"pairs": 2, "timeout": 20.0}
+    one = play_tournament(*words, name="one", **settings)
     assert not any(match.fault for match in one)
-    assert one == played(*words, name="two", workers=2, **more)
-    assert one != played(*words, name="other", **{**more, "seed": 6})
-    few = played(*words[:2], words[-1], name="few", **more)  # nor on who else is there
-    assert all(match in one for match in few)
+    assert one == play_tournament(*words, name="two", workers=2, **settings)
+    assert one != play_tournament(*words, name="other", **{**settings, "seed": 6})
+    fewer_entrants = play_tournament(*words[:2], words[-1], name="few", **settings)  # nor on who else is there
+    assert all(match in one for match in fewer_entrants)
     assert os.environ.get("PYTHONHASHSEED") == ENVIRONMENT
 
 

@@ -24,19 +24,19 @@ from rl_lab.tournament.ledger import FIELDS, Ledger, LedgerError, parse, read
 from rl_lab.tournament.replay import replay
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create, load
-from rl_lab.tournament.summary import summary
+from rl_lab.tournament.summary import summarize
 
-CAST = "random", "scripted", "other=random:seed=1"
+ENTRANTS = "random", "scripted", "other=random:seed=1"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def tournament(name: str = "t", *words: str, **more: Any) -> Any:
-    return create(words or CAST, "tic_tac_toe", {}, path=Path(name), **{"pairs": 3, "seed": 5, **more})
+def tournament(name: str = "t", *words: str, **options: Any) -> Any:
+    return create(words or ENTRANTS, "tic_tac_toe", {}, path=Path(name), **{"pairs": 3, "seed": 5, **options})
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_order_of_lines_means_nothing(ledger: Path) -> None:
     random.Random(1).shuffle(lines)
     ledger.write_text("\n".join([*lines, *lines[:5]]) + "\n")  # nor does it to have one twice
     assert read(ledger) == matches
-    assert summary(load("t"), matches[::-1], 18) == summary(load("t"), matches, 18)
+    assert summarize(load("t"), matches[::-1], 18) == summarize(load("t"), matches, 18)
     assert run_tournament(load("t")).played == 0
 
 
@@ -105,8 +105,8 @@ def test_a_damaged_line_is_refused_by_number(damage: str, ledger: Path, capsys: 
     for verb in ("rate", "resume"):
         capsys.readouterr()
         assert main(["tournament", verb, "t"]) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1 and "line 19" in said.err and len(said.err) < 400
+        output = capsys.readouterr()
+        assert output.out == "" and output.err.count("\n") == 1 and "line 19" in output.err and len(output.err) < 400
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\x00", '{"id": 1}', "", '{"a": ' * 5000], ids=len)
@@ -117,7 +117,7 @@ def test_text_that_is_no_match_is_refused(text: str, ledger: Path) -> None:
 
 
 def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
-    whole = run_tournament(tournament("whole", pairs=20)).matches
+    expected = run_tournament(tournament("whole", pairs=20)).matches
     rng = random.Random(7)
     for attempt in range(4):
         looks = rng.randrange(1, 7)
@@ -131,43 +131,43 @@ def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
         part = tournament(f"part{attempt}", pairs=20)
         with pytest.raises(Interrupted):
             run_tournament(part, poll=look)
-        there = {match.id for match in read(part.ledger)}
-        rest = [match for match in whole if match.id not in there]
+        written_ids = {match.id for match in read(part.ledger)}
+        missing = [match for match in expected if match.id not in written_ids]
         with part.ledger.open("ab") as file:  # written by a process that was then killed, anywhere in a line
-            data = "".join(match.line() + "\n" for match in rng.sample(rest, 30)).encode()
+            data = "".join(match.line() + "\n" for match in rng.sample(missing, 30)).encode()
             file.write(data[: rng.randrange(len(data))])
         written = len(read(part.ledger))
         outcome = run_tournament(load(part.path.name))
-        assert outcome.matches == whole and outcome.played == len(whole) - written
+        assert outcome.matches == expected and outcome.played == len(expected) - written
         lines = part.ledger.read_text().splitlines()
         assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 120
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_killed_command_resumes(number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["tournament", "tic_tac_toe", *CAST, "--pairs", "20000", "--dir", "t", "--seed", "5"]
+    words = ["tournament", "tic_tac_toe", *ENTRANTS, "--pairs", "20000", "--dir", "t", "--seed", "5"]
     process = programs.Popen([sys.executable, "-m", "rl_lab.cli", *words], stderr=subprocess.PIPE, text=True)
     file, deadline = Path("t/matches.jsonl"), time.monotonic() + 60
     while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == status
     if number == signal.SIGINT:
-        assert said.splitlines()[-1] == "stopped; go on with: rl-lab tournament resume t"
-    before = read(file)
-    assert 0 < len(before) < 120_000
-    facts = json.loads(Path("t/tournament.json").read_text())
-    Path("t/tournament.json").write_text(json.dumps({**facts, "pairs": 5}))  # the rest would take a while
+        assert output.splitlines()[-1] == "stopped; go on with: rl-lab tournament resume t"
+    matches_before_signal = read(file)
+    assert 0 < len(matches_before_signal) < 120_000
+    settings = json.loads(Path("t/tournament.json").read_text())
+    Path("t/tournament.json").write_text(json.dumps({**settings, "pairs": 5}))  # the rest would take a while
     assert main(["tournament", "resume", "t", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["missing"] == 0 and {m.id for m in read(file)} >= {m.id for m in before}
+    result = json.loads(capsys.readouterr().out)
+    assert result["missing"] == 0 and {m.id for m in read(file)} >= {m.id for m in matches_before_signal}
 
 
 def test_a_ledger_has_one_writer() -> None:
-    made = tournament()
-    with Ledger(made.ledger), pytest.raises(UsageError, match="under way"):
-        run_tournament(made)
+    new_tournament = tournament()
+    with Ledger(new_tournament.ledger), pytest.raises(UsageError, match="under way"):
+        run_tournament(new_tournament)
 
 
 def test_an_incomplete_tournament_says_so_on_top(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,15 +183,15 @@ def test_a_match_is_played_again_and_filmed(capsys: pytest.CaptureFixture[str]) 
     assert main(["tournament", "replay", "t", match.id]) == 2
     assert "runs only if you say so: --code" in capsys.readouterr().err
     assert main(["tournament", "replay", "t", match.id, "--code", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert Path(shown["video"]).stat().st_size > 1000 and shown["changed"] == [] and shown["trace"] == match.trace
+    result = json.loads(capsys.readouterr().out)
+    assert Path(result["video"]).stat().st_size > 1000 and result["changed"] == [] and result["trace"] == match.trace
     Path("bots.py").write_text("# new\ndef low(observation, legal):\n    return int(legal.argmax())\n")
     assert replay(load("t"), match.id, out=Path("again")).changed_entrants == ["low"]
     with pytest.raises(UsageError, match="low has changed since"):
         run_tournament(load("t"))
     Path("bots.py").write_text("def low(observation, legal):\n    return int(8 - legal[::-1].argmax())\n")
     assert main(["tournament", "replay", "t", match.id, "--code"]) == 1
-    assert "came out differently" in (said := capsys.readouterr().err) and "low changed since" in said
+    assert "came out differently" in (output := capsys.readouterr().err) and "low changed since" in output
     lines = Path("t/matches.jsonl").read_text().splitlines()
     forged = dataclasses.replace(match, trace="0" * 64).line()
     Path("t/matches.jsonl").write_text("\n".join([forged, *(x for x in lines if parse(x).id != match.id)]) + "\n")
@@ -202,11 +202,14 @@ def test_a_match_is_played_again_and_filmed(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_tournament_that_was_sent_runs_no_code(capsys: pytest.CaptureFixture[str]) -> None:
     Path("evil.py").write_text("open('ran', 'w').close()\ndef f(observation, legal):\n    return 0\n")
-    made = tournament()
-    facts = json.loads((made.path / "tournament.json").read_text())
-    facts["entrants"][0] |= {"spec": "evil:f", "kind": "function"}
-    for sent in (facts, {**facts, "entrants": [{**facts["entrants"][0], "kind": "made"}, facts["entrants"][1]]}):
-        (made.path / "tournament.json").write_text(json.dumps(sent))
+    new_tournament = tournament()
+    settings = json.loads((new_tournament.path / "tournament.json").read_text())
+    settings["entrants"][0] |= {"spec": "evil:f", "kind": "function"}
+    for forged in (
+        settings,
+        {**settings, "entrants": [{**settings["entrants"][0], "kind": "made"}, settings["entrants"][1]]},
+    ):
+        (new_tournament.path / "tournament.json").write_text(json.dumps(forged))
         for verb in ("rate", "resume"):
             capsys.readouterr()
             assert main(["tournament", verb, "t"]) == (0 if verb == "rate" else 2)
@@ -237,11 +240,11 @@ def test_a_damaged_folder_is_refused_in_one_line(damage: dict[str, Any], capsys:
     file.write_text(json.dumps({**json.loads(file.read_text()), **damage}))
     for verb in ("resume", "rate"):
         assert main(["tournament", verb, "t"]) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1 and len(said.err) < 400
+        output = capsys.readouterr()
+        assert output.out == "" and output.err.count("\n") == 1 and len(output.err) < 400
 
 
-WRONG = {
+INVALID_COMMANDS = {
     "tic_tac_to random scripted": "no world 'tic_tac_to'; did you mean 'tic_tac_toe'?",
     "tic_tac_toe randm scripted": "no entrant 'randm'; did you mean 'random'?",
     "tic_tac_toe minmax:depth=3 scripted": "no entrant 'minmax:depth=3'; did you mean 'minimax'?",
@@ -277,24 +280,28 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_mistakes_are_one_line_and_leave_nothing(words: str, capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    (here / "broken.py").write_text("1 / 0\n")
+@pytest.mark.parametrize("words", INVALID_COMMANDS)
+def test_mistakes_are_one_line_and_leave_nothing(
+    words: str, capsys: pytest.CaptureFixture[str], working_folder: Path
+) -> None:
+    (working_folder / "broken.py").write_text("1 / 0\n")
     assert main(["tournament", *words.split()]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and WRONG[words] in said.err
-    assert not list(here.glob("**/tournament.json"))
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1 and INVALID_COMMANDS[words] in output.err
+    assert not list(working_folder.glob("**/tournament.json"))
 
 
 def test_the_command_plays_and_prints(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["tic_tac_toe", "random", "--pairs", "2", "scripted", "--json"]
     assert main(["tournament", *words]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert Path(shown["dir"]).parent == Path("runs/tournaments") and Path(shown["dir"]).name.startswith("tic_tac_toe-")
-    assert (shown["matches"], shown["missing"], shown["faults"], shown["world"]) == (4, 0, 0, "tic_tac_toe")
-    assert [row["name"] for row in shown["table"]] == ["scripted", "random"]
-    assert main(["tournament", *words[:-1], "--dir", shown["dir"]]) == 2
+    result = json.loads(capsys.readouterr().out)
+    assert Path(result["dir"]).parent == Path("runs/tournaments") and Path(result["dir"]).name.startswith(
+        "tic_tac_toe-"
+    )
+    assert (result["matches"], result["missing"], result["faults"], result["world"]) == (4, 0, 0, "tic_tac_toe")
+    assert [row["name"] for row in result["table"]] == ["scripted", "random"]
+    assert main(["tournament", *words[:-1], "--dir", result["dir"]]) == 2
     assert "go on with: rl-lab tournament resume" in capsys.readouterr().err
     assert main(["tournament", "rate", "tic_tac_toe"]) == 0
     assert capsys.readouterr().out.startswith("tic_tac_toe: all 4 matches of the schedule (round-robin) were played\n")
-    assert os.listdir(shown["dir"]).sort() == ["matches.jsonl", "tournament.json"].sort()
+    assert os.listdir(result["dir"]).sort() == ["matches.jsonl", "tournament.json"].sort()

@@ -28,12 +28,12 @@ def matches(setup: MatchSetup, tournament: Tournament) -> list[Match]:
 
 
 def test_what_a_user_has_made_plays_where_it_has_never_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    (here / "my_bots").mkdir(parents=True)
-    there.mkdir()
+    this_machine, other_machine = tmp_path / "here", tmp_path / "there"
+    (this_machine / "my_bots").mkdir(parents=True)
+    other_machine.mkdir()
     for name, text in {"nim.py": NIM, "bots.py": BOT, "my_bots/good.py": BOT}.items():
-        (here / name).write_text(text)
-    monkeypatch.chdir(here)
+        (this_machine / name).write_text(text)
+    monkeypatch.chdir(this_machine)
     monkeypatch.setattr(sys, "path", list(sys.path))
     run("train", "nim.py", "agent=ppo", *TINY.split())
     (step,) = (int(path.name[5:]) for path in Path("runs/p/agent").glob("step-*"))
@@ -41,9 +41,9 @@ def test_what_a_user_has_made_plays_where_it_has_never_been(tmp_path: Path, monk
     tournament = create(words, "nim.py", {}, pairs=2)
     packed, expected = pickle.dumps(pack_setup(tournament.setup())), matches(tournament.setup(), tournament)
     user_code.reset_permissions(None)
-    monkeypatch.chdir(there)
-    shutil.rmtree(here)
+    monkeypatch.chdir(other_machine)
+    shutil.rmtree(this_machine)
     for module in ("my_bots", "my_bots.good"):
         sys.modules.pop(module, None)
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: there / "cache")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: other_machine / "cache")
     assert matches(pickle.loads(packed).unpack(), tournament) == expected

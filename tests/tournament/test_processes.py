@@ -27,7 +27,7 @@ def bot(observation, legal): return 0
 """
 
 
-def lives(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -41,27 +41,27 @@ def test_a_signal_while_entrants_load_leaves_no_process_and_no_traceback(number:
     words = [sys.executable, "-m", "rl_lab.cli", "tournament", "tic_tac_toe", "x=slow.py:bot", "random"]
     with programs.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as command:
         deadline = time.monotonic() + 100
-        while not (said := (tmp_path / "loading").read_text() if (tmp_path / "loading").exists() else ""):
+        while not (pids := (tmp_path / "loading").read_text() if (tmp_path / "loading").exists() else ""):
             assert command.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         if number == signal.SIGINT:
             os.killpg(command.pid, number)
         else:
             command.send_signal(number)
-        _, shown = command.communicate(timeout=20)
-    assert command.returncode == 128 + number, shown
-    assert "Traceback" not in shown
+        _, output = command.communicate(timeout=20)
+    assert command.returncode == 128 + number, output
+    assert "Traceback" not in output
     end = time.monotonic() + 5
-    while any(lives(int(pid)) for pid in said.split()):
+    while any(is_alive(int(pid)) for pid in pids.split()):
         assert time.monotonic() < end, "a process is left behind"
         time.sleep(0.05)
 
 
 def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's number is its own until it is reaped; both workers die before either is looked at."""
-    own, killed, started = worker.end_group, list[int](), list[int]()
+    own, killed, started = worker.kill_group, list[int](), list[int]()
 
-    def watched(leader: int) -> None:
+    def record_kill(leader: int) -> None:
         if leader in started:
             os.waitid(os.P_PID, leader, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises for one that is reaped
             killed.append(leader)
@@ -69,24 +69,24 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
 
     begin = worker.Worker.__init__
 
-    def remember(self: Any, *arguments: Any) -> None:
+    def record_worker(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
         started.append(self.process.pid)
 
     dead: list[int] = []
 
-    def look() -> None:
+    def kill_one_worker() -> None:
         if not dead:
             dead.extend(started)
             for pid in dead:
                 os.kill(pid, signal.SIGKILL)
-            while any(lives(pid) for pid in dead):
+            while any(is_alive(pid) for pid in dead):
                 time.sleep(0.01)
 
-    monkeypatch.setattr(worker.Worker, "__init__", remember)
-    monkeypatch.setattr(worker, "end_group", watched)
-    made = create(["minimax:depth=1", "random"], "tic_tac_toe", {}, path=tmp_path / "t", pairs=4, seed=5)
-    matches = run_tournament(made, workers=2, poll=look).matches
+    monkeypatch.setattr(worker.Worker, "__init__", record_worker)
+    monkeypatch.setattr(worker, "kill_group", record_kill)
+    tournament = create(["minimax:depth=1", "random"], "tic_tac_toe", {}, path=tmp_path / "t", pairs=4, seed=5)
+    matches = run_tournament(tournament, workers=2, poll=kill_one_worker).matches
     assert len(matches) == 8 and not any(match.fault for match in matches)
     assert len(dead) == 2 and len(started) == 4 and set(killed) == set(started)
 

@@ -27,20 +27,20 @@ from rl_lab.tournament.replay_frames import record
 from rl_lab.tournament.report import select_games, surprise, write
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create, load
-from rl_lab.tournament.summary import summary
+from rl_lab.tournament.summary import summarize
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def finished(*words: str, world: str = "tic_tac_toe", **more: Any) -> Any:
-    outcome = run_tournament(create(words, world, {}, path=Path("t"), **{"pairs": 4, "seed": 5, **more}))
+def play_tournament(*words: str, world: str = "tic_tac_toe", **options: Any) -> Any:
+    outcome = run_tournament(create(words, world, {}, path=Path("t"), **{"pairs": 4, "seed": 5, **options}))
     return outcome.tournament, outcome.matches
 
 
@@ -51,7 +51,7 @@ def report(*words: str) -> dict[str, Any]:
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
 
 
-def restored(game: dict[str, Any], shapes: list[Any]) -> list[list[Any]]:
+def frames_of(game: dict[str, Any], shapes: list[Any]) -> list[list[Any]]:
     """Return a game's frames as the page makes them."""
     frames: list[list[int]] = [[]]
     for start, end, *middle in game["frames"]:
@@ -62,7 +62,7 @@ def restored(game: dict[str, Any], shapes: list[Any]) -> list[list[Any]]:
 
 @pytest.mark.parametrize("world", ["tic_tac_toe", "connect_four", "simple_tag", "kuhn_poker"])
 def test_frames_are_what_the_world_draws(world: str) -> None:
-    tournament, matches = finished("random", "other=random:seed=1", world=world, pairs=1)
+    tournament, matches = play_tournament("random", "other=random:seed=1", world=world, pairs=1)
     recording = record(tournament, matches)
     assert set(recording.games) == {match.id for match in matches} and not recording.missing
     batch = make(world, 1, {}, threads=1)
@@ -71,7 +71,7 @@ def test_frames_are_what_the_world_draws(world: str) -> None:
     canvas = JsonCanvas()
     world_registry.load(world).draw(PlainRecord(batch.states[0]), PlainRecord(batch.params[0]), canvas)  # type: ignore[misc]
     game = recording.games[matches[0].id]
-    frames = restored(game, [json.loads(shape) for shape in recording.shapes])
+    frames = frames_of(game, [json.loads(shape) for shape in recording.shapes])
     assert frames[0] == json.loads(json.dumps(canvas.shapes))
     assert len(frames) == 1 + -(-matches[0].steps // game["every"]) and frames[0] != frames[-1]
     assert len(set(recording.shapes)) == len(recording.shapes)
@@ -104,7 +104,7 @@ def test_a_json_canvas_is_short_and_holds_every_shape() -> None:
 
 
 def test_what_is_watched_first() -> None:
-    tournament, matches = finished("random", "scripted", "other=random:seed=1", pairs=30)
+    tournament, matches = play_tournament("random", "scripted", "other=random:seed=1", pairs=30)
     elo = {"random": 0.0, "other": 0.0, "scripted": 400.0}
     probs = {match.id: surprise(match, elo) for match in matches}
     for match in matches:
@@ -124,9 +124,9 @@ def test_what_is_watched_first() -> None:
 
 
 def test_a_page_holds_all_numbers_and_their_games() -> None:
-    tournament, matches = finished("random", "scripted", "other=random:seed=1")
+    tournament, matches = play_tournament("random", "scripted", "other=random:seed=1")
     data = report("--games", "10", "--anchor", "random")
-    assert data["summary"] == json.loads(json.dumps(summary(tournament, matches, 24, anchor="random")))
+    assert data["summary"] == json.loads(json.dumps(summarize(tournament, matches, 24, anchor="random")))
     assert len(data["rows"]) == 24 and len(data["watch"]) == 10 and not data["unlisted"]
     ids = {match.id: match for match in matches}
     for seating, pair, leg, result, steps, _ in data["rows"]:
@@ -138,12 +138,12 @@ def test_a_page_holds_all_numbers_and_their_games() -> None:
 
 
 def test_a_page_loads_nothing_and_runs_nothing_of_what_it_shows() -> None:
-    tournament, _ = finished("random", "scripted")
+    tournament, _ = play_tournament("random", "scripted")
     ledger = tournament.ledger.read_text()
     tournament.ledger.write_text(ledger.replace('"random', json.dumps(EVIL)[:-1]))
     matches = read(tournament.ledger)
     assert all(EVIL in match.pairing for match in matches)
-    path, recording = write(tournament, matches, summary(tournament, matches, 8))
+    path, recording = write(tournament, matches, summarize(tournament, matches, 8))
     page = path.read_text()
     assert EVIL not in page and page.count("<script") == page.count("</script>") == 2 and "<img" not in page
     assert not re.findall(r"(?:src|href)=.?(?:https?:)?//|@import|url\((?!#)", page)
@@ -157,7 +157,7 @@ def test_a_page_loads_nothing_and_runs_nothing_of_what_it_shows() -> None:
 def test_code_and_what_has_changed_is_not_played() -> None:
     bot = "def low(observation, legal):\n    return int(legal.argmax())\n"
     Path("bots.py").write_text("import pathlib\npathlib.Path('ran').touch()\n" + bot)
-    finished("random", "scripted", "low=bots.py:low", pairs=2)
+    play_tournament("random", "scripted", "low=bots.py:low", pairs=2)
     Path("ran").unlink(missing_ok=True)
     data = report()
     assert not Path("ran").exists() and len(data["watch"]) == 4
@@ -171,7 +171,7 @@ def test_code_and_what_has_changed_is_not_played() -> None:
 
 
 def test_a_world_that_draws_nothing_has_a_report_all_the_same() -> None:
-    finished("random", "other=random:seed=1", world="pettingzoo:classic/tictactoe_v3", pairs=1)
+    play_tournament("random", "other=random:seed=1", world="pettingzoo:classic/tictactoe_v3", pairs=1)
     assert "no drawing" in report()["missing"][0]
 
 
@@ -181,8 +181,8 @@ def test_the_bot_of_the_readme_plays_and_beats_random(capsys: pytest.CaptureFixt
     Path("bots.py").write_text(bot)
     capsys.readouterr()
     assert main("tournament connect_four mine=bots.py:tower random --pairs 20 --json".split()) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["faults"] == 0 and shown["table"][0]["name"] == "mine" and shown["table"][0]["score"] > 0.8
+    result = json.loads(capsys.readouterr().out)
+    assert result["faults"] == 0 and result["table"][0]["name"] == "mine" and result["table"][0]["score"] > 0.8
 
 
 def browse(fragment: str) -> str:
@@ -197,7 +197,7 @@ def browse(fragment: str) -> str:
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
 def test_numbers_lead_to_games_that_play() -> None:
-    _, matches = finished("random", "scripted", "novice=scripted:strength=novice", pairs=6)
+    _, matches = play_tournament("random", "scripted", "novice=scripted:strength=novice", pairs=6)
     report("--games", "12")
     page = browse("")
     for words in (
@@ -215,13 +215,13 @@ def test_numbers_lead_to_games_that_play() -> None:
     assert len(links) == 3 * 9 and len(re.findall(r'href="#games', heat)) == 6
     lost = next(link for link in links if "result=lost" in link and "who=2" in link)
     listed = browse(lost)
-    worst = summary(load("t"), matches, 36)["table"][2]
+    worst = summarize(load("t"), matches, 36)["table"][2]
     assert f"{worst['name']} lost: {worst['losses']} games" in listed
     inside = listed[listed.index("<dialog") :]
     games = [html.unescape(each) for each in re.findall(r'href="(#game=[^"]*)"', inside)]
     assert len(games) == worst["losses"] and "▶ watch" in inside
-    played = browse(games[0])
-    steps = re.search(r"<output>step (\d+) of (\d+)</output>", played)
+    page = browse(games[0])
+    steps = re.search(r"<output>step (\d+) of (\d+)</output>", page)
     assert steps is not None and 0 < int(steps[1]) <= int(steps[2])  # it has moved on by itself
     unseen = next(m.id for m in matches if quote(m.id, safe="") not in page)
     assert "rl-lab tournament replay t" in browse("#game=" + quote(unseen, safe=""))
@@ -230,7 +230,7 @@ def test_numbers_lead_to_games_that_play() -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
 def test_cycles_are_shown() -> None:
-    tournament, matches = finished("a=random", "b=random:seed=1", "c=random:seed=2", pairs=3)
+    tournament, matches = play_tournament("a=random", "b=random:seed=1", "c=random:seed=2", pairs=3)
     prey = {"a": "b", "b": "c", "c": "a"}
     lines = []
     for match in matches:
@@ -248,7 +248,7 @@ def test_cycles_are_shown() -> None:
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium here")
 def test_the_board_is_painted() -> None:
     """The page's picture of the end of a game has the colours that the world draws it in."""
-    _, matches = finished("random", "scripted", world="connect_four", pairs=1)
+    _, matches = play_tournament("random", "scripted", world="connect_four", pairs=1)
     report()
     address = Path("t/report.html").resolve().as_uri() + "#game=" + quote(matches[0].id, safe="")
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir=profile", "--virtual-time-budget=20000"]

@@ -19,7 +19,7 @@ from rl_lab.tournament.entrants import Entrant, parse_entrants
 from rl_lab.tournament.ledger import Fault, Match, read
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.runner import run_tournament
-from rl_lab.tournament.schedule import SCHEDULES, Schedule, Task, usual_rounds
+from rl_lab.tournament.schedule import SCHEDULES, Schedule, Task, default_rounds
 from rl_lab.tournament.session import ranks
 from rl_lab.tournament.store import create
 
@@ -77,7 +77,7 @@ class Whole:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bots.py").write_text(BOTS)
     return tmp_path
@@ -87,21 +87,21 @@ def entrants(world: str, *words: str) -> tuple[Entrant, ...]:
     return tuple(parse_entrants(words, world_registry.load(world)))
 
 
-def schedule(world: str, found: Iterable[Entrant], kind: str = "round-robin", **more: Any) -> Schedule:
-    names = tuple(each.name for each in found)
+def schedule(world: str, entrant_list: Iterable[Entrant], kind: str = "round-robin", **options: Any) -> Schedule:
+    names = tuple(each.name for each in entrant_list)
     players_per_match = seat_rotation.players_per_match(world_registry.load(world), len(names))
-    legs = tuple(seat_rotation.legs(world_registry.load(world), players_per_match))
-    return Schedule(kind, names, players_per_match, legs, **{"pairs": 3, "rounds": 3, "seed": 5, **more})
+    seat_rotations = tuple(seat_rotation.seat_rotations(world_registry.load(world), players_per_match))
+    return Schedule(kind, names, players_per_match, seat_rotations, **{"pairs": 3, "rounds": 3, "seed": 5, **options})
 
 
-def play(world: str, *words: str, at_once: int | None = None, timeout: float = 0.0, **more: Any) -> list[Match]:
-    found = entrants(world, *words)
-    engine = MatchEngine(MatchSetup(world, {}, found, 5, timeout=timeout))
-    tasks = schedule(world, found, **more).missing({})
-    return sorted((played.match for played in engine.play(tasks, num_envs=at_once)), key=lambda match: match.id)
+def play(world: str, *words: str, num_envs: int | None = None, timeout: float = 0.0, **options: Any) -> list[Match]:
+    entrant_list = entrants(world, *words)
+    engine = MatchEngine(MatchSetup(world, {}, entrant_list, 5, timeout=timeout))
+    tasks = schedule(world, entrant_list, **options).missing({})
+    return sorted((played.match for played in engine.play(tasks, num_envs=num_envs)), key=lambda match: match.id)
 
 
-CASTS = {
+ENTRANTS_BY_WORLD = {
     "tic_tac_toe": (
         "random",
         "scripted",
@@ -115,14 +115,14 @@ CASTS = {
 }
 
 
-@pytest.mark.parametrize("world", CASTS)
+@pytest.mark.parametrize("world", ENTRANTS_BY_WORLD)
 def test_a_match_is_the_same_in_whatever_batch_it_is_played(world: str) -> None:
-    whole = play(world, *CASTS[world], pairs=4)
-    assert play(world, *CASTS[world], pairs=4, at_once=1) == whole
-    assert play(world, *CASTS[world], pairs=4, at_once=5) == whole
-    fewer = play(world, *CASTS[world][:2], pairs=4)
-    assert all(match in whole for match in fewer)  # nor on which other entrants there are
-    assert len({match.trace for match in whole}) > 3
+    expected = play(world, *ENTRANTS_BY_WORLD[world], pairs=4)
+    assert play(world, *ENTRANTS_BY_WORLD[world], pairs=4, num_envs=1) == expected
+    assert play(world, *ENTRANTS_BY_WORLD[world], pairs=4, num_envs=5) == expected
+    with_fewer_entrants = play(world, *ENTRANTS_BY_WORLD[world][:2], pairs=4)
+    assert all(match in expected for match in with_fewer_entrants)  # nor on which other entrants there are
+    assert len({match.trace for match in expected}) > 3
 
 
 def test_a_random_agents_action_depends_on_its_row_seed_and_clock_alone() -> None:
@@ -146,8 +146,8 @@ def test_a_random_agents_action_depends_on_its_row_seed_and_clock_alone() -> Non
 
 
 def test_pairs_share_their_seed_and_swap_seats() -> None:
-    found = entrants("tic_tac_toe", "random", "scripted", "other=random")
-    tasks = schedule("tic_tac_toe", found, pairs=10).missing({})
+    entrant_list = entrants("tic_tac_toe", "random", "scripted", "other=random")
+    tasks = schedule("tic_tac_toe", entrant_list, pairs=10).missing({})
     assert len(tasks) == len({task.id for task in tasks}) == 3 * 10 * 2
     pairs: dict[Any, list[Task]] = {}
     for task in tasks:
@@ -156,14 +156,14 @@ def test_pairs_share_their_seed_and_swap_seats() -> None:
     for one, other in pairs.values():
         assert one.seed == other.seed and one.entrants == other.entrants[::-1] == one.pairing
     assert len({task.seed for task in tasks}) == len(pairs)
-    again = schedule("tic_tac_toe", reversed(found), pairs=10).missing({})
+    again = schedule("tic_tac_toe", reversed(entrant_list), pairs=10).missing({})
     assert {(task.id, task.seed) for task in again} == {(task.id, task.seed) for task in tasks}
-    other_seed = schedule("tic_tac_toe", found, pairs=10, seed=6).missing({})
+    other_seed = schedule("tic_tac_toe", entrant_list, pairs=10, seed=6).missing({})
     assert not {task.seed for task in other_seed} & {task.seed for task in tasks}
 
 
 @pytest.mark.parametrize(
-    ("world", "count", "players_per_match", "legs"),
+    ("world", "count", "players_per_match", "seat_rotations"),
     [
         ("tic_tac_toe", 4, 2, [(0, 1), (1, 0)]),
         ("arena", 3, 2, [(0, 1, 0, 1), (1, 0, 1, 0)]),
@@ -173,10 +173,10 @@ def test_pairs_share_their_seed_and_swap_seats() -> None:
     ],
 )
 def test_seat_rotations_of_worlds_with_two_to_four_agents(
-    world: str, count: int, players_per_match: int, legs: list[tuple[int, ...]]
+    world: str, count: int, players_per_match: int, seat_rotations: list[tuple[int, ...]]
 ) -> None:
     assert seat_rotation.players_per_match(world_registry.load(world), count) == players_per_match
-    assert seat_rotation.legs(world_registry.load(world), players_per_match) == legs
+    assert seat_rotation.seat_rotations(world_registry.load(world), players_per_match) == seat_rotations
 
 
 def test_results_of_a_game_known_move_by_move() -> None:
@@ -233,7 +233,7 @@ def test_an_entrant_that_fails_loses_its_own_matches_only() -> None:
     assert len(matches) == 12 * 11 // 2 * 2 * 2
     expected = {match.id: match for match in play("tic_tac_toe", *good, pairs=2)}
     assert {match.id: match for match in matches if set(match.pairing) <= set(good)} == expected
-    seen: set[str] = set()
+    entrants_at_fault: set[str] = set()
     for match in matches:
         if match.fault is None:
             assert match.ended != "forfeit"
@@ -242,12 +242,12 @@ def test_an_entrant_that_fails_loses_its_own_matches_only() -> None:
         assert match.ranks[match.fault.seat] == 2 and match.returns[match.fault.seat] == -1 == -sum(match.returns) - 1
         kind, reason = FAULTS[match.fault.entrant.removeprefix("bots:")]
         assert match.fault.kind == kind and reason in match.fault.reason and match.fault.reason.isprintable()
-        seen.add(match.fault.entrant)
-    assert seen == {f"bots:{name}" for name in FAULTS}
+        entrants_at_fault.add(match.fault.entrant)
+    assert entrants_at_fault == {f"bots:{name}" for name in FAULTS}
 
 
-def tournament(name: str, *words: str, world: str = "tic_tac_toe", **more: Any) -> Any:
-    return create(words, world, {}, path=Path(name), **{"pairs": 3, "seed": 5, **more})
+def tournament(name: str, *words: str, world: str = "tic_tac_toe", **options: Any) -> Any:
+    return create(words, world, {}, path=Path(name), **{"pairs": 3, "seed": 5, **options})
 
 
 def test_results_are_the_same_with_one_worker_and_with_three() -> None:
@@ -276,9 +276,9 @@ def test_an_entrant_that_ends_its_process_crashes_where_it_was() -> None:
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
     words = [f"r{k}=random:seed={k}" for k in range(5)] + ["scripted"]
-    found = entrants("tic_tac_toe", *words)
-    plan = schedule("tic_tac_toe", found, kind, pairs=2, rounds=usual_rounds(kind, 6))
-    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    entrant_list = entrants("tic_tac_toe", *words)
+    plan = schedule("tic_tac_toe", entrant_list, kind, pairs=2, rounds=default_rounds(kind, 6))
+    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
     while tasks := plan.missing(played):
         played |= {p.match.id: p.match for p in engine.play(tasks)}
     assert len(played) == plan.total
@@ -300,19 +300,19 @@ def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
 
 
 def test_a_swiss_round_lets_another_sit_out_each_time() -> None:
-    found = entrants("tic_tac_toe", *(f"r{k}=random:seed={k}" for k in range(5)))
-    plan = schedule("tic_tac_toe", found, "swiss", pairs=1, rounds=5)
-    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5)), dict[str, Match]()
+    entrant_list = entrants("tic_tac_toe", *(f"r{k}=random:seed={k}" for k in range(5)))
+    plan = schedule("tic_tac_toe", entrant_list, "swiss", pairs=1, rounds=5)
+    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
     while tasks := plan.missing(played):
         played |= {p.match.id: p.match for p in engine.play(tasks)}
     assert {sum(name in match.pairing for match in played.values()) for name in plan.names} == {8}
 
 
 def test_openings_are_random_and_the_same_in_both_legs() -> None:
-    found = entrants("tic_tac_toe", "a=bots:first", "b=bots:first")
-    engine = MatchEngine(MatchSetup("tic_tac_toe", {}, found, 5, random_opening_moves=2))
+    entrant_list = entrants("tic_tac_toe", "a=bots:first", "b=bots:first")
+    engine = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5, random_opening_moves=2))
     actions: dict[int, list[Any]] = {}
-    for played in engine.play(schedule("tic_tac_toe", found, pairs=8).missing({})):
+    for played in engine.play(schedule("tic_tac_toe", entrant_list, pairs=8).missing({})):
         actions.setdefault(played.match.pair, []).append(played.actions[:2].tolist())
     assert all(one == other for one, other in actions.values())
     assert len({str(one) for one, _ in actions.values()}) > 4
@@ -326,17 +326,24 @@ def test_policies_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["train", "connect_four", "world=connect_four", "agent=ppo", *tiny.split()]) == 0
     step = next(Path("runs/p/agent").glob("step-*"))
     words = "p", "again=runs/p", str(step), "p:sample=true", f"at=p@{int(step.name[5:])}", "random"
-    found = entrants("connect_four", *words)
-    assert [each.name for each in found] == ["p", "again", f"p@{int(step.name[5:])}", "p:sample=true", "at", "random"]
-    assert len({each.hash for each in found}) == 3
+    entrant_list = entrants("connect_four", *words)
+    assert [each.name for each in entrant_list] == [
+        "p",
+        "again",
+        f"p@{int(step.name[5:])}",
+        "p:sample=true",
+        "at",
+        "random",
+    ]
+    assert len({each.hash for each in entrant_list}) == 3
     with pytest.raises(UsageError, match="was trained in connect_four, not in tic_tac_toe"):
         play("tic_tac_toe", "p", "random")
     with pytest.raises(UsageError, match="no checkpoint at step 12"):
         parse_entrants(["p@12", "random"], world_registry.load("connect_four"))
-    cast = "p", "p:sample=true", "random"
-    whole = play("connect_four", *cast, pairs=4)
-    assert whole == play("connect_four", *cast, pairs=4, at_once=3)
-    assert not any(match.fault for match in whole)
-    assert len({match.trace for match in whole if "random" not in match.pairing}) > 4
+    words = "p", "p:sample=true", "random"
+    expected = play("connect_four", *words, pairs=4)
+    assert expected == play("connect_four", *words, pairs=4, num_envs=3)
+    assert not any(match.fault for match in expected)
+    assert len({match.trace for match in expected if "random" not in match.pairing}) > 4
     twins = play("connect_four", "p", "again=runs/p", pairs=1)
     assert twins[0].trace == twins[1].trace

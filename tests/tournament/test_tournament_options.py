@@ -15,9 +15,9 @@ from rl_lab.tournament.compare import Hypotheses
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create, discard, load
 
-Shown = pytest.CaptureFixture[str]
+CapturedOutput = pytest.CaptureFixture[str]
 
-WRONG = {
+INVALID_OPTIONS = {
     "--anchor zz": "--anchor zz: no entrant 'zz'; there is random, scripted",
     "--anchor scriptd": "no entrant 'scriptd'; did you mean 'scripted'?",
     "--anchor scriptd=100": "no entrant 'scriptd'; did you mean 'scripted'?",
@@ -62,37 +62,37 @@ COMPARE = {
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     return tmp_path
 
 
-def expect_refusal(words: list[str], said: str, capsys: Shown) -> None:
+def check_refused(words: list[str], message: str, capsys: CapturedOutput) -> None:
     try:
         status = main(["tournament", *words])
     except SystemExit as stop:  # argparse's
         status = int(stop.code or 0)
     shown = capsys.readouterr()
-    assert status == 2 and shown.out == "" and shown.err.count("\n") == 1 and said in shown.err, shown.err
+    assert status == 2 and shown.out == "" and shown.err.count("\n") == 1 and message in shown.err, shown.err
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_options_are_refused_before_the_first_match(words: str, capsys: Shown) -> None:
-    expect_refusal(["tic_tac_toe", "random", "scripted", *words.split()], WRONG[words], capsys)
+@pytest.mark.parametrize("words", INVALID_OPTIONS)
+def test_options_are_refused_before_the_first_match(words: str, capsys: CapturedOutput) -> None:
+    check_refused(["tic_tac_toe", "random", "scripted", *words.split()], INVALID_OPTIONS[words], capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("words", COMPARE)
-def test_options_of_a_comparison_are_refused_before_the_first_match(words: str, capsys: Shown) -> None:
-    expect_refusal(["compare", "tic_tac_toe", "random", "scripted", *words.split()], COMPARE[words], capsys)
+def test_options_of_a_comparison_are_refused_before_the_first_match(words: str, capsys: CapturedOutput) -> None:
+    check_refused(["compare", "tic_tac_toe", "random", "scripted", *words.split()], COMPARE[words], capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
-def test_every_verb_checks_the_anchor(capsys: Shown) -> None:
+def test_every_verb_checks_the_anchor(capsys: CapturedOutput) -> None:
     run_tournament(create(["random", "scripted"], "tic_tac_toe", {}, path=Path("t"), pairs=1))
     for verb in ("rate", "resume", "report"):
-        expect_refusal([verb, "t", "--anchor", "scriptd"], "did you mean 'scripted'?", capsys)
+        check_refused([verb, "t", "--anchor", "scriptd"], "did you mean 'scripted'?", capsys)
     assert sorted(path.name for path in Path("t").iterdir()) == ["matches.jsonl", "tournament.json"]
 
 
@@ -112,12 +112,12 @@ def test_a_refused_start_leaves_what_was_there() -> None:
     assert len(run_tournament(load("played")).matches) == 2
 
 
-def test_a_start_that_is_refused_late_leaves_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Shown) -> None:
+def test_a_start_that_is_refused_late_leaves_nothing(monkeypatch: pytest.MonkeyPatch, capsys: CapturedOutput) -> None:
     """The bot changes between the moment it enters and the moment it plays."""
     import rl_lab.tournament.runner as module
 
     monkeypatch.setattr(module, "changed_entrants", lambda tournament: ["scripted"])
-    expect_refusal(["tic_tac_toe", "random", "scripted"], "scripted has changed since this tournament began", capsys)
+    check_refused(["tic_tac_toe", "random", "scripted"], "scripted has changed since this tournament began", capsys)
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
@@ -127,7 +127,7 @@ def test_a_test_has_a_verdict_or_is_refused(
     elo0: float, elo1: float, alpha: float, beta: float, pairs: list[int]
 ) -> None:
     try:
-        verdict = Hypotheses(elo0, elo1, alpha, beta).verdict(pairs)
+        verdict = Hypotheses(elo0, elo1, alpha, beta).test(pairs)
     except UsageError:
         return
     assert verdict.state in ("continue", "H0", "H1") and math.isfinite(verdict.llr)

@@ -1,6 +1,8 @@
 "use strict";
+// This script draws the report from the data in the page: `D` is what report.py's `_data` returns, `S` the tournament's
+// summary (summary.py) and `T` its game theory. It changes the document and, for links to lists and games, location.hash.
 const D = JSON.parse(document.getElementById("data").textContent), S = D.summary, rows = S.table, T = S.theory;
-const SVG = "http://www.w3.org/2000/svg", MOST_LISTED = 200, FAULTS_AT_ONCE = 10;
+const SVG = "http://www.w3.org/2000/svg", MAX_LISTED_GAMES = 200, FAULTS_PER_CLICK = 10;
 const KINDS = {crash: "crashed", timeout: "took too long", illegal: "illegal action", nonfinite: "action not finite"};
 
 // Everything from the data goes in as text or as an attribute, never as markup.
@@ -11,55 +13,60 @@ function make(space, tag, attributes, children) {
   return node;
 }
 const el = (tag, attributes, ...children) => make(null, tag, attributes, children);
-const sv = (tag, attributes, ...children) => make(SVG, tag, attributes, children);
+const svgElement = (tag, attributes, ...children) => make(SVG, tag, attributes, children);
 const percent = (x, digits = 0) => x === null ? "–" : (100 * x).toFixed(digits) + "%";
 const signed = x => (x < 0 ? "−" : "+") + Math.abs(Math.round(x));
 const count = x => x.toLocaleString("en");
 const sum = values => values.reduce((a, b) => a + b, 0);
 
-// ---- games: [seating, pair, leg, result, steps, surprise] ------------------------------------------------------------
-const pairing = g => D.seatings[g[0]][0], seated = g => D.seatings[g[0]][1];
-const idOf = g => pairing(g).map(k => D.names[k]).join("~") + "/" + g[1] + "/" + g[2];
-const rankOf = (g, who) => D.results[g[3]][0][seated(g).indexOf(who)];
+// ---- games ------------------------------------------------------------------------------------------------------------
+// A game is a row g = [index in D.seatings, pair, leg, index in D.results, steps, surprise per mille], and is referred to
+// by its row number k in D.rows. Entrants are indices in D.names.
+const pairing = g => D.seatings[g[0]][0], entrantsAtSeats = g => D.seatings[g[0]][1];
+const matchId = g => pairing(g).map(k => D.names[k]).join("~") + "/" + g[1] + "/" + g[2];
+const rankIn = (g, who) => D.results[g[3]][0][entrantsAtSeats(g).indexOf(who)];
 function resultOf(g, who, versus) {
   const others = versus === null ? pairing(g).filter(k => k !== who) : [versus];
-  const own = rankOf(g, who), best = Math.min(...others.map(k => rankOf(g, k)));
+  const own = rankIn(g, who), best = Math.min(...others.map(k => rankIn(g, k)));
   return own < best ? "won" : own === best ? "drawn" : "lost";
 }
+// Return the row numbers of the games that a filter selects, those with a replay first, then the most surprising.
 function select(filter) {
   const who = filter.has("who") ? Number(filter.get("who")) : null, vs = filter.has("vs") ? Number(filter.get("vs")) : null;
   const seat = filter.has("seat") ? Number(filter.get("seat")) : null, result = filter.get("result");
-  const found = [];
+  const selected = [];
   D.rows.forEach((g, k) => {
     if (who !== null && !pairing(g).includes(who) || vs !== null && !pairing(g).includes(vs)) return;
     if (who !== null && pairing(g).length < 2) return;
-    if (seat !== null && seated(g)[seat] !== who) return;
+    if (seat !== null && entrantsAtSeats(g)[seat] !== who) return;
     if (filter.has("forfeit") && D.results[g[3]][1] !== "forfeit") return;
     if (result && resultOf(g, who, vs) !== result) return;
-    found.push(k);
+    selected.push(k);
   });
-  return found.sort((a, b) => (b in D.watch) - (a in D.watch) || D.rows[b][5] - D.rows[a][5]);
+  return selected.sort((a, b) => (b in D.watch) - (a in D.watch) || D.rows[b][5] - D.rows[a][5]);
 }
 const listing = query => "#games&" + new URLSearchParams(query);
-const watching = g => "#game=" + encodeURIComponent(idOf(g));
-function told(g) {
-  const names = seated(g).map((k, seat) => `${D.seats[seat]} ${D.names[k]}`);
+const watching = g => "#game=" + encodeURIComponent(matchId(g));
+function seatingText(g) {
+  const names = entrantsAtSeats(g).map((k, seat) => `${D.seats[seat]} ${D.names[k]}`);
   return names.length > 6 ? names.slice(0, 5).join(", ") + ", ..." : names.join(" – ");
 }
-function ending(g) {
-  const best = pairing(g).filter(k => rankOf(g, k) === 1);
+function resultText(g) {
+  const best = pairing(g).filter(k => rankIn(g, k) === 1);
   const who = best.length === 1 ? D.names[best[0]] + " won" : "drawn";
   return `${who}${D.results[g[3]][1] === "forfeit" ? " by forfeit" : ""}, ${g[4]} steps`;
 }
+// Return the list item of game k: a link, its seating and its result.
 function line(k) {
   const g = D.rows[k], upset = g[5] > 500;
   return el("li", {},
     k in D.watch ? el("a", {class: "play", href: watching(g)}, "▶ watch") : el("a", {class: "play", href: watching(g)}, "command"),
-    el("span", {}, told(g)), el("span", {class: upset ? "hot" : "soft"}, ending(g)),
+    el("span", {}, seatingText(g)), el("span", {class: upset ? "hot" : "soft"}, resultText(g)),
     g[5] >= 0 ? el("span", {class: "tag"}, `expected ${percent(1 - g[5] / 1000)}`) : null);
 }
 
 // ---- sections --------------------------------------------------------------------------------------------------------
+// Each of these functions returns elements of the page.
 function head() {
   const total = S.matches + S.missing, settings = D.settings;
   const badges = el("ul", {class: "badges"},
@@ -71,6 +78,7 @@ function head() {
     settings.opening ? el("li", {}, `${settings.opening} random opening steps`) : null);
   return [el("h1", {}, `${S.world} tournament`), el("div", {class: "soft"}, D.folder), badges];
 }
+// Return a function from ratings to x coordinates, 0 to 200.
 function scale() {
   const low = Math.min(...rows.map(r => r.low)), high = Math.max(...rows.map(r => r.high)), pad = Math.max((high - low) * .05, 1);
   return x => 200 * (x - low + pad) / (high - low + 2 * pad);
@@ -82,11 +90,11 @@ function board() {
   const body = rows.map((r, k) => {
     const link = (text, more) => el("td", {}, el("a", {href: listing({who: k, ...more})}, text));
     const anchored = S.anchor && S.anchor.name === r.name;
-    const bar = sv("svg", {class: "bar", viewBox: "0 0 200 22", role: "img", "aria-label": anchored ? "anchor" : `${signed(r.low)} to ${signed(r.high)}`},
-      sv("line", {class: "zero", x1: zero, x2: zero, y1: 0, y2: 22}),
-      sv("line", {x1: at(r.low), x2: at(r.high), y1: 11, y2: 11}),
-      sv("line", {x1: at(r.low), x2: at(r.low), y1: 7, y2: 15}), sv("line", {x1: at(r.high), x2: at(r.high), y1: 7, y2: 15}),
-      sv("circle", {cx: at(r.rating), cy: 11, r: 4.5}));
+    const bar = svgElement("svg", {class: "bar", viewBox: "0 0 200 22", role: "img", "aria-label": anchored ? "anchor" : `${signed(r.low)} to ${signed(r.high)}`},
+      svgElement("line", {class: "zero", x1: zero, x2: zero, y1: 0, y2: 22}),
+      svgElement("line", {x1: at(r.low), x2: at(r.high), y1: 11, y2: 11}),
+      svgElement("line", {x1: at(r.low), x2: at(r.low), y1: 7, y2: 15}), svgElement("line", {x1: at(r.high), x2: at(r.high), y1: 7, y2: 15}),
+      svgElement("circle", {cx: at(r.rating), cy: 11, r: 4.5}));
     const split = seats.length > 8 ? [] : seats.map(seat => {
       const own = r.seats.find(s => s.seat === seat);
       return own ? link(percent(own.score), {seat: D.seatOf[seat]}) : el("td", {}, "–");
@@ -130,20 +138,20 @@ function graph() {
     const [[x0, y0], [x1, y1]] = [place(i), place(j)], length = Math.hypot(x1 - x0, y1 - y0), hot = reach[j][i];
     const [dx, dy] = [(x1 - x0) / length, (y1 - y0) / length], path = {x1: x0 + 16 * dx, y1: y0 + 16 * dy, x2: x1 - 20 * dx, y2: y1 - 20 * dy};
     const title = `${D.names[i]} scores ${percent(score[i][j], 1)} against ${D.names[j]}`;
-    edges.push([hot, sv("a", {href: listing({who: i, vs: j})}, sv("title", {}, title), sv("line", {class: "hit", ...path}),
-      sv("line", {class: hot ? "edge hot" : "edge", ...path, "stroke-width": 1 + 3 * (2 * score[i][j] - 1), "marker-end": hot ? "url(#tip-hot)" : "url(#tip)"}))]);
+    edges.push([hot, svgElement("a", {href: listing({who: i, vs: j})}, svgElement("title", {}, title), svgElement("line", {class: "hit", ...path}),
+      svgElement("line", {class: hot ? "edge hot" : "edge", ...path, "stroke-width": 1 + 3 * (2 * score[i][j] - 1), "marker-end": hot ? "url(#tip-hot)" : "url(#tip)"}))]);
     for (const k of all) if (i < j && i < k && beats(j, k) && beats(k, i)) cycles.push([i, j, k]);
   }
-  const tip = (id, fill) => sv("marker", {id, viewBox: "0 0 10 10", refX: 5, refY: 5, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto"},
-    sv("path", {d: "M0 0 10 5 0 10z", style: `fill: var(${fill})`}));
-  const picture = sv("svg", {viewBox: "0 0 340 340", role: "img", "aria-label": "who beats whom"}, sv("defs", {}, tip("tip", "--soft"), tip("tip-hot", "--hot")),
+  const tip = (id, fill) => svgElement("marker", {id, viewBox: "0 0 10 10", refX: 5, refY: 5, markerWidth: 9, markerHeight: 9, markerUnits: "userSpaceOnUse", orient: "auto"},
+    svgElement("path", {d: "M0 0 10 5 0 10z", style: `fill: var(${fill})`}));
+  const picture = svgElement("svg", {viewBox: "0 0 340 340", role: "img", "aria-label": "who beats whom"}, svgElement("defs", {}, tip("tip", "--soft"), tip("tip-hot", "--hot")),
     edges.sort((a, b) => a[0] - b[0]).map(e => e[1]),
-    all.map(k => { const [x, y] = place(k); return sv("g", {}, sv("title", {}, D.names[k]), sv("circle", {class: "node", cx: x, cy: y, r: 14}), sv("text", {x, y}, String(k + 1))); }));
-  const said = cycles.length ? [el("p", {class: "hot"}, `${count(cycles.length)} cycle${cycles.length > 1 ? "s" : ""} of three`),
+    all.map(k => { const [x, y] = place(k); return svgElement("g", {}, svgElement("title", {}, D.names[k]), svgElement("circle", {class: "node", cx: x, cy: y, r: 14}), svgElement("text", {x, y}, String(k + 1))); }));
+  const conclusion = cycles.length ? [el("p", {class: "hot"}, `${count(cycles.length)} cycle${cycles.length > 1 ? "s" : ""} of three`),
     ...cycles.slice(0, 6).map(c => el("div", {}, [...c, c[0]].map(k => D.names[k]).join(" → ")))]
     : [el("p", {class: "soft"}, edges.some(e => e[0]) ? "There are cycles of more than three." : "No cycles: who beats whom is an order.")];
   return el("section", {}, el("h2", {}, "Who beats whom"), el("p", {class: "soft"}, "Each arrow starts at the entrant that scores more than half; cycles are highlighted. Numbers are places on the leaderboard."),
-    el("div", {class: "graph"}, picture, el("div", {}, said)));
+    el("div", {class: "graph"}, picture, el("div", {}, conclusion)));
 }
 function theory() {
   const body = T.names.map((name, k) => {
@@ -151,9 +159,9 @@ function theory() {
     return el("tr", {}, el("td", {class: "name"}, name), ...(T.nash ? [T.alpha_rank[k], T.nash[k]] : []).map(mass => el("td", {}, el("a", {href: listing({who: k})}, percent(mass, 1)))),
       worst ? el("td", {class: "left"}, el("a", {href: listing({who: k, vs: D.names.indexOf(worst.opponent)})}, `${worst.opponent} (${percent(worst.score, 1)})`)) : el("td", {}, "–"));
   });
-  const said = T.missing ? `${count(T.missing)} pairings never met, so there is no alpha-rank, Nash or Smith set.`
+  const conclusion = T.missing ? `${count(T.missing)} pairings never met, so there is no alpha-rank, Nash or Smith set.`
     : T.condorcet ? `${T.condorcet} scores above one half against every other entrant (Condorcet winner).` : `No entrant beats all others; the Smith set is ${T.smith.join(", ")}.`;
-  return el("section", {}, el("h2", {}, "Game theory"), el("p", {}, said), el("p", {class: "soft"}, `Cyclic share ${percent(T.cyclic_share, 1)}: what no rating explains, chance included.`),
+  return el("section", {}, el("h2", {}, "Game theory"), el("p", {}, conclusion), el("p", {class: "soft"}, `Cyclic share ${percent(T.cyclic_share, 1)}: what no rating explains, chance included.`),
     el("div", {class: "wide"}, el("table", {class: "full"}, el("thead", {}, el("tr", {}, ["entrant", ...(T.nash ? ["alpha-rank", "Nash"] : []), "scores least against"].map((h, k, all) => el("th", {class: k === 0 || k === all.length - 1 ? "left" : ""}, h)))), el("tbody", {}, body))));
 }
 function decisive() {
@@ -163,7 +171,7 @@ function decisive() {
   return el("section", {}, el("h2", {}, "Decisive games"),
     el("p", {class: "soft"}, D.notable.length ? `Upsets first (${upsets}): games whose winner was expected to score least.` : "None can be watched in this page."), list, more);
 }
-// A row for each entrant and kind of fault; its matches are inside, and are shown when they are asked for.
+// A row for each entrant and kind of fault; its matches are inside, and are added when it is opened.
 function faults() {
   if (!S.faults) return null;
   const groups = S.fault_groups.map(group => {
@@ -171,20 +179,20 @@ function faults() {
     const line = ([id, who, seat, kind, reason]) => el("li", {}, el("a", {class: "play", href: "#game=" + encodeURIComponent(id)}, "match"), el("span", {}, el("code", {}, id), ` as ${seat}: ${reason}`));
     const fold = el("details", {}, el("summary", {}, el("b", {class: "who"}, group.entrant), el("span", {class: "kind"}, KINDS[group.kind] || group.kind),
       el("span", {class: "times"}, `${count(group.count)} ${group.count === 1 ? "match" : "matches"}`), el("span", {class: "why"}, group.reason)), list);
-    let shown = 0;
+    let numShown = 0;
     const grow = () => {
-      list.append(...own.slice(shown, shown + FAULTS_AT_ONCE).map(line));
-      shown += FAULTS_AT_ONCE;
-      if (shown >= own.length && own.length < group.count) list.append(el("li", {class: "soft"}, `${count(group.count - own.length)} more are not listed in this page.`));
-      if (shown >= own.length) return;
-      const more = el("button", {type: "button"}, `show ${count(Math.min(FAULTS_AT_ONCE, own.length - shown))} more of ${count(own.length)}`);
+      list.append(...own.slice(numShown, numShown + FAULTS_PER_CLICK).map(line));
+      numShown += FAULTS_PER_CLICK;
+      if (numShown >= own.length && own.length < group.count) list.append(el("li", {class: "soft"}, `${count(group.count - own.length)} more are not listed in this page.`));
+      if (numShown >= own.length) return;
+      const more = el("button", {type: "button"}, `show ${count(Math.min(FAULTS_PER_CLICK, own.length - numShown))} more of ${count(own.length)}`);
       more.addEventListener("click", () => { more.parentNode.remove(); grow(); });
       list.append(el("li", {}, more));
     };
-    fold.addEventListener("toggle", () => { if (fold.open && !shown) grow(); });
+    fold.addEventListener("toggle", () => { if (fold.open && !numShown) grow(); });
     return fold;
   });
-  const least = groups.splice(FAULTS_AT_ONCE), place = el("div", {class: "faults"}, groups);
+  const least = groups.splice(FAULTS_PER_CLICK), place = el("div", {class: "faults"}, groups);
   const more = least.length ? el("button", {type: "button"}, `show ${count(least.length)} more`) : null;
   more?.addEventListener("click", () => { place.append(...least); more.remove(); });
   return el("section", {}, el("h2", {}, "Forfeits"), el("p", {class: "soft"}, `${count(S.faults)} matches were lost by forfeit. Each line is an entrant, its fault, how often, and the reason of the first; it opens to its matches.`), place, more);
@@ -202,7 +210,7 @@ const quoted = word => /^[\w@%+=:,./-]+$/.test(word) ? word : "'" + word.replace
 
 // ---- the drawer: a list of games, or one of them being played --------------------------------------------------------
 const drawer = document.getElementById("drawer"), inside = drawer.querySelector(".inside");
-let timer = 0, before = "";
+let timer = 0, before = "";  // of the game that is playing; the hash of the list from which a game was opened
 function open(title, ...children) {
   drawer.querySelector("h2").textContent = title;
   inside.replaceChildren(...children.filter(child => child !== null));
@@ -210,22 +218,22 @@ function open(title, ...children) {
   drawer.scrollTop = 0;
 }
 function list(filter) {
-  const found = select(filter), name = key => D.names[Number(filter.get(key))];
+  const games = select(filter), name = key => D.names[Number(filter.get(key))];
   const title = [filter.has("who") ? name("who") : "all", filter.has("vs") ? `against ${name("vs")}` : "", filter.has("seat") ? `as ${D.seats[Number(filter.get("seat"))]}` : "",
     filter.get("result") || "", filter.has("forfeit") ? "forfeits" : ""].filter(Boolean).join(" ");
-  const shown = el("ul", {class: "games"}, found.slice(0, MOST_LISTED).map(line));
-  const watchable = sum(found.map(k => k in D.watch ? 1 : 0));
-  open(`${title}: ${count(found.length)} games`, el("p", {class: "soft"}, `${count(watchable)} can be watched here.`), shown);
-  if (found.length > MOST_LISTED) {
-    const more = el("button", {type: "button"}, `show ${count(found.length - MOST_LISTED)} more`);
-    more.addEventListener("click", () => { shown.append(...found.slice(MOST_LISTED).map(line)); more.remove(); });
+  const items = el("ul", {class: "games"}, games.slice(0, MAX_LISTED_GAMES).map(line));
+  const watchable = sum(games.map(k => k in D.watch ? 1 : 0));
+  open(`${title}: ${count(games.length)} games`, el("p", {class: "soft"}, `${count(watchable)} can be watched here.`), items);
+  if (games.length > MAX_LISTED_GAMES) {
+    const more = el("button", {type: "button"}, `show ${count(games.length - MAX_LISTED_GAMES)} more`);
+    more.addEventListener("click", () => { items.append(...games.slice(MAX_LISTED_GAMES).map(line)); more.remove(); });
     inside.append(more);
   }
 }
 function game(id) {
-  const k = D.rows.findIndex(g => idOf(g) === id);
+  const k = D.rows.findIndex(g => matchId(g) === id);
   if (k < 0) return open("no such game", el("p", {}, id));
-  const g = D.rows[k], words = [el("p", {}, `${told(g)}: ${ending(g)}.`), el("p", {}, el("code", {}, `rl-lab tournament replay ${quoted(D.dir)} ${quoted(id)}`))];
+  const g = D.rows[k], words = [el("p", {}, `${seatingText(g)}: ${resultText(g)}.`), el("p", {}, el("code", {}, `rl-lab tournament replay ${quoted(D.dir)} ${quoted(id)}`))];
   const back = before ? el("a", {href: before}, "← back to the list") : null;
   if (!(k in D.watch)) return open(id, back, ...words, el("p", {class: "soft"}, "This game is not in the page; the command makes a film of it."));
   const {every, frames} = D.watch[k], lists = [];
@@ -262,6 +270,7 @@ function game(id) {
   show(0);
   play();
 }
+// Draw the shapes with these numbers; rl_lab/rendering/json_canvas.py has their formats.
 function paint(canvas, list) {
   const c = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
   let u = 1, left = 0, bottom = H;
@@ -287,6 +296,7 @@ function paint(canvas, list) {
     } else if (s[0] === "t") { c.fillStyle = s[5]; c.font = `${.85 * u * s[4]}px system-ui, sans-serif`; c.textAlign = s[6]; c.textBaseline = "middle"; c.fillText(s[3], X(s[1]), Y(s[2])); }
   }
 }
+// Show what location.hash asks for: a list of games, a game, or the page alone.
 function follow() {
   clearInterval(timer);
   timer = 0;
