@@ -1,4 +1,8 @@
-"""Check whether this machine can run the lab; each check returns one line, with advice where it fails."""
+"""This module checks whether this machine can run the lab; each check returns one line, with advice where it fails.
+
+`rl-lab doctor` prints what `examine` returns. The checks import packages, compile a small world (which fills the cache
+folder of machine code), start numba's threads and look at the system; they change nothing else.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,19 @@ from typing import Any
 from rl_lab.core.errors import UsageError
 from rl_lab.engine.compiler import cache_folder
 
-_LAYERS = ("omp", "tbb")  # numba's workqueue costs milliseconds a launch and is not thread-safe
+# numba's threading layers that are fast and safe; its third, workqueue, costs milliseconds a launch and is not
+# thread-safe.
+_GOOD_LAYERS = ("omp", "tbb")
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; `advice` is empty where there is no problem."""
+    """The result of one check, whose fields are the keys of `rl-lab doctor --json`."""
 
     name: str
     status: str  # ok, note or fail
-    found: str
-    advice: str = ""
+    found: str  # one line
+    advice: str = ""  # what to do; empty where there is no problem
 
 
 def examine() -> list[dict[str, Any]]:
@@ -88,8 +94,8 @@ def _threading() -> Check:
     batch.actions[...] = np.zeros_like(batch.actions)
     batch.step()
     layer = threading_layer()
-    advice = "" if layer in _LAYERS else "install tbb, or run many worlds with threads=1: this layer is slow"
-    return Check("threads", "ok" if layer in _LAYERS else "note", f"numba's layer is {layer}", advice)
+    advice = "" if layer in _GOOD_LAYERS else "install tbb, or run many worlds with threads=1: this layer is slow"
+    return Check("threads", "note" if advice else "ok", f"numba's layer is {layer}", advice)
 
 
 def _compiler() -> Check:
@@ -102,14 +108,15 @@ def _compiler() -> Check:
     batch = Batch(world_registry.load("cartpole"), 4096, threads=1)
     batch.reset()
     batch.step()
-    ready = time.perf_counter() - begin
+    seconds_to_first_step = time.perf_counter() - begin
     times = []
     for _ in range(50):
         begin = time.perf_counter()
         batch.step()
         times.append(time.perf_counter() - begin)
     rate = batch.num_envs / float(np.median(times))
-    return Check("compiler", "ok", f"cartpole ready in {ready:.2f} s, {rate / 1e6:.0f} M steps/s on one core")
+    text = f"cartpole ready in {seconds_to_first_step:.2f} s, {rate / 1e6:.0f} M steps/s on one core"
+    return Check("compiler", "ok", text)
 
 
 def _cache() -> Check:
@@ -134,8 +141,8 @@ def _video() -> Check:
 def _display() -> Check:
     from rl_lab.rendering.window import has_display
 
-    shown = "a window can be opened" if has_display() else "none: watch renders a file instead"
-    return Check("display", "ok", shown)
+    text = "a window can be opened" if has_display() else "none: watch renders a file instead"
+    return Check("display", "ok", text)
 
 
 def _runs() -> Check:

@@ -1,4 +1,7 @@
-"""The property of `rl-lab check` that all interfaces of a world have the same episodes, bit for bit."""
+"""This module has the property of `rl-lab check` that all interfaces of a world have the same episodes, bit for bit.
+
+`suite` calls `all_interfaces_agree`. It makes new environments of every interface and steps them side by side.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
     name = subject.world.name
     is_registered = name in world_registry.names() and world_registry.load(name) is subject.world
     has_gymnasium = is_registered and len(subject.world.agents) == 1
-    # Gymnasium's interface loads the world by its name, with its own horizon; `short` has another one.
-    world = subject.world if has_gymnasium else subject.short
-    batch, aec, parallel = subject.batch(1, world=world, disabled=True), LabAECEnv(world), LabParallelEnv(world)
+    # Gymnasium's interface loads the world by its name, with its own horizon; `short_world` has another one.
+    world = subject.world if has_gymnasium else subject.short_world
+    batch, aec, parallel = subject.batch(1, world=world, no_autoreset=True), LabAECEnv(world), LabParallelEnv(world)
     env = LabEnv(world.name) if has_gymnasium else None
     seed: int | None = subject.seed
-    for t in subject.acts(batch):  # which also writes the actions
-        begins = batch.states["t"][0] == 0
-        if begins:
+    for t in subject.write_actions(batch):
+        is_first_step = batch.states["t"][0] == 0
+        if is_first_step:
             parallel_obs, _ = parallel.reset(seed=seed)
             aec.reset(seed=seed)
             gymnasium_obs = env.reset(seed=seed)[0] if env else None
@@ -48,14 +51,14 @@ def all_interfaces_agree(subject: WorldUnderTest) -> list[str]:
                 return [f"step {t}: AEC has {aec.agent_selection} act where {agent} does in a batch"]
             aec.step(actions[agent])
         batch.step()
-        live = list(parallel.agents)
+        live_agents = list(parallel.agents)  # before the step, in which agents may leave
         parallel_obs, rewards, terminated, truncated, _ = parallel.step(actions)
         results: dict[str, list[Any]] = {"Parallel": [rewards, terminated, truncated]}
         results["AEC"] = [aec.rewards, aec.terminations, aec.truncations]
         if env:
             gymnasium_obs, *scalars, _ = env.step(next(iter(actions.values())))
-            results["Gymnasium"] = [{live[0]: value} for value in scalars]
-        if difference := _result_difference(batch, live, results):
+            results["Gymnasium"] = [{live_agents[0]: value} for value in scalars]
+        if difference := _result_difference(batch, live_agents, results):
             return [f"step {t}: {difference}"]
         while aec.agents and (aec.terminations[aec.agent_selection] or aec.truncations[aec.agent_selection]):
             aec.step(None)  # AEC requires it of agents whose episode has ended
@@ -78,9 +81,9 @@ def _result_difference(batch: Batch, agents: list[str], results: dict[str, list[
     """Return how the step's rewards, terminations and truncations, by interface, differ from the batch's."""
     expected = _batch_results(batch, agents)
     for interface, dicts in results.items():
-        for quantity, actual, wanted in zip(("reward", "termination", "truncation"), dicts, expected, strict=True):
-            if dict(actual) != wanted:
-                return f"{quantity} is {dict(actual)} through {interface} and {wanted} in a batch"
+        for quantity, actual, in_batch in zip(("reward", "termination", "truncation"), dicts, expected, strict=True):
+            if dict(actual) != in_batch:
+                return f"{quantity} is {dict(actual)} through {interface} and {in_batch} in a batch"
     return ""
 
 

@@ -1,4 +1,7 @@
-"""The suite of `rl-lab check` for worlds: properties that every world must have.
+"""This module has the suite of `rl-lab check` for worlds: the list of properties that every world must have.
+
+`check_world` runs the properties one after the other and yields a `Result` for each. Their functions are in `rules`,
+`world` and `interfaces`. `run_property` turns an exception into a finding; `third_party` uses it as well.
 
 Actions are random and, in every other environment of a batch, those of the world's expert. Every third environment
 repeats its random numbers for some steps, which drives it to the limits of its state.
@@ -15,7 +18,7 @@ from rl_lab.checks.subject import (
     FULL,
     INDICES,
     MANY_AGENTS,
-    MOST,
+    MAX_FINDINGS,
     RULES,
     CheckBudget,
     Property,
@@ -31,8 +34,8 @@ from rl_lab.engine.bounds_checked import OutOfRangeError
 from rl_lab.engine.diagnostics import author_location, authored_files, explain_compiler_error, message_with_hint
 
 
-def run(name: str, test: Callable[[], list[str]], files: set[str] | None = None) -> Result:
-    """Return the result of one property; an exception is a finding with its location in the author's files."""
+def run_property(name: str, test: Callable[[], list[str]], files: set[str] | None = None) -> Result:
+    """Return the result of one property; an exception is a finding with its location in the author's `files`."""
     try:
         findings = test()
     except Skip as reason:
@@ -42,15 +45,15 @@ def run(name: str, test: Callable[[], list[str]], files: set[str] | None = None)
     except BaseException as error:  # SystemExit, too: it must not end the command
         if is_interruption(error):
             raise
-        findings = [explained(error, files)]
-    lines = tuple(one_line(finding) for finding in findings[:MOST])
-    if len(findings) > MOST:
-        lines += (f"and {len(findings) - MOST} more",)
+        findings = [explain_exception(error, files)]
+    lines = tuple(one_line(finding) for finding in findings[:MAX_FINDINGS])
+    if len(findings) > MAX_FINDINGS:
+        lines += (f"and {len(findings) - MAX_FINDINGS} more",)
     return Result(name, "fail" if findings else "pass", lines)
 
 
-def explained(error: BaseException, files: set[str] | None) -> str:
-    """Return an exception as a finding: file, line, message, and advice for known errors."""
+def explain_exception(error: BaseException, files: set[str] | None) -> str:
+    """Return an exception as a finding: file and line in the author's `files`, message, and advice for some errors."""
     if isinstance(error, WorldError | LoopError):
         return str(error)  # the message has file, line and advice
     place, text = author_location(error, files), message_with_hint(error)
@@ -77,12 +80,12 @@ def properties() -> dict[str, Property]:
         "compiled code equals plain Python": check_world.compiled_equals_plain,
         "same seed, same episodes": check_world.same_seed_same_episodes,
         "the same in every slot of a batch": check_world.same_in_every_slot,
-        "the same however a batch is split": check_world.same_however_split,
+        "the same however a batch is split": check_world.same_in_any_split,
         "the same on two threads": check_world.same_on_two_threads,
         "the same in another process": check_world.same_in_another_process,
         "another seed, another episode": check_world.seeds_differ,
         "observing changes nothing": check_world.observing_changes_nothing,
-        "states can be saved and branched": check_world.states_can_be_kept,
+        "states can be saved and branched": check_world.states_can_be_saved,
         "observations lie in their spaces": rules.observations_lie_in_their_spaces,
         "masks tell the truth": rules.masks_tell_the_truth,
         "agents that left stay away": rules.agents_that_left_stay_away,
@@ -93,23 +96,26 @@ def properties() -> dict[str, Property]:
     }
 
 
-def shrunk(world: World, agents: int = FEW_AGENTS) -> World:
-    """Return the world, or one with fewer agents where it has many and its module has a function `make_world(n)`."""
+def with_few_agents(world: World, agents: int = FEW_AGENTS) -> World:
+    """Return the world, or one with `agents` agents where it has many and its module has a function `make_world(n)`."""
     make_world = getattr(sys.modules[world.step.__module__], "make_world", None)
     smaller = make_world(agents) if make_world is not None and len(world.agents) > MANY_AGENTS else world
     return smaller if isinstance(smaller, World) else world
 
 
 def check_world(
-    world: World, effort: CheckBudget = FULL, *, plain: bool = False, without: Sequence[str] = ()
+    world: World, budget: CheckBudget = FULL, *, plain: bool = False, without: Sequence[str] = ()
 ) -> Iterator[Result]:
-    """Yield the result of every property except those in `without`, in order."""
-    subject, failed = WorldUnderTest(world, effort, plain), ""
+    """Yield the result of every property except those in `without`, in order.
+
+    After a failure of RULES or INDICES, the others are skipped unless `plain`: machine code might crash the process.
+    """
+    subject, failed = WorldUnderTest(world, budget, plain), ""
     for name, test in properties().items():
         if name in without:
             continue
         if not failed or plain:
-            result = run(name, partial(test, subject), authored_files(world))
+            result = run_property(name, partial(test, subject), authored_files(world))
         else:
             result = Result(name, "skip", (f"not run before {failed}: compiled code does not check that",))
         failed = name if name in (RULES, INDICES) and result.status == "fail" else failed

@@ -77,13 +77,13 @@ class _Lines:
 
 def _results(target: str, quick: bool) -> Iterator[Result]:
     from rl_lab.checks.subject import FULL, QUICK
-    from rl_lab.checks.suite import check_world, run, shrunk
+    from rl_lab.checks.suite import check_world, run_property, with_few_agents
     from rl_lab.checks.third_party import check_env
     from rl_lab.core.errors import UsageError, nearest
     from rl_lab.core.world import World
     from rl_lab.engine import user_code, world_registry
 
-    effort = QUICK if quick else FULL
+    budget = QUICK if quick else FULL
     alone = ":" not in target and target.endswith(".py")
     if alone and not Path(target).is_file():
         raise UsageError(f"no file {target}")
@@ -96,11 +96,13 @@ def _results(target: str, quick: bool) -> Iterator[Result]:
         loaded.append(_load(target) if code is None else user_code.load(code.world))
         return []
 
-    result = run("it loads", load_target)
+    result = run_property("it loads", load_target)
     yield result
     if result.status == "pass":
         (subject,) = loaded
-        yield from check_world(shrunk(subject), effort) if isinstance(subject, World) else check_env(subject, effort)
+        yield from (
+            check_world(with_few_agents(subject), budget) if isinstance(subject, World) else check_env(subject, budget)
+        )
 
 
 def _load(target: str) -> Any:

@@ -24,7 +24,7 @@ from support.nim import NIM
 from support.race import RACE
 
 from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv, env, parallel_env, raw_env
-from rl_lab.checks.suite import shrunk
+from rl_lab.checks.suite import with_few_agents
 from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import World
 from rl_lab.engine import world_registry
@@ -43,7 +43,7 @@ NAMES = [*EXTRA_WORLDS, *world_registry.names()]
 
 @cache
 def small_world(name: str) -> World:
-    return EXTRA_WORLDS[name] if name in EXTRA_WORLDS else shrunk(world_registry.load(name))
+    return EXTRA_WORLDS[name] if name in EXTRA_WORLDS else with_few_agents(world_registry.load(name))
 
 
 # What PettingZoo's tests advise against, and the originals of these worlds do too; all else they say is an error.

@@ -1,4 +1,7 @@
-"""The suite for worlds and environments: every world passes it, and each property catches a world that breaks it."""
+"""Tests of `rl-lab check`: every world passes it, and each property fails for a world or environment that breaks it.
+
+Most of the broken worlds are Nim or a race (`tests/support`) with one kernel replaced.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from support.race import RACE, Race, RaceParams, race_step
 from rl_lab.adapters.pettingzoo import LabAECEnv, LabParallelEnv
 from rl_lab.checks import suite
 from rl_lab.checks.subject import QUICK, CheckBudget
-from rl_lab.checks.suite import check_world, properties, shrunk
+from rl_lab.checks.suite import check_world, properties, with_few_agents
 from rl_lab.checks.third_party import PROPERTIES, check_env
 from rl_lab.checks.world import digests, importable
 from rl_lab.cli import main
@@ -35,7 +38,7 @@ from rl_lab.engine import world_registry
 @pytest.mark.parametrize("name", world_registry.names())
 def test_every_world_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rl_lab.checks.world.subprocess", programs)  # another process, with that other hash seed
-    world = shrunk(world_registry.load(name))
+    world = with_few_agents(world_registry.load(name))
     # Another process cannot import a world that was made for this test.
     without = () if importable(world) else ("the same in another process",)
     results = list(check_world(world, QUICK, without=without))
@@ -53,9 +56,9 @@ def test_every_world_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------- worlds that break one property each
 
 
-def failing(world: World, effort: CheckBudget = QUICK) -> dict[str, tuple[str, ...]]:
-    """What fails in plain Python, which is quick: no broken world has to compile."""
-    return {r.name: r.findings for r in check_world(world, effort, plain=True) if r.status == "fail"}
+def failing(world: World, budget: CheckBudget = QUICK) -> dict[str, tuple[str, ...]]:
+    """Return the findings of properties that fail in plain Python, so that no broken world is compiled."""
+    return {r.name: r.findings for r in check_world(world, budget, plain=True) if r.status == "fail"}
 
 
 def all_but(name: str) -> list[str]:
@@ -71,7 +74,7 @@ def race(**changes: Any) -> World:
 
 
 def line_of(function: Any, text: str) -> str:
-    """file:line of the line in a kernel that holds this text."""
+    """Return "file:line" of the first line of a kernel that contains this text."""
     import inspect
 
     lines, first = inspect.getsourcelines(function)
@@ -121,54 +124,54 @@ INDICES: list[tuple[World, Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("world, function, text, said", INDICES, ids=[f.__name__ for _, f, _, _ in INDICES])
-def test_an_index_out_of_range_is_caught_with_its_line(world: World, function: Any, text: str, said: str) -> None:
+@pytest.mark.parametrize("world, function, text, message", INDICES, ids=[f.__name__ for _, f, _, _ in INDICES])
+def test_an_index_out_of_range_is_caught_with_its_line(world: World, function: Any, text: str, message: str) -> None:
     (result,) = (r for r in check_world(world, QUICK) if r.status == "fail")
     assert result.name == suite.INDICES
     (finding,) = result.findings
     assert finding.startswith(f"{line_of(function, text)} {function.__name__}: index")
     import re
 
-    assert re.search(said, finding) and "check the index" in finding
+    assert re.search(message, finding) and "check the index" in finding
     skipped = [r for r in check_world(world, QUICK) if r.status == "skip"]
     assert len(skipped) == len(properties()) - 2, "compiled code ran that leaves its arrays"
 
 
-class Small(WorldState):
+class SmallState(WorldState):
     to_move: i4 = bounded(0, low=0, high=1)
     count: u1
 
 
 @kernel
-def small_reset(s: Small, p: NimParams) -> None:
+def small_reset(s: SmallState, p: NimParams) -> None:
     pass
 
 
 @kernel
-def overflowing(s: Small, action: int, p: NimParams, rewards: Array) -> bool:
+def overflowing_step(s: SmallState, action: int, p: NimParams, rewards: Array) -> bool:
     s.count += 100 * action
     return False
 
 
 @kernel
-def dividing(s: Small, action: int, p: NimParams, rewards: Array) -> bool:
+def dividing_step(s: SmallState, action: int, p: NimParams, rewards: Array) -> bool:
     s.count = 1 // action
     return False
 
 
 @kernel
-def small_observe(s: Small, agent: int, p: NimParams, out: Array) -> None:
+def small_observe(s: SmallState, agent: int, p: NimParams, out: Array) -> None:
     out[0] = s.count / 1000
 
 
 @pytest.mark.parametrize(
-    "step, text, said",
-    [(overflowing, "100 * action", "use a wider field type"), (dividing, "1 // action", "exclude 0 first")],
+    "step, text, message",
+    [(overflowing_step, "100 * action", "use a wider field type"), (dividing_step, "1 // action", "exclude 0 first")],
 )
-def test_what_plain_python_cannot_do_is_named(step: Any, text: str, said: str) -> None:
-    world = nim(State=Small, reset=small_reset, step=step, observe=small_observe, action_mask=None, expert=None)
+def test_what_plain_python_cannot_do_is_named(step: Any, text: str, message: str) -> None:
+    world = nim(State=SmallState, reset=small_reset, step=step, observe=small_observe, action_mask=None, expert=None)
     (finding,) = failing(world)[suite.INDICES]
-    assert finding.startswith(line_of(step, text)) and said in finding
+    assert finding.startswith(line_of(step, text)) and message in finding
 
 
 @kernel
@@ -190,8 +193,8 @@ def always_seven(s: Nim, agent: int, p: NimParams, out: Array) -> None:
 
 
 def test_a_state_out_of_its_range_is_caught() -> None:
-    found = failing(nim(step=leaving_the_range, action_mask=any_legal, expert=None, observe=always_seven))
-    assert "State.heap=-2: expected 0 to 20" in found["states can be saved and branched"][0]
+    findings = failing(nim(step=leaving_the_range, action_mask=any_legal, expert=None, observe=always_seven))
+    assert "State.heap=-2: expected 0 to 20" in findings["states can be saved and branched"][0]
 
 
 class Halving(WorldState):
@@ -255,22 +258,22 @@ CALLS = itertools.count()
 
 
 @kernel
-def counting(s: Halving, p: HalvingParams) -> None:
+def counting_reset(s: Halving, p: HalvingParams) -> None:
     s.x = f4((next(CALLS) % 97) / 100)
 
 
 @kernel
-def rolling(s: Halving, p: HalvingParams) -> None:
+def rolling_reset(s: Halving, p: HalvingParams) -> None:
     s.x = f4(random.random())
 
 
-@pytest.mark.parametrize("reset", [counting, rolling])
+@pytest.mark.parametrize("reset", [counting_reset, rolling_reset])
 def test_chance_from_elsewhere_is_caught(reset: Any) -> None:
-    found = failing(replace(HALVING, reset=reset))
-    assert {"same seed, same episodes", "the same in every slot of a batch"} <= set(found)
+    findings = failing(replace(HALVING, reset=reset))
+    assert {"same seed, same episodes", "the same in every slot of a batch"} <= set(findings)
     assert (
-        "the same however a batch is split" in found
-        and "the second time: world 0" in found["same seed, same episodes"][0]
+        "the same however a batch is split" in findings
+        and "the second time: world 0" in findings["same seed, same episodes"][0]
     )
 
 
@@ -283,8 +286,8 @@ def test_another_process_that_plays_otherwise_is_caught(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     import halving_elsewhere
 
-    found = failing(halving_elsewhere.HALVING)
-    assert set(found) == {"the same in another process"}
+    findings = failing(halving_elsewhere.HALVING)
+    assert set(findings) == {"the same in another process"}
     (skipped,) = (
         r for r in check_world(replace(HALVING), QUICK, plain=True) if r.name == "the same in another process"
     )
@@ -310,15 +313,15 @@ def drawing_for_nothing(s: Halving, p: HalvingParams) -> None:
 
 
 @pytest.mark.parametrize(
-    "reset, said",
+    "reset, message",
     [
         (one_stream_for_all, "reset changes State.rng_key"),
         (back_to_the_start, "set State.rng_counter back"),
         (drawing_for_nothing, "four seeds show the same"),
     ],
 )
-def test_a_seed_without_effect_is_caught(reset: Any, said: str) -> None:
-    assert said in failing(replace(HALVING, reset=reset))["another seed, another episode"][0]
+def test_a_seed_without_effect_is_caught(reset: Any, message: str) -> None:
+    assert message in failing(replace(HALVING, reset=reset))["another seed, another episode"][0]
 
 
 @kernel
@@ -339,8 +342,8 @@ def observing_keeps_zero(s: Halving, p: HalvingParams, out: Array) -> None:
 
 
 def test_an_observation_that_writes_the_same_each_time_is_caught() -> None:
-    found = failing(replace(HALVING, observe=observing_keeps_zero))
-    assert "changes the state" in found["observing changes nothing"][0]
+    findings = failing(replace(HALVING, observe=observing_keeps_zero))
+    assert "changes the state" in findings["observing changes nothing"][0]
 
 
 def test_an_observation_with_consequences_is_caught() -> None:
@@ -350,25 +353,25 @@ def test_an_observation_with_consequences_is_caught() -> None:
 
 
 @kernel
-def too_much(s: Race, agent: int, p: RaceParams, out: Array) -> None:
+def observe_too_much(s: Race, agent: int, p: RaceParams, out: Array) -> None:
     out[0] = -s.x[agent]
     out[1] = p.length
 
 
 def test_observations_out_of_their_space_are_caught() -> None:
-    found = failing(race(observe=too_much))["observations lie in their spaces"]
-    assert any("hare_0: observe writes behind its own 1 numbers" in finding for finding in found)
-    assert any("tortoise: out[0] = -" in finding and "its space's low is 0" in finding for finding in found)
+    findings = failing(race(observe=observe_too_much))["observations lie in their spaces"]
+    assert any("hare_0: observe writes behind its own 1 numbers" in finding for finding in findings)
+    assert any("tortoise: out[0] = -" in finding and "its space's low is 0" in finding for finding in findings)
 
 
 @kernel
-def never(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
+def nothing_is_legal(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
     for k in range(3):
         mask[k] = 1 if k + 1 < s.heap else 0
 
 
 @kernel
-def two(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
+def mask_of_twos(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
     mask[0] = 2
 
 
@@ -378,28 +381,28 @@ def for_the_other(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
 
 
 @kernel
-def ignoring(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
+def step_that_ignores_actions(s: Nim, action: int, p: NimParams, rewards: Array) -> bool:
     return False if action + 1 > s.heap else nim_step(s, action, p, rewards)
 
 
 MASKS: list[tuple[World, str]] = [
-    (nim(action_mask=never), "has to act at step"),
-    (nim(action_mask=two), "action_mask writes 2"),
+    (nim(action_mask=nothing_is_legal), "has to act at step"),
+    (nim(action_mask=mask_of_twos), "action_mask writes 2"),
     (
         nim(action_mask=for_the_other, action=(Discrete(2), Discrete(3))),
         "first: action_mask marks action 2, but there are 2",
     ),
-    (nim(action_mask=any_legal, step=ignoring), "legal, but nothing changes"),
+    (nim(action_mask=any_legal, step=step_that_ignores_actions), "legal, but nothing changes"),
 ]
 
 
-@pytest.mark.parametrize("world, said", MASKS, ids=[said for _, said in MASKS])
-def test_a_mask_that_lies_is_caught(world: World, said: str) -> None:
-    findings = failing(replace_expert(world))["masks tell the truth"]
-    assert any(said in finding for finding in findings), findings
+@pytest.mark.parametrize("world, message", MASKS, ids=[message for _, message in MASKS])
+def test_a_mask_that_lies_is_caught(world: World, message: str) -> None:
+    findings = failing(without_expert(world))["masks tell the truth"]
+    assert any(message in finding for finding in findings), findings
 
 
-def replace_expert(world: World) -> World:
+def without_expert(world: World) -> World:
     """The world without its expert, which would play what the broken mask calls illegal."""
     return replace(world, expert=None)
 
@@ -456,8 +459,10 @@ def change_the_heap(s: Nim, p: NimParams) -> None:
 def test_seats_that_differ_are_caught() -> None:
     name = "seats can be swapped"
     assert name not in failing(nim(rotate_seats=change_seats))
-    found = failing(nim(rotate_seats=change_half))[name][0]
-    assert "after rotate_seats at step" in found or "do not give the state back" in found  # whichever agent begins
+    findings = failing(nim(rotate_seats=change_half))[name][0]
+    assert (
+        "after rotate_seats at step" in findings or "do not give the state back" in findings
+    )  # whichever agent begins
     assert "do not give the state back" in failing(nim(rotate_seats=change_the_heap, observe=always_seven))[name][0]
     (finding,) = failing(nim(rotate_seats=change_seats, step=first_pays))[name]
     assert (
@@ -499,7 +504,7 @@ def test_what_is_played_does_not_depend_on_the_batch_it_is_in() -> None:
 # ------------------------------------------------------------------------------------------- environments of one's own
 
 
-class Good(gymnasium.Env[Any, Any]):
+class CorrectEnv(gymnasium.Env[Any, Any]):
     """A walk with a mask: never beyond 3."""
 
     observation_space = Dict({"observation": Box(0, 3, (1,), np.float32), "action_mask": Box(0, 1, (2,), np.int8)})
@@ -524,29 +529,29 @@ class Good(gymnasium.Env[Any, Any]):
         return self.see(), float(self.np_random.random()), self.t == 12, False, {}
 
 
-class Unseeded(Good):
+class UnseededRewards(CorrectEnv):
     def step(self, action: Any) -> Any:
-        seen, _, *rest = super().step(action)
-        return seen, random.random(), *rest
+        observations, _, *rest = super().step(action)
+        return observations, random.random(), *rest
 
 
-class Deaf(Good):
+class IgnoresSeed(CorrectEnv):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         return super().reset(seed=None if seed is None else 3, options=options)
 
 
-class Outside(Good):
+class OutsideItsSpace(CorrectEnv):
     def see(self) -> Any:
         return {"observation": np.array([self.x + 0.5], np.float32), "action_mask": self.mask()}
 
 
-class Lenient(Good):
+class TakesIllegalActions(CorrectEnv):
     def step(self, action: Any) -> Any:
         self.x = self.x if self.mask()[action] else 2 - int(action)
         return super().step(action)
 
 
-class Strict(Good):
+class RaisesForIllegalActions(CorrectEnv):
     def mask(self) -> Array:
         return np.array([1, 1], np.int8)
 
@@ -556,18 +561,22 @@ class Strict(Good):
         return super().step(action)
 
 
-class Wrong(Good):
+class WrongMask(CorrectEnv):
     def step(self, action: Any) -> Any:
         return *super().step(action)[:4], None
 
 
-ENVIRONMENTS: list[tuple[type[Good], str, str]] = [
-    (Unseeded, "same seed, same episodes", "differs in outcome; draw only from a generator that reset"),
-    (Deaf, "another seed, another episode", "reset must make its generator from the seed"),
-    (Outside, "observations lie in their spaces", r"agent at step .*'observation'.* 3.5 at [0] is outside 0 to 3"),
-    (Lenient, "masks tell the truth", "the mask says illegal, but it was taken"),
-    (Strict, "masks tell the truth", "the masks say legal, but it raised ValueError: off the end"),
-    (Wrong, "its framework's own checker passes", "info"),
+ENVIRONMENTS: list[tuple[type[CorrectEnv], str, str]] = [
+    (UnseededRewards, "same seed, same episodes", "differs in outcome; draw only from a generator that reset"),
+    (IgnoresSeed, "another seed, another episode", "reset must make its generator from the seed"),
+    (
+        OutsideItsSpace,
+        "observations lie in their spaces",
+        r"agent at step .*'observation'.* 3.5 at [0] is outside 0 to 3",
+    ),
+    (TakesIllegalActions, "masks tell the truth", "the mask says illegal, but it was taken"),
+    (RaisesForIllegalActions, "masks tell the truth", "the masks say legal, but it raised ValueError: off the end"),
+    (WrongMask, "its framework's own checker passes", "info"),
 ]
 
 
@@ -575,27 +584,28 @@ ENVIRONMENTS: list[tuple[type[Good], str, str]] = [
 def from_the_same_random_numbers() -> None:
     """Some environments here draw from `random` and from their spaces on purpose."""
     random.seed(0)
-    Good.action_space.seed(0)
+    CorrectEnv.action_space.seed(0)
 
 
 def test_a_good_environment_passes() -> None:
-    assert [r.status for r in check_env(Good, QUICK)] == ["pass"] * (1 + len(PROPERTIES))
+    assert [r.status for r in check_env(CorrectEnv, QUICK)] == ["pass"] * (1 + len(PROPERTIES))
 
 
-@pytest.mark.parametrize("kind, name, said", ENVIRONMENTS, ids=[kind.__name__ for kind, *_ in ENVIRONMENTS])
-def test_an_environment_that_breaks_a_property_is_caught(kind: type[Good], name: str, said: str) -> None:
-    effort = replace(QUICK, states=30)  # every one of an episode
-    found = {r.name: r.findings for r in check_env(kind, effort) if r.status == "fail"}
-    assert name in found
-    assert any(said.partition(".*")[0] in text and said.rpartition(".*")[2] in text for text in found[name]), found
+@pytest.mark.parametrize("env_class, name, message", ENVIRONMENTS, ids=[each.__name__ for each, *_ in ENVIRONMENTS])
+def test_an_environment_that_breaks_a_property_is_caught(env_class: type[CorrectEnv], name: str, message: str) -> None:
+    budget = replace(QUICK, states=30)  # every one of an episode
+    findings = {r.name: r.findings for r in check_env(env_class, budget) if r.status == "fail"}
+    assert name in findings
+    begin, end = message.partition(".*")[0], message.rpartition(".*")[2]
+    assert any(begin in finding and end in finding for finding in findings[name]), findings
 
 
 class Tag(pettingzoo.ParallelEnv):  # type: ignore[misc]
-    """Two agents; the numbers they see are drawn."""
+    """An environment of two agents, which observe random numbers."""
 
     metadata = {"name": "tag_v0"}
     possible_agents = ["it_0", "you_0"]
-    broken = ""
+    broken = ""  # which mistake it has: "", "seed" or "space"
 
     def __init__(self) -> None:
         self.spaces = {agent: (Box(0, 1, (2,), np.float32), Discrete(2)) for agent in self.possible_agents}
@@ -617,13 +627,13 @@ class Tag(pettingzoo.ParallelEnv):  # type: ignore[misc]
 
     def step(self, actions: Any) -> Any:
         self.t += 1
-        seen, there = self.see(), self.agents
-        self.agents = [] if self.t == 9 else there
-        flags = dict.fromkeys(there, self.t == 9)
-        return seen, dict.fromkeys(there, 0.0), flags, dict.fromkeys(there, False), {a: {} for a in there}
+        observations, agents = self.see(), self.agents
+        self.agents = [] if self.t == 9 else agents
+        flags = dict.fromkeys(agents, self.t == 9)
+        return observations, dict.fromkeys(agents, 0.0), flags, dict.fromkeys(agents, False), {a: {} for a in agents}
 
 
-def broken(what: str) -> Callable[[], Tag]:
+def broken_tag(what: str) -> Callable[[], Tag]:
     return type("Broken", (Tag,), {"broken": what})
 
 
@@ -636,46 +646,50 @@ def test_environments_of_several_agents_are_checked_too() -> None:
         assert [r for r in results if r.status == "fail"] == []
     assert next(r for r in results if r.name == "masks tell the truth").status == "pass"
     for what, name in (("seed", "same seed, same episodes"), ("space", "observations lie in their spaces")):
-        assert name in {r.name for r in check_env(broken(what), QUICK) if r.status == "fail"}
+        assert name in {r.name for r in check_env(broken_tag(what), QUICK) if r.status == "fail"}
 
 
 # -------------------------------------------------------------------------------------------------------- the command
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+def run_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     status = main(["check", *words])
     return status, *capsys.readouterr()
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, _ = call(capsys, "catch", "--quick")
+    status, out, _ = run_command(capsys, "catch", "--quick")
     lines = out.splitlines()
     assert status == 0 and len(lines) == len(properties()) + 3 and lines[0] == "pass  it loads"
     assert "pass  the same in another process" in lines and lines[-1] == "catch: 15 passed, 0 failed"
     assert "skip  masks tell the truth  (every action is legal)" in lines
-    status, out, _ = call(capsys, "gymnasium.envs.classic_control:CartPoleEnv", "--quick", "--json")
-    shown = json.loads(out)
-    assert status == 0 and shown["ok"] and [p["name"] for p in shown["properties"]][2:] == list(PROPERTIES)
-    source = textwrap.dedent(Path(__file__).read_text().partition("class Good(")[2].partition("class Unseeded")[0])
+    status, out, _ = run_command(capsys, "gymnasium.envs.classic_control:CartPoleEnv", "--quick", "--json")
+    output = json.loads(out)
+    assert status == 0 and output["ok"] and [p["name"] for p in output["properties"]][2:] == list(PROPERTIES)
+    source = textwrap.dedent(
+        Path(__file__).read_text().partition("class CorrectEnv(")[2].partition("class UnseededRewards")[0]
+    )
     imports = (
         "import gymnasium, numpy as np\nfrom gymnasium.spaces import *\nfrom typing import Any\nArray = np.ndarray\n"
     )
-    source = f"{imports}print('hello')\nclass Good({source}".replace("+= 2 * int(action)", "+= 3 * int(action)")
+    source = f"{imports}print('hello')\nclass OutsideItsSpace({source}".replace(
+        "+= 2 * int(action)", "+= 3 * int(action)"
+    )
     (tmp_path / "walks.py").write_text(source)
-    for target in ("walks:Good", "walks.py:Good"):
-        status, out, _ = call(capsys, target, "--quick", "--json")
-        shown = json.loads(out)  # what the file prints is not in it
-        assert status == 1 and not shown["ok"]
-        failed = {p["name"]: p["findings"] for p in shown["properties"] if p["status"] == "fail"}
+    for target in ("walks:OutsideItsSpace", "walks.py:OutsideItsSpace"):
+        status, out, _ = run_command(capsys, target, "--quick", "--json")
+        output = json.loads(out)  # what the file prints is not in it
+        assert status == 1 and not output["ok"]
+        failed = {p["name"]: p["findings"] for p in output["properties"] if p["status"] == "fail"}
         assert "observations lie in their spaces" in failed
-    status, out, _ = call(capsys, "walks.py:Good", "--quick")
+    status, out, _ = run_command(capsys, "walks.py:OutsideItsSpace", "--quick")
     assert (
         status == 1 and "\nFAIL" not in out and "\nfail  observations lie in their spaces\n      agent at step" in out
     )
 
 
-MISTAKES = {
+MISTAKE_FILES = {
     "cach": "no world 'cach'; did you mean 'catch'?",
     "nowhere.at.all:Env": "cannot import nowhere.at.all",
     "nowhere.py:Env": "no file nowhere.py",
@@ -686,10 +700,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("target", MISTAKES)
+@pytest.mark.parametrize("target", MISTAKE_FILES)
 def test_a_wrong_target_is_one_line(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = call(capsys, target)
-    assert status == 2 and MISTAKES[target] in err and err.count("\n") == 1
+    status, _, err = run_command(capsys, target)
+    assert status == 2 and MISTAKE_FILES[target] in err and err.count("\n") == 1
 
 
 def test_a_world_with_a_mistake_is_one_line(
@@ -704,17 +718,17 @@ def test_a_world_with_a_mistake_is_one_line(
         "misspelt.py": (good.replace("Record):", "Recrd):"), "NameError: name 'Recrd' is not defined"),
         "unclosed.py": (good.replace("def step(", "def step(("), "SyntaxError"),
     }
-    for file, (text, said) in cases.items():
+    for file, (text, message) in cases.items():
         (tmp_path / file).write_text(text)
         monkeypatch.chdir(tmp_path)
-        status, out, err = call(capsys, f"{file}:world")
+        status, out, err = run_command(capsys, f"{file}:world")
         first, finding, *_ = out.splitlines()
-        assert (status, first) == (1, "fail  it loads") and said in finding and file in finding and err == ""
+        assert (status, first) == (1, "fail  it loads") and message in finding and file in finding and err == ""
 
 
 @pytest.mark.parametrize("target", ["gym:CartPole-v1", "pettingzoo:mpe/simple_v3"])
 def test_registered_environments_are_checked_by_their_ids(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--quick", target, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [each["name"] for each in found["properties"] if each["status"] == "fail"] == []
-    assert found["properties"][0] == {"name": "it loads", "status": "pass", "findings": []}
+    findings = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [each["name"] for each in findings["properties"] if each["status"] == "fail"] == []
+    assert findings["properties"][0] == {"name": "it loads", "status": "pass", "findings": []}

@@ -1,4 +1,4 @@
-"""`rl-lab check` fails worlds that are wrong in what only playing shows, and passes right ones wherever they lie."""
+"""Tests that `rl-lab check` finds mistakes which only stepping shows, and passes a correct world in any folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def draw(s: State, p: Params, canvas) -> None:
     canvas.view(0, 0, 10, 1)
     canvas.circle(s.x, 0.5, 0.3, (0, 0, 0))
 """
-DRAWN = WALK.replace("\n\nworld = ", f"{DRAW}\n\nworld = ").replace(
+WALK_WITH_DRAW = WALK.replace("\n\nworld = ", f"{DRAW}\n\nworld = ").replace(
     "    expert=expert,\n", "    expert=expert,\n    draw=draw,\n"
 )
 HELPER = "\n\n@kernel\ndef finish(s: State, p: Params):\n    return {}\n\n\n@kernel\ndef reset("
-WRONG = {
+MISTAKES = {
     "what another kernel returns is swapped": (
         RULES,
         WALK.replace(RETURN, "    return finish(s, p)\n").replace(
@@ -50,15 +50,15 @@ WRONG = {
         WALK.replace(MOVE, f"    q = p\n    q.wind = 0.5\n{MOVE}"),
         "Params are the user's",
     ),
-    "draw raises": ("it can be drawn", DRAWN.replace("canvas.circle(", "canvas.cirle("), "cirle"),
+    "draw raises": ("it can be drawn", WALK_WITH_DRAW.replace("canvas.circle(", "canvas.cirle("), "cirle"),
     "draw raises at the end": (
         "it can be drawn",
-        DRAWN.replace("    canvas.circle(s.x,", "    canvas.circle(s.x if s.x < 9 else s.goal,"),
+        WALK_WITH_DRAW.replace("    canvas.circle(s.x,", "    canvas.circle(s.x if s.x < 9 else s.goal,"),
         "goal",
     ),
     "draw changes the state": (
         "it can be drawn",
-        DRAWN.replace("    canvas.view(0, 0, 10, 1)\n", "    canvas.view(0, 0, 10, 1)\n    s.x = 0\n"),
+        WALK_WITH_DRAW.replace("    canvas.view(0, 0, 10, 1)\n", "    canvas.view(0, 0, 10, 1)\n    s.x = 0\n"),
         "it may only look",
     ),
 }
@@ -66,8 +66,8 @@ WRONG = {
 
 def check(target: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     status = main(["check", target, "--quick", "--json"])
-    shown = json.loads(capsys.readouterr().out.splitlines()[-1])
-    return status, {p["name"]: p["findings"] for p in shown["properties"] if p["status"] == "fail"}
+    output = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return status, {p["name"]: p["findings"] for p in output["properties"] if p["status"] == "fail"}
 
 
 @pytest.fixture(scope="module")
@@ -78,35 +78,35 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "walk_of_mine.py"
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", MISTAKES)
 def test_what_only_playing_shows(
     name: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing, text, said = WRONG[name]
-    assert text not in (WALK, DRAWN)
+    failing, text, message = MISTAKES[name]
+    assert text not in (WALK, WALK_WITH_DRAW)
     file.write_text(text)
     monkeypatch.chdir(file.parent)
     status, failed = check(f"{file.name}:world", capsys)
     sys.modules.pop(file.stem, None)
     assert status == 1 and failing in failed
-    assert any(said in finding and file.name in finding for finding in failed[failing]), failed
+    assert any(message in finding and file.name in finding for finding in failed[failing]), failed
 
 
 @pytest.mark.parametrize(
-    "how", ["from its own folder", "from the folder above", "by its whole path", "with a neighbour"]
+    "location", ["from its own folder", "from the folder above", "by its whole path", "with a neighbour"]
 )
 def test_a_right_world_passes_wherever_it_lies(
-    how: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    location: str, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = DRAWN
-    if how == "with a neighbour":
+    text = WALK_WITH_DRAW
+    if location == "with a neighbour":
         file.with_name("walk_parts.py").write_text("LAST = 9\n")
-        text = DRAWN.replace("import math\n", "import math\nfrom walk_parts import LAST\n")
+        text = WALK_WITH_DRAW.replace("import math\n", "import math\nfrom walk_parts import LAST\n")
         text = text.replace("0), 9)", "0), LAST)")
     file.write_text(text)
-    monkeypatch.chdir(file.parent if how == "from its own folder" else file.parents[1])
-    where = {"from its own folder": file.name, "by its whole path": str(file)}.get(how, f"mine/{file.name}")
-    status, failed = check(f"{where}:world", capsys)
+    monkeypatch.chdir(file.parent if location == "from its own folder" else file.parents[1])
+    target = {"from its own folder": file.name, "by its whole path": str(file)}.get(location, f"mine/{file.name}")
+    status, failed = check(f"{target}:world", capsys)
     sys.modules.pop(file.stem, None)
     assert (status, failed) == (0, {})
 
@@ -114,7 +114,7 @@ def test_a_right_world_passes_wherever_it_lies(
 def test_properties_that_are_skipped_for_one_reason_share_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "prints.py").write_text(DRAWN.replace("    s.x = ", "    print(s.x)\n    s.x = ", 1))
+    (tmp_path / "prints.py").write_text(WALK_WITH_DRAW.replace("    s.x = ", "    print(s.x)\n    s.x = ", 1))
     monkeypatch.chdir(tmp_path)
     assert main(["check", "prints.py:world"]) == 1
     sys.modules.pop("prints", None)

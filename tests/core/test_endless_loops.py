@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_lab.checks.subject import CheckBudget, WorldUnderTest
-from rl_lab.checks.suite import run
+from rl_lab.checks.suite import run_property
 from rl_lab.checks.world import indices_stay_in_range
 from rl_lab.core import endless_loops
 from rl_lab.core.endless_loops import LoopError, limit_loops
@@ -123,7 +123,7 @@ def test_compiled_code_names_the_line(where: str, tmp_path: Path) -> None:
 def test_check_names_the_line(where: str, tmp_path: Path) -> None:
     world, place = expect_endless(where, tmp_path)
     subject = WorldUnderTest(world, CheckBudget(2, 12, 12, 2))
-    result = run("indices", lambda: indices_stay_in_range(subject), authored_files(world))
+    result = run_property("indices", lambda: indices_stay_in_range(subject), authored_files(world))
     assert result.status == "fail"
     assert place in result.findings[0] and "does not end" in result.findings[0]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rl_lab.checks.suite import shrunk
+from rl_lab.checks.suite import with_few_agents
 from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.world import Array, World
 from rl_lab.engine import world_registry
@@ -23,7 +23,7 @@ CERTAIN = 5.0
 
 
 def small_world(name: str) -> World:
-    return shrunk(world_registry.load(name), 32)
+    return with_few_agents(world_registry.load(name), 32)
 
 
 def play(world: World, strengths: list[str]) -> Array:

@@ -21,7 +21,7 @@ import pytest
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 
-from rl_lab.checks.suite import shrunk
+from rl_lab.checks.suite import with_few_agents
 from rl_lab.core.canvas import BACKGROUND, INK, Align, Canvas, Color, Point
 from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.record import PlainRecord
@@ -40,7 +40,7 @@ HORIZON = 40  # short enough that a few hundred steps see many truncations
 @cache
 def small_world(name: str) -> World:
     """The world itself or, of one whose file makes it for any number of agents, the one for a few."""
-    return shrunk(world_registry.load(name))
+    return with_few_agents(world_registry.load(name))
 
 
 @cache
