@@ -1,4 +1,9 @@
-"""This module recomputes reference values: published or exact values, listed with their sources in reference.json."""
+"""This module recomputes reference values: published or exact values, listed with their sources in reference.json.
+
+`rl-lab validate` calls `run_checks`. The part of an entry's name before the first dot selects the function that
+recomputes it (`_COMPUTE`); the rest of the name, and other keys of the entry, are the function's input. A function
+imports what it needs when it is called, because few values need all packages. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +18,24 @@ from typing import Any
 
 import numpy as np
 
-Entry = dict[str, Any]
-_GAMES = 100_000
+Entry = dict[str, Any]  # of reference.json
+_NUM_GAMES = 100_000  # of random play
 
 
 @dataclass(frozen=True)
 class Finding:
     """The result of one check: a reference value and the value obtained.
 
-    `status` is "pass" or "fail"; "elsewhere" for values that training measures; or "slow" for values that were skipped
-    because they take long.
+    The fields are the keys of `rl-lab validate --json`.
     """
 
     name: str
-    status: str
+    status: str  # pass; fail; elsewhere, for values that training measures; or slow, for values that were skipped
     expected: Any
-    obtained: Any
-    seconds: float
+    obtained: Any  # None where the value was not computed, or its computation failed
+    seconds: float  # that the computation took
     source: str
-    note: str = ""
+    note: str = ""  # why it was skipped, or the exception
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict for JSON."""
@@ -101,32 +105,32 @@ def to_json(value: Any) -> Any:
 
 def compute(entry: Entry) -> Any:
     """Return the recomputed value of an entry."""
-    kind, _, rest = entry["name"].partition(".")
-    return _COMPUTE[kind](entry, rest)
+    subject, _, case = entry["name"].partition(".")
+    return _COMPUTE[subject](entry, case)
 
 
-def _kuhn(entry: Entry, rest: str) -> Any:
+def _kuhn(entry: Entry, case: str) -> Any:
     from rl_lab.games import best_response, tabular_policy
 
-    if rest == "game_value_first_player":
+    if case == "game_value_first_player":
         return _equilibrium("kuhn_poker").value
-    if rest == "uniform_vs_uniform_first_player":
+    if case == "uniform_vs_uniform_first_player":
         return best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, "kuhn_poker")[0]
-    known: dict[str, Any] = {
+    policies: dict[str, Any] = {
         "uniform": tabular_policy.uniform,
         "always_bet": tabular_policy.always(1),
         "always_pass": tabular_policy.always(0),
     }
-    known["nash"] = _equilibrium("kuhn_poker")
-    return best_response.nash_conv(known[rest.removeprefix("nash_conv.")], "kuhn_poker")
+    policies["nash"] = _equilibrium("kuhn_poker")
+    return best_response.nash_conv(policies[case.removeprefix("nash_conv.")], "kuhn_poker")
 
 
-def _leduc(entry: Entry, rest: str) -> Any:
+def _leduc(entry: Entry, case: str) -> Any:
     from rl_lab.games import best_response, tabular_policy
 
-    if rest == "game_value_first_player":
+    if case == "game_value_first_player":
         return _equilibrium("leduc_poker").value
-    if rest == "nash_conv.uniform":
+    if case == "nash_conv.uniform":
         return best_response.nash_conv(tabular_policy.uniform, "leduc_poker")
     return best_response.expected_returns(tabular_policy.uniform, tabular_policy.uniform, "leduc_poker")[0]
 
@@ -138,29 +142,29 @@ def _equilibrium(world: str) -> Any:
     return solve(world)
 
 
-def _tic_tac_toe(entry: Entry, rest: str) -> Any:
+def _tic_tac_toe(entry: Entry, case: str) -> Any:
     from rl_lab.games import best_response, tabular_policy
     from rl_lab.games.game_tree import build_game_tree
 
-    if rest.startswith("best_response"):
-        return best_response.best_response(tabular_policy.uniform, "tic_tac_toe", "xo".index(rest[-1])).value
-    if rest == "positions_not_over":
+    if case.startswith("best_response"):
+        return best_response.best_response(tabular_policy.uniform, "tic_tac_toe", "xo".index(case[-1])).value
+    if case == "positions_not_over":
         return sum(len(layer.action_mask) for layer in build_game_tree("tic_tac_toe").layers)
-    if rest == "minimax_vs_minimax":
+    if case == "minimax_vs_minimax":
         return {1.0: "x wins", 0.0: "draw", -1.0: "o wins"}[best_response.minimax_value("tic_tac_toe")]
     probs = best_response.outcome_probs(tabular_policy.uniform, tabular_policy.uniform, "tic_tac_toe")
-    return probs[["x_wins", "draw", "o_wins"].index(rest.removeprefix("random_vs_random."))]
+    return probs[["x_wins", "draw", "o_wins"].index(case.removeprefix("random_vs_random."))]
 
 
-def _connect_four(entry: Entry, rest: str) -> Any:
+def _connect_four(entry: Entry, case: str) -> Any:
     from gymnasium.vector import AutoresetMode
 
     from rl_lab.engine import world_registry
     from rl_lab.engine.batch import Batch
 
-    if rest == "perfect_play":
-        return _perfect_play()
-    batch = Batch(world_registry.load("connect_four"), _GAMES, threads=1, autoreset=AutoresetMode.DISABLED)
+    if case == "perfect_play":
+        return _connect_four_perfect_play()
+    batch = Batch(world_registry.load("connect_four"), _NUM_GAMES, threads=1, autoreset=AutoresetMode.DISABLED)
     batch.reset()
     while not batch.done.all():
         batch.random_actions(4)
@@ -168,61 +172,63 @@ def _connect_four(entry: Entry, rest: str) -> Any:
     return [100 * float((batch.episode_returns[:, 0] == result).mean()) for result in (1, -1, 0)]
 
 
-def _perfect_play() -> str:
-    from rl_lab.validation.connect_four_solver import openings
+def _connect_four_perfect_play() -> str:
+    from rl_lab.validation.connect_four_solver import winning_first_moves
 
-    wins = openings()
+    wins = winning_first_moves()
     if wins == [column == 3 for column in range(7)]:
         return "first player wins, only by opening in the centre column"
     return f"first player wins by opening in {[column for column in range(7) if wins[column]]}"
 
 
-def _bradley_terry(entry: Entry, rest: str) -> Any:
+def _bradley_terry(entry: Entry, case: str) -> Any:
     from rl_lab.rating import bradley_terry, davidson, ratings
     from rl_lab.rating.results import pairwise_results
 
+    # Rows of first entrant, second entrant, and numbers of wins, draws and losses of the first.
     if "wins" in entry:
-        games = [[one, other, n, 0, 0] for one, row in entry["wins"].items() for other, n in row.items()]
+        rows = [[one, other, n, 0, 0] for one, row in entry["wins"].items() for other, n in row.items()]
     else:
-        games = entry["games"]
-    names = sorted({name for game in games for name in game[:2]})
-    count = [sum(game[2:]) for game in games]
-    first, second = (np.repeat([names.index(game[k]) for game in games], count) for k in (0, 1))
-    outcome = np.concatenate([np.repeat([1.0, 0.5, 0.0], game[2:]) for game in games])
-    played, home = pairwise_results(names, first, second, outcome), "home" in rest
-    strength = bradley_terry.strengths(played, seat=home) / ratings.ELO_PER_LOG_ODDS
+        rows = entry["games"]
+    names = sorted({name for row in rows for name in row[:2]})
+    count = [sum(row[2:]) for row in rows]
+    first, second = (np.repeat([names.index(row[k]) for row in rows], count) for k in (0, 1))
+    outcome = np.concatenate([np.repeat([1.0, 0.5, 0.0], row[2:]) for row in rows])
+    games, fits_home = pairwise_results(names, first, second, outcome), "home" in case
+    strength = bradley_terry.strengths(games, seat=fits_home) / ratings.ELO_PER_LOG_ODDS
     if "wins" in entry:
         return np.exp(strength)
-    model, _ = davidson.build_model(played, home)
-    last = davidson.maximise_posterior(model, model.counts[None], 0.0)[0, -1]
-    if home:
-        return dict(zip(names, strength - strength[0], strict=True)) | {"at home": last}
-    return [*np.exp(strength) / np.exp(strength).sum(), np.exp(last)]
+    model, _ = davidson.build_model(games, fits_home)
+    # The last parameter is the advantage at home or, without it, the draw parameter.
+    last_parameter = davidson.maximise_posterior(model, model.counts[None], 0.0)[0, -1]
+    if fits_home:
+        return dict(zip(names, strength - strength[0], strict=True)) | {"at home": last_parameter}
+    return [*np.exp(strength) / np.exp(strength).sum(), np.exp(last_parameter)]
 
 
-def _trueskill(entry: Entry, rest: str) -> Any:
+def _trueskill(entry: Entry, case: str) -> Any:
     from rl_lab.rating.trueskill import INITIAL_SKILL, update
 
-    ranks = {"one_vs_one": [1, 2], "draw": [1, 1], "free_for_all_3": [1, 2, 3]}[rest]
+    ranks = {"one_vs_one": [1, 2], "draw": [1, 1], "free_for_all_3": [1, 2, 3]}[case]
     return update([INITIAL_SKILL] * len(ranks), ranks)
 
 
-def _elo(entry: Entry, rest: str) -> Any:
+def _elo(entry: Entry, case: str) -> Any:
     from rl_lab.rating.head_to_head import expected_score
 
-    return expected_score(float(rest))
+    return expected_score(float(case))
 
 
-def _nash(entry: Entry, rest: str) -> Any:
+def _nash(entry: Entry, case: str) -> Any:
     from rl_lab.rating.metagame import maxent_nash
 
     transitive = [[0, -1, -1], [1, 0, -1], [1, 1, 0]]
     cycle = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
-    table = entry.get("matrix", transitive if "transitive" in rest else cycle)
-    return maxent_nash(table)[int(rest.endswith("values"))]
+    table = entry.get("matrix", transitive if "transitive" in case else cycle)
+    return maxent_nash(table)[int(case.endswith("values"))]
 
 
-def _alpha_rank(entry: Entry, rest: str) -> Any:
+def _alpha_rank(entry: Entry, case: str) -> Any:
     from rl_lab.rating.metagame import alpha_rank
 
     if "matrix" in entry:
@@ -230,23 +236,23 @@ def _alpha_rank(entry: Entry, rest: str) -> Any:
     return alpha_rank([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 
 
-def _match(entry: Entry, rest: str) -> Any:
+def _match(entry: Entry, case: str) -> Any:
     from rl_lab.rating import head_to_head
 
-    kind, _, about = rest.partition(".")
-    if kind == "wilson_95":
-        return head_to_head.wilson_interval(*map(int, about.split("/")))
-    if kind == "pentanomial_elo":
-        comparison = head_to_head.compare([int(n) for n in about.split("-")])
+    statistic, _, numbers = case.partition(".")
+    if statistic == "wilson_95":
+        return head_to_head.wilson_interval(*map(int, numbers.split("/")))
+    if statistic == "pentanomial_elo":
+        comparison = head_to_head.compare([int(n) for n in numbers.split("-")])
         return [comparison.elo, comparison.elo_error, comparison.normalized]
-    comparison = head_to_head.compare([96, 111, 136])
-    return 100 * comparison.los if about == "los_percent" else [comparison.elo, comparison.elo_error]
+    comparison = head_to_head.compare([96, 111, 136])  # the losses, draws and wins of the published example
+    return 100 * comparison.los if numbers == "los_percent" else [comparison.elo, comparison.elo_error]
 
 
-def _sprt(entry: Entry, rest: str) -> Any:
+def _sprt(entry: Entry, case: str) -> Any:
     from rl_lab.rating.sprt import sprt
 
-    counts = [int(n) for n in rest.removeprefix("llr.").split("-")]
+    counts = [int(n) for n in case.removeprefix("llr.").split("-")]
     return sprt(counts, elo0=entry["bounds"][0], elo1=entry["bounds"][1]).llr
 
 

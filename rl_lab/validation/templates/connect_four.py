@@ -1,11 +1,22 @@
-"""Exhaustive search that decides whether the first player, red, wins connect four from a position.
+"""This template has an exhaustive search that decides whether the first player, red, wins connect four from a position.
 
-A template that depends on no world: see `connect_four_solver`. Boards are numbers as in envs/connect_four.py: bit 7
-column + height, the seventh bit of a column stays 0. Heights count from 0, so that red's threats at even heights come
-to pass when columns fill up in pairs.
+It depends on no world and is compiled once; `connect_four_solver` calls `red_wins`, which writes the transposition
+table and a counter of nodes that it is given. It is recursive, with these means to search less:
 
-Sources: Allis 1988, "A knowledge-based approach of connect-four" (follow-up, zugzwang); Tromp's Fhourstones (boards,
-mirrored positions); Breuker, Uiterwijk and van den Herik 1994 (a table of two levels)
+- A move that completes a line wins; a move that lets the other player complete one at once is not tried.
+- Where no line of red can still be completed, red does not win.
+- Follow-up: a player who answers each disc by one on top of it gets every second cell of each column. Where that
+  decides the game, it is not searched (`_follow_up_result`).
+- Moves that leave most cells that would complete a line are tried first.
+- The transposition table keeps results; early positions share an entry with their mirror image.
+
+A board is an integer with bit 7 * column + height for each disc of one player, as in envs/connect_four.py; the seventh
+bit of a column stays 0. Heights count from 0: of a column that fills up in pairs, the player who moves first in it gets
+the even heights.
+
+Source: Allis 1988, "A knowledge-based approach of connect-four" (follow-up, zugzwang); Tromp's program Fhourstones
+(boards, mirrored positions); Breuker, Uiterwijk and van den Herik 1994, "Replacement schemes for transposition tables"
+(a table of two levels).
 """
 
 from __future__ import annotations
@@ -17,41 +28,48 @@ from rl_lab.engine.template_context import decorators
 inline, recursive_jit = decorators().inline, decorators().recursive_jit
 
 COLUMNS, COLUMN_BITS, COLUMN_MASK = 7, 7, 127
-# The bottom cell of each column.
-FLOOR = sum(1 << COLUMN_BITS * column for column in range(COLUMNS))
-BOARD, EVEN_HEIGHTS = FLOOR * 63, FLOOR * 21
-ODD_HEIGHTS = BOARD - EVEN_HEIGHTS
+BOTTOM_ROW = sum(1 << COLUMN_BITS * column for column in range(COLUMNS))
+ALL_CELLS, EVEN_HEIGHTS = BOTTOM_ROW * 63, BOTTOM_ROW * 21  # bits 0 to 5, and bits 0, 2 and 4, of each column
+ODD_HEIGHTS = ALL_CELLS - EVEN_HEIGHTS
 UNKNOWN = -1
-MIRROR_BELOW = 22  # positions of fewer discs share an entry with their mirror image; later ones rarely meet it
-MIX, SHIFT = 0x9E3779B97F4A7C1, 20  # 2**60 / golden ratio, so that it fits int64; the product wraps
-KEY_SHIFT, LEVEL_MASK = 7, 63  # an entry is a position's key, from bit 7, log2 of the nodes spent on it, and the answer
+MIRROR_BELOW = 22  # positions of fewer discs share an entry with their mirror image; later ones rarely occur mirrored
+# Multiplicative hashing: a multiplier of 2**60 / golden ratio, which fits int64, and a shift; the product wraps around.
+HASH_MULTIPLIER, HASH_SHIFT = 0x9E3779B97F4A7C1, 20
+# A table entry is the position's key from bit 7 on, log2 of the nodes spent on it in bits 1 to 6, and the result in bit
+# 0.
+KEY_SHIFT, LEVEL_MASK = 7, 63
 
 
 @inline
-def _completing_cells(m: Any) -> Any:
-    """Return the cells, taken or not, that would complete a line of four."""
-    found = 0
-    for step in (1, COLUMN_BITS, COLUMN_BITS - 1, COLUMN_BITS + 1):
-        before, after = m << step & m << 2 * step, m >> step & m >> 2 * step
-        found |= before & (m << 3 * step | m >> step) | after & (m >> 3 * step | m << step)
-    return found & BOARD
+def _completing_cells(board: Any) -> Any:
+    """Return the cells, taken or not, that would complete a line of four of this player.
+
+    `before` has the cells after two discs of a line, and `after` those before two; a third disc is beyond these two or
+    on the other side of the cell.
+    """
+    cells = 0
+    for step in (1, COLUMN_BITS, COLUMN_BITS - 1, COLUMN_BITS + 1):  # column, row and both diagonals
+        before, after = board << step & board << 2 * step, board >> step & board >> 2 * step
+        cells |= before & (board << 3 * step | board >> step) | after & (board >> 3 * step | board << step)
+    return cells & ALL_CELLS
 
 
 @inline
-def _has_line(m: Any) -> Any:
+def _has_line(board: Any) -> Any:
     """Return whether there are four in a line."""
-    found = 0
+    lines = 0
     for step in (1, COLUMN_BITS, COLUMN_BITS - 1, COLUMN_BITS + 1):
-        pairs = m & m >> step
-        found |= pairs & pairs >> 2 * step
-    return found != 0
+        pairs = board & board >> step
+        lines |= pairs & pairs >> 2 * step
+    return lines != 0
 
 
 @inline
 def _best_move(moves: Any, mine: Any, full: Any) -> Any:
-    """Return the move that leaves most cells that would complete a line.
+    """Return the move, a board of one cell, that leaves most free cells that would complete a line.
 
-    Of equals, it is one of the middle column, else one of the columns 1, 2, 4 and 5, else the lowest bit.
+    `moves` are the cells to choose from, `mine` the mover's board and `full` all discs. Each such cell counts 4; the
+    middle column counts 2, and the columns 1, 2, 4 and 5 count 1. Of equals, it is the lowest bit.
     """
     best, move = -1, 0
     while moves:
@@ -70,17 +88,21 @@ def _best_move(moves: Any, mine: Any, full: Any) -> Any:
 
 
 @inline
-def _follow_up_answer(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) -> Any:
-    """Return 1 or 0 if follow-up decides the game, else UNKNOWN: a player answers each disc by one on top of it."""
+def _follow_up_result(red: Any, yellow: Any, turn: Any, playable: Any, empty: Any) -> Any:
+    """Return 1 if red wins by follow-up, 0 if yellow prevents it by follow-up, else UNKNOWN.
+
+    `turn` is 0 if red is to move, `playable` has the lowest free cell of each column, and `empty` all free cells.
+    """
     if turn == 0:
-        # Yellow then gets every odd height, red the even ones.
-        return 0 if (cells & ODD_HEIGHTS) == 0 and not _has_line(red | (empty & EVEN_HEIGHTS)) else UNKNOWN
-    lone = cells & ODD_HEIGHTS
-    if lone == 0 or lone & (lone - 1):
-        return UNKNOWN
-    # Red follows in the other columns; in the one that is left over yellow must come to play below red's threat.
+        # If all columns are filled evenly, yellow can follow up everywhere: it gets all odd heights, red the even ones.
+        return 0 if (playable & ODD_HEIGHTS) == 0 and not _has_line(red | (empty & EVEN_HEIGHTS)) else UNKNOWN
+    odd_playable = playable & ODD_HEIGHTS
+    if odd_playable == 0 or odd_playable & (odd_playable - 1):
+        return UNKNOWN  # there is no column, or more than one, that is filled oddly
+    # Red follows up in the other columns. When these are full, yellow must play in the one that is filled oddly, until
+    # its disc is below a cell that completes red's line (`threat`). Yellow must not complete a line before.
     column = COLUMN_MASK
-    while (column & lone) == 0:
+    while (column & odd_playable) == 0:
         column <<= COLUMN_BITS
     threat = _completing_cells(red) & empty & EVEN_HEIGHTS & column
     threat &= -threat
@@ -93,30 +115,33 @@ def _follow_up_answer(red: Any, yellow: Any, turn: Any, cells: Any, empty: Any) 
 
 @inline
 def _key(red: Any, full: Any, discs: Any) -> Any:
-    """Return the position's number; one of fewer than MIRROR_BELOW discs shares it with its mirror image."""
-    key = full + red + FLOOR
+    """Return a number that identifies the position; those of fewer than MIRROR_BELOW discs share it when mirrored.
+
+    `full` plus the bottom row has one bit for each column, its lowest free cell; red's discs are added below it.
+    """
+    key = full + red + BOTTOM_ROW
     if discs >= MIRROR_BELOW:
         return key
-    other = FLOOR
+    mirrored_key = BOTTOM_ROW
     for column in range(COLUMNS):
-        other += (
+        mirrored_key += (
             (full >> COLUMN_BITS * column & COLUMN_MASK) + (red >> COLUMN_BITS * column & COLUMN_MASK)
         ) << COLUMN_BITS * (6 - column)
-    return min(key, other)
+    return min(key, mirrored_key)
 
 
 @inline
-def _store(table: Any, place: Any, key: Any, spent: Any, answer: Any) -> None:
-    """Store an answer in table[place] or table[place + 1].
+def _store(table: Any, place: Any, key: Any, num_nodes: Any, result: Any) -> None:
+    """Store a result in table[place] or table[place + 1].
 
     It goes first if it took at least as many nodes (log2) as the first entry, which then moves to the second place;
     otherwise it replaces the second.
     """
     level = 0
-    while spent > 1:
-        spent >>= 1
+    while num_nodes > 1:
+        num_nodes >>= 1
         level += 1
-    entry = key << KEY_SHIFT | level << 1 | answer
+    entry = key << KEY_SHIFT | level << 1 | result
     if level >= table[place] >> 1 & LEVEL_MASK:
         table[place + 1] = table[place]
         table[place] = entry
@@ -130,43 +155,44 @@ def red_wins(red: Any, yellow: Any, turn: Any, discs: Any, table: Any, nodes: An
 
     `red` and `yellow` are int64 boards, `discs` is the number of discs, `turn` is 0 if red is to move and 1 if yellow.
     `table`, int64 of a length that is a power of two, starts as zeros. Threads may share it: an entry is one word, so
-    that they see whole entries. `nodes`, int64 [1], counts positions.
+    no thread reads half of another's entry. `nodes`, int64 [1], counts the positions searched.
     """
     nodes[0] += 1
     full = red | yellow
     mover_wins, mover_fails = 1 - turn, turn
-    cells, empty = (full + FLOOR) & BOARD, BOARD & ~full
+    # Adding the bottom row carries to the lowest free cell of each column.
+    playable, empty = (full + BOTTOM_ROW) & ALL_CELLS, ALL_CELLS & ~full
     mine, theirs = (red, yellow) if turn == 0 else (yellow, red)
-    if _completing_cells(mine) & cells:
+    if _completing_cells(mine) & playable:
         return mover_wins
-    danger = _completing_cells(theirs) & empty
-    moves = cells
-    if danger & cells:
-        moves &= danger
-        if moves & (moves - 1):
+    threats = _completing_cells(theirs) & empty
+    moves = playable
+    if threats & playable:
+        moves &= threats
+        if moves & (moves - 1):  # two cells cannot both be blocked
             return mover_fails
-    moves &= ~(danger >> 1)  # a disc below such a cell would let the other player complete a line
-    if cells == 0:
+    moves &= ~(threats >> 1)  # a disc below such a cell would let the other player complete a line
+    if playable == 0:
         return 0  # a full board is a draw
     if moves == 0:
         return mover_fails
     if not _has_line(red | empty):
         return 0
-    answer = _follow_up_answer(red, yellow, turn, cells, empty)
-    if answer != UNKNOWN:
-        return answer
+    result = _follow_up_result(red, yellow, turn, playable, empty)
+    if result != UNKNOWN:
+        return result
     key = _key(red, full, discs)
-    place = (key * MIX >> SHIFT) & (len(table) - 2)
+    place = (key * HASH_MULTIPLIER >> HASH_SHIFT) & (len(table) - 2)
     for entry in (table[place], table[place + 1]):
         if entry >> KEY_SHIFT == key:
             return entry & 1
-    before, answer = nodes[0], mover_fails
-    while moves and answer == mover_fails:
+    nodes_before, result = nodes[0], mover_fails
+    while moves and result == mover_fails:
         cell = _best_move(moves, mine, full)
         moves ^= cell
         if turn == 0:
-            answer = red_wins(red | cell, yellow, 1, discs + 1, table, nodes)
+            result = red_wins(red | cell, yellow, 1, discs + 1, table, nodes)
         else:
-            answer = red_wins(red, yellow | cell, 0, discs + 1, table, nodes)
-    _store(table, place, key, nodes[0] - before, answer)
-    return answer
+            result = red_wins(red, yellow | cell, 0, discs + 1, table, nodes)
+    _store(table, place, key, nodes[0] - nodes_before, result)
+    return result
