@@ -1,4 +1,7 @@
-"""MCTS: Monte Carlo tree search with random playouts, for two agents that take turns; it needs no training."""
+"""Agent `mcts`: Monte Carlo tree search with random playouts, for two agents that take turns; it needs no training.
+
+The search is `games.search.agents.MctsAgent`; this file has its settings.
+"""
 
 from __future__ import annotations
 

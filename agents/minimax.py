@@ -1,4 +1,7 @@
-"""Minimax: alpha-beta search, for two agents that take turns; with enough depth and nodes it plays perfectly."""
+"""Agent `minimax`: alpha-beta search for two agents that take turns; with enough depth and nodes it plays perfectly.
+
+The search is `games.search.agents.AlphaBetaAgent`; this file has its settings. It needs no training.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Random: an agent of uniformly random actions, the baseline for all other agents."""
+"""Agent `random`: uniformly random legal actions, the baseline for all other agents.
+
+It has its own random numbers and reads no observation. The random stream restarts with every `bind`.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,15 @@ class RandomAgent:
     name = "random"
 
     def __init__(self, world: EnvSpec, seed: int) -> None:
-        self.space, self.spaces, self.seed, self.calls, self.rows = world.action, world.action_spaces, seed, 0, 0
-        self._keys: Array | None = None
+        self.space, self.spaces, self.seed = world.action, world.action_spaces, seed
+        self.calls = 0  # of `act` since `bind`; snapshots of `OpponentMixture` save and restore it
+        self.num_rows = 0  # of the bound batch
+        self._keys: Array | None = None  # see `set_row_seeds`
         self._clock: Array | None = None
 
     def bind(self, envs: BatchedEnv) -> None:
         """Restart the random stream, so that an evaluation can be repeated."""
-        self.calls, self.rows = 0, envs.rewards.size
+        self.calls, self.num_rows = 0, envs.rewards.size
         self._keys = self._clock = None
 
     def set_row_seeds(self, keys: Array, clock: Array) -> None:
@@ -45,10 +50,10 @@ class RandomAgent:
     ) -> Array:
         """Return the probabilities of actions, float64 [B, actions], which are equal for all legal ones."""
         assert isinstance(self.space, Discrete)
-        allowed = (
-            np.ones((len(observations), int(self.space.n))) if action_mask is None else action_mask.astype(np.float64)
-        )
-        return np.asarray(allowed / allowed.sum(axis=1, keepdims=True))
+        if action_mask is None:
+            action_mask = np.ones((len(observations), int(self.space.n)))
+        is_legal = action_mask.astype(np.float64)
+        return np.asarray(is_legal / is_legal.sum(axis=1, keepdims=True))
 
     def act(
         self,
@@ -59,21 +64,23 @@ class RandomAgent:
         rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
-        """See `agent.Agent.act`."""
+        """See `agent.Agent.act`. The random numbers are those of `set_row_seeds` or else of the seed."""
+        shape = self.space.shape or ()
+        row_numbers = np.arange(len(observations)) if rows is None else rows
+        seats = row_numbers % len(self.spaces)
         if self._keys is not None and self._clock is not None:
-            numbers = np.arange(len(observations)) if rows is None else rows
-            keys, clock = self._keys[numbers] ^ np.uint64(self.seed % 2**64), self._clock[numbers // len(self.spaces)]
-            uniform = counter_uniforms(keys, clock, self.space.shape or ())
-            return actions_at(uniform, self.spaces, numbers % len(self.spaces), action_mask), None
+            keys = self._keys[row_numbers] ^ np.uint64(self.seed % 2**64)
+            clock = self._clock[row_numbers // len(self.spaces)]
+            return actions_at(counter_uniforms(keys, clock, shape), self.spaces, seats, action_mask), None
         # There is one generator per call, so the agent's state is one number, with which a resumed run continues.
-        generator, shape = np.random.default_rng((self.seed, self.calls)), self.space.shape or ()
+        generator = np.random.default_rng((self.seed, self.calls))
         self.calls += 1
-        # Every row has its own numbers, so two agents of the same seed in different seats do not act alike.
-        count = len(observations) if rows is None else max(self.rows, int(rows.max()) + 1)
-        uniform = generator.random((count, *shape))
-        uniform = uniform if rows is None else uniform[rows]
-        numbers = np.arange(len(uniform)) if rows is None else rows
-        return actions_at(uniform, self.spaces, numbers % len(self.spaces), action_mask), None
+        # Numbers are made for all rows of the batch, also for those that do not act now. So every row has its own, and
+        # two agents of the same seed in different seats do not act alike.
+        count = len(observations) if rows is None else max(self.num_rows, int(rows.max()) + 1)
+        uniforms = generator.random((count, *shape))
+        uniforms = uniforms if rows is None else uniforms[rows]
+        return actions_at(uniforms, self.spaces, seats, action_mask), None
 
 
 def make(config: Config, world: EnvSpec) -> Agent:

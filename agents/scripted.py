@@ -1,4 +1,7 @@
-"""Scripted: an agent that plays the expert which the world's author has written."""
+"""Agent `scripted`: it takes the actions of the expert, or the novice, that the world's author has written.
+
+These are kernels of the world. They read the state of the bound batch; observations are ignored.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from rl_lab.engine.batch import Batch
 class Config:
     """The settings of the agent."""
 
-    strength: str = hyperparameter("expert", "expert, or novice if the world has one")
+    strength: str = hyperparameter("expert", "expert, or novice if the world has one")  # the kernel's name
 
 
 class ScriptedAgent:
@@ -49,10 +52,11 @@ class ScriptedAgent:
         """See `agent.Agent.act`; call `bind` first."""
         if self.envs is None:
             raise ValueError("call bind(envs) of a scripted agent before act")
-        before = self.envs.actions.copy()  # other agents may have written their actions already
-        actions = self.envs.scripted_actions(self.strength).reshape(-1, *before.shape[2:])
+        # The batch writes scripted actions into its own array, in which other agents may have actions already.
+        actions_before = self.envs.actions.copy()
+        actions = self.envs.scripted_actions(self.strength).reshape(-1, *actions_before.shape[2:])
         actions = actions.copy() if rows is None else actions[rows]
-        self.envs.actions[...] = before
+        self.envs.actions[...] = actions_before
         return actions, None
 
 
