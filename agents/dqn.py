@@ -1,6 +1,9 @@
-"""DQN: deep Q-learning with a replay buffer and a target network, as in Stable-Baselines3, for discrete actions.
+"""Agent `dqn`: deep Q-learning with a replay buffer and a target network, as in Stable-Baselines3.
 
-Source: Mnih et al. 2015
+This file has the hyperparameters and their checks; the learner is in `rl_lab.learners.sb3`. It is for discrete actions.
+
+Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning"; Hessel et al. 2018, "Rainbow:
+combining improvements in deep reinforcement learning" (double Q, n-step returns, prioritised replay).
 """
 
 from __future__ import annotations
@@ -49,10 +52,11 @@ class Config:
     compiled: bool = hyperparameter(True, "act and learn in compiled code, if it supports the network")
 
 
-_COMPILED_ONLY = ("double_q", "priority_exponent", "importance_exponent")
+_COMPILED_ONLY = ("double_q", "priority_exponent", "importance_exponent")  # fields that SB3's DQN does not have
 
 
 def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
+    """Return the arguments of SB3's policy class; with a backbone, it replaces the network of the configuration."""
     from rl_lab.learners.sb3.backbone import backbone_policy_arguments
     from rl_lab.learners.sb3.policies import policy_arguments
 
@@ -63,10 +67,11 @@ def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings
 
 def library_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
     """Return the arguments of `stable_baselines3.DQN` for this configuration."""
-    same = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps n_steps".split()
-    same += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
-    same += ["max_grad_norm"]
-    arguments = {name: getattr(config, name) for name in same}
+    # The fields that SB3's DQN has under the same name.
+    names = "learning_rate buffer_size learning_starts batch_size tau gamma train_freq gradient_steps n_steps".split()
+    names += "target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps".split()
+    names += ["max_grad_norm"]
+    arguments = {name: getattr(config, name) for name in names}
     return {**arguments, "policy_kwargs": _policy_arguments(config, world, backbone)}
 
 
@@ -89,8 +94,9 @@ def learner(
 
     require_discrete_actions("dqn", envs.world)
     check_bounds(config)
-    extra = {name: getattr(config, name) for name in _COMPILED_ONLY}
-    if not config.compiled and extra != {name: getattr(Config, name) for name in _COMPILED_ONLY}:
+    compiled_only = {name: getattr(config, name) for name in _COMPILED_ONLY}
+    defaults = {name: getattr(Config, name) for name in _COMPILED_ONLY}
+    if not config.compiled and compiled_only != defaults:
         raise ValueError(f"{', '.join(_COMPILED_ONLY)} need the compiled learner: leave compiled=false out")
     return Sb3Learner(
         "dqn",
@@ -103,7 +109,7 @@ def learner(
         normalize_rewards=config.normalize_rewards,
         indicator=config.agent_indicator,
         backbone=handoff(backbone, config),
-        arguments={**library_arguments(config, envs.world, backbone), **(extra if config.compiled else {})},
+        arguments={**library_arguments(config, envs.world, backbone), **(compiled_only if config.compiled else {})},
     )
 
 
@@ -124,5 +130,9 @@ def load(
     options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
     options["features"] = None if encoder is None else encoder.space
     policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world, backbone)).to(device)
-    extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
+    extra = {
+        "indicator": len(world.agents) if indicator else 0,
+        "structure": structure_of(world),
+        "encoder": encoder,
+    }
     return load_policy(policy, "dqn", saved, normalized=config.normalize_observations, **extra)

@@ -1,6 +1,8 @@
-"""PPO: proximal policy optimisation, as in Stable-Baselines3, for discrete and continuous actions.
+"""Agent `ppo`: proximal policy optimisation, as in Stable-Baselines3, for discrete and continuous actions.
 
-Source: Schulman et al. 2017
+This file has the hyperparameters and their checks; the learner is in `rl_lab.learners.sb3`.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms".
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class Config:
 
 
 def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
+    """Return the arguments of SB3's policy class; with a backbone, it replaces the network of the configuration."""
     from rl_lab.learners.sb3.backbone import backbone_policy_arguments
     from rl_lab.learners.sb3.policies import policy_arguments
 
@@ -69,12 +72,13 @@ def library_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings
 
     policy = _policy_arguments(config, world, backbone)
     policy.pop("use_sde")
-    same = ("n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef").split()
-    same += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
+    # The fields that SB3's PPO has under the same name.
+    names = "n_steps batch_size n_epochs gamma gae_lambda clip_range normalize_advantage ent_coef vf_coef".split()
+    names += ["max_grad_norm", "target_kl", "use_sde", "sde_sample_freq"]
     rate: Any = config.learning_rate
     if config.learning_rate_schedule == "linear":
         rate = LinearSchedule(rate, 0.0, 1.0)
-    return {**{name: getattr(config, name) for name in same}, "learning_rate": rate, "policy_kwargs": policy}
+    return {**{name: getattr(config, name) for name in names}, "learning_rate": rate, "policy_kwargs": policy}
 
 
 def learner(
@@ -96,18 +100,18 @@ def learner(
     check_bounds(config)
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
-    agents = len(envs.world.agents)
-    n = envs.num_envs
-    rows = config.n_steps * n * agents
+    num_agents, num_envs = len(envs.world.agents), envs.num_envs
+    rows = config.n_steps * num_envs * num_agents
     if rows % config.batch_size or rows < 2:
         raise ValueError(
-            f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {n} worlds"
-            + f" x {agents} agents" * (agents > 1)
+            f"batch_size={config.batch_size} does not divide a rollout of {config.n_steps} steps x {num_envs} worlds"
+            + f" x {num_agents} agents" * (num_agents > 1)
         )
     arguments = library_arguments(config, envs.world, backbone)
     if config.learning_rate_schedule == "linear":
+        # SB3's progress goes from 1 to 0, and below it where the last rollout exceeds the budget.
         rate = config.learning_rate
-        arguments["learning_rate"] = lambda left: max(left, 0.0) * rate
+        arguments["learning_rate"] = lambda progress_remaining: max(progress_remaining, 0.0) * rate
     return Sb3Learner(
         "ppo",
         CompiledPPO if config.compiled else PPO,
@@ -136,9 +140,9 @@ def load(
 
     arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
     encoder = saved_encoder(backbone, saved, device)
-    kind, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    policy_type, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
     options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
     options["features"] = None if encoder is None else encoder.space
-    policy = build_policy(kind, world, **options, **arguments).to(device)
+    policy = build_policy(policy_type, world, **options, **arguments).to(device)
     extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
     return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, **extra)

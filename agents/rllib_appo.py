@@ -1,6 +1,11 @@
-"""RLlib's APPO: asynchronous PPO with V-trace, by RLlib's learner. Needs the extra rllib; a trained agent does not.
+"""Agent `rllib_appo`: RLlib's APPO, asynchronous PPO with V-trace, trained by RLlib's learner over the lab's worlds.
 
-Source: Luo et al. 2020, "IMPACT"; Espeholt et al. 2018, "IMPALA"; Ray 2.60, `ray.rllib.algorithms.appo`
+This file has the hyperparameters and their checks; the learner is in `rl_lab.learners.rllib`. Training needs the extra
+`rllib`, a trained agent does not.
+
+Source: Luo et al. 2020, "IMPACT: importance weighted asynchronous architectures with clipped target networks"; Espeholt
+et al. 2018, "IMPALA: scalable distributed deep-RL with importance weighted actor-learner architectures"; Ray 2.60,
+`ray.rllib.algorithms.appo`.
 """
 
 from __future__ import annotations
@@ -89,14 +94,14 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     check_processes(config, divides_fragments=True)
-    kind, arguments = policy_class(config, envs.world)
+    policy_type, arguments = policy_class(config, envs.world)
     from rl_lab.learners.rllib.appo import DistributedAPPO, RllibAPPO
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.learner import policy_builder
 
-    build = policy_builder(kind, envs.world, arguments)
-    learns = DistributedAPPO if isinstance(envs, DistributedEnvs) else RllibAPPO
-    return learns(config, envs, build, seed=seed, device=device)
+    build = policy_builder(policy_type, envs.world, arguments)
+    learner_class = DistributedAPPO if isinstance(envs, DistributedEnvs) else RllibAPPO
+    return learner_class(config, envs, build, seed=seed, device=device)
 
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:

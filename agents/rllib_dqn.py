@@ -1,6 +1,10 @@
-"""RLlib's DQN: deep Q-learning by RLlib's learner and loss. Needs the extra rllib; a trained agent does not.
+"""Agent `rllib_dqn`: RLlib's DQN, deep Q-learning with RLlib's learner and loss over the lab's worlds.
 
-Source: Mnih et al. 2015; Ray 2.60, `ray.rllib.algorithms.dqn`
+This file has the hyperparameters and their checks; the learner is in `rl_lab.learners.rllib`. Training needs the extra
+`rllib`, a trained agent does not.
+
+Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning"; Ray 2.60,
+`ray.rllib.algorithms.dqn`.
 """
 
 from __future__ import annotations
@@ -99,21 +103,21 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     check_processes(config, divides_fragments=False)
-    kind, arguments = policy_class(config, envs.world)
-    _check(config)
+    policy_type, arguments = policy_class(config, envs.world)
+    _check_loss_and_epsilon(config)
     if hasattr(envs, "batch_rows"):
         raise ValueError("rllib_dqn trains one policy; several need agent=rllib_ppo, rllib_appo, ppo or dqn")
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.dqn import DistributedDQN, RllibDQN
     from rl_lab.learners.rllib.learner import policy_builder
 
-    build = policy_builder(kind, envs.world, arguments)
-    learns = DistributedDQN if isinstance(envs, DistributedEnvs) else RllibDQN
-    return learns(config, envs, build, budget=budget, seed=seed, device=device)
+    build = policy_builder(policy_type, envs.world, arguments)
+    learner_class = DistributedDQN if isinstance(envs, DistributedEnvs) else RllibDQN
+    return learner_class(config, envs, build, budget=budget, seed=seed, device=device)
 
 
-def _check(config: Config) -> None:
-    """Raise ValueError where a hyperparameter has a value that RLlib's DQN or this learner does not support."""
+def _check_loss_and_epsilon(config: Config) -> None:
+    """Raise ValueError for a loss function that RLlib does not have, or an epsilon that is no schedule."""
     if config.td_error_loss_fn not in ("huber", "mse"):
         raise ValueError(f"td_error_loss_fn={config.td_error_loss_fn}: expected huber or mse")
     points = [point for point in config.epsilon if isinstance(point, list) and len(point) == 2]

@@ -1,6 +1,9 @@
-"""RLlib's PPO: its learner and its loss, over the lab's worlds. Needs the extra rllib; a trained agent does not.
+"""Agent `rllib_ppo`: RLlib's PPO, its learner and its loss, over the lab's worlds.
 
-Source: Schulman et al. 2017; Ray 2.60, `ray.rllib.algorithms.ppo`
+This file has the hyperparameters and their checks; the learner is in `rl_lab.learners.rllib`. Training needs the extra
+`rllib`, a trained agent does not.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms"; Ray 2.60, `ray.rllib.algorithms.ppo`.
 """
 
 from __future__ import annotations
@@ -89,8 +92,8 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     world, is_distributed = envs.world, isinstance(envs, DistributedEnvs)
-    own_rows = envs.rows if is_distributed else envs.rewards.size
-    rows = getattr(envs, "batch_rows", own_rows)
+    own_rows = envs.rows if is_distributed else envs.rewards.size  # of this policy's agents in a step
+    rows = getattr(envs, "batch_rows", own_rows)  # of all policies' agents, where several share the batch
     size = config.train_batch_size_per_learner
     check_processes(config, divides_fragments=True)
     if config.learners:
@@ -102,11 +105,11 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     if config.minibatch_size > own_size:
         raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {own_size} rows")
     config = replace(config, train_batch_size_per_learner=own_size)
-    kind, arguments = policy_class(config, world)
+    policy_type, arguments = policy_class(config, world)
     from rl_lab.learners.rllib.learner import policy_builder
     from rl_lab.learners.rllib.ppo import RllibPPO
 
-    build = policy_builder(kind, world, arguments)
+    build = policy_builder(policy_type, world, arguments)
     if is_distributed:
         from rl_lab.learners.rllib.distributed import DistributedPPO
 
@@ -119,8 +122,8 @@ def _check_batch(config: Config, rows: int) -> None:
     learners, size = config.learners, config.train_batch_size_per_learner
     if size * learners % rows:
         nearest = max(size * learners // rows, 1) * rows // learners
-        whole = f"{learners} learners make batches of {size * learners} rows, no multiple of {rows} rows a step"
-        raise ValueError(f"train_batch_size_per_learner={size}: {whole}: {nearest} does")
+        reason = f"{learners} learners make batches of {size * learners} rows, no multiple of {rows} rows a step"
+        raise ValueError(f"train_batch_size_per_learner={size}: {reason}: {nearest} does")
 
 
 def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:

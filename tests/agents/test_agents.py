@@ -1,4 +1,4 @@
-"""Every file in agents/, found by its name; and that PPO and DQN learn, are saved, go on and fail as they should."""
+"""Tests of every file in agents/: its functions, and how PPO and DQN learn, are saved, resume and fail."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ class Target(gym.Env[Any, Any]):
         self.scale = scale
 
     def see(self) -> Array:
-        self.wanted = self.np_random.uniform(-1, 1, 1).astype(np.float32)
-        return self.wanted
+        self.target = self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.target
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         super().reset(seed=seed)
         return self.see(), {}
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        reward = -self.scale * float((action[0] - self.wanted[0]) ** 2)
+        reward = -self.scale * float((action[0] - self.target[0]) ** 2)
         return self.see(), reward, False, False, {}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def surroundings() -> Iterator[None]:
+def torch_thread_and_target_env() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     gym.register("LabTarget-v3", Target, max_episode_steps=8)
@@ -68,12 +68,12 @@ def surroundings() -> Iterator[None]:
 
 
 @dataclasses.dataclass
-class Seat:
-    """All that an agent asks of a world it does not step."""
+class SpecStub:
+    """The part of an `EnvSpec` that an agent reads if it is only called, not bound to environments."""
 
     observation: Box
     action: Discrete[Any] | Box
-    name: str = "seat"
+    name: str = "stub"
 
     @property
     def action_spaces(self) -> tuple[Discrete[Any] | Box, ...]:
@@ -84,11 +84,11 @@ def config(agent: str, **settings: Any) -> Any:
     return agent_registry.load(agent).Config(**settings)
 
 
-def make(agent: str, settings: dict[str, Any], on: BatchedEnv, seed: int = 0, budget: int = 100_000) -> Any:
-    return agent_registry.load(agent).learner(config(agent, **settings), on, budget=budget, seed=seed, device="cpu")
+def make(agent: str, settings: dict[str, Any], envs: BatchedEnv, seed: int = 0, budget: int = 100_000) -> Any:
+    return agent_registry.load(agent).learner(config(agent, **settings), envs, budget=budget, seed=seed, device="cpu")
 
 
-def lab(name: str, n: int, seed: int = 0, horizon: int | None = None) -> Batch:
+def make_batch(name: str, n: int, seed: int = 0, horizon: int | None = None) -> Batch:
     world = world_registry.load(name)
     return Batch(world if horizon is None else replace(world, horizon=horizon), n, seed=seed, threads=1)
 
@@ -137,9 +137,9 @@ def test_unknown_agents_name_the_nearest() -> None:
 ERROR_RATE = 1e-6
 
 
-def drawn(space: Discrete[Any] | Box, rows: int, calls: int) -> Array:
-    seat = Seat(Box(-1, 1, (2,)), space)
-    agent = agent_registry.load("random").make(config("random", seed=3), seat)
+def sample_actions(space: Discrete[Any] | Box, rows: int, calls: int) -> Array:
+    spec = SpecStub(Box(-1, 1, (2,)), space)
+    agent = agent_registry.load("random").make(config("random", seed=3), spec)
     return np.stack([agent.act(np.zeros((rows, 2)))[0] for _ in range(calls)])
 
 
@@ -149,7 +149,7 @@ def is_uniform(counts: Array) -> bool:
 
 @pytest.mark.parametrize("n", [2, 3, 7, 18])
 def test_random_covers_discrete_actions_uniformly(n: int) -> None:
-    actions = drawn(Discrete(n), 100, 400)
+    actions = sample_actions(Discrete(n), 100, 400)
     assert actions.dtype == np.int64 and actions.shape == (400, 100)
     assert is_uniform(np.bincount(actions.ravel(), minlength=n)) and actions.max() == n - 1
     for pairs in (actions[:-1] * n + actions[1:], actions[:, :-1] * n + actions[:, 1:]):  # in time, across rows
@@ -166,7 +166,7 @@ BOXES = {
 
 @pytest.mark.parametrize("space, low, high", BOXES.values(), ids=BOXES)
 def test_random_covers_boxes_uniformly(space: Box, low: list[float], high: list[float]) -> None:
-    actions = drawn(space, 100, 400)
+    actions = sample_actions(space, 100, 400)
     assert actions.dtype == np.float32 and actions.shape == (400, 100, 2)
     assert all(space.contains(action) for action in actions[0])
     rows = actions.reshape(-1, 2)
@@ -178,23 +178,23 @@ def test_random_covers_boxes_uniformly(space: Box, low: list[float], high: list[
 def test_random_stays_inside_boxes_bounded_on_one_side() -> None:
     for low, high in ((5, np.inf), (-np.inf, -5)):
         space = Box(low, high, (3,))
-        assert all(space.contains(action) for action in drawn(space, 50, 1)[0])
+        assert all(space.contains(action) for action in sample_actions(space, 50, 1)[0])
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_random_is_repeatable_once_it_attends(name: str) -> None:
-    played, module = lab(name, 5), agent_registry.load("random")
-    agent, other = (module.make(config("random", seed=seed), played.world) for seed in (1, 2))
-    seen = []
+    envs, module = make_batch(name, 5), agent_registry.load("random")
+    agent, other = (module.make(config("random", seed=seed), envs.world) for seed in (1, 2))
+    actions_by_agent = []
     for each in (agent, agent, other):
-        played.seed(0)
-        played.reset()
-        each.bind(played)
-        actions = [each.act(played.observations[:, 0])[0] for _ in range(6)]
-        played.actions[:, 0] = actions[0]
-        played.step()
-        seen.append(np.stack(actions).tobytes())
-    assert seen[0] == seen[1] != seen[2]
+        envs.seed(0)
+        envs.reset()
+        each.bind(envs)
+        actions = [each.act(envs.observations[:, 0])[0] for _ in range(6)]
+        envs.actions[:, 0] = actions[0]
+        envs.step()
+        actions_by_agent.append(np.stack(actions).tobytes())
+    assert actions_by_agent[0] == actions_by_agent[1] != actions_by_agent[2]
     assert len({action.tobytes() for action in actions}) > 1
 
 
@@ -203,29 +203,29 @@ def test_random_is_repeatable_once_it_attends(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_scripted_plays_the_authors_kernel(name: str) -> None:
-    played = lab(name, 4, seed=5, horizon=30)
-    world = played.world
+    envs = make_batch(name, 4, seed=5, horizon=30)
+    world = envs.world
     agent = agent_registry.load("scripted").make(config("scripted"), world)
-    played.reset()
-    agent.bind(played)
-    kept = []
+    envs.reset()
+    agent.bind(envs)
+    results = []  # of each step: the actions, and a copy of them
     for _ in range(70):
-        nothing = 255 if played.observations.dtype == np.uint8 else np.nan
-        actions, state = agent.act(np.full_like(played.observations[:, 0], nothing))  # it needs none
-        assert state is None and actions.shape == played.actions[:, 0].shape
-        for i in range(played.num_envs):
-            records = PlainRecord(played.states[i]), PlainRecord(played.params[0])
+        invalid_observation = 255 if envs.observations.dtype == np.uint8 else np.nan
+        actions, state = agent.act(np.full_like(envs.observations[:, 0], invalid_observation))  # it needs none
+        assert state is None and actions.shape == envs.actions[:, 0].shape
+        for i in range(envs.num_envs):
+            records = PlainRecord(envs.states[i]), PlainRecord(envs.params[0])
             if isinstance(world.action, Discrete):
                 expected = world.expert(*records)  # type: ignore[misc]
             else:
                 expected = np.zeros(world.action.shape, np.float32)
                 world.expert(*records, expected)  # type: ignore[misc]
             assert np.array_equal(actions[i], expected)
-        kept.append((actions, actions.copy()))
-        played.actions[:, 0] = actions
-        played.step()
-    assert all(np.array_equal(given, copy) for given, copy in kept)
-    assert len({copy.tobytes() for _, copy in kept}) > 1
+        results.append((actions, actions.copy()))
+        envs.actions[:, 0] = actions
+        envs.step()
+    assert all(np.array_equal(actions, copy) for actions, copy in results)
+    assert len({copy.tobytes() for _, copy in results}) > 1
 
 
 def test_scripted_is_refused_where_there_is_no_expert() -> None:
@@ -268,7 +268,7 @@ def test_learners_learn_to_catch(agent: str, policy: str) -> None:
     # Random play gets -0.6; one start in five missed, 0.6. After 1.7 % of its updates PPO plays much worse for a while,
     # the library's (5 of 300) as ours (7 of 400): two of the last three have to be good.
     n, budget, settings = LESSONS[agent]
-    learner = make(agent, {**settings, "policy": policy}, lab("catch", n, seed=2), seed=2, budget=budget)
+    learner = make(agent, {**settings, "policy": policy}, make_batch("catch", n, seed=2), seed=2, budget=budget)
     returns, measured = [], []
     while learner.steps < budget:
         returns.append(learner.train_iteration()["rollout/return"])
@@ -301,82 +301,82 @@ SMALL_DQN = {
     "net_arch": [16],
     "exploration_final_eps": 0.3,
 }
-BOTH = {"normalize_observations": True, "normalize_rewards": True}
-STUDENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+LEARNER_CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ppo": ("ppo", "cartpole", SMALL_PPO),
-    "ppo, normalised": ("ppo", "cartpole", {**SMALL_PPO, **BOTH, "learning_rate_schedule": "linear"}),
+    "ppo, normalised": ("ppo", "cartpole", {**SMALL_PPO, **NORMALIZED, "learning_rate_schedule": "linear"}),
     "ppo, observations": ("ppo", "acrobot", {**SMALL_PPO, "normalize_observations": True}),
     "ppo, rewards": ("ppo", "mountain_car", {**SMALL_PPO, "normalize_rewards": True}),
-    "ppo, box": ("ppo", "pendulum", {**SMALL_PPO, **BOTH, "activation": "elu", "ortho_init": False}),
+    "ppo, box": ("ppo", "pendulum", {**SMALL_PPO, **NORMALIZED, "activation": "elu", "ortho_init": False}),
     "ppo, sde": ("ppo", "whale", {**SMALL_PPO, "use_sde": True, "log_std_init": -1.0}),
     "ppo, cnn": ("ppo", "catch", {**SMALL_PPO, "policy": "cnn", "normalize_observations": True}),
-    "ppo, stock": ("ppo", "cartpole", {**SMALL_PPO, "compiled": False}),
+    "ppo, uncompiled": ("ppo", "cartpole", {**SMALL_PPO, "compiled": False}),
     "dqn": ("dqn", "cartpole", SMALL_DQN),
-    "dqn, stock": ("dqn", "cartpole", {**SMALL_DQN, "compiled": False}),
+    "dqn, uncompiled": ("dqn", "cartpole", {**SMALL_DQN, "compiled": False}),
     "dqn, priorities": ("dqn", "cartpole", {**SMALL_DQN, "priority_exponent": 0.6, "n_steps": 3, "double_q": True}),
-    "dqn, normalised": ("dqn", "cartpole", {**SMALL_DQN, **BOTH}),
+    "dqn, normalised": ("dqn", "cartpole", {**SMALL_DQN, **NORMALIZED}),
     "dqn, cnn": ("dqn", "catch", {**SMALL_DQN, "policy": "cnn", "gradient_steps": 2}),
 }
 
 
-def student(which: str, n: int = 4, seed: int = 0) -> tuple[Any, Batch]:
-    agent, world, settings = STUDENTS[which]
-    on = lab(world, n, seed=seed, horizon=30)
-    return make(agent, settings, on, seed=seed, budget=10_000), on
+def make_case(case: str, n: int = 4, seed: int = 0) -> tuple[Any, Batch]:
+    agent, world, settings = LEARNER_CASES[case]
+    envs = make_batch(world, n, seed=seed, horizon=30)
+    return make(agent, settings, envs, seed=seed, budget=10_000), envs
 
 
-def sights(space: Box, rows: int = 200) -> Array:
-    """Observations that random numbers make, all over the space and beyond it."""
+def random_observations(space: Box, rows: int = 200) -> Array:
+    """Return random observations in the space and a little beyond it, [rows, *shape]."""
     rng = np.random.default_rng(0)
     low, high = np.maximum(space.low, -3.0), np.minimum(space.high, 3.0)
     return rng.uniform(2 * low - 0.1, 2 * high + 0.1, (rows, *space.shape)).astype(space.dtype)
 
 
-@pytest.mark.parametrize("which", STUDENTS)
-def test_a_saved_agent_acts_the_same(which: str, tmp_path: Path) -> None:
-    agent, name, settings = STUDENTS[which]
-    learner, on = student(which)
+@pytest.mark.parametrize("case", LEARNER_CASES)
+def test_a_saved_agent_acts_the_same(case: str, tmp_path: Path) -> None:
+    agent, name, settings = LEARNER_CASES[case]
+    learner, envs = make_case(case)
     learner.train_iteration()
     # Weights that no training gives: after a short one most agents do the same everywhere.
     with torch.no_grad():
         for parameter in learner.model.policy.parameters():
             parameter += 0.5 * torch.randn(parameter.shape)
-    saved, whole = learner.save_agent(), learner.save()
+    saved, whole_state = learner.save_agent(), learner.save()
     written = checkpoint.load(checkpoint.save(tmp_path, 1, saved.tensors, saved.state, keep_last=1))
     read = StateDict(dict(written.tensors), written.state)
-    observations, now = sights(on.world.observation), learner.agent()
+    observations, now = random_observations(envs.world.observation), learner.agent()
     expected, state = now.act(observations)
-    assert state is None and expected.shape == (200, *(on.world.action.shape or ()))
+    assert state is None and expected.shape == (200, *(envs.world.action.shape or ()))
     assert len({action.tobytes() for action in expected}) > 1, "an agent that always does the same shows nothing"
-    for given in (saved, read, whole):
-        again = agent_registry.load(agent).load(config(agent, **settings), on.world, given, device="cpu")
+    for state_dict in (saved, read, whole_state):
+        again = agent_registry.load(agent).load(config(agent, **settings), envs.world, state_dict, device="cpu")
         assert again.name == agent
         actions, _ = again.act(observations)
         assert actions.dtype == expected.dtype and actions.tobytes() == expected.tobytes()
-    assert np.all([on.world.action.contains(action) for action in expected])
-    kept = {key: array.copy() for key, array in saved.tensors["policy"].items()}
+    assert np.all([envs.world.action.contains(action) for action in expected])
+    tensors_before = {key: array.copy() for key, array in saved.tensors["policy"].items()}
     learner.train_iteration()
-    assert all(kept[key].tobytes() == array.tobytes() for key, array in saved.tensors["policy"].items())
+    assert all(tensors_before[key].tobytes() == array.tobytes() for key, array in saved.tensors["policy"].items())
     assert again.act(observations)[0].tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("which", STUDENTS)
-def test_an_agent_sees_what_its_learner_saw(which: str) -> None:
-    learner, on = student(which)
+@pytest.mark.parametrize("case", LEARNER_CASES)
+def test_an_agent_sees_what_its_learner_saw(case: str) -> None:
+    learner, envs = make_case(case)
     for _ in range(2):
         learner.train_iteration()
-    model, observations = learner.model, sights(on.world.observation)
+    model, observations = learner.model, random_observations(envs.world.observation)
     normalizer = model.get_vec_normalize_env()
-    assert (normalizer is not None) == any(STUDENTS[which][2].get(key) for key in BOTH)
-    seen = observations if normalizer is None else normalizer.normalize_obs(observations)
-    expected, _ = model.policy.predict(seen, deterministic=True)
+    assert (normalizer is not None) == any(LEARNER_CASES[case][2].get(key) for key in NORMALIZED)
+    inputs = observations if normalizer is None else normalizer.normalize_obs(observations)
+    expected, _ = model.policy.predict(inputs, deterministic=True)
     assert learner.agent().act(observations)[0].tobytes() == expected.tobytes()
 
 
 def test_stochastic_actions_are_drawn_from_the_policy() -> None:
-    learner, on = student("ppo")
+    learner, envs = make_case("ppo")
     learner.train_iteration()
-    agent, row = learner.agent(), on.observations[:1, 0]
+    agent, row = learner.agent(), envs.observations[:1, 0]
     with torch.no_grad():
         distribution = agent.policy.get_distribution(torch.from_numpy(row))
         probs = distribution.distribution.probs[0].numpy().astype(np.float64)
@@ -387,7 +387,7 @@ def test_stochastic_actions_are_drawn_from_the_policy() -> None:
     assert len(set(agent.act(np.repeat(row, 100, axis=0))[0].tolist())) == 1
 
 
-def everything(learner: Any) -> tuple[dict[str, Any], str]:
+def state_bytes(learner: Any) -> tuple[dict[str, Any], str]:
     saved = learner.save()
     tensors = {
         f"{member}/{name}": (array.dtype.str, array.shape, array.tobytes())
@@ -398,39 +398,39 @@ def everything(learner: Any) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize("which", STUDENTS)
-def test_a_restored_learner_goes_on_bit_for_bit(which: str, first: int, tmp_path: Path) -> None:
-    learner, on = student(which)
+@pytest.mark.parametrize("case", LEARNER_CASES)
+def test_a_restored_learner_goes_on_bit_for_bit(case: str, first: int, tmp_path: Path) -> None:
+    learner, envs = make_case(case)
     for _ in range(first):
         learner.train_iteration()
     saved = learner.save()
-    tensors = {**saved.tensors, "world": on.snapshot()}
+    tensors = {**saved.tensors, "world": envs.snapshot()}
     path = checkpoint.save(tmp_path, learner.steps, tensors, saved.state, keep_last=1)
     expected_metrics = [learner.train_iteration() for _ in range(2)]
-    expected, updates = everything(learner), learner.model._n_updates
+    expected, updates = state_bytes(learner), learner.model._n_updates
     assert updates > saved.state["updates"]
-    if which.startswith("dqn"):
+    if case.startswith("dqn"):
         assert learner.model.replay_buffer.full, "the buffer should have wrapped around"
-    other, there = student(which, seed=9)
+    other, there = make_case(case, seed=9)
     other.train_iteration()  # whatever it did before is gone
     written = checkpoint.load(path)
     there.restore(written.tensors["world"])
     other.restore(StateDict({key: arrays for key, arrays in written.tensors.items() if key != "world"}, written.state))
     assert other.steps == written.step
     assert [other.train_iteration() for _ in range(2)] == expected_metrics
-    tensors_now, state_now = everything(other)
+    tensors_now, state_now = state_bytes(other)
     assert {key: value == tensors_now[key] for key, value in expected[0].items()} == dict.fromkeys(tensors_now, True)
     assert state_now == expected[1]
-    assert there.states.tobytes() == on.states.tobytes()
+    assert there.states.tobytes() == envs.states.tobytes()
 
 
 def test_two_seeds_learn_differently_and_one_the_same() -> None:
     outcomes = []
     for seed in (0, 1, 0):
-        on = lab("cartpole", 4, seed=7, horizon=30)
-        learner = make("ppo", SMALL_PPO, on, seed=seed)
+        envs = make_batch("cartpole", 4, seed=7, horizon=30)
+        learner = make("ppo", SMALL_PPO, envs, seed=seed)
         learner.train_iteration()
-        outcomes.append(everything(learner))
+        outcomes.append(state_bytes(learner))
     assert outcomes[0] == outcomes[2] != outcomes[1]
 
 
@@ -446,12 +446,12 @@ def without(member: str, *names: str) -> Callable[[StateDict], StateDict]:
     return change
 
 
-def other(which: str, n: int = 4, **settings: Any) -> Callable[[StateDict], StateDict]:
-    """The state of another learner instead."""
+def state_of_another_learner(case: str, n: int = 4, **settings: Any) -> Callable[[StateDict], StateDict]:
+    """Return a function that replaces a state by that of a new learner of this case with other settings."""
 
     def change(saved: StateDict) -> StateDict:
-        agent, world, given = STUDENTS[which]
-        learner = make(agent, {**given, **settings}, lab(world, n, horizon=30))
+        agent, world, case_settings = LEARNER_CASES[case]
+        learner = make(agent, {**case_settings, **settings}, make_batch(world, n, horizon=30))
         learner.train_iteration()
         return learner.save()
 
@@ -467,22 +467,22 @@ WRONG_STATES: dict[str, tuple[str, Callable[[StateDict], StateDict]]] = {
     "half a normalizer": (PPO, without("normalizer", "observation_mean")),
     "one parameter less": (PPO, without("policy", "action_net.bias")),
     "no generators": (PPO, without("generators")),
-    "dqn's": (PPO, other(DQN)),
-    "another net_arch": (PPO, other(PPO, net_arch=[17])),
-    "another world": (PPO, other("ppo, observations")),
-    "another number of worlds": (PPO, other(PPO, n=5, batch_size=16)),
-    "ppo's": (DQN, other(PPO)),
+    "dqn's": (PPO, state_of_another_learner(DQN)),
+    "another net_arch": (PPO, state_of_another_learner(PPO, net_arch=[17])),
+    "another world": (PPO, state_of_another_learner("ppo, observations")),
+    "another number of worlds": (PPO, state_of_another_learner(PPO, n=5, batch_size=16)),
+    "ppo's": (DQN, state_of_another_learner(PPO)),
     "no replay": (DQN, without("replay")),
     "half a replay": (DQN, without("replay", "rewards")),
-    "a larger buffer": (DQN, other(DQN, buffer_size=900)),
-    "a smaller buffer": (DQN, other(DQN, buffer_size=500)),
-    "dqn, another number of worlds": (DQN, other(DQN, n=5)),
+    "a larger buffer": (DQN, state_of_another_learner(DQN, buffer_size=900)),
+    "a smaller buffer": (DQN, state_of_another_learner(DQN, buffer_size=500)),
+    "dqn, another number of worlds": (DQN, state_of_another_learner(DQN, n=5)),
 }
 
 
-@pytest.mark.parametrize("which, change", WRONG_STATES.values(), ids=WRONG_STATES)
-def test_a_state_that_does_not_fit_is_refused(which: str, change: Callable[[StateDict], StateDict]) -> None:
-    learner, _ = student(which)
+@pytest.mark.parametrize("case, change", WRONG_STATES.values(), ids=WRONG_STATES)
+def test_a_state_that_does_not_fit_is_refused(case: str, change: Callable[[StateDict], StateDict]) -> None:
+    learner, _ = make_case(case)
     learner.train_iteration()
     saved = learner.save()
     learner.restore(saved)
@@ -495,9 +495,9 @@ def test_a_state_that_does_not_fit_is_refused(which: str, change: Callable[[Stat
 WRONG_AGENTS: dict[str, Callable[[StateDict], StateDict]] = {
     "nothing": lambda saved: StateDict({}, {}),
     "one parameter less": without("policy", "action_net.bias"),
-    "dqn's": lambda saved: other(DQN)(saved),
-    "another net_arch": other(PPO, net_arch=[17]),
-    "another world": other("ppo, observations"),
+    "dqn's": lambda saved: state_of_another_learner(DQN)(saved),
+    "another net_arch": state_of_another_learner(PPO, net_arch=[17]),
+    "another world": state_of_another_learner("ppo, observations"),
     "no normalizer": without("normalizer"),
     "another's normalizer": lambda saved: StateDict(
         {**saved.tensors, "normalizer": {"mean": np.zeros(3), "var": np.ones(3)}}, {}
@@ -507,13 +507,13 @@ WRONG_AGENTS: dict[str, Callable[[StateDict], StateDict]] = {
 
 @pytest.mark.parametrize("change", WRONG_AGENTS.values(), ids=WRONG_AGENTS)
 def test_a_saved_agent_that_does_not_fit_is_refused(change: Callable[[StateDict], StateDict]) -> None:
-    learner, on = student(PPO)
+    learner, envs = make_case(PPO)
     learner.train_iteration()
-    saved, module, settings = learner.save_agent(), agent_registry.load("ppo"), config("ppo", **STUDENTS[PPO][2])
-    module.load(settings, on.world, saved, device="cpu")
+    saved, module, settings = learner.save_agent(), agent_registry.load("ppo"), config("ppo", **LEARNER_CASES[PPO][2])
+    module.load(settings, envs.world, saved, device="cpu")
     wrong = change(saved)
     with pytest.raises(ValueError):
-        module.load(settings, on.world, wrong, device="cpu")
+        module.load(settings, envs.world, wrong, device="cpu")
 
 
 # ------------------------------------------------------------------------------------------------- what is not finite
@@ -532,7 +532,7 @@ FIELDS = {"ppo": "mlp_extractor.policy_net.0.weight", "dqn": "q_net.q_net.0.bias
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("agent", SB3)
 def test_a_gradient_that_is_not_finite_changes_nothing(agent: str, value: float) -> None:
-    learner, _ = student(f"{agent}, stock")  # torch's hooks see nothing of compiled code
+    learner, _ = make_case(f"{agent}, uncompiled")  # torch's hooks see nothing of compiled code
     learner.train_iteration()
     before: list[dict[str, bytes]] = []
     calls = 0
@@ -576,7 +576,7 @@ def test_rewards_too_large_for_the_value_loss_never_reach_the_weights() -> None:
 
 @pytest.mark.parametrize("agent", SB3)
 def test_a_loss_that_is_not_finite_is_named_and_other_metrics_are_left_out(agent: str) -> None:
-    learner, _ = student(f"{agent}, stock")
+    learner, _ = make_case(f"{agent}, uncompiled")
     train = learner.model.train
     spoilt = "train/variance"
 
@@ -597,12 +597,14 @@ def test_a_loss_that_is_not_finite_is_named_and_other_metrics_are_left_out(agent
 @pytest.mark.parametrize("name, horizon", [("pendulum", 5), ("cartpole", 7), ("catch", 100), ("catch", 9)])
 def test_ppo_bootstraps_where_time_ran_out_and_only_there(name: str, horizon: int) -> None:
     n, steps, gamma = 3, 24, 0.9
-    learner = make("ppo", {"n_steps": steps, "batch_size": 72, "gamma": gamma}, lab(name, n, seed=2, horizon=horizon))
+    learner = make(
+        "ppo", {"n_steps": steps, "batch_size": 72, "gamma": gamma}, make_batch(name, n, seed=2, horizon=horizon)
+    )
     learner.model.train = lambda: None  # the policy stays what it was when it judged
     learner.train_iteration()
     buffer, policy = learner.model.rollout_buffer, learner.model.policy
     space = learner.model.action_space
-    again = lab(name, n, seed=2, horizon=horizon)
+    again = make_batch(name, n, seed=2, horizon=horizon)
     again.reset()
     bootstraps = ends = 0
     starts = np.ones(n, np.bool_)
@@ -629,12 +631,12 @@ def test_ppo_bootstraps_where_time_ran_out_and_only_there(name: str, horizon: in
 def test_dqn_stores_where_time_ran_out(name: str, horizon: int) -> None:
     n, steps = 2, 128
     settings = {**SMALL_DQN, "learning_starts": 10_000, "buffer_size": n * steps * 8}
-    learner = make("dqn", settings, lab(name, n, seed=2, horizon=horizon))
+    learner = make("dqn", settings, make_batch(name, n, seed=2, horizon=horizon))
     learner.train_iteration()
     buffer = learner.model.replay_buffer
-    again = lab(name, n, seed=2, horizon=horizon)
+    again = make_batch(name, n, seed=2, horizon=horizon)
     again.reset()
-    seen = 0
+    num_truncated = 0
     for t in range(steps):
         assert buffer.observations[t].tobytes() == again.observations[:, 0].tobytes()
         again.actions[:, 0] = buffer.actions[t, :, 0]
@@ -648,8 +650,8 @@ def test_dqn_stores_where_time_ran_out(name: str, horizon: int) -> None:
         assert np.array_equal(buffer.next_observations[t], following)
         assert np.array_equal(buffer.rewards[t], again.rewards[:, 0])
         assert np.array_equal(buffer.dones[t], again.done) and np.array_equal(buffer.timeouts[t], truncated)
-        seen += int(truncated.sum())
-    assert (seen > 0) == (name != "catch") and buffer.dones[:steps].any()
+        num_truncated += int(truncated.sum())
+    assert (num_truncated > 0) == (name != "catch") and buffer.dones[:steps].any()
     sample = buffer.sample(500)
     assert bool(sample.dones.any()) == (name == "catch")  # a timeout is no end: its value goes on
 
@@ -688,10 +690,10 @@ def test_hyperparameters_that_make_no_sense_are_refused(
     agent: str, world: str, wrong: dict[str, Any], words: str
 ) -> None:
     settings = SMALL_PPO if agent == "ppo" else SMALL_DQN
-    on = lab(world, 4)
+    envs = make_batch(world, 4)
     # SB3 asserts some of its own arguments; `make_learner` turns that into a message for the user.
     with pytest.raises((ValueError, AssertionError), match=words) as caught:
-        make(agent, {**settings, **wrong}, on)
+        make(agent, {**settings, **wrong}, envs)
     assert "\n" not in str(caught.value)
 
 
@@ -701,13 +703,13 @@ def test_hyperparameters_that_make_no_sense_are_refused(
 def test_a_board_of_any_world_is_seen_by_the_convolution_as_rows_columns_channels(name: str) -> None:
     space = world_registry.load(name).observation
     rows, columns, channels = (*space.shape, 1)[:3]
-    made = BoardCnn(space)
-    assert made.convolution[0].in_channels == channels
-    assert made.dense[0].in_features == 16 * (rows - 2) * (columns - 2)
+    cnn = BoardCnn(space)
+    assert cnn.convolution[0].in_channels == channels
+    assert cnn.dense[0].in_features == 16 * (rows - 2) * (columns - 2)
 
 
 def test_dqn_does_not_load_onto_continuous_actions() -> None:
-    learner, _ = student("dqn")
+    learner, _ = make_case("dqn")
     with pytest.raises(ValueError, match="dqn needs discrete actions"):
         agent_registry.load("dqn").load(
             config("dqn"), world_registry.load("pendulum"), learner.save_agent(), device="cpu"
@@ -717,12 +719,14 @@ def test_dqn_does_not_load_onto_continuous_actions() -> None:
 @pytest.mark.parametrize("agent", SB3)
 def test_settings_reach_the_algorithm(agent: str) -> None:
     settings = SMALL_PPO if agent == "ppo" else SMALL_DQN
-    learner = make(agent, {**settings, "activation": "silu", "gamma": 0.87, "max_grad_norm": 0.3}, lab("cartpole", 4))
+    learner = make(
+        agent, {**settings, "activation": "silu", "gamma": 0.87, "max_grad_norm": 0.3}, make_batch("cartpole", 4)
+    )
     model = learner.model
-    chosen = config(agent, **{**settings, "gamma": 0.87, "max_grad_norm": 0.3})
-    for field in dataclasses.fields(chosen):
+    settings_of_config = config(agent, **{**settings, "gamma": 0.87, "max_grad_norm": 0.3})
+    for field in dataclasses.fields(settings_of_config):
         if hasattr(model, field.name) and isinstance(getattr(model, field.name), int | float):
-            assert getattr(model, field.name) == pytest.approx(getattr(chosen, field.name)), field.name
+            assert getattr(model, field.name) == pytest.approx(getattr(settings_of_config, field.name)), field.name
     kinds = {type(module) for module in model.policy.modules()}
     assert torch.nn.SiLU in kinds and not {torch.nn.Tanh, torch.nn.ReLU} & kinds
     widths = {module.out_features for module in model.policy.modules() if isinstance(module, torch.nn.Linear)}
@@ -730,6 +734,6 @@ def test_settings_reach_the_algorithm(agent: str) -> None:
 
 
 def test_the_learning_rate_falls_linearly_to_nothing() -> None:
-    learner = make("ppo", {**SMALL_PPO, "learning_rate_schedule": "linear"}, lab("cartpole", 4), budget=640)
+    learner = make("ppo", {**SMALL_PPO, "learning_rate_schedule": "linear"}, make_batch("cartpole", 4), budget=640)
     rates = [learner.train_iteration()["train/learning_rate"] for _ in range(10)]
     assert rates == pytest.approx([1e-2 * (1 - k / 10) for k in range(1, 11)], abs=1e-9)
