@@ -1,9 +1,11 @@
-"""Run the benchmarks of the README and of docs/benchmarks.md, keep their figures, and write them into that page.
+"""Run the benchmarks of docs/benchmarks.md, and write their tables into that page.
 
 python scripts/bench.py            all of them, on a quiet machine: about half an hour
 python scripts/bench.py train ...  those of some groups (env, rollout, train, starts, solve); figures of others stay
 
-Figures are kept in docs/benchmarks.json; the rows for the README are printed, ready to paste.
+Each benchmark is one `rl-lab bench ... --json` in a process of its own. This script writes two files:
+docs/benchmarks.json with the rows of every benchmark, after each one, and in the end the tables of docs/benchmarks.md
+between the two comments BEGIN and END. It prints a shorter table of all rates, for the README.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ PAGE, FIGURES = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
 BEGIN, END = "<!-- figures: written by scripts/bench.py -->", "<!-- end of figures -->"
 HAS_RLLIB = importlib.util.find_spec("ray") is not None
 LEARNERS = "sb3,sbx,stock" if importlib.util.find_spec("sbx") else "sb3,stock"
+# The benchmarks of each group: arguments of `rl-lab bench`.
 RUNS = {
     "env": [
         "env cartpole --worlds 4096 --vs gymnasium,envpool",
@@ -59,64 +62,72 @@ TITLES = {
     "starts": "From starting a process to the end of its first update",
     "solve": "Until CartPole is solved",
 }
-BUSY = 0.15  # share of the cores in use just before a benchmark begins: above it, figures are not to be quoted
+MAX_LOAD = (
+    0.15  # share of the cores that other programs use before a benchmark; above it, the page warns of the figures
+)
 
 
 def main(groups: list[str]) -> None:
-    """Run the groups' benchmarks, a process each: none inherits another's threads or memory."""
+    """Run the benchmarks of these groups, of all if none is named, and write both files."""
     if unknown := set(groups) - set(RUNS):
         sys.exit(f"no group {', '.join(sorted(unknown))}; expected some of {', '.join(RUNS)}")
-    kept: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for group in groups or RUNS:
-        wanted = [f"rl-lab bench {line}" for line in RUNS[group]]
-        found = {entry["command"]: entry for entry in kept.get(group, ()) if entry["command"] in wanted}
-        for command, line in zip(wanted, RUNS[group], strict=True):
+        commands = [f"rl-lab bench {line}" for line in RUNS[group]]
+        entries = {entry["command"]: entry for entry in figures.get(group, ()) if entry["command"] in commands}
+        for command, line in zip(commands, RUNS[group], strict=True):
             print(command, file=sys.stderr, flush=True)
-            load = in_use()
+            load = load_of_others()
+            # In a process of its own, a benchmark inherits no threads and no memory of another one.
             words = [sys.executable, "-m", "rl_lab.cli", "bench", *line.split(), "--json"]
             output = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
             rows = json.loads(output.splitlines()[-1])["rows"]
-            where = {"date": time.strftime("%Y-%m-%d"), "load": round(load, 2), "machine": machine()}
-            found[command] = {"command": command, **where, "rows": rows}
-            kept[group] = [found[each] for each in wanted if each in found]
-            FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
-    write_page(kept)
-    print("\n".join(for_readme(kept)))
+            conditions = {"date": time.strftime("%Y-%m-%d"), "load": round(load, 2), "machine": machine()}
+            entries[command] = {"command": command, **conditions, "rows": rows}
+            figures[group] = [entries[each] for each in commands if each in entries]
+            FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    write_page(figures)
+    print("\n".join(readme_table(figures)))
 
 
-def in_use(seconds: float = 1.0) -> float:
-    """Return the share of the cores that other programs use; the load average would remember our own last benchmark."""
+def load_of_others(seconds: float = 1.0) -> float:
+    """Return the share of the cores that other programs use, measured for some time.
+
+    The load average is used only where there is no /proc/stat: it would include the benchmark before.
+    """
     if not Path("/proc/stat").exists():
         return os.getloadavg()[0] / (os.cpu_count() or 1)
 
-    def ticks() -> tuple[int, int]:
-        spent = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-        return sum(spent), spent[3] + spent[4]  # all, and idle or waiting for a disk
+    def read_ticks() -> tuple[int, int]:
+        """Return the clock ticks of all cores since the start of the machine: all of them, and the idle ones."""
+        ticks = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        return sum(ticks), ticks[3] + ticks[4]  # idle, or waiting for a disk
 
-    (total, idle), _ = ticks(), time.sleep(seconds)
-    now, idle_now = ticks()
-    return 1 - (idle_now - idle) / max(now - total, 1)
+    total_before, idle_before = read_ticks()
+    time.sleep(seconds)
+    total, idle = read_ticks()
+    return 1 - (idle - idle_before) / max(total - total_before, 1)
 
 
 def machine() -> str:
-    """Return what the figures were measured on, as far as the system says."""
+    """Return the number of cores and the model of the processor, as far as the system says."""
     try:
-        said = Path("/proc/cpuinfo").read_text()
-        model = next(line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("model name"))
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+        model = next(line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"{os.cpu_count()} cores, {model}"
 
 
-def write_page(kept: dict[str, Any]) -> None:
-    """Put the tables between the page's two marks; whatever somebody wrote around them stays."""
+def write_page(figures: dict[str, Any]) -> None:
+    """Write the tables between BEGIN and END of docs/benchmarks.md; the rest of the page stays as it is."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     tables = []
-    for group in (g for g in RUNS if g in kept):
+    for group in (g for g in RUNS if g in figures):
         tables += [f"### {TITLES[group]}", ""]
-        for entry in kept[group]:
-            busy = entry["load"] > BUSY
+        for entry in figures[group]:
+            busy = entry["load"] > MAX_LOAD
             warning = f" **BUSY MACHINE ({entry['load']:.0%} of it in use by others): measure again.**" if busy else ""
             tables += [f"`{entry['command']}`, {entry['date']}, {entry['machine']}.{warning}", ""]
             tables += [*table(entry["rows"]), ""]
@@ -133,7 +144,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         ]
     if rows[0]["kind"] == "solve":
         head = ["| what | solved | s of training | s with evaluation | steps |", "|---|---|---|---|---|"]
-        return head + [solved(row) for row in rows]
+        return head + [solve_row(row) for row in rows]
     head = ["| what | conditions | steps/s | rl_lab is | cores busy | first step after |", "|---|---|---|---|---|---|"]
     lines = []
     for row in rows:
@@ -144,8 +155,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     return head + lines
 
 
-def solved(row: dict[str, Any]) -> str:
-    """Return one seed's row of a table, or that of all."""
+def solve_row(row: dict[str, Any]) -> str:
+    """Return a line of the table of `bench solve`: that of one seed, or the median of all."""
     if "seeds" in row:
         reached = f"{row['solved']} of {row['seeds']}"
         figures = [figure(row[k], f) for k, f in (("training_seconds", ".2f"), ("seconds", ".2f"), ("steps", ",.0f"))]
@@ -154,17 +165,17 @@ def solved(row: dict[str, Any]) -> str:
     return f"| {row['what']} | {reached} | {row['training_seconds']:.2f} | {row['seconds']:.2f} | {row['steps']:,} |"
 
 
-def figure(found: dict[str, float | None], form: str, unit: str = "") -> str:
-    """Return a median and between which values it lies; what never came is said."""
-    median, low, high = ("never" if found[k] is None else f"{found[k]:{form}}" for k in ("median", "low", "high"))
+def figure(values: dict[str, float | None], form: str, unit: str = "") -> str:
+    """Return a median with the lowest and the highest value as text; None, for what did not occur, is "never"."""
+    median, low, high = ("never" if values[k] is None else f"{values[k]:{form}}" for k in ("median", "low", "high"))
     return f"{median}{unit} ({low} to {high})"
 
 
-def for_readme(kept: dict[str, Any]) -> list[str]:
-    """Return the README's rows: the rates, a line a contender."""
+def readme_table(figures: dict[str, Any]) -> list[str]:
+    """Return a Markdown table of all rates, with one line for each contender."""
     lines = ["| what | kind | conditions | steps/s | rl_lab is |", "|---|---|---|---|---|"]
     for group in ("env", "rollout", "train"):
-        for row in (row for entry in kept.get(group, ()) for row in entry["rows"]):
+        for row in (row for entry in figures.get(group, ()) for row in entry["rows"]):
             times = figure(row["ratio"], ".1f", "x") if "ratio" in row else ""
             rate = figure(row["steps_per_second"], ",.0f")
             lines.append(f"| {row['what']} | {row['kind']} | {row['conditions']} | {rate} | {times} |")

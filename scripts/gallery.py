@@ -1,4 +1,4 @@
-"""Draw docs/gallery.png, the README's picture: frames of the lab's worlds, played by their experts."""
+"""Write docs/gallery.png, the picture in the README: one frame of each of sixteen worlds, played by their experts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_lab.adapters import make
 from rl_lab.rendering.pygame_canvas import tile
 from rl_lab.rendering.render import picture
 
-# World -> steps until the picture is taken, at a moment that shows what it is about.
+# The number of steps before the frame is drawn, by world. Each was chosen by eye, so that the frame shows the game.
 STEPS = {
     "arena": 44,
     "junction": 60,
@@ -34,13 +34,13 @@ OUT = Path(__file__).parents[1] / "docs" / "gallery.png"
 
 
 def frame(name: str) -> np.ndarray:
-    """Return world `name` some steps into its expert's first episode, uint8 [240, 320, 3]."""
-    played = make.make(name, 1, seed=1)
-    played.reset()
+    """Return the frame of a world after its number of steps in the expert's first episode, uint8 [240, 320, 3]."""
+    envs = make.make(name, 1, seed=1)
+    envs.reset()
     for _ in range(STEPS[name]):
-        played.scripted_actions()  # type: ignore[attr-defined]
-        played.step()
-    return picture(played, 0, left=name, size=(320, 240))
+        envs.scripted_actions()  # type: ignore[attr-defined]
+        envs.step()
+    return picture(envs, 0, left=name, size=(320, 240))
 
 
 def main() -> None:
