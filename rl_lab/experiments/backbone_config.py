@@ -15,6 +15,7 @@ from rl_lab.learners.pretraining.settings import BackboneSettings
 if TYPE_CHECKING:
     from rl_lab.learners.pretraining.folder import SavedBackbone
 
+PRETRAINING = "pretraining.json"  # the file of a run's folder that says it is a pretraining
 _SHORT = ("mode", "parts")  # keys of a command line that stand for backbone.mode and backbone.parts
 
 
@@ -110,4 +111,7 @@ def find_backbone(text: str) -> SavedBackbone:
         if match is None:
             raise UsageError(f"no backbone {text}; name a folder, or a run of `rl-lab pretrain`")
         path = match
+    if (path / "run.json").is_file() and not (path / PRETRAINING).is_file():
+        begun = f"; the backbone that it began with is {path / 'backbone'}" if (path / "backbone").is_dir() else ""
+        raise UsageError(f"{text} is no run of `rl-lab pretrain`{begun}")
     return folder.load(path)

@@ -12,13 +12,13 @@ from typing import Any
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import checked_type, read_json
+from rl_lab.experiments.backbone_config import PRETRAINING
 from rl_lab.experiments.scenario_validation import DEVICES
 from rl_lab.experiments.scenario_yaml import explain
 from rl_lab.learners.pretraining import methods
 from rl_lab.learners.pretraining.spec import ACTIVATION_NAMES
 from rl_lab.learners.pretraining.trainer import TrainerConfig
 
-NAME = "pretraining.json"  # the file of a run's folder that says it is a pretraining
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
 _TEXTS = ("data", "backbone", "world", "device", "run_dir", "activation")  # values that are taken as they are typed
 _MAX_BYTES = 2**20
@@ -111,18 +111,18 @@ def _checked(settings: PretrainSettings) -> PretrainSettings:
 def write(folder: Path, method: str, settings: PretrainSettings, data_hash: str) -> None:
     """Write pretraining.json into a run's folder. Raises OSError."""
     facts = {**_FORMAT, "method": method, "data_sha256": data_hash, "settings": dataclasses.asdict(settings)}
-    atomic_write_bytes(folder / NAME, (json.dumps(facts, indent=2) + "\n").encode())
+    atomic_write_bytes(folder / PRETRAINING, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def is_pretraining(folder: Path) -> bool:
     """Return whether a run's folder is that of a pretraining."""
-    return (folder / NAME).is_file()
+    return (folder / PRETRAINING).is_file()
 
 
 def read(folder: Path) -> tuple[str, PretrainSettings, str]:
     """Return the method, the settings and the hash of the data. Raises UsageError where the file is damaged."""
     try:
-        facts = checked_type(read_json(folder / NAME, _MAX_BYTES), "it", dict)
+        facts = checked_type(read_json(folder / PRETRAINING, _MAX_BYTES), "it", dict)
         if any(facts.get(key) != value for key, value in _FORMAT.items()):
             raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
         method = checked_type(facts["method"], "method", str)
@@ -132,4 +132,4 @@ def read(folder: Path) -> tuple[str, PretrainSettings, str]:
         return method, settings, checked_type(facts["data_sha256"], "data_sha256", str)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
-        raise UsageError(f"{folder / NAME} is damaged: {one_line(reason)[:160]}") from None
+        raise UsageError(f"{folder / PRETRAINING} is damaged: {one_line(reason)[:160]}") from None

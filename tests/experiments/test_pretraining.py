@@ -67,6 +67,10 @@ def test_clone_evaluate_and_train_further(tmp_path: Path, capsys: pytest.Capture
     assert (trained["features_extractor.backbone.layers.0.weight"] == trunk["trunk.layers.0.weight"]).all()
     assert not np.array_equal(trained["action_net.weight"], trunk["policy.0.weight"])
 
+    status, _, err = run(capsys, "train", "cartpole", "backbone=tuned")
+    expected = "tuned is no run of `rl-lab pretrain`; the backbone that it began with is tuned/backbone"
+    assert status == 2 and expected in err
+
     shutil.rmtree("bc")  # the run has its own copy
     status, out, _ = run(capsys, "evaluate", "tuned", "evaluation.episodes=5", "--json")
     assert status == 0
