@@ -36,6 +36,7 @@ def _is_action_legal(view: Any, i: Any, a: Any) -> Any:
 
 @inline
 def _is_box_action_valid(view: Any, i: Any, a: Any) -> Any:
+    """Return whether all numbers of agent a's action are within their bounds."""
     all_valid = True
     for k in range(ACTION_LOW.shape[1]):
         all_valid &= ACTION_LOW[a, k] <= view.actions[i, a, k] <= ACTION_HIGH[a, k]
@@ -147,6 +148,7 @@ write_scripted_actions = (
 
 @inline
 def _sample_discrete(view: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    """Write a uniformly random action of agent a of world i, from one random number."""
     view.actions[i, a] = (
         (philox(key, counter + np.uint64(i * NUM_AGENTS + a)) & LOW_BITS) * np.uint64(NUM_ACTIONS[a])
     ) >> HALF_WORD
@@ -154,6 +156,7 @@ def _sample_discrete(view: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
 
 @inline
 def _sample_legal(view: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    """Write a uniformly random legal action of agent a of world i, from one random number."""
     count = 0
     for k in range(NUM_ACTIONS[a]):
         count += view.action_mask[i, a, k] != 0
@@ -168,6 +171,7 @@ def _sample_legal(view: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
 
 @inline
 def _sample_box(view: Any, i: Any, a: Any, key: Any, counter: Any) -> None:
+    """Write uniformly random numbers within the bounds of agent a's action; unbounded sides end at 1e6."""
     for k in range(ACTION_LOW.shape[1]):
         number_index = np.uint64((i * NUM_AGENTS + a) * ACTION_LOW.shape[1] + k)
         fraction = np.float32((philox(key, counter + number_index) & LOW_BITS) >> np.uint64(8)) * np.float32(2.0**-24)

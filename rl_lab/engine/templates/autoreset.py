@@ -45,6 +45,7 @@ def reset_env(view: Any, i: Any) -> None:
 
 @inline
 def _is_finite(row: Any) -> Any:
+    """Return whether no number of an observation is NaN or infinite."""
     nonfinite = row[0] - row[0]
     for k in range(1, OBSERVATION_SIZE):
         nonfinite += row[k] - row[k]  # 0 but for NaN and infinity, which make it NaN
@@ -61,6 +62,7 @@ is_finite = _is_finite if HAS_REAL_OBSERVATIONS else _always_finite
 
 @inline
 def _observe_single_agent(view: Any, i: Any, episode_continues: Any) -> Any:
+    """Write the observation and the action mask of a world of one agent; see `observe_env`."""
     row = view.flat_observations[i, 0]
     for k in range(OBSERVATION_SIZE):
         row[k] = 0
@@ -74,6 +76,7 @@ def _observe_single_agent(view: Any, i: Any, episode_continues: Any) -> Any:
 
 @inline
 def _observe_agents(view: Any, i: Any, episode_continues: Any) -> Any:
+    """Write the observations, the action masks and `acting` of a world of several agents; see `observe_env`."""
     s, p = view.states[i], view.params[min(i, len(view.params) - 1)]
     all_valid = True
     for a in range(NUM_AGENTS):
@@ -103,9 +106,10 @@ observe_env = _observe_single_agent if SINGLE_AGENT else _observe_agents
 
 @internal
 def finish_step(handle: Any, i: Any, event: Any) -> Any:
-    """Do what a step left to do about world i; return 1 if its episode ended, else 0 or a fault's outcome.
+    """Handle world i's event after a step; return 1 if its episode ended, else 0 or the outcome of a fault.
 
-    Few worlds come here, so it is compiled once, apart from the loops.
+    It writes the statistics of an ended episode, copies its last observation, and resets the world if the mode says so.
+    Few worlds have an event, so it is compiled once, apart from the loops.
     """
     view = batch_view(handle)
     if event & BAD_REWARD_BIT:

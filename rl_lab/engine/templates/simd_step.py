@@ -79,7 +79,10 @@ prepare_action, read_action = (
 
 @internal
 def step_simd(low: Any, high: Any, handle: Any) -> Any:
-    """Step worlds low..high-1; return the outcome. The arrays must have memory up to the end of the last block."""
+    """Step worlds low..high-1; write the arrays that a step writes, and return the outcome.
+
+    The arrays must have memory up to the end of the last block, which is written, too.
+    """
     view = batch_view(handle)
     mode, horizon, states, params = view.mode, view.horizon, view.states, view.params
     actions, flat_observations = view.actions, view.flat_observations

@@ -66,6 +66,7 @@ def forfeit(view: Any, i: Any, num_illegal: Any) -> None:
 
 @inline
 def _step_single_agent(view: Any, i: Any) -> Any:
+    """Step world i of one agent; write its state, reward and running return."""
     s = view.states[i]
     s.t += 1
     if view.illegal != REFUSE and replace_illegal_actions(view, i) and view.illegal == FORFEIT:
@@ -96,6 +97,7 @@ call_step_kernel = _step_current_player if IS_TURN_BASED else _step_all_agents
 
 @inline
 def _step_multi_agent(view: Any, i: Any) -> Any:
+    """Step world i of several agents; write its state, rewards, running returns and `left_episode`."""
     s = view.states[i]
     s.t += 1
     for a in range(NUM_AGENTS):
