@@ -14,6 +14,7 @@ from torch import nn
 from rl_lab.core.agent import hyperparameter
 from rl_lab.core.errors import nearest
 
+_MOST_LAYERS = 64
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
 
 
@@ -34,8 +35,9 @@ class Backbone(nn.Module):
 
     def __init__(self, space: Box, config: Config) -> None:
         super().__init__()
-        if not config.hidden or any(not 1 <= units <= 2**14 for units in config.hidden):
-            raise ValueError(f"backbone mlp: hidden={list(config.hidden)}: expected layers of 1 to {2**14} units")
+        if not 1 <= len(config.hidden) <= _MOST_LAYERS or any(not 1 <= units <= 2**14 for units in config.hidden):
+            text = f"{list(config.hidden)}"[:80]
+            raise ValueError(f"backbone mlp: hidden={text}: expected 1 to {_MOST_LAYERS} layers of 1 to {2**14} units")
         if config.activation not in ACTIVATIONS:
             raise ValueError(
                 f"backbone mlp: activation={config.activation!r}; {nearest(config.activation, ACTIVATIONS)}"

@@ -54,10 +54,10 @@ def _typed(target: str, node: dict[str, Any]) -> BackboneSettings:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = [field.name for field in dataclasses.fields(BackboneSettings)]
+    fields = [field.name for field in dataclasses.fields(BackboneSettings)]
     for name in node:
-        if name not in known:
-            raise ScenarioError(f"{target}: unknown key 'backbone.{name}'; {nearest(str(name), known)}")
+        if name not in fields:
+            raise ScenarioError(f"{target}: unknown key 'backbone.{name}'; {nearest(str(name), fields)}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(BackboneSettings), node)
         values = OmegaConf.to_container(merged)

@@ -120,8 +120,8 @@ def _scenario(method: str, settings: PretrainSettings, data: Dataset) -> Scenari
     scenario = compose(name, lines)
     params = data.info.get("params")
     if isinstance(params, dict):
-        known = {key: value for key, value in params.items() if key in scenario.params}
-        scenario = dataclasses.replace(scenario, params={**scenario.params, **known})
+        recorded = {key: value for key, value in params.items() if key in scenario.params}
+        scenario = dataclasses.replace(scenario, params={**scenario.params, **recorded})
     return dataclasses.replace(
         scenario, name=f"{method}-{scenario.name}", policies={}, league=None, expect={}, overrides=()
     )
@@ -173,10 +173,10 @@ def _model(
     if start.spec.action not in (None, action):
         raise UsageError(f"{settings.backbone} has a policy for {start.spec.action}, not for {action}")
     model = BackboneModel(dataclasses.replace(start.spec, action=action, heads=heads))
-    kept = {
+    initial = {
         name: value for name, value in start.tensors.items() if not (method == "critic" and name.startswith("value."))
     }
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in kept.items()}, strict=False)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in initial.items()}, strict=False)
     return model, start
 
 

@@ -16,7 +16,7 @@ from rl_lab.experiments.backbone_config import PRETRAINING
 from rl_lab.experiments.scenario_validation import DEVICES
 from rl_lab.experiments.scenario_yaml import explain
 from rl_lab.learners.pretraining import methods
-from rl_lab.learners.pretraining.spec import ACTIVATION_NAMES
+from rl_lab.learners.pretraining.spec import ACTIVATION_NAMES, MOST_LAYERS
 from rl_lab.learners.pretraining.trainer import TrainerConfig
 
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
@@ -26,7 +26,7 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainerConfig):
-    """What `rl-lab pretrain` is asked for, besides the method."""
+    """What `rl-lab pretrain` takes, besides the method."""
 
     data: str = ""
     backbone: str = "mlp"  # a name in agents/backbones/, or the folder of a backbone to begin with
@@ -49,7 +49,7 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
         raise UsageError(f"no method {method!r}; {nearest(method, methods.NAMES)}")
-    known = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in ("network", "episodes")]
+    keys = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in ("network", "episodes")]
     node: dict[str, Any] = {"network": {}}
     for line in lines:
         key, equals, text = line.partition("=")
@@ -59,10 +59,10 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
             node["network"][key.removeprefix("backbone.")] = _value(line, text)
         elif key == "evaluation.episodes":
             node["episodes"] = _value(line, text)
-        elif key in known:
+        elif key in keys:
             node[key] = text if key in _TEXTS else _value(line, text)
         else:
-            raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*known, 'evaluation.episodes'])}")
+            raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
     return _checked(_typed(node))
@@ -103,8 +103,9 @@ def _checked(settings: PretrainSettings) -> PretrainSettings:
         raise UsageError(f"device={settings.device!r}; {nearest(settings.device, DEVICES)}")
     if settings.activation not in ACTIVATION_NAMES:
         raise UsageError(f"activation={settings.activation!r}; {nearest(settings.activation, ACTIVATION_NAMES)}")
-    if any(not 1 <= units <= 2**14 for units in settings.net_arch):
-        raise UsageError(f"net_arch={settings.net_arch}: expected layers of 1 to {2**14} units")
+    if len(settings.net_arch) > MOST_LAYERS or any(not 1 <= units <= 2**14 for units in settings.net_arch):
+        text = f"{settings.net_arch}"[:80]
+        raise UsageError(f"net_arch={text}: expected {MOST_LAYERS} layers at most, of 1 to {2**14} units")
     return settings
 
 

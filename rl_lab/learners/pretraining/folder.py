@@ -24,6 +24,7 @@ from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.files import sync
 from rl_lab.core.untrusted import checked_array, checked_type, parse_json
 from rl_lab.core.world import Array
+from rl_lab.learners.pretraining import networks
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.spec import BackboneSpec, read_spec
 
@@ -90,8 +91,8 @@ def load(path: Path) -> SavedBackbone:
         )
         for name, node in ((CONFIG, config), (CARD, card)):
             if (node.get("format"), node.get("version")) != (FORMAT, VERSION):
-                found = f"{node.get('format')!r:.40} version {node.get('version')!r:.20}"
-                raise ValueError(f"{name} is {found}; this version reads {FORMAT!r} version {VERSION}")
+                actual = f"{node.get('format')!r:.40} version {node.get('version')!r:.20}"
+                raise ValueError(f"{name} is {actual}; this version reads {FORMAT!r} version {VERSION}")
         hashes = _checked_hashes(folder, checked_type(card["sha256"], f"{CARD}: sha256", dict))
         spec = read_spec(config)
         tensors = _checked_tensors(spec, safetensors.numpy.load(_bytes(folder, MODEL, _MAX_MODEL)))
@@ -145,9 +146,14 @@ def _checked_hashes(folder: Path, card: dict[str, Any]) -> dict[str, str]:
 
 def _checked_tensors(spec: BackboneSpec, tensors: dict[str, Array]) -> dict[str, Array]:
     """Return the tensors in the order of the network's. Raises ValueError unless they are of its shapes, and finite."""
-    with torch.random.fork_rng(devices=[]):  # looking at a folder leaves the random numbers of a training alone
+    # Of the lab's own networks only the shapes are made, so that a file can ask for no memory beyond its own size.
+    device = torch.device("cpu" if networks.is_code(spec.network.kind) else "meta")
+    with device, torch.random.fork_rng(devices=[]):  # looking at a folder leaves a training's random numbers alone
         expected = BackboneModel(spec).state_dict()
     if differing := sorted(set(expected) ^ set(tensors)):
         raise ValueError(f"{MODEL}: {differing[0]:.80} is missing or unknown")
-    like = {name: np.asarray(tensor.cpu().numpy()) for name, tensor in expected.items()}
+    like = {
+        name: np.broadcast_to(torch.zeros((), dtype=tensor.dtype).numpy(), tuple(tensor.shape))
+        for name, tensor in expected.items()
+    }
     return {name: checked_array(tensors[name], f"{MODEL}: {name}", like[name]) for name in expected}

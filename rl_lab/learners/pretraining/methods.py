@@ -123,8 +123,8 @@ class Critic:
             self._returns[first : last + 1] = discounted_sums(np.asarray(data.rewards[first : last + 1]), gamma)
             self._share[first : last + 1] = is_truncated * gamma ** np.arange(length, 0, -1)
         self._episodes = data.episode_of(np.arange(data.num_steps))
-        known = self._returns[examples.train]
-        self.mean, self.deviation = float(known.mean()), max(float(known.std()), 1e-6)
+        returns = self._returns[examples.train]
+        self.mean, self.deviation = float(returns.mean()), max(float(returns.std()), 1e-6)
         self._targets = self._returns
 
     def begin_epoch(self, model: BackboneModel) -> None:

@@ -12,6 +12,7 @@ from rl_lab.core.untrusted import checked_int, checked_list, checked_type
 from rl_lab.learners.pretraining.contract import ObservationContract, read_contract
 
 PARTS = ("trunk", "policy", "value")
+MOST_LAYERS = 64  # of a head
 ACTIVATION_NAMES = ("tanh", "relu", "elu", "silu")
 
 
@@ -94,6 +95,8 @@ def read_spec(node: Any) -> BackboneSpec:
             f"heads are {list(heads)!r:.60}; expected policy, value, both or none, and actions of a policy"
         )
     arch = tuple(checked_int(units, "net_arch", 1, 2**14) for units in checked_list(node["net_arch"], "net_arch"))
+    if len(arch) > MOST_LAYERS:
+        raise ValueError(f"net_arch has {len(arch)} layers; expected {MOST_LAYERS} at most")
     activation = checked_type(node["activation"], "activation", str)
     if activation not in ACTIVATION_NAMES:
         raise ValueError(f"activation is {activation!r:.40}; expected one of {', '.join(ACTIVATION_NAMES)}")

@@ -101,3 +101,15 @@ def test_parameters_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     folder.save(tmp_path / "c", model, {})
     with pytest.raises(UsageError, match="not finite"):
         folder.load(tmp_path / "c")
+
+
+def test_a_file_asks_for_no_memory_beyond_its_own_size(tmp_path: Path) -> None:
+    write_backbone(tmp_path / "b")
+    layers = [2**14] * 60  # 64 GB of parameters
+
+    def change(config: dict[str, object]) -> None:
+        config["network"]["config"]["hidden"] = layers  # type: ignore[index]
+
+    _edit(tmp_path / "b", change)
+    with pytest.raises(UsageError, match="is missing or unknown"):
+        folder.load(tmp_path / "b")

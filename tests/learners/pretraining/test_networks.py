@@ -81,7 +81,7 @@ def test_compiled_code_learns_minatars_network(tmp_path: Path) -> None:
     ("kind", "space", "config", "expected"),
     [
         ("mpl", VECTOR, {}, "did you mean 'mlp'?"),
-        ("mlp", VECTOR, {"hidden": []}, "expected layers of 1 to"),
+        ("mlp", VECTOR, {"hidden": []}, "expected 1 to 64 layers of 1 to"),
         ("mlp", VECTOR, {"activation": "tan"}, "did you mean 'tanh'?"),
         ("mlp", VECTOR, {"hidden": "many"}, "backbone mlp:"),
         ("cnn", VECTOR, {}, "are no boards or images: use mlp"),
