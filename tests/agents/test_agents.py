@@ -117,10 +117,13 @@ def test_the_file_offers_what_the_factory_protocol_asks(name: str) -> None:
 
 
 def test_lists_in_a_config_are_not_shared() -> None:
-    for name in LEARNERS:
+    for name in NAMES:
         one, other = config(name), config(name)
-        one.net_arch.append(7)
-        assert other.net_arch == config(name).net_arch != one.net_arch
+        lists = [field.name for field in dataclasses.fields(one) if isinstance(getattr(one, field.name), list)]
+        assert "net_arch" in lists or name not in LEARNERS or name == "tree"
+        for field in lists:
+            getattr(one, field).append(7)
+            assert getattr(other, field) == getattr(config(name), field) != getattr(one, field)
 
 
 def test_unknown_agents_name_the_nearest() -> None:

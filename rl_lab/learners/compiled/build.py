@@ -23,6 +23,7 @@ from rl_lab.learners.compiled import (
     primitives,
     rllib_records,
     thread_pool,
+    tree_records,
     vector_builder,
 )
 from rl_lab.learners.compiled import network as network_memory
@@ -66,6 +67,12 @@ def dqn() -> ModuleType:
 def inference() -> ModuleType:
     """Return the functions of `templates/inference.py`."""
     return template("inference", _CALLS)
+
+
+@cache
+def decision_tree() -> ModuleType:
+    """Return the functions of `templates/decision_tree.py`."""
+    return template("decision_tree", (), tree_records)
 
 
 @cache

@@ -119,6 +119,15 @@ class Sb3Agent:
         padding = 0 if action_mask is None else action_mask.shape[1] - scores.shape[1]
         return np.pad(probs, ((0, 0), (0, padding)))
 
+    def action_scores(self, observations: Array, *, rows: Array | None = None) -> Array:
+        """Return PPO's logits or DQN's values of actions, float64 [B, actions]; arguments are those of `act`.
+
+        Raises ValueError where actions are not discrete.
+        """
+        if not isinstance(self.policy.action_space, Discrete):
+            raise ValueError(f"{self.name} takes actions of {self.policy.action_space}, which have no scores")
+        return self._scores(self._policy_obs(observations, rows))
+
     def _scores(self, observations: Any) -> Array:
         """Return PPO's logits or DQN's values, float64 [B, actions]."""
         policy: Any = self.policy
