@@ -3,10 +3,14 @@
   rl-lab data collect scripted world=cartpole steps=20000 out=demos/cartpole
   rl-lab pretrain bc data=demos/cartpole backbone=mlp backbone.hidden=[64,64]
   rl-lab train cartpole backbone=runs/bc-cartpole-... mode=finetune
+  rl-lab pretrain tree teacher=RUN max_depth=6
 METHOD is bc (imitates the recorded actions) or critic (predicts the discounted sum of the rewards that follow).
 backbone= is a name in agents/backbones/, or the folder of a backbone to begin with. Settings are key=value:
   epochs=50  patience=5  batch_size=256  learning_rate=1e-3  validation=0.1  net_arch=[64]  freeze_trunk=true
   gamma=0.99  seed=0  device=cpu  threads=2  run_dir=PATH  world=NAME  evaluation.episodes=100
+METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
+  max_depth=6  max_leaf_nodes=30  min_samples_leaf=1  iterations=10  rollout_episodes=32  rollout_steps=20000  noise=0
+  weighted=true  feature_names=[A,B]  seed=0  run_dir=PATH  world=NAME  world.params.FIELD=VALUE  opponent=AGENT
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rl_lab.experiments.pretraining import PretrainResult
+    from rl_lab.experiments.tree_distillation import DistillationResult
 
 from rl_lab.engine.user_code import add_option
 
@@ -40,14 +45,44 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.experiments.pretraining import pretrain
     from rl_lab.experiments.pretraining_config import parse_settings
 
-    settings = parse_settings(args.method, args.overrides)
     command = [shlex.quote(word) for word in sys.argv]
     try:
+        if args.method == "tree":
+            return _distil(args, command)
+        settings = parse_settings(args.method, args.overrides)
         result = pretrain(args.method, settings, command, Progress(quiet=args.json, unit="updates"))
     except Interrupted as stop:
         return interrupted(stop)
     report(result, args.json)
     return 0
+
+
+def _distil(args: argparse.Namespace, command: list[str]) -> int:
+    from rl_lab.core.progress import Progress
+    from rl_lab.experiments.tree_config import parse_request
+    from rl_lab.experiments.tree_distillation import distil
+
+    progress = Progress(quiet=args.json, unit="trees")
+    report_tree(distil(parse_request(args.overrides), command, progress), args.json)
+    return 0
+
+
+def report_tree(result: DistillationResult, as_json: bool) -> None:
+    """Print the evaluation of a tree, its size, and the next commands; with JSON, the total result."""
+    from rl_lab.evaluation.evaluate import table
+    from rl_lab.experiments.run_dir import shell_quoted
+
+    if as_json:
+        print(json.dumps(result.as_json()))
+        return
+    print(table(result.summary) + "\n")
+    scores = "  ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
+    print(f"  selected by: {scores}; {result.seconds:.1f} s")
+    print(
+        f"\n  run    {result.run.path}\n  tree   {result.folder / 'tree.json'}\n  rules  {result.folder / 'rules.md'}"
+    )
+    path = shell_quoted(result.run.path)
+    print(f"\nnext: rl-lab watch {path}\n      rl-lab evaluate {path} evaluation.episodes=1000")
 
 
 def report(result: PretrainResult, as_json: bool) -> None:

@@ -21,15 +21,19 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands import pretrain
     from rl_lab.commands.train import interrupted, nothing, report, report_films, status
     from rl_lab.core.progress import Progress
-    from rl_lab.experiments import pretraining
+    from rl_lab.experiments import pretraining, tree_distillation
     from rl_lab.experiments.pretraining_config import is_pretraining
     from rl_lab.experiments.run_dir import find
     from rl_lab.experiments.trainer import Interrupted, resume
+    from rl_lab.experiments.tree_config import is_distillation
 
     try:
         run = find(args.run_dir, unfinished=True)
         if is_pretraining(run.path):
             pretrain.report(pretraining.resume(run, Progress(quiet=args.json, unit="updates")), args.json)
+            return 0
+        if is_distillation(run.path):
+            pretrain.report_tree(tree_distillation.resume(run, Progress(quiet=args.json, unit="trees")), args.json)
             return 0
         result = resume(run, Progress(quiet=args.json), nothing if args.json else report)
     except Interrupted as stop:

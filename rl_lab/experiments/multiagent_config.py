@@ -66,6 +66,15 @@ def _parse_agent_ref(text: str) -> dict[str, Any]:
     return {"path" if trained else "name": text}
 
 
+def parse_agent(target: str, key: str, text: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return an agent that a user names with `key`: its path, or its name and all its hyperparameters.
+
+    Raises ScenarioError, which begins with `target`, where there is none, or where it has not these options.
+    """
+    node = {**_parse_agent_ref(text), **options}
+    return _typed(target, key, AgentReference, node) if "path" in node else _untrained(target, key, node)
+
+
 def _untrained(target: str, key: str, node: Any) -> dict[str, Any]:
     """Return an agent that needs no training, its name and all its hyperparameters, as a recipe's `key` gives it."""
     node = {"name": node} if isinstance(node, str) else node

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
@@ -22,6 +22,7 @@ from rl_lab.learners.pretraining.trainer import TrainerConfig
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
 _TEXTS = ("data", "backbone", "world", "device", "run_dir", "activation")  # values that are taken as they are typed
 _MAX_BYTES = 2**20
+_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PretrainSettings(TrainerConfig):
 def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
-        raise UsageError(f"no method {method!r}; {nearest(method, methods.NAMES)}")
+        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, 'tree'])}")
     keys = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in ("network", "episodes")]
     node: dict[str, Any] = {"network": {}}
     for line in lines:
@@ -56,19 +57,20 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
         if not equals:
             raise UsageError(f"{line!r} is not a setting; write key=value")
         if key.startswith("backbone."):
-            node["network"][key.removeprefix("backbone.")] = _value(line, text)
+            node["network"][key.removeprefix("backbone.")] = parse_value(line, text)
         elif key == "evaluation.episodes":
-            node["episodes"] = _value(line, text)
+            node["episodes"] = parse_value(line, text)
         elif key in keys:
-            node[key] = text if key in _TEXTS else _value(line, text)
+            node[key] = text if key in _TEXTS else parse_value(line, text)
         else:
             raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
-    return _checked(_typed(node))
+    return _checked(as_settings(PretrainSettings, node))
 
 
-def _value(line: str, text: str) -> Any:
+def parse_value(line: str, text: str) -> Any:
+    """Return the value of the setting `line`, the text after its equals sign. Raises UsageError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -81,13 +83,14 @@ def _value(line: str, text: str) -> Any:
         raise UsageError(f"cannot read {line!r}: a value is a number, true, false, a text or [A, B]") from None
 
 
-def _typed(node: dict[str, Any]) -> PretrainSettings:
+def as_settings(settings: type[_Settings], node: dict[str, Any]) -> _Settings:
+    """Return a dataclass with these values, whose types are checked. Raises UsageError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        values: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(PretrainSettings), node))
-        return PretrainSettings(**values)
+        values: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(settings), node))
+        return settings(**values)
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise UsageError(explain(error)) from None
 
@@ -129,7 +132,7 @@ def read(folder: Path) -> tuple[str, PretrainSettings, str]:
         method = checked_type(facts["method"], "method", str)
         if method not in methods.NAMES:
             raise ValueError(f"method is {method!r:.40}")
-        settings = _checked(_typed(checked_type(facts["settings"], "settings", dict)))
+        settings = _checked(as_settings(PretrainSettings, checked_type(facts["settings"], "settings", dict)))
         return method, settings, checked_type(facts["data_sha256"], "data_sha256", str)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error

@@ -1,0 +1,113 @@
+"""The settings of a distillation: parsed from key=value, checked, and kept in the run's distillation.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core.agent import hyperparameter
+from rl_lab.core.errors import UsageError, nearest, one_line
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.untrusted import checked_type, read_json
+from rl_lab.experiments.pretraining_config import as_settings, parse_value
+
+DISTILLATION = "distillation.json"  # the file of a run's folder that says it is a distillation
+_FORMAT = {"format": "rl_lab.distillation", "version": 1}
+_SCENARIO = ("seed", "threads", "device", "run_dir", "opponent", "role", "evaluation", "world")  # keys that it has, too
+_MAX_BYTES = 2**20
+_FEATURE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,40}")
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How a tree is distilled."""
+
+    max_depth: int = hyperparameter(6, "comparisons of a decision, at most", low=1, high=64)
+    max_leaf_nodes: int | None = hyperparameter(None, "leaves, at most; null: no limit", low=2, high=2**16)
+    min_samples_leaf: int = hyperparameter(1, "decisions in a leaf, at least", low=1, high=2**31)
+    iterations: int = hyperparameter(10, "trees that are fitted; the best one is kept", low=1, high=10_000)
+    rollout_episodes: int = hyperparameter(32, "episodes that are played for each tree", low=1, high=2**16)
+    rollout_steps: int = hyperparameter(20_000, "decisions that are recorded for each tree, at most", low=1, high=2**31)
+    noise: float = hyperparameter(0.0, "share of random actions in those episodes", low=0, high=1)
+    weighted: bool = hyperparameter(True, "weigh decisions by the loss of a wrong action, as VIPER does")
+    feature_names: list[str] = field(default_factory=list)  # of an observation's numbers, in the rules
+
+
+@dataclass(frozen=True)
+class TreeRequest:
+    """What `rl-lab pretrain tree` is asked for."""
+
+    teacher: str
+    teacher_options: dict[str, Any]  # hyperparameters of an agent that is not trained
+    settings: TreeSettings
+    scenario_lines: tuple[str, ...]  # overrides of the scenario in which the tree is evaluated
+    world: str = ""  # empty: the teacher's
+
+
+def parse_request(lines: Iterable[str]) -> TreeRequest:
+    """Return what key=value lines ask for. Raises UsageError, in one line, for wrong ones."""
+    known = [each.name for each in dataclasses.fields(TreeSettings)]
+    values: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    scenario_lines, teacher, world = [], "", ""
+    for line in lines:
+        key, equals, text = line.partition("=")
+        if not equals:
+            raise UsageError(f"{line!r} is not a setting; write key=value")
+        if key == "teacher":
+            teacher = text
+        elif key.startswith("teacher."):
+            options[key.removeprefix("teacher.")] = parse_value(line, text)
+        elif key == "world":
+            world = text
+        elif key.partition(".")[0] in _SCENARIO:
+            scenario_lines.append(line)
+        elif key in known:
+            values[key] = parse_value(line, text)
+        else:
+            raise UsageError(f"pretrain tree has no key {key!r}; {nearest(key, [*known, 'teacher', *_SCENARIO])}")
+    if not teacher:
+        raise UsageError("say which agent the tree is to imitate: teacher=RUN, or an agent that is not trained")
+    return TreeRequest(teacher, options, _checked(as_settings(TreeSettings, values)), tuple(scenario_lines), world)
+
+
+def _checked(settings: TreeSettings) -> TreeSettings:
+    """Return the settings. Raises UsageError for a value out of range."""
+    for each in dataclasses.fields(settings):
+        if each.metadata:
+            low, high, value = each.metadata["low"], each.metadata["high"], getattr(settings, each.name)
+            if low is not None and value is not None and not low <= value <= high:
+                raise UsageError(f"{each.name}={value}: expected {low} to {high}")
+    for name in settings.feature_names:
+        if not _FEATURE_NAME.fullmatch(name):
+            raise UsageError(f"feature_names: {name!r:.60} is no name of 1 to 40 characters")
+    return settings
+
+
+def write(folder: Path, settings: TreeSettings, teacher: dict[str, Any]) -> None:
+    """Write distillation.json into a run's folder; `teacher` is an agent as in a scenario. Raises OSError."""
+    facts = {**_FORMAT, "teacher": teacher, "settings": dataclasses.asdict(settings)}
+    atomic_write_bytes(folder / DISTILLATION, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def is_distillation(folder: Path) -> bool:
+    """Return whether a run's folder is that of a distillation."""
+    return (folder / DISTILLATION).is_file()
+
+
+def read(folder: Path) -> tuple[TreeSettings, dict[str, Any]]:
+    """Return the settings and the teacher. Raises UsageError where the file is damaged."""
+    try:
+        facts = checked_type(read_json(folder / DISTILLATION, _MAX_BYTES), "it", dict)
+        if any(facts.get(key) != value for key, value in _FORMAT.items()):
+            raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
+        settings = _checked(as_settings(TreeSettings, checked_type(facts["settings"], "settings", dict)))
+        return settings, checked_type(facts["teacher"], "teacher", dict)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise UsageError(f"{folder / DISTILLATION} is damaged: {one_line(reason)[:160]}") from None

@@ -1,0 +1,279 @@
+"""The run of a distillation: an agent is imitated by a decision tree, in a run's folder.
+
+Source: Bastani, Pu and Solar-Lezama, Verifiable Reinforcement Learning via Policy Extraction (VIPER), NeurIPS 2018. As
+in DAgger, the trees play and the teacher says what it would have done; decisions count as much as the worst action is
+worse than the best one. They are weighted, where the paper draws a sample by these weights.
+
+The result is a run like any other: it has an agent, which `rl-lab evaluate`, `watch` and `tournament` load. `tree/` in
+it has the tree as JSON and as rules. A distillation that was interrupted begins again, and ends with the same tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from rl_lab.adapters import make
+from rl_lab.core import checkpoint
+from rl_lab.core.agent import Agent
+from rl_lab.core.errors import UsageError
+from rl_lab.core.files import atomic_write_bytes
+from rl_lab.core.interrupts import Interrupted, Interrupts
+from rl_lab.core.progress import Progress
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.core.world import Array
+from rl_lab.engine import user_code
+from rl_lab.evaluation.demonstrations import DemonstrationPlan, Demonstrations, demonstrate
+from rl_lab.evaluation.evaluate import SELECTION_SEED, evaluate
+from rl_lab.experiments import run_dir, tree_config
+from rl_lab.experiments.agent_loading import load_agent
+from rl_lab.experiments.build import evaluate_scenario, evaluation_opponents
+from rl_lab.experiments.checkpoint_lookup import locate
+from rl_lab.experiments.compose import compose
+from rl_lab.experiments.frozen_agent import FrozenAgentRef
+from rl_lab.experiments.multiagent_config import parse_agent
+from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.training_envs import make_agent
+from rl_lab.experiments.training_metrics import Metrics
+from rl_lab.experiments.tree_config import TreeRequest, TreeSettings
+from rl_lab.learners.pretraining import decision_tree, tree_fit
+from rl_lab.learners.pretraining.contract import contract_of
+from rl_lab.learners.pretraining.decision_tree import DecisionTree
+from rl_lab.learners.pretraining.tree_agent import MEMBER, TreeAgent, action_kind
+from rl_lab.learners.pretraining.tree_rules import rules
+
+RULES = "rules.md"
+
+
+@dataclass(frozen=True)
+class DistillationResult:
+    """The result of a distillation. `scores` are those by which the tree was selected; `summary` is its evaluation."""
+
+    run: Run
+    tree: DecisionTree
+    seconds: float
+    scores: dict[str, float]
+    summary: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of tree.json and the rules."""
+        return self.run.path / "tree"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `pretrain tree --json` prints."""
+        return {
+            "run_dir": str(self.run.path),
+            "tree": str(self.folder),
+            "sha256": self.tree.sha256(),
+            "depth": self.tree.depth,
+            "leaves": self.tree.num_leaves,
+            "seconds": round(self.seconds, 3),
+            "scores": self.scores,
+            **self.summary,
+        }
+
+
+def distil(request: TreeRequest, command: list[str], progress: Progress) -> DistillationResult:
+    """Distil a teacher into a tree. Nothing is written before teacher and world are known to go together.
+
+    Raises:
+        UsageError: teacher, world and settings do not go together, scikit-learn is missing, or the run's folder exists.
+        Interrupted: a signal has ended the work; resuming `run` begins it again.
+    """
+    user_code.refuse_while_loading()
+    with Interrupts() as interrupts:
+        with interrupts.abort_after(0.0):
+            scenario, teacher = _scenario(request)
+            distillation = _Distillation(scenario, request.settings, teacher)
+        with run_dir.new_run(scenario, command) as run:
+            tree_config.write(run.path, request.settings, teacher)
+            return distillation.run(run, progress, interrupts)
+
+
+def resume(run: Run, progress: Progress) -> DistillationResult:
+    """Begin a distillation again, with the same result. Raises as `distil`."""
+    settings, teacher = tree_config.read(run.path)
+    with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
+        with interrupts.abort_after(0.0):
+            distillation = _Distillation(scenario, settings, teacher)
+        return distillation.run(run, progress, interrupts)
+
+
+def _scenario(request: TreeRequest) -> tuple[Scenario, dict[str, Any]]:
+    """Return the scenario in which the tree is evaluated, and the teacher as a scenario describes an agent."""
+    teacher = parse_agent("pretrain tree", "teacher", request.teacher, request.teacher_options)
+    lines = ["agent=tree", "video=false", "backbone=null", "policies={}", "league=null", *request.scenario_lines]
+    if "path" in teacher:
+        teacher = dataclasses.asdict(FrozenAgentRef(**teacher).with_content_hash())
+        target = request.world or str(locate(teacher["path"]).run.path / "config.yaml")
+    elif request.world:
+        target = request.world
+    else:
+        raise UsageError(f"say which world {request.teacher} is to be imitated in: add world=NAME")
+    return compose(target, lines), teacher
+
+
+class _Distillation:
+    """The loop of DAgger. Raises UsageError where teacher, world and settings do not go together."""
+
+    def __init__(self, scenario: Scenario, settings: TreeSettings, teacher: dict[str, Any]) -> None:
+        tree_fit.sklearn_tree()
+        self.scenario, self.settings, self.reference = scenario, settings, teacher
+        try:
+            envs = make.make(scenario.world, 1, scenario.params)
+            self.world: EnvSpec = envs.world
+            envs.close()
+            self.kind, self.contract = action_kind(self.world), contract_of(self.world.observation)
+            self.teacher: Agent = make_agent(_reference(teacher), self.world)
+            self.opponents: list[Agent | None] = [*evaluation_opponents(scenario, self.world)]
+        except UsageError:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"teacher: {error}") from None
+        names, size = settings.feature_names, int(np.prod(self.contract.shape))
+        if names and len(names) != size:
+            raise UsageError(f"feature_names has {len(names)} names; {self.world.name} observes {size} numbers")
+        # In self-play, the mean return over all agents says nothing about their strength.
+        self.is_self_play = not self.opponents and bool(getattr(self.world, "zero_sum", False))
+        self.best: tuple[float, int] | None = None
+        self.best_tree: DecisionTree | None = None
+        self.best_scores: dict[str, float] = {}
+
+    def run(self, run: Run, progress: Progress, interrupts: Interrupts) -> DistillationResult:
+        """Fit all trees, write the best one and evaluate it."""
+        begin = time.perf_counter()
+        try:
+            with interrupts.abort_after(0.0):
+                self._fit_all(run, progress, interrupts)
+                assert self.best_tree is not None
+                self._write(run, self.best_tree)
+                agent, step = load_agent(run.agent, run.scenario())
+                evaluation = evaluate_scenario(agent, run.scenario(), interrupts.check)
+        except ValueError as error:  # of the world or of the teacher
+            raise UsageError(str(error)) from None
+        except Interrupted as stop:
+            stop.run, stop.is_work_lost = run, True
+            raise
+        evaluation.save(run.evaluation(step))
+        seconds = time.perf_counter() - begin
+        return DistillationResult(run, self.best_tree, seconds, self.best_scores, evaluation.summary)
+
+    def _fit_all(self, run: Run, progress: Progress, interrupts: Interrupts) -> None:
+        settings, scenario = self.settings, self.scenario
+        plan = DemonstrationPlan(
+            scenario.world,
+            scenario.params,
+            settings.rollout_episodes,
+            settings.rollout_steps,
+            scenario.seed,
+            settings.noise,
+        )
+        metrics = Metrics(run, size=0, step=0)
+        parts: list[Demonstrations] = []
+        player: Agent | None = None
+        progress.begin(0, settings.iterations)
+        try:
+            for iteration in range(settings.iterations):
+                parts.append(demonstrate(plan, self.teacher, player, iteration))
+                interrupts.check()
+                data = Demonstrations.joined(parts)
+                tree = self._fit(data)
+                player = TreeAgent(tree)
+                scores = self._scores(tree, data, interrupts)
+                self._keep_best(tree, scores)
+                metrics.write(iteration + 1, {f"tree/{name}": value for name, value in scores.items()}, {})
+                values = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+                progress.note(f"tree {iteration + 1}: {values}")
+                progress.show(iteration + 1, None, {})
+        finally:
+            metrics.close()
+        progress.end()
+
+    def _fit(self, data: Demonstrations) -> DecisionTree:
+        settings = self.settings
+        num_actions = int(self.world.action.n) if isinstance(self.world.action, Discrete) else None
+        model = tree_fit.estimator(
+            num_actions,
+            max_depth=settings.max_depth,
+            max_leaf_nodes=settings.max_leaf_nodes,
+            min_samples_leaf=settings.min_samples_leaf,
+            seed=self.scenario.seed,
+        )
+        return tree_fit.fit(
+            model, data.observations, data.actions, self._weights(data), contract=self.contract, num_actions=num_actions
+        )
+
+    def _weights(self, data: Demonstrations) -> Array:
+        """Return the weights of the decisions; equal ones where none matters to the teacher."""
+        if not self.settings.weighted or not data.weights.sum() > 0:
+            return np.ones(len(data.weights))
+        return np.asarray(data.weights / data.weights.mean())
+
+    def _scores(self, tree: DecisionTree, data: Demonstrations, interrupts: Interrupts) -> dict[str, float]:
+        """Return the tree's mean return on the selection's seeds, and how well it imitates its training data."""
+        evaluations = [
+            evaluate(
+                TreeAgent(tree),
+                self.scenario.world,
+                self.scenario.params,
+                episodes=self.scenario.evaluation.selection_episodes,
+                opponent=opponent,
+                role=self.scenario.role,
+                first_seed=SELECTION_SEED,
+                progress=interrupts.check,
+            )
+            for opponent in self.opponents or [None]
+        ]
+        scores = {"mean_return": float(np.mean([each.summary["mean_return"] for each in evaluations]))}
+        actions = tree.act(data.observations, data.action_mask)
+        if self.kind == "discrete":
+            scores["agreement"] = float((actions == data.actions).mean())
+        else:
+            scores["mean_squared_error"] = float(np.mean((actions - data.actions) ** 2))
+        return {**scores, "leaves": tree.num_leaves, "depth": tree.depth, "decisions": len(data.actions)}
+
+    def _keep_best(self, tree: DecisionTree, scores: dict[str, float]) -> None:
+        """Keep the tree with the best return, and of equal ones that with the fewest leaves."""
+        imitation = scores.get("agreement", -scores.get("mean_squared_error", 0.0))
+        rank = (imitation if self.is_self_play else scores["mean_return"], -tree.num_leaves)
+        if self.best is None or rank > self.best:
+            self.best, self.best_tree, self.best_scores = rank, tree, scores
+
+    def _write(self, run: Run, tree: DecisionTree) -> None:
+        """Write the tree, its rules, and the checkpoint of its agent."""
+        scenario, folder = self.scenario, run.path / "tree"
+        settings = {**dataclasses.asdict(self.settings), "seed": scenario.seed}
+        about = {
+            "world": scenario.world,
+            "teacher": self.reference,
+            "settings": settings,
+            "scores": self.best_scores,
+        }
+        decision_tree.save(folder, tree, about)
+        teacher = self.reference.get("path") or self.reference["name"]
+        head = (
+            f"# A decision tree for {scenario.world}\n\nIt imitates {teacher}: depth {tree.depth}, {tree.num_leaves} "
+        )
+        head += "leaves. The first rule that applies names the action.\n\n"
+        text = rules(tree, self.settings.feature_names, all_legal=not self.world.has_action_mask)
+        atomic_write_bytes(folder / RULES, (head + text).encode())
+        tensors, state = decision_tree.as_state(tree)
+        shutil.rmtree(run.agent, ignore_errors=True)
+        step = int(self.best_scores["decisions"])
+        checkpoint.save(run.agent, step, {MEMBER: tensors}, {**state, "deterministic": True}, keep_last=1)
+
+
+def _reference(node: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of an agent. Raises UsageError where it has other keys than an agent has."""
+    if "path" in node:
+        return {"path": node["path"], "average": node["average"], "sha256": node["sha256"]}
+    return parse_agent("distillation.json", "teacher", node["name"], {k: v for k, v in node.items() if k != "name"})
