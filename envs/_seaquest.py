@@ -159,11 +159,11 @@ def move_swimmers(s: State) -> tuple[float, bool]:
         over |= touches_bow & (not diver)
         x = REMOVED if is_picked_up else x
         swimmer[X], swimmer[WAIT] = x, (DIVER_REST if diver else s.enemy_rest) if is_moving else wait - 1
-        gone = (x < 0) | (x > LAST)
-        if kind == SUB and aim < 0 and not gone:
+        has_left = (x < 0) | (x > LAST)
+        if kind == SUB and aim < 0 and not has_left:
             add_shot(s.shots, x, y, swimmer[HEADING])
         swimmer[AIM] = SHOT_INTERVAL - 1 if aim < 0 else aim - 1
-        check_torpedoes |= gone | has_shot_at(s.torpedoes, max(x, 0), y)
+        check_torpedoes |= has_left | has_shot_at(s.torpedoes, max(x, 0), y)
     hits = 0.0
     if check_torpedoes:
         # Swimmers that were in a torpedo's cell before were hit by `move_torpedoes`, so only those that moved are left.

@@ -188,11 +188,11 @@ def draw(s: WorldState, p: Params, canvas: Canvas) -> None:
         around = [hawk + cmath.rect(radius * float(HAWK_SIGHT), math.tau * k / 72) for k in range(72)]
         draw_polygon(canvas, around, (*RED, opacity), width, height)
     x, y, angle = np.asarray(s.x), np.asarray(s.y), np.asarray(s.angle)
-    places = x + 1j * y
-    outlines = places[:, None] + np.exp(1j * angle)[:, None] * np.array(BIRD)
-    for place, outline, hue in zip(places, outlines, (angle * (96 / math.tau)).astype(int) % 96, strict=True):
+    positions = x + 1j * y
+    outlines = positions[:, None] + np.exp(1j * angle)[:, None] * np.array(BIRD)
+    for position, outline, hue in zip(positions, outlines, (angle * (96 / math.tau)).astype(int) % 96, strict=True):
         color = HUES[hue]
-        if 0.4 < place.real < width - 0.4 and 0.4 < place.imag < height - 0.4:
+        if 0.4 < position.real < width - 0.4 and 0.4 < position.imag < height - 0.4:
             canvas.polygon([(z.real, z.imag) for z in outline], color)
         else:
             draw_polygon(canvas, outline.tolist(), color, width, height)

@@ -47,12 +47,12 @@ def _constructor(name: str) -> tuple[Any, dict[str, Any]]:
 
 def check(name: str, params: dict[str, Any]) -> None:
     """Raise UsageError for a parameter that the constructor does not take, or whose value is of another kind."""
-    known = defaults(name) if params else {}
+    accepted = defaults(name) if params else {}
     for field, value in params.items():
-        if known and field not in known and "**" not in known:
-            names = ", ".join(known) or "none"
+        if accepted and field not in accepted and "**" not in accepted:
+            names = ", ".join(accepted) or "none"
             raise UsageError(f"cannot make world {name!r}: it has no parameter {field!r}; it takes {names}")
-        _check_kind(name, field, value, known.get(field))
+        _check_kind(name, field, value, accepted.get(field))
 
 
 def refused(name: str, params: dict[str, Any], error: Exception) -> UsageError:
@@ -61,9 +61,9 @@ def refused(name: str, params: dict[str, Any], error: Exception) -> UsageError:
     if isinstance(error, ForeignError):  # its message is one line that names the place
         return UsageError(f"world.params: {name} with {listing}: {str(error).removeprefix(f'{name}: ')}")
     code = user_code.permitted(name)
-    place = diagnostics.author_location(error, {code.file}) if code else ""
+    location = diagnostics.author_location(error, {code.file}) if code else ""
     message = str(error).partition("\n")[0]
-    return UsageError(f"world.params: {name} with {listing}: {place}{type(error).__name__}: {message}")
+    return UsageError(f"world.params: {name} with {listing}: {location}{type(error).__name__}: {message}")
 
 
 def _check_kind(name: str, field: str, value: Any, default: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
-from rl_lab.adapters.foreign_errors import ForeignError, InvalidDataError, place_of_method
+from rl_lab.adapters.foreign_errors import ForeignError, InvalidDataError, location_of_method
 from rl_lab.core import non_finite
 from rl_lab.core.errors import one_line
 from rl_lab.core.protocols import EnvSpec
@@ -133,11 +133,11 @@ def check_finite(world: EnvSpec, field: str, values: Array, steps: Array, envs: 
     if not finite.all():
         i = int(np.argmin(finite))
         call = "step" if steps[i] else "reset"
-        described, place = non_finite.describe(values[i], world.agents), place_of_method(envs[i], call)
-        text = f"{world.name}: non-finite {field} in world {i} at step {steps[i]}: {call} returned {described}"
+        description, location = non_finite.describe(values[i], world.agents), location_of_method(envs[i], call)
+        text = f"{world.name}: non-finite {field} in world {i} at step {steps[i]}: {call} returned {description}"
         if field == "observation" and (part := _part_name(world, values[i])):
             text += f" of the vector, which is observation{part}"
-        raise NonFiniteError(f"{text} ({place})" if place else text)
+        raise NonFiniteError(f"{text} ({location})" if location else text)
 
 
 def _part_name(world: EnvSpec, values: Array) -> str:

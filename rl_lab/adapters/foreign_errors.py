@@ -110,8 +110,8 @@ def _origin(error: BaseException) -> BaseException:
 
 def _explain(world: str, call: str, error: BaseException, env: Any) -> str:
     frames = _frames(error, env)
-    place = f"{frames[-1][0]}:{frames[-1][1]} {frames[-1][2]}" if frames else place_of_method(env, call)
-    suffix = f" ({place})" if place else ""
+    location = f"{frames[-1][0]}:{frames[-1][1]} {frames[-1][2]}" if frames else location_of_method(env, call)
+    suffix = f" ({location})" if location else ""
     message = _message(error)
     if isinstance(error, InvalidDataError):
         return f"{world}: {call} {message}{suffix}"
@@ -166,7 +166,7 @@ def _file_of(env: Any) -> str:
     return "" if path.startswith(_FRAMEWORK) else path
 
 
-def place_of_method(env: Any, call: str) -> str:
+def location_of_method(env: Any, call: str) -> str:
     """Return "file:line name" of the method of an environment that was called, or "" where that is not known."""
     owner = _owner(env)
     function = getattr(owner, "__init__" if call == "constructor" else call, None) if inspect.isclass(owner) else owner

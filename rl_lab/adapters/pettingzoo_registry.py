@@ -61,9 +61,11 @@ def find(name: str) -> tuple[str, Callable[..., Any]]:
             continue
         if spec.id in registry:
             return kind, partial(_make, name, kind, spec)
-    known = {re.sub(r"-v(\d+)$", r"_v\1", each) for each in {*pettingzoo.aec_registry, *pettingzoo.parallel_registry}}
-    known |= {_MPE + each for each in _particle_names()}
-    raise ValueError(f"no world {name!r}{nearest_id(identity, known, PREFIX)}")
+    valid_ids = {
+        re.sub(r"-v(\d+)$", r"_v\1", each) for each in {*pettingzoo.aec_registry, *pettingzoo.parallel_registry}
+    }
+    valid_ids |= {_MPE + each for each in _particle_names()}
+    raise ValueError(f"no world {name!r}{nearest_id(identity, valid_ids, PREFIX)}")
 
 
 def _make(name: str, kind: Any, spec: Any, **arguments: Any) -> Any:
@@ -84,11 +86,11 @@ def _particle_names() -> list[str]:
 
 
 def _mpe_constructor(name: str, identity: str) -> Callable[..., Any]:
-    known = _particle_names()
-    if not known:
+    valid_ids = _particle_names()
+    if not valid_ids:
         raise ValueError(f"world {name!r} needs the package mpe2, which is not installed: pip install mpe2")
-    if identity not in known:
-        raise ValueError(f"no world {name!r}{nearest_id(identity, known, PREFIX + _MPE)}")
+    if identity not in valid_ids:
+        raise ValueError(f"no world {name!r}{nearest_id(identity, valid_ids, PREFIX + _MPE)}")
     make: Callable[..., Any] = importlib.import_module(f"mpe2.{identity}").parallel_env
     return make
 

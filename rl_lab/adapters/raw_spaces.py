@@ -34,15 +34,15 @@ def spaces_outside(
     Raises:
         ValueError: the lab's adapter makes a conversion that nothing outside the lab makes; the message names it.
     """
-    raw: list[tuple[Any, Any]] | None = getattr(envs, "raw_spaces", None)
-    if raw is None:
+    raw_spaces: list[tuple[Any, Any]] | None = getattr(envs, "raw_spaces", None)
+    if raw_spaces is None:
         return deepcopy(observation), deepcopy(action)
     spaces: list[tuple[Space[Any], Space[Any]]] = []
     reasons: list[str] = []
-    for raw_observation, raw_action in raw if seats is None else [raw[seat] for seat in seats]:
+    for raw_observation, raw_action in raw_spaces if seats is None else [raw_spaces[seat] for seat in seats]:
         if reason := _conversion(raw_observation, raw_action, observation, action):
             reasons.append(reason)
-        elif (outside := (_outside(raw_observation, observation), raw_action)) not in spaces:
+        elif (outside := (_space_outside_lab(raw_observation, observation), raw_action)) not in spaces:
             spaces.append(outside)
     if reasons or len(spaces) != 1:
         several = "its agents have spaces of their own, which the lab pads to one"
@@ -50,10 +50,10 @@ def spaces_outside(
     return deepcopy(spaces[0][0]), deepcopy(spaces[0][1])
 
 
-def _outside(raw: Any, observation: Space[Any]) -> Any:
+def _space_outside_lab(raw_space: Any, observation: Space[Any]) -> Any:
     """Return the space that SB3's policy would see of a raw space: VecNormalize's, or with channels first."""
-    normalized = normalized_space(raw)
-    return normalized if normalized is not raw and observation == normalized else channels_first(raw)
+    normalized = normalized_space(raw_space)
+    return normalized if normalized is not raw_space and observation == normalized else channels_first(raw_space)
 
 
 def _conversion(raw_observation: Any, raw_action: Any, observation: Space[Any], action: Space[Any]) -> str:
@@ -70,7 +70,7 @@ def _conversion(raw_observation: Any, raw_action: Any, observation: Space[Any], 
         return f"observations are a {type(raw_observation).__name__}, and the lab makes a Dict of arrays of them"
     elif reason := _array_conversion(raw_observation, observation, "observations", structured=False):
         return reason
-    if reason := _shift(raw_action, "actions"):
+    if reason := _offset_conversion(raw_action, "actions"):
         return reason
     if isinstance(raw_action, Discrete):
         same = isinstance(action, Discrete) and int(action.n) == int(raw_action.n)
@@ -79,23 +79,27 @@ def _conversion(raw_observation: Any, raw_action: Any, observation: Space[Any], 
     return "" if same else f"actions are {raw_action}, and the policy takes {action}"
 
 
-def _shift(space: Any, name: str) -> str:
+def _offset_conversion(space: Any, name: str) -> str:
     start = np.ravel(space.start) if isinstance(space, Discrete | MultiDiscrete) else np.zeros(1)
     first = start.tolist() if isinstance(space, MultiDiscrete) else start[0]
     return f"{name} are numbered from {first}, and the lab shifts them to begin at 0" if start.any() else ""
 
 
-def _array_conversion(raw: Any, observation: Space[Any], name: str, *, structured: bool) -> str:
+def _array_conversion(raw_space: Any, observation: Space[Any], name: str, *, structured: bool) -> str:
     """Return a text as `_conversion` does for one array; a Discrete is one-hot unless it is part of a Dict."""
-    if reason := _shift(raw, name):
+    if reason := _offset_conversion(raw_space, name):
         return reason
-    raw = _outside(raw, observation)
-    if isinstance(raw, Discrete) and not structured:
-        return "" if observation.shape == (int(raw.n),) else f"{name} are {raw}, and the policy sees {observation}"
-    if observation.shape != raw.shape:
-        return f"{name} are of shape {raw.shape}, and the lab makes {observation.shape} of them"
-    if isinstance(raw, Box) and raw.dtype == np.uint8 and observation.dtype != np.uint8:
-        return f"{name} are {raw.dtype}, and the lab makes {observation.dtype} of them"
-    if not isinstance(raw, type(observation)):
-        return f"{name} are {raw}, and the policy sees {observation}"
+    raw_space = _space_outside_lab(raw_space, observation)
+    if isinstance(raw_space, Discrete) and not structured:
+        return (
+            ""
+            if observation.shape == (int(raw_space.n),)
+            else f"{name} are {raw_space}, and the policy sees {observation}"
+        )
+    if observation.shape != raw_space.shape:
+        return f"{name} are of shape {raw_space.shape}, and the lab makes {observation.shape} of them"
+    if isinstance(raw_space, Box) and raw_space.dtype == np.uint8 and observation.dtype != np.uint8:
+        return f"{name} are {raw_space.dtype}, and the lab makes {observation.dtype} of them"
+    if not isinstance(raw_space, type(observation)):
+        return f"{name} are {raw_space}, and the policy sees {observation}"
     return ""

@@ -46,10 +46,10 @@ class FolderImports:
 
     def _add_folder(self, folder: str) -> None:
         self._folders.append(folder)
-        known = {"rl_lab", "envs", *sys.stdlib_module_names}
+        reserved_names = {"rl_lab", "envs", *sys.stdlib_module_names}
         with suppress(OSError):
             names = {entry.name.partition(".")[0] for entry in os.scandir(folder)}
-            self._names |= {name for name in names if name.isidentifier() and name not in known}
+            self._names |= {name for name in names if name.isidentifier() and name not in reserved_names}
 
     def __enter__(self) -> FolderImports:
         if len(sys.modules) != self._conflicts[0]:

@@ -35,9 +35,9 @@ class PackedFiles:
 
     def unpack(self) -> Path:
         """Return a folder in the user's cache that has these files; it is named after their paths and contents."""
-        known = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in self.contents.items())
+        hashes = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in self.contents.items())
         folder = Path(platformdirs.user_cache_path("rl_lab")) / "packed_files"
-        folder /= hashlib.sha256(repr(known).encode()).hexdigest()
+        folder /= hashlib.sha256(repr(hashes).encode()).hexdigest()
         for path, content in self.contents.items():
             file = folder / path
             if not (file.is_file() and file.read_bytes() == content):

@@ -33,6 +33,6 @@ def draw(world: World, state: Any, params: Any, canvas: Canvas) -> None:
         is_endless = limit.raised(error)
         if is_interruption(error) or (isinstance(error, TimeIsUp) and not is_endless):
             raise  # TimeIsUp: of a block around this one
-        place = author_location(error, {getattr(world.draw, "__code__", draw.__code__).co_filename})
+        location = author_location(error, {getattr(world.draw, "__code__", draw.__code__).co_filename})
         failure = f"did not return within {MAX_SECONDS:g} s" if is_endless else f"raised {message_with_hint(error)}"
-        raise WorldError(one_line(f"{place}{world.name}'s draw {failure}")) from error
+        raise WorldError(one_line(f"{location}{world.name}'s draw {failure}")) from error

@@ -159,12 +159,12 @@ class PygameCanvas:
 
     def _draw_label_background(self, left: int, width: int, height: int) -> Color:
         """Paint the background of a line at the top of the picture; return a legible text colour for it."""
-        place = self._pygame.Rect(left, 0, width, height).clip(self._small.get_rect())
-        color, ink = _legible(self._pygame.transform.average_color(self._small, place)[:3])
-        ground = self._pygame.Surface(place.size, 0, 32)
+        area = self._pygame.Rect(left, 0, width, height).clip(self._small.get_rect())
+        color, ink = _legible(self._pygame.transform.average_color(self._small, area)[:3])
+        ground = self._pygame.Surface(area.size, 0, 32)
         ground.fill(color)
         ground.set_alpha(_LABEL_OPACITY)
-        self._small.blit(ground, place)
+        self._small.blit(ground, area)
         return ink
 
     def _pixel(self, x: float, y: float) -> Point:
