@@ -61,7 +61,7 @@ class ScriptedAgent:
 
 
 def make(config: Config, world: EnvSpec) -> Agent:
-    """Return the agent. Raises ValueError if the world has no expert, or no novice, of this name."""
+    """Return the agent. Raises ValueError for another strength, and if the world has no such kernel."""
     if config.strength not in ("expert", "novice"):
         raise ValueError(f"strength={config.strength!r}: expected expert or novice")
     if not isinstance(world, World) or getattr(world, config.strength) is None:

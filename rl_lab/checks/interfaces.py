@@ -72,7 +72,7 @@ def _observation_difference(batch: Batch, agents: list[str], observations: dict[
     for agent in agents:
         expected = _batch_bytes(batch, batch.world.agents.index(agent))
         for interface, of_agents in observations.items():
-            if _bytes(of_agents[agent]) != expected:
+            if _interface_bytes(of_agents[agent]) != expected:
                 return f"{agent} observes something else through {interface} than in a batch"
     return ""
 
@@ -93,10 +93,10 @@ def _batch_results(batch: Batch, agents: list[str]) -> list[dict[str, Any]]:
     An agent that left the episode in this step is terminated, not truncated.
     """
     index = batch.world.agents.index
-    left = {agent: bool(batch.left_episode[0, index(agent)]) for agent in agents}
+    has_left = {agent: bool(batch.left_episode[0, index(agent)]) for agent in agents}
     rewards = {agent: float(batch.rewards[0, index(agent)]) for agent in agents}
-    terminated = {agent: left[agent] or bool(batch.terminated[0]) for agent in agents}
-    return [rewards, terminated, {agent: bool(batch.truncated[0]) and not left[agent] for agent in agents}]
+    terminated = {agent: has_left[agent] or bool(batch.terminated[0]) for agent in agents}
+    return [rewards, terminated, {agent: bool(batch.truncated[0]) and not has_left[agent] for agent in agents}]
 
 
 def _action(batch: Batch, a: int) -> Any:
@@ -115,7 +115,7 @@ def _batch_bytes(batch: Batch, a: int) -> bytes:
     return bytes((obs if obs.shape == shape else obs[: shape[0]]).tobytes() + mask)  # only vectors are padded
 
 
-def _bytes(observation: Any) -> bytes:
+def _interface_bytes(observation: Any) -> bytes:
     """Return the bytes of an observation of an interface, with its action mask if there is one."""
     if isinstance(observation, dict):
         return bytes(observation["observation"].tobytes() + observation["action_mask"].tobytes())

@@ -139,16 +139,16 @@ def same_seed_same_episodes(subject: WorldUnderTest) -> list[str]:
 
 def same_in_every_slot(subject: WorldUnderTest) -> list[str]:
     """Compare the second and third environment of a batch with a batch of one that has their seed and actions."""
-    batch, alone = subject.batch(3), subject.batch(1)
+    batch, single = subject.batch(3), subject.batch(1)
     batch.seed(np.array([subject.seed + 1, subject.seed, subject.seed]))
     batch.reset()
-    for t, uniforms in enumerate(np.random.default_rng(0).random((subject.budget.steps, *alone.actions.shape))):
+    for t, uniforms in enumerate(np.random.default_rng(0).random((subject.budget.steps, *single.actions.shape))):
         write_uniform_actions(batch, uniforms.repeat(3, axis=0))
-        write_uniform_actions(alone, uniforms)
+        write_uniform_actions(single, uniforms)
         batch.step()
-        alone.step()
+        single.step()
         for i in (1, 2):
-            if batch.state(i) != alone.state(0) or _outputs(batch, i) != _outputs(alone, 0):
+            if batch.state(i) != single.state(0) or _outputs(batch, i) != _outputs(single, 0):
                 return [f"step {t}: world {i} of a batch plays another episode than a world alone with its seed"]
     return []
 

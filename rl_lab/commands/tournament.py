@@ -188,13 +188,13 @@ def _print(outcome: Outcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament.summary import render_summary
 
     summary = _summary(outcome, args)
-    rate = outcome.played / outcome.seconds if outcome.seconds else 0.0
+    rate = outcome.num_played / outcome.seconds if outcome.seconds else 0.0
     if args.json:
         print(json.dumps({**summary, "seconds": round(outcome.seconds, 3), "matches_per_second": round(rate, 1)}))
         return 0
     print(render_summary(summary))
-    if outcome.played:
-        print(f"\n  played {outcome.played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
+    if outcome.num_played:
+        print(f"\n  played {outcome.num_played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
     if (printed := outcome.tournament.path / entrant_output.LOG_NAME).exists():
         print(f"  prints  {printed}")
     print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")

@@ -98,27 +98,28 @@ def compare(
     """
     schedule, counts = tournament.make_schedule(), ResultCounts(*(each.name for each in tournament.entrants))
     hypotheses, batch = settings_of_test(tournament)
-    hypotheses.test(counts.results)
-    counted = 0  # number of pairs in `counts`
-    truncated: list[Tournament] = []
+    hypotheses.test(counts.results)  # raises for settings out of range
+    num_counted = 0  # pairs in `counts`
+    truncated: list[Tournament] = []  # the tournament with its final number of pairs
 
-    def missing(played: Mapping[str, Match]) -> list[Task]:
-        nonlocal counted
-        while counted < schedule.pairs and hypotheses.test(counts.results).state == "continue":
-            block = range(counted, min(counted + batch, schedule.pairs))
+    def next_tasks(matches: Mapping[str, Match]) -> list[Task]:
+        """Count the blocks of pairs that have been played; return the tasks of the next one, or [] at the end."""
+        nonlocal num_counted
+        while num_counted < schedule.pairs and hypotheses.test(counts.results).state == "continue":
+            block = range(num_counted, min(num_counted + batch, schedule.pairs))
             tasks = [
                 schedule.task(schedule.names, pair, leg)
                 for pair in block
                 for leg in range(len(schedule.seat_rotations))
             ]
-            if unplayed := [task for task in tasks if task.id not in played]:
+            if unplayed := [task for task in tasks if task.id not in matches]:
                 return unplayed
-            counts.add(played[task.id] for task in tasks)
-            counted = block.stop
-        truncated.append(truncate_schedule(tournament, counted))  # while the tournament's folder is locked
+            counts.add(matches[task.id] for task in tasks)
+            num_counted = block.stop
+        truncated.append(truncate_schedule(tournament, num_counted))  # while the tournament's folder is locked
         return []
 
-    outcome = run_tournament(tournament, workers=workers, poll=poll, progress=progress, next_tasks=missing)
+    outcome = run_tournament(tournament, workers=workers, poll=poll, progress=progress, next_tasks=next_tasks)
     return counts, dataclasses.replace(outcome, tournament=truncated[-1])
 
 

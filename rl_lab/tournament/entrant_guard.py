@@ -81,9 +81,9 @@ class CallTimer:
             signal.signal(number, handler)
         if callable(self._interrupt):
             signal.signal(signal.SIGINT, self._interrupt)
-        for timer, (left, interval) in self._timers.items():
-            if left:
-                signal.setitimer(timer, max(left - (now[timer] - self._begin[timer]), 1e-3), interval)
+        for timer, (seconds_left, interval) in self._timers.items():
+            if seconds_left:
+                signal.setitimer(timer, max(seconds_left - (now[timer] - self._begin[timer]), 1e-3), interval)
 
     def arm(self, seconds: float) -> None:
         """Stop the following code after this number of seconds of processor time; 0 means no limit."""

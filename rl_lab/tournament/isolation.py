@@ -107,7 +107,7 @@ def _play_in_fork(
 ) -> Match | EntrantFault | _ExceptionReport:
     """Return the match that a forked process plays, the error that was raised in it, or the fault that ended it."""
     reader, writer = os.pipe()
-    earlier = child_pids(force_scan=True)  # processes that entrants started when they were imported
+    children_before = child_pids(force_scan=True)  # processes that entrants started when they were imported
     child = os.fork()
     if child == 0:
         status = 1
@@ -133,7 +133,7 @@ def _play_in_fork(
         os.close(reader)
         set_group(0)  # before the child is reaped, because its id may then be given to another process
         _, status = os.waitpid(child, 0)
-        kill_adopted_children(earlier)
+        kill_adopted_children(children_before)
     return fault or _parse_output(task, text, status, in_call=bool(call_record.values[IN_CALL]))
 
 

@@ -43,7 +43,7 @@ class Fault:
 
     seat: int
     entrant: str
-    kind: str  # one of KINDS
+    kind: str  # one of FAULT_KINDS
     reason: str  # one line
 
 
@@ -95,7 +95,7 @@ def parse(text: str | bytes) -> Match:
     for name in ("id", "world", "version", "trace"):
         _require(_is_name(values[name]), name, values[name])
     for name in _NAME_LISTS:
-        values[name] = _names(name, values[name])
+        values[name] = _parse_names(name, values[name])
     seats = len(values["seats"])
     for name in ("pair", "leg", "seed", "steps"):
         value = values[name]
@@ -123,7 +123,7 @@ def _valid_names(names: tuple[str, ...]) -> tuple[str, ...] | None:
     return names if names and all(map(_is_name, names)) else None
 
 
-def _names(field: str, value: Any) -> tuple[str, ...]:
+def _parse_names(field: str, value: Any) -> tuple[str, ...]:
     """Return a list of names as a tuple. Raises ValueError for anything else."""
     try:
         names = _valid_names(tuple(value)) if isinstance(value, list) else None

@@ -30,9 +30,10 @@ class PackedFunction:
     files: PackedFiles
 
     def unpack(self) -> str:
-        """Return the SPEC on this machine: the same one where it names the same content here, or else that of a copy.
+        """Return a SPEC (`file.py:callable` or `module:callable`) that names the packed file's content on this machine.
 
-        A copy of a module is found before other modules of its name from now on.
+        It is the same SPEC where this names a file of the same content here. Otherwise the file is written; the folder
+        of a module is put first in `sys.path`, and then the SPEC is the same one, too.
         """
         (path, content), *_ = self.files.contents.items()
         name, _, member = self.spec.rpartition(":")
@@ -85,6 +86,7 @@ def pack_setup(setup: MatchSetup) -> PackedSetup:
 
 
 def _pack_function(spec: str) -> PackedFunction:
+    """Read the source file that a SPEC names."""
     name = spec.rpartition(":")[0]
     file = locate(name, Path.cwd()) or source_file(spec)
     (content,) = PackedFiles.read(file.parent, [file]).contents.values()

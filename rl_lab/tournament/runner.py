@@ -34,7 +34,7 @@ class Outcome:
     tournament: Tournament
     matches: list[Match]
     total: int  # number of matches of the whole schedule
-    played: int  # number of matches played in this run
+    num_played: int  # number of matches played in this run
     seconds: float  # duration of this run
 
 

@@ -74,18 +74,19 @@ class Schedule:
             return list(itertools.combinations(self.names, self.players_per_match))
         if self.kind == "gauntlet":
             return [
-                (self.names[0], *rest) for rest in itertools.combinations(self.names[1:], self.players_per_match - 1)
+                (self.names[0], *others)
+                for others in itertools.combinations(self.names[1:], self.players_per_match - 1)
             ]
         return [()] * (self.rounds * (len(self.names) // self.players_per_match))
 
-    def missing(self, played: Mapping[str, Match]) -> list[Task]:
+    def missing(self, matches: Mapping[str, Match]) -> list[Task]:
         """Return the tasks to play next for the matches so far by id; [] when the schedule is complete.
 
         A round begins when the round before is complete, and depends on nothing else. So a tournament that is resumed,
         or played by several workers, has the same matches.
         """
         if self.kind in ("round-robin", "gauntlet"):
-            return [task for each in self._pairings() for task in self._tasks(each, 0) if task.id not in played]
+            return [task for each in self._pairings() for task in self._tasks(each, 0) if task.id not in matches]
         earlier_matches: list[Match] = []  # of complete rounds
         make_pairings = _swiss_pairings if self.kind == "swiss" else _adaptive_pairings
         for _ in range(self.rounds):
@@ -94,10 +95,10 @@ class Schedule:
             for pairing in make_pairings(standings, self.players_per_match):
                 first_pair = standings.num_matches(pairing) // len(self.seat_rotations)
                 tasks += self._tasks(pairing, first_pair)
-            missing = [task for task in tasks if task.id not in played]
+            missing = [task for task in tasks if task.id not in matches]
             if missing:
                 return missing
-            earlier_matches += [played[task.id] for task in tasks]
+            earlier_matches += [matches[task.id] for task in tasks]
         return []
 
     def task(self, pairing: Sequence[str], pair: int, leg: int) -> Task:

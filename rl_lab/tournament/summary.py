@@ -32,8 +32,8 @@ def summarize(
     Raises:
         UsageError: the anchor has no match, or the entrants form groups that never met; the message names the groups.
     """
-    played = {each for match in matches for each in match.pairing}
-    name, elo = (anchor, 0.0) if anchor in played else _anchor(anchor)
+    names_with_matches = {each for match in matches for each in match.pairing}
+    name, elo = (anchor, 0.0) if anchor in names_with_matches else _anchor(anchor)
     forfeits = Counter(match.fault.entrant for match in matches if match.fault)
     result: dict[str, Any] = {
         "dir": str(tournament.path),
@@ -46,7 +46,7 @@ def summarize(
         "faults": sum(forfeits.values()),
         "forfeits": dict(sorted(forfeits.items())),
         "fault_groups": fault_groups(matches),
-        "unplayed": [each.name for each in tournament.entrants if each.name not in played],
+        "unplayed": [each.name for each in tournament.entrants if each.name not in names_with_matches],
         "anchor": {"name": name, "elo": elo} if name else None,
         "confidence": 0.95,
     }

@@ -99,19 +99,24 @@ class ProcessPool:
         retries = deque[tuple[list[Task], bool]]()  # tasks to play before others, and whether to isolate each of them
         consecutive_crashes = 0
         while True:
+            # Give every idle worker its next tasks.
             for worker in self._workers:
                 if not worker.tasks and (block := self._next_block(source, retries)):
                     worker.send(*block)
-            busy = [worker for worker in self._workers if worker.tasks]
-            if not busy:
+            busy_workers = [worker for worker in self._workers if worker.tasks]
+            if not busy_workers:
                 return
             self._poll()
-            outputs = [worker.output.reader for worker in busy if worker.output is not None]
-            multiprocessing.connection.wait([*(worker.connection for worker in busy), *outputs], RESULT_INTERVAL)
-            for worker in busy:
+            # Wait for messages and for what entrants print.
+            outputs = [worker.output.reader for worker in busy_workers if worker.output is not None]
+            connections = [worker.connection for worker in busy_workers]
+            multiprocessing.connection.wait([*connections, *outputs], RESULT_INTERVAL)
+            for worker in busy_workers:
                 if worker.output is not None:
                     worker.output.drain()
-                has_ended = worker.has_ended()  # what an entrant has started may hold the pipe open
+                # Asked before the messages are read, because a worker may end after its last message. A closed pipe
+                # alone does not show the end: what an entrant has started may hold the pipe open.
+                has_ended = worker.has_ended()
                 try:
                     while worker.tasks and worker.connection.poll():
                         if results := self._receive(worker):
@@ -122,6 +127,7 @@ class ProcessPool:
                     if isinstance(error, WorkerError):
                         raise
                     is_lost = True
+                # A worker that has ended, or whose entrant exceeds the deadline of its call, is replaced.
                 if is_lost and worker.tasks:
                     consecutive_crashes += 1
                     if consecutive_crashes > _MAX_CRASHES_PER_WORKER * len(self._workers):

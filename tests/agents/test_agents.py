@@ -234,9 +234,9 @@ def test_scripted_plays_the_authors_kernel(name: str) -> None:
 def test_scripted_is_refused_where_there_is_no_expert() -> None:
     module, world = agent_registry.load("scripted"), replace(world_registry.load("catch"), expert=None)
     foreign = batch.make("gym:LabTarget-v3", 1)
-    for known in (world, foreign.world):
-        with pytest.raises(ValueError, match=f"{known.name} has no expert; use agent="):
-            module.make(config("scripted"), known)
+    for spec in (world, foreign.world):
+        with pytest.raises(ValueError, match=f"{spec.name} has no expert; use agent="):
+            module.make(config("scripted"), spec)
     agent = module.make(config("scripted"), world_registry.load("catch"))
     with pytest.raises(ValueError, match="call bind"):
         agent.act(np.zeros((1, 10, 5), np.float32))
@@ -414,17 +414,17 @@ def test_a_restored_learner_goes_on_bit_for_bit(case: str, first: int, tmp_path:
     assert updates > saved.state["updates"]
     if case.startswith("dqn"):
         assert learner.model.replay_buffer.full, "the buffer should have wrapped around"
-    other, there = make_case(case, seed=9)
+    other, restored_envs = make_case(case, seed=9)
     other.train_iteration()  # whatever it did before is gone
     written = checkpoint.load(path)
-    there.restore(written.tensors["world"])
+    restored_envs.restore(written.tensors["world"])
     other.restore(StateDict({key: arrays for key, arrays in written.tensors.items() if key != "world"}, written.state))
     assert other.steps == written.step
     assert [other.train_iteration() for _ in range(2)] == expected_metrics
     tensors_now, state_now = state_bytes(other)
     assert {key: value == tensors_now[key] for key, value in expected[0].items()} == dict.fromkeys(tensors_now, True)
     assert state_now == expected[1]
-    assert there.states.tobytes() == envs.states.tobytes()
+    assert restored_envs.states.tobytes() == envs.states.tobytes()
 
 
 def test_two_seeds_learn_differently_and_one_the_same() -> None:

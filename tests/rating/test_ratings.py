@@ -114,9 +114,9 @@ def test_plackett_luce_of_every_order_as_often_as_it_is_likely_has_its_strengths
     exp_strength = np.array([1.0, 2.0, 5.0])
     players, ranks = [], []
     for order in permutations(range(3)):
-        probability, left = 1.0, exp_strength.sum()
+        probability, remaining = 1.0, exp_strength.sum()
         for k in order:
-            probability, left = probability * exp_strength[k] / left, left - exp_strength[k]
+            probability, remaining = probability * exp_strength[k] / remaining, remaining - exp_strength[k]
         count = round(3000 * probability)
         players += [list(order)] * count
         ranks += [[1, 2, 3]] * count

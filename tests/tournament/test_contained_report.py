@@ -1,4 +1,4 @@
-"""Reports and replays run entrants' code in another process, and nothing that entrants start outlives a tournament."""
+"""Tests that reports and replays run entrants' code in another process, and that processes of entrants are killed."""
 
 from __future__ import annotations
 

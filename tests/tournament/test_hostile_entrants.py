@@ -1,4 +1,4 @@
-"""Hostile entrants: whatever they raise, answer, start or draw costs them their matches, and nobody else any."""
+"""Tests with hostile entrants: whatever their code raises, returns or starts, they lose their own matches only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger and the command: nothing lost, nothing counted twice, nothing believed that is damaged."""
+"""Tests of the ledger, of resuming after a kill, and of invalid commands and damaged files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_order_of_lines_means_nothing(ledger: Path) -> None:
     ledger.write_text("\n".join([*lines, *lines[:5]]) + "\n")  # nor does it to have one twice
     assert read(ledger) == matches
     assert summarize(load("t"), matches[::-1], 18) == summarize(load("t"), matches, 18)
-    assert run_tournament(load("t")).played == 0
+    assert run_tournament(load("t")).num_played == 0
 
 
 def change(**values: Any) -> Callable[[dict[str, Any]], Any]:
@@ -122,7 +122,7 @@ def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
     for attempt in range(4):
         looks = rng.randrange(1, 7)
 
-        def look() -> None:
+        def interrupt_after_a_while() -> None:
             nonlocal looks
             looks -= 1
             if looks < 0:
@@ -130,7 +130,7 @@ def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
 
         part = tournament(f"part{attempt}", pairs=20)
         with pytest.raises(Interrupted):
-            run_tournament(part, poll=look)
+            run_tournament(part, poll=interrupt_after_a_while)
         written_ids = {match.id for match in read(part.ledger)}
         missing = [match for match in expected if match.id not in written_ids]
         with part.ledger.open("ab") as file:  # written by a process that was then killed, anywhere in a line
@@ -138,7 +138,7 @@ def test_stopped_anywhere_and_resumed_nothing_is_lost_or_twice() -> None:
             file.write(data[: rng.randrange(len(data))])
         written = len(read(part.ledger))
         outcome = run_tournament(load(part.path.name))
-        assert outcome.matches == expected and outcome.played == len(expected) - written
+        assert outcome.matches == expected and outcome.num_played == len(expected) - written
         lines = part.ledger.read_text().splitlines()
         assert len(lines) == len({json.loads(line)["id"] for line in lines}) == 120
 

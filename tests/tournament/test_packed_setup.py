@@ -1,4 +1,4 @@
-"""Entrants and worlds travel to a machine that has none of their files, and play the same matches there."""
+"""Test that a packed setup plays the same matches in a folder that has none of the user's files."""
 
 from __future__ import annotations
 

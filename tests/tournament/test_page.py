@@ -1,4 +1,4 @@
-"""The report at three widths: nothing is cut, ratings are in sight, and many forfeits are a few lines."""
+"""Tests of the report's layout at three widths in a browser, with many forfeits, and of its table of forfeits."""
 
 from __future__ import annotations
 

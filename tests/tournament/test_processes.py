@@ -1,4 +1,4 @@
-"""Processes that load or play entrants: none is left behind, and none is killed that only has a dead one's number."""
+"""Tests that no process that loads or plays entrants is left behind, and that no unrelated process is killed."""
 
 from __future__ import annotations
 

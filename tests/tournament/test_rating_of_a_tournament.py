@@ -1,4 +1,4 @@
-"""What a tournament prints: complete or not, ratings, and a comparison whose exit status is a gate."""
+"""Tests of `rl-lab tournament rate` and `compare`: what they print, and the exit status of a comparison."""
 
 from __future__ import annotations
 

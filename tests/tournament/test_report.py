@@ -1,4 +1,4 @@
-"""The report: one safe file, every number of which leads to games, and games that play."""
+"""Tests of the HTML report: its data, its replays, and that nothing of a tournament is executed in the browser."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def test_a_page_holds_all_numbers_and_their_games() -> None:
     assert len(data["rows"]) == 24 and len(data["watch"]) == 10 and not data["unlisted"]
     ids = {match.id: match for match in matches}
     for seating, pair, leg, result, steps, _ in data["rows"]:
-        pairing, seated = ([data["names"][k] for k in each] for each in data["seatings"][seating])
+        pairing, entrants_at_seats = ([data["names"][k] for k in each] for each in data["seatings"][seating])
         match = ids.pop(f"{'~'.join(pairing)}/{pair}/{leg}")
-        assert (list(match.entrants), match.steps) == (seated, steps)
+        assert (list(match.entrants), match.steps) == (entrants_at_seats, steps)
         assert data["results"][result] == [list(match.ranks), match.ended]
     assert not ids and all(k < 10 for k in data["notable"])  # those to be watched come first
 

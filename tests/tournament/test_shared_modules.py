@@ -1,4 +1,4 @@
-"""Entrants beside each other: no entrant's file, helper or output takes the place of another's or of Python's."""
+"""Tests that modules of one entrant's folder do not replace another entrant's modules, or Python's own."""
 
 from __future__ import annotations
 

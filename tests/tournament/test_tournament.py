@@ -1,4 +1,4 @@
-"""Tournaments: matches depend on themselves alone, seats are swapped, and an entrant that fails loses only its own."""
+"""Tests of matches, schedules and faults: results do not depend on the batch, seats rotate, faults forfeit a match."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def play(world: str, *words: str, num_envs: int | None = None, timeout: float = 
     entrant_list = entrants(world, *words)
     engine = MatchEngine(MatchSetup(world, {}, entrant_list, 5, timeout=timeout))
     tasks = schedule(world, entrant_list, **options).missing({})
-    return sorted((played.match for played in engine.play(tasks, num_envs=num_envs)), key=lambda match: match.id)
+    return sorted((result.match for result in engine.play(tasks, num_envs=num_envs)), key=lambda match: match.id)
 
 
 ENTRANTS_BY_WORLD = {
@@ -255,7 +255,7 @@ def test_results_are_the_same_with_one_worker_and_with_three() -> None:
     one = run_tournament(tournament("one", *words, pairs=40))
     three = run_tournament(tournament("three", *words, pairs=40), workers=3)
     assert one.matches == three.matches == read("three/matches.jsonl")
-    assert len(one.matches) == one.total == one.played == 240
+    assert len(one.matches) == one.total == one.num_played == 240
 
 
 def test_an_entrant_that_ends_its_process_crashes_where_it_was() -> None:
@@ -270,50 +270,52 @@ def test_an_entrant_that_ends_its_process_crashes_where_it_was() -> None:
         )
     # As x it moves once, and ends at its second move; as o at its second, with three discs on the board.
     assert {(m.entrants.index("bots:leaves"), m.steps) for m in of_leaves} == {(0, 2), (1, 3)}
-    assert run_tournament(outcome.tournament).played == 0
+    assert run_tournament(outcome.tournament).num_played == 0
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_go_on_from_any_part_of_their_matches(kind: str) -> None:
     words = [f"r{k}=random:seed={k}" for k in range(5)] + ["scripted"]
     entrant_list = entrants("tic_tac_toe", *words)
-    plan = schedule("tic_tac_toe", entrant_list, kind, pairs=2, rounds=default_rounds(kind, 6))
-    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
-    while tasks := plan.missing(played):
-        played |= {p.match.id: p.match for p in engine.play(tasks)}
-    assert len(played) == plan.total
-    games = {name: sum(name in match.pairing for match in played.values()) for name in plan.names}
+    tournament_schedule = schedule("tic_tac_toe", entrant_list, kind, pairs=2, rounds=default_rounds(kind, 6))
+    engine, matches = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
+    while tasks := tournament_schedule.missing(matches):
+        matches |= {p.match.id: p.match for p in engine.play(tasks)}
+    assert len(matches) == tournament_schedule.total
+    games = {name: sum(name in match.pairing for match in matches.values()) for name in tournament_schedule.names}
     if kind == "gauntlet":
         assert games["r0"] == 20 and set(games.values()) == {20, 4}
     elif kind == "round-robin":
         assert set(games.values()) == {20}
     else:
-        assert set(games.values()) == {4 * plan.rounds}
+        assert set(games.values()) == {4 * tournament_schedule.rounds}
     if kind == "swiss":
-        assert len({match.pairing for match in played.values()}) == 3 * plan.rounds  # no two entrants meet twice
+        assert (
+            len({match.pairing for match in matches.values()}) == 3 * tournament_schedule.rounds
+        )  # no two entrants meet twice
     rng = np.random.default_rng(0)
-    some = {key: played[key] for key in rng.permutation(sorted(played))[: len(played) // 2]}
-    while tasks := plan.missing(some):
+    half_of_matches = {key: matches[key] for key in rng.permutation(sorted(matches))[: len(matches) // 2]}
+    while tasks := tournament_schedule.missing(half_of_matches):
         for task in tasks[:7]:
-            some[task.id] = played[task.id]  # nothing else is asked for
-    assert some.keys() == played.keys()
+            half_of_matches[task.id] = matches[task.id]  # nothing else is asked for
+    assert half_of_matches.keys() == matches.keys()
 
 
 def test_a_swiss_round_lets_another_sit_out_each_time() -> None:
     entrant_list = entrants("tic_tac_toe", *(f"r{k}=random:seed={k}" for k in range(5)))
-    plan = schedule("tic_tac_toe", entrant_list, "swiss", pairs=1, rounds=5)
-    engine, played = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
-    while tasks := plan.missing(played):
-        played |= {p.match.id: p.match for p in engine.play(tasks)}
-    assert {sum(name in match.pairing for match in played.values()) for name in plan.names} == {8}
+    tournament_schedule = schedule("tic_tac_toe", entrant_list, "swiss", pairs=1, rounds=5)
+    engine, matches = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5)), dict[str, Match]()
+    while tasks := tournament_schedule.missing(matches):
+        matches |= {p.match.id: p.match for p in engine.play(tasks)}
+    assert {sum(name in match.pairing for match in matches.values()) for name in tournament_schedule.names} == {8}
 
 
 def test_openings_are_random_and_the_same_in_both_legs() -> None:
     entrant_list = entrants("tic_tac_toe", "a=bots:first", "b=bots:first")
     engine = MatchEngine(MatchSetup("tic_tac_toe", {}, entrant_list, 5, random_opening_moves=2))
     actions: dict[int, list[Any]] = {}
-    for played in engine.play(schedule("tic_tac_toe", entrant_list, pairs=8).missing({})):
-        actions.setdefault(played.match.pair, []).append(played.actions[:2].tolist())
+    for result in engine.play(schedule("tic_tac_toe", entrant_list, pairs=8).missing({})):
+        actions.setdefault(result.match.pair, []).append(result.actions[:2].tolist())
     assert all(one == other for one, other in actions.values())
     assert len({str(one) for one, _ in actions.values()}) > 4
 
@@ -345,5 +347,5 @@ def test_policies_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expected == play("connect_four", *words, pairs=4, num_envs=3)
     assert not any(match.fault for match in expected)
     assert len({match.trace for match in expected if "random" not in match.pairing}) > 4
-    twins = play("connect_four", "p", "again=runs/p", pairs=1)
-    assert twins[0].trace == twins[1].trace
+    pair_of_matches = play("connect_four", "p", "again=runs/p", pairs=1)
+    assert pair_of_matches[0].trace == pair_of_matches[1].trace

@@ -1,4 +1,4 @@
-"""A tournament's options are checked before anything is written, and a start that is refused leaves nothing."""
+"""Tests that a tournament's options are checked before anything is written, and that a refused start leaves no file."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def check_refused(words: list[str], message: str, capsys: CapturedOutput) -> Non
         status = main(["tournament", *words])
     except SystemExit as stop:  # argparse's
         status = int(stop.code or 0)
-    shown = capsys.readouterr()
-    assert status == 2 and shown.out == "" and shown.err.count("\n") == 1 and message in shown.err, shown.err
+    output = capsys.readouterr()
+    assert status == 2 and output.out == "" and output.err.count("\n") == 1 and message in output.err, output.err
 
 
 @pytest.mark.parametrize("words", INVALID_OPTIONS)
@@ -98,16 +98,16 @@ def test_every_verb_checks_the_anchor(capsys: CapturedOutput) -> None:
 
 def test_a_refused_start_leaves_what_was_there() -> None:
     Path("empty").mkdir()
-    made = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("empty"), pairs=1)
-    discard(made)
+    tournament = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("empty"), pairs=1)
+    discard(tournament)
     assert Path("empty").is_dir() and not any(Path("empty").iterdir())
-    made = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("a/b/c"), pairs=1)
+    tournament = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("a/b/c"), pairs=1)
     Path("a/own").touch()
-    discard(made)
+    discard(tournament)
     assert [path.name for path in Path("a").iterdir()] == ["own"]
-    made = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("played"), pairs=1)
-    run_tournament(made)
-    discard(made)
+    tournament = create(["random", "scripted"], "tic_tac_toe", {}, path=Path("played"), pairs=1)
+    run_tournament(tournament)
+    discard(tournament)
     discard(load("played"))
     assert len(run_tournament(load("played")).matches) == 2
 

@@ -1,4 +1,4 @@
-"""`rl-lab validate`: every value is computed or says what measures it; passes, failures and what a user sees."""
+"""Tests of `rl-lab validate`: that every value passes, how failures are reported, and what the command prints."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def test_a_value_that_is_off_fails(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     wrong = [entries[0] | {"expected": 0.76}, entries[0] | {"name": "elo_expected_score.much"}, *entries]
     monkeypatch.setattr(reference_values, "entries", lambda: wrong)
     assert main(["validate"]) == 1
-    shown = capsys.readouterr().out
-    fails = [line for line in shown.splitlines() if line.startswith("fail")]
+    output = capsys.readouterr().out
+    fails = [line for line in output.splitlines() if line.startswith("fail")]
     assert len(fails) == 2 and "expected 0.76  obtained 0.7597" in fails[0] and "ValueError" in fails[1]
-    assert f"source: {entries[0]['source']}" in shown and f"{len(entries)} passed, 2 failed" in shown
+    assert f"source: {entries[0]['source']}" in output and f"{len(entries)} passed, 2 failed" in output
     assert main(["validate", "--json"]) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["ok"] is False
 
@@ -100,5 +100,5 @@ def test_the_solver_of_connect_four_knows_what_search_knows() -> None:
 
 def test_asking_for_help_loads_no_statistics() -> None:
     program = "import rl_lab.cli as c; c.parser().format_help(); import sys; print('scipy' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
-    assert found.stdout.strip() == "False"
+    process = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert process.stdout.strip() == "False"
