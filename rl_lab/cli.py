@@ -1,4 +1,9 @@
-"""The command line: parse the arguments, run the verb's file in commands/, and convert errors to exit statuses."""
+"""The command line `rl-lab`: parse the arguments, run the command's file in commands/, turn errors into exit statuses.
+
+`main` is the entry point. An error that a user can mend (`UsageError`) is one line and status 2, a failure of the work
+one line and status 1, and a bug of the lab one line that names a file with the traceback. While a command runs, the
+streams and Python's format of warnings are the lab's; they are restored at the end.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +22,23 @@ from rl_lab.core.interruptible import interruptible
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports an error in one line, as all other errors are reported."""
+    """An ArgumentParser that reports wrong arguments in one line, as all other errors are reported."""
 
     def error(self, message: str) -> NoReturn:
         from rl_lab.core.errors import nearest, one_line
 
         message = message.removesuffix(", key=value")  # these arguments are optional
-        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
-        if wrong is not None:
-            near = nearest(wrong[1], re.findall("[a-z]+", wrong[2])).removesuffix("?")
-            message = f"{message[: wrong.start()]}no {wrong[1]!r}; {near} (choose from {wrong[2]})"
+        invalid = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if invalid is not None:
+            near = nearest(invalid[1], re.findall("[a-z]+", invalid[2])).removesuffix("?")
+            message = f"{message[: invalid.start()]}no {invalid[1]!r}; {near} (choose from {invalid[2]})"
         if message.endswith("COMMAND"):
             message += f" ({', '.join(module.name for module in pkgutil.iter_modules(commands.__path__))})"
         self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs; each file in commands/ defines the arguments of its verb."""
+    """Return the parser of all commands; each file in commands/ adds the arguments of its own."""
     top = _Parser(
         allow_abbrev=False,
         prog="rl-lab",
@@ -65,27 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rl_lab.core import streams
 
     streams.protect_standard_streams()
-    formatted, warnings.formatwarning = warnings.formatwarning, _warning
+    previous_format, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
-        return _finished(_run(arguments))
-    except SystemExit as done:  # of the parser: help, the version, or arguments that it refuses
-        raise SystemExit(_finished(int(done.code or 0))) from None
+        return _after_output(_run(arguments))
+    except SystemExit as done:  # from the parser: help, the version, or wrong arguments
+        raise SystemExit(_after_output(int(done.code or 0))) from None
     finally:
-        warnings.formatwarning = formatted
+        warnings.formatwarning = previous_format
 
 
-def _warning(
+def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Return a warning of the lab or of a library as one line, without a place in the code and without colours."""
+    """Return a warning of the lab or of a library as one line, without file, line and colours."""
     from rl_lab.core.errors import one_line, without_colours
 
-    told = str(message).partition("Traceback (most recent call last)")[0]
-    return f"rl-lab: warning: {one_line(without_colours(told))}\n"
+    text = str(message).partition("Traceback (most recent call last)")[0]
+    return f"rl-lab: warning: {one_line(without_colours(text))}\n"
 
 
-def _finished(status: int) -> int:
-    """Return the exit status of a command that has ended with this one, its output written."""
+def _after_output(status: int) -> int:
+    """Write out stdout; return the status of the command, or 1 where the output could not be written."""
     from rl_lab.core import streams
 
     if (failure := streams.flush_standard_streams()) is not None:
@@ -95,17 +100,18 @@ def _finished(status: int) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    """Parse the arguments, run the command, print an error in one line, and return the exit status."""
     top = parser()
-    args, rest = top.parse_known_args(arguments)
-    # argparse stops collecting key=value at the first option; those after it are left over.
-    if any(word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        args.overrides = [*args.overrides, *rest]
+    args, unparsed = top.parse_known_args(arguments)
+    # argparse stops collecting key=value at the first option, and does not parse those after it.
+    if any(word.startswith("-") for word in unparsed) or (unparsed and not hasattr(args, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(unparsed)}")
+    if unparsed:
+        args.overrides = [*args.overrides, *unparsed]
     from rl_lab.core.errors import UsageError
     from rl_lab.engine import compile_notice, user_code
 
-    if args.verb not in ("train", "resume") and not args.json:  # these say it in their display of progress
+    if args.verb not in ("train", "resume") and not args.json:  # these two show it in their progress line
         compile_notice.enable()
     try:
         user_code.reset_permissions(getattr(args, "allow_code", None))
@@ -113,7 +119,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except UsageError as error:
         print(f"rl-lab: {error}", file=sys.stderr)
         return 2
-    except BaseException as error:  # including SystemExit, which only a user's code raises
+    except BaseException as error:  # also SystemExit, which only a user's own code raises here
         from rl_lab.core.failures import explain
         from rl_lab.core.interrupts import is_interruption
 

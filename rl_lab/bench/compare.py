@@ -1,6 +1,8 @@
-"""The benchmarks `env`, `rollout` and `train`, which measure the lab and installed peers in alternation.
+"""Run `rl-lab bench env`, `bench rollout` and `bench train`: the lab beside installed peers, on the same work.
 
-`env` steps environments with random actions, `rollout` adds the policy's actions, and `train` includes updates.
+`env` steps environments with random actions, `rollout` adds the policy's actions, and `train` includes updates. `bench`
+makes a `Contender` for the lab and for each peer (`env_throughput`, `train_throughput`) and measures them in turns
+(`timing.alternate`). No files are written; making contenders imports the peers and may start Ray.
 """
 
 from __future__ import annotations
@@ -11,15 +13,14 @@ from collections.abc import Collection
 from typing import Any
 
 from rl_lab.bench import env_throughput, peer_gymnax, peers_multiagent, train_throughput
-from rl_lab.bench.settings import MANY, SETTINGS, Setting, named
+from rl_lab.bench.settings import MIN_NUM_ENVS_OF_WIDE, SETTINGS, Setting, setting_by_name
 from rl_lab.bench.timing import alternate
 from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import world_registry
 
 PEERS = {"env": tuple(env_throughput.PEERS), "rollout": train_throughput.PEERS, "train": train_throughput.PEERS}
 _PEER_DEFAULT = SETTINGS["small"]  # the setting of peers where none is named, with sizes that are usual for them
-
-_RLLIB = "rllib"  # the setting of the peer of this name, which is measured beside the lab's rllib_ppo
+_RLLIB = "rllib"  # the setting that the peer rllib needs, in which the lab's contender is rllib_ppo
 
 
 def bench(
@@ -36,10 +37,11 @@ def bench(
     """Return a row for each contender, the lab first; `timing.alternate` describes the rows.
 
     All learners have the same setting. Without a setting, the lab has `num_envs` environments, and peers have a setting
-    that is usual for them. `threads` is the number of torch's threads. Raises UsageError as `check` does.
+    that is usual for them. `threads` is the number of torch's threads. Raises UsageError as `check_peers` does.
     """
-    check(kind, world, against)
-    setting = setting or _RLLIB * ("rllib" in against)
+    check_peers(kind, world, against)
+    if not setting and "rllib" in against:
+        setting = _RLLIB
     if kind == "env":
         is_multi_agent = len(world_registry.load(world).agents) > 1
         interface = peers_multiagent.lab_pettingzoo if is_multi_agent else env_throughput.lab_vector
@@ -47,7 +49,7 @@ def bench(
         contenders += [env_throughput.PEERS[peer](world, num_envs) for peer in against]
         # Peers are compared with the lab through the same interface, which is contender 1.
         return alternate(contenders, 1, rounds=rounds, seconds=seconds)
-    lab_setting, peer_setting = sizes(setting, num_envs)
+    lab_setting, peer_setting = settings_for(setting, num_envs)
     for peer in against:
         if (peer == "rllib") != (lab_setting.agent == "rllib_ppo"):
             raise UsageError(
@@ -55,25 +57,26 @@ def bench(
             )
     if kind == "rollout" and lab_setting.agent == "dqn":
         raise UsageError(f"bench rollout measures PPO's rollouts; setting {setting} is {lab_setting.agent}'s")
-    contenders = [train_throughput.contender("lab", kind, world, lab_setting)]
+    contenders = [train_throughput.make_contender("lab", kind, world, lab_setting)]
     for peer in against:
-        peers_own = lab_setting if peer == "stock" else peer_setting
-        contenders.append(train_throughput.contender(peer, kind, world, peers_own, threads=threads))
+        # "stock" is SB3's learner in the lab's environments, and has as many of them as the lab's learner.
+        setting_of_peer = lab_setting if peer == "stock" else peer_setting
+        contenders.append(train_throughput.make_contender(peer, kind, world, setting_of_peer, threads=threads))
     if setting:
-        contenders = [dataclasses.replace(c, more={"setting": setting}) for c in contenders]
+        contenders = [dataclasses.replace(each, extra_entries={"setting": setting}) for each in contenders]
     return alternate(contenders, 0, rounds=rounds, seconds=seconds)
 
 
-def sizes(setting: str, num_envs: int) -> tuple[Setting, Setting]:
+def settings_for(setting: str, num_envs: int) -> tuple[Setting, Setting]:
     """Return the settings of the lab and of the peers, which are the same where a setting is named."""
     if setting:
-        return named(setting), named(setting)
+        return setting_by_name(setting), setting_by_name(setting)
     # With many environments, a learner needs large minibatches. With few, the lab has the setting of the peers.
-    lab_setting = SETTINGS["wide" if num_envs >= MANY else "small"]
+    lab_setting = SETTINGS["wide" if num_envs >= MIN_NUM_ENVS_OF_WIDE else "small"]
     return dataclasses.replace(lab_setting, num_envs=num_envs), _PEER_DEFAULT
 
 
-def check(kind: str, world: str, against: Collection[str]) -> None:
+def check_peers(kind: str, world: str, against: Collection[str]) -> None:
     """Raise UsageError for a peer that is unknown, is not installed or does not have this world."""
     for peer in against:
         if peer not in PEERS[kind]:
@@ -82,12 +85,12 @@ def check(kind: str, world: str, against: Collection[str]) -> None:
             extra = {"sbx": "sbx", "gymnax": "gymnax", "rllib": "rllib"}.get(peer, "bench")
             raise UsageError(f"{peer} is not installed: pip install 'rl-lab[{extra}]'")
         if kind == "env":
-            known = peer_gymnax.IDS if peer == "gymnax" else peers_multiagent.PEERS.get(peer, env_throughput.ORIGINALS)
-            if world not in known:
-                raise UsageError(f"{peer} has no {world}; {nearest(world, known)}")
-        elif not train_throughput.known(peer, world):
+            worlds = peer_gymnax.IDS if peer == "gymnax" else peers_multiagent.PEERS.get(peer, env_throughput.ORIGINALS)
+            if world not in worlds:
+                raise UsageError(f"{peer} has no {world}; {nearest(world, worlds)}")
+        elif not train_throughput.has_world(peer, world):
             names = [*env_throughput.ORIGINALS, *peers_multiagent.PEERS["minatar"]]
-            has = [name for name in names if train_throughput.known(peer, name)]
-            raise UsageError(f"{peer} has no {world}; {nearest(world, has)}")
+            worlds_of_peer = [name for name in names if train_throughput.has_world(peer, name)]
+            raise UsageError(f"{peer} has no {world}; {nearest(world, worlds_of_peer)}")
     if kind != "env" and len(world_registry.load(world).agents) > 1:
         raise UsageError(f"{world} has several agents: bench {kind} measures worlds of one, bench env all")

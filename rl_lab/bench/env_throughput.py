@@ -1,4 +1,8 @@
-"""Contenders of `rl-lab bench env`: the engine, its Gymnasium vector API, and vectorised environments of peers."""
+"""Make the contenders of `rl-lab bench env`: the lab's engine, its Gymnasium vector API, and environments of peers.
+
+Each is stepped with random actions that were drawn before the measurement, except where actions can be illegal. `PEERS`
+has a function for each peer of `--vs`.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,18 @@ ORIGINALS = {
     "mountain_car_continuous": "MountainCarContinuous-v0",
     "pendulum": "Pendulum-v1",
 }
-_ACTIONS = 64  # number of prepared random actions, which contenders repeat
+_ACTIONS = 64  # the number of arrays of random actions that are drawn before the measurement and then repeated
 
 
 def _random_actions(space: Any, dtype: Any = None) -> list[Any]:
+    """Return `_ACTIONS` random elements of a space."""
     space.seed(0)
     return [np.asarray(space.sample(), dtype) for _ in range(_ACTIONS)]
 
 
 def _stepper(step: Callable[[Any], Any], actions: list[Any], num_envs: int) -> Callable[[], int]:
+    """Return a function that steps with each action once, and returns the number of steps of all environments."""
+
     def run() -> int:
         for action in actions:
             step(action)
@@ -40,45 +47,45 @@ def _stepper(step: Callable[[Any], Any], actions: list[Any], num_envs: int) -> C
 
 
 def engine(world: str, num_envs: int) -> Contender:
-    """Return the engine, which is stepped with random actions without an interface around it."""
+    """Return the engine: `Batch.step` with random actions, without an interface around it."""
     begin = time.perf_counter()
-    stepped = make.make(world, num_envs)
-    stepped.reset()
+    batch = make.make(world, num_envs)
+    batch.reset()
     generator = np.random.default_rng(0)
-    space: Any = stepped.world.action
-    shape = stepped.actions.shape
-    if isinstance(stepped, Batch) and (stepped.world.has_action_mask or len(stepped.world.agents) > 1):
-        return _engine_of_several(stepped, begin)
+    space: Any = batch.world.action
+    shape = batch.actions.shape
+    if isinstance(batch, Batch) and (batch.world.has_action_mask or len(batch.world.agents) > 1):
+        return _engine_with_legal_actions(batch, begin)
     if hasattr(space, "n"):
         actions: list[Any] = [generator.integers(0, space.n, shape) for _ in range(_ACTIONS)]
     else:
         actions = [generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_ACTIONS)]
 
     def step(action: Any) -> None:
-        stepped.actions[...] = action
-        stepped.step()
+        batch.actions[...] = action
+        batch.step()
 
     step(actions[0])
     cold = time.perf_counter() - begin
     return Contender("rl_lab engine", "env", f"{num_envs} worlds, Batch.step", _stepper(step, actions, num_envs), cold)
 
 
-def _engine_of_several(stepped: Batch, begin: float) -> Contender:
-    """Return the engine with legal random actions, which are drawn in compiled code before each step and cost time."""
-    in_turns = bool(stepped.world.current_player_field)
+def _engine_with_legal_actions(batch: Batch, begin: float) -> Contender:
+    """Return the engine with random legal actions, which compiled code draws before each step; their time counts."""
+    in_turns = bool(batch.world.current_player_field)
 
     def run() -> int:
         acted = 0
         for _ in range(_ACTIONS):
-            stepped.random_actions()
-            acted += stepped.num_envs if in_turns else int(np.count_nonzero(stepped.acting))
-            stepped.step()
+            batch.random_actions()
+            acted += batch.num_envs if in_turns else int(np.count_nonzero(batch.acting))
+            batch.step()
         return acted
 
     run()
-    agents, cold = len(stepped.world.agents), time.perf_counter() - begin
+    agents, cold = len(batch.world.agents), time.perf_counter() - begin
     conditions = (
-        f"{stepped.num_envs} worlds x {agents} agents, Batch.step, random legal actions drawn for it, agents' steps"
+        f"{batch.num_envs} worlds x {agents} agents, Batch.step, random legal actions drawn for it, agents' steps"
     )
     return Contender("rl_lab engine", "env", conditions, run, cold)
 
@@ -97,7 +104,8 @@ def lab_vector(world: str, num_envs: int) -> Contender:
     return Contender("rl_lab", "env", conditions, _stepper(env.step, actions, num_envs), cold)
 
 
-def _gymnasium(world: str, num_envs: int) -> Contender:
+def gymnasium_envs(world: str, num_envs: int) -> Contender:
+    """Return Gymnasium's environments: its vectorised version, or its loop over single environments."""
     import gymnasium
 
     begin = time.perf_counter()
@@ -114,7 +122,8 @@ def _gymnasium(world: str, num_envs: int) -> Contender:
     return Contender("gymnasium", "env", conditions, _stepper(env.step, actions, num_envs), cold)
 
 
-def _envpool(world: str, num_envs: int) -> Contender:
+def envpool_envs(world: str, num_envs: int) -> Contender:
+    """Return EnvPool's environments, with one thread for each core."""
     import os
 
     import envpool
@@ -136,13 +145,13 @@ def _envpool(world: str, num_envs: int) -> Contender:
     return Contender("envpool", "env", conditions, _stepper(env.step, actions, num_envs), cold)
 
 
-def _reference(peer: str, world: str, num_envs: int) -> Contender:
+def _peer_game(peer: str, world: str, num_envs: int) -> Contender:
     return peers_multiagent.reference(peer, world)
 
 
 PEERS: dict[str, Callable[[str, int], Contender]] = {
-    "gymnasium": _gymnasium,
-    "envpool": _envpool,
+    "gymnasium": gymnasium_envs,
+    "envpool": envpool_envs,
     "gymnax": peer_gymnax.gymnax,
-    **{name: partial(_reference, name) for name in peers_multiagent.PEERS},
+    **{name: partial(_peer_game, name) for name in peers_multiagent.PEERS},
 }

@@ -1,4 +1,4 @@
-"""The peer gymnax of `rl-lab bench env`, whose environments are vectorised and compiled by JAX.
+"""Make the contender gymnax of `rl-lab bench env`, whose environments are vectorised and compiled by JAX.
 
 It is measured in its fastest mode: one compiled call (`lax.scan`) draws random actions and takes many steps.
 """
@@ -26,7 +26,7 @@ _STEPS = 32  # steps in one call
 
 
 def gymnax(world: str, num_envs: int) -> Contender:
-    """Return a batch of gymnax's environments of the same name."""
+    """Return the contender with a batch of gymnax's environment for this world."""
     import gymnax as peer
     import jax
 

@@ -1,4 +1,7 @@
-"""RLlib alone, as a contender: its own PPO, network and environment runner over Gymnasium's environment."""
+"""The peer rllib of `rl-lab bench rollout` and `train`: RLlib's own PPO, network and env runner, in this process.
+
+`run` builds the algorithm; it starts a Ray for this process alone where none runs yet. Environments are Gymnasium's.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 from rl_lab.bench.env_throughput import ORIGINALS
 from rl_lab.bench.settings import NETWORK, Setting
 
-_OWN = {"train_batch_size_per_learner", "shuffle_batch_per_epoch", *NETWORK}  # not taken as they are
+# Entries of a setting that are not passed to `training()` under their names, because they are passed otherwise.
+_PASSED_OTHERWISE = {"train_batch_size_per_learner", "shuffle_batch_per_epoch", *NETWORK}
 
 
 def config(world: str, setting: Setting) -> Any:
@@ -41,7 +45,7 @@ def config(world: str, setting: Setting) -> Any:
         .training(
             train_batch_size_per_learner=size,
             shuffle_batch_per_epoch=True,
-            **{name: value for name, value in values.items() if name not in _OWN},
+            **{name: value for name, value in values.items() if name not in _PASSED_OTHERWISE},
         )
         .rl_module(model_config=network)
         .debugging(seed=0, log_level="ERROR")

@@ -1,6 +1,7 @@
-"""Peers of the lab's games in `rl-lab bench env`: MinAtar, MPE2 and PettingZoo's classic games.
+"""Make contenders of `rl-lab bench env` for games: MinAtar, MPE2 and PettingZoo's classic games as peers.
 
-One environment of each is stepped in a Python loop, as its users do; so is the lab's PettingZoo environment.
+One environment of each is stepped in a Python loop, as users of these libraries do. The lab's contender beside them is
+its PettingZoo environment, stepped by the same loop.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ PEERS: dict[str, dict[str, str]] = {
 _STEPS = 256  # steps in one call of a contender
 
 
-def lab_pettingzoo(world: str, count: int) -> Contender:
-    """Return the lab's PettingZoo environment of a world: Parallel, or AEC for a turn-based world."""
+def lab_pettingzoo(world: str, num_envs: int) -> Contender:
+    """Return one PettingZoo environment of the lab: Parallel, or AEC for a turn-based world. `num_envs` is not used."""
     from rl_lab.adapters import pettingzoo
 
     begin = time.perf_counter()
@@ -56,6 +57,7 @@ def reference(peer: str, world: str) -> Contender:
 
 
 def _minatar_loop(game: Any) -> Callable[[], int]:
+    """Return a function that steps MinAtar's game with random actions, and returns the number of steps."""
     actions = np.random.default_rng(0).integers(0, game.num_actions(), _STEPS).tolist()
     game.reset()
 
@@ -71,16 +73,19 @@ def _minatar_loop(game: Any) -> Callable[[], int]:
 
 
 def _parallel_loop(env: Any) -> Callable[[], int]:
+    """Return a function that steps a Parallel environment with random actions, and returns the agents' steps."""
     observations, _ = env.reset(seed=0)
     for agent in env.possible_agents:
         env.action_space(agent).seed(0)
     if isinstance(next(iter(observations.values())), dict):
         return _masked_parallel_loop(env, observations)
-    choices = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(_STEPS)]
+    prepared_actions = [
+        {agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(_STEPS)
+    ]
 
     def run() -> int:
         acted = 0
-        for actions in choices:
+        for actions in prepared_actions:
             if not env.agents:
                 env.reset()
             acted += len(env.agents)
@@ -91,11 +96,12 @@ def _parallel_loop(env: Any) -> Callable[[], int]:
 
 
 def _masked_parallel_loop(env: Any, observations: dict[str, Any]) -> Callable[[], int]:
+    """As `_parallel_loop`, for an environment whose observations have an action mask."""
     rng = np.random.default_rng(0)
 
-    def choose(mask: Any, share: float) -> int:
-        action_mask = np.flatnonzero(mask)
-        return int(action_mask[int(share * len(action_mask))])
+    def choose_legal(mask: Any, share: float) -> int:
+        legal = np.flatnonzero(mask)
+        return int(legal[int(share * len(legal))])
 
     def run() -> int:
         nonlocal observations
@@ -105,7 +111,8 @@ def _masked_parallel_loop(env: Any, observations: dict[str, Any]) -> Callable[[]
                 observations, _ = env.reset()
             acted += len(env.agents)
             actions = {
-                a: choose(observations[a]["action_mask"], share) for a, share in zip(env.agents, shares, strict=False)
+                a: choose_legal(observations[a]["action_mask"], share)
+                for a, share in zip(env.agents, shares, strict=False)
             }
             observations = env.step(actions)[0]
         return acted
@@ -114,6 +121,7 @@ def _masked_parallel_loop(env: Any, observations: dict[str, Any]) -> Callable[[]
 
 
 def _aec_loop(env: Any) -> Callable[[], int]:
+    """Return a function that makes random legal moves in an AEC environment, and returns their number."""
     rng = np.random.default_rng(0)
     env.reset(seed=0)
 
@@ -124,8 +132,8 @@ def _aec_loop(env: Any) -> Callable[[], int]:
             if terminated or truncated:
                 env.reset()
                 observation = env.last()[0]
-            action_mask = np.flatnonzero(observation["action_mask"])
-            env.step(int(action_mask[int(share * len(action_mask))]))
+            legal = np.flatnonzero(observation["action_mask"])
+            env.step(int(legal[int(share * len(legal))]))
             moves += 1
         return moves
 

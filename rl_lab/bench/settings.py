@@ -1,4 +1,7 @@
-"""Settings of the benchmarks of learners: one table, from which every contender takes its hyperparameters."""
+"""The settings of `bench rollout` and `bench train`: one table, from which all contenders take their hyperparameters.
+
+So the lab's learner and a peer's do the same amount of work. `SETTINGS` is what `--setting NAME` chooses from.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from rl_lab.core.errors import UsageError, nearest
 
-NETWORK = ("policy", "net_arch", "activation")  # fields of a Config for which the libraries have other names
+NETWORK = ("policy", "net_arch", "activation")  # entries of `config` for which the libraries have other names
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,15 @@ class Setting:
 
     def describe(self) -> str:
         """Return a short description of the sizes."""
-        c = self.config
-        network = "MinAtar CNN" if c["policy"] == "cnn" else "MLP " + "-".join(map(str, c["net_arch"]))
+        config = self.config
+        network = "MinAtar CNN" if config["policy"] == "cnn" else "MLP " + "-".join(map(str, config["net_arch"]))
         if self.agent == "dqn":
-            sizes = f"minibatch {c['batch_size']}, {c['gradient_steps']} gradient step every {c['train_freq']} steps"
-            return f"{self.num_envs} world, {sizes}, {network}"
+            updates = f"{config['gradient_steps']} gradient step every {config['train_freq']} steps"
+            return f"{self.num_envs} world, minibatch {config['batch_size']}, {updates}, {network}"
         if self.agent == "rllib_ppo":
-            steps, minibatch, epochs = self.rollout_length, c["minibatch_size"], c["num_epochs"]
+            steps, minibatch, epochs = self.rollout_length, config["minibatch_size"], config["num_epochs"]
         else:
-            steps, minibatch, epochs = c["n_steps"], c["batch_size"], c["n_epochs"]
+            steps, minibatch, epochs = config["n_steps"], config["batch_size"], config["n_epochs"]
         sizes = f"{self.num_envs:,} worlds x {steps} steps, minibatch {minibatch:,}"
         return f"{sizes}, {epochs} epoch{'s' * (epochs > 1)}, {network}"
 
@@ -69,14 +72,14 @@ _DQN = {
     "train_freq": 4,
     "gradient_steps": 1,
     "target_update_interval": 10_000,
-    # The final rate from the start, because a random action needs no forward pass, which the benchmark is to measure.
+    # Epsilon has its final value from the start: random actions need no forward pass, which is to be measured.
     "exploration_initial_eps": 0.05,
     "exploration_final_eps": 0.05,
     "policy": "mlp",
     "net_arch": [64, 64],
     "activation": "relu",
 }
-# RLlib's PPO with the sizes of a run with many worlds; what is not here has RLlib's default in all contenders.
+# RLlib's PPO with the sizes of a run with many worlds. Hyperparameters that are not here have RLlib's defaults.
 _RLLIB = {
     "lr": 3e-4,
     "train_batch_size_per_learner": 8192,
@@ -98,8 +101,8 @@ _RLLIB = {
 }
 
 
-def _ppo(num_envs: int, steps: int, minibatch: int, epochs: int, **more: Any) -> Setting:
-    return Setting("ppo", num_envs, {**_PPO, "n_steps": steps, "batch_size": minibatch, "n_epochs": epochs, **more})
+def _ppo(num_envs: int, steps: int, minibatch: int, epochs: int, **changes: Any) -> Setting:
+    return Setting("ppo", num_envs, {**_PPO, "n_steps": steps, "batch_size": minibatch, "n_epochs": epochs, **changes})
 
 
 SETTINGS = {
@@ -112,10 +115,10 @@ SETTINGS = {
     "dqn": Setting("dqn", 1, _DQN),
     "rllib": Setting("rllib_ppo", 512, _RLLIB),
 }
-MANY = 256  # number of environments from which `wide` is the default setting
+MIN_NUM_ENVS_OF_WIDE = 256  # from this number of environments on, `wide` is the default setting
 
 
-def named(name: str) -> Setting:
+def setting_by_name(name: str) -> Setting:
     """Return a setting by name. Raises UsageError, with the nearest name, for an unknown one."""
     if name not in SETTINGS:
         raise UsageError(f"no setting {name!r}; {nearest(name, SETTINGS)}")

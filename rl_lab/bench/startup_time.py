@@ -1,6 +1,9 @@
-"""Measure the time to the first update in a new process, with an empty and with a full cache of compiled code.
+"""Measure the time to the first update in a new process (`rl-lab bench train ... --starts`).
 
-The time is measured from the start of the process to the line that it prints after its first rollout and update.
+Each start is a process that makes the learner, collects one rollout, updates once and prints a line; its time is
+measured from here, from starting the process to that line. A cold start has an empty folder as XDG_CACHE_HOME, where
+numba's compiled code is stored; the warm start after it has what the cold one left there. The folder is deleted
+afterwards.
 """
 
 from __future__ import annotations
@@ -13,21 +16,21 @@ import time
 from typing import Any
 
 from rl_lab.bench import compare, train_throughput
-from rl_lab.bench.settings import named
+from rl_lab.bench.settings import setting_by_name
 from rl_lab.bench.timing import spread
 from rl_lab.core.errors import one_line
 
-_FIRST = "from rl_lab.bench.startup_time import first; first({name!r}, {world!r}, {setting!r})"
-_DONE = "the first update is done"
+_PROGRAM = "from rl_lab.bench.startup_time import run_first_update; run_first_update({name!r}, {world!r}, {setting!r})"
+_DONE_LINE = "the first update is done"
 
 
-def starts(world: str, setting: str, *, against: tuple[str, ...] = (), rounds: int = 5) -> list[dict[str, Any]]:
+def measure_starts(world: str, setting: str, *, against: tuple[str, ...] = (), rounds: int = 5) -> list[dict[str, Any]]:
     """Return two rows for each learner, of cold and of warm starts; the lab's come first.
 
-    Raises ChildProcessError where a process fails, and UsageError as `compare.check` does.
+    Raises ChildProcessError where a process fails, and UsageError as `compare.check_peers` does.
     """
-    compare.check("train", world, against)
-    sizes, names = named(setting), ("lab", *against)
+    compare.check_peers("train", world, against)
+    sizes, names = setting_by_name(setting), ("lab", *against)
     seconds: dict[tuple[str, str], list[float]] = {(name, start): [] for name in names for start in ("cold", "warm")}
     for _ in range(rounds):
         for name in names:
@@ -52,15 +55,15 @@ def starts(world: str, setting: str, *, against: tuple[str, ...] = (), rounds: i
     return rows
 
 
-def first(name: str, world: str, setting: str) -> None:
+def run_first_update(name: str, world: str, setting: str) -> None:
     """Collect a rollout, update once and print a line; this is the program of a measured process."""
-    train_throughput.contender(name, "train", world, named(setting), threads=1)
-    print(_DONE, flush=True)
+    train_throughput.make_contender(name, "train", world, setting_by_name(setting), threads=1)
+    print(_DONE_LINE, flush=True)
 
 
 def measure(name: str, world: str, setting: str, cache: str) -> float:
     """Return the seconds that a new process takes. Raises ChildProcessError where it fails."""
-    program = _FIRST.format(name=name, world=world, setting=setting)
+    program = _PROGRAM.format(name=name, world=world, setting=setting)
     begin = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -71,7 +74,7 @@ def measure(name: str, world: str, setting: str, cache: str) -> float:
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.strip() == _DONE:
+        if line.strip() == _DONE_LINE:
             seconds = time.perf_counter() - begin
             break
     else:

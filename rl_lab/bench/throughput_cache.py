@@ -1,6 +1,7 @@
-"""Measure the throughput of each world on this machine once, and store it in the cache for `rl-lab list`.
+"""Measure the steps per second of worlds on this machine, and store them in a file for `rl-lab list worlds`.
 
-A stored value is valid while the files of the world's kernels are unchanged.
+The file is speeds.json in the folder of compiled code. A stored value is valid as long as the files of the world's
+kernels are unchanged. `rl-lab list worlds --measure` calls `measure` for the others.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from rl_lab.engine.batch import Batch
 from rl_lab.engine.diagnostics import authored_files
 
 _ROWS = 4096  # environments times agents
-_SECONDS = 0.3  # duration of a measurement
+_SECONDS = 0.3  # of stepping, in one measurement
 
 
 def _file() -> Path:
     return compiler.cache_folder() / "speeds.json"
 
 
-def _digest(name: str) -> str:
+def _hash_of_files(name: str) -> str:
     """Return a hash of a world's files, or "" where the world cannot be loaded."""
     try:
         files = sorted(authored_files(world_registry.load(name)))
@@ -34,17 +35,24 @@ def _digest(name: str) -> str:
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
-def _stored() -> dict[str, tuple[float, str]]:
+def _read_file() -> dict[str, tuple[float, str]]:
+    """Return steps per second and the hash of the files, by name of the world; {} where the file cannot be read."""
     try:
-        return {str(name): (float(speed), str(digest)) for name, (speed, digest) in read_json(_file(), 2**20).items()}
+        return {
+            str(name): (float(speed), str(file_hash)) for name, (speed, file_hash) in read_json(_file(), 2**20).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def known() -> dict[str, float]:
+def valid_speeds() -> dict[str, float]:
     """Return the agent steps per second of worlds whose stored values are valid, by name."""
     names = world_registry.names()
-    return {name: speed for name, (speed, digest) in _stored().items() if name in names and digest == _digest(name)}
+    return {
+        name: speed
+        for name, (speed, file_hash) in _read_file().items()
+        if name in names and file_hash == _hash_of_files(name)
+    }
 
 
 def measure(name: str) -> float:
@@ -58,8 +66,9 @@ def measure(name: str) -> float:
         while seconds < (_SECONDS / 10 if is_warmup else _SECONDS):
             batch.random_actions()
             steps += batch.num_envs if world.current_player_field else int(batch.acting.sum())
-            begin = time.perf_counter()  # the time of drawing the actions does not count
+            begin = time.perf_counter()  # after choosing the actions, whose time does not count
             batch.step()
             seconds += time.perf_counter() - begin
-    atomic_write_bytes(_file(), json.dumps(_stored() | {name: (steps / seconds, _digest(name))}, indent=1).encode())
+    speeds = _read_file() | {name: (steps / seconds, _hash_of_files(name))}
+    atomic_write_bytes(_file(), json.dumps(speeds, indent=1).encode())
     return steps / seconds

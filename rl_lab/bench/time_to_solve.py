@@ -1,8 +1,9 @@
-"""Measure the training time of a scenario until an evaluation first reaches the score that solves the world.
+"""Measure how long a scenario trains until it is solved (`rl-lab bench solve`), over several training seeds.
 
-After every fiftieth of the budget, the agent plays the scenario's evaluation with its evaluation seeds. The time of
-evaluations is measured apart from that of training. The times of evaluations do not depend on the training's results,
-and the score is that of a whole evaluation.
+`solve` trains in this process. After every fiftieth of the budget, it runs the scenario's whole evaluation, until the
+mean return reaches the score that solves the world. The evaluations come at fixed steps, and their time is measured
+apart from that of training. `time_command` runs the whole command `rl-lab train` in new processes instead, and reads
+its output. Its runs are written into temporary folders, which are deleted.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from rl_lab.core.errors import UsageError, one_line
 from rl_lab.experiments.build import evaluate_scenario, make_learner
 from rl_lab.experiments.scenario import Scenario
 
-LOOKS = 50  # number of evaluations within a budget
+EVALUATIONS_PER_BUDGET = 50
 _SELECTION_LINE = re.compile(r"selection at .*: mean return (-?[\d.]+)")  # in the output of `rl-lab train`
 
 
 @dataclass(frozen=True)
-class Solved:
+class SeedOutcome:
     """The training of one seed until the score or the end of the budget was reached."""
 
     seed: int
@@ -56,15 +57,15 @@ def score_of(scenario: Scenario) -> float:
 
 
 def solve(
-    scenario: Scenario, *, seeds: int = 10, tell: Callable[[Solved], None] = lambda _: None
+    scenario: Scenario, *, seeds: int = 10, on_seed: Callable[[SeedOutcome], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Return a row for each seed, beginning with the scenario's, and one for all; `tell` is called after each seed."""
+    """Return a row for each seed, beginning with the scenario's, and one for all; call `on_seed` after each seed."""
     score = score_of(scenario)
     _warm_up(scenario)
     outcomes = []
     for seed in range(scenario.seed, scenario.seed + seeds):
         outcomes.append(_solve(dataclasses.replace(scenario, seed=seed), score))
-        tell(outcomes[-1])
+        on_seed(outcomes[-1])
     rule = f"{scenario.evaluation.episodes} episodes, every {_interval_steps(scenario):,} steps"
     common = {"kind": "solve", "conditions": f"mean return of {score:g} in {rule}; budget {scenario.budget:,}"}
     rows: list[dict[str, Any]] = []
@@ -83,13 +84,13 @@ def solve(
     return [*rows, {"what": f"{scenario.name} {scenario.agent}", **common, **total}]
 
 
-def _rate(outcome: Solved) -> float:
+def _rate(outcome: SeedOutcome) -> float:
     return outcome.steps / outcome.training_seconds
 
 
 def _interval_steps(scenario: Scenario) -> int:
     """Return the number of environment steps between two evaluations."""
-    return max(scenario.budget // LOOKS, 1)
+    return max(scenario.budget // EVALUATIONS_PER_BUDGET, 1)
 
 
 def _warm_up(scenario: Scenario) -> None:
@@ -102,7 +103,7 @@ def _warm_up(scenario: Scenario) -> None:
     envs.close()
 
 
-def _solve(scenario: Scenario, score: float) -> Solved:
+def _solve(scenario: Scenario, score: float) -> SeedOutcome:
     """Train with one seed until the score or the end of the budget is reached."""
     greedy = dataclasses.replace(scenario, evaluation=dataclasses.replace(scenario.evaluation, actions="greedy"))
     learner, envs = make_learner(scenario)
@@ -121,10 +122,10 @@ def _solve(scenario: Scenario, score: float) -> Solved:
             break
     seconds = time.perf_counter() - begin
     envs.close()
-    return Solved(scenario.seed, mean >= score, learner.steps, training, seconds, mean)
+    return SeedOutcome(scenario.seed, mean >= score, learner.steps, training, seconds, mean)
 
 
-def command(scenario: Scenario, words: list[str], *, seeds: int = 10) -> list[dict[str, Any]]:
+def time_command(scenario: Scenario, words: list[str], *, seeds: int = 10) -> list[dict[str, Any]]:
     """Return rows of the seconds of `rl-lab train WORDS` over seeds: until the world is solved, and until it exits.
 
     The world is solved when a selection during training reaches the score. Each seed is trained in a new process with

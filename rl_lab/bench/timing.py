@@ -1,8 +1,9 @@
-"""Measure contenders in alternating rounds, and summarize the rates of all rounds.
+"""Measure contenders in turns, and summarize their rates: the common part of all benchmarks.
 
-In each round, every contender runs for some time. Rates and ratios are medians over rounds, with the lowest and the
-highest. So noise of the machine affects all contenders equally, and ratios least. With five rounds, the median of the
-distribution lies between the lowest and the highest with a probability of 94 %.
+A contender is one implementation of the work: the lab's or a peer's. In each round, every contender runs for some time;
+rates and ratios are medians over rounds, with the lowest and the highest. So noise of the machine affects all
+contenders alike, and ratios least. With five rounds, the true median lies between the lowest and the highest value with
+a probability of 94 %.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from typing import Any
 class Contender:
     """One implementation of the work; `run()` does a part of it and returns the number of agent steps."""
 
-    what: str
-    kind: str
-    conditions: str
+    what: str  # its name in the table
+    kind: str  # of benchmark: env, rollout or train
+    conditions: str  # sizes and threads, for the table
     run: Callable[[], int]
     cold_seconds: float  # time to the first step, including imports and compilation
-    more: dict[str, Any] = field(default_factory=dict)  # additional entries of its row
+    extra_entries: dict[str, Any] = field(default_factory=dict)  # of its row
 
 
 def alternate(contenders: list[Contender], lab: int, *, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Return a row for each contender: its rate, and the number of cores that it used.
 
-    The rows after number `lab` have a `ratio`, the rate of contender `lab` divided by theirs. If `lab` is not 0, they
-    also have an `engine_ratio`, which is the ratio to contender 0.
+    Contender number `lab` is the lab's; the peers come after it. Their rows have a `ratio`, the lab's rate divided by
+    theirs. If `lab` is not 0, contender 0 is the lab's engine, and they have an `engine_ratio`, too.
     """
     rates: list[list[float]] = [[] for _ in contenders]
     cores: list[list[float]] = [[] for _ in contenders]
@@ -49,7 +50,7 @@ def alternate(contenders: list[Contender], lab: int, *, rounds: int, seconds: fl
 
 
 def _rate(contender: Contender, seconds: float) -> tuple[float, float]:
-    """Return the steps per second, and the processor seconds of all threads per second."""
+    """Run a contender for some seconds; return its steps per second and the number of cores that it kept busy."""
     steps, begin, process_begin = 0, time.perf_counter(), time.process_time()
     while True:
         steps += contender.run()
@@ -72,7 +73,7 @@ def _row(
         "cold_seconds": round(contender.cold_seconds, 3),
         "steps_per_second": spread(rates),
         "cores": round(statistics.median(cores), 2),
-        **contender.more,
+        **contender.extra_entries,
     }
     if lab_rates is not None:
         row["ratio"] = spread([lab / peer for lab, peer in zip(lab_rates, rates, strict=True)])

@@ -1,4 +1,9 @@
-"""Contenders of `rl-lab bench rollout` and `bench train`: the lab's learner, Stable-Baselines3's, SBX's and RLlib's."""
+"""Make the contenders of `rl-lab bench rollout` and `train`: the learners of the lab, Stable-Baselines3, SBX and RLlib.
+
+`make_contender` builds the learner with the hyperparameters of a `Setting` and returns a function that runs one
+iteration of it, or only its rollout. It imports the libraries, sets torch's number of threads in this process, and may
+start Ray.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from typing import Any
 from rl_lab.adapters import make
 from rl_lab.bench import peer_rllib
 from rl_lab.bench.env_throughput import ORIGINALS
-from rl_lab.bench.peers_multiagent import PEERS as GAMES
+from rl_lab.bench.peers_multiagent import PEERS as GAME_PEERS
 from rl_lab.bench.settings import Setting
 from rl_lab.bench.timing import Contender
 from rl_lab.core import agent_registry
@@ -24,15 +29,15 @@ MODULES = {"sb3": "stable_baselines3", "stock": "stable_baselines3", "sbx": "sbx
 _STEPS = 1024  # steps of DQN in one call of a contender, as many as in one iteration of the lab's learner
 
 
-def known(peer: str, world: str) -> bool:
+def has_world(peer: str, world: str) -> bool:
     """Return whether a peer has this world.
 
     "stock" has all worlds, "rllib" is measured with those of Gymnasium, other peers with these and MinAtar's.
     """
-    return peer == "stock" or world in ORIGINALS or (peer != "rllib" and world in GAMES["minatar"])
+    return peer == "stock" or world in ORIGINALS or (peer != "rllib" and world in GAME_PEERS["minatar"])
 
 
-def contender(name: str, kind: str, world: str, setting: Setting, *, threads: int | None = None) -> Contender:
+def make_contender(name: str, kind: str, world: str, setting: Setting, *, threads: int | None = None) -> Contender:
     """Return the contender "lab" or a peer, after its first rollout and, unless `kind` is "rollout", its first update.
 
     Peers that use torch have `threads` of its threads; with None, they have one thread or one for each core, whichever
@@ -44,20 +49,20 @@ def contender(name: str, kind: str, world: str, setting: Setting, *, threads: in
     torch.set_num_threads(threads or 1)
     if name in ("lab", "stock"):
         what = f"rl_lab {setting.agent}" if name == "lab" else f"sb3 {setting.agent} on rl_lab"
-        vec_env, run = "", _stepping(lab_learner(world, setting, compiled=name == "lab"), kind)
+        vec_env, run = "", _lab_iterations(lab_learner(world, setting, compiled=name == "lab"), kind)
     elif name == "rllib":
         what, run = "rllib ppo", peer_rllib.run(kind, world, setting)
         vec_env = f", Gymnasium's {'vectorised' if peer_rllib.vectorised(world) else 'SyncVectorEnv'}"
     else:
         what, vec_env = f"{name} {setting.agent}", ", DummyVecEnv"
-        run = _library_learner(sb3_model(world, setting) if name == "sb3" else _sbx(world, setting), kind)
+        run = _library_iterations(sb3_model(world, setting) if name == "sb3" else sbx_model(world, setting), kind)
     run()
     cold = time.perf_counter() - begin
     lab_threads = 1 if setting.agent == "dqn" else available_threads()
     lab_text = "one thread" if lab_threads == 1 else f"{lab_threads} threads"
     threads_text = {"lab": lab_text, "sbx": "JAX's own threads"}.get(name, "")
     if not threads_text:
-        count = threads or _fastest(run)
+        count = threads or _faster_thread_count(run)
         run, threads_text = partial(_with_threads, run, count), f"torch threads {count}"
     return Contender(what, kind, f"{setting.describe()}{vec_env}, {threads_text}", run, cold)
 
@@ -69,7 +74,7 @@ def _with_threads(run: Callable[[], int], count: int) -> int:
     return run()
 
 
-def _fastest(run: Callable[[], int]) -> int:
+def _faster_thread_count(run: Callable[[], int]) -> int:
     """Return the faster number of torch's threads: one, or one for each core."""
     seconds = {}
     for count in sorted({1, os.cpu_count() or 1}, reverse=True):
@@ -97,12 +102,12 @@ def lab_learner(world: str, setting: Setting, *, compiled: bool) -> Any:
     return learner
 
 
-def _stepping(learner: Any, kind: str) -> Callable[[], int]:
+def _lab_iterations(learner: Any, kind: str) -> Callable[[], int]:
     """Return a function that runs an iteration of the lab's learner, or its rollout, and returns the steps taken."""
     if kind == "rollout":
         if hasattr(learner, "algorithm"):  # RLlib's
             return lambda: len(learner.algorithm.env_runner.sample())
-        return _collecting(learner.model)
+        return _rollouts(learner.model)
 
     def run() -> int:
         before = learner.steps
@@ -112,15 +117,15 @@ def _stepping(learner: Any, kind: str) -> Callable[[], int]:
     return run
 
 
-def _library_learner(model: Any, kind: str) -> Callable[[], int]:
+def _library_iterations(model: Any, kind: str) -> Callable[[], int]:
     """Return a function that runs an iteration of SB3 or SBX, or its rollout, and returns the steps taken."""
     from stable_baselines3.common.logger import Logger
 
     model.set_logger(Logger(folder=None, output_formats=[]))
     _, callback = model._setup_learn(2**60)
     if hasattr(model, "replay_buffer"):
-        return _off_policy(model, callback)
-    collect = _collecting(model)
+        return _off_policy_iterations(model, callback)
+    collect = _rollouts(model)
     if kind == "rollout":
         return collect
 
@@ -132,7 +137,7 @@ def _library_learner(model: Any, kind: str) -> Callable[[], int]:
     return run
 
 
-def _collecting(model: Any) -> Callable[[], int]:
+def _rollouts(model: Any) -> Callable[[], int]:
     """Return a function that collects one rollout and returns the steps taken."""
     from stable_baselines3.common.callbacks import CallbackList
 
@@ -146,7 +151,7 @@ def _collecting(model: Any) -> Callable[[], int]:
     return run
 
 
-def _off_policy(model: Any, callback: Any) -> Callable[[], int]:
+def _off_policy_iterations(model: Any, callback: Any) -> Callable[[], int]:
     """Return a function that collects and updates for `_STEPS` steps and returns the steps taken."""
 
     def run() -> int:
@@ -168,7 +173,7 @@ def _off_policy(model: Any, callback: Any) -> Callable[[], int]:
     return run
 
 
-def _original(world: str, num_envs: int) -> Any:
+def _original_envs(world: str, num_envs: int) -> Any:
     """Return a DummyVecEnv, SB3's loop over single environments, with Gymnasium's or MinAtar's environment."""
     import gymnasium
     import numpy as np
@@ -179,7 +184,7 @@ def _original(world: str, num_envs: int) -> Any:
     from minatar.gym import BaseEnv
 
     def game() -> Any:
-        env = BaseEnv(GAMES["minatar"][world], use_minimal_action_set=True)
+        env = BaseEnv(GAME_PEERS["minatar"][world], use_minimal_action_set=True)
         return gymnasium.wrappers.DtypeObservation(env, np.float32)  # MinAtar's dtype is bool
 
     return make_vec_env(game, num_envs)
@@ -191,14 +196,15 @@ def sb3_model(world: str, setting: Setting) -> Any:
 
     from rl_lab.learners.sb3.policies import policy_arguments
 
-    env = _original(world, setting.num_envs)
+    env = _original_envs(world, setting.num_envs)
     info = make.make(world, 1).world
     network = policy_arguments(info, *(setting.config[name] for name in ("policy", "net_arch", "activation")))
     algorithm = {"ppo": PPO, "dqn": DQN}[setting.agent]
     return algorithm("MlpPolicy", env, seed=0, device="cpu", policy_kwargs=network, **setting.arguments())
 
 
-def _sbx(world: str, setting: Setting) -> Any:
+def sbx_model(world: str, setting: Setting) -> Any:
+    """Return SBX's model over original environments."""
     import flax.linen
     import sbx
 
@@ -207,5 +213,5 @@ def _sbx(world: str, setting: Setting) -> Any:
         raise UsageError("sbx has no such network: its own convolutions are of another size; use --vs sb3 or stock")
     network = {"net_arch": list(config["net_arch"]), "activation_fn": getattr(flax.linen, config["activation"])}
     algorithm = {"ppo": sbx.PPO, "dqn": sbx.DQN}[setting.agent]
-    env = _original(world, setting.num_envs)
+    env = _original_envs(world, setting.num_envs)
     return algorithm("MlpPolicy", env, seed=0, policy_kwargs=network, **setting.arguments())

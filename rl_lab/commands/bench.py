@@ -18,6 +18,7 @@ from typing import Any
 
 NAME = "bench"
 KINDS = ("env", "rollout", "train", "solve")
+_MIN_SEEDS_OF_INTERVAL = 6  # fewer seeds have no 95% interval of the median
 _TITLES = {"env": "env-only", "rollout": "rollout", "train": "end-to-end training"}
 
 
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--rounds is at least 1, --seconds more than 0, --seeds 1 to 1000")
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise UsageError("--threads is 1 to 1024")
+    # Options and overrides that belong to one kind of benchmark.
     for word, kind, is_set in (
         ("--starts", "train", args.starts),
         ("--command", "solve", args.command),
@@ -62,16 +64,17 @@ def run(args: argparse.Namespace) -> int:
     ):
         if is_set and args.kind != kind:
             raise UsageError(f"{word} is for bench {kind}")
-    rows = _solve(args) if args.kind == "solve" else _compare(args)
+    rows = _run_solve(args) if args.kind == "solve" else _run_comparison(args)
     if args.json:
         print(json.dumps({"rows": rows}))
     return 0
 
 
-def _compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _run_comparison(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run and print `bench env`, `rollout` or `train`, or `--starts`; return the rows."""
     from rl_lab.bench.compare import bench
     from rl_lab.bench.settings import SETTINGS
-    from rl_lab.bench.startup_time import starts
+    from rl_lab.bench.startup_time import measure_starts
     from rl_lab.core.errors import UsageError, nearest
     from rl_lab.engine import world_registry
 
@@ -88,7 +91,7 @@ def _compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.starts:
         if not args.setting:
             raise UsageError(f"--starts needs --setting, one of {', '.join(SETTINGS)}")
-        rows = starts(args.target, args.setting, against=against, rounds=args.rounds)
+        rows = measure_starts(args.target, args.setting, against=against, rounds=args.rounds)
         title = "seconds to the first update"
     else:
         sizes = {"num_envs": num_envs, "setting": args.setting, "threads": args.threads}
@@ -98,53 +101,58 @@ def _compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     if not args.json:
         print(f"{args.target}, {title} (median of {args.rounds} rounds, lowest to highest)")
         for row in rows:
-            print(_line(row))
+            print(_row_text(row))
     return rows
 
 
-_SEEDS = 6  # minimum for a 95% interval of a median
-
-
-def _solve(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from rl_lab.bench.time_to_solve import command, score_of, solve
+def _run_solve(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run and print `bench solve`; return its rows."""
+    from rl_lab.bench.time_to_solve import score_of, solve, time_command
     from rl_lab.experiments.compose import compose
 
     scenario = compose(args.target, args.overrides)
     if args.command:
-        rows = command(scenario, [args.target, *args.overrides], seeds=args.seeds)
+        rows = time_command(scenario, [args.target, *args.overrides], seeds=args.seeds)
         if not args.json:
-            print("\n".join(map(_line, rows)))
+            print("\n".join(map(_row_text, rows)))
         return rows
     if args.json:
         return solve(scenario, seeds=args.seeds)
     print(f"{scenario.name}, {scenario.agent}: until {score_of(scenario):g} is reached, in seconds of training alone")
-    rows = solve(scenario, seeds=args.seeds, tell=lambda outcome: print(_seed(outcome), flush=True))
+    rows = solve(scenario, seeds=args.seeds, on_seed=lambda outcome: print(_seed_line(outcome), flush=True))
     total = rows[-1]
-    ends = "its 95% interval over seeds" if total["seeds"] >= _SEEDS else "the lowest and the highest: too few for more"
+    ends = (
+        "its 95% interval over seeds"
+        if total["seeds"] >= _MIN_SEEDS_OF_INTERVAL
+        else "the lowest and the highest: too few for more"
+    )
     print(f"  {total['solved']} of {total['seeds']} seeds; median, and {ends}:")
     for name, label in (("training_seconds", "s of training"), ("seconds", "s with evaluation"), ("steps", "steps")):
-        print(f"    {_times(total[name], ',.0f' if name == 'steps' else '.2f')} {label}")
+        print(f"    {_median_text(total[name], ',.0f' if name == 'steps' else '.2f')} {label}")
     print(f"    {total['conditions']}")
     return rows
 
 
-def _seed(outcome: Any) -> str:
+def _seed_line(outcome: Any) -> str:
     note = "" if outcome.solved else f"   NOT solved: {outcome.score:g} in the end"
     seconds = f"{outcome.training_seconds:7.2f} s  ({outcome.seconds:.2f} s with evaluation)"
     return f"  seed {outcome.seed:<3} {outcome.steps:>11,} steps  {seconds}{note}"
 
 
-def _times(figure: dict[str, Any], form: str) -> str:
-    median, low, high = ("never" if figure[k] is None else f"{figure[k]:{form}}" for k in ("median", "low", "high"))
+def _median_text(values: dict[str, Any], form: str) -> str:
+    """Return a median with its limits; None, for a score that was not reached, is "never"."""
+    median, low, high = ("never" if values[k] is None else f"{values[k]:{form}}" for k in ("median", "low", "high"))
     return f"{median}  ({low} to {high})"
 
 
-def _line(row: dict[str, Any]) -> str:
+def _row_text(row: dict[str, Any]) -> str:
+    """Return the two lines of a row: what and how fast; and under which conditions."""
     if "seconds" in row:
         what = f"{row['what']}, {row['start']}" if "start" in row else row["what"]
-        return f"  {what:<24} {_times(row['seconds'], '.2f')} s\n    {row['conditions']}"
+        return f"  {what:<24} {_median_text(row['seconds'], '.2f')} s\n    {row['conditions']}"
     rate = row["steps_per_second"]
-    line = f"  {row['what']:<18} {_short(rate['median']):>8}/s  {_short(rate['low'])} to {_short(rate['high'])}"
+    median, low, high = (_short_rate(rate[key]) for key in ("median", "low", "high"))
+    line = f"  {row['what']:<18} {median:>8}/s  {low} to {high}"
     if "ratio" in row:
         ratio = row["ratio"]
         line += f"  rl_lab is {ratio['median']:.1f}x  ({ratio['low']:.1f} to {ratio['high']:.1f})"
@@ -155,7 +163,8 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _short(rate: float) -> str:
+def _short_rate(rate: float) -> str:
+    """Return a rate with one decimal and k or M."""
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if rate >= unit:
             return f"{rate / unit:.1f} {name}"

@@ -31,15 +31,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the result of every property; return 1 where one fails."""
-    results, printed = [], _Lines()
+    results, lines = [], _ResultLines()
     # With --json, stdout has one JSON object, so the output of a world or an environment goes to stderr.
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         for result in _results(args.target, args.quick):
             results.append(result)
             if not args.json:
-                printed.add(result)
+                lines.add(result)
     if not args.json:
-        printed.end()
+        lines.end()
     failed = [result.name for result in results if result.status == "fail"]
     if args.json:
         properties = [{"name": r.name, "status": r.status, "findings": list(r.findings)} for r in results]
@@ -50,17 +50,18 @@ def run(args: argparse.Namespace) -> int:
     return int(bool(failed))
 
 
-class _Lines:
-    """Prints a line for each result; properties that are skipped in a row for one reason share it."""
+class _ResultLines:
+    """Prints a line for each result. Results that are skipped one after the other for the same reason share a line."""
 
     def __init__(self) -> None:
-        self.reason, self.more = "", 0  # of the last line, and how many results it stands for besides its own
+        self.reason = ""  # why the result of the last line was skipped
+        self.not_printed = 0  # the number of results after it with the same reason
 
     def add(self, result: Result) -> None:
         """Print the line of a result, with the findings where it failed."""
         reason = result.findings[0] if result.status == "skip" else ""
         if reason and reason == self.reason:
-            self.more += 1
+            self.not_printed += 1
             return
         self.end()
         self.reason = reason
@@ -69,13 +70,14 @@ class _Lines:
             print("".join(f"      {finding}\n" for finding in result.findings), end="", flush=True)
 
     def end(self) -> None:
-        """Print how many results have the reason of the last line."""
-        if self.more:
-            print(f"skip  {self.more} more, for the same reason", flush=True)
-        self.reason, self.more = "", 0
+        """Print how many more results had the reason of the last line."""
+        if self.not_printed:
+            print(f"skip  {self.not_printed} more, for the same reason", flush=True)
+        self.reason, self.not_printed = "", 0
 
 
 def _results(target: str, quick: bool) -> Iterator[Result]:
+    """Load the target, and yield the result of each property when it has been checked."""
     from rl_lab.checks.subject import FULL, QUICK
     from rl_lab.checks.suite import check_world, run_property, with_few_agents
     from rl_lab.checks.third_party import check_env
@@ -84,15 +86,15 @@ def _results(target: str, quick: bool) -> Iterator[Result]:
     from rl_lab.engine import user_code, world_registry
 
     budget = QUICK if quick else FULL
-    alone = ":" not in target and target.endswith(".py")
-    if alone and not Path(target).is_file():
+    is_file_only = ":" not in target and target.endswith(".py")  # FILE.py without :NAME
+    if is_file_only and not Path(target).is_file():
         raise UsageError(f"no file {target}")
-    if ":" not in target and not alone and target not in world_registry.names():
+    if ":" not in target and not is_file_only and target not in world_registry.names():
         raise UsageError(f"no world {target!r}; {nearest(target, world_registry.names())}, or module:Name of your own")
-    loaded = []
+    loaded = []  # the world, or the environment's factory
 
     def load_target() -> list[str]:
-        code = user_code.permit_named(target) if alone else None
+        code = user_code.permit_named(target) if is_file_only else None
         loaded.append(_load(target) if code is None else user_code.load(code.world))
         return []
 

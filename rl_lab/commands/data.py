@@ -34,7 +34,7 @@ NAME = "data"
 _VERBS = ("collect", "show", "export")
 _KEYS = ("world", "steps", "episodes", "out", "noise", "seed")
 _PARAMS = "world.params."
-_MOST = 10**12  # transitions, or episodes
+_MAX_COUNT = 10**12  # transitions, or episodes
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def _show(args: argparse.Namespace) -> int:
     from rl_lab.datasets.dataset import open_dataset
     from rl_lab.datasets.summary import summary, text
 
-    (folder,) = _words(args, "DIR")
+    (folder,) = _require_words(args, "DIR")
     figures = summary(open_dataset(Path(folder)))
     print(json.dumps(figures) if args.json else text(figures))
     return 0
@@ -67,7 +67,7 @@ def _export(args: argparse.Namespace) -> int:
     from rl_lab.datasets.dataset import open_dataset
     from rl_lab.datasets.parquet import export
 
-    folder, name = _words(args, "DIR", "FILE.parquet")
+    folder, name = _require_words(args, "DIR", "FILE.parquet")
     path = Path(name)
     if path.suffix != ".parquet":
         raise UsageError(f"{path}: name a file that ends in .parquet")
@@ -82,7 +82,7 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _words(args: argparse.Namespace, *names: str) -> list[str]:
+def _require_words(args: argparse.Namespace, *names: str) -> list[str]:
     """Return the arguments of a verb. Raises UsageError where there are more or fewer of them than `names`."""
     from rl_lab.core.errors import UsageError
 
@@ -93,29 +93,29 @@ def _words(args: argparse.Namespace, *names: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Request:
-    """What `collect` was asked for."""
+    """The arguments of `collect`, parsed."""
 
     agents: tuple[str, ...]
     values: dict[str, str]  # by key
     params: dict[str, Any]  # of the world
 
-    def number(self, key: str, default: float, low: float, high: float, whole: bool = True) -> float:
+    def number(self, key: str, default: float, low: float, high: float, is_whole: bool = True) -> float:
         """Return the number of a key, 1e6 for example. Raises UsageError for another value."""
         from rl_lab.core.errors import UsageError
 
         text = self.values.get(key, str(default))
-        kind = "a whole number, " if whole else ""
+        kind = "a whole number, " if is_whole else ""
         try:
             number = float(text)
         except ValueError:
             number = float("nan")
-        if not low <= number <= high or (whole and number != int(number)):
+        if not low <= number <= high or (is_whole and number != int(number)):
             raise UsageError(f"{key}={text}: expected {kind}{low:g} to {high:g}")
-        return int(number) if whole else number
+        return int(number) if is_whole else number
 
 
-def _request(words: Sequence[str]) -> _Request:
-    """Return the words of `collect`. Raises UsageError for an unknown key."""
+def _parse_request(words: Sequence[str]) -> _Request:
+    """Parse the arguments of `collect`. Raises UsageError for an unknown key."""
     from rl_lab.core.errors import UsageError, nearest
     from rl_lab.tournament.parameters import parameters
 
@@ -140,48 +140,51 @@ def _request(words: Sequence[str]) -> _Request:
 
 
 def _collect(args: argparse.Namespace) -> int:
-    """Collect episodes, write them and print a summary."""
+    """Collect episodes into a new folder `out`, and print how many they are.
+
+    They are written into a hidden folder beside it, which is renamed at the end, so that `out` is complete or missing.
+    """
     from rl_lab.core.errors import UsageError
     from rl_lab.evaluation.collection import CollectionPlan
 
-    request = _request(args.overrides)
+    request = _parse_request(args.overrides)
     out = Path(request.values["out"])
     if out.exists() or out.is_symlink():
         raise UsageError(f"out={out} exists already: name a new folder")
-    counts = {key: int(request.number(key, 1, 1, _MOST)) for key in ("steps", "episodes") if key in request.values}
-    name, params, spec = _world(request)
+    counts = {key: int(request.number(key, 1, 1, _MAX_COUNT)) for key in ("steps", "episodes") if key in request.values}
+    name, params, spec = _resolve_world(request)
     plan = CollectionPlan(
         name,
         params,
         int(request.number("seed", 0, 0, 2**32 - 1)),
-        noise=request.number("noise", 0.0, 0.0, 1.0, whole=False),
+        noise=request.number("noise", 0.0, 0.0, 1.0, is_whole=False),
         **counts,
     )
-    policies, names = _policies(request.agents, spec, plan)
-    description = _description(plan, spec, policies, names, out)
-    unfinished = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    policies, names = _make_policies(request.agents, spec, plan)
+    metadata = _metadata(plan, spec, policies, names, out)
+    partial_folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        unfinished.mkdir(parents=True)
+        partial_folder.mkdir(parents=True)
     except (OSError, ValueError) as error:
         raise UsageError(f"out={out}: cannot write there: {getattr(error, 'strerror', None) or error}") from None
     try:
-        written = _write(unfinished / "data", plan, policies, description, quiet=args.json)
-        os.rename(unfinished, out)
+        collected = _write_data_set(partial_folder / "data", plan, policies, metadata, quiet=args.json)
+        os.rename(partial_folder, out)
     except ValueError as error:  # of the world or of an agent
         raise UsageError(str(error)) from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    result = {"out": str(out), "steps": written.num_steps, "episodes": written.num_episodes}
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    result = {"out": str(out), "steps": collected.num_steps, "episodes": collected.num_episodes}
     if args.json:
-        print(json.dumps({**result, "world": name, "content_hash": written.content_hash}))
+        print(json.dumps({**result, "world": name, "content_hash": collected.content_hash}))
         return 0
-    plural = "s" * (written.num_episodes != 1)
-    print(f"  {written.num_steps:,} transitions in {written.num_episodes:,} episode{plural} of {name}")
+    plural = "s" * (collected.num_episodes != 1)
+    print(f"  {collected.num_steps:,} transitions in {collected.num_episodes:,} episode{plural} of {name}")
     print(f"  saved    {out}\n  next     rl-lab data show {out}")
     return 0
 
 
-def _world(request: _Request) -> tuple[str, dict[str, Any], EnvSpec]:
+def _resolve_world(request: _Request) -> tuple[str, dict[str, Any], EnvSpec]:
     """Return the world's name, parameters and description: the one that is named, or that of the first run."""
     from rl_lab.adapters import make
     from rl_lab.core.errors import UsageError
@@ -209,7 +212,9 @@ def _world(request: _Request) -> tuple[str, dict[str, Any], EnvSpec]:
     return name, params, envs.world
 
 
-def _policies(agents: Sequence[str], world: EnvSpec, plan: CollectionPlan) -> tuple[list[Policy], list[dict[str, str]]]:
+def _make_policies(
+    agents: Sequence[str], world: EnvSpec, plan: CollectionPlan
+) -> tuple[list[Policy], list[dict[str, str]]]:
     """Return the agents, and the name and content hash of each. Raises UsageError where one cannot play the world."""
     from rl_lab.core.errors import UsageError
     from rl_lab.evaluation.collection import Policy
@@ -221,19 +226,21 @@ def _policies(agents: Sequence[str], world: EnvSpec, plan: CollectionPlan) -> tu
     for entrant in parse_entrants(agents, world, least=1):
         if entrant.kind == "function":
             raise UsageError(f"{entrant.spec}: data are collected from runs and from the lab's agents, not from code")
-        made = make_agent(entrant, world)
-        is_policy = isinstance(made, PolicyAgent)  # which is for matches: it calls the policy for 128 rows at a time
-        agent, deterministic = (made.agent, not made.sample) if is_policy else (made, True)
+        entrant_agent = make_agent(entrant, world)
+        # For a run, `make_agent` returns an agent for matches, which evaluates 128 rows at a time.
+        # The run's agent is inside of it.
+        is_policy = isinstance(entrant_agent, PolicyAgent)
+        agent, deterministic = (entrant_agent.agent, not entrant_agent.sample) if is_policy else (entrant_agent, True)
         role = locate(split_mode(entrant.spec)[0]).run.scenario().role if entrant.kind == "run" else ""
         policies.append(Policy(agent, deterministic, world.roles[role] if role else ()))
         names.append({"name": entrant.name, "sha256": entrant.hash})
     return policies, names
 
 
-def _description(
+def _metadata(
     plan: CollectionPlan, world: EnvSpec, policies: Sequence[Policy], names: list[dict[str, str]], out: Path
 ) -> Metadata:
-    """Return the metadata of the data set to be."""
+    """Return the metadata of the data set that will be collected: spaces, world, agents and how it is collected."""
     from rl_lab.datasets.env_spec import env_spec
     from rl_lab.datasets.metadata import Metadata
 
@@ -264,8 +271,8 @@ def _description(
     )
 
 
-def _write(
-    folder: Path, plan: CollectionPlan, policies: Sequence[Policy], description: Metadata, *, quiet: bool
+def _write_data_set(
+    folder: Path, plan: CollectionPlan, policies: Sequence[Policy], metadata: Metadata, *, quiet: bool
 ) -> Metadata:
     """Collect the episodes and write them; return the metadata of the data set."""
     from rl_lab.core.progress import Progress
@@ -274,7 +281,7 @@ def _write(
 
     progress = Progress(quiet=quiet, unit="steps" if plan.steps else "episodes")
     progress.begin(0, plan.steps or plan.episodes)
-    writer = MinariWriter(folder, description)
+    writer = MinariWriter(folder, metadata)
     try:
         for columns in collect(
             plan,

@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     agent, scenario, run, step = find_agent(args.target, overrides)
     if args.out is not None:
         require_writable(args.out, "--out")
-    play = play_in_this_process if workers is None else _play_on(workers, args.target, scenario, run)
-    evaluation = evaluate_scenario(agent, scenario, None if args.json else _progress, play)
+    play = play_in_this_process if workers is None else _play_on_ray(workers, args.target, scenario, run)
+    evaluation = evaluate_scenario(agent, scenario, None if args.json else _show_progress, play)
     out = args.out
-    if out is None and run is not None and not _changed(scenario, run):
+    if out is None and run is not None and not _differs_from_run(scenario, run):
         out = run.evaluation(step)
     if out is not None:
         evaluation.save(out)
@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
     return int(args.require_video and bool(films.failures))
 
 
-def _play_on(workers: RayWorkers, target: str, scenario: Scenario, run: Run | None) -> PlayPlans:
-    """Return what plays the episodes on a cluster. Raises UsageError where Ray is missing."""
-    from rl_lab.experiments.agent_loading import seated
+def _play_on_ray(workers: RayWorkers, target: str, scenario: Scenario, run: Run | None) -> PlayPlans:
+    """Return the function that plays the episodes on a Ray cluster. Raises UsageError where Ray is not installed."""
+    from rl_lab.experiments.agent_loading import with_trained_seats
     from rl_lab.learners.rllib.requirement import require
 
     require("workers=ray")  # the module imports Ray
@@ -90,10 +90,11 @@ def _play_on(workers: RayWorkers, target: str, scenario: Scenario, run: Run | No
 
     if run is None:
         return RayEvaluation(workers, scenario, None, scenario).play
-    return RayEvaluation(workers, scenario, target, seated(scenario, run.scenario())).play
+    return RayEvaluation(workers, scenario, target, with_trained_seats(scenario, run.scenario())).play
 
 
-def _progress(done: int, total: int) -> None:
+def _show_progress(done: int, total: int) -> None:
+    """Show the number of episodes in one line of stderr, if that is a terminal."""
     if sys.stderr.isatty():
         print(
             f"\r{done:,} / {total:,} episodes",
@@ -103,8 +104,8 @@ def _progress(done: int, total: int) -> None:
         )
 
 
-def _changed(scenario: Scenario, run: Run) -> bool:
-    """Return whether the world, the opponent or the settings differ from the run's, which then does not save it."""
+def _differs_from_run(scenario: Scenario, run: Run) -> bool:
+    """Return whether world, opponent or settings of an evaluation differ from the run's; then it is not saved there."""
     trained = run.scenario()
     same_evaluation = (
         dataclasses.replace(scenario.evaluation, episodes=trained.evaluation.episodes) == trained.evaluation
@@ -122,22 +123,22 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
     from rl_lab.adapters import make
     from rl_lab.core import agent_registry
     from rl_lab.core.errors import UsageError, nearest
-    from rl_lab.experiments.agent_loading import load_agent, seated
-    from rl_lab.experiments.checkpoint_lookup import is_named, locate
+    from rl_lab.experiments.agent_loading import load_agent, with_trained_seats
+    from rl_lab.experiments.checkpoint_lookup import locate, names_agent
     from rl_lab.experiments.compose import compose
     from rl_lab.experiments.run_dir import list_runs
 
     if target in agent_registry.names():
-        scenario = _of_agent(target, overrides, compose)
+        scenario = _scenario_of_untrained_agent(target, overrides)
         factory: Any = agent_registry.load(target)
         try:
             envs = make.make(scenario.world, 1, scenario.params)
             return factory.make(scenario.config, envs.world), scenario, None, 0
         except ValueError as error:
             raise UsageError(str(error)) from None
-    if not is_named(target):
-        known = {*agent_registry.names(), *(str(r.path) for r in list_runs())}
-        raise UsageError(f"no run or agent {target!r}; {nearest(target, known)}")
+    if not names_agent(target):
+        names = {*agent_registry.names(), *(str(run.path) for run in list_runs())}
+        raise UsageError(f"no run or agent {target!r}; {nearest(target, names)}")
     location = locate(target)
     run = location.run
     scenario = compose(str(run.path / "config.yaml"), overrides)
@@ -148,13 +149,15 @@ def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run 
         raise UsageError(f"{target} was trained as {trained.role}; role= cannot be changed")
     if scenario.policies != trained.policies:
         raise UsageError(f"{target} has its own policies; policies= cannot be changed")
-    agent, step = load_agent(location.folder, seated(scenario, trained))
+    agent, step = load_agent(location.folder, with_trained_seats(scenario, trained))
     return agent, scenario, run, step
 
 
-def _of_agent(name: str, overrides: list[str], compose: Any) -> Any:
+def _scenario_of_untrained_agent(name: str, overrides: list[str]) -> Scenario:
+    """Return the scenario for an agent that needs no training, in the world that the last `world=` names."""
     from rl_lab.core import agent_registry
     from rl_lab.core.errors import UsageError
+    from rl_lab.experiments.compose import compose
 
     worlds = [o.partition("=")[2] for o in overrides if o.startswith("world=")]
     if not worlds:

@@ -37,74 +37,80 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measure", action="store_true", help="measure worlds' speeds: compiles them, seconds each")
 
 
-def run(given: argparse.Namespace) -> int:
-    """Print the table."""
-    if given.measure:
-        _measure()
-    if given.name is None:
+def run(args: argparse.Namespace) -> int:
+    """Print the table, or one JSON object."""
+    if args.measure:
+        _measure_speeds()
+    if args.name is None:
         tables: dict[str, Callable[[], list[dict[str, Any]]]] = {
-            "worlds": partial(_worlds, given.verbose),
+            "worlds": partial(_worlds, args.verbose),
             "agents": _agents,
             "scenarios": _scenarios,
             "runs": _runs,
         }
-        items = tables[given.kind]()
-    elif given.kind == "agents":
-        items = _hyperparameters(given.name)
+        items = tables[args.kind]()
+    elif args.kind == "agents":
+        items = _hyperparameters(args.name)
     else:
-        raise UsageError(f"list {given.kind} takes no name; list agents NAME lists hyperparameters")
-    if given.json:
+        raise UsageError(f"list {args.kind} takes no name; list agents NAME lists hyperparameters")
+    if args.json:
         print(json.dumps({"items": items}))
         return 0
     if not items:
-        print(f"no {given.kind} yet" + (": start one with rl-lab train cartpole" if given.kind == "runs" else ""))
+        print(f"no {args.kind} yet" + (": start one with rl-lab train cartpole" if args.kind == "runs" else ""))
         return 0
     columns = list(items[0])
     cells = [columns, *([_cell(item[c]) for c in columns] for item in items)]
     print(format_table(cells, range(len(columns))))
     unmeasured = sum(item.get("steps/s", "") is None and item.get("agents") is not None for item in items)
     if unmeasured:
-        what = f"{unmeasured} world{'s' * (unmeasured != 1)}"
-        print(f"\nspeed of {what}: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr)
+        worlds = f"{unmeasured} world{'s' * (unmeasured != 1)}"
+        print(f"\nspeed of {worlds}: rl-lab list worlds --measure (some seconds each, once)", file=sys.stderr)
     return 0
 
 
 def _cell(value: Any) -> str:
+    """Return a value as the text of a cell."""
     if value is None:
         return "-"
     if isinstance(value, float):
-        # Hyperparameters may be small, scores are rounded.
+        # Two decimals for returns; hyperparameters that are smaller have four significant digits.
         return f"{value:.2f}" if abs(value) >= 1 or value == round(value, 2) else f"{value:.4g}"
     return one_line(value)
 
 
-def _measure() -> None:
+def _measure_speeds() -> None:
+    """Measure the worlds that have no valid speed yet; print each to stderr."""
     from rl_lab.bench import throughput_cache
     from rl_lab.engine import world_registry
 
     for name in world_registry.names():
-        if name not in throughput_cache.known():
+        if name not in throughput_cache.valid_speeds():
             try:
-                shown = f"{throughput_cache.measure(name) / 1e6:,.1f} M steps/s"
-            except Exception as error:  # the others are measured all the same
-                shown = one_line(f"not measured: {error}")
-            print(f"{name}: {shown}", file=sys.stderr, flush=True)
+                speed = f"{throughput_cache.measure(name) / 1e6:,.1f} M steps/s"
+            except Exception as error:  # the other worlds are measured all the same
+                speed = one_line(f"not measured: {error}")
+            print(f"{name}: {speed}", file=sys.stderr, flush=True)
 
 
-def _spaces(joined: Any, each: tuple[Any, ...], text: Any) -> str:
-    return " or ".join(dict.fromkeys(text(space) for space in each)) if len(set(map(str, each))) > 1 else text(joined)
+def _spaces(space: Any, spaces: tuple[Any, ...], text: Callable[[Any], str]) -> str:
+    """Return a world's space as text or, where its agents have different ones, all of them."""
+    return " or ".join(dict.fromkeys(map(text, spaces))) if len(set(map(str, spaces))) > 1 else text(space)
 
 
-def _observed(space: Any) -> str:
+def _observation_text(space: Any) -> str:
     return f"{space.dtype} {'x'.join(map(str, space.shape))}"
 
 
-def _taken(space: Any) -> str:
+def _action_text(space: Any) -> str:
     return f"{space.n} choices" if hasattr(space, "n") else f"{space.shape[0]} numbers"
 
 
-def _row(name: str, make: Callable[[], dict[str, Any]], columns: str, told: str) -> dict[str, Any]:
-    """Return a row of the table or, where making it fails, one that says so in the column `told`."""
+def _row(name: str, make: Callable[[], dict[str, Any]], columns: str, error_column: str) -> dict[str, Any]:
+    """Return the row that `make` returns or, where it raises an error, a row with that error in `error_column`.
+
+    `columns` are the names of all columns, joined by "|".
+    """
     try:
         return make()
     except BaseException as error:
@@ -115,33 +121,37 @@ def _row(name: str, make: Callable[[], dict[str, Any]], columns: str, told: str)
             if isinstance(error, UsageError) or type(error).__name__ == "WorldError"
             else f"{type(error).__name__}: {error}"
         )
-        return {**dict.fromkeys(columns.split("|")), "name": name, told: one_line(f"broken: {text}")}
+        return {**dict.fromkeys(columns.split("|")), "name": name, error_column: one_line(f"broken: {text}")}
 
 
 def _worlds(verbose: bool) -> list[dict[str, Any]]:
     from rl_lab.bench import throughput_cache
     from rl_lab.engine import vectorization, world_registry
 
-    known = throughput_cache.known()
+    speeds = throughput_cache.valid_speeds()
 
     def world(name: str) -> dict[str, Any]:
-        w = world_registry.load(name)
+        definition = world_registry.load(name)
         return {
-            "name": w.name,
-            "agents": len(w.agents),
-            "moves": "in turn" if w.current_player_field else "together" if len(w.agents) > 1 else None,
-            "observation": _spaces(w.observation, w.observation_spaces, _observed),
-            "action": _spaces(w.action, w.action_spaces, _taken),
-            "horizon": w.horizon or None,
-            "solved": w.solved,
-            "expert": "yes" if w.expert else "no",
-            "steps/s": f"{known[w.name] / 1e6:,.1f} M" if w.name in known else None,
-            **({"stepping": stepping(w)} if verbose else {}),
-            "what": w.doc.partition("\n")[0].partition(": ")[2].rstrip("."),
+            "name": definition.name,
+            "agents": len(definition.agents),
+            "moves": "in turn"
+            if definition.current_player_field
+            else "together"
+            if len(definition.agents) > 1
+            else None,
+            "observation": _spaces(definition.observation, definition.observation_spaces, _observation_text),
+            "action": _spaces(definition.action, definition.action_spaces, _action_text),
+            "horizon": definition.horizon or None,
+            "solved": definition.solved,
+            "expert": "yes" if definition.expert else "no",
+            "steps/s": f"{speeds[definition.name] / 1e6:,.1f} M" if definition.name in speeds else None,
+            **({"stepping": stepping(definition)} if verbose else {}),
+            "what": definition.doc.partition("\n")[0].partition(": ")[2].rstrip("."),
         }
 
-    def stepping(w: World) -> str:
-        reason = vectorization.why_not_vectorized(w)
+    def stepping(definition: World) -> str:
+        reason = vectorization.why_not_vectorized(definition)
         return f"not vectorised: {reason}" if reason else "vectorised"
 
     columns = f"name|agents|moves|observation|action|horizon|solved|expert|steps/s|{'stepping|' * verbose}what"
@@ -198,14 +208,14 @@ def _scenarios() -> list[dict[str, Any]]:
 
     columns = "name|agent|world|worlds|budget|expect|source"
 
-    def one(parsed: Any, name: str, agent: str, expected: Any) -> dict[str, Any]:
-        own = parsed if agent == parsed.agent else scenario_parsing.parse(name, [f"agent={agent}"])
+    def scenario_row(parsed: Any, name: str, agent: str, expected: Any) -> dict[str, Any]:
+        scenario = parsed if agent == parsed.agent else scenario_parsing.parse(name, [f"agent={agent}"])
         return {
             "name": name,
             "agent": agent,
-            "world": own.world,
-            "worlds": own.worlds,
-            "budget": own.budget,
+            "world": scenario.world,
+            "worlds": scenario.worlds,
+            "budget": scenario.budget,
             "expect": expected.mean_return,
             "source": expected.source,
         }
@@ -217,7 +227,9 @@ def _scenarios() -> list[dict[str, Any]]:
         except Exception as error:
             items.append(_row(name, partial(_raise, error), columns, "source"))
             continue
-        items += [_row(name, partial(one, parsed, name, *each), columns, "source") for each in parsed.expect.items()]
+        items += [
+            _row(name, partial(scenario_row, parsed, name, *each), columns, "source") for each in parsed.expect.items()
+        ]
     return items
 
 
@@ -226,7 +238,7 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def _settings(settings: Any) -> str | None:
-    """Return the overrides kept in a run.json as text, None where there are none."""
+    """Return the settings of a run.json as text, None where there are none."""
     return " ".join(f"{key}={value}" for key, value in settings.items()) or None if isinstance(settings, dict) else None
 
 
@@ -236,7 +248,7 @@ def _runs() -> list[dict[str, Any]]:
 
     def row(run: Any) -> dict[str, Any]:
         run.check_files()
-        facts, summary = run.metadata(), run.summary() or {}
+        record, summary = run.metadata(), run.summary() or {}
         newest, errors = latest(run.checkpoints)
         if errors and newest is None:
             raise CheckpointError(errors[0])
@@ -245,13 +257,13 @@ def _runs() -> list[dict[str, Any]]:
             checked_number(mean, "its newest summary.json is damaged: mean_return")
         return {
             "name": str(run.path),
-            "scenario": facts["scenario"],
-            "agent": facts["agent"],
-            "seed": facts["seed"],
-            "settings": _settings(facts.get("settings")),
+            "scenario": record["scenario"],
+            "agent": record["agent"],
+            "seed": record["seed"],
+            "settings": _settings(record.get("settings")),
             "steps": newest.step if newest else 0,
             "mean return": mean,
-            "started": facts["started"],
+            "started": record["started"],
         }
 
     columns = "name|scenario|agent|seed|settings|steps|mean return|started"

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the backbone and print the result."""
-    from rl_lab.commands.train import interrupted
+    from rl_lab.commands.train import report_interruption
     from rl_lab.core.interrupts import Interrupted
     from rl_lab.core.progress import Progress
     from rl_lab.experiments.pretraining import pretrain
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         settings = parse_settings(args.method, args.overrides)
         result = pretrain(args.method, settings, command, Progress(quiet=args.json, unit="updates"))
     except Interrupted as stop:
-        return interrupted(stop)
+        return report_interruption(stop)
     report(result, args.json)
     return 0
 

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Continue the run, and print its result."""
     from rl_lab.commands import pretrain
-    from rl_lab.commands.train import interrupted, nothing, report, report_films, status
+    from rl_lab.commands.train import exit_status, report, report_interruption, report_nothing, report_videos
     from rl_lab.core.progress import Progress
     from rl_lab.experiments import pretraining, tree_distillation
     from rl_lab.experiments.pretraining_config import is_pretraining
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
         if is_distillation(run.path):
             pretrain.report_tree(tree_distillation.resume(run, Progress(quiet=args.json, unit="trees")), args.json)
             return 0
-        result = resume(run, Progress(quiet=args.json), nothing if args.json else report)
+        result = resume(run, Progress(quiet=args.json), report_nothing if args.json else report)
     except Interrupted as stop:
-        return interrupted(stop)
-    report_films(result, args.json)
-    return status([result], args.require_video)
+        return report_interruption(stop)
+    report_videos(result, args.json)
+    return exit_status([result], args.require_video)

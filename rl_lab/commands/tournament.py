@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     verbs = {"resume": _resume, "rate": _rate, "replay": _replay, "report": _report, "compare": _compare}
     if args.target in verbs:
         return verbs[args.target](args)
-    tournament = _create(args, args.target, args.overrides, args.schedule, args.pairs)
+    tournament = _create_tournament(args, args.target, args.overrides, args.schedule, args.pairs)
     return _play_new(tournament, args, _run_tournament)
 
 
@@ -73,7 +73,7 @@ def _play_new(
         raise
 
 
-def _create(
+def _create_tournament(
     args: argparse.Namespace,
     world: str,
     words: list[str],
@@ -81,6 +81,7 @@ def _create(
     pairs: int,
     test: dict[str, float] | None = None,
 ) -> Tournament:
+    """Create the folder of a tournament; `words` are entrants and parameters of the world, `test` is a comparison's."""
     from rl_lab.experiments.overrides import without_plus
     from rl_lab.tournament.parameters import PARAMS, parameters
     from rl_lab.tournament.store import create
@@ -115,7 +116,7 @@ def _load(args: argparse.Namespace, num_matches: int = 0) -> Tournament:
     return tournament
 
 
-def _trusted(tournament: Tournament, args: argparse.Namespace) -> Tournament:
+def _require_code_option(tournament: Tournament, args: argparse.Namespace) -> Tournament:
     """Return the tournament. Raises UsageError where entrants are user code and --code is missing."""
     from rl_lab.core.errors import UsageError
 
@@ -126,18 +127,18 @@ def _trusted(tournament: Tournament, args: argparse.Namespace) -> Tournament:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    tournament = _trusted(_load(args), args)
-    return _test(tournament, args) if tournament.test is not None else _run_tournament(tournament, args)
+    tournament = _require_code_option(_load(args), args)
+    return _run_comparison(tournament, args) if tournament.test is not None else _run_tournament(tournament, args)
 
 
 def _run_tournament(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play the missing matches, and print the summary."""
     from rl_lab.tournament.runner import run_tournament
 
-    return _play(tournament, args, run_tournament, lambda outcome: _print(outcome, args))
+    return _play_interruptibly(tournament, args, run_tournament, lambda outcome: _print_summary(outcome, args))
 
 
-def _play(
+def _play_interruptibly(
     tournament: Tournament, args: argparse.Namespace, function: Callable[..., Any], show: Callable[[Any], int]
 ) -> int:
     """Call a function that plays matches, and return what `show` returns for its result; or a signal's exit status."""
@@ -147,16 +148,17 @@ def _play(
     with Interrupts() as interrupts:
         try:
             progress = Progress(quiet=args.json, unit="matches")
-            interrupts.exit_message = _how_to_go_on(tournament)
+            interrupts.exit_message = _resume_hint(tournament)
             with interrupts.abort_after(GRACE):
                 result = function(tournament, workers=args.workers, poll=interrupts.check, progress=progress)
         except Interrupted as stop:
-            print(f"\n{_how_to_go_on(tournament)}", file=sys.stderr)
+            print(f"\n{_resume_hint(tournament)}", file=sys.stderr)
             return stop.code
     return show(result)
 
 
-def _how_to_go_on(tournament: Tournament) -> str:
+def _resume_hint(tournament: Tournament) -> str:
+    """Return the line that is printed after an interruption."""
     words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
     return f"stopped; go on with: rl-lab tournament resume {words}"
 
@@ -166,7 +168,7 @@ def _quoted(tournament: Tournament) -> str:
 
 
 def _rate(args: argparse.Namespace) -> int:
-    return _print(_current_outcome(_load(args)), args)
+    return _print_summary(_current_outcome(_load(args)), args)
 
 
 def _current_outcome(tournament: Tournament) -> Outcome:
@@ -183,7 +185,7 @@ def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
     return summarize(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
 
 
-def _print(outcome: Outcome, args: argparse.Namespace) -> int:
+def _print_summary(outcome: Outcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament import entrant_output
     from rl_lab.tournament.summary import render_summary
 
@@ -230,16 +232,16 @@ def _compare(args: argparse.Namespace) -> int:
         raise UsageError("rl-lab tournament compare takes WORLD ENTRANT ENTRANT, or DIR NAME NAME")
     hypotheses = Hypotheses(args.elo0, args.elo1, args.alpha, args.beta)
     hypotheses.test([0] * 5)  # raises for settings out of range, before a file is written
-    if (finished := find_tournament(words[0])) is not None:
-        outcome = _current_outcome(finished)
+    if (existing_tournament := find_tournament(words[0])) is not None:
+        outcome = _current_outcome(existing_tournament)
         counts = count_results_between(outcome.tournament, outcome.matches, *words[1:])
         return _print_verdict(counts, hypotheses, outcome, args)
     test = {**dataclasses.asdict(hypotheses), "batch": args.pairs}
-    tournament = _create(args, words[0], args.overrides[1:], "round-robin", args.max_pairs, test)
-    return _play_new(tournament, args, _test)
+    tournament = _create_tournament(args, words[0], args.overrides[1:], "round-robin", args.max_pairs, test)
+    return _play_new(tournament, args, _run_comparison)
 
 
-def _test(tournament: Tournament, args: argparse.Namespace) -> int:
+def _run_comparison(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play a comparison to its end, and print its verdict."""
     from rl_lab.tournament.compare import compare, settings_of_test
 
@@ -247,7 +249,7 @@ def _test(tournament: Tournament, args: argparse.Namespace) -> int:
         counts, outcome = result
         return _print_verdict(counts, settings_of_test(tournament)[0], outcome, args)
 
-    return _play(tournament, args, compare, show)
+    return _play_interruptibly(tournament, args, compare, show)
 
 
 def _print_verdict(counts: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
@@ -264,7 +266,7 @@ def _print_verdict(counts: Any, hypotheses: Hypotheses, outcome: Outcome, args: 
 def _replay(args: argparse.Namespace) -> int:
     from rl_lab.tournament.replay import replay
 
-    tournament = _trusted(_load(args, 1), args)
+    tournament = _require_code_option(_load(args, 1), args)
     replayed = replay(tournament, args.overrides[1], out=args.dir)
     match, video = replayed.match, replayed.video
     if args.json:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_lab.experiments.multirun import Outcome, TrainAll
+    from rl_lab.experiments.multirun import SweepOutcome, TrainAll
     from rl_lab.experiments.scenario import Scenario
     from rl_lab.experiments.trainer import Result
     from rl_lab.learners.rllib.ray_workers import RayWorkers
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 from rl_lab.engine.user_code import add_option
 
 NAME = "train"
-_LONG = 3.0  # seconds; a longer first iteration that takes most of a training has compiled code
+# A first iteration of more seconds that takes most of a training has compiled code; its time is then shown apart.
+_COMPILING_SECONDS = 3.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,26 +44,26 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.experiments.compose import compose, target_of
     from rl_lab.experiments.trainer import Interrupted
 
-    target, overrides = _target(args.scenario, args.overrides)
+    target, overrides = _split_target(args.scenario, args.overrides)
     try:
         if args.multirun:
             return _train_each(target, overrides, args)
         if any(line.startswith("workers=") for line in overrides):
             raise UsageError("workers= goes with -m; a training's own processes are agent.env_runners=")
         scenario = compose(target_of(overrides) if target is None else target, overrides)
-        result = _train(scenario, args.json, nothing if args.json else report)
+        result = _train(scenario, args.json, report_nothing if args.json else report)
     except Interrupted as stop:
-        return interrupted(stop)
-    report_films(result, args.json)
-    return status([result], args.require_video)
+        return report_interruption(stop)
+    report_videos(result, args.json)
+    return exit_status([result], args.require_video)
 
 
-def nothing(result: Result) -> None:
-    """Print nothing; see `report`."""
+def report_nothing(result: Result) -> None:
+    """Do nothing, in place of `report`."""
 
 
-def status(results: list[Result], require_video: bool) -> int:
-    """Return the exit status: 1 where a required video is missing."""
+def exit_status(results: list[Result], require_video: bool) -> int:
+    """Return 1 where a required video is missing, else 0."""
     return int(require_video and any(result.video_failures for result in results))
 
 
@@ -77,13 +78,13 @@ def show_failures(failures: dict[str, str]) -> None:
 def _train_each(target: str | None, overrides: list[str], args: argparse.Namespace) -> int:
     """Train every combination of swept values; return 1 where one failed."""
     from rl_lab.experiments import multirun
-    from rl_lab.experiments.overrides import sweep
+    from rl_lab.experiments.overrides import sweep_combinations
     from rl_lab.learners.rllib.ray_workers import take_workers
 
     def train_one(scenario: Scenario) -> Result:
         return _train(scenario, args.json)
 
-    def tell(outcome: multirun.Outcome) -> None:
+    def report_outcome(outcome: multirun.SweepOutcome) -> None:
         if outcome.result is None:
             print(f"rl-lab: {outcome.label or 'the training'} failed: {outcome.error}", file=sys.stderr, flush=True)
             return
@@ -93,15 +94,15 @@ def _train_each(target: str | None, overrides: list[str], args: argparse.Namespa
         show_failures(outcome.result.video_failures)
 
     workers, overrides = take_workers(overrides)
-    train_all = multirun.one_by_one(train_one) if workers is None else _trainings_on(workers)
-    outcomes = multirun.train_each(target, sweep(overrides), train_all, tell)
+    train_all = multirun.train_in_sequence(train_one) if workers is None else _train_on_ray(workers)
+    outcomes = multirun.train_each(target, sweep_combinations(overrides), train_all, report_outcome)
     _report_all(target, outcomes, args.json)
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
-    return 1 if len(results) < len(outcomes) else status(results, args.require_video)
+    return 1 if len(results) < len(outcomes) else exit_status(results, args.require_video)
 
 
-def _trainings_on(workers: RayWorkers) -> TrainAll:
-    """Return what trains on a cluster. Raises UsageError where Ray is missing."""
+def _train_on_ray(workers: RayWorkers) -> TrainAll:
+    """Return the function that trains on a Ray cluster. Raises UsageError where Ray is not installed."""
     from rl_lab.learners.rllib.requirement import require
 
     require("workers=ray")  # the module imports Ray
@@ -110,7 +111,8 @@ def _trainings_on(workers: RayWorkers) -> TrainAll:
     return RayTrainings(workers, _command())
 
 
-def _report_all(target: str | None, outcomes: Sequence[Outcome], as_json: bool) -> None:
+def _report_all(target: str | None, outcomes: Sequence[SweepOutcome], as_json: bool) -> None:
+    """Print the table of a sweep and its failures, or all of it as JSON."""
     from rl_lab.experiments import multirun
 
     rows = multirun.table_rows(target, outcomes)
@@ -128,32 +130,36 @@ def _report_all(target: str | None, outcomes: Sequence[Outcome], as_json: bool) 
         print(f"  failed: {outcome.label or 'the training'}: {outcome.error}")
 
 
-def _target(first: str, overrides: list[str]) -> tuple[str | None, list[str]]:
-    """Return the scenario, None where the first word is an override and not a file whose path has an equals sign."""
+def _split_target(first: str, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Return the scenario and the overrides. The scenario is None where the first word is an override, too.
+
+    A path may contain an equals sign, so a word that names a file is no override.
+    """
     key, equals, _ = first.partition("=")
     if not equals or "/" in key or os.path.exists(first.partition(":")[0]):
         return first, overrides
     return None, [first, *overrides]
 
 
-def _train(scenario: Scenario, quiet: bool, show: Callable[[Result], None] = nothing) -> Result:
+def _train(scenario: Scenario, quiet: bool, report: Callable[[Result], None] = report_nothing) -> Result:
     from rl_lab.core.progress import Progress
     from rl_lab.experiments.trainer import train
 
-    return train(scenario, _command(), Progress(quiet=quiet), show)
+    return train(scenario, _command(), Progress(quiet=quiet), report)
 
 
 def _command() -> list[str]:
+    """Return the command line, for run.json."""
     return [shlex.quote(word) for word in sys.argv]
 
 
-def interrupted(stop: Any) -> int:
+def report_interruption(stop: Any) -> int:
     """Print how to continue after an interrupt, and return the exit status."""
     from rl_lab.experiments.run_dir import shell_quoted
 
     if stop.run is not None:
-        where = "before its next checkpoint" if stop.is_work_lost else "at a checkpoint"
-        print(f"\nstopped {where}; continue with: rl-lab resume {shell_quoted(stop.run.path)}", file=sys.stderr)
+        moment = "before its next checkpoint" if stop.is_work_lost else "at a checkpoint"
+        print(f"\nstopped {moment}; continue with: rl-lab resume {shell_quoted(stop.run.path)}", file=sys.stderr)
     return int(stop.code)
 
 
@@ -172,7 +178,7 @@ def report(result: Result) -> None:
     print(f"\n  run      {path}\n  agent    {result.run.agent}\n  metrics  {result.run.metrics}", flush=True)
 
 
-def report_films(result: Result, as_json: bool) -> None:
+def report_videos(result: Result, as_json: bool) -> None:
     """Print the paths of the videos, or why they are missing, and the next commands; with JSON, the total result."""
     from rl_lab.experiments.run_dir import shell_quoted
 
@@ -192,7 +198,7 @@ def training_time(result: Result) -> str:
     """Return the number and the rate of training steps as text; the time of a compilation is shown separately."""
     steps, seconds = result.first_iteration
     total = f"{result.steps:,} steps in {result.seconds:.1f} s"
-    if seconds > max(result.seconds / 2, _LONG) and result.steps > steps:
+    if seconds > max(result.seconds / 2, _COMPILING_SECONDS) and result.steps > steps:
         rate = (result.steps - steps) / max(result.seconds - seconds, 1e-9)
         return f"{total}: {seconds:.1f} s for the first {steps:,}, compiling included, then {rate:,.0f} steps/s"
     rate = result.steps / result.seconds if result.seconds else 0.0

@@ -1,4 +1,6 @@
-"""Collection: agents play whole episodes, whose transitions are returned as columns for a data set.
+"""Collect data sets (`rl-lab data collect`): agents play whole episodes, and `collect` yields transitions as columns.
+
+The command writes the columns; no file is written here. The same plan and agents give the same data on every machine.
 
 Shapes: N worlds, A agents, B = N x A rows; row i * A + a is agent a of world i. P policies.
 """
@@ -27,13 +29,13 @@ from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS, EndlessEpisodeError, p
 from rl_lab.multiagent.match_runner import write_actions
 
 SEEDS = 2**31  # of collected episodes, from 0 on; evaluation uses those from 2**31 on
-_MOST_ENVS, _MOST_FOREIGN_ENVS = 512, 8
-_USUAL_LENGTH = 1000  # of an episode in a world without a horizon, by which N is chosen
+_MAX_ENVS, _MAX_FOREIGN_ENVS = 512, 8
+_ASSUMED_LENGTH = 1000  # of an episode in a world without a horizon, to compute N
 
 
 @dataclass(frozen=True)
 class Policy:
-    """An agent that is recorded."""
+    """An agent whose episodes are recorded."""
 
     agent: Agent
     deterministic: bool  # False where it samples its actions
@@ -42,7 +44,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """What is collected: `steps` transitions at least, or exactly `episodes` episodes of the world."""
+    """How much is collected, and in which world: at least `steps` transitions, or exactly `episodes` episodes."""
 
     world: str
     params: dict[str, Any]
@@ -58,9 +60,9 @@ class CollectionPlan:
 
     def num_envs(self, world: EnvSpec) -> int:
         """Return N. It depends on the plan alone, so that the same plan gives the same data on every machine."""
-        most = _MOST_FOREIGN_ENVS if make.is_foreign(self.world, self.params) else _MOST_ENVS
-        needed = self.episodes or -(-self.steps // ((world.horizon or _USUAL_LENGTH) * len(world.agents)))
-        return int(np.clip(needed, 1, most))
+        max_envs = _MAX_FOREIGN_ENVS if make.is_foreign(self.world, self.params) else _MAX_ENVS
+        needed = self.episodes or -(-self.steps // ((world.horizon or _ASSUMED_LENGTH) * len(world.agents)))
+        return int(np.clip(needed, 1, max_envs))
 
 
 def collect(
@@ -90,7 +92,7 @@ def collect(
     else:
         parts = [(plan.part(index, len(policies)), (index,)) for index in range(len(policies))]
     first_group = done = 0
-    for part, members in parts:
+    for part, policy_indices in parts:
         if not (part.steps or part.episodes):
             continue  # fewer episodes than policies
         with preserve_global_rng():
@@ -99,9 +101,9 @@ def collect(
             disabled = AutoresetMode.DISABLED
             envs = make.make(part.world, part.num_envs(world), part.params, autoreset=disabled)
             with closing(envs):
-                player = _Player(envs, part, policies, members, first_group)
-                yield from player.play(progress, done)
-                first_group, done = player.next_group, done + player.finished_steps
+                collector = _EpisodeCollector(envs, part, policies, policy_indices, first_group)
+                yield from collector.play(progress, done)
+                first_group, done = collector.next_group, done + collector.finished_steps
 
 
 def first_seed(seed: int) -> int:
@@ -109,18 +111,18 @@ def first_seed(seed: int) -> int:
     return int(np.random.default_rng((seed, GeneratorStream.COLLECTION)).integers(SEEDS))
 
 
-class _Player:
-    """The episodes of one batch: which agents act, and what is recorded."""
+class _EpisodeCollector:
+    """Plays the episodes of a plan in one batch, and records them."""
 
     def __init__(
         self,
         envs: BatchedEnv,
         plan: CollectionPlan,
         policies: Sequence[Policy],
-        members: tuple[int, ...],
+        policy_indices: tuple[int, ...],
         first_group: int,
     ) -> None:
-        self.envs, self.plan, self.policies, self.members = envs, plan, policies, members
+        self.envs, self.plan, self.policies, self.policy_indices = envs, plan, policies, policy_indices
         self.num_agents, rows = len(envs.world.agents), envs.rewards.size
         self.recorder = EpisodeRecorder(envs)
         self.first_seed, self.first_group, self.next_group = first_seed(plan.seed), first_group, first_group
@@ -128,17 +130,17 @@ class _Player:
         self.live = np.zeros(envs.num_envs, np.bool_)
         self.clock = np.zeros(envs.num_envs, np.int64)  # steps of each world's episode so far
         self.keys, self.noise_keys = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
-        self.seating = np.zeros((envs.num_envs, self.num_agents), np.int64)  # the policy of each agent
+        self.policy_of_agent = np.zeros((envs.num_envs, self.num_agents), np.int64)  # the policy of each agent
         self.state: Any = None
-        self.seats = [self._members_of(agent) for agent in range(self.num_agents)]
+        self.candidates = [self._policies_for(agent) for agent in range(self.num_agents)]  # policies, by agent
 
-    def _members_of(self, agent: int) -> Array:
+    def _policies_for(self, agent: int) -> Array:
         """Return the policies that can be this agent. Raises ValueError where there is none."""
-        able = [m for m in self.members if not self.policies[m].seats or agent in self.policies[m].seats]
-        if not able:
+        candidates = [m for m in self.policy_indices if not self.policies[m].seats or agent in self.policies[m].seats]
+        if not candidates:
             name = self.envs.world.agents[agent]
             raise ValueError(f"{self.envs.world.name}: no agent that is named can be {name}; name one more")
-        return np.array(able)
+        return np.array(candidates)
 
     @property
     def steps(self) -> int:
@@ -148,8 +150,8 @@ class _Player:
     def play(self, progress: Callable[[int, int], None] | None, steps_before: int) -> Iterator[Columns]:
         """Play all episodes, and yield those that have ended; see `collect`."""
         self._begin(np.ones(self.envs.num_envs, np.bool_))
-        for member in self.members:
-            agent: Any = self.policies[member].agent
+        for policy_index in self.policy_indices:
+            agent: Any = self.policies[policy_index].agent
             agent.bind(self.envs)
             if hasattr(agent, "set_row_seeds"):
                 agent.set_row_seeds(self.keys, self.clock)
@@ -181,15 +183,15 @@ class _Player:
             envs.seed(seeds)
             envs.reset(begins)
         self.clock[mask] = 0
-        for agent, able in enumerate(self.seats):
-            self.seating[worlds, agent] = able[(groups + agent) % len(able)]
+        for agent, candidates in enumerate(self.candidates):
+            self.policy_of_agent[worlds, agent] = candidates[(groups + agent) % len(candidates)]
         rows = (worlds[:, None] * self.num_agents + np.arange(self.num_agents)).reshape(-1)
         row_seeds, agents = np.repeat(seeds[worlds], self.num_agents).astype(np.uint64), rows % self.num_agents
         self.keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTED_ACTION.key, agents.astype(np.uint64))
         self.noise_keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTION_NOISE.key, agents.astype(np.uint64))
-        self.recorder.begin(worlds, seeds[worlds], groups, self.seating[worlds])
+        self.recorder.begin(worlds, seeds[worlds], groups, self.policy_of_agent[worlds])
         if self.state is not None and len(worlds):
-            actor: Any = self.policies[self.members[0]].agent
+            actor: Any = self.policies[self.policy_indices[0]].agent
             if not hasattr(actor, "begin"):
                 raise ValueError(f"agent {actor.name} returns a state but has no begin(state, fresh)")
             self.state = actor.begin(self.state, begins)
@@ -216,16 +218,16 @@ class _Player:
 
     def _write_actions(self, rows: Array) -> None:
         if self.num_agents == 1:  # whose agent may keep a state, and need not accept `rows`
-            policy = self.policies[self.members[0]]
+            policy = self.policies[self.policy_indices[0]]
             self.state = write_actions(
                 policy.agent, self.envs, None, state=self.state, deterministic=policy.deterministic
             )
             return
-        acting = self.seating.reshape(-1)[rows]
-        for member in self.members:
-            if len(own := rows[acting == member]):
-                policy = self.policies[member]
-                write_actions(policy.agent, self.envs, own, deterministic=policy.deterministic)
+        acting = self.policy_of_agent.reshape(-1)[rows]
+        for policy_index in self.policy_indices:
+            if len(rows_of_policy := rows[acting == policy_index]):
+                policy = self.policies[policy_index]
+                write_actions(policy.agent, self.envs, rows_of_policy, deterministic=policy.deterministic)
 
     def _add_noise(self, rows: Array) -> None:
         """Replace the actions of some of these rows by random legal ones."""
@@ -236,9 +238,9 @@ class _Player:
             self.noise_keys[rows], self.clock[rows // self.num_agents], (1 + max(sum(shape), 1),)
         )
         is_random = numbers[:, 0] < self.plan.noise
-        chosen = rows[is_random]
-        if not len(chosen):
+        random_rows = rows[is_random]
+        if not len(random_rows):
             return
-        masks = envs.action_mask.reshape(len(actions), -1)[chosen] if envs.world.has_action_mask else None
-        uniform = numbers[is_random, 1:].reshape(len(chosen), *shape)
-        actions[chosen] = actions_at(uniform, envs.world.action_spaces, chosen % self.num_agents, masks)
+        masks = envs.action_mask.reshape(len(actions), -1)[random_rows] if envs.world.has_action_mask else None
+        uniform = numbers[is_random, 1:].reshape(len(random_rows), *shape)
+        actions[random_rows] = actions_at(uniform, envs.world.action_spaces, random_rows % self.num_agents, masks)

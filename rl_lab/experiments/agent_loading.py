@@ -1,4 +1,9 @@
-"""Trained agents, loaded from checkpoints; nothing in a checkpoint is executed."""
+"""Load trained agents from checkpoints: of an agent's folder, of a league's snapshot, or of a whole state.
+
+`read_agent` reads and verifies the files, and `build_agent` makes an agent of them; `load_agent` does both. The steps
+are apart because `frozen_agent` compares a hash of the content between them. Nothing in a checkpoint is executed, and
+nothing is written. `checkpoint_lookup` finds the folder that a user's RUN or RUN@STEP names.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +54,12 @@ def load_agent(path: Path, scenario: Scenario) -> tuple[Agent, int]:
     return build_agent(loaded, scenario), loaded.step
 
 
-def seated(scenario: Scenario, trained: Scenario) -> Scenario:
-    """Return a scenario with the seats that an agent was trained for, which another opponent does not change."""
+def with_trained_seats(scenario: Scenario, trained: Scenario) -> Scenario:
+    """Return `scenario` with the opponent, role, policies and league of `trained`, in which an agent was trained.
+
+    They decide for which seats the agent has a policy, and so how it is loaded, also where `scenario` evaluates it
+    against another opponent.
+    """
     return dataclasses.replace(
         scenario, opponent=trained.opponent, role=trained.role, policies=trained.policies, league=trained.league
     )
@@ -88,11 +97,11 @@ def load_learner_state(target: str) -> StateDict:
 
     An agent's folder has it under "export"; a whole-state checkpoint has all of it.
     """
-    found = locate(target)
-    loaded = read_checkpoint(found.folder)
+    location = locate(target)
+    loaded = read_checkpoint(location.folder)
     if whole_state.is_whole_state(loaded):
         with as_usage_error(loaded.path):
-            return whole_state.learner_state(loaded, found.run.scenario())
+            return whole_state.learner_state(loaded, location.run.scenario())
     state = loaded.state.get("export", {})
     return StateDict(loaded.tensors, state if isinstance(state, dict) else {})
 
@@ -116,10 +125,10 @@ def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
                 agents[name] = factory.load(scenario.config, view.world, part, device=device)
             agent = MultiPolicyAgent(agents, policies)
         else:
-            alone = scenario.opponent is None and scenario.league is None
-            seat = envs if alone else OpponentsWrapper(envs, [], role=scenario.role)
-            more = {} if scenario.backbone is None else {"backbone": scenario.backbone}
-            agent = factory.load(scenario.config, seat.world, saved, device=device, **more)
+            has_all_seats = scenario.opponent is None and scenario.league is None
+            learner_envs = envs if has_all_seats else OpponentsWrapper(envs, [], role=scenario.role)
+            options = {} if scenario.backbone is None else {"backbone": scenario.backbone}
+            agent = factory.load(scenario.config, learner_envs.world, saved, device=device, **options)
     envs.close()
     setattr(agent, "selected_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
     return agent

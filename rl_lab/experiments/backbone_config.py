@@ -1,4 +1,8 @@
-"""Parse a scenario's backbone: a folder's path, the mode and the parts of the hand-off; and look the folder up."""
+"""Parse the key `backbone` of a scenario, a pretrained network with which a training begins, and find its folder.
+
+`scenario_parsing` calls `parse_backbone`, which reads no files. `compose` calls `resolve`, which reads the folder and
+adds its hash and its specification to the settings, so that a resumed run uses the same backbone. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -16,48 +20,53 @@ if TYPE_CHECKING:
     from rl_lab.learners.pretraining.folder import SavedBackbone
 
 PRETRAINING = "pretraining.json"  # the file of a run's folder that says it is a pretraining
-_SHORT = ("mode", "parts")  # keys of a command line that stand for backbone.mode and backbone.parts
+_SHORT_KEYS = ("mode", "parts")  # on the command line, they stand for backbone.mode and backbone.parts
 
 
 def parse_backbone(
     target: str, recipe: dict[str, Any], overrides: list[Any]
 ) -> tuple[BackboneSettings | None, dict[str, Any], list[Any]]:
-    """Return the scenario's backbone, the rest of the recipe, and the other overrides. Raises ScenarioError."""
-    own = [o for o in overrides if o.key_or_group.partition(".")[0] == "backbone" or o.key_or_group in _SHORT]
-    others = [override for override in overrides if override not in own]
-    rest = {key: value for key, value in recipe.items() if key != "backbone"}
+    """Return the scenario's backbone, the recipe without that key, and the other overrides. Raises ScenarioError."""
+    of_backbone = [
+        override
+        for override in overrides
+        if override.key_or_group.partition(".")[0] == "backbone" or override.key_or_group in _SHORT_KEYS
+    ]
+    others = [override for override in overrides if override not in of_backbone]
+    other_keys = {key: value for key, value in recipe.items() if key != "backbone"}
     node = recipe.get("backbone")
     node = {"path": node} if isinstance(node, str) else node
-    for override in sorted(own, key=lambda each: each.key_or_group != "backbone"):
+    for override in sorted(of_backbone, key=lambda each: each.key_or_group != "backbone"):
         value, key = override.value(), override.key_or_group.removeprefix("backbone.")
         if key == "backbone":
             node = {"path": value} if value is not None else None
         elif not isinstance(node, dict):
             raise ScenarioError(f"{override.input_line}: say which backbone first: backbone=PATH")
         else:
-            node = {**node, key: _parts(value) if key == "parts" else value}
+            node = {**node, key: _parse_parts(value) if key == "parts" else value}
     if node is None:
-        return None, rest, others
+        return None, other_keys, others
     if not isinstance(node, dict) or not node.get("path"):
         raise ScenarioError(f"{target}: backbone is {node!r}; expected the path of a backbone's folder")
-    return _typed(target, node), rest, others
+    return _typed_settings(target, node), other_keys, others
 
 
-def _parts(value: Any) -> Any:
-    """Return a list of parts; trunk,policy is one, with brackets or without."""
+def _parse_parts(value: Any) -> Any:
+    """Return the list of parts that a text such as trunk,policy or [trunk,policy] stands for."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
 
 
-def _typed(target: str, node: dict[str, Any]) -> BackboneSettings:
+def _typed_settings(target: str, node: dict[str, Any]) -> BackboneSettings:
+    """Return the settings, with types and values checked. Raises ScenarioError."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    fields = [field.name for field in dataclasses.fields(BackboneSettings)]
+    names = [field.name for field in dataclasses.fields(BackboneSettings)]
     for name in node:
-        if name not in fields:
-            raise ScenarioError(f"{target}: unknown key 'backbone.{name}'; {nearest(str(name), fields)}")
+        if name not in names:
+            raise ScenarioError(f"{target}: unknown key 'backbone.{name}'; {nearest(str(name), names)}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(BackboneSettings), node)
         values = OmegaConf.to_container(merged)
@@ -76,9 +85,9 @@ def require_supported(agent: str, settings: BackboneSettings | None, is_single: 
     """Raise ScenarioError where this agent takes no backbone, or where several policies are trained."""
     if settings is None:
         return
-    takers = [name for name in agent_registry.names() if _takes_backbone(name)]
-    if agent not in takers:
-        raise ScenarioError(f"agent {agent} takes no backbone; {' and '.join(takers)} do")
+    agents = [name for name in agent_registry.names() if _takes_backbone(name)]
+    if agent not in agents:
+        raise ScenarioError(f"agent {agent} takes no backbone; {' and '.join(agents)} do")
     if not is_single:
         raise ScenarioError("backbone: goes with one policy, not with policies or league")
 

@@ -1,4 +1,8 @@
-"""What a scenario is made into: its learner at its worlds, the agent that was kept, and their opponents."""
+"""Build what a scenario describes: its learner over its environments, and its opponents; and evaluate an agent by it.
+
+`trainer`, `rl-lab evaluate`, `rl-lab watch` and the benchmarks call these functions. `make_learner` sets torch's number
+of threads for this process, and with `agent.env_runners` it starts processes; nothing is written to the disk.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +41,9 @@ from rl_lab.multiagent.match_runner import seat_rotation
 from rl_lab.multiagent.multi_policy import MultiPolicyLearner
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
-_SEEDS_PER_LEARNER = 2**20  # in a league: the first worlds of consecutive learners are numbered this far apart
+# In a league, the worlds of learner k are numbered from k times this number, so that no two have the same random
+# numbers.
+_SEEDS_PER_LEARNER = 2**20
 
 
 class TrainingEnvs(Protocol):
@@ -95,21 +101,23 @@ def make_learner(scenario: Scenario) -> tuple[Learner, TrainingEnvs]:
             raise
         raise UsageError(f"this machine cannot hold it: {str(error).partition(chr(10))[0]}") from error
     except (ValueError, AssertionError) as error:  # SB3 asserts its own arguments
-        said = str(error).partition("\n")[0] or f"the agent cannot be made: {type(error).__name__}{_place(error)}"
-        raise UsageError(said) from error
+        message = str(error).partition("\n")[0]
+        # An assertion of SB3 may have no message.
+        message = message or f"the agent cannot be made: {type(error).__name__}{_raised_at(error)}"
+        raise UsageError(message) from error
 
 
 def _refuse_cluster(scenario: Scenario) -> None:
     """Raise ValueError where a cluster is named, and nothing of the scenario would run there."""
     if scenario.cluster != "local":
-        more = (
+        missing = (
             "agent.env_runners=2" if hasattr(scenario.config, "env_runners") else "agent=rllib_ppo agent.env_runners=2"
         )
-        raise ValueError(f"cluster={scenario.cluster}: this scenario runs in one process; for a cluster, add {more}")
+        raise ValueError(f"cluster={scenario.cluster}: this scenario runs in one process; for a cluster, add {missing}")
 
 
-def _place(error: BaseException) -> str:
-    """Return where an error that says nothing was raised, in parentheses."""
+def _raised_at(error: BaseException) -> str:
+    """Return the file and line where an error was raised, in parentheses."""
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
@@ -123,16 +131,17 @@ def _make_league(
     one_env = batch.make(scenario.world, 1, scenario.params)
     if not isinstance(one_env.world.action, Discrete) or scenario.worlds > _SEEDS_PER_LEARNER:
         raise ValueError(f"league: needs discrete actions, and at most {_SEEDS_PER_LEARNER:,} worlds")
+    # In self-play, a learner sees the environment as one agent at any of its seats.
     learner_spec, names = OpponentsWrapper(one_env, []).world, list(config.learners())
     envs_of: dict[str, OpponentsWrapper] = {}  # by the learner's name
 
     def make_envs(index: int, opponents: LeagueOpponents) -> OpponentsWrapper:
-        # A step moves few of these worlds, so that starting threads would cost more than they save.
+        # Each step moves only some of these worlds, and starting threads for them would cost more than it saves.
         envs = batch.make(scenario.world, scenario.worlds, scenario.params, seed=scenario.seed, threads=1)
         wrapped = envs_of[names[index]] = OpponentsWrapper(
             envs, opponents, seed=scenario.seed, random_opening_moves=config.random_opening_moves
         )
-        wrapped.seed(scenario.seed, index * _SEEDS_PER_LEARNER)  # no two learners' worlds draw the same numbers
+        wrapped.seed(scenario.seed, index * _SEEDS_PER_LEARNER)
         return wrapped
 
     def load_snapshot(saved: StateDict) -> Agent:
@@ -165,7 +174,8 @@ def evaluate_scenario(
 
     Where greedy and sampled actions may differ and `evaluation.actions` does not say which, both are measured: the
     summary is of those by which the agent was chosen, and has a few figures of the others under "other". The
-    opponent plays both times in the same mode. `play` plays the episodes, by default in this process.
+    opponent plays both times in the same mode. `play` plays the episodes, by default in this process; `progress` is
+    called as in `evaluate`.
     """
     config = scenario.evaluation
     modes = evaluation_modes(agent, config.actions, deterministic=config.deterministic)
@@ -201,8 +211,8 @@ def opponent_of(scenario: Scenario, world: EnvSpec) -> Agent | None:
 
     In a league, it is the last of the anchors, against which its agent is evaluated where no other opponent is named.
     """
-    judges = evaluation_opponents(scenario, world)
-    return judges[-1] if judges else None
+    opponents = evaluation_opponents(scenario, world)
+    return opponents[-1] if opponents else None
 
 
 def evaluation_opponents(scenario: Scenario, world: EnvSpec) -> list[Agent]:

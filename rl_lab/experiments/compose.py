@@ -1,4 +1,9 @@
-"""Scenarios ready to run: parsed from a recipe and overrides, and with the content of a trained opponent looked up."""
+"""Compose the scenario that a command trains or evaluates, from a recipe and overrides.
+
+`compose` is what commands call. It parses (`scenario_parsing.parse`) and then, for a trained opponent, reads its
+checkpoint and adds the hash of its content. The two steps are apart because a run's config.yaml has that hash already.
+Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,9 @@ from rl_lab.experiments.scenario_yaml import ScenarioError
 
 
 def target_of(overrides: Sequence[str]) -> str:
-    """Return the scenario that overrides without one mean: that of the world which the last of them names.
+    """Return the target for a command that has only overrides: the world that the last `world=` names.
 
-    Where none names a world, it is the first override, and there is no such scenario.
+    Without any `world=` it is the first override, which `compose` then refuses as an unknown scenario.
     """
     worlds = [value for key, _, value in (line.partition("=") for line in overrides) if key == "world"]
     return worlds[-1] if worlds else overrides[0]

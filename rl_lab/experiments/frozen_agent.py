@@ -1,4 +1,9 @@
-"""Trained agents that are not trained further: found by a path, identified by a hash of their content, and loaded."""
+"""Trained agents that do not learn any more: opponents of a scenario and entrants of a tournament.
+
+A `FrozenAgentRef` names such an agent by its path and by a hash of what decides its actions. It computes the hash, and
+it loads the agent after comparing the hash, so that a resumed run or tournament never plays against another agent than
+before. Files are read, and none is written.
+"""
 
 from __future__ import annotations
 
@@ -99,9 +104,12 @@ class FrozenAgentRef(AgentReference):
         self, world: EnvSpec, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]
     ) -> AveragePolicyAgent:
         name = f"{scenario.agent}-average" if self.average else scenario.agent
-        layers = [own for each in checkpoints if (own := layers_of(each.tensors, scenario.config, world)) is not None]
-        if len(layers) == len(checkpoints):
-            return AveragePolicyAgent(name, stack_policies(scenario.config.activation, layers), len(checkpoints))
+        # Where all policies are networks of layers, one batched forward pass evaluates them; else one after the other
+        # acts.
+        layers = [layers_of(each.tensors, scenario.config, world) for each in checkpoints]
+        batchable = [network for network in layers if network is not None]
+        if len(batchable) == len(checkpoints):
+            return AveragePolicyAgent(name, stack_policies(scenario.config.activation, batchable), len(checkpoints))
         agents = [build_agent(each, scenario) for each in checkpoints]
         if not all(hasattr(agent, "probabilities") for agent in agents):
             raise UsageError(f"{self.path}: {name} does not tell how likely its actions are")
@@ -109,7 +117,7 @@ class FrozenAgentRef(AgentReference):
 
 
 def frozen_agent(node: dict[str, Any]) -> FrozenAgentRef:
-    """Return the reference that a scenario's mapping of an opponent describes."""
+    """Return the reference that a scenario's `opponent` describes; it is a mapping with a path."""
     return FrozenAgentRef(str(node["path"]), bool(node["average"]), str(node["sha256"]))
 
 

@@ -1,4 +1,7 @@
-"""What other libraries call the keys of a scenario: for the answer to an unknown key."""
+"""Suggest a key for an unknown one: the nearest of ours, or ours for a name that another library uses.
+
+`suggestion` is called where a recipe or an override has an unknown key; its text becomes part of the error message.
+"""
 
 from __future__ import annotations
 
@@ -82,19 +85,19 @@ _SYNONYMS = {
 
 
 def suggestion(key: str, siblings: Iterable[str], paths: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for an unknown key of a scenario, or the choices there are.
+    """Return "did you mean 'x'?" for an unknown key of a scenario, or a list of the valid keys.
 
     Args:
         key: as typed, dots between its parts.
-        siblings: the valid keys beside it, for a slip of the keyboard.
-        paths: every valid key in full, for another library's name and for a key without its section.
+        siblings: the valid keys of the same section, for a typing error.
+        paths: every valid key in full, for the name that another library uses and for a key without its section.
     """
-    known = list(paths)
+    valid_keys = list(paths)
     name = key.rpartition(".")[2].lower().replace("-", "_")
-    same = [path for path in known if path.rpartition(".")[2] == name]
-    other = _SYNONYMS.get(name)
-    if other in known:
-        return f"did you mean {other!r}?"
-    if same:
-        return f"did you mean {same[0]!r}?"
+    our_key = _SYNONYMS.get(name)
+    if our_key in valid_keys:
+        return f"did you mean {our_key!r}?"
+    in_other_section = [path for path in valid_keys if path.rpartition(".")[2] == name]
+    if in_other_section:
+        return f"did you mean {in_other_section[0]!r}?"
     return nearest(key, siblings)

@@ -1,4 +1,8 @@
-"""The training loop's own part of a whole-state checkpoint; the other parts are the learner's and the environments'."""
+"""The training loop's own part of a whole-state checkpoint: `LoopState.entries` writes it, `read` checks and reads it.
+
+The other parts are the learner's and the environments', see `whole_state`. A checkpoint may come from a stranger, so
+`read` checks the type and range of every value.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ from rl_lab.experiments import whole_state
 
 @dataclass(frozen=True)
 class LoopState:
-    """What a training loop knows besides its learner and environments.
+    """The state of a training loop besides that of its learner and environments.
 
-    The names in a checkpoint are those of its format: "best" is the best score, "kept" the best agent, "sampled_return"
-    the return in training, "clock" the seconds.
+    In a checkpoint, the entries have the names of its format: "best" is the best score, "kept" the best agent,
+    "sampled_return" the return in training, "clock" the seconds.
     """
 
     best_score: float  # -inf before the first selection

@@ -1,4 +1,9 @@
-"""Parse which agents of a world a scenario trains: its opponent, its learner's role, its policies and its league."""
+"""Parse the keys of a scenario about several agents: `opponent`, `policies` and `league`.
+
+`scenario_parsing` calls `parse_multiagent` before Hydra sees the scenario, because these keys hold mappings of any
+length, which a schema of Hydra's cannot describe. The functions return plain or typed data and raise ScenarioError;
+nothing is loaded but the Configs of agents. `seats_of` is for later, when the world is known.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,12 @@ from typing import Any, cast
 
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import nearest
-from rl_lab.experiments.run_folders import is_named
+from rl_lab.experiments.run_folders import names_agent
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
 from rl_lab.league.config import LEARNER_KINDS, MAX_LEARNERS, RENAMED_KEYS, SETTING_RANGES, LeagueConfig
 from rl_lab.league.pfsp import SELECTIONS
 
-_POLICY = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # a checkpoint's members begin with it
+_POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # the names of members of checkpoints begin with it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,42 +33,42 @@ class AgentReference:
 def parse_multiagent(
     target: str, recipe: dict[str, Any], overrides: list[Any]
 ) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
-    """Return the scenario's opponent, policies and league by key, the rest of the recipe, and the other overrides."""
+    """Return the values of the three keys, the recipe without these keys, and the overrides of other keys."""
     opponent, overrides = _parse_opponent(target, recipe.get("opponent"), overrides)
     policies, overrides = _parse_policies(target, recipe.get("policies") or {}, overrides)
     league, overrides = _parse_league(target, recipe.get("league"), overrides)
-    chosen = {"opponent": opponent, "policies": policies, "league": league}
-    return chosen, {key: value for key, value in recipe.items() if key not in chosen}, overrides
+    values = {"opponent": opponent, "policies": policies, "league": league}
+    return values, {key: value for key, value in recipe.items() if key not in values}, overrides
 
 
-def _split(overrides: list[Any], key: str) -> tuple[list[Any], list[Any]]:
-    """Return the overrides of a key, or of keys below it, and the other overrides."""
-    own = [override for override in overrides if override.key_or_group.partition(".")[0] == key]
-    return own, [override for override in overrides if override not in own]
+def _split_by_key(overrides: list[Any], key: str) -> tuple[list[Any], list[Any]]:
+    """Return the overrides of `key` and of keys inside it, and the other overrides."""
+    of_key = [override for override in overrides if override.key_or_group.partition(".")[0] == key]
+    return of_key, [override for override in overrides if override not in of_key]
 
 
 def _parse_opponent(target: str, node: Any, overrides: list[Any]) -> tuple[dict[str, Any] | None, list[Any]]:
     """Return the opponent (name and hyperparameters), from the recipe and its overrides, and the other overrides."""
-    own, others = _split(overrides, "opponent")
+    of_opponent, others = _split_by_key(overrides, "opponent")
     node = _parse_agent_ref(node) if isinstance(node, str) else dict(node) if isinstance(node, dict) else node
-    for override in own:
+    for override in of_opponent:
         value, (_, _, key) = override.value(), override.key_or_group.partition(".")
         if not key:
             node = dict(value) if isinstance(value, dict) else _parse_agent_ref(str(value)) if value else None
         elif not isinstance(node, dict):
             raise ScenarioError(f"{override.input_line}: say which opponent first: opponent=NAME")
         else:
-            # The hash was of the agent before this override; the new agent is hashed when it is resolved.
+            # The recipe's hash is that of another agent; `compose` adds the hash of the new one.
             node = {k: v for k, v in node.items() if k != "sha256"} | {key: value}
     if isinstance(node, dict) and "path" in node:
-        return _typed(target, "opponent", AgentReference, node), others
-    return (None if node is None else _untrained(target, "opponent", node)), others
+        return _typed_fields(target, "opponent", AgentReference, node), others
+    return (None if node is None else _parse_untrained_agent(target, "opponent", node)), others
 
 
 def _parse_agent_ref(text: str) -> dict[str, Any]:
-    """Return an opponent by its name, or by what names a run or a checkpoint: see `checkpoint_lookup.locate`."""
-    trained = text not in agent_registry.names() and ("/" in text or is_named(text))
-    return {"path" if trained else "name": text}
+    """Return {"name": ...} for an agent that needs no training, {"path": ...} for what can name a trained one."""
+    is_trained = text not in agent_registry.names() and ("/" in text or names_agent(text))
+    return {"path" if is_trained else "name": text}
 
 
 def parse_agent(target: str, key: str, text: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -72,11 +77,15 @@ def parse_agent(target: str, key: str, text: str, options: dict[str, Any]) -> di
     Raises ScenarioError, which begins with `target`, where there is none, or where it has not these options.
     """
     node = {**_parse_agent_ref(text), **options}
-    return _typed(target, key, AgentReference, node) if "path" in node else _untrained(target, key, node)
+    return (
+        _typed_fields(target, key, AgentReference, node)
+        if "path" in node
+        else _parse_untrained_agent(target, key, node)
+    )
 
 
-def _untrained(target: str, key: str, node: Any) -> dict[str, Any]:
-    """Return an agent that needs no training, its name and all its hyperparameters, as a recipe's `key` gives it."""
+def _parse_untrained_agent(target: str, key: str, node: Any) -> dict[str, Any]:
+    """Return the name and all hyperparameters of an agent that needs no training, from the value of `key`."""
     node = {"name": node} if isinstance(node, str) else node
     if not isinstance(node, dict) or not isinstance(node.get("name"), str):
         raise ScenarioError(f"{target}: {key} is {node!r}; expected an agent's name, or a mapping with one")
@@ -85,18 +94,18 @@ def _untrained(target: str, key: str, node: Any) -> dict[str, Any]:
         raise ScenarioError(f"{target}: {key}: no agent {name!r}; {nearest(name, agent_registry.names())}")
     if agent_registry.learns(name):
         raise ScenarioError(f"{target}: {key} {name} would have to be trained first; take one that needs no training")
-    return {"name": name, **_typed(target, key, agent_registry.load(name).Config, node)}
+    return {"name": name, **_typed_fields(target, key, agent_registry.load(name).Config, node)}
 
 
-def _typed(target: str, key: str, config: type, node: dict[str, Any]) -> dict[str, Any]:
-    """Return all fields of a dataclass, those given with their types checked."""
+def _typed_fields(target: str, key: str, config: type, node: dict[str, Any]) -> dict[str, Any]:
+    """Return all fields of a dataclass: those in `node`, whose types are checked, and the defaults of the others."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = [f.name for f in dataclasses.fields(config)]
-    for field in node:
-        if field not in known:
-            raise ScenarioError(f"{target}: unknown key '{key}.{field}'; {nearest(str(field), known)}")
+    names = [field.name for field in dataclasses.fields(config)]
+    for name in node:
+        if name not in names:
+            raise ScenarioError(f"{target}: unknown key '{key}.{name}'; {nearest(str(name), names)}")
     try:
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(config), node)))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
@@ -105,8 +114,8 @@ def _typed(target: str, key: str, config: type, node: dict[str, Any]) -> dict[st
 
 def _parse_league(target: str, node: Any, overrides: list[Any]) -> tuple[LeagueConfig | None, list[Any]]:
     """Return the league's settings, from the recipe and its overrides, and the other overrides."""
-    own, others = _split(overrides, "league")
-    node = _override_league(target, node, own)
+    of_league, others = _split_by_key(overrides, "league")
+    node = _override_league(target, node, of_league)
     if node is None:
         return None, others
     if not isinstance(node, dict):
@@ -114,12 +123,17 @@ def _parse_league(target: str, node: Any, overrides: list[Any]) -> tuple[LeagueC
     for key in node:
         if key in RENAMED_KEYS:
             raise ScenarioError(f"{target}: unknown key 'league.{key}'; did you mean {RENAMED_KEYS[key]!r}?")
-    values = _typed(target, "league", LeagueConfig, {k: v for k, v in node.items() if k not in ("members", "anchors")})
+    values = _typed_fields(
+        target, "league", LeagueConfig, {k: v for k, v in node.items() if k not in ("members", "anchors")}
+    )
     members, anchors = node.get("members", {"main": 1}), node.get("anchors", [])
     _check_members(target, members)
     if not isinstance(anchors, list):
         raise ScenarioError(f"{target}: league.anchors is {anchors!r}; expected a list of agents")
-    values |= {"members": dict(members), "anchors": [_untrained(target, "league.anchors", a) for a in anchors]}
+    values |= {
+        "members": dict(members),
+        "anchors": [_parse_untrained_agent(target, "league.anchors", a) for a in anchors],
+    }
     config = LeagueConfig(**values)
     _check_ranges(target, config)
     return config, others
@@ -168,23 +182,25 @@ def _check_ranges(target: str, config: LeagueConfig) -> None:
 
 
 def _parse_policies(target: str, node: Any, overrides: list[Any]) -> tuple[dict[str, list[str]], list[Any]]:
-    """Return each policy's members, from the recipe or an override, and the other overrides."""
-    own = [o for o in overrides if o.key_or_group == "policies"]
-    node = own[-1].value() if own else node
+    """Return the agents or roles of each policy, from the recipe or the last override, and the other overrides."""
+    of_policies = [override for override in overrides if override.key_or_group == "policies"]
+    node = of_policies[-1].value() if of_policies else node
     is_valid = isinstance(node, dict) and all(
-        _POLICY.fullmatch(str(name))
+        _POLICY_NAME.fullmatch(str(name))
         and isinstance(members, list)
         and members
         and all(isinstance(m, str) for m in members)
         for name, members in node.items()
     )
     if not is_valid:
-        wrong = [str(name) for name in node if not _POLICY.fullmatch(str(name))] if isinstance(node, dict) else []
-        if wrong:  # it names files of checkpoints, where a file system may not tell "A" from "a"
-            raise ScenarioError(f"{target}: policies: {wrong[0]!r:.60} is no name: use a-z, 0-9 and _, 40 at most")
+        invalid = (
+            [str(name) for name in node if not _POLICY_NAME.fullmatch(str(name))] if isinstance(node, dict) else []
+        )
+        if invalid:  # names of policies become names of files, and some file systems do not distinguish "A" and "a"
+            raise ScenarioError(f"{target}: policies: {invalid[0]!r:.60} is no name: use a-z, 0-9 and _, 40 at most")
         raise ScenarioError(f"{target}: policies is a mapping of a policy's name to a list of agents or roles")
     policies = {str(name): [str(m) for m in members] for name, members in node.items()}
-    return policies, [o for o in overrides if o not in own]
+    return policies, [override for override in overrides if override not in of_policies]
 
 
 def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int, ...]]:
@@ -198,11 +214,11 @@ def seats_of(world: Any, policies: dict[str, list[str]]) -> dict[str, tuple[int,
             elif member in world.roles:
                 seats += world.roles[member]
             else:
-                known = [*world.roles, *world.agents]
-                raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, known)}")
+                names = [*world.roles, *world.agents]
+                raise ValueError(f"{world.name} has no agent or role {member!r}; {nearest(member, names)}")
         seats_of_policy[name] = tuple(sorted(seats))
     assigned = sorted(seat for seats in seats_of_policy.values() for seat in seats)
     if assigned != list(range(len(world.agents))):
-        doubtful = [a for k, a in enumerate(world.agents) if assigned.count(k) != 1]
-        raise ValueError(f"{doubtful[0]} needs exactly one policy" if doubtful else "seats are wrong")
+        not_once = [agent for seat, agent in enumerate(world.agents) if assigned.count(seat) != 1]
+        raise ValueError(f"{not_once[0]} needs exactly one policy" if not_once else "seats are wrong")
     return seats_of_policy

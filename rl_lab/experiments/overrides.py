@@ -1,4 +1,9 @@
-"""Overrides, key=value: values of text keys are taken as they are typed, all others have Hydra's grammar."""
+"""Parse overrides, key=value, from the command line into Hydra's override objects; and expand those of a sweep.
+
+Keys whose values are text (a path, a name) are taken exactly as they are typed: they are quoted before Hydra parses
+them. All other values have Hydra's grammar. `parse_overrides` is for one scenario, `sweep_combinations` for `train -m`,
+where key=A,B,C stands for several. Hydra's functions that name code or read from outside are refused.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +19,25 @@ from rl_lab.core import agent_registry
 from rl_lab.experiments.scenario_yaml import ScenarioError
 from rl_lab.league.config import LeagueConfig
 
-# `world` and `agent` name a file, `opponent` an agent or a path; `path` and `sha256` are of a trained opponent.
-_TEXTS = {"name", "device", "run_dir", "role", "world", "world.name", "agent", "agent.name", "evaluation.actions"}
-_TEXTS |= {"opponent", "opponent.name", "opponent.path", "opponent.sha256"}
-_TEXTS |= {"backbone", "backbone.path", "backbone.sha256", "backbone.mode", "backbone.parts", "mode", "parts"}
-_EMPTY = ("run_dir", "opponent", "backbone")  # keys that can be null: they then have no value
-_FREE = ("run_dir", "name", "parts", "backbone.parts")  # keys whose text may hold a comma although nothing is swept
-_WHOLE = ("worlds", "budget", "checkpoint.steps", "evaluation.episodes", "evaluation.selection_episodes")
-_FUNCTION = re.compile(r"(choice|shuffle|sort|range|interval|glob|tag|extend_list|int|float|str|bool|json_str)\s*\(")
-_PARAMETER = re.compile(r"\+{1,2}(?=world\.params\.)")
+# The keys of a scenario whose values are text, besides those fields of agents' Configs, see `_text_fields`.
+_TEXT_KEYS = {"name", "device", "run_dir", "role", "world", "world.name", "agent", "agent.name", "evaluation.actions"}
+_TEXT_KEYS |= {"opponent", "opponent.name", "opponent.path", "opponent.sha256"}
+_TEXT_KEYS |= {"backbone", "backbone.path", "backbone.sha256", "backbone.mode", "backbone.parts", "mode", "parts"}
+_NULLABLE_KEYS = ("run_dir", "opponent", "backbone")  # text keys for which null means that they have no value
+# Text keys in which a comma does not separate the values of a sweep, unless -m is given.
+_KEYS_WITH_COMMAS = ("run_dir", "name", "parts", "backbone.parts")
+# Keys for which 1e6 is accepted as an integer.
+_INTEGER_KEYS = ("worlds", "budget", "checkpoint.steps", "evaluation.episodes", "evaluation.selection_episodes")
+_SWEEP_FUNCTION = re.compile(
+    r"(choice|shuffle|sort|range|interval|glob|tag|extend_list|int|float|str|bool|json_str)\s*\("
+)
+# Hydra wants + before a key that has no default, and ++ before any key.
+_PLUS_BEFORE_PARAMETER = re.compile(r"\+{1,2}(?=world\.params\.)")
 
 
 def parse_overrides(lines: Iterable[str]) -> list[Any]:
-    """Return Hydra's overrides for lines key=value; none of them sweeps. Raises ScenarioError with one line."""
-    overrides = _parse(_as_hydra(_whole(line)) for line in lines)
+    """Return Hydra's overrides for lines key=value of one scenario. Raises ScenarioError, also for a list of values."""
+    overrides = _parse_lines(_quote_text(_expand_exponent(line)) for line in lines)
     for override in overrides:
         _check_grammar(override)
         if override.is_sweep_override():
@@ -35,24 +45,24 @@ def parse_overrides(lines: Iterable[str]) -> list[Any]:
     return overrides
 
 
-def sweep(overrides: Iterable[str]) -> list[list[str]]:
+def sweep_combinations(overrides: Iterable[str]) -> list[list[str]]:
     """Return the override lists of a multirun: the product of every `key=a,b,c`.
 
-    Raises ScenarioError for a value that is listed twice, in any notation, and for a swept key that is given
-    again: a seed that counts twice makes an interval too narrow.
+    Raises ScenarioError for a value that is listed twice, in any notation, and for a swept key that is set again: a
+    seed that counted twice would make the interval over seeds too narrow.
     """
-    choices = [_choices(line) for line in map(_whole, overrides)]
-    swept: dict[str, bool] = {}
-    for lines in choices:
+    lines_of_keys = [_sweep_lines(line) for line in map(_expand_exponent, overrides)]
+    is_swept: dict[str, bool] = {}  # by key
+    for lines in lines_of_keys:
         key = _key(lines[0])
-        if swept.get(key):
+        if is_swept.get(key):
             raise ScenarioError(f"the sweep has {key} twice; list its values once: {key}=A,B,C")
-        swept[key] = len(lines) > 1
+        is_swept[key] = len(lines) > 1
         values = list(map(_effective_value, lines)) if len(lines) > 1 else []
-        twice = next((line for k, line in enumerate(lines) if values and values[k] in values[:k]), None)
-        if twice is not None:
-            raise ScenarioError(f"the sweep lists {twice} twice; list each value once")
-    return [list(combination) for combination in itertools.product(*choices)]
+        repeated = next((line for k, line in enumerate(lines) if values and values[k] in values[:k]), None)
+        if repeated is not None:
+            raise ScenarioError(f"the sweep lists {repeated} twice; list each value once")
+    return [list(combination) for combination in itertools.product(*lines_of_keys)]
 
 
 def _key(line: str) -> str:
@@ -60,11 +70,11 @@ def _key(line: str) -> str:
 
 
 def _effective_value(line: str) -> object:
-    """Return a value that is equal for overrides that set their key to the same: 0.5 and 5e-1, 1 and '1'."""
+    """Return the value of an override in a form in which equal values compare equal: 0.5 and 5e-1, 1 and '1'."""
     key, _, value = line.partition("=")
-    if is_text_key(key) and _is_plain(key, value):
+    if is_text_key(key) and _is_plain_text(key, value):
         return value
-    (override,) = _parse([_as_hydra(line)])
+    (override,) = _parse_lines([_quote_text(line)])
     text = str(override.value())
     try:
         return Decimal(text)
@@ -72,17 +82,17 @@ def _effective_value(line: str) -> object:
         return text
 
 
-def _choices(line: str) -> list[str]:
-    """Return the overrides that one of a multirun stands for, one for each value."""
+def _sweep_lines(line: str) -> list[str]:
+    """Return the overrides that one line of a multirun stands for: one for each of its values."""
     from hydra.errors import HydraException
 
-    if (texts := _swept_texts(line)) is not None:
+    if (texts := _sweep_text_lines(line)) is not None:
         return texts
-    line = _as_hydra(line)
-    if _is_parameter(line) and _read(line) is None:  # texts that only a world may know: between the commas, not quoted
+    line = _quote_text(line)
+    if _sets_world_parameter(line) and _parse_line(line) is None:  # texts of a parameter, unquoted: split at commas
         key, _, value = line.partition("=")
-        return [f"{key}={part}" for part in _split(value)]
-    (override,) = _parse([line])
+        return [f"{key}={part}" for part in _split_at_commas(value)]
+    (override,) = _parse_lines([line])
     _check_grammar(override)
     if not override.is_sweep_override():
         return [override.input_line]
@@ -92,27 +102,29 @@ def _choices(line: str) -> list[str]:
         raise ScenarioError(f"cannot sweep {line!r}: write key=A,B,C or key=range(START,STOP,STEP)") from None
 
 
-def _whole(line: str) -> str:
-    """Write a whole number like 1e6 out where one is asked for."""
+def _expand_exponent(line: str) -> str:
+    """Return the override of an integer key with 1e6 written as 1000000, and others as they are."""
     key, _, value = line.partition("=")
-    if key in _WHOLE and re.fullmatch(r"\d+(\.\d+)?e\+?\d{1,2}", value) and float(value).is_integer():
+    if key in _INTEGER_KEYS and re.fullmatch(r"\d+(\.\d+)?e\+?\d{1,2}", value) and float(value).is_integer():
         return f"{key}={int(float(value))}"
     return line
 
 
-def _parse(overrides: Iterable[str]) -> list[Any]:
+def _parse_lines(overrides: Iterable[str]) -> list[Any]:
     parsed = []
     for line in overrides:
         if "=" not in line:
             raise ScenarioError(f"{line!r} is not an override; write key=value")
-        override = _read(line) or (_read(_quoted(*line.split("=", 1))) if _is_parameter(line) else None)
+        override = _parse_line(line) or (
+            _parse_line(_quoted(*line.split("=", 1))) if _sets_world_parameter(line) else None
+        )
         if override is None:
-            raise ScenarioError(f"cannot read override {line!r}: {_unreadable(line)}")
+            raise ScenarioError(f"cannot read override {line!r}: {_why_unreadable(line)}")
         parsed.append(override)
     return parsed
 
 
-def _read(line: str) -> Any:
+def _parse_line(line: str) -> Any:
     """Return Hydra's override for a line, or None where its grammar has no such override."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -124,15 +136,16 @@ def _read(line: str) -> Any:
         return None
 
 
-def _is_parameter(line: str) -> bool:
-    """Return whether a line sets a world's parameter.
+def _sets_world_parameter(line: str) -> bool:
+    """Return whether a line sets a parameter of the world.
 
-    It may be a text, which is not known before its world is known. Only what Hydra cannot read is taken for a text.
+    Its type is not known before the world is loaded. So a value that Hydra cannot parse is taken as a text.
     """
     return line.startswith("world.params.")
 
 
 def _check_grammar(override: Any) -> None:
+    """Raise ScenarioError for an override that does more than set a key: deletion, packages, `_target_`, `${...}`."""
     line = override.input_line
     if override.is_delete() or override.package is not None or override.key_or_group.startswith("hydra"):
         raise ScenarioError(f"{line}: ~key, key@package and hydra's own settings are refused; write key=value")
@@ -142,37 +155,44 @@ def _check_grammar(override: Any) -> None:
 
 def is_text_key(key: str) -> bool:
     """Return whether a key's value is text: such a value is never read as a number, a list or a mapping."""
-    return key in _TEXTS or key in _text_fields()
+    return key in _TEXT_KEYS or key in _text_fields()
 
 
 @cache
 def _text_fields() -> frozenset[str]:
-    """Return the nested keys that every agent (or the league) that has them declares as str."""
-    kinds: dict[str, set[str]] = {}
+    """Return the keys agent.FIELD, opponent.FIELD and league.FIELD that are text in every Config with that field."""
+    types: dict[str, set[str]] = {}
     configs = [("league.", LeagueConfig)]
     configs += [
-        (node, agent_registry.load(name).Config) for name in agent_registry.names() for node in ("agent.", "opponent.")
+        (section, agent_registry.load(name).Config)
+        for name in agent_registry.names()
+        for section in ("agent.", "opponent.")
     ]
-    for node, config in configs:
+    for section, config in configs:
         for field in dataclasses.fields(config):
-            kinds.setdefault(node + field.name, set()).add(str(field.type))
-    return frozenset(key for key, found in kinds.items() if found <= {"str", "<class 'str'>", "str | None"})
+            types.setdefault(section + field.name, set()).add(str(field.type))
+    return frozenset(key for key, names in types.items() if names <= {"str", "<class 'str'>", "str | None"})
 
 
 def without_plus(line: str) -> str:
-    """Return an override of a world's parameter without the plus that Hydra asks for where a key is new."""
-    return _PARAMETER.sub("", line, count=1) if _PARAMETER.match(line) else line
+    """Return an override of a world's parameter without the + or ++ before it, and other lines as they are."""
+    return _PLUS_BEFORE_PARAMETER.sub("", line, count=1) if _PLUS_BEFORE_PARAMETER.match(line) else line
 
 
-def _as_hydra(line: str) -> str:
-    """Return an override with the value of a text key quoted, so that Hydra's grammar hands it on unchanged.
+def _quote_text(line: str) -> str:
+    """Return an override with the value of a text key quoted, so that Hydra's parser does not change it.
 
-    `+world.params.FIELD=` and `++world.params.FIELD=` mean `world.params.FIELD=`: whether the parameter is in the
-    world's list of defaults, or only its constructor knows it, makes no difference to a user.
+    `+world.params.FIELD=` and `++world.params.FIELD=` mean `world.params.FIELD=`. Hydra distinguishes whether a
+    parameter has a default or is only an argument of a constructor; users need not know.
     """
     line = without_plus(line)
     key, equals, value = line.partition("=")
-    if not equals or not is_text_key(key) or not _is_plain(key, value) or (key not in _FREE and _is_list(value)):
+    if (
+        not equals
+        or not is_text_key(key)
+        or not _is_plain_text(key, value)
+        or (key not in _KEYS_WITH_COMMAS and _is_comma_list(value))
+    ):
         return line
     return _quoted(key, value)
 
@@ -183,25 +203,27 @@ def _quoted(key: str, value: str) -> str:
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
 
 
-def _unreadable(line: str) -> str:
+def _why_unreadable(line: str) -> str:
     """Return why Hydra's grammar has no such override, and what to write."""
     key, _, value = line.partition("=")
     if not re.fullmatch(r"[+~]*[\w.@/:-]+", key, re.ASCII):
         return f"{key!r} is no key; keys are letters of a to z, digits, _ and dots"
     if key == "policies":
         return "write policies={NAME: [AGENT, ...], ...}; a NAME consists of a-z, 0-9 and _, 40 at most"
-    if (foreign := next((letter for letter in value if not letter.isascii()), None)) is not None:
-        return f"{foreign!r} can stand only in a text between quotes, and not in a mapping's key"
+    if (letter := next((letter for letter in value if not letter.isascii()), None)) is not None:
+        return f"{letter!r} can stand only in a text between quotes, and not in a mapping's key"
     return "a value is a number, true, false, null, [A, B], {KEY: VALUE} or a text, quoted if it has other signs"
 
 
-def _is_plain(key: str, value: str) -> bool:
-    """Return whether a text key's value is text: null, or an opponent with options of its own, is not."""
-    return not (value == "null" and key in _EMPTY) and not (key == "opponent" and value.lstrip().startswith("{"))
+def _is_plain_text(key: str, value: str) -> bool:
+    """Return whether the value of a text key is text. It is not where it is null, or a mapping for an opponent."""
+    return not (value == "null" and key in _NULLABLE_KEYS) and not (
+        key == "opponent" and value.lstrip().startswith("{")
+    )
 
 
-def _is_list(value: str) -> bool:
-    """Return whether a value names several things; a comma in the name of what exists is a part of that name."""
+def _is_comma_list(value: str) -> bool:
+    """Return whether a value is several values with commas between them, and not the path of an existing file."""
     from pathlib import Path
 
     try:
@@ -210,22 +232,22 @@ def _is_list(value: str) -> bool:
         return True
 
 
-def _swept_texts(line: str) -> list[str] | None:
-    """Return the overrides that one of a text key means in a multirun, one a value; None where Hydra is to say so."""
+def _sweep_text_lines(line: str) -> list[str] | None:
+    """Return the overrides of a text key's line in a multirun, one for each value; None if Hydra has to parse it."""
     key, equals, value = line.partition("=")
-    if not equals or not is_text_key(key) or _FUNCTION.match(value.lstrip()):
+    if not equals or not is_text_key(key) or _SWEEP_FUNCTION.match(value.lstrip()):
         return None
-    if not _is_list(value):
+    if not _is_comma_list(value):
         return [line]
-    return [f"{key}={part}" for part in _split(value)]
+    return [f"{key}={part}" for part in _split_at_commas(value)]
 
 
-def _split(value: str) -> Iterator[str]:
-    """Yield the parts of a value between its commas, but for commas inside brackets."""
+def _split_at_commas(value: str) -> Iterator[str]:
+    """Yield the parts of a value between commas; commas inside brackets do not separate."""
     start = depth = 0
-    for at, letter in enumerate(value):
+    for position, letter in enumerate(value):
         depth += (letter in "{[(") - (letter in "}])")
         if letter == "," and depth <= 0:
-            yield value[start:at]
-            start = at + 1
+            yield value[start:position]
+            start = position + 1
     yield value[start:]

@@ -1,4 +1,8 @@
-"""A scenario with the files of the user that it names, packed for a process that may run on another machine."""
+"""Pack a scenario with the user's files that it names, to send it to a process that may run on another machine.
+
+The files are the one of a user's own world and those of a trained opponent. `PackedScenario.unpack`, in the other
+process, writes them into the user's cache folder there, and permits the world's code to run.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ class PackedScenario:
 def pack_scenario(scenario: Scenario) -> PackedScenario:
     """Return the scenario with its files. Raises UsageError where one cannot be read, or code may not run."""
     node = scenario.opponent
-    trained = node is not None and "path" in node
-    opponent = pack_agent(node["path"], average=bool(node["average"])) if node is not None and trained else None
+    opponent = None
+    if node is not None and "path" in node:  # a trained one
+        opponent = pack_agent(node["path"], average=bool(node["average"]))
     return PackedScenario(scenario, pack(scenario.world), opponent)

@@ -1,7 +1,9 @@
-"""The run of a pretraining: a backbone learns from a data set, in a run's folder, and can be stopped and resumed.
+"""Pretrain a backbone from a data set (`rl-lab pretrain`): `pretrain` starts a run, `resume` continues one.
 
-The run of a cloned policy is a run like any other: it has an agent, which `rl-lab evaluate`, `watch` and `tournament`
-load. `backbone/` in it has the result.
+A pretraining has a run's folder, with metrics and a checkpoint for each epoch, from which it resumes with the same
+bits. The result is written into `backbone/` of the run. With the method `bc` (behaviour cloning), the run also gets an
+agent of PPO that acts as the cloned policy, so that `rl-lab evaluate`, `watch` and `tournament` can load it as from any
+other run. Torch's number of threads and its global random generator are set.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from rl_lab.experiments.compose import compose
 from rl_lab.experiments.pretraining_config import PretrainSettings
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.experiments.training_metrics import Metrics, check_written
+from rl_lab.experiments.training_metrics import Metrics, check_metrics_file
 from rl_lab.learners.pretraining import folder, methods, networks
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.examples import Examples
@@ -80,7 +82,7 @@ def pretrain(method: str, settings: PretrainSettings, command: list[str], progre
         with interrupts.abort_after(0.0):
             data = open_dataset(Path(settings.data))
             scenario = _scenario(method, settings, data)
-            training = _training(method, settings, scenario, data)
+            training = _prepare(method, settings, scenario, data)
         scenario = dataclasses.replace(
             scenario, backbone=_backbone_settings(training.trainer.model.spec, Path("backbone"))
         )
@@ -98,12 +100,12 @@ def resume(run: Run, progress: Progress) -> PretrainResult:
             if data.content_hash != data_hash:
                 now, then = data.content_hash[:12], data_hash[:12]
                 raise UsageError(f"{settings.data} has other data than at the start: SHA-256 {now}..., not {then}...")
-            training = _training(method, settings, scenario, data)
+            training = _prepare(method, settings, scenario, data)
             saved = run_dir.load_latest(run)
             if saved is not None:
                 with as_usage_error(saved.path):
                     training.restore(saved)
-                check_written(run, training.metrics_size, saved.step)
+                check_metrics_file(run, training.metrics_size, saved.step)
         return training.run(run, progress, interrupts)
 
 
@@ -120,8 +122,8 @@ def _scenario(method: str, settings: PretrainSettings, data: Dataset) -> Scenari
     scenario = compose(name, lines)
     params = data.info.get("params")
     if isinstance(params, dict):
-        recorded = {key: value for key, value in params.items() if key in scenario.params}
-        scenario = dataclasses.replace(scenario, params={**scenario.params, **recorded})
+        world_params = {key: value for key, value in params.items() if key in scenario.params}
+        scenario = dataclasses.replace(scenario, params={**scenario.params, **world_params})
     return dataclasses.replace(
         scenario, name=f"{method}-{scenario.name}", policies={}, league=None, expect={}, overrides=()
     )
@@ -131,20 +133,20 @@ def _backbone_settings(spec: BackboneSpec, path: Path) -> BackboneSettings:
     return BackboneSettings(str(path), spec=spec.as_json())
 
 
-def _training(method: str, settings: PretrainSettings, scenario: Scenario, data: Dataset) -> _Pretraining:
-    """Return the training at its start. Raises UsageError where data, backbone and world do not go together."""
+def _prepare(method: str, settings: PretrainSettings, scenario: Scenario, data: Dataset) -> _Pretraining:
+    """Return the pretraining at its start. Raises UsageError where data, backbone and world do not go together."""
     torch.set_num_threads(settings.threads)
     try:
         device = device_of(settings.device)
         torch.manual_seed(settings.seed)
-        model, start = _model(method, settings, scenario, data)
+        model, initial_backbone = _model(method, settings, scenario, data)
         examples = Examples(data, settings.validation, settings.seed, device)
         trainer = PretrainingTrainer(method, model.to(device), examples, settings.trainer(), seed=settings.seed)
     except UsageError:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return _Pretraining(method, scenario, trainer, data, start)
+    return _Pretraining(method, scenario, trainer, data, initial_backbone)
 
 
 def _model(
@@ -155,29 +157,35 @@ def _model(
     world = envs.world
     envs.close()
     data.require_world(world)
-    head, observed = methods.HEADS[method], contract_of(world.observation)
+    head, observation_contract = methods.HEADS[method], contract_of(world.observation)
     if settings.backbone in networks.names() or networks.is_code(settings.backbone):
         network = _new_network(settings, scenario)
         action = action_contract(world.action) if head == "policy" else None
-        spec = BackboneSpec(network, observed, action, (head,), tuple(settings.net_arch), settings.activation)
+        spec = BackboneSpec(
+            network, observation_contract, action, (head,), tuple(settings.net_arch), settings.activation
+        )
         return BackboneModel(spec), None
-    start = find_backbone(settings.backbone)
+    initial_backbone = find_backbone(settings.backbone)
     if settings.network or settings.net_arch:
         raise UsageError(f"{settings.backbone} has its own layers: leave backbone.KEY and net_arch out")
-    require_same(start.spec.observation, observed, f"backbone {settings.backbone}", world.name)
-    others = tuple(other for other in start.spec.heads if other != head)
-    if others and not settings.freeze_trunk:
-        raise UsageError(f"{settings.backbone} has a {others[0]} head, which fits its trunk: add freeze_trunk=true")
-    heads = tuple(each for each in ("policy", "value") if each == head or each in start.spec.heads)
+    require_same(initial_backbone.spec.observation, observation_contract, f"backbone {settings.backbone}", world.name)
+    other_heads = tuple(other_head for other_head in initial_backbone.spec.heads if other_head != head)
+    if other_heads and not settings.freeze_trunk:
+        raise UsageError(
+            f"{settings.backbone} has a {other_heads[0]} head, which fits its trunk: add freeze_trunk=true"
+        )
+    heads = tuple(each for each in ("policy", "value") if each == head or each in initial_backbone.spec.heads)
     action = action_contract(world.action) if "policy" in heads else None
-    if start.spec.action not in (None, action):
-        raise UsageError(f"{settings.backbone} has a policy for {start.spec.action}, not for {action}")
-    model = BackboneModel(dataclasses.replace(start.spec, action=action, heads=heads))
-    initial = {
-        name: value for name, value in start.tensors.items() if not (method == "critic" and name.startswith("value."))
+    if initial_backbone.spec.action not in (None, action):
+        raise UsageError(f"{settings.backbone} has a policy for {initial_backbone.spec.action}, not for {action}")
+    model = BackboneModel(dataclasses.replace(initial_backbone.spec, action=action, heads=heads))
+    tensors = {
+        name: value
+        for name, value in initial_backbone.tensors.items()
+        if not (method == "critic" and name.startswith("value."))
     }
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in initial.items()}, strict=False)
-    return model, start
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()}, strict=False)
+    return model, initial_backbone
 
 
 def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
@@ -190,12 +198,18 @@ def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
 
 
 class _Pretraining:
-    """The loop over epochs: metrics, checkpoints, and in the end the backbone's folder and the agent."""
+    """The loop over epochs. It writes metrics and checkpoints, and at the end the backbone's folder and the agent."""
 
     def __init__(
-        self, method: str, scenario: Scenario, trainer: PretrainingTrainer, data: Dataset, start: SavedBackbone | None
+        self,
+        method: str,
+        scenario: Scenario,
+        trainer: PretrainingTrainer,
+        data: Dataset,
+        initial_backbone: SavedBackbone | None,
     ) -> None:
-        self.method, self.scenario, self.trainer, self.data, self.start = method, scenario, trainer, data, start
+        self.method, self.scenario, self.trainer, self.data = method, scenario, trainer, data
+        self.initial_backbone = initial_backbone  # None for a new one
         self.metrics_size, self.seconds = 0, 0.0
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -219,14 +233,14 @@ class _Pretraining:
         progress.note(self._first_line())
         progress.begin(trainer.updates, total)
 
-        def look(updates: int) -> None:
+        def after_update(updates: int) -> None:
             interrupts.check()
             progress.show(updates, None, {})
 
         begin = time.perf_counter() - self.seconds
         try:
             while not trainer.is_done:
-                values = trainer.train_epoch(look)
+                values = trainer.train_epoch(after_update)
                 self.seconds = time.perf_counter() - begin
                 metrics.write(trainer.updates, {"epoch": trainer.epoch, **values}, {"time/seconds": self.seconds})
                 scores = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -240,9 +254,9 @@ class _Pretraining:
         return self._finish(run, interrupts)
 
     def _first_line(self) -> str:
-        trainer, (train, held_out) = self.trainer, self.trainer.examples.episodes
-        spec, begin = trainer.model.spec, "new" if self.start is None else self.start.sha256[:12]
-        episodes = f"{train} episodes, {held_out} to validate with"
+        trainer, (train, validation) = self.trainer, self.trainer.examples.episodes
+        spec, begin = trainer.model.spec, "new" if self.initial_backbone is None else self.initial_backbone.sha256[:12]
+        episodes = f"{train} episodes, {validation} to validate with"
         return f"{self.method} in {self.scenario.world}: {spec.network.kind} ({begin}), {self.data.path}: {episodes}"
 
     def _save(self, run: Run, metrics_size: int) -> None:
@@ -254,7 +268,7 @@ class _Pretraining:
     def _finish(self, run: Run, interrupts: Interrupts) -> PretrainResult:
         trainer = self.trainer
         model = trainer.finished_model()
-        sha256 = folder.save(run.backbone, model, self._card())
+        sha256 = folder.save(run.backbone, model, self._model_card())
         summary = None
         if "policy" in model.spec.heads:
             self._write_agent(run, model)
@@ -266,7 +280,7 @@ class _Pretraining:
         scores = trainer.best_scores
         return PretrainResult(run, self.method, sha256, trainer.epoch, trainer.updates, self.seconds, scores, summary)
 
-    def _card(self) -> dict[str, Any]:
+    def _model_card(self) -> dict[str, Any]:
         trainer, data = self.trainer, self.data
         return {
             "method": self.method,
@@ -280,7 +294,7 @@ class _Pretraining:
             "spent": {"epochs": trainer.epoch, "updates": trainer.updates},
             "settings": {**dataclasses.asdict(trainer.config), "seed": trainer.seed},
             "scores": trainer.best_scores,
-            "began_with": None if self.start is None else self.start.sha256,
+            "began_with": None if self.initial_backbone is None else self.initial_backbone.sha256,
         }
 
     def _write_agent(self, run: Run, model: BackboneModel) -> None:
@@ -288,7 +302,7 @@ class _Pretraining:
         settings = _backbone_settings(model.spec, run.backbone)
         envs = make.make(self.scenario.world, 1, self.scenario.params)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.trainer.seed)  # of a value head that was not trained
+            torch.manual_seed(self.trainer.seed)  # for the random parameters of a value head that was not trained
             tensors = actor_critic_state(settings, envs.world, folder.load(run.backbone))
         envs.close()
         shutil.rmtree(run.agent, ignore_errors=True)

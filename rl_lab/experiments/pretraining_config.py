@@ -1,4 +1,8 @@
-"""The settings of a pretraining: parsed from key=value, checked, and kept in the run's pretraining.json."""
+"""The settings of `rl-lab pretrain`: parsed from key=value, checked, and written to pretraining.json in the run.
+
+`parse_settings` is for the command line; `write` and `read` are for the file, by which `rl-lab resume` knows that a run
+is a pretraining and how to continue it. The file may come from a stranger: `read` checks all of its values.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,15 @@ from rl_lab.learners.pretraining.spec import ACTIVATION_NAMES, MOST_LAYERS
 from rl_lab.learners.pretraining.trainer import TrainerConfig
 
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
-_TEXTS = ("data", "backbone", "world", "device", "run_dir", "activation")  # values that are taken as they are typed
+# Keys whose values are taken as they are typed.
+_TEXT_KEYS = ("data", "backbone", "world", "device", "run_dir", "activation")
 _MAX_BYTES = 2**20
 _Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainerConfig):
-    """What `rl-lab pretrain` takes, besides the method."""
+    """The settings of a pretraining, besides the method and the hyperparameters in `TrainerConfig`."""
 
     data: str = ""
     backbone: str = "mlp"  # a name in agents/backbones/, or the folder of a backbone to begin with
@@ -61,12 +66,12 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
         elif key == "evaluation.episodes":
             node["episodes"] = parse_value(line, text)
         elif key in keys:
-            node[key] = text if key in _TEXTS else parse_value(line, text)
+            node[key] = text if key in _TEXT_KEYS else parse_value(line, text)
         else:
             raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
-    return _checked(as_settings(PretrainSettings, node))
+    return _check_ranges(as_settings(PretrainSettings, node))
 
 
 def parse_value(line: str, text: str) -> Any:
@@ -95,7 +100,7 @@ def as_settings(settings: type[_Settings], node: dict[str, Any]) -> _Settings:
         raise UsageError(explain(error)) from None
 
 
-def _checked(settings: PretrainSettings) -> PretrainSettings:
+def _check_ranges(settings: PretrainSettings) -> PretrainSettings:
     """Return the settings. Raises UsageError for a value out of range; the trainer checks its own."""
     if not 0.0 < settings.validation < 1.0:
         raise UsageError(f"validation={settings.validation}: expected a number between 0 and 1")
@@ -114,8 +119,8 @@ def _checked(settings: PretrainSettings) -> PretrainSettings:
 
 def write(folder: Path, method: str, settings: PretrainSettings, data_hash: str) -> None:
     """Write pretraining.json into a run's folder. Raises OSError."""
-    facts = {**_FORMAT, "method": method, "data_sha256": data_hash, "settings": dataclasses.asdict(settings)}
-    atomic_write_bytes(folder / PRETRAINING, (json.dumps(facts, indent=2) + "\n").encode())
+    record = {**_FORMAT, "method": method, "data_sha256": data_hash, "settings": dataclasses.asdict(settings)}
+    atomic_write_bytes(folder / PRETRAINING, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def is_pretraining(folder: Path) -> bool:
@@ -126,14 +131,14 @@ def is_pretraining(folder: Path) -> bool:
 def read(folder: Path) -> tuple[str, PretrainSettings, str]:
     """Return the method, the settings and the hash of the data. Raises UsageError where the file is damaged."""
     try:
-        facts = checked_type(read_json(folder / PRETRAINING, _MAX_BYTES), "it", dict)
-        if any(facts.get(key) != value for key, value in _FORMAT.items()):
-            raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
-        method = checked_type(facts["method"], "method", str)
+        record = checked_type(read_json(folder / PRETRAINING, _MAX_BYTES), "it", dict)
+        if any(record.get(key) != value for key, value in _FORMAT.items()):
+            raise ValueError(f"it is {record.get('format')!r:.40} version {record.get('version')!r:.20}")
+        method = checked_type(record["method"], "method", str)
         if method not in methods.NAMES:
             raise ValueError(f"method is {method!r:.40}")
-        settings = _checked(as_settings(PretrainSettings, checked_type(facts["settings"], "settings", dict)))
-        return method, settings, checked_type(facts["data_sha256"], "data_sha256", str)
+        settings = _check_ranges(as_settings(PretrainSettings, checked_type(record["settings"], "settings", dict)))
+        return method, settings, checked_type(record["data_sha256"], "data_sha256", str)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise UsageError(f"{folder / PRETRAINING} is damaged: {one_line(reason)[:160]}") from None

@@ -1,4 +1,9 @@
-"""The episodes of an evaluation, played by workers on a Ray cluster."""
+"""Play the episodes of an evaluation by workers on a Ray cluster: `rl-lab evaluate ... workers=ray`.
+
+`RayEvaluation.play` has the type `episodes.PlayPlans`. It sends the scenario, and the files of the agent and of its
+opponent, to the workers; each plays the episodes of some of the environments. The result is the same bit for bit as
+that of one process. Workers write the files that they receive into the user's cache folder on their machine.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ from rl_lab.experiments.training_envs import make_agent
 from rl_lab.learners.rllib.job_pool import JobPool
 from rl_lab.learners.rllib.ray_workers import RayWorkers
 
-_PARTS = 2  # of the environments for each worker, so that all finish at about the same time
+_PARTS_PER_WORKER = 2  # several, so that all workers finish at about the same time
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,16 @@ class RayEvaluation:
     all of them, so that the result is that of one process in any case.
 
     Args:
-        workers: where.
+        workers: the workers, and the cluster they are on.
         scenario: has the world and the opponent.
         target: a run or a checkpoint, see `checkpoint_lookup.locate`; None for an agent that is not trained.
-        seated: the scenario for which the agent is loaded.
+        agent_scenario: the scenario with which the agent is loaded, see `agent_loading.with_trained_seats`.
     """
 
     workers: RayWorkers
     scenario: Scenario
     target: str | None
-    seated: Scenario
+    agent_scenario: Scenario
 
     def play(
         self,
@@ -58,7 +63,9 @@ class RayEvaluation:
             jobs = [
                 [(index, env_indices)]
                 for index, (plan, opponent) in enumerate(plans)
-                for env_indices in plan.divide(_PARTS * count if can_be_divided(plan, agent, opponent) else 1)
+                for env_indices in plan.divide(
+                    _PARTS_PER_WORKER * count if can_be_divided(plan, agent, opponent) else 1
+                )
             ]
             parts: list[list[EvaluationPart]] = [[] for _ in plans]
             for index, part in pool.run(jobs):
@@ -72,7 +79,9 @@ class RayEvaluation:
 
     def _performer(self, plans: list[EpisodePlan]) -> _EpisodePerformer:
         agent = None if self.target is None else pack_agent(self.target)
-        return _EpisodePerformer(plans, pack_scenario(self.scenario), self.seated, agent, torch.get_num_threads())
+        return _EpisodePerformer(
+            plans, pack_scenario(self.scenario), self.agent_scenario, agent, torch.get_num_threads()
+        )
 
 
 @dataclass
@@ -81,9 +90,9 @@ class _EpisodePerformer:
 
     plans: list[EpisodePlan]
     packed: PackedScenario
-    seated: Scenario
+    agent_scenario: Scenario
     agent: PackedAgent | None  # None for one that is not trained
-    torch_threads: int  # may decide how torch rounds
+    torch_threads: int  # as in the user's process: the number can change the rounding of torch's sums
 
     def begin(self) -> None:
         """Permit the world, and write the files of the agents where they are missing."""
@@ -92,7 +101,7 @@ class _EpisodePerformer:
         self._path = None if self.agent is None else self.agent.unpack()
 
     def perform(self, tasks: Sequence[tuple[int, range]]) -> Iterator[tuple[list[int], tuple[int, EvaluationPart]]]:
-        """Yield for each plan's number and its environments the number and the part."""
+        """Play each task, the index of a plan and indices of environments, and yield the index and the part."""
         for position, (index, env_indices) in enumerate(tasks):
             plan = self.plans[index]
             part = play_part(plan, self._agent(), make_opponent(self._scenario), env_indices, threads=1)
@@ -100,6 +109,8 @@ class _EpisodePerformer:
 
     def _agent(self) -> Agent:
         if self._path is not None:
-            return load_agent(locate(self._path).folder, self.seated)[0]
+            return load_agent(locate(self._path).folder, self.agent_scenario)[0]
         with closing(make.make(self._scenario.world, 1, self._scenario.params, threads=1)) as envs:
-            return make_agent({"name": self.seated.agent, **dataclasses.asdict(self.seated.config)}, envs.world)
+            return make_agent(
+                {"name": self.agent_scenario.agent, **dataclasses.asdict(self.agent_scenario.config)}, envs.world
+            )

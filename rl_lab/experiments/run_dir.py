@@ -1,4 +1,9 @@
-"""The folder of a run: the paths of its files, and how it is created, locked and found."""
+"""The folder of a run: the paths of its files; creating, locking and finding it.
+
+A command creates the folder by `new_run` or takes an existing one by `locked_run`; both hold a lock while they use it,
+so that two processes never write one run. `find` returns the run that a user's RUN names. Written here are run.json,
+config.yaml and the lock; `trainer` and others write the rest.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_parsing import parse
 from rl_lab.experiments.scenario_yaml import ScenarioError, recipe_of
 
-_MAX_SETTINGS_LENGTH = 80  # the most characters of a folder's name for settings
+_MAX_SETTINGS_LENGTH = 80  # the most characters that settings take in the name of a folder
 _TEMPORARY_FILE = re.compile(r"(config\.yaml|run\.json)\.[0-9a-f]{8}\.partial|" + re.escape(lock.NAME))
 
 
@@ -149,7 +154,7 @@ def locked_run(run: Run) -> Iterator[Scenario]:
 
 
 def _require_free(path: Path, scenario: Scenario) -> None:
-    """Raise RunError unless a run can start in this folder: it is empty, or the same run was killed at its start."""
+    """Raise RunError unless a run can start here: the folder is empty, or the same run was killed while it started."""
     if not path.exists():
         return
     file_names = {"file"}
@@ -165,6 +170,7 @@ def _require_free(path: Path, scenario: Scenario) -> None:
 
 
 def _config_yaml(scenario: Scenario, path: Path) -> str:
+    """Return the content of config.yaml for a run in the folder `path`."""
     from omegaconf import OmegaConf
 
     config = scenario.as_config()
@@ -214,6 +220,7 @@ def find(path: str, *, unfinished: bool = False) -> Run:
 
 
 def _unfinished(folder: Path) -> RunError:
+    """Return the error for a folder that has a config.yaml and no run.json yet."""
     hint = f"rl-lab resume {shell_quoted(folder)}"
     return RunError(f"{folder} has no run.json: the run was killed while it started; continue with: {hint}")
 
@@ -222,10 +229,12 @@ def checked(run: Run) -> Run:
     """Return the run. Raises RunError for a damaged run.json, or for a link, by which other files could be changed."""
     if (run.path / run_record.NAME).is_file():
         run_record.read(run.path)
-    for place, folders, files in os.walk(run.path):
+    for folder, folders, files in os.walk(run.path):
         for name in (*folders, *files):
-            if os.path.islink(os.path.join(place, name)):
-                raise RunError(f"{os.path.join(place, name)} is a symbolic link, which a run's folder must not contain")
+            if os.path.islink(os.path.join(folder, name)):
+                raise RunError(
+                    f"{os.path.join(folder, name)} is a symbolic link, which a run's folder must not contain"
+                )
     return run
 
 

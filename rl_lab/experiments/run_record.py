@@ -1,4 +1,9 @@
-"""The record of a run, run.json: from which scenario, when, with which command, versions and machine it was started."""
+"""Write and read run.json, which says how a run was started: scenario, time, command, versions and machine.
+
+A folder is a run once it has this file. It may come from a stranger, so `read` checks its size and the types of its
+entries; `read_object` does so for other JSON files of a run. `RunError` is the error of everything that is wrong with a
+run's folder.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +34,8 @@ class RunError(UsageError):
 
 
 def write(folder: Path, scenario: Scenario, command: list[str]) -> None:
-    """Write run.json. It is written last, because a folder with it is taken for a run."""
-    facts = {
+    """Write run.json. The other files of a new run are written before it, because a folder that has it is a run."""
+    record = {
         "scenario": scenario.name,
         "world": scenario.world,
         "agent": scenario.agent,
@@ -42,19 +47,19 @@ def write(folder: Path, scenario: Scenario, command: list[str]) -> None:
         "versions": versions() | {"python": platform.python_version()},
         "host": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
     }
-    atomic_write_bytes(folder / NAME, (json.dumps(facts, indent=2) + "\n").encode())
+    atomic_write_bytes(folder / NAME, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def read(folder: Path) -> dict[str, Any]:
     """Return the content of run.json. Raises RunError where it is not what `write` writes."""
-    facts = read_object(folder / NAME, _REMEDY)
+    record = read_object(folder / NAME, _REMEDY)
     try:
         for name, kind in (_REQUIRED | _OPTIONAL).items():
-            if name in facts or name in _REQUIRED:
-                checked_type(facts.get(name), name, kind)
+            if name in record or name in _REQUIRED:
+                checked_type(record.get(name), name, kind)
     except ValueError as error:
         raise _damaged(folder / NAME, error, _REMEDY) from None
-    return facts
+    return record
 
 
 def read_object(file: Path, remedy: str) -> dict[str, Any]:

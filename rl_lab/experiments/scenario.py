@@ -1,4 +1,8 @@
-"""Scenarios as typed data: what is trained, where, for how long, and how it is measured."""
+"""The typed scenario: one frozen dataclass with everything that a training, an evaluation or a video needs to know.
+
+`compose` makes it from a YAML recipe and overrides, `Scenario.as_config` turns it back into a recipe (a run's
+config.yaml).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 from rl_lab.league.config import LeagueConfig
 from rl_lab.learners.pretraining.settings import BackboneSettings
 
-# Overrides that a run's name tells already, or that do not change what is learned.
+# Overrides that are not listed as settings of a run: its name has them already, or they do not change what is learned.
 _NOT_SETTINGS = frozenset(
     "agent seed name run_dir video device threads cluster checkpoint.seconds checkpoint.steps checkpoint.keep_last "
     "evaluation.episodes".split()
@@ -18,27 +22,27 @@ _NOT_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How the agent is measured: in the end, and on other seeds while it learns to choose the one that is kept."""
+    """How the agent is evaluated: at the end, and on other seeds during training, to select the best agent."""
 
     episodes: int = 100
-    selections: int = 10  # times during training
+    selections: int = 10  # number of evaluations during training
     selection_episodes: int = 20
-    actions: str = "auto"  # greedy or sampled; auto: both, and reported are those by which the agent was chosen
+    actions: str = "auto"  # "greedy", "sampled", or "auto" for both; see `action_modes`
     deterministic: bool = True  # false: the same as actions=sampled
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When the whole state is saved: by time, never more than 1 % of it, or at every so many steps if not 0."""
+    """When the whole state is saved: by time or, if `steps` is not 0, by steps."""
 
-    seconds: float = 30.0
+    seconds: float = 30.0  # between two checkpoints; longer where they would take more than 1 % of the time
     steps: int = 0
-    keep_last: int = 3
+    keep_last: int = 3  # older checkpoints are deleted
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What the scenario must reach with an agent, and where the figure is from."""
+    """The mean return that an agent must reach in the scenario, and the source of that figure."""
 
     mean_return: float = 0.0
     source: str = ""
@@ -46,31 +50,32 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A fully resolved recipe."""
+    """A scenario with all its values: the recipe's, the overrides', and the defaults of the rest."""
 
     name: str
     world: str
     params: dict[str, Any]
     agent: str
     config: Any  # the agent's own Config
-    worlds: int
-    budget: int
+    worlds: int  # number of environments
+    budget: int  # environment steps in total; each agent's step counts
     seed: int
     device: str
-    threads: int  # torch's, which its results depend on; the engine and compiled PPO have their own, and do not
+    threads: int  # of torch, whose results depend on it; the engine and the compiled learners have their own threads
     run_dir: str | None
     video: bool
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     expect: dict[str, Expectation]
-    opponent: dict[str, Any] | None = None  # the agent at the other seats: its name and hyperparameters
+    # The agent at the other seats: its name and hyperparameters, or a trained one: path, average and sha256.
+    opponent: dict[str, Any] | None = None
     cluster: str = field(default="local", compare=False)  # of agents that RLlib trains: local, auto, or HOST:PORT
-    role: str = ""  # the learner's against an opponent; each in turn if empty
-    policies: dict[str, list[str]] = field(default_factory=dict)  # of each policy, whose it is: agents or roles
+    role: str = ""  # that the learner has against an opponent; if empty, it has each role in turn
+    policies: dict[str, list[str]] = field(default_factory=dict)  # the agents or roles of each policy, by its name
     league: LeagueConfig | None = None  # the learners that play each other and earlier snapshots
-    backbone: BackboneSettings | None = None  # a network trained before, and how this training uses it
-    code: dict[str, Any] | None = None  # file and hash of a world that is a user's own; see user_code.Code.record
-    overrides: tuple[str, ...] = field(default=(), compare=False)  # key=value as typed; config.yaml has none
+    backbone: BackboneSettings | None = None  # a pretrained network, and how this training uses it
+    code: dict[str, Any] | None = None  # file and hash of a user's own world; see user_code.Code.record
+    overrides: tuple[str, ...] = field(default=(), compare=False)  # key=value as typed; not in config.yaml
 
     def as_config(self) -> dict[str, Any]:
         """Return plain data that, written to YAML, is the same scenario again."""
@@ -87,7 +92,7 @@ class Scenario:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Overrides that change what is learned: with the agent's name and the seed they tell runs apart."""
+        """The overrides that change what is learned. With the agent and the seed they tell runs of a scenario apart."""
         pairs = (line.partition("=")[::2] for line in self.overrides)
         return {
             key.lstrip("+"): value

@@ -1,10 +1,13 @@
-"""Scenarios: a YAML recipe and command-line overrides become one frozen, typed object.
+"""Parse a scenario: a YAML recipe and command-line overrides become one frozen, typed `Scenario`.
+
+The steps are in this order: overrides become objects of Hydra (`overrides`), the recipe is read (`scenario_yaml`),
+opponent, policies and league are taken out of both (`multiagent_config`), Hydra merges the rest and checks types
+(`scenario_schema`), and ranges are checked (`scenario_validation`). `compose.compose` adds the hash of a trained
+opponent.
 
 Config is data. Names resolve to files in envs/ and agents/ only; unknown keys, `_target_` and resolver calls are
-refused, so a scenario from a stranger can be run without reading it first.
-
-The order is: parse (recipe and overrides, plain data), compose (typed values, by Hydra), validate. `compose.compose`
-adds the last step, which looks up a trained opponent.
+refused, so a scenario from a stranger can be run without reading it first. Code of a user's own that is named on the
+command line is permitted to run from then on, see `user_code`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from rl_lab.experiments.scenario_schema import compose_typed
 from rl_lab.experiments.scenario_validation import validate
 from rl_lab.experiments.scenario_yaml import ScenarioError, is_world, recipe_of
 
-PER_AGENT = ("worlds", "budget", "evaluation")  # keys of a scenario that `tuned` may set for one agent
+PER_AGENT = ("worlds", "budget", "evaluation")  # keys that `tuned` may set for one agent besides its hyperparameters
 
 
 def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
@@ -41,16 +44,17 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     overrides = parse_overrides(lines)
     composed = recipe_of(target)
     if composed.get("cluster", "local") not in ("local", "auto"):
-        # Whoever runs a cluster can run code on the machines that join it.
+        # Machines that join a cluster run code that they receive from it.
         raise ScenarioError(
             f"{target}: names a cluster's address; only you do: cluster=HOST:PORT, or RAY_ADDRESS and auto"
         )
     multiagent, recipe, overrides = parse_multiagent(target, composed, overrides)
     backbone, recipe, overrides = parse_backbone(target, recipe, overrides)
+    # Whether the user has typed the name of the world: its code may then run.
     is_typed = is_world(target) or any(override.key_or_group == "world" for override in overrides)
     world, overrides = _named_node(target, "world", recipe.pop("world", None), overrides)
     agent, overrides = _named_node(target, "agent", recipe.pop("agent", None), overrides)
-    agent, recipe = _tuned(target, {"name": "ppo", **agent}, recipe)
+    agent, recipe = _apply_tuned(target, {"name": "ppo", **agent}, recipe)
     if not world.get("name"):
         raise ScenarioError(f"{target}: names no world; add world=NAME")
     world, code = _world_code(target, world, is_typed)
@@ -75,7 +79,10 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
 
 
 def _named_node(target: str, key: str, node: Any, overrides: list[Any]) -> tuple[dict[str, Any], list[Any]]:
-    """Return the recipe's world or agent, a mapping with a name, and the overrides but those that name another one."""
+    """Return the world or agent (`key`) as a mapping with a name, and the overrides without those of its name.
+
+    The recipe gives it as `node`, a name or a mapping; an override `key=NAME` replaces that.
+    """
     name = node.get("name", "") if isinstance(node, dict) else node
     if not isinstance(name, str | None):
         raise ScenarioError(f"{target}: {key} is {node!r}; expected a name, or a mapping with one")
@@ -84,26 +91,28 @@ def _named_node(target: str, key: str, node: Any, overrides: list[Any]) -> tuple
         del node["name"]
     typed = [override for override in overrides if override.key_or_group == key]
     if typed and (name := str(typed[-1].value())) != node.get("name"):
-        node = {"name": name}  # parameters and hyperparameters were those of the other one
+        node = {"name": name}  # the recipe's parameters or hyperparameters were those of another one
     return node, [override for override in overrides if override.key_or_group != key]
 
 
-def _tuned(target: str, agent: dict[str, Any], recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the agent with the hyperparameters that the recipe has for it, and the recipe with its own keys."""
+def _apply_tuned(target: str, agent: dict[str, Any], recipe: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the agent with its hyperparameters in the recipe's `tuned`, and the recipe with its other keys there."""
     tuned = recipe.get("tuned") or {}
     if not isinstance(tuned, dict) or not isinstance(tuned.get(agent["name"], {}), dict):
         raise ScenarioError(f"{target}: tuned is a mapping of an agent to its hyperparameters")
     for name in tuned:
         if name not in agent_registry.names():
             raise ScenarioError(f"{target}: tuned: no agent {name!r}; {nearest(str(name), agent_registry.names())}")
-    own = dict(tuned.get(agent["name"], {}))
-    # An agent may want another batch or budget than the scenario's first.
-    per_agent = {key: own.pop(key) for key in PER_AGENT if key in own}
-    return {**own, **agent}, {key: value for key, value in recipe.items() if key != "tuned"} | per_agent
+    hyperparameters = dict(tuned.get(agent["name"], {}))
+    per_agent = {key: hyperparameters.pop(key) for key in PER_AGENT if key in hyperparameters}
+    return {**hyperparameters, **agent}, {key: value for key, value in recipe.items() if key != "tuned"} | per_agent
 
 
 def _world_code(target: str, world: dict[str, Any], is_typed: bool) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the world by its short name, and what is recorded of the user's code that it is, None for the lab's."""
+    """Return the world by its short name, and the record of its code if it is a user's own, None for one of the lab.
+
+    Raises ScenarioError where the code may not run.
+    """
     record = {key: world[key] for key in user_code.RECORDED if key in world}
     name, world = world["name"], {key: value for key, value in world.items() if key not in record}
     try:
@@ -114,6 +123,7 @@ def _world_code(target: str, world: dict[str, Any], is_typed: bool) -> tuple[dic
 
 
 def _expectations(target: str, node: Any) -> dict[str, Expectation]:
+    """Return the recipe's `expect`, typed, by agent."""
     for agent in node if isinstance(node, dict) else ():
         if agent not in agent_registry.names():
             raise ScenarioError(

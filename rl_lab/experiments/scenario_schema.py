@@ -1,4 +1,8 @@
-"""A scenario's keys with their types: Hydra composes a recipe and overrides, and checks each value's type."""
+"""The keys of a scenario with their types, and the merging of defaults, recipe and overrides by Hydra.
+
+`compose_typed` first refuses unknown keys, naming the nearest one, and then lets Hydra merge the values and check their
+types. Hydra has global state: its ConfigStore entry "scenario" is replaced at each call.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,16 @@ from rl_lab.experiments.key_synonyms import suggestion
 from rl_lab.experiments.scenario import CheckpointConfig, EvaluationConfig
 from rl_lab.experiments.scenario_yaml import ScenarioError, explain
 
-# Valid keys that are no part of the schema: they are taken from the recipe, and some from overrides, before it is used.
-_PARSED_BEFORE = ("opponent", "policies", "league", "backbone")
-_OF_RECIPES = ("expect", "tuned", "defaults")
+# Valid keys that are not in the schema, because they are taken out before: by `multiagent_config` and
+# `backbone_config`, from recipe and overrides; and by `scenario_yaml` and `scenario_parsing`, from recipes only.
+_PARSED_EARLIER = ("opponent", "policies", "league", "backbone")
+_RECIPE_KEYS = ("expect", "tuned", "defaults")
 
 
 @dataclass
 class _Schema:
+    """The keys that every scenario has, with their types and defaults; `Scenario` says what they mean."""
+
     name: str = ""
     worlds: int = 8
     budget: int = 100_000
@@ -38,15 +45,15 @@ class _Schema:
 def compose_typed(
     target: str, world: dict[str, Any], agent: dict[str, Any], recipe: dict[str, Any], overrides: list[Any]
 ) -> dict[str, Any]:
-    """Return the values of all keys: defaults, over them the recipe's, over them the overrides', all of their types.
+    """Return the values of all keys, each of its type: the overrides', else the recipe's, else the defaults.
 
-    Of `world` and `agent`, mappings with a name, the result has the World's parameters and the agent's Config.
+    `world` and `agent` are mappings with a name. In the result, "world" has the world's parameters, "agent" the Config.
     Raises ScenarioError with one line for an unknown key and for a value of another type.
     """
     try:
-        foreign = is_foreign(world["name"], world.get("params"))
+        is_third_party = is_foreign(world["name"], world.get("params"))
         config_type = agent_registry.load(agent["name"]).Config
-        params = {} if foreign else dict(world_registry.load(world["name"]).Params.defaults)
+        params = {} if is_third_party else dict(world_registry.load(world["name"]).Params.defaults)
     except ValueError as error:
         raise ScenarioError(str(error)) from None
     defaults = {
@@ -54,16 +61,16 @@ def compose_typed(
         "world": {"name": world["name"], "params": params},
         "agent": {"name": agent["name"], **dataclasses.asdict(config_type())},
     }
-    paths = list(_paths(defaults))
+    paths = list(_key_paths(defaults))
     recipe = {**recipe, "world": world, "agent": agent}
-    _check_keys(target, recipe, defaults, paths, free=foreign)
+    _check_recipe_keys(target, recipe, defaults, paths, any_params=is_third_party)
     for override in overrides:
-        _check_override(override, defaults, paths, free=foreign)
-    if foreign:  # its parameters are what its constructor takes: Hydra would refuse keys that it does not know
-        overrides = _take_params(world["name"], recipe["world"], overrides)
+        _check_override(override, defaults, paths, any_params=is_third_party)
+    if is_third_party:  # its parameters are the arguments of its constructor; Hydra would refuse keys without a default
+        overrides = _apply_params(world["name"], recipe["world"], overrides)
     for key in ("world", "agent"):
         recipe[key] = {name: value for name, value in recipe[key].items() if name != "name"}
-    values = _compose(target, config_type, params, recipe, overrides)
+    values = _merge_by_hydra(target, config_type, params, recipe, overrides)
     return {
         **values,
         "evaluation": EvaluationConfig(**values["evaluation"]),
@@ -73,8 +80,8 @@ def compose_typed(
     }
 
 
-def _root(config_type: Any, params: dict[str, Any]) -> Any:
-    """Return the node that values are merged into; its structured parts let Hydra check types."""
+def _schema_node(config_type: Any, params: dict[str, Any]) -> Any:
+    """Return the OmegaConf node with all defaults; its structured parts let OmegaConf check the types of values."""
     from omegaconf import OmegaConf
 
     root: Any = OmegaConf.structured(_Schema())
@@ -86,9 +93,10 @@ def _root(config_type: Any, params: dict[str, Any]) -> Any:
     return root
 
 
-def _compose(
+def _merge_by_hydra(
     target: str, config_type: Any, params: dict[str, Any], recipe: dict[str, Any], overrides: list[Any]
 ) -> dict[str, Any]:
+    """Return the merged values as plain data; raise ScenarioError for a value of another type."""
     from hydra import compose, initialize
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -97,7 +105,7 @@ def _compose(
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        node = OmegaConf.merge(_root(config_type, params), recipe)
+        node = OmegaConf.merge(_schema_node(config_type, params), recipe)
         ConfigStore.instance().store(name="scenario", node=node)
         GlobalHydra.instance().clear()
         with initialize(config_path=None, version_base="1.3"):
@@ -107,69 +115,74 @@ def _compose(
         raise ScenarioError(f"{target}: {explain(error)}") from None
 
 
-def _take_params(name: str, world: dict[str, Any], given: list[Any]) -> list[Any]:
-    """Write the overrides of a foreign world's parameters into its node of the recipe; return the other overrides."""
+def _apply_params(name: str, world: dict[str, Any], overrides: list[Any]) -> list[Any]:
+    """Write the overrides of a third-party environment's parameters into `world`; return the other overrides."""
     from rl_lab.adapters.env_parameters import defaults
 
     others = []
-    for override in given:
+    for override in overrides:
         first, _, field = override.key_or_group.partition(".params.")
         if first != "world" or not field:
             others.append(override)
             continue
         node = world.setdefault("params", {})
-        *above, last = field.split(".")
-        for part in above:
+        *parents, last = field.split(".")
+        for part in parents:
             inner = node.get(part)
             node[part] = node = dict(inner) if isinstance(inner, dict) else {}
         node[last] = override.value()
-        if not isinstance(node[last], str) and not above and isinstance(defaults(name).get(last), str):
+        if not isinstance(node[last], str) and not parents and isinstance(defaults(name).get(last), str):
             node[last] = override.input_line.partition("=")[2]  # a text is taken as it was typed
     return others
 
 
-def _paths(known: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield every key of a scenario in full: sections, dots between, and what they hold."""
-    for key, value in known.items():
+def _key_paths(defaults: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield every key of a scenario in full, with dots between its parts: sections, and the keys inside them."""
+    for key, value in defaults.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
+            yield from _key_paths(value, f"{prefix}{key}.")
 
 
-def _check_keys(
+def _check_recipe_keys(
     target: str,
-    given: dict[str, Any],
-    known: dict[str, Any],
+    recipe: dict[str, Any],
+    defaults: dict[str, Any],
     paths: list[str],
     *,
-    free: bool,
+    any_params: bool,
     prefix: str = "",
 ) -> None:
-    for key, value in given.items():
-        if free and prefix == "world.params.":
+    """Raise ScenarioError for a key of a recipe, or of its section `prefix`, that `defaults` does not have.
+
+    With `any_params`, the parameters of the world may have any name.
+    """
+    for key, value in recipe.items():
+        if any_params and prefix == "world.params.":
             continue
-        if key not in known:
-            near = suggestion(str(key), known if prefix else [*known, *_PARSED_BEFORE, *_OF_RECIPES], paths)
-            raise ScenarioError(f"{target}: unknown key {prefix + str(key)!r}; {near}")
-        if isinstance(known[key], dict):
+        if key not in defaults:
+            siblings = defaults if prefix else [*defaults, *_PARSED_EARLIER, *_RECIPE_KEYS]
+            raise ScenarioError(f"{target}: unknown key {prefix + str(key)!r}; {suggestion(str(key), siblings, paths)}")
+        if isinstance(defaults[key], dict):
             if not isinstance(value, dict):
-                raise ScenarioError(f"{target}: {prefix}{key} is {value!r}; expected keys {', '.join(known[key])}")
-            _check_keys(target, value, known[key], paths, free=free, prefix=f"{prefix}{key}.")
+                raise ScenarioError(f"{target}: {prefix}{key} is {value!r}; expected keys {', '.join(defaults[key])}")
+            _check_recipe_keys(target, value, defaults[key], paths, any_params=any_params, prefix=f"{prefix}{key}.")
 
 
-def _check_override(override: Any, base: dict[str, Any], paths: list[str], *, free: bool) -> None:
+def _check_override(override: Any, defaults: dict[str, Any], paths: list[str], *, any_params: bool) -> None:
+    """Raise ScenarioError for an override of a key that `defaults` does not have, or that is a whole section."""
     key = str(override.key_or_group)
-    node: Any = base
+    node: Any = defaults
     parts = key.split(".")
     for depth, part in enumerate(parts):
-        if free and parts[:2] == ["world", "params"] and depth >= 2:
+        if any_params and parts[:2] == ["world", "params"] and depth >= 2:
             return
         if parts[0] == "expect":
             raise ScenarioError("expect is a scenario's own: it cannot be overridden")
         if not isinstance(node, dict) or part not in node:
-            known = [".".join([*parts[:depth], k]) for k in node] if isinstance(node, dict) else []
-            known += [] if depth else _PARSED_BEFORE
-            raise ScenarioError(f"unknown key {key!r}; {suggestion('.'.join(parts[: depth + 1]), known, paths)}")
+            siblings = [".".join([*parts[:depth], k]) for k in node] if isinstance(node, dict) else []
+            siblings += [] if depth else _PARSED_EARLIER
+            raise ScenarioError(f"unknown key {key!r}; {suggestion('.'.join(parts[: depth + 1]), siblings, paths)}")
         node = node[part]
     if isinstance(node, dict):
         raise ScenarioError(f"{key} has keys of its own: {', '.join(f'{key}.{k}' for k in node)}")

@@ -1,4 +1,7 @@
-"""What a scenario's values must be: their ranges, and that agents, policies and opponents go with the world."""
+"""Validate a typed scenario: ranges of values, and whether opponent, role, policies and league fit the world.
+
+It is the last step of `scenario_parsing.parse`. The functions only raise ScenarioError; a world may be imported.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ ACTIONS = ("auto", "greedy", "sampled")  # see `action_modes`
 
 
 def validate(scenario: Scenario) -> Scenario:
-    """Return the scenario. Raises ScenarioError with one line for a value out of range, and for what contradicts."""
+    """Return the scenario. Raises ScenarioError for a value out of range, and for values that contradict each other."""
     if not is_foreign(scenario.world, scenario.params):
         try:
             parameters(world_registry.load(scenario.world), scenario.params)
@@ -30,6 +33,7 @@ def validate(scenario: Scenario) -> Scenario:
 
 
 def _validate_ranges(scenario: Scenario) -> None:
+    """Check every number, the name of the scenario and the keys that have a few valid words."""
     for key, value in vars(scenario.config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ScenarioError(f"agent.{key}={value}: expected a finite number")
@@ -52,8 +56,8 @@ def _validate_ranges(scenario: Scenario) -> None:
     if not re.fullmatch(r"\w[\w.-]{0,99}", scenario.name):
         raise ScenarioError(f"name={scenario.name!r}: expected letters, digits, - _ and . (it names the run's folder)")
     if scenario.evaluation.actions not in ACTIONS:
-        asked = scenario.evaluation.actions
-        raise ScenarioError(f"evaluation.actions={asked!r}; {nearest(asked, ACTIONS)}")
+        actions = scenario.evaluation.actions
+        raise ScenarioError(f"evaluation.actions={actions!r}; {nearest(actions, ACTIONS)}")
     try:
         check_cluster(scenario.cluster)
     except UsageError as error:
@@ -73,7 +77,7 @@ def _validate_multiagent(scenario: Scenario) -> None:
     if scenario.role and not scenario.opponent:
         raise ScenarioError(f"role={scenario.role}: name the agent of the other seats: opponent=NAME")
     if is_foreign(scenario.world, scenario.params):
-        return  # its agents are known once it is made
+        return  # which agents it has is known only once it is made
     world = world_registry.load(scenario.world)
     if len(world.agents) == 1:
         raise ScenarioError(f"{world.name} has one agent: it has no opponent, roles, policies or league")

@@ -1,4 +1,10 @@
-"""The choice of the best agent of a training: it is evaluated from time to time, on seeds of their own, and written."""
+"""Model selection: keep the best agent of a training, by evaluations between its iterations.
+
+The training loop (`trainer`) asks `Selection.is_due` after each iteration and calls `measure` when it is. That
+evaluates the learner's agent on the seeds of `evaluate.SELECTION_SEED`, which neither training nor the final evaluation
+uses, and writes the best agent so far into the run's folder `agent/`. The global random generators are as before
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +38,11 @@ class Selection:
         opponents = evaluation_opponents(scenario, getattr(envs, "batch", envs).world)
         self.evaluation_opponents: list[Agent | None] = [*opponents]
         # In self-play, the mean return over all agents says nothing about their strength, so the newest agent is kept.
-        several = scenario.league is not None or (bool(scenario.policies) and len(world.roles) > 1)
-        self.is_self_play = not opponents and (bool(getattr(world, "zero_sum", False)) or several)
-        # The return in training can be compared with that of a selection only where both have the same opponents, which
-        # choose their actions in the same way. In training, a frozen agent samples its actions, and a league's learner
-        # meets the league's players. An average policy samples its actions in both.
+        several_learners = scenario.league is not None or (bool(scenario.policies) and len(world.roles) > 1)
+        self.is_self_play = not opponents and (bool(getattr(world, "zero_sum", False)) or several_learners)
+        # The return in training can be compared with that of a selection only where the opponents are the same agents
+        # and choose their actions in the same mode. In training, a frozen agent samples its actions, and a league's
+        # learner plays the league's other learners and snapshots. An average policy samples its actions in both.
         opponent = scenario.opponent or {}
         opponent_is_frozen = "path" in opponent and not opponent["average"]
         opponent_samples_in_training = opponent_is_frozen or any(map(depends_on_mode, opponents))
@@ -90,7 +96,7 @@ class Selection:
         return result, note + " (self-play: the newest agent is kept)" * self.is_self_play
 
     def write_best_agent(self) -> None:
-        """Write the best agent to the agent's folder, and delete others: a killed run may have left a later one."""
+        """Write the best agent into the run's agent/, and delete any other: a killed run may have left a later one."""
         best = self.best_agent
         if best is None:
             shutil.rmtree(self.run.agent, ignore_errors=True)
@@ -101,12 +107,15 @@ class Selection:
                 shutil.rmtree(other)
 
     def _due_count(self, steps: int) -> int:
+        """Return how many selections are due by this number of steps."""
         budget = self.scenario.budget
         return min(steps, budget) * self.scenario.evaluation.selections // budget
 
     def _agent_checkpoint(self, learner: Any, result: ModeResult) -> checkpoint.Checkpoint:
+        """Return the learner's agent with the result of its selection, as a checkpoint that is not written yet."""
         saved = learner.save_agent()
-        more = learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
-        state = {**saved.state, "selection_return": result.score, "export": more.state}
+        # What `rl-lab export` needs besides the agent, for example the optimizer's moments.
+        export = learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
+        state = {**saved.state, "selection_return": result.score, "export": export.state}
         state["deterministic"] = result.deterministic
-        return checkpoint.Checkpoint(self.run.agent, learner.steps, {**saved.tensors, **more.tensors}, state)
+        return checkpoint.Checkpoint(self.run.agent, learner.steps, {**saved.tensors, **export.tensors}, state)

@@ -1,6 +1,12 @@
-"""The training of a run: until the budget is used, with checkpoints from which it can be resumed at any time.
+"""Train a run until its budget is used: `train` starts one, `resume` continues one from its newest checkpoint.
 
-A selection evaluates the learner's current agent between two iterations, and keeps it if it is the best so far.
+Both build the learner and its environments, and then repeat one iteration of the learner, between which they write
+metrics, evaluate the current agent where a selection is due, and save whole-state checkpoints. In the end they evaluate
+the best agent, report the result and record videos. `rl-lab train`, `rl-lab resume` and the workers of sweeps on Ray
+call them.
+
+They write the run's folder only (see `run_dir.Run`). While they run, signals are handled by `core.interrupts`, and
+torch's number of threads is the scenario's.
 """
 
 from __future__ import annotations
@@ -25,13 +31,13 @@ from rl_lab.experiments.loop_state import LoopState
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.selection import Selection
-from rl_lab.experiments.training_metrics import Metrics, check_written
+from rl_lab.experiments.training_metrics import Metrics, check_metrics_file
 from rl_lab.experiments.training_result import Result, budget_rounding
 from rl_lab.league.league import League
 
 __all__ = ["Interrupted", "Result", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
-COST_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
-_MAX_COPY = 2**26  # the most bytes of state that are copied before an iteration that may be aborted: some 0.01 s
+MAX_CHECKPOINT_TIME_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
+_MAX_COPIED_BYTES = 2**26  # of state, copied before each iteration that may be aborted; this takes about 0.01 s
 
 
 def train(
@@ -56,8 +62,8 @@ def train(
         with closing(learner), run_dir.new_run(scenario, command) as run:
             _attach_run_dir(learner, run)
             worlds = "world" if scenario.worlds == 1 else "worlds"
-            what = f"{scenario.name}: {scenario.agent} in {scenario.worlds} {worlds} of {scenario.world}"
-            progress.note(f"{what}, learner: {learner.backend}")
+            description = f"{scenario.name}: {scenario.agent} in {scenario.worlds} {worlds} of {scenario.world}"
+            progress.note(f"{description}, learner: {learner.backend}")
             return _Training(run, scenario, learner, envs, interrupts, progress).run_to_budget(report)
 
 
@@ -74,7 +80,7 @@ def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lamb
     with compile_notice.written_by(progress.note), Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
         try:
             with interrupts.abort_after(0.0):
-                training = _restored(run, scenario, interrupts, progress)
+                training = _restore_training(run, scenario, interrupts, progress)
         except Interrupted as stop:
             stop.run, stop.is_work_lost = run, False
             raise
@@ -82,7 +88,8 @@ def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lamb
             return training.run_to_budget(report)
 
 
-def _restored(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Progress) -> _Training:
+def _restore_training(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Progress) -> _Training:
+    """Build the learner and its environments, and restore the newest valid checkpoint if there is one."""
     learner, envs = make_learner(scenario)
     _attach_run_dir(learner, run)
     training = _Training(run, scenario, learner, envs, interrupts, progress)
@@ -90,7 +97,7 @@ def _restored(run: Run, scenario: Scenario, interrupts: Interrupts, progress: Pr
     if saved is not None:
         with as_usage_error(saved.path):
             training.restore(saved)
-        check_written(run, training.metrics_size, saved.step)
+        check_metrics_file(run, training.metrics_size, saved.step)
     else:
         progress.note(f"{run.path} has no checkpoint that can be read: training starts from the beginning")
     return training
@@ -102,10 +109,10 @@ def _attach_run_dir(learner: Learner, run: Run) -> None:
 
 
 class _Training:
-    """The training loop of one run.
+    """The training loop of one run: `run_to_budget` trains, evaluates and reports.
 
-    Its own state, besides the learner and the environments: the best agent and its score, the number of selections, the
-    return of the last training episodes, the seconds so far, and the size of metrics.jsonl.
+    Its own state, besides the learner's and the environments', is what `loop_state.LoopState` lists. `restore` sets all
+    of it from a checkpoint, and `_state` returns it for one.
     """
 
     def __init__(
@@ -122,16 +129,16 @@ class _Training:
         self.selection = Selection(run, scenario, envs, interrupts)
         self.training_return: float | None = None  # of the last training episodes
         self.seconds = 0.0  # of training before the last resume
-        self.first_iteration = (0, 0.0)  # steps and seconds, where it has compiled
-        self.overhead_seconds = 0.0  # of everything but iterations: metrics, selections, checkpoints; "log" for users
+        self.first_iteration = (0, 0.0)  # its steps and seconds, if it compiled code
+        self.overhead_seconds = 0.0  # of all but iterations: metrics, selections, checkpoints; shown as "log"
         self.metrics_size = 0  # bytes, at the checkpoint that has been restored
-        self.saved_step = 0  # of the last checkpoint
+        self.saved_step = 0  # steps of the learner in the last checkpoint
         self.unsaved = True  # whether the state has changed since the last checkpoint
         self.may_be_aborted = False  # whether the last iteration took longer than one may take after a signal
-        self._begin = time.perf_counter()
-        self._due = self._begin + scenario.checkpoint.seconds
-        ended = "the process was ended before it wrote a checkpoint"
-        interrupts.exit_message = f"{ended}; continue with: rl-lab resume {run_dir.shell_quoted(run.path)}"
+        self._started_at = time.perf_counter()
+        self._next_checkpoint_at = self._started_at + scenario.checkpoint.seconds
+        reason = "the process was ended before it wrote a checkpoint"
+        interrupts.exit_message = f"{reason}; continue with: rl-lab resume {run_dir.shell_quoted(run.path)}"
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state that `_state` returned. Raises KeyError or ValueError where it does not fit."""
@@ -158,7 +165,7 @@ class _Training:
             raise
 
     def _run_to_budget(self, report: Callable[[Result], None]) -> Result:
-        self._begin = time.perf_counter()
+        self._started_at = time.perf_counter()
         size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
         self.selection.write_best_agent()
         self.metrics = Metrics(self.run, size=min(self.metrics_size, size), step=self.learner.steps)
@@ -167,13 +174,13 @@ class _Training:
             self.progress.note(rounding)
         try:
             if self.learner.steps:
-                self._select()  # it may have been interrupted before the run was resumed
+                self._select_if_due()  # the run may have been interrupted while a selection was due
             self.interrupts.check()
             if self.learner.steps < self.scenario.budget:
                 self._iterate(first=True)
             while self.learner.steps < self.scenario.budget:
                 self._iterate()
-            self._save()
+            self._save_checkpoint()
         finally:
             self.metrics.close()
         elapsed = self._elapsed()
@@ -184,10 +191,10 @@ class _Training:
         return result
 
     def _iterate(self, *, first: bool = False) -> None:
-        """Run one iteration of the learner, then write metrics, select and save where they are due."""
+        """Run one iteration of the learner, write its metrics, and select and save a checkpoint if these are due."""
         steps_before = self.learner.steps
         values, train_seconds = self._train_iteration()
-        ended = time.perf_counter()
+        overhead_from = time.perf_counter()
         steps, elapsed = self.learner.steps, self._elapsed()
         self.training_return = values.get("rollout/return", self.training_return)
         values |= {f"log/{name}": value for name, value in self.envs.drain_log().items()}
@@ -198,16 +205,16 @@ class _Training:
                 self.first_iteration = steps - steps_before, train_seconds
             self.progress.begin(steps, self.scenario.budget)
         try:
-            self._select()
+            self._select_if_due()
         except Interrupted:
-            self._save()
+            self._save_checkpoint()
             raise
-        spent = {**self.learner.seconds, "log": self.overhead_seconds}
-        self.progress.show(steps, values.get("rollout/return"), spent)
+        seconds_by_part = {**self.learner.seconds, "log": self.overhead_seconds}
+        self.progress.show(steps, values.get("rollout/return"), seconds_by_part)
         if self._is_checkpoint_due() or self.interrupts.code:
-            self._save()
+            self._save_checkpoint()
             self.interrupts.check()
-        self.overhead_seconds += time.perf_counter() - ended
+        self.overhead_seconds += time.perf_counter() - overhead_from
 
     def _train_iteration(self) -> tuple[dict[str, float], float]:
         """Run one iteration of the learner; return its metrics, and how many seconds it took.
@@ -222,7 +229,7 @@ class _Training:
                 values = self.learner.train_iteration()
         except Interrupted:
             if state is not None:
-                self._write(state)
+                self._write_checkpoint(state)
             raise
         self.unsaved = True
         train_seconds = time.perf_counter() - began
@@ -233,24 +240,26 @@ class _Training:
         """Return whether it is time to save, by the steps or the seconds since the last checkpoint."""
         if every := self.scenario.checkpoint.steps:
             return self.learner.steps // every > self.saved_step // every
-        return time.perf_counter() >= self._due
+        return time.perf_counter() >= self._next_checkpoint_at
 
-    def _select(self) -> None:
-        """Evaluate the agent each time another 1/selections of the budget is done, and write the best one."""
+    def _select_if_due(self) -> None:
+        """Evaluate the agent if another 1/selections of the budget is done; keep it if it is the best so far."""
         steps = self.learner.steps
         if not self.selection.is_due(steps):
             return
         result, note = self.selection.measure(self.learner, self.training_return)
         self.unsaved = True
-        self.metrics.show(steps, {"selection/return": result.score, "selection/length": result.length})
+        self.metrics.write_events(steps, {"selection/return": result.score, "selection/length": result.length})
         self.progress.note(f"selection at {steps:,} steps: mean return {result.score:.2f}{note}")
 
-    def _save(self) -> None:
-        begin = time.perf_counter()
+    def _save_checkpoint(self) -> None:
+        """Write a checkpoint if the state has changed since the last one, and set the time of the next one."""
+        began = time.perf_counter()
         if self.unsaved:
-            self._write(self._state())
-        cost = time.perf_counter() - begin
-        self._due = time.perf_counter() + max(self.scenario.checkpoint.seconds, cost / COST_SHARE)
+            self._write_checkpoint(self._state())
+        cost = time.perf_counter() - began
+        pause = max(self.scenario.checkpoint.seconds, cost / MAX_CHECKPOINT_TIME_SHARE)
+        self._next_checkpoint_at = time.perf_counter() + pause
 
     def _state(self) -> checkpoint.Checkpoint:
         """Return the whole state; some of its arrays are memory that the next iteration changes."""
@@ -268,21 +277,26 @@ class _Training:
         if not self.unsaved:
             return None
         state = self._state()
-        if sum(array.nbytes for arrays in state.tensors.values() for array in arrays.values()) > _MAX_COPY:
+        if sum(array.nbytes for arrays in state.tensors.values() for array in arrays.values()) > _MAX_COPIED_BYTES:
             return None
-        tensors = {m: {n: np.array(a) for n, a in arrays.items()} for m, arrays in state.tensors.items()}
+        tensors = {
+            member: {name: np.array(array) for name, array in arrays.items()}
+            for member, arrays in state.tensors.items()
+        }
         return checkpoint.Checkpoint(state.path, state.step, tensors, copy.deepcopy(state.state))
 
-    def _write(self, state: checkpoint.Checkpoint) -> None:
+    def _write_checkpoint(self, state: checkpoint.Checkpoint) -> None:
         self.metrics.sync()
         keep = self.scenario.checkpoint.keep_last
         checkpoint.save(state.path, state.step, state.tensors, state.state, keep_last=keep)
         self.saved_step, self.unsaved = state.step, False
 
     def _elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self._begin
+        """Return the seconds of training so far, over all parts of a run that was resumed."""
+        return self.seconds + time.perf_counter() - self._started_at
 
     def _finish(self, elapsed: float, report: Callable[[Result], None]) -> Result:
+        """Evaluate the best agent, save the evaluation, report the result and record videos; return the result."""
         agent, step = load_agent(self.run.agent, self.scenario)
         evaluation = evaluate_scenario(agent, self.scenario, self.interrupts.check)
         evaluation.save(self.run.evaluation(step))

@@ -1,4 +1,9 @@
-"""The environments of a scenario's learner, made in this process or, from a recipe, in another one."""
+"""Make the environments that a scenario's learner trains in, with the scenario's opponent if it has one.
+
+`recipe_of` returns an `EnvRecipe`, which is data that can be pickled; `make_envs` makes the environments from it, in
+this process or in an env runner's on another machine. `make_agent` makes an opponent or another agent that a scenario
+describes. Nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +55,7 @@ def make_envs(recipe: EnvRecipe) -> BatchedEnv:
         node = recipe.opponent
         if recipe.opponent_files is not None:  # its hash in `node` is verified where it is loaded
             node = {**node, "path": recipe.opponent_files.unpack()}
-        if "seed" in node:  # or the opponents of all parts would draw the same numbers
+        if "seed" in node:  # else the opponents in all parts of the environments would have the same random numbers
             node = {**node, "seed": node["seed"] + recipe.first}
         opponents = _opponents(node, envs.world)
         envs = OpponentsWrapper(envs, opponents, role=recipe.role, seed=recipe.seed)

@@ -1,4 +1,7 @@
-"""The result of a training: the final evaluation, the time that it took, and the videos."""
+"""The result of a training, which `trainer.train` and `resume` return, and its form for `--json`.
+
+`budget_rounding` makes the line that says how far whole rollouts exceed the budget. Nothing is written here.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,21 @@ from rl_lab.core.agent import Learner
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 
-_NOTABLE = 1.05  # times the budget; a training always ends with a whole rollout, and less is what users expect
+# A training ends with a whole rollout. Users expect a few steps more than the budget; from this factor on, they are
+# told.
+_REPORTED_EXCESS = 1.05
 
 
 def budget_rounding(scenario: Scenario, learner: Learner) -> str:
     """Return a line that says how many steps are trained where whole rollouts exceed the budget by much, else ""."""
     rollout, steps, budget = learner.rollout, learner.steps, scenario.budget
     total = steps + -(-(budget - steps) // rollout.steps) * rollout.steps if steps < budget else budget
-    if total <= _NOTABLE * budget:
+    if total <= _REPORTED_EXCESS * budget:
         return ""
     setting = f"agent.{rollout.setting}={getattr(scenario.config, rollout.setting)}"
     worlds = f"in {scenario.worlds} world{'s' * (scenario.worlds != 1)}"
-    each = f" for each of {rollout.learners} learners" * (rollout.learners > 1)
-    why = f"a rollout of {rollout.steps:,} steps ({setting} {worlds}{each}) is not cut"
+    per_learner = f" for each of {rollout.learners} learners" * (rollout.learners > 1)
+    why = f"a rollout of {rollout.steps:,} steps ({setting} {worlds}{per_learner}) is not cut"
     return f"budget={budget:,}: {total:,} steps are trained, because {why}"
 
 
@@ -33,8 +38,8 @@ class Result:
     run: Run
     scenario: Scenario
     steps: int
-    seconds: float  # of training, over all its parts
-    summary: dict[str, Any]
+    seconds: float  # of training, over all parts of a run that was resumed
+    summary: dict[str, Any]  # of the final evaluation, see `stats.summary`
     first_iteration: tuple[int, float] = (0, 0.0)  # steps and seconds since the start or resume; it may have compiled
     videos: dict[str, Path] = field(default_factory=dict)
     video_failures: dict[str, str] = field(default_factory=dict)  # reasons why videos could not be made, by name

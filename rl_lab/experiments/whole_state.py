@@ -1,4 +1,10 @@
-"""The parts of a whole-state checkpoint: the worlds, the best agent so far, and the learner."""
+"""Read the parts of a whole-state checkpoint: the environments' state, the best agent so far, and the learner.
+
+A whole-state checkpoint is one of a run's folder `checkpoints/`, from which training resumes. Its members (safetensors
+files) are those of the learner, one with the environments' state, and copies of the best agent's members under names
+with a prefix. `trainer` writes and restores it; `agent_loading` takes an agent from it, for RUN@STEP. Nothing is
+written here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,8 @@ from rl_lab.core.untrusted import checked_type
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.multiagent.multi_policy import split
 
-ENVS = "world"  # the name, on disk, of the member with the environments' state
-BEST_PREFIX = "kept-"  # on disk, precedes the members of the best agent; no policy's name contains a hyphen
+ENVS = "world"  # the name on disk of the member with the environments' state
+BEST_PREFIX = "kept-"  # of the names on disk of the best agent's members; no policy's name contains a hyphen
 
 
 def is_whole_state(loaded: Checkpoint) -> bool:

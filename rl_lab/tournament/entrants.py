@@ -21,7 +21,7 @@ from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.kernel import fingerprint, is_kernel
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.evaluation.action_modes import evaluation_modes
-from rl_lab.experiments.checkpoint_lookup import is_named, locate
+from rl_lab.experiments.checkpoint_lookup import locate, names_agent
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.experiments.run_dir import list_runs
 from rl_lab.tournament import functions
@@ -83,7 +83,7 @@ def entrant_kind(spec: str) -> str:
         if agent_registry.learns(head):
             raise UsageError(f"{head} must be trained first: rl-lab train WORLD agent={head}; then its run can enter")
         return "made"
-    if is_named(split_mode(spec)[0]):
+    if names_agent(split_mode(spec)[0]):
         return "run"
     untrained = [name for name in agent_registry.names() if not agent_registry.learns(name)]
     # `minimx:depth=2` has the form of a function, but is a misspelt agent.

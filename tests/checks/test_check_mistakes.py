@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.walk_world import MOVE, RETURN, WALK
+from support.walk_world import MOVE_IN_STEP, RETURN_OF_STEP, WALK
 
 from rl_lab.checks.subject import RULES
 from rl_lab.cli import main
@@ -26,28 +26,28 @@ HELPER = "\n\n@kernel\ndef finish(s: State, p: Params):\n    return {}\n\n\n@ker
 MISTAKES = {
     "what another kernel returns is swapped": (
         RULES,
-        WALK.replace(RETURN, "    return finish(s, p)\n").replace(
+        WALK.replace(RETURN_OF_STEP, "    return finish(s, p)\n").replace(
             "\n\n@kernel\ndef reset(", HELPER.format("s.x == 9, 0.0")
         ),
         "terminated comes first",
     ),
     "what another kernel returns has five parts": (
         RULES,
-        WALK.replace(RETURN, "    return finish(s, p)\n").replace(
+        WALK.replace(RETURN_OF_STEP, "    return finish(s, p)\n").replace(
             "\n\n@kernel\ndef reset(", HELPER.format("0.0, False, False, 0, 0")
         ),
         "something else than (reward, terminated)",
     ),
     "another kernel writes a parameter": (
         RULES,
-        WALK.replace(MOVE, f"    finish(s, p)\n{MOVE}").replace(
+        WALK.replace(MOVE_IN_STEP, f"    finish(s, p)\n{MOVE_IN_STEP}").replace(
             "\n\n@kernel\ndef reset(", HELPER.replace("return {}", "p.wind = 0.5")
         ),
         "Params are the user's",
     ),
     "a parameter is written through another name": (
         RULES,
-        WALK.replace(MOVE, f"    q = p\n    q.wind = 0.5\n{MOVE}"),
+        WALK.replace(MOVE_IN_STEP, f"    q = p\n    q.wind = 0.5\n{MOVE_IN_STEP}"),
         "Params are the user's",
     ),
     "draw raises": ("it can be drawn", WALK_WITH_DRAW.replace("canvas.circle(", "canvas.cirle("), "cirle"),

@@ -1,4 +1,4 @@
-"""`rl-lab data`: what it writes and prints, and that every mistake is one line and leaves no file."""
+"""Tests of `rl-lab data`: its files and output, and that a mistake is reported in one line and leaves no file."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from rl_lab.datasets.dataset import open_dataset
 
 
 @pytest.fixture(autouse=True)
-def _place(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def work_in_tmp_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(cache, "root", lambda: folder)
 
 
-def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+def data_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     capsys.readouterr()
     assert main(["data", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def _files(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_collect_show_and_export(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_is_collected_shown_and_exported(capsys: pytest.CaptureFixture[str]) -> None:
     words = "collect scripted random world=cartpole steps=1e3 noise=0.1 seed=2"
-    collected = _json(capsys, *words.split(), "out=demos/one-v0")
+    collected = data_json(capsys, *words.split(), "out=demos/one-v0")
     assert collected["steps"] >= 1000 and collected["world"] == "cartpole"
-    shown = _json(capsys, "show", "demos/one-v0")
-    assert {key: shown[key] for key in ("steps", "episodes", "content_hash")} == {
+    summary = data_json(capsys, "show", "demos/one-v0")
+    assert {key: summary[key] for key in ("steps", "episodes", "content_hash")} == {
         key: collected[key] for key in ("steps", "episodes", "content_hash")
     }
-    assert list(shown["policies"]) == ["scripted", "random"]
-    assert sum(each["steps"] for each in shown["policies"].values()) == shown["steps"]
-    assert shown["info"]["noise"] == 0.1 and shown["info"]["seed"] == 2
-    assert len(shown["info"]["policies"][0]["sha256"]) == 64
+    assert list(summary["policies"]) == ["scripted", "random"]
+    assert sum(each["steps"] for each in summary["policies"].values()) == summary["steps"]
+    assert summary["info"]["noise"] == 0.1 and summary["info"]["seed"] == 2
+    assert len(summary["info"]["policies"][0]["sha256"]) == 64
     assert main(["data", "show", "demos/one-v0"]) == 0
     text = capsys.readouterr().out
     assert "float32 [4]" in text and "mean return" in text
 
-    exported = _json(capsys, "export", "demos/one-v0", "one.parquet")
-    assert exported["steps"] == shown["steps"]
+    exported = data_json(capsys, "export", "demos/one-v0", "one.parquet")
+    assert exported["steps"] == summary["steps"]
     table, data = parquet.read_table("one.parquet"), open_dataset(Path("demos/one-v0"))
     np.testing.assert_array_equal(np.stack(table["observation"].to_numpy()), data.observations)
     np.testing.assert_array_equal(
@@ -61,25 +61,25 @@ def test_collect_show_and_export(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(table["policy"].to_pylist()) == {"scripted", "random"}
     assert json.loads(table.schema.metadata[b"rl_lab"])["content_hash"] == data.content_hash
 
-    again = _json(capsys, *words.split(), "out=demos/two-v0")
-    assert again["content_hash"] == collected["content_hash"]
-    one, two = _files(Path("demos/one-v0")), _files(Path("demos/two-v0"))
+    collected_again = data_json(capsys, *words.split(), "out=demos/two-v0")
+    assert collected_again["content_hash"] == collected["content_hash"]
+    one, two = files_of(Path("demos/one-v0")), files_of(Path("demos/two-v0"))
     names = [one.pop("data/metadata.json"), two.pop("data/metadata.json")]
     assert one == two and names[0].replace(b"one-v0", b"two-v0") == names[1]
 
 
 def test_a_game_has_an_episode_for_each_agent(capsys: pytest.CaptureFixture[str]) -> None:
     words = "collect scripted random:seed=3 world=tic_tac_toe episodes=10 out=games"
-    assert _json(capsys, *words.split())["episodes"] == 20
-    shown = _json(capsys, "show", "games")
-    assert shown["groups"] == 10 and shown["action_masks"] and shown["action"] == "Discrete(9)"
+    assert data_json(capsys, *words.split())["episodes"] == 20
+    summary = data_json(capsys, "show", "games")
+    assert summary["groups"] == 10 and summary["action_masks"] and summary["action"] == "Discrete(9)"
     masks = open_dataset(Path("games")).action_masks
-    assert masks is not None and masks.shape == (shown["steps"], 9)
-    _json(capsys, "export", "games", "games.parquet")
+    assert masks is not None and masks.shape == (summary["steps"], 9)
+    data_json(capsys, "export", "games", "games.parquet")
     assert len(parquet.read_table("games.parquet")["action_mask"][0].as_py()) == 9
 
 
-MISTAKES = {
+WRONG_ARGUMENTS = {
     "collect scriptd world=cartpole steps=9 out=a": "did you mean 'scripted'",
     "collect ppo world=cartpole steps=9 out=a": "must be trained first",
     "collect scripted world=cartpol steps=9 out=a": "did you mean 'cartpole'",
@@ -112,19 +112,21 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_one_line(words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", WRONG_ARGUMENTS)
+def test_wrong_arguments_are_refused_in_one_line(
+    words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     Path("there").mkdir()
     Path("file").touch()
     Path("file.parquet").touch()
     before = sorted(tmp_path.rglob("*"))
     assert main(["data", *words.split()]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and MISTAKES[words] in err, err
+    assert out == "" and err.count("\n") == 1 and WRONG_ARGUMENTS[words] in err, err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_without_pyarrow_the_extra_is_named(
+def test_without_pyarrow_the_error_names_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     importing = builtins.__import__
@@ -139,7 +141,7 @@ def test_without_pyarrow_the_extra_is_named(
     assert 'pip install "rl-lab[data]"' in capsys.readouterr().err
 
 
-def test_work_that_fails_leaves_nothing(
+def test_a_collection_that_fails_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from rl_lab.datasets.minari_format import MinariWriter
@@ -158,13 +160,13 @@ def test_a_run_is_collected_from_in_its_own_world(capsys: pytest.CaptureFixture[
     measured = "evaluation.episodes=1 evaluation.selections=1 evaluation.selection_episodes=1"
     words = f"train cartpole {tiny} {measured} world.params.gravity=5 run_dir=run --json"
     assert main(words.split()) == 0
-    first = _json(capsys, *"collect run run@256:sample=true random episodes=6 out=a".split())
+    first = data_json(capsys, *"collect run run@256:sample=true random episodes=6 out=a".split())
     assert first["world"] == "cartpole" and first["episodes"] == 6
-    shown = _json(capsys, "show", "a")
+    shown = data_json(capsys, "show", "a")
     assert list(shown["policies"]) == ["run", "run@256:sample=true", "random"]
     assert [each["deterministic"] for each in shown["info"]["policies"][:2]] == [True, False]
     assert shown["info"]["params"]["gravity"] == 5
-    again = _json(capsys, *"collect run run@256:sample=true random episodes=6 out=b".split())
+    again = data_json(capsys, *"collect run run@256:sample=true random episodes=6 out=b".split())
     assert again["content_hash"] == first["content_hash"]
     capsys.readouterr()
     assert main("data collect run world=catch episodes=6 out=c".split()) == 2

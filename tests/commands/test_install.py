@@ -1,4 +1,4 @@
-"""An installation says what takes long, and all of it where it fails."""
+"""Test of scripts/install.sh: it prints what takes long, and all of pip's output if pip fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PIP = """#!/bin/sh
+FAKE_PIP = """#!/bin/sh
 echo "Collecting torch==2.0"
 echo "  Downloading https://files/torch-2.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl (800.1 MB)"
 echo "  Downloading ray-2.60.0-cp311-cp311-manylinux2014_x86_64.whl (73.2 MB)"
@@ -19,9 +19,9 @@ exit {}
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_what_takes_long_is_said(status: int, tmp_path: Path) -> None:
+def test_install_prints_downloads_of_megabytes_and_the_unpacking(status: int, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text(PIP.format(status))
+    python.write_text(FAKE_PIP.format(status))
     python.chmod(0o755)
     words = [str(ROOT / "scripts/install.sh"), str(tmp_path / "log"), str(python), "--editable", "."]
     done = subprocess.run(words, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What is broken is a row of its list that says so; the others are listed all the same."""
+"""Tests of `rl-lab list` with broken files: each is a row with its error, and all others are listed as usual."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_one_broken_file_is_a_row(
+def test_a_broken_world_agent_or_scenario_is_a_row_with_its_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    package, suffix, text, told = BROKEN[name]
+    package, suffix, text, error_column = BROKEN[name]
     kind = name.split()[0]
     if suffix == "yaml":
         from rl_lab.experiments import scenario_yaml
 
-        few = scenario_yaml.names()[:3]  # each takes a while to be composed
-        monkeypatch.setattr(scenario_yaml, "names", lambda: few)
+        first_names = scenario_yaml.names()[:3]  # each takes a while to be composed
+        monkeypatch.setattr(scenario_yaml, "names", lambda: first_names)
     main(["list", kind, "--json"])
     before = json.loads(capsys.readouterr().out)["items"]
     file = f"zz_broken{list(BROKEN).index(name)}"
     if suffix == "yaml":
-        monkeypatch.setattr(scenario_yaml, "names", lambda: [*few, file])
+        monkeypatch.setattr(scenario_yaml, "names", lambda: [*first_names, file])
     else:
         (tmp_path / f"{file}.{suffix}").write_text(text)
         module = importlib.import_module(f"rl_lab.{package}")
@@ -47,7 +47,7 @@ def test_one_broken_file_is_a_row(
     assert main(["list", kind, "--json"]) == 0
     after = json.loads(capsys.readouterr().out)["items"]
     (row,) = [item for item in after if item not in before]
-    assert row["name"] == file and row[told].startswith("broken: ") and set(row) == set(before[0])
+    assert row["name"] == file and row[error_column].startswith("broken: ") and set(row) == set(before[0])
     assert [item for item in after if item in before] == before
     assert main(["list", kind]) == 0
     out, err = capsys.readouterr()
@@ -94,7 +94,7 @@ def make_runs(*names: str) -> None:
         Path("runs", name, "config.yaml").write_text("world: catch\n")
 
 
-def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+def listed_scenarios(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     assert main(["list", "runs", "--json"]) == 0
     items = json.loads(capsys.readouterr().out)["items"]
     return {Path(item["name"]).name: item["scenario"] for item in items}
@@ -110,7 +110,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 @example("")
 @example("{}")
 @example(json.dumps({**RECORD, "seed": True}))
-def test_a_damaged_record_is_a_row_and_is_not_resumed(
+def test_a_run_with_a_damaged_run_json_is_a_row_with_its_error_and_is_not_resumed(
     tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], content: str | bytes
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -121,12 +121,12 @@ def test_a_damaged_record_is_a_row_and_is_not_resumed(
         assert main(["resume", "runs/a"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"rl-lab: {record} is damaged: ") and line.isprintable()
-        shown = rows(capsys)
-        assert shown["b"] == "catch" and shown["a"].startswith(f"broken: {record} is damaged: ")
+        scenarios = listed_scenarios(capsys)
+        assert scenarios["b"] == "catch" and scenarios["a"].startswith(f"broken: {record} is damaged: ")
         assert sorted(path.name for path in Path("runs/a").iterdir()) == ["config.yaml", "run.json"]
 
 
-def test_no_command_takes_a_run_with_a_damaged_record(
+def test_all_commands_refuse_a_run_with_a_damaged_run_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,9 @@ def test_no_command_takes_a_run_with_a_damaged_record(
     Path("runs/a/run.json").write_text("{")
     Path("runs/a/agent/step-000000001").mkdir(parents=True)
     Path("runs/a/agent/step-000000001/manifest.json").write_text("{}")
-    told = "runs/a/run.json is damaged: .*; delete it to continue: `rl-lab resume` writes it again from config.yaml\n"
+    message = (
+        "runs/a/run.json is damaged: .*; delete it to continue: `rl-lab resume` writes it again from config.yaml\n"
+    )
     for words in (
         ["resume", "runs/a"],
         ["evaluate", "runs/a"],
@@ -147,11 +149,11 @@ def test_no_command_takes_a_run_with_a_damaged_record(
         ["tournament", "tic_tac_toe", "runs/a", "random"],
     ):
         assert main(words) == 2
-        assert re.fullmatch(f"rl-lab: .*{told}", capsys.readouterr().err), words
+        assert re.fullmatch(f"rl-lab: .*{message}", capsys.readouterr().err), words
 
 
-def damage(place: str) -> None:
-    file = Path("runs/a", place)
+def damage(path: str) -> None:
+    file = Path("runs/a", path)
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         file.unlink()
@@ -160,23 +162,23 @@ def damage(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["run.json", "config.yaml", "evaluations/1/summary.json", "checkpoints/step-000000001/state.json"]
+    "path", ["run.json", "config.yaml", "evaluations/1/summary.json", "checkpoints/step-000000001/state.json"]
 )
-def test_a_run_with_a_damaged_or_missing_file_is_a_row(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_run_with_a_damaged_or_missing_file_is_a_row_with_its_error(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_runs("a", "b")
-    assert rows(capsys) == {"a": "catch", "b": "catch"}
-    damage(place)
-    shown = rows(capsys)
-    assert shown["b"] == "catch" and shown["a"].startswith("broken: ")
+    assert listed_scenarios(capsys) == {"a": "catch", "b": "catch"}
+    damage(path)
+    scenarios = listed_scenarios(capsys)
+    assert scenarios["b"] == "catch" and scenarios["a"].startswith("broken: ")
 
 
-def test_a_config_that_is_no_recipe_is_a_row(
+def test_a_run_with_an_unreadable_config_is_a_row_with_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_runs("a", "b")
     Path("runs/a/config.yaml").write_text("[")
-    assert rows(capsys)["a"].startswith("broken: runs/a/config.yaml: line ")
+    assert listed_scenarios(capsys)["a"].startswith("broken: runs/a/config.yaml: line ")

@@ -1,4 +1,7 @@
-"""KeyboardInterrupt and its siblings, raised by a user's code, are its mistakes; only a signal interrupts a command."""
+"""Tests of KeyboardInterrupt, SystemExit and the like that a user's code raises itself.
+
+They are reported as errors of that code, with file and line. Only a signal interrupts a command.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Point(gymnasium.Env):
 
     def fail(self, call):
         if call == CALL:
-            if KILLS:
+            if SENDS_SIGTERM:
                 signal.raise_signal(signal.SIGTERM)
             raise ERROR("oh")
 
@@ -49,13 +52,13 @@ ERRORS = ["KeyboardInterrupt", "SystemExit", "GeneratorExit", "BaseException"]
 
 
 @pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def write_environment(call: str, error: str, *, kills: bool = False) -> None:
-    Path("own.py").write_text(f"{ENVIRONMENT}\n\nCALL, ERROR, KILLS = {call!r}, {error}, {kills}\n")
+def write_environment(call: str, error: str, *, sends_sigterm: bool = False) -> None:
+    Path("own.py").write_text(f"{ENVIRONMENT}\n\nCALL, ERROR, SENDS_SIGTERM = {call!r}, {error}, {sends_sigterm}\n")
 
 
 def evaluate(capsys: pytest.CaptureFixture[str], world: str, *words: str) -> tuple[int, list[str]]:
@@ -65,39 +68,42 @@ def evaluate(capsys: pytest.CaptureFixture[str], world: str, *words: str) -> tup
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("call", ["constructor", "reset", "step", "render"])
-def test_what_an_environment_raises_is_one_line_with_the_call_and_the_place(
-    call: str, error: str, there: Path, capsys: pytest.CaptureFixture[str]
+def test_an_exception_in_an_environment_is_one_line_with_the_call_and_the_line(
+    call: str, error: str, work_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_environment(call, error)
     words = ["--video", "--require-video"] * (call == "render")
     status, lines = evaluate(capsys, "own.py:Point", *words)
     assert status == 1
     (line,) = lines
-    assert f"{call} raised {error}: oh ({there}/own.py:" in line
+    assert f"{call} raised {error}: oh ({work_in_tmp_path}/own.py:" in line
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_what_a_factory_or_an_import_raises_is_one_line_with_the_place(
-    error: str, there: Path, capsys: pytest.CaptureFixture[str]
+def test_an_exception_in_a_factory_or_an_import_is_one_line_with_the_line(
+    error: str, work_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path(f"factory_{error}.py").write_text(f"def make():\n    raise {error}('oh')\n")
     status, lines = evaluate(capsys, f"factory_{error}.py:make")
-    place, said = f"{there}/factory_{error}.py:2 make", f"factory_{error}.py:make cannot be made: {error}: oh"
-    assert status == 1 and lines == [f"rl-lab: {place}: {said}"]
+    location, message = (
+        f"{work_in_tmp_path}/factory_{error}.py:2 make",
+        f"factory_{error}.py:make cannot be made: {error}: oh",
+    )
+    assert status == 1 and lines == [f"rl-lab: {location}: {message}"]
     Path(f"other_{error}.py").write_text(f"raise {error}('oh')\n")
     status, lines = evaluate(capsys, f"other_{error}.py:make")
-    assert status == 1 and lines == [f"rl-lab: {there}/other_{error}.py:1 <module>: {error}: oh"]
+    assert status == 1 and lines == [f"rl-lab: {work_in_tmp_path}/other_{error}.py:1 <module>: {error}: oh"]
 
 
 @pytest.mark.parametrize("call", ["constructor", "reset", "step"])
-def test_a_signal_that_arrives_in_the_call_ends_the_command(
-    call: str, there: Path, capsys: pytest.CaptureFixture[str]
+def test_a_signal_while_the_environment_is_called_ends_the_command(
+    call: str, work_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_environment(call, "KeyboardInterrupt", kills=True)
+    write_environment(call, "KeyboardInterrupt", sends_sigterm=True)
     assert evaluate(capsys, "own.py:Point")[0] == 128 + signal.SIGTERM
 
 
-def test_without_handlers_of_the_lab_every_keyboard_interrupt_counts() -> None:
+def test_without_the_labs_signal_handlers_every_keyboard_interrupt_is_an_interruption() -> None:
     assert is_interruption(KeyboardInterrupt()) and is_interruption(Interrupted(130))
     assert not is_interruption(SystemExit()) and not is_interruption(GeneratorExit())
     with pytest.raises(Interrupted), Interrupts() as guard:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.core.errors import UsageError
 from rl_lab.datasets import cache
@@ -21,8 +21,8 @@ LENGTHS = [3, 1, 5, 2, 2, 4]
 
 @pytest.fixture(name="data")
 def _data(tmp_path: Path) -> Dataset:
-    about = description()
-    write(tmp_path / "demo", about, random_columns(about, LENGTHS, groups=2))
+    about = cartpole_metadata()
+    write_data_set(tmp_path / "demo", about, random_columns(about, LENGTHS, groups=2))
     return open_dataset(tmp_path / "demo")
 
 
@@ -49,9 +49,9 @@ def test_next_observations_are_of_the_same_episode(data: Dataset) -> None:
 def test_no_level_seed_lies_on_both_sides(
     tmp_path_factory: pytest.TempPathFactory, fraction: float, seed: int, groups: int
 ) -> None:
-    about = description()
+    about = cartpole_metadata()
     folder = tmp_path_factory.mktemp("split") / "demo"
-    write(folder, about, random_columns(about, [1] * 20, groups=groups))
+    write_data_set(folder, about, random_columns(about, [1] * 20, groups=groups))
     data = open_dataset(folder)
     train, validation = data.split(fraction, seed)
     assert sorted([*train, *validation]) == list(range(20)) and len(train) and len(validation)
@@ -65,8 +65,8 @@ def test_no_level_seed_lies_on_both_sides(
 def test_a_division_that_cannot_be_made_is_refused(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         data.split(1.0, 0)
-    about = description()
-    write(tmp_path / "one", about, random_columns(about, [2, 2], groups=2))
+    about = cartpole_metadata()
+    write_data_set(tmp_path / "one", about, random_columns(about, [2, 2], groups=2))
     with pytest.raises(ValueError, match="one level seed only"):
         open_dataset(tmp_path / "one").split(0.5, 0)
 

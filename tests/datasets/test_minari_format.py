@@ -12,7 +12,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given
 from hypothesis import strategies as st
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.core.errors import UsageError
 from rl_lab.datasets.columns import Columns
@@ -40,9 +40,9 @@ def test_what_is_written_is_read(
 ) -> None:
     folder = tmp_path_factory.mktemp("data")
     mask_size = int(action.n) if has_masks and isinstance(action, Discrete) else 0
-    about = description(observation, action, mask_size=mask_size)
+    about = cartpole_metadata(observation, action, mask_size=mask_size)
     columns = random_columns(about, lengths)
-    write(folder, about, columns)
+    write_data_set(folder, about, columns)
     again = read(folder / "data")
     assert (again.observation_space, again.action_space) == (observation, action)
     (episodes,) = read_episodes(folder / "data", again)
@@ -56,10 +56,10 @@ def test_what_is_written_is_read(
 
 
 def test_the_hash_does_not_depend_on_the_parts_in_which_data_are_written(tmp_path: Path) -> None:
-    about = description()
+    about = cartpole_metadata()
     one, two = random_columns(about, [3, 4]), random_columns(about, [2], seed=1)
     both = Columns(**{f.name: np.concatenate([getattr(one, f.name), getattr(two, f.name)]) for f in fields(Columns)})
-    first, second = write(tmp_path / "a", about, one, two), write(tmp_path / "b", about, both)
+    first, second = write_data_set(tmp_path / "a", about, one, two), write_data_set(tmp_path / "b", about, both)
     assert first == second and len(first.content_hash) == 64
 
 
@@ -120,8 +120,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_data_are_refused_in_one_line(tmp_path: Path, damage: str) -> None:
-    about = description()
-    write(tmp_path / "demo", about, random_columns(about, [3, 2, 4]))
+    about = cartpole_metadata()
+    write_data_set(tmp_path / "demo", about, random_columns(about, [3, 2, 4]))
     DAMAGES[damage](tmp_path / "demo")
     with pytest.raises(UsageError, match="demo") as caught:
         open_dataset(tmp_path / "demo")
@@ -129,9 +129,9 @@ def test_damaged_data_are_refused_in_one_line(tmp_path: Path, damage: str) -> No
 
 
 def test_flipped_bytes_are_refused_or_change_nothing(tmp_path: Path) -> None:
-    about = description()
+    about = cartpole_metadata()
     columns = random_columns(about, [3, 2])
-    write(tmp_path / "demo", about, columns)
+    write_data_set(tmp_path / "demo", about, columns)
     file = tmp_path / "demo" / "data" / "1" / "part-0.arrow"
     original, rng = file.read_bytes(), np.random.default_rng(0)
     for position in rng.choice(len(original), 100, replace=False).tolist():
@@ -151,7 +151,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
         open_dataset(tmp_path / "missing")
     with pytest.raises(UsageError, match="is no data set"):
         open_dataset(tmp_path)
-    write(tmp_path / "empty", description())
+    write_data_set(tmp_path / "empty", cartpole_metadata())
     with pytest.raises(UsageError, match="holds no episode"):
         open_dataset(tmp_path / "empty")
 
@@ -159,8 +159,8 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
 def test_a_world_whose_spaces_differ_is_refused_with_both_contracts(tmp_path: Path) -> None:
     from rl_lab.engine import world_registry
 
-    about = description()
-    write(tmp_path / "demo", about, random_columns(about, [2]))
+    about = cartpole_metadata()
+    write_data_set(tmp_path / "demo", about, random_columns(about, [2]))
     data = open_dataset(tmp_path / "demo")
     data.require_world(world_registry.load("cartpole"))
     with pytest.raises(UsageError, match=r"float32 \[4\], actions Discrete\(2\); catch has"):
@@ -168,8 +168,8 @@ def test_a_world_whose_spaces_differ_is_refused_with_both_contracts(tmp_path: Pa
 
 
 def test_pictures_that_were_compressed_are_refused(tmp_path: Path) -> None:
-    about = description(Box(0, 255, (32, 32, 3), np.uint8))
-    write(tmp_path / "demo", about, random_columns(about, [2]))
+    about = cartpole_metadata(Box(0, 255, (32, 32, 3), np.uint8))
+    write_data_set(tmp_path / "demo", about, random_columns(about, [2]))
     assert open_dataset(tmp_path / "demo").observations.shape == (2, 32, 32, 3)
     _edit_metadata(tmp_path / "demo", jpeg_encoding=True)
     with pytest.raises(UsageError, match="JPEG"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.datasets.dataset import open_dataset
 
@@ -16,9 +16,9 @@ minari = pytest.importorskip("minari", reason='Minari is not installed: pip inst
 
 
 def test_minari_reads_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = description(mask_size=2)
+    about = cartpole_metadata(mask_size=2)
     columns = random_columns(about, [3, 1, 5])
-    write(tmp_path / "demo-v0", about, columns)
+    write_data_set(tmp_path / "demo-v0", about, columns)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     assert list(minari.list_local_datasets()) == ["demo-v0"]
     data = minari.load_dataset("demo-v0")
@@ -37,9 +37,9 @@ def test_minari_reads_what_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_minari_reads_pictures_as_they_were_written(tmp_path: Path) -> None:
-    about = description(Box(0, 255, (32, 32, 3), np.uint8))
+    about = cartpole_metadata(Box(0, 255, (32, 32, 3), np.uint8))
     columns = random_columns(about, [2])
-    write(tmp_path / "demo-v0", about, columns)
+    write_data_set(tmp_path / "demo-v0", about, columns)
     (episode,) = minari.MinariDataset(tmp_path / "demo-v0" / "data").iterate_episodes()
     np.testing.assert_array_equal(episode.observations[:-1], columns.observations)
 
@@ -66,7 +66,7 @@ def test_data_that_minari_has_written_are_read(tmp_path: Path, data_format: str)
     from minari.data_collector.episode_buffer import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    about = description(Box(0, 255, (3, 2), np.uint8), Box(-1.0, 1.0, (2,), np.float32))
+    about = cartpole_metadata(Box(0, 255, (3, 2), np.uint8), Box(-1.0, 1.0, (2,), np.float32))
     columns = random_columns(about, [3, 1, 5])
     spaces = {"observation_space": about.observation_space, "action_space": about.action_space}
     storage = MinariStorage.new(tmp_path, data_format=data_format, jpeg_encoding=False, **spaces)

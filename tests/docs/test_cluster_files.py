@@ -1,4 +1,7 @@
-"""deploy/ray/ has what Ray's cluster launcher and KubeRay read, and its trainings lack nothing but a cluster."""
+"""Tests of the files in deploy/ray/: Ray's cluster launcher and KubeRay accept them, and their commands are valid.
+
+A command is valid if it fails only because there is no cluster at its address.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +51,13 @@ def cpus_of(spec: Any) -> int:
     return int(container["resources"]["limits"]["cpu"])
 
 
-def test_the_cluster_launcher_accepts_the_machines() -> None:
+def test_the_cluster_launcher_accepts_machines_yaml() -> None:
     config = yaml.safe_load(MACHINES.read_text())
     validate_config(prepare_config(config))  # raises for a key or a value that Ray's schema does not have
     assert f"ray:{VERSION}." in config["docker"]["image"]
 
 
-def test_kuberay_documents_all_fields_of_the_job() -> None:
+def test_kuberay_yaml_has_only_fields_that_kuberay_documents() -> None:
     job = kuberay()
     cluster = job["rayClusterSpec"]
     workers = cluster["workerGroupSpecs"]
@@ -70,7 +73,7 @@ def test_kuberay_documents_all_fields_of_the_job() -> None:
 
 
 @pytest.mark.parametrize("command", [kuberay()["entrypoint"], *TRAININGS])
-def test_the_trainings_lack_only_a_cluster(
+def test_the_commands_fail_only_because_there_is_no_cluster(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -80,5 +83,5 @@ def test_the_trainings_lack_only_a_cluster(
     assert "127.0.0.1:1: nothing answers at this address" in capsys.readouterr().err
 
 
-def test_the_page_has_a_training_on_machines() -> None:
+def test_the_page_on_scaling_has_a_command_for_machines() -> None:
     assert TRAININGS

@@ -1,4 +1,4 @@
-"""The Python code in docs/ runs as it is printed, each page's blocks one after another."""
+"""Test that the Python code in docs/*.md runs: all blocks of a page as one program."""
 
 from __future__ import annotations
 

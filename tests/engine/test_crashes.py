@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.walk_world import LOOK, MOVE, WALK
+from support.walk_world import LINE_OF_OBSERVE, MOVE_IN_STEP, WALK
 
 PROGRAM = """
 import importlib, sys
@@ -30,9 +30,17 @@ REFUSED = {
         "    s.x = integers(s, 3)\n    s.seen[s.x + 900_000_000] = 1\n",
         "is not in 0 to 9",
     ),
-    "a write far outside, in step": (MOVE, f"{MOVE}    s.seen[s.t * 900_000_000] = 1\n", "is not in 0 to 9"),
-    "a read far outside, in observe": (LOOK, f"{LOOK}    out[1] = s.seen[s.x * 90_000_000 + 50]\n", "is not in 0 to 9"),
-    "a kernel that calls itself": (MOVE, "    observe(s, p, s.seen)\n", "calls itself"),
+    "a write far outside, in step": (
+        MOVE_IN_STEP,
+        f"{MOVE_IN_STEP}    s.seen[s.t * 900_000_000] = 1\n",
+        "is not in 0 to 9",
+    ),
+    "a read far outside, in observe": (
+        LINE_OF_OBSERVE,
+        f"{LINE_OF_OBSERVE}    out[1] = s.seen[s.x * 90_000_000 + 50]\n",
+        "is not in 0 to 9",
+    ),
+    "a kernel that calls itself": (MOVE_IN_STEP, "    observe(s, p, s.seen)\n", "calls itself"),
     "an expert far outside": ("    return 2\n", "    return s.seen[s.x - 900_000_000]\n", "is not in 0 to 9"),
 }
 
@@ -49,7 +57,7 @@ def test_what_would_end_the_process_is_refused_with_file_and_line(name: str, tmp
     right, wrong, said = REFUSED[name]
     text = WALK.replace(right, wrong, 1)
     if name == "a kernel that calls itself":
-        text = text.replace(LOOK, f"{LOOK}    observe(s, p, out)\n")
+        text = text.replace(LINE_OF_OBSERVE, f"{LINE_OF_OBSERVE}    observe(s, p, out)\n")
     assert text != WALK
     done = play(text, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -58,9 +66,9 @@ def test_what_would_end_the_process_is_refused_with_file_and_line(name: str, tmp
 
 
 def test_what_shows_only_later_is_explained(tmp_path: Path) -> None:
-    late = f"{MOVE}    if s.t > 700:\n        s.seen[s.t * 900_000_000] = 1\n"
+    late = f"{MOVE_IN_STEP}    if s.t > 700:\n        s.seen[s.t * 900_000_000] = 1\n"
     done = play(
-        WALK.replace(MOVE, late).replace("horizon=30", "horizon=0").replace("s.x == p.length\n", "s.t > 900\n"),
+        WALK.replace(MOVE_IN_STEP, late).replace("horizon=30", "horizon=0").replace("s.x == p.length\n", "s.t > 900\n"),
         tmp_path,
     )
     assert done.returncode == 1 and done.stdout == ""

@@ -1,3 +1,5 @@
+"""Tests of `evaluate`: which episodes it plays, that the batch size has no effect, files, and errors in one line."""
+
 import dataclasses
 import json
 import random
@@ -31,15 +33,15 @@ from rl_lab.evaluation.evaluate import (
 )
 
 
-class Fixed:
-    """Takes the actions of a function of the observations."""
+class FunctionAgent:
+    """Takes the actions of a function of the observations, and records the batches that it was bound to."""
 
     def __init__(self, decide: Any, name: str = "fixed") -> None:
         self.decide, self.name = decide, name
-        self.attended: list[BatchedEnv] = []
+        self.bound_envs: list[BatchedEnv] = []
 
     def bind(self, envs: BatchedEnv) -> None:
-        self.attended.append(envs)
+        self.bound_envs.append(envs)
 
     def act(
         self, observations: Array, *, state: Any = None, action_mask: Array | None = None, deterministic: bool = True
@@ -47,13 +49,14 @@ class Fixed:
         return self.decide(observations), None
 
 
-class Moody:
-    """Plays CartPole well where an episode's first angle is positive, else throws it: long and short episodes.
+class FirstAngleAgent:
+    """Balances CartPole's pole where the first angle of an episode is positive, and else lets it fall.
 
-    It remembers that angle, NaN before it is known, so it shows whether its memory is cleared between episodes.
+    So its episodes are either long or short. Its recurrent state is the first angle of the episode, NaN before the
+    first step; the lengths of episodes show whether the state was reset between them.
     """
 
-    name = "moody"
+    name = "first_angle"
 
     def bind(self, envs: BatchedEnv) -> None:
         pass
@@ -63,27 +66,27 @@ class Moody:
     ) -> tuple[Array, Any]:
         first = np.full(len(observations), np.nan) if state is None else state
         first = np.where(np.isnan(first), observations[:, 2], first)
-        return np.where(first > 0, balancing(observations), 0), first
+        return np.where(first > 0, balance_pole(observations), 0), first
 
     def begin(self, state: Any, fresh: Array) -> Any:
         return np.where(fresh, np.nan, state)
 
 
-def balancing(observations: Array) -> Array:
+def balance_pole(observations: Array) -> Array:
     x, speed, angle, spin = observations.T
     return (angle + 0.3 * spin + 0.03 * x + 0.06 * speed > 0).astype(np.int64)
 
 
-def leaning(observations: Array) -> Array:
-    """Falls sooner or later: lengths differ from episode to episode."""
+def push_toward_lean(observations: Array) -> Array:
+    """Push the cart to the side where the pole leans: it falls sooner or later, and lengths of episodes differ."""
     return (observations[:, 2] > 0).astype(np.int64)
 
 
-def nothing(observations: Array) -> Array:
+def always_action_1(observations: Array) -> Array:
     return np.ones(len(observations), np.int64)
 
 
-def torque(observations: Array) -> Array:
+def proportional_torque(observations: Array) -> Array:
     return np.clip(2 * observations[:, 1:2], -2, 2)
 
 
@@ -91,18 +94,19 @@ def sample_actions(evaluation: Evaluation) -> list[list[float]]:
     return [episode.actions.tolist() for episode in evaluation.episodes]
 
 
-def test_seed_blocks_do_not_meet() -> None:
+def test_seeds_of_training_selection_and_evaluation_do_not_overlap() -> None:
     assert TRAINING_SEEDS.stop == EVALUATION_SEED < SELECTION_SEED < 2**32
     assert SELECTION_SEED - EVALUATION_SEED >= 2**30
 
 
 @pytest.mark.parametrize(
-    ("world", "decide"), [("cartpole", leaning), ("gym:CartPole-v1", leaning), ("pendulum", torque)]
+    ("world", "decide"),
+    [("cartpole", push_toward_lean), ("gym:CartPole-v1", push_toward_lean), ("pendulum", proportional_torque)],
 )
-def test_plays_exactly_the_episodes_asked_for(world: str, decide: Any) -> None:
-    agent = Fixed(decide)
+def test_plays_the_number_of_episodes_asked_for_with_consecutive_seeds(world: str, decide: Any) -> None:
+    agent = FunctionAgent(decide)
     evaluation = evaluate(agent, world, {}, episodes=11, num_envs=4)
-    assert len(agent.attended) == 1 and agent.attended[0].num_envs == 4
+    assert len(agent.bound_envs) == 1 and agent.bound_envs[0].num_envs == 4
     assert [e.index for e in evaluation.episodes] == list(range(11))
     assert [e.seed for e in evaluation.episodes] == [2**31 + k for k in range(11)]
     for e in evaluation.episodes:
@@ -117,76 +121,79 @@ def test_plays_exactly_the_episodes_asked_for(world: str, decide: Any) -> None:
 @pytest.mark.parametrize(
     ("world", "decide", "episodes", "batches"),
     [
-        ("cartpole", leaning, 40, (1, 2, 7, 39, 40, 400, None)),
-        ("catch", nothing, 40, (1, 3, 64)),
-        ("pendulum", torque, 12, (1, 5, 12)),
-        ("gym:CartPole-v1", leaning, 10, (1, 3, 10, None)),
-        ("gym:FrozenLake-v1", nothing, 10, (1, 4)),
+        ("cartpole", push_toward_lean, 40, (1, 2, 7, 39, 40, 400, None)),
+        ("catch", always_action_1, 40, (1, 3, 64)),
+        ("pendulum", proportional_torque, 12, (1, 5, 12)),
+        ("gym:CartPole-v1", push_toward_lean, 10, (1, 3, 10, None)),
+        ("gym:FrozenLake-v1", always_action_1, 10, (1, 4)),
     ],
 )
-def test_result_does_not_depend_on_the_batch(
+def test_result_does_not_depend_on_the_number_of_environments(
     world: str, decide: Any, episodes: int, batches: tuple[int | None, ...]
 ) -> None:
-    first, *others = [evaluate(Fixed(decide), world, {}, episodes=episodes, num_envs=n) for n in batches]
+    first, *others = [evaluate(FunctionAgent(decide), world, {}, episodes=episodes, num_envs=n) for n in batches]
     for other in others:
         assert other == first
         assert sample_actions(other) == sample_actions(first)
 
 
-def test_more_episodes_begin_with_the_same() -> None:
-    few, many = (evaluate(Fixed(leaning), "cartpole", {}, episodes=n).episodes for n in (5, 30))
+def test_an_evaluation_of_more_episodes_begins_with_those_of_a_shorter_one() -> None:
+    few, many = (evaluate(FunctionAgent(push_toward_lean), "cartpole", {}, episodes=n).episodes for n in (5, 30))
     assert many[:5] == few
 
 
 @pytest.mark.parametrize(("world", "n"), [("cartpole", 16), ("gym:CartPole-v1", 4)])
-def test_short_episodes_do_not_count_more(world: str, n: int) -> None:
+def test_short_episodes_are_not_preferred_to_long_ones(world: str, n: int) -> None:
     episodes = 48 if world == "cartpole" else 12
-    together = evaluate(Moody(), world, {}, episodes=episodes, num_envs=n)
+    in_a_batch = evaluate(FirstAngleAgent(), world, {}, episodes=episodes, num_envs=n)
     alone = [
-        evaluate(Moody(), world, {}, episodes=1, first_seed=EVALUATION_SEED + k).episodes[0] for k in range(episodes)
+        evaluate(FirstAngleAgent(), world, {}, episodes=1, first_seed=EVALUATION_SEED + k).episodes[0]
+        for k in range(episodes)
     ]
-    assert [(e.return_, e.length) for e in together.episodes] == [(e.return_, e.length) for e in alone]
-    assert together.summary["mean_return"] == pytest.approx(np.mean([e.return_ for e in alone]))
-    lengths = np.array([e.length for e in together.episodes])
+    assert [(e.return_, e.length) for e in in_a_batch.episodes] == [(e.return_, e.length) for e in alone]
+    assert in_a_batch.summary["mean_return"] == pytest.approx(np.mean([e.return_ for e in alone]))
+    lengths = np.array([e.length for e in in_a_batch.episodes])
     assert (lengths < 20).sum() > episodes / 6 and (lengths > 100).sum() > episodes / 6
 
 
-def test_memory_of_an_agent_begins_with_each_episode() -> None:
-    class Forgetless(Moody):
+def test_an_agent_with_a_state_needs_begin_where_an_environment_plays_several_episodes() -> None:
+    class WithoutBegin(FirstAngleAgent):
         begin = None  # type: ignore[assignment]
 
-    evaluate(Forgetless(), "cartpole", {}, episodes=4, num_envs=4)
-    with pytest.raises(ValueError, match=r"agent moody returns a state but has no begin\(state, fresh\)"):
-        evaluate(Forgetless(), "cartpole", {}, episodes=8, num_envs=4)
+    evaluate(WithoutBegin(), "cartpole", {}, episodes=4, num_envs=4)
+    with pytest.raises(ValueError, match=r"agent first_angle returns a state but has no begin\(state, fresh\)"):
+        evaluate(WithoutBegin(), "cartpole", {}, episodes=8, num_envs=4)
 
 
 def test_parameters_reach_the_world() -> None:
-    weak, strong = (evaluate(Fixed(nothing), "cartpole", {"force": force}, episodes=5) for force in (2.0, 20.0))
+    weak, strong = (
+        evaluate(FunctionAgent(always_action_1), "cartpole", {"force": force}, episodes=5) for force in (2.0, 20.0)
+    )
     assert weak.summary["mean_length"] > strong.summary["mean_length"]
     assert strong.params == strong.summary["params"] == {"force": 20.0}
 
 
-def test_success_is_the_worlds_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    caught = evaluate(Fixed(nothing), "catch", {}, episodes=30)
-    assert [e.success for e in caught.episodes] == [e.return_ >= 1.0 for e in caught.episodes]
-    assert 0 < caught.summary["success_rate"] < 1
+def test_success_is_a_return_that_reaches_the_worlds_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=30)
+    assert [e.success for e in evaluated.episodes] == [e.return_ >= 1.0 for e in evaluated.episodes]
+    assert 0 < evaluated.summary["success_rate"] < 1
     unsolvable = dataclasses.replace(world_registry.load("catch"), solved=None)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: unsolvable)
-    evaluation = evaluate(Fixed(nothing), "catch", {}, episodes=3)
+    evaluation = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=3)
     assert {e.success for e in evaluation.episodes} == {None}
     assert evaluation.summary["success_rate"] is None
     assert "success" not in table(evaluation.summary)
 
 
-def test_truncated_and_terminated_are_told_apart() -> None:
-    (long,) = evaluate(Fixed(balancing), "cartpole", {}, episodes=1).episodes
-    (short,) = evaluate(Fixed(nothing), "cartpole", {}, episodes=1).episodes
+def test_episodes_are_either_truncated_or_terminated() -> None:
+    (long,) = evaluate(FunctionAgent(balance_pole), "cartpole", {}, episodes=1).episodes
+    (short,) = evaluate(FunctionAgent(always_action_1), "cartpole", {}, episodes=1).episodes
     assert (long.length, long.terminated, long.truncated) == (500, False, True)
     assert (short.terminated, short.truncated) == (True, False)
 
 
-def test_summary_is_that_of_the_episodes() -> None:
-    evaluation = evaluate(Fixed(leaning), "cartpole", {}, episodes=20, deterministic=False)
+def test_summary_equals_stats_summary_of_the_episodes() -> None:
+    evaluation = evaluate(FunctionAgent(push_toward_lean), "cartpole", {}, episodes=20, deterministic=False)
     expected = stats.summary(
         [e.return_ for e in evaluation.episodes],
         [e.length for e in evaluation.episodes],
@@ -198,21 +205,21 @@ def test_summary_is_that_of_the_episodes() -> None:
     assert summary == {**expected, **extra, "first_seed": EVALUATION_SEED}
 
 
-def test_deterministic_is_handed_on() -> None:
-    class SequentialPolicies(Fixed):
+def test_the_agent_receives_the_value_of_deterministic() -> None:
+    class RecordsDeterministic(FunctionAgent):
         def act(self, observations: Array, *, deterministic: bool = True, **_: Any) -> tuple[Array, Any]:
-            self.asked = deterministic
+            self.deterministic = deterministic
             return super().act(observations)
 
-    for wanted in (True, False):
-        agent = SequentialPolicies(nothing)
-        evaluate(agent, "catch", {}, episodes=1, deterministic=wanted)
-        assert agent.asked is wanted
+    for deterministic in (True, False):
+        agent = RecordsDeterministic(always_action_1)
+        evaluate(agent, "catch", {}, episodes=1, deterministic=deterministic)
+        assert agent.deterministic is deterministic
 
 
 @pytest.mark.parametrize("world", ["cartpole", "gym:CartPole-v1"])
-def test_global_generators_are_left_alone(world: str) -> None:
-    class Careless(Fixed):
+def test_global_random_generators_are_as_before_an_evaluation(world: str) -> None:
+    class UsesGlobalGenerators(FunctionAgent):
         def bind(self, envs: BatchedEnv) -> None:
             for seed in (np.random.seed, random.seed, torch.manual_seed):
                 seed(3)
@@ -223,39 +230,46 @@ def test_global_generators_are_left_alone(world: str) -> None:
             return np.random.randint(0, 2, len(observations)), None
 
     states = np.random.get_state(), random.getstate(), torch.get_rng_state()
-    evaluate(Careless(nothing), world, {}, episodes=3)
+    evaluate(UsesGlobalGenerators(always_action_1), world, {}, episodes=3)
     for left, before in zip(np.random.get_state(), states[0], strict=True):
         assert np.array_equal(left, before)
     assert random.getstate() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
-def test_generators_are_put_back_after_an_error_too() -> None:
+def test_global_random_generators_are_restored_after_an_error() -> None:
     def fail(observations: Array) -> Array:
         np.random.rand()
         raise RuntimeError("broken agent")
 
     before = np.random.get_state()[2]
     with pytest.raises(RuntimeError, match="broken agent"):
-        evaluate(Fixed(fail), "catch", {}, episodes=1)
+        evaluate(FunctionAgent(fail), "catch", {}, episodes=1)
     assert np.random.get_state()[2] == before
 
 
-def test_torch_is_not_loaded_for_its_generator() -> None:
+def test_preserve_global_rng_does_not_import_torch() -> None:
     program = "import sys, rl_lab.evaluation.evaluate as e\nwith e.preserve_global_rng(): pass\n"
     program += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_progress_counts_to_the_end() -> None:
-    told: list[tuple[int, int]] = []
-    evaluate(Fixed(leaning), "cartpole", {}, episodes=7, num_envs=3, progress=lambda *done: told.append(done))
-    assert told == [(k, 7) for k in range(1, 8)]
+def test_progress_is_called_after_each_episode() -> None:
+    calls: list[tuple[int, int]] = []
+    evaluate(
+        FunctionAgent(push_toward_lean),
+        "cartpole",
+        {},
+        episodes=7,
+        num_envs=3,
+        progress=lambda *done: calls.append(done),
+    )
+    assert calls == [(k, 7) for k in range(1, 8)]
 
 
 @pytest.mark.parametrize("world", ["cartpole", "gym:CartPole-v1"])
-def test_saved_files_read_back_equal(tmp_path: Path, world: str) -> None:
-    evaluation = evaluate(Fixed(leaning), world, {}, episodes=6)
+def test_saved_files_have_the_episodes_and_the_summary(tmp_path: Path, world: str) -> None:
+    evaluation = evaluate(FunctionAgent(push_toward_lean), world, {}, episodes=6)
     folder = tmp_path / "evaluations" / "000"
     for _ in range(2):  # the second time over the first
         evaluation.save(folder)
@@ -268,7 +282,7 @@ def test_saved_files_read_back_equal(tmp_path: Path, world: str) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["episodes.jsonl", "summary.json"]
 
 
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary.json"
     atomic_write_bytes(path, b"old")
 
@@ -283,7 +297,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def made_of(*returns: float) -> Evaluation:
+def evaluation_of_returns(*returns: float) -> Evaluation:
     episodes = tuple(Episode(k, k, r, 1, True, False, None, np.zeros(1, np.int64)) for k, r in enumerate(returns))
     return Evaluation("a", "w", {}, episodes, {})
 
@@ -299,13 +313,15 @@ def made_of(*returns: float) -> Evaluation:
         ((1.0, 7.0, 1.0, 7.0, 1.0, 7.0), 1, 0, 0),
     ],
 )
-def test_ranked_takes_the_first_of_equals(returns: tuple[float, ...], best: int, median: int, worst: int) -> None:
-    chosen = {name: episode.index for name, episode in best_median_worst(made_of(*returns)).items()}
-    assert chosen == {"best": best, "median": median, "worst": worst}
+def test_best_median_worst_takes_the_first_of_equal_episodes(
+    returns: tuple[float, ...], best: int, median: int, worst: int
+) -> None:
+    indices = {name: episode.index for name, episode in best_median_worst(evaluation_of_returns(*returns)).items()}
+    assert indices == {"best": best, "median": median, "worst": worst}
 
 
-def test_table_is_aligned() -> None:
-    evaluation = evaluate(Fixed(leaning), "cartpole", {}, episodes=20)
+def test_table_has_all_figures_in_aligned_columns() -> None:
+    evaluation = evaluate(FunctionAgent(push_toward_lean), "cartpole", {}, episodes=20)
     text = table({**evaluation.summary, "log": {"gates": 2.25}})
     head, *lines = text.splitlines()
     assert head == "cartpole  fixed  20 episodes"
@@ -329,13 +345,13 @@ def test_table_is_aligned() -> None:
 )
 def test_wrong_arguments_are_refused(wrong: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"world": "cartpole", "params": {}, "episodes": 3, **wrong}
-    with pytest.raises(ValueError, match=message) as caught:
-        evaluate(Fixed(nothing), **arguments)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate(FunctionAgent(always_action_1), **arguments)
+    assert "\n" not in str(error.value)
 
 
-def test_last_seeds_can_be_used() -> None:
-    evaluation = evaluate(Fixed(nothing), "catch", {}, episodes=5, first_seed=2**32 - 5, num_envs=2)
+def test_the_last_seeds_below_2_to_the_32_can_be_used() -> None:
+    evaluation = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=5, first_seed=2**32 - 5, num_envs=2)
     assert evaluation.episodes[-1].seed == 2**32 - 1
 
 
@@ -348,48 +364,48 @@ def test_last_seeds_can_be_used() -> None:
         lambda o: np.full(len(o), 0.5),
     ],
 )
-def test_actions_of_another_kind_are_refused(decide: Any) -> None:
+def test_actions_of_another_shape_or_dtype_are_refused(decide: Any) -> None:
     with pytest.raises(ValueError, match=r"agent fixed returned actions .*cartpole takes int64 \[3\]"):
-        evaluate(Fixed(decide), "cartpole", {}, episodes=3)
+        evaluate(FunctionAgent(decide), "cartpole", {}, episodes=3)
 
 
 def test_action_outside_the_space_is_refused() -> None:
     with pytest.raises(ValueError, match="is outside Discrete"):
-        evaluate(Fixed(lambda o: np.full(len(o), 2)), "cartpole", {}, episodes=3)
+        evaluate(FunctionAgent(lambda o: np.full(len(o), 2)), "cartpole", {}, episodes=3)
 
 
-def test_endless_episode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_does_not_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = dataclasses.replace(world_registry.load("cartpole"), horizon=0)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: endless)
     monkeypatch.setattr(rl_lab.evaluation.episodes, "MAX_EPISODE_STEPS", 1500)
     with pytest.raises(EndlessEpisodeError, match="cartpole: episode 0 has not ended after 1,500 steps"):
-        evaluate(Fixed(balancing), "cartpole", {}, episodes=2)
-    assert evaluate(Fixed(leaning), "cartpole", {}, episodes=2).summary["mean_length"] < 1500
+        evaluate(FunctionAgent(balance_pole), "cartpole", {}, episodes=2)
+    assert evaluate(FunctionAgent(push_toward_lean), "cartpole", {}, episodes=2).summary["mean_length"] < 1500
 
 
-def test_episode_that_ends_with_the_last_step_allowed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_ends_at_the_maximum_length_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = dataclasses.replace(world_registry.load("catch"), horizon=0)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: endless)
     monkeypatch.setattr(rl_lab.evaluation.episodes, "MAX_EPISODE_STEPS", 9)
-    assert evaluate(Fixed(nothing), "catch", {}, episodes=3).summary["mean_length"] == 9
+    assert evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=3).summary["mean_length"] == 9
 
 
 def test_non_finite_observation_is_an_error() -> None:
     with pytest.raises(NonFiniteError, match="cartpole: non-finite observation in world 0"):
-        evaluate(Fixed(nothing), "cartpole", {"cart_mass": -0.1, "pole_mass": 0.1}, episodes=1)
+        evaluate(FunctionAgent(always_action_1), "cartpole", {"cart_mass": -0.1, "pole_mass": 0.1}, episodes=1)
 
 
-def test_worlds_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environments_are_closed_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     make = batch.make
 
-    def watched(*arguments: Any, **more: Any) -> BatchedEnv:
-        made = make(*arguments, **more)
-        monkeypatch.setattr(made, "close", lambda: closed.append("closed"))
-        return made
+    def make_recording_close(*args: Any, **kwargs: Any) -> BatchedEnv:
+        envs = make(*args, **kwargs)
+        monkeypatch.setattr(envs, "close", lambda: closed.append("closed"))
+        return envs
 
-    monkeypatch.setattr(batch, "make", watched)
-    evaluate(Fixed(nothing), "catch", {}, episodes=1)
+    monkeypatch.setattr(batch, "make", make_recording_close)
+    evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=1)
     with pytest.raises(ValueError, match="returned actions"):
-        evaluate(Fixed(lambda o: 1), "catch", {}, episodes=1)
+        evaluate(FunctionAgent(lambda o: 1), "catch", {}, episodes=1)
     assert closed == ["closed", "closed"]

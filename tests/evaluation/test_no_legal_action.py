@@ -1,4 +1,10 @@
-"""An agent that has to act and has no legal action: the world's mistake, which stops the work and is no agent's."""
+"""Tests of worlds in which an agent has to act and has no legal action.
+
+That is a mistake of the world: every interface raises StuckError, in one line, and no agent or entrant is blamed.
+Three worlds are used: STUCK_NIM, a variant of Nim in which the second player has no legal action with 4 left; GateEnv,
+a PettingZoo environment with the same mistake; and COUNTDOWN, which is correct, because its masks are empty only after
+its episodes have ended.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +38,8 @@ from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.schedule import Schedule
 from rl_lab.tournament.store import create
 
-SAID = r"(nim|pettingzoo:labdata/gate_v0): stuck: second has to act at step \d+ and has no legal action"
-TINY = (
+STUCK_MESSAGE = r"(nim|pettingzoo:labdata/gate_v0): stuck: second has to act at step \d+ and has no legal action"
+TRAIN_OVERRIDES = (
     "budget=4096 worlds=4 agent.n_steps=32 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false run_dir=r "
     "evaluation.episodes=3 evaluation.selections=0"
 ).split()
@@ -45,40 +51,41 @@ def action_mask(s: Nim, agent: int, p: NimParams, mask: Array) -> None:
         mask[k] = 1 if k + 1 <= s.heap and not (agent == 1 and s.heap == 4) else 0
 
 
-class Count(WorldState):
+class CountdownState(WorldState):
     left: i4 = bounded(0, low=0, high=9)
 
 
-class CountParams(Record):
+class CountdownParams(Record):
     most: i4 = bounded(9, low=3, high=9)
 
 
 @kernel
-def count_reset(s: Count, p: CountParams) -> None:
+def count_reset(s: CountdownState, p: CountdownParams) -> None:
     s.left = p.most
 
 
 @kernel
-def count_step(s: Count, action: int, p: CountParams) -> tuple[float, bool]:
+def count_step(s: CountdownState, action: int, p: CountdownParams) -> tuple[float, bool]:
     s.left = max(s.left - i4(1 + action), i4(0))
     return 1.0, s.left == 0
 
 
 @kernel
-def count_observe(s: Count, p: CountParams, out: Array) -> None:
+def count_observe(s: CountdownState, p: CountdownParams, out: Array) -> None:
     out[0] = s.left
 
 
 @kernel
-def count_legal(s: Count, p: CountParams, mask: Array) -> None:
+def count_legal(s: CountdownState, p: CountdownParams, mask: Array) -> None:
     mask[0] = 1 if s.left >= 1 else 0
     mask[1] = 1 if s.left >= 2 else 0
 
 
-STUCK = World(**NIM | {"action_mask": action_mask, "perfect_information": True})  # named after the file of its step
-COUNT = World(
-    State=Count,
-    Params=CountParams,
+# Its name is "nim", after the file of its step function.
+STUCK_NIM = World(**NIM | {"action_mask": action_mask, "perfect_information": True})
+COUNTDOWN = World(
+    State=CountdownState,
+    Params=CountdownParams,
     reset=count_reset,
     step=count_step,
     observe=count_observe,
@@ -88,8 +95,8 @@ COUNT = World(
 )
 
 
-class Gate(pettingzoo.ParallelEnv):  # type: ignore[misc]
-    """The second agent has no legal action after three steps."""
+class GateEnv(pettingzoo.ParallelEnv):  # type: ignore[misc]
+    """A parallel environment whose second agent has no legal action after three steps."""
 
     metadata = {"name": "gate"}
     possible_agents = ["first", "second"]
@@ -103,39 +110,39 @@ class Gate(pettingzoo.ParallelEnv):  # type: ignore[misc]
     def action_space(self, agent: str) -> Any:
         return Discrete(2)
 
-    def look(self) -> tuple[Any, Any]:
+    def observe_all(self) -> tuple[Any, Any]:
         masks = {"first": np.ones(2, np.int8), "second": np.full(2, self.t < 3, np.int8)}
         return {a: np.zeros(1, np.float32) for a in self.agents}, {a: {"action_mask": masks[a]} for a in self.agents}
 
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         self.t, self.agents = 0, ["first", "second"]
-        return self.look()
+        return self.observe_all()
 
     def step(self, actions: Any) -> Any:
         self.t += 1
-        seen, infos = self.look()
+        observations, infos = self.observe_all()
         over = dict.fromkeys(self.agents, False)
-        return seen, dict.fromkeys(self.agents, 0.0), over, over, infos
+        return observations, dict.fromkeys(self.agents, 0.0), over, over, infos
 
 
 @pytest.fixture(autouse=True)
-def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let both worlds be found by name, and every test work in a folder of its own."""
+def register_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Register the three worlds under their names, and let every test work in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bots.py").write_text("def first(observation, legal):\n    return int(legal.nonzero()[0][0])\n")
-    made = {"nim": STUCK, "count": COUNT}
-    before = world_registry.names()
-    monkeypatch.setattr(world_registry, "load", lambda name: made[name])
-    monkeypatch.setattr(world_registry, "names", lambda: [*before, *made])
-    pettingzoo.register("parallel", "labdata/gate_v0", Gate)
+    worlds = {"nim": STUCK_NIM, "count": COUNTDOWN}
+    names = world_registry.names()
+    monkeypatch.setattr(world_registry, "load", lambda name: worlds[name])
+    monkeypatch.setattr(world_registry, "names", lambda: [*names, *worlds])
+    pettingzoo.register("parallel", "labdata/gate_v0", GateEnv)
     yield
     del pettingzoo.parallel_registry["labdata/gate-v0"]
 
 
-class Strict:
+class FirstLegalAgent:
     """Takes the first legal action; with none there is an IndexError."""
 
-    name = "strict"
+    name = "first_legal"
 
     def bind(self, envs: Any) -> None:
         pass
@@ -144,17 +151,17 @@ class Strict:
         return np.array([np.flatnonzero(row)[0] for row in action_mask]), None
 
 
-def made(name: str, world: Any, **config: Any) -> Agent:
+def make_agent(name: str, world: Any, **config: Any) -> Agent:
     module = agent_registry.load(name)
     agent: Agent = module.make(module.Config(**config), world)
     return agent
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_batch_says_which_agent_is_stuck(plain: bool) -> None:
-    envs = Batch(STUCK, 8, plain=plain, autoreset=AutoresetMode.SAME_STEP)
+def test_batch_step_raises_stuck_error_which_names_the_agent_and_the_step(plain: bool) -> None:
+    envs = Batch(STUCK_NIM, 8, plain=plain, autoreset=AutoresetMode.SAME_STEP)
     envs.reset()
-    with pytest.raises(StuckError, match=SAID):
+    with pytest.raises(StuckError, match=STUCK_MESSAGE):
         for _ in range(200):
             envs.random_actions()
             envs.step()
@@ -164,21 +171,22 @@ def test_a_batch_says_which_agent_is_stuck(plain: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["nim", "pettingzoo:labdata/gate_v0"])
-@pytest.mark.parametrize("opposed", [False, True])
-def test_no_agent_is_asked(name: str, opposed: bool) -> None:
-    with pytest.raises(StuckError, match=SAID):
-        evaluate(Strict(), name, {}, episodes=20, opponent=Strict() if opposed else None)
+@pytest.mark.parametrize("has_opponent", [False, True])
+def test_evaluate_raises_before_the_stuck_agent_is_called(name: str, has_opponent: bool) -> None:
+    with pytest.raises(StuckError, match=STUCK_MESSAGE):
+        opponent = FirstLegalAgent() if has_opponent else None
+        evaluate(FirstLegalAgent(), name, {}, episodes=20, opponent=opponent)
 
 
 @pytest.mark.parametrize("name", ["random", "mcts", "minimax"])
-def test_agents_that_need_no_training(name: str) -> None:
-    with pytest.raises(StuckError, match=SAID):
-        evaluate(made(name, STUCK), "nim", {}, episodes=40)
+def test_evaluating_untrained_agents_raises_stuck_error(name: str) -> None:
+    with pytest.raises(StuckError, match=STUCK_MESSAGE):
+        evaluate(make_agent(name, STUCK_NIM), "nim", {}, episodes=40)
 
 
-def test_the_whole_game() -> None:
-    with pytest.raises(StuckError, match=SAID):
-        build_game_tree(STUCK)
+def test_building_the_game_tree_raises_stuck_error() -> None:
+    with pytest.raises(StuckError, match=STUCK_MESSAGE):
+        build_game_tree(STUCK_NIM)
 
 
 @pytest.mark.parametrize(
@@ -186,13 +194,13 @@ def test_the_whole_game() -> None:
     [
         ["evaluate", "random", "world=nim", "evaluation.episodes=40"],
         ["evaluate", "random", "world=pettingzoo:labdata/gate_v0", "evaluation.episodes=2"],
-        ["train", "nim", *TINY],
-        ["train", "nim", "opponent=random", *TINY],
-        ["train", "pettingzoo:labdata/gate_v0", *TINY],
+        ["train", "nim", *TRAIN_OVERRIDES],
+        ["train", "nim", "opponent=random", *TRAIN_OVERRIDES],
+        ["train", "pettingzoo:labdata/gate_v0", *TRAIN_OVERRIDES],
     ],
     ids=lambda words: " ".join(words[:3]),
 )
-def test_a_command_stops_with_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_print_the_error_in_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     out, err = capsys.readouterr()
     last = err.splitlines()[-1]
@@ -200,33 +208,39 @@ def test_a_command_stops_with_one_line(words: list[str], capsys: pytest.CaptureF
     assert "Traceback" not in err and not out
 
 
-def hall_and_tasks(world: str, *words: str) -> tuple[MatchEngine, list[Any]]:
+def engine_and_tasks(world: str, *words: str) -> tuple[MatchEngine, list[Any]]:
     info = make.make(world, 1).world
-    found = tuple(parse_entrants(words, info))
-    names = tuple(each.name for each in found)
-    met = seat_rotation.players_per_match(info, len(names))
+    entrants = tuple(parse_entrants(words, info))
+    names = tuple(each.name for each in entrants)
+    players_per_match = seat_rotation.players_per_match(info, len(names))
     plan = Schedule(
-        "round-robin", names, met, tuple(seat_rotation.seat_rotations(info, met)), pairs=10, rounds=3, seed=5
+        "round-robin",
+        names,
+        players_per_match,
+        tuple(seat_rotation.seat_rotations(info, players_per_match)),
+        pairs=10,
+        rounds=3,
+        seed=5,
     )
-    return MatchEngine(MatchSetup(world, {}, found, 5)), plan.missing({})
+    return MatchEngine(MatchSetup(world, {}, entrants, 5)), plan.missing({})
 
 
 @pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
 def test_a_tournament_stops_without_a_forfeit(world: str) -> None:
     tournament = create(["random", "other=random:seed=1"], world, {}, path=Path("t"), pairs=20, seed=5)
-    with pytest.raises(StuckError, match=SAID):
+    with pytest.raises(StuckError, match=STUCK_MESSAGE):
         run_tournament(tournament)
     assert all(match.fault is None for match in read("t/matches.jsonl"))
 
 
 @pytest.mark.parametrize("world", ["nim", "pettingzoo:labdata/gate_v0"])
-def test_a_match_played_apart_blames_the_world(world: str) -> None:
-    engine, tasks = hall_and_tasks(world, "random", "bots.py:first")
-    with pytest.raises(IsolationError, match=SAID):
+def test_an_isolated_match_raises_instead_of_recording_a_fault(world: str) -> None:
+    engine, tasks = engine_and_tasks(world, "random", "bots.py:first")
+    with pytest.raises(IsolationError, match=STUCK_MESSAGE):
         for task in tasks:
             assert play_isolated(engine, task).fault is None
 
 
-def test_a_world_that_has_ended_needs_no_legal_action() -> None:
-    measured = evaluate(made("random", COUNT), "count", {}, episodes=30, num_envs=4)
-    assert len(measured.episodes) == 30 and len({episode.length for episode in measured.episodes}) > 1
+def test_an_empty_mask_after_the_end_of_an_episode_is_no_error() -> None:
+    evaluation = evaluate(make_agent("random", COUNTDOWN), "count", {}, episodes=30, num_envs=4)
+    assert len(evaluation.episodes) == 30 and len({episode.length for episode in evaluation.episodes}) > 1

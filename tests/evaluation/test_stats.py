@@ -1,4 +1,4 @@
-"""Statistics against scipy's definitions, values computed by hand, properties and simulated coverage."""
+"""Tests of evaluation.stats: against scipy and values computed by hand, by properties and by simulated coverage."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from rl_lab.evaluation import stats
 
 FloatArray = NDArray[np.float64]
 
-# Halves make sums and comparisons exact, and so narrow a range makes ties common.
+# Multiples of 0.5 make sums and comparisons exact. The range is narrow, so that ties are common.
 halves = st.integers(-20, 20).map(lambda n: n / 2)
 vectors = hnp.arrays(np.float64, st.integers(1, 40), elements=halves)
 matrices = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=halves)
@@ -44,7 +44,7 @@ def test_iqm_of_a_matrix_pools_seeds_and_tasks(scores: FloatArray) -> None:
     assert stats.iqm(scores) == pytest.approx(scipy.stats.trim_mean(scores, 0.25, axis=None), abs=1e-12)
 
 
-def test_iqm_by_hand() -> None:
+def test_iqm_equals_values_computed_by_hand() -> None:
     assert stats.iqm([-100, 1, 2, 3, 4, 5, 6, 100]) == 3.5
     assert stats.iqm([0, 0, 9]) == 3
     assert type(stats.iqm([1, 2])) is float
@@ -59,13 +59,13 @@ def test_iqm_over_axes_reduces_each_resample_alone() -> None:
 
 @quick
 @given(vectors, halves, halves)
-def test_iqm_follows_shift_and_scale(scores: FloatArray, shift: float, scale: float) -> None:
+def test_iqm_is_equivariant_to_shift_and_scale(scores: FloatArray, shift: float, scale: float) -> None:
     assert stats.iqm(scale * scores + shift) == pytest.approx(scale * stats.iqm(scores) + shift, abs=1e-9)
 
 
 @quick
 @given(vectors, st.randoms(use_true_random=False))
-def test_iqm_ignores_order_to_the_last_bit(scores: FloatArray, random: Any) -> None:
+def test_iqm_is_the_same_bit_for_bit_in_any_order_of_scores(scores: FloatArray, random: Any) -> None:
     scores = scores / 3
     shuffled = scores.tolist()
     random.shuffle(shuffled)
@@ -82,10 +82,10 @@ def test_iqm_lies_between_the_quartiles(scores: FloatArray) -> None:
 # --- one agent's episodes ----------------------------------------------------------------------------------
 
 
-def test_summary_by_hand() -> None:
-    got = stats.summary([4, 0, 8, 100, 4], lengths=[10, 20, 30, 40, 50], success=[True, False, True, True, False])
-    low, high = got.pop("ci95")
-    assert got == {
+def test_summary_equals_values_computed_by_hand() -> None:
+    summary = stats.summary([4, 0, 8, 100, 4], lengths=[10, 20, 30, 40, 50], success=[True, False, True, True, False])
+    low, high = summary.pop("ci95")
+    assert summary == {
         "episodes": 5,
         "mean_return": 23.2,
         "iqm_return": pytest.approx(16 / 3),
@@ -101,27 +101,27 @@ def test_summary_by_hand() -> None:
     assert 0 <= low < 23.2 < high <= 100
 
 
-def test_summary_of_returns_alone_knows_no_length_and_no_success() -> None:
-    got = stats.summary([1.0, 2.0])
-    assert got["mean_length"] is None
-    assert got["success_rate"] is None
+def test_summary_of_returns_alone_has_no_length_and_no_success_rate() -> None:
+    summary = stats.summary([1.0, 2.0])
+    assert summary["mean_length"] is None
+    assert summary["success_rate"] is None
 
 
 def test_summary_of_one_episode_has_an_interval_of_no_width() -> None:
-    got = stats.summary([0.1])
-    assert got["ci95"] == (0.1, 0.1)
-    assert got["std_return"] == 0.0 and got["warning"] == "no interval from one episode"
+    summary = stats.summary([0.1])
+    assert summary["ci95"] == (0.1, 0.1)
+    assert summary["std_return"] == 0.0 and summary["warning"] == "no interval from one episode"
 
 
 @quick
 @given(vectors)
-def test_summary_interval_holds_the_mean_within_the_range(returns: FloatArray) -> None:
-    got = stats.summary(returns)
-    low, high = got["ci95"]
-    assert got["min_return"] <= low <= got["mean_return"] <= high <= got["max_return"]
+def test_summary_interval_contains_the_mean_and_lies_within_the_range(returns: FloatArray) -> None:
+    summary = stats.summary(returns)
+    low, high = summary["ci95"]
+    assert summary["min_return"] <= low <= summary["mean_return"] <= high <= summary["max_return"]
 
 
-def test_reports_are_plain_json() -> None:
+def test_summary_and_across_seeds_can_be_written_as_json() -> None:
     report = stats.summary(
         np.array([1, 2], np.float32), lengths=np.array([3, 4], np.int32), success=np.array([True, False])
     )
@@ -140,7 +140,7 @@ def test_reports_are_plain_json() -> None:
         ({"lengths": [[1, 2]]}, "lengths must be an array of at most 1-d"),
     ],
 )
-def test_summary_refuses_extras_that_do_not_fit(extra: dict[str, Any], message: str) -> None:
+def test_summary_refuses_lengths_and_successes_that_do_not_fit(extra: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stats.summary([1.0, 2.0], **extra)
 
@@ -148,7 +148,7 @@ def test_summary_refuses_extras_that_do_not_fit(extra: dict[str, Any], message: 
 # --- bootstrap over seeds ----------------------------------------------------------------------------------
 
 
-def test_bootstrap_quantiles_of_a_distribution_known_by_hand() -> None:
+def test_bootstrap_interval_equals_quantiles_computed_by_hand() -> None:
     # The mean of two draws from {0, 1} is 0, 1/2 or 1 with probability 1/4, 1/2 and 1/4: its 30th and 70th
     # percentiles are 1/2, its 20th and 80th are 0 and 1.
     assert stats.bootstrap_ci([0, 1], np.mean, confidence=0.4) == (0.5, 0.5)
@@ -171,14 +171,14 @@ def test_bootstrap_keeps_every_task_in_every_resample() -> None:
     assert stats.bootstrap_ci([[0, 1000], [0, 1000], [0, 1000]], np.mean) == (500.0, 500.0)
 
 
-def test_bootstrap_draws_the_seeds_of_each_task_on_their_own() -> None:
+def test_bootstrap_resamples_the_seeds_of_each_task_independently() -> None:
     # The columns cancel: resampling whole rows would leave an interval of no width.
     scores = np.array([[-1, 1], [0, 0], [1, -1]])
     low, high = stats.bootstrap_ci(scores, np.mean)
     assert low < 0 < high
 
 
-def test_bootstrap_hands_the_statistic_whole_resamples() -> None:
+def test_bootstrap_calls_the_statistic_with_complete_resamples() -> None:
     def median_of_task_means(resamples: FloatArray, axis: tuple[int, int]) -> FloatArray:
         assert axis == (1, 2)
         assert resamples.shape[1:] == (2, 3)
@@ -196,7 +196,7 @@ def test_bootstrap_is_determined_by_its_seed() -> None:
     assert stats.bootstrap_ci(scores[:, None], np.mean, seed=1) == first
 
 
-def test_block_size_bounds_memory_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_bounds_memory_and_does_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((7, 2))
     y = np.random.default_rng(1).standard_normal((5, 2))
     sizes: list[int] = []
@@ -205,20 +205,20 @@ def test_block_size_bounds_memory_and_changes_nothing(monkeypatch: pytest.Monkey
         sizes.append(resamples.size)
         return np.mean(resamples, axis=axis)
 
-    whole = stats.bootstrap_ci(x, recorded), stats.probability_of_improvement_ci(x, y)
+    in_one_block = stats.bootstrap_ci(x, recorded), stats.probability_of_improvement_ci(x, y)
     assert sizes == [2000 * 14]
     sizes.clear()
     monkeypatch.setattr(stats, "_BLOCK_SCORES", 14 * 300)
-    assert (stats.bootstrap_ci(x, recorded), stats.probability_of_improvement_ci(x, y)) == whole
+    assert (stats.bootstrap_ci(x, recorded), stats.probability_of_improvement_ci(x, y)) == in_one_block
     assert sizes == [14 * 300] * 6 + [14 * 200]
 
 
 @quick
 @given(matrices, st.sampled_from([0.25, 2.0, 8.0]), halves)
-def test_bootstrap_follows_shift_and_scale(scores: FloatArray, scale: float, shift: float) -> None:
+def test_bootstrap_interval_is_equivariant_to_shift_and_scale(scores: FloatArray, scale: float, shift: float) -> None:
     low, high = stats.bootstrap_ci(scores, stats.iqm, repetitions=50)
-    moved = stats.bootstrap_ci(scale * scores + shift, stats.iqm, repetitions=50)
-    assert moved == pytest.approx((scale * low + shift, scale * high + shift), abs=1e-9)
+    transformed = stats.bootstrap_ci(scale * scores + shift, stats.iqm, repetitions=50)
+    assert transformed == pytest.approx((scale * low + shift, scale * high + shift), abs=1e-9)
 
 
 @quick
@@ -230,7 +230,7 @@ def test_higher_confidence_is_never_narrower(scores: FloatArray) -> None:
 
 
 def coverage(seeds: int, centres: list[float], statistic: Callable[..., Any], simulations: int = 3000) -> float:
-    """Fraction of simulated experiments whose 95 % interval holds the true value, the mean of the centres."""
+    """Return the fraction of simulated experiments whose 95 % interval contains the truth, the mean of `centres`."""
     generator = np.random.default_rng(2021)
     truth = np.mean(centres)
     hits = 0
@@ -242,19 +242,19 @@ def coverage(seeds: int, centres: list[float], statistic: Callable[..., Any], si
 
 
 # Percentile intervals cover just under 95 %: 94 % here. Their standard error over 3000 simulations is 0.4 %,
-# so the bounds refuse a correct bootstrap for fewer than one choice of the simulation seed in 10,000.
+# so a correct bootstrap fails this test for fewer than one in 10,000 seeds of the simulation.
 @pytest.mark.parametrize("statistic", [np.mean, stats.iqm])
 def test_interval_covers_the_truth_in_95_percent_of_simulations(statistic: Callable[..., Any]) -> None:
     assert 0.92 <= coverage(60, [0.0], statistic) <= 0.97
 
 
-def test_interval_over_tasks_far_apart_covers_in_95_percent_of_simulations() -> None:
+def test_interval_over_tasks_of_different_scale_covers_the_truth_in_95_percent_of_simulations() -> None:
     # Without strata the spread between the tasks would widen the interval until it always covers.
     assert 0.92 <= coverage(60, [-50.0, 50.0], np.mean) <= 0.97
 
 
 def test_interval_of_three_seeds_is_as_narrow_as_documented() -> None:
-    # The module says 75 %; the standard error is 0.8 %, and the bounds leave five of them.
+    # The docstring of `stats` says 75 %. The standard error is 0.8 %, and the bounds are five of them away.
     assert 0.71 <= coverage(3, [0.0], stats.iqm) <= 0.79
 
 
@@ -274,10 +274,10 @@ def test_bootstrap_refuses_a_statistic_that_pools_the_resamples() -> None:
 # --- training seeds ----------------------------------------------------------------------------------------
 
 
-def test_across_seeds_by_hand() -> None:
-    got = stats.across_seeds([10, 2, 3, 4, -50])
-    low, high = got.pop("ci95")
-    assert got == {
+def test_across_seeds_equals_values_computed_by_hand() -> None:
+    summary = stats.across_seeds([10, 2, 3, 4, -50])
+    low, high = summary.pop("ci95")
+    assert summary == {
         "seeds": 5,
         "mean": pytest.approx(-31 / 5),
         "iqm": 3.0,
@@ -291,7 +291,7 @@ def test_across_seeds_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_fewer_than_three_seeds_are_warned_of(seeds: int) -> None:
+def test_fewer_than_three_seeds_come_with_a_warning(seeds: int) -> None:
     warning = stats.across_seeds(list(range(seeds)))["warning"]
     assert f"interval of {seeds} seed" in warning and "want at least 3" in warning
     assert stats.across_seeds([1, 2, 3])["warning"] is None
@@ -313,7 +313,7 @@ def test_probability_of_improvement_is_mann_whitneys_u(pair: tuple[FloatArray, F
     assert stats.probability_of_improvement(x, y) == pytest.approx((sum(u) + constants / 2) / x.shape[1])
 
 
-def test_probability_of_improvement_by_hand() -> None:
+def test_probability_of_improvement_equals_values_computed_by_hand() -> None:
     assert stats.probability_of_improvement([2, 3], [1]) == 1.0
     assert stats.probability_of_improvement([1, 3], [2, 3, 4]) == pytest.approx((0 + 1 + 0.5) / 6)
     # Tasks count alike, and scores of different tasks never meet.
@@ -324,19 +324,19 @@ def test_probability_of_improvement_by_hand() -> None:
 @given(pairs)
 def test_the_two_probabilities_of_improvement_sum_to_one(pair: tuple[FloatArray, FloatArray]) -> None:
     x, y = pair
-    forth, back = stats.probability_of_improvement(x, y), stats.probability_of_improvement(y, x)
-    assert forth + back == pytest.approx(1)
-    assert 0 <= forth <= 1
+    x_over_y, y_over_x = stats.probability_of_improvement(x, y), stats.probability_of_improvement(y, x)
+    assert x_over_y + y_over_x == pytest.approx(1)
+    assert 0 <= x_over_y <= 1
 
 
 @quick
 @given(pairs)
-def test_probability_of_improvement_sees_only_the_order(pair: tuple[FloatArray, FloatArray]) -> None:
+def test_probability_of_improvement_depends_only_on_the_order_of_scores(pair: tuple[FloatArray, FloatArray]) -> None:
     x, y = pair
     assert stats.probability_of_improvement(np.exp(x), np.exp(y)) == stats.probability_of_improvement(x, y)
 
 
-def test_interval_of_probability_of_improvement() -> None:
+def test_interval_of_probability_of_improvement_contains_it_and_widens_with_confidence() -> None:
     generator = np.random.default_rng(5)
     x, y = generator.normal(0.5, 1, (30, 2)), generator.normal(0, 1, (20, 2))
     interval = partial(stats.probability_of_improvement_ci, x, y)
@@ -365,7 +365,7 @@ def test_an_algorithm_that_always_wins_has_an_interval_of_no_width() -> None:
     assert stats.probability_of_improvement_ci([5, 6, 7], [1, 2]) == (1.0, 1.0)
 
 
-def test_the_two_sides_of_a_comparison_are_drawn_apart() -> None:
+def test_the_two_samples_of_a_comparison_are_resampled_independently() -> None:
     # With the same draws for both, an algorithm against itself would always come out at exactly one half.
     low, high = stats.probability_of_improvement_ci([1, 2, 3, 4], [1, 2, 3, 4])
     assert low < 0.5 < high
@@ -381,7 +381,7 @@ def test_comparing_refuses_different_numbers_of_tasks(compare: Callable[..., Any
 # --- optimality gap and performance profile ----------------------------------------------------------------
 
 
-def test_optimality_gap_by_hand() -> None:
+def test_optimality_gap_equals_values_computed_by_hand() -> None:
     assert stats.optimality_gap([0.5, 2.0]) == 0.25
     assert stats.optimality_gap([[1, 7], [3, 5]], target=4) == pytest.approx((3 + 0 + 1 + 0) / 4)
 
@@ -394,7 +394,7 @@ def test_optimality_gap_is_rliables(scores: FloatArray, target: float) -> None:
     assert (stats.optimality_gap(scores, target) == 0) == (scores.min() >= target)
 
 
-def test_performance_profile_by_hand() -> None:
+def test_performance_profile_equals_values_computed_by_hand() -> None:
     profile = stats.performance_profile([[0, 1], [1, 2]], [2, -1, 0, 0.5, 1])
     assert profile.tolist() == [0.0, 1.0, 0.75, 0.75, 0.25]
     assert profile.dtype == np.float64
@@ -411,7 +411,7 @@ def test_performance_profile_falls_from_one_to_zero(scores: FloatArray, threshol
 
 # --- bad input ---------------------------------------------------------------------------------------------
 
-ENTRANCES: dict[str, Callable[[Any], Any]] = {
+FUNCTIONS_OF_SCORES: dict[str, Callable[[Any], Any]] = {
     "iqm": stats.iqm,
     "summary": stats.summary,
     "across_seeds": stats.across_seeds,
@@ -425,7 +425,7 @@ ENTRANCES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES.values(), ids=ENTRANCES.keys())
+@pytest.mark.parametrize("function", FUNCTIONS_OF_SCORES.values(), ids=FUNCTIONS_OF_SCORES.keys())
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -440,16 +440,16 @@ ENTRANCES: dict[str, Callable[[Any], Any]] = {
     ],
     ids=["empty", "nan", "inf", "scalar", "4-d", "text", "ragged", "overflow"],
 )
-def test_bad_scores_are_refused_in_one_line(entrance: Callable[[Any], Any], bad: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as refused:
-        entrance(bad)
-    assert "\n" not in str(refused.value)
+def test_bad_scores_are_refused_in_one_line(function: Callable[[Any], Any], bad: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        function(bad)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("entrance", ["summary", "across_seeds", "performance_profile, thresholds"])
-def test_a_matrix_is_refused_where_one_score_each_is_due(entrance: str) -> None:
+@pytest.mark.parametrize("function", ["summary", "across_seeds", "performance_profile, thresholds"])
+def test_a_matrix_is_refused_where_a_vector_is_needed(function: str) -> None:
     with pytest.raises(ValueError, match="at most 1-d"):
-        ENTRANCES[entrance]([[1.0, 2.0], [3.0, 4.0]])
+        FUNCTIONS_OF_SCORES[function]([[1.0, 2.0], [3.0, 4.0]])
 
 
 def test_optimality_gap_refuses_a_target_that_is_not_finite() -> None:

@@ -1,3 +1,5 @@
+"""Tests of video files (`film`, `film_grid`, `film_evaluation`), of traces, and of pictures of single environments."""
+
 import dataclasses
 import json
 import os
@@ -28,20 +30,20 @@ from rl_lab.evaluation.video import ReplayError, film, film_grid
 from rl_lab.rendering.render import picture
 
 
-def leaning(observations: Array) -> Array:
+def push_toward_lean(observations: Array) -> Array:
     return (observations[:, 2] > 0).astype(np.int64)
 
 
-def nothing(observations: Array) -> Array:
+def always_action_1(observations: Array) -> Array:
     return np.ones(len(observations), np.int64)
 
 
-def torque(observations: Array) -> Array:
+def proportional_torque(observations: Array) -> Array:
     return np.clip(2 * observations[:, 1:2], -2, 2)
 
 
 def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
-    """All frames, uint8 [T, H, W, 3], and how ffmpeg describes the stream."""
+    """Return all frames, uint8 [T, H, W, 3], and ffmpeg's line about the video stream."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     result = subprocess.run(command, capture_output=True, timeout=60, check=True)
     stream = next(line for line in result.stderr.decode().splitlines() if "Video:" in line)
@@ -51,6 +53,7 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference of two pictures, 0 to 255."""
     return float(np.abs(a.astype(int) - b).mean())
 
 
@@ -59,50 +62,52 @@ def first_episode(decide: Any, world: str, params: dict[str, Any] | None = None)
 
 
 @pytest.fixture
-def caught() -> Episode:
-    """An episode of Catch."""
-    return first_episode(nothing, "catch")
+def catch_episode() -> Episode:
+    """Return an episode of the world `catch`."""
+    return first_episode(always_action_1, "catch")
 
 
-def resident() -> int:
-    """Bytes of memory this process occupies."""
+def resident_bytes() -> int:
+    """Return the bytes of memory that this process occupies."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-# Films
+# --- Videos
 
 
 @pytest.mark.parametrize(
     ("world", "decide", "fps"),
     [
-        ("cartpole", leaning, 50),
-        ("catch", nothing, 6),
-        ("pendulum", torque, 20),
-        ("gym:CartPole-v1", leaning, 50),
-        ("gym:Pendulum-v1", torque, 30),
-        ("gym:FrozenLake-v1", nothing, 4),
+        ("cartpole", push_toward_lean, 50),
+        ("catch", always_action_1, 6),
+        ("pendulum", proportional_torque, 20),
+        ("gym:CartPole-v1", push_toward_lean, 50),
+        ("gym:Pendulum-v1", proportional_torque, 30),
+        ("gym:FrozenLake-v1", always_action_1, 4),
     ],
 )
-def test_film_shows_every_step_and_then_the_end(tmp_path: Path, world: str, decide: Any, fps: int) -> None:
+def test_film_has_a_frame_for_each_step_and_holds_the_last_one(
+    tmp_path: Path, world: str, decide: Any, fps: int
+) -> None:
     episode = first_episode(decide, world)
     path = film(episode, world, {}, tmp_path / "new" / "film.mp4", size=(320, 240))
     frames, stream = decode(path)
     assert "h264" in stream and "yuv420p(tv, bt709" in stream and f" {fps} fps" in stream
-    held = round(0.7 * fps)
-    assert frames.shape == (episode.length + held, 240, 320, 3)
-    assert max(difference(frames[-1], still) for still in frames[-held:]) < 1.0
+    last_frames = round(0.7 * fps)
+    assert frames.shape == (episode.length + last_frames, 240, 320, 3)
+    assert max(difference(frames[-1], still) for still in frames[-last_frames:]) < 1.0
     assert difference(frames[0], frames[-1]) > 0.5
     assert sorted(file.name for file in path.parent.iterdir()) == ["film.mp4", "film.safetensors"]
 
 
 def test_film_begins_before_the_first_step(tmp_path: Path) -> None:
-    episode = first_episode(leaning, "cartpole")
+    episode = first_episode(push_toward_lean, "cartpole")
     frames, _ = decode(film(episode, "cartpole", {}, tmp_path / "film.mp4", caption="best"))
-    at_worlds = make.make("cartpole", 1)
-    at_worlds.seed(np.array([episode.seed]))
-    at_worlds.reset()
+    initial = make.make("cartpole", 1)
+    initial.seed(np.array([episode.seed]))
+    initial.reset()
     left = "cartpole  episode 0  best"
-    assert difference(frames[0], picture(at_worlds, 0, left=left, right="step 0   return 0")) < 1.5
+    assert difference(frames[0], picture(initial, 0, left=left, right="step 0   return 0")) < 1.5
     final = make.make("cartpole", 1, autoreset=AutoresetMode.DISABLED)
     final.seed(np.array([episode.seed]))
     final.reset()
@@ -114,21 +119,21 @@ def test_film_begins_before_the_first_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(319, 241), (101, 100)])
-def test_odd_sizes_become_even(tmp_path: Path, caught: Episode, size: tuple[int, int]) -> None:
-    frames, _ = decode(film(caught, "catch", {}, tmp_path / "film.mp4", size=size))
+def test_odd_sizes_are_rounded_up_to_even_ones(tmp_path: Path, catch_episode: Episode, size: tuple[int, int]) -> None:
+    frames, _ = decode(film(catch_episode, "catch", {}, tmp_path / "film.mp4", size=size))
     assert frames.shape[1:3] == (size[1] + size[1] % 2, size[0] + size[0] % 2)
 
 
-def test_speed_is_in_the_frame_rate(tmp_path: Path, caught: Episode) -> None:
-    _, stream = decode(film(caught, "catch", {}, tmp_path / "film.mp4", speed=2.5))
+def test_speed_multiplies_the_frame_rate(tmp_path: Path, catch_episode: Episode) -> None:
+    _, stream = decode(film(catch_episode, "catch", {}, tmp_path / "film.mp4", speed=2.5))
     assert " 15 fps" in stream
     with pytest.raises(ValueError, match="frames a second"):
-        film(caught, "catch", {}, tmp_path / "none.mp4", speed=0)
+        film(catch_episode, "catch", {}, tmp_path / "none.mp4", speed=0)
 
 
-def test_parameters_are_those_of_the_evaluation(tmp_path: Path) -> None:
+def test_film_with_other_parameters_than_the_evaluation_is_refused(tmp_path: Path) -> None:
     params = {"force": 4.0}
-    episode = first_episode(leaning, "cartpole", params)
+    episode = first_episode(push_toward_lean, "cartpole", params)
     film(episode, "cartpole", params, tmp_path / "film.mp4", size=(160, 120))
     with pytest.raises(ReplayError):
         film(episode, "cartpole", {}, tmp_path / "other.mp4", size=(160, 120))
@@ -146,8 +151,10 @@ def test_parameters_are_those_of_the_evaluation(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("world", ["cartpole", "gym:CartPole-v1"])
-def test_film_that_would_show_something_else_is_refused(tmp_path: Path, world: str, change: dict[str, Any]) -> None:
-    episode = first_episode(leaning, world)
+def test_film_of_a_changed_episode_is_refused_and_leaves_no_file(
+    tmp_path: Path, world: str, change: dict[str, Any]
+) -> None:
+    episode = first_episode(push_toward_lean, world)
     changed: dict[str, Any] = {name: getattr(episode, name) + by for name, by in change.items() if name != "actions"}
     match change.get("actions"):
         case "flipped":
@@ -159,30 +166,28 @@ def test_film_that_would_show_something_else_is_refused(tmp_path: Path, world: s
             changed["actions"] = np.append(episode.actions, 0)
             changed["length"] = episode.length + 1
     tampered = dataclasses.replace(episode, **changed)
-    with pytest.raises(
-        ReplayError, match=rf"{world} episode 0 \(seed \d+\): evaluated to return .* again to"
-    ) as caught:
+    with pytest.raises(ReplayError, match=rf"{world} episode 0 \(seed \d+\): evaluated to return .* again to") as error:
         film(tampered, world, {}, tmp_path / "film.mp4", size=(160, 120))
-    assert repr(tampered.return_) in str(caught.value) and "\n" not in str(caught.value)
+    assert repr(tampered.return_) in str(error.value) and "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("actions", [np.zeros((9, 1), np.float32), np.zeros(9, np.float32), np.full(9, 7)])
-def test_actions_of_another_world_are_refused(tmp_path: Path, caught: Episode, actions: Array) -> None:
+def test_actions_of_another_world_are_refused(tmp_path: Path, catch_episode: Episode, actions: Array) -> None:
     with pytest.raises(ValueError, match=r"do not fit catch|outside Discrete"):
-        film(dataclasses.replace(caught, actions=actions), "catch", {}, tmp_path / "film.mp4")
+        film(dataclasses.replace(catch_episode, actions=actions), "catch", {}, tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_filming_leaves_the_global_generators_alone(tmp_path: Path, caught: Episode) -> None:
+def test_global_random_generators_are_as_before_filming(tmp_path: Path, catch_episode: Episode) -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index]
-    film(caught, "catch", {}, tmp_path / "film.mp4", size=(160, 120))
-    film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", steps=2, num_envs=2)
+    film(catch_episode, "catch", {}, tmp_path / "film.mp4", size=(160, 120))
+    film_grid(FunctionAgent(always_action_1), "catch", {}, tmp_path / "grid.mp4", steps=2, num_envs=2)
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 
-def test_ranked_films(tmp_path: Path) -> None:
-    evaluation = evaluate(FunctionAgent(leaning), "cartpole", {}, episodes=9)
+def test_film_evaluation_films_the_best_the_median_and_the_worst_episode(tmp_path: Path) -> None:
+    evaluation = evaluate(FunctionAgent(push_toward_lean), "cartpole", {}, episodes=9)
     paths, failures = film_evaluation(evaluation, tmp_path)
     assert not failures
     assert paths == {name: tmp_path / f"{name}.mp4" for name in ("best", "median", "worst")}
@@ -191,8 +196,11 @@ def test_ranked_films(tmp_path: Path) -> None:
         assert load_trace(paths[name].with_suffix(".safetensors")).episode == episode
 
 
-@pytest.mark.parametrize(("world", "decide"), [("cartpole", leaning), ("catch", nothing), ("gym:CartPole-v1", leaning)])
-def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None:
+@pytest.mark.parametrize(
+    ("world", "decide"),
+    [("cartpole", push_toward_lean), ("catch", always_action_1), ("gym:CartPole-v1", push_toward_lean)],
+)
+def test_grid_shows_its_environments_in_tiles(tmp_path: Path, world: str, decide: Any) -> None:
     path = film_grid(FunctionAgent(decide), world, {}, tmp_path / "grid.mp4", steps=25, num_envs=5, columns=3)
     frames, stream = decode(path)
     assert frames.shape == (26, 2 * 240 + 4, 3 * 320 + 8, 3) and "yuv420p" in stream
@@ -203,54 +211,54 @@ def test_grid_shows_many_worlds(tmp_path: Path, world: str, decide: Any) -> None
     assert np.abs(empty.astype(int) - FAINT[:3]).max() < 8
 
 
-def test_grid_lasts_twelve_seconds_by_itself(tmp_path: Path) -> None:
-    frames, _ = decode(film_grid(FunctionAgent(nothing), "catch", {}, tmp_path / "grid.mp4", num_envs=4))
+def test_grid_lasts_twelve_seconds_by_default(tmp_path: Path) -> None:
+    frames, _ = decode(film_grid(FunctionAgent(always_action_1), "catch", {}, tmp_path / "grid.mp4", num_envs=4))
     assert len(frames) == 1 + 12 * 6 and frames.shape[1:3] == (724, 964)
 
 
-def grow(tmp_path: Path, films: int) -> int:
-    """Film many times; return by how many bytes the process grew after the first few."""
-    evaluation = evaluate(FunctionAgent(nothing), "catch", {}, episodes=2)
+def memory_growth(tmp_path: Path, films: int) -> int:
+    """Write `films` videos after four others; return by how many bytes the process grew during them."""
+    evaluation = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=2)
     begin = 0
     for k in range(films + 4):
         if k == 4:
-            begin = resident()
+            begin = resident_bytes()
         film(evaluation.episodes[k % 2], "catch", {}, tmp_path / "film.mp4", size=(320, 240))
-    return resident() - begin
+    return resident_bytes() - begin
 
 
-def test_memory_stays_flat_over_many_films(tmp_path: Path) -> None:
-    assert grow(tmp_path, 20) < 8e6  # twenty films hold 60 MB of pictures
-
-
-@pytest.mark.slow
-def test_memory_stays_flat_over_very_many_films(tmp_path: Path) -> None:
-    assert grow(tmp_path, 200) < 16e6
+def test_memory_does_not_grow_over_many_films(tmp_path: Path) -> None:
+    assert memory_growth(tmp_path, 20) < 8e6  # twenty films hold 60 MB of pictures
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_a_long_film(tmp_path: Path) -> None:
+def test_memory_does_not_grow_over_very_many_films(tmp_path: Path) -> None:
+    assert memory_growth(tmp_path, 200) < 16e6
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_over_a_long_film(tmp_path: Path) -> None:
     class Balancing(FunctionAgent):
         def act(self, observations: Array, **_: Any) -> tuple[Array, Any]:
             x, speed, angle, spin = observations.T
             return (angle + 0.3 * spin + 0.03 * x + 0.06 * speed > 0).astype(np.int64), None
 
-    evaluation = evaluate(Balancing(nothing), "cartpole", {}, episodes=1)
+    evaluation = evaluate(Balancing(always_action_1), "cartpole", {}, episodes=1)
     film(evaluation.episodes[0], "cartpole", {}, tmp_path / "film.mp4")
-    begin = resident()
+    begin = resident_bytes()
     film(evaluation.episodes[0], "cartpole", {}, tmp_path / "film.mp4")
-    assert evaluation.episodes[0].length == 500 and resident() - begin < 16e6
+    assert evaluation.episodes[0].length == 500 and resident_bytes() - begin < 16e6
 
 
-# Traces
+# --- Traces
 
 
 @pytest.mark.parametrize(
     ("world", "decide", "params"),
     [
-        ("catch", nothing, {"speed": 2}),
-        ("pendulum", torque, {}),
-        ("gym:CartPole-v1", leaning, {"sutton_barto_reward": True}),
+        ("catch", always_action_1, {"speed": 2}),
+        ("pendulum", proportional_torque, {}),
+        ("gym:CartPole-v1", push_toward_lean, {"sutton_barto_reward": True}),
     ],
 )
 def test_film_can_be_made_again_from_its_trace(tmp_path: Path, world: str, decide: Any, params: dict[str, Any]) -> None:
@@ -260,33 +268,37 @@ def test_film_can_be_made_again_from_its_trace(tmp_path: Path, world: str, decid
     assert trace == (episode, world, params)
     assert trace.episode.actions.dtype == episode.actions.dtype
     assert np.array_equal(trace.episode.actions, episode.actions)
-    again = film(*trace, tmp_path / "again.mp4", size=(160, 120))
-    assert np.array_equal(decode(again)[0], decode(first)[0])
+    second_video = film(*trace, tmp_path / "again.mp4", size=(160, 120))
+    assert np.array_equal(decode(second_video)[0], decode(first)[0])
 
 
-def test_trace_says_in_plain_words_what_it_is(tmp_path: Path, caught: Episode) -> None:
-    save_trace(Trace(caught, "catch", {"speed": 1}), tmp_path / "trace.safetensors")
+def test_the_metadata_of_a_trace_is_readable_json(tmp_path: Path, catch_episode: Episode) -> None:
+    save_trace(Trace(catch_episode, "catch", {"speed": 1}), tmp_path / "trace.safetensors")
     with safetensors.safe_open(tmp_path / "trace.safetensors", "np") as file:
-        said = file.metadata()
-    assert json.loads(said["params"]) == {"speed": 1}
-    assert (said["world"], said["seed"], said["length"]) == ('"catch"', str(caught.seed), str(caught.length))
-    assert said["return"] == repr(caught.return_) and said["format"] == "rl_lab.trace 1"
+        metadata = file.metadata()
+    assert json.loads(metadata["params"]) == {"speed": 1}
+    assert (metadata["world"], metadata["seed"], metadata["length"]) == (
+        '"catch"',
+        str(catch_episode.seed),
+        str(catch_episode.length),
+    )
+    assert metadata["return"] == repr(catch_episode.return_) and metadata["format"] == "rl_lab.trace 1"
 
 
-def forged(path: Path, tensors: Any = None, **changes: str | None) -> Path:
+def write_changed_trace(path: Path, tensors: Any = None, **changes: str | None) -> Path:
     """Write a trace of nine steps in which some of the metadata is changed, or left out where None."""
-    said = {
+    correct = {
         "format": "rl_lab.trace 1",
         **{"world": '"catch"', "params": "{}", "index": "0", "seed": "5", "return": "1.0", "length": "9"},
         **{"terminated": "true", "truncated": "false", "success": "true"},
     }
-    metadata = {k: v for k, v in {**said, **changes}.items() if v is not None}
+    metadata = {k: v for k, v in {**correct, **changes}.items() if v is not None}
     path.write_bytes(safetensors.numpy.save(tensors or {"actions": np.zeros(9, np.int64)}, metadata))
     return path
 
 
-def test_forged_trace_is_well_formed_but_for_the_forgery(tmp_path: Path) -> None:
-    assert load_trace(forged(tmp_path / "t.safetensors")).episode.length == 9
+def test_a_trace_without_changes_is_accepted(tmp_path: Path) -> None:
+    assert load_trace(write_changed_trace(tmp_path / "t.safetensors")).episode.length == 9
 
 
 @pytest.mark.parametrize(
@@ -320,11 +332,11 @@ def test_forged_trace_is_well_formed_but_for_the_forgery(tmp_path: Path) -> None
     ],
 )
 def test_malformed_metadata_is_refused_in_one_line(tmp_path: Path, changes: dict[str, str | None], reason: str) -> None:
-    path = forged(tmp_path / "trace.safetensors", **changes)
-    with pytest.raises(ValueError, match=reason) as refused:
+    path = write_changed_trace(tmp_path / "trace.safetensors", **changes)
+    with pytest.raises(ValueError, match=reason) as error:
         load_trace(path)
-    assert "\n" not in str(refused.value) and str(refused.value).startswith(f"{path}: not an action trace: ")
-    assert len(str(refused.value)) < 400 + len(str(path))
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"{path}: not an action trace: ")
+    assert len(str(error.value)) < 400 + len(str(path))
 
 
 @pytest.mark.parametrize(
@@ -344,17 +356,17 @@ def test_malformed_metadata_is_refused_in_one_line(tmp_path: Path, changes: dict
 )
 def test_malformed_actions_are_refused(tmp_path: Path, actions: Array) -> None:
     with pytest.raises(ValueError, match="not an action trace: .*actions"):
-        load_trace(forged(tmp_path / "trace.safetensors", {"actions": actions}))
+        load_trace(write_changed_trace(tmp_path / "trace.safetensors", {"actions": actions}))
 
 
 def test_trace_without_actions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not an action trace: .*actions"):
-        load_trace(forged(tmp_path / "trace.safetensors", {"other": np.zeros(9, np.int64)}))
+        load_trace(write_changed_trace(tmp_path / "trace.safetensors", {"other": np.zeros(9, np.int64)}))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "pickle", "text", "folder", "nothing"])
 def test_other_files_are_refused(tmp_path: Path, damage: str) -> None:
-    path = forged(tmp_path / "trace.safetensors")
+    path = write_changed_trace(tmp_path / "trace.safetensors")
     content = path.read_bytes()
     path.unlink()
     match damage:
@@ -367,85 +379,86 @@ def test_other_files_are_refused(tmp_path: Path, damage: str) -> None:
             pickled = b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
             files = {"empty": b"", "cut": content[:-9], "noise": noise, "pickle": pickled, "text": b"{}" * 99}
             path.write_bytes(files[damage])
-    with pytest.raises(ValueError, match="not an action trace") as refused:
+    with pytest.raises(ValueError, match="not an action trace") as error:
         load_trace(path)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(error.value)
 
 
 def test_trace_cannot_name_a_module_to_import(tmp_path: Path) -> None:
-    trace = load_trace(forged(tmp_path / "trace.safetensors", world='"gym:antigravity:CartPole-v1"'))
+    trace = load_trace(write_changed_trace(tmp_path / "trace.safetensors", world='"gym:antigravity:CartPole-v1"'))
     with pytest.raises(ValueError, match="is code that may not run"):
         film(*trace, tmp_path / "film.mp4")
     assert "antigravity" not in sys.modules
 
 
-# Pictures
+# --- Pictures of one environment
 
 
-def undrawn(name: str, n: int = 1) -> Batch:
+def batch_without_draw(name: str, n: int = 1) -> Batch:
+    """Return a batch of a world whose function `draw` is removed."""
     return Batch(dataclasses.replace(world_registry.load(name), draw=None), n, seed=3)
 
 
 @pytest.mark.parametrize("world", [*world_registry.names(), "gym:CartPole-v1"])
 @pytest.mark.parametrize("size", [(640, 480), (240, 180)])
 def test_every_world_has_a_picture(world: str, size: tuple[int, int]) -> None:
-    made = make.make(world, 2, render=True)
-    made.reset()
+    envs = make.make(world, 2, render=True)
+    envs.reset()
     for captions in ({}, {"left": "left", "right": "right"}):
-        image = picture(made, 1, size=size, **captions)
+        image = picture(envs, 1, size=size, **captions)
         assert image.shape == (size[1], size[0], 3) and image.dtype == np.uint8
         assert len(np.unique(image.reshape(-1, 3), axis=0)) > 4
-    made.close()
+    envs.close()
 
 
 @pytest.mark.parametrize("world", ["cartpole", "acrobot", "catch", "gym:CartPole-v1", "gym:FrozenLake-v1"])
-def test_heads_up_lines_cover_nothing(world: str) -> None:
-    made = make.make(world, 1, render=True)
-    made.reset()
+def test_captions_lie_above_what_the_world_draws(world: str) -> None:
+    envs = make.make(world, 1, render=True)
+    envs.reset()
     size = (320, 240)
-    one, other = (picture(made, 0, left=left, right="step 1", size=size) for left in ("a", "a wide caption"))
+    one, other = (picture(envs, 0, left=left, right="step 1", size=size) for left in ("a", "a wide caption"))
     changed = (one != other).any(axis=2)
     rows = np.flatnonzero(changed.any(axis=1))
     assert len(rows) and rows.max() < 24
-    # Under the captions lies paper, on which the world drew nothing.
+    # The background under the captions has always_action_1 that the world drew.
     assert (one[:20, 60:220] == BACKGROUND[:3]).all()
-    made.close()
+    envs.close()
 
 
 def test_drawing_cannot_change_the_episode() -> None:
-    def spoil(s: Any, p: Any, canvas: Any) -> None:
+    def draw_and_change_state(s: Any, p: Any, canvas: Any) -> None:
         s.x, p.force = 99.0, 0.0
 
-    made = Batch(dataclasses.replace(world_registry.load("cartpole"), draw=spoil), 2)
-    made.reset()
-    before = made.snapshot()
-    picture(made, 1)
-    assert all(np.array_equal(before[name], value) for name, value in made.snapshot().items())
+    envs = Batch(dataclasses.replace(world_registry.load("cartpole"), draw=draw_and_change_state), 2)
+    envs.reset()
+    before = envs.snapshot()
+    picture(envs, 1)
+    assert all(np.array_equal(before[name], value) for name, value in envs.snapshot().items())
 
 
-def test_picture_of_one_world_does_not_depend_on_the_one_before() -> None:
+def test_a_picture_does_not_depend_on_the_picture_drawn_before_it() -> None:
     first, second = make.make("cartpole", 1), make.make("pendulum", 1)
-    for made in (first, second):
-        made.reset()
+    for envs in (first, second):
+        envs.reset()
     alone = picture(first, 0)
     picture(second, 0, left="left", right="right")
     assert np.array_equal(picture(first, 0), alone)
 
 
-def test_world_that_does_not_draw_shows_its_numbers_as_bars() -> None:
-    made = undrawn("cartpole")
-    made.reset()
-    made.observations[0, 0] = (2.4, 0.0, -0.2, 1e9)
-    image = picture(made, 0)
+def test_vector_observations_of_a_world_without_draw_are_shown_as_bars() -> None:
+    envs = batch_without_draw("cartpole")
+    envs.reset()
+    envs.observations[0, 0] = (2.4, 0.0, -0.2, 1e9)
+    image = picture(envs, 0)
     blue = (np.abs(image.astype(int) - BLUE[:3]).max(axis=2) < 8).reshape(4, 120, 640).sum(axis=(1, 2))
     assert blue[1] == 0 and blue[0] > 1000 and blue[2] > 1000
     assert blue[3] > 1.5 * blue[0]  # unbounded, and far out
 
 
-def test_world_that_does_not_draw_shows_its_grid_as_cells() -> None:
-    made = undrawn("catch")
-    made.reset()
-    image = picture(made, 0)
+def test_grid_observations_of_a_world_without_draw_are_shown_as_cells() -> None:
+    envs = batch_without_draw("catch")
+    envs.reset()
+    image = picture(envs, 0)
     blue = np.abs(image.astype(int) - BLUE[:3]).max(axis=2) < 8
     rows = np.flatnonzero(blue.any(axis=1))
     assert rows.min() < 48 and rows.max() > 431  # the ball on top, the paddle in the lowest row
@@ -464,31 +477,31 @@ def test_world_that_does_not_draw_shows_its_grid_as_cells() -> None:
         Box(-3, 3, (), np.float32),
     ],
 )
-def test_observations_of_any_shape_can_be_looked_at(space: Box) -> None:
-    class Seen:
+def test_observations_of_any_shape_have_a_picture(space: Box) -> None:
+    class EnvWithObservation:
         observations = np.asarray(space.sample())[None, None]
         world = dataclasses.make_dataclass("Known", ["observation"])(space)
 
-    image = picture(Seen(), 0, left="x", size=(320, 240))  # type: ignore[arg-type]
+    image = picture(EnvWithObservation(), 0, left="x", size=(320, 240))  # type: ignore[arg-type]
     assert image.shape == (240, 320, 3) and image.std() > 3
 
 
-def test_foreign_world_made_without_pictures_shows_its_observation() -> None:
-    made = make.make("gym:CartPole-v1", 1)
-    made.reset()
-    assert len(np.unique(picture(made, 0).reshape(-1, 3), axis=0)) > 4
-    made.close()
+def test_a_third_party_environment_made_without_render_mode_shows_its_observation() -> None:
+    envs = make.make("gym:CartPole-v1", 1)
+    envs.reset()
+    assert len(np.unique(picture(envs, 0).reshape(-1, 3), axis=0)) > 4
+    envs.close()
 
 
-def test_large_foreign_picture_keeps_its_colours_when_it_shrinks() -> None:
+def test_a_large_picture_of_a_third_party_environment_keeps_its_colours_when_shrunk() -> None:
     space = Box(0, 255, (600, 400, 3), np.uint8)
     halves = np.zeros((600, 400, 3), np.uint8)
     halves[:300], halves[300:] = (200, 40, 60), (10, 90, 220)
 
-    class Seen:
+    class EnvWithObservation:
         observations = halves[None, None]
         world = dataclasses.make_dataclass("Known", ["observation"])(space)
 
-    image = picture(Seen(), 0, size=(320, 240))  # type: ignore[arg-type]
+    image = picture(EnvWithObservation(), 0, size=(320, 240))  # type: ignore[arg-type]
     assert tuple(image[60, 160]) == (200, 40, 60) and tuple(image[180, 160]) == (10, 90, 220)
     assert tuple(image[60, 60]) == BACKGROUND[:3]

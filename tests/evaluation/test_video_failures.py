@@ -1,4 +1,8 @@
-"""A film that cannot be made costs nothing else: the result is there before, and the failure is one line."""
+"""Tests of videos that cannot be made: the result is printed and saved all the same, and the reason is one line.
+
+FAILING and WORKING are environments whose render() returns, or raises, something unusual; a fixture registers them as
+Film<name>-v0 with Gymnasium.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,19 @@ from rl_lab.cli import main
 from rl_lab.engine import world_registry
 from rl_lab.evaluation import video
 
-TINY = (
+TRAIN_OVERRIDES = (
     "budget=128 worlds=2 agent.n_steps=32 agent.batch_size=64 agent.n_epochs=1 device=cpu "
     "evaluation.episodes=3 evaluation.selections=1 evaluation.selection_episodes=1"
 ).split()
 Run = Callable[..., tuple[int, str, str]]
 
 
-class Silent(gym.Env[Any, Any]):
-    """Five steps; its render() does what `shows` says."""
+class FiveStepEnv(gym.Env[Any, Any]):
+    """Ends after five steps. render() returns `rendered` or, if that is callable, its result."""
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}
     observation_space, action_space = Box(-1, 1, (2,), np.float32), Discrete(2)
-    shows: Any = None
+    rendered: Any = None
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -46,11 +50,11 @@ class Silent(gym.Env[Any, Any]):
         return np.zeros(2, np.float32), 1.0, self.t == 5, False, {}
 
     def render(self) -> Any:
-        return self.shows() if callable(self.shows) else self.shows
+        return self.rendered() if callable(self.rendered) else self.rendered
 
 
-class NoMode(Silent):
-    """Knows nothing of pictures."""
+class NoMode(FiveStepEnv):
+    """Takes no render_mode and has no metadata."""
 
     metadata: dict[str, Any] = {}
 
@@ -58,8 +62,8 @@ class NoMode(Silent):
         super().__init__()
 
 
-class OnlyText(Silent):
-    """Can print itself."""
+class OnlyText(FiveStepEnv):
+    """Has only the render mode "ansi"."""
 
     metadata = {"render_modes": ["ansi"]}
 
@@ -69,35 +73,38 @@ class OnlyText(Silent):
         super().__init__(render_mode)
 
 
-def bad() -> None:
+def raise_runtime_error() -> None:
     raise RuntimeError("no screen")
 
 
-def leave() -> None:
+def raise_system_exit() -> None:
     raise SystemExit(3)
 
 
-def kind(name: str, base: type = Silent, **more: Any) -> type:
-    return type(name, (base,), more)
+def subclass(name: str, base: type = FiveStepEnv, **attributes: Any) -> type:
+    return type(name, (base,), attributes)
 
 
 FAILING = {
-    "Nothing": (kind("Nothing"), "render returned 'None' (NoneType), expected a picture"),
-    "Empty": (kind("Empty", shows=np.zeros((0, 0, 3), np.uint8)), "render returned shape (0, 0, 3) uint8"),
-    "Raising": (kind("Raising", shows=staticmethod(bad)), "render raised RuntimeError: no screen"),
-    "Leaving": (kind("Leaving", shows=staticmethod(leave)), "render raised SystemExit: 3"),
+    "Nothing": (subclass("Nothing"), "render returned 'None' (NoneType), expected a picture"),
+    "Empty": (subclass("Empty", rendered=np.zeros((0, 0, 3), np.uint8)), "render returned shape (0, 0, 3) uint8"),
+    "Raising": (
+        subclass("Raising", rendered=staticmethod(raise_runtime_error)),
+        "render raised RuntimeError: no screen",
+    ),
+    "Leaving": (subclass("Leaving", rendered=staticmethod(raise_system_exit)), "render raised SystemExit: 3"),
 }
 GOOD = np.full((8, 8, 3), 90, np.uint8)
 WORKING = {
     "NoMode": NoMode,  # shown by its observation
     "OnlyText": OnlyText,
-    "Grey": kind("Grey", shows=GOOD[..., 0]),
-    "Transparent": kind("Transparent", shows=np.concatenate([GOOD, GOOD[..., :1]], axis=2)),
-    "List": kind("List", shows=[GOOD]),
-    "Fractions": kind("Fractions", shows=GOOD / 255),
-    "NoSpeed": kind("NoSpeed", shows=GOOD, metadata={"render_modes": ["rgb_array"], "render_fps": None}),
-    "Stands": kind("Stands", shows=GOOD, metadata={"render_modes": ["rgb_array"], "render_fps": 0}),
-    "NoMetadata": kind("NoMetadata", shows=GOOD, metadata={}),
+    "Grey": subclass("Grey", rendered=GOOD[..., 0]),
+    "Transparent": subclass("Transparent", rendered=np.concatenate([GOOD, GOOD[..., :1]], axis=2)),
+    "List": subclass("List", rendered=[GOOD]),
+    "Fractions": subclass("Fractions", rendered=GOOD / 255),
+    "NoSpeed": subclass("NoSpeed", rendered=GOOD, metadata={"render_modes": ["rgb_array"], "render_fps": None}),
+    "Stands": subclass("Stands", rendered=GOOD, metadata={"render_modes": ["rgb_array"], "render_fps": 0}),
+    "NoMetadata": subclass("NoMetadata", rendered=GOOD, metadata={}),
 }
 
 
@@ -106,12 +113,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*render")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def registered() -> Iterator[None]:
-    made = {name: each[0] for name, each in FAILING.items()} | WORKING
-    for name, each in made.items():
+def register_environments() -> Iterator[None]:
+    environments = {name: each[0] for name, each in FAILING.items()} | WORKING
+    for name, each in environments.items():
         gym.register(f"Film{name}-v0", each)
     yield
-    for name in made:
+    for name in environments:
         del gym.registry[f"Film{name}-v0"]
 
 
@@ -126,24 +133,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def evaluated(run: Run, world: str, *more: str) -> tuple[int, str, str]:
-    return run("evaluate", "random", f"world={world}", "evaluation.episodes=3", "--video", "--out", "out", *more)
+def evaluate_with_video(run: Run, world: str, *words: str) -> tuple[int, str, str]:
+    """Evaluate random actions with --video; return the exit status, stdout and stderr."""
+    return run("evaluate", "random", f"world={world}", "evaluation.episodes=3", "--video", "--out", "out", *words)
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_a_picture_that_is_none_costs_the_film_alone(name: str, run: Run) -> None:
-    status, out, err = evaluated(run, f"gym:Film{name}-v0")
+def test_a_picture_that_cannot_be_used_costs_only_the_video(name: str, run: Run) -> None:
+    status, out, err = evaluate_with_video(run, f"gym:Film{name}-v0")
     assert status == 0 and "mean return" in out and Path("out/summary.json").exists()
     (line,) = err.splitlines()
     assert line.startswith("rl-lab: no film of the best, median, worst episode: ") and FAILING[name][1] in line
     assert not list(Path("out").rglob("*.mp4")) and not list(Path("out").rglob("*.partial"))
-    status, out, err = evaluated(run, f"gym:Film{name}-v0", "--require-video", "--json")
+    status, out, err = evaluate_with_video(run, f"gym:Film{name}-v0", "--require-video", "--json")
     assert status == 1 and len(err.splitlines()) == 1
-    shown = json.loads(out)
+    result = json.loads(out)
     assert (
-        shown["mean_return"] == 5
-        and shown["videos"] == {}
-        and set(shown["video_failures"])
+        result["mean_return"] == 5
+        and result["videos"] == {}
+        and set(result["video_failures"])
         == {
             "best",
             "median",
@@ -153,51 +161,52 @@ def test_a_picture_that_is_none_costs_the_film_alone(name: str, run: Run) -> Non
 
 
 @pytest.mark.parametrize("name", WORKING)
-def test_other_pictures_make_a_film(name: str, run: Run) -> None:
-    status, out, err = evaluated(run, f"gym:Film{name}-v0", "--require-video")
+def test_unusual_pictures_that_can_be_used_make_a_video(name: str, run: Run) -> None:
+    status, out, err = evaluate_with_video(run, f"gym:Film{name}-v0", "--require-video")
     assert (status, err) == (0, "") and Path("out/videos/best.mp4").stat().st_size > 0
 
 
-def test_training_and_resume_end_with_a_result(run: Run) -> None:
-    for words in (["train", "gym:FilmRaising-v0", *TINY, "run_dir=r"], ["resume", "r"]):
+def test_training_and_resume_end_with_a_result_although_videos_fail(run: Run) -> None:
+    for words in (["train", "gym:FilmRaising-v0", *TRAIN_OVERRIDES, "run_dir=r"], ["resume", "r"]):
         status, out, err = run(*words)
         assert status == 0, err
         assert out.index("mean return") < out.index("\nnext: rl-lab watch r")
-        told = [line for line in err.splitlines() if line.startswith("rl-lab: ")]
-        assert len(told) == 1 and "render raised RuntimeError: no screen" in told[0]
+        messages = [line for line in err.splitlines() if line.startswith("rl-lab: ")]
+        assert len(messages) == 1 and "render raised RuntimeError: no screen" in messages[0]
         assert "Traceback" not in err
     assert run("resume", "r", "--require-video")[0] == 1
     status, out, _ = run("resume", "r", "--json")
     assert status == 0 and set(json.loads(out)["video_failures"]) == {"best", "median", "worst"}
 
 
-def test_results_are_shown_before_films_begin(
+def test_results_are_printed_before_videos_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    seen = []
+    printed_before = []
 
-    def filmed(*given: Any, **more: Any) -> None:
-        seen.append(capsys.readouterr().out)
+    def interrupted_film(*args: Any, **kwargs: Any) -> None:
+        printed_before.append(capsys.readouterr().out)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("rl_lab.evaluation.episode_videos.film", filmed)
+    monkeypatch.setattr("rl_lab.evaluation.episode_videos.film", interrupted_film)
     assert main(["evaluate", "random", "world=cartpole", "evaluation.episodes=3", "--video"]) == 130
-    assert "mean return" in seen[0]
+    assert "mean return" in printed_before[0]
 
 
-def test_a_drawing_that_raises_is_named_with_its_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_draw_is_reported_with_file_and_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(s: Any, p: Any, c: Any) -> None:
         raise KeyError("colour")
 
     broken = dataclasses.replace(world_registry.load("cartpole"), draw=draw)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: broken)
-    status, out, err = evaluated(run, "cartpole")
+    status, out, err = evaluate_with_video(run, "cartpole")
     assert status == 0 and "mean return" in out
     (line,) = err.splitlines()
-    place = f"{__file__}:{draw.__code__.co_firstlineno + 1} draw: "
+    location = f"{__file__}:{draw.__code__.co_firstlineno + 1} draw: "
     assert (
-        line == f"rl-lab: no film of the best, median, worst episode: {place}cartpole's draw raised KeyError: 'colour'"
+        line
+        == f"rl-lab: no film of the best, median, worst episode: {location}cartpole's draw raised KeyError: 'colour'"
     )
 
 
@@ -205,24 +214,24 @@ def test_a_drawing_that_raises_is_named_with_its_line(run: Run, monkeypatch: pyt
     "error",
     [OSError("ffmpeg stopped"), video.ReplayError("came out differently"), MemoryError(), RuntimeError("strange")],
 )
-def test_whatever_goes_wrong_with_a_film_is_one_line(error: Exception, run: Run, monkeypatch: Any) -> None:
-    def fail(*given: Any, **more: Any) -> None:
+def test_any_error_while_filming_is_reported_in_one_line(error: Exception, run: Run, monkeypatch: Any) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
     monkeypatch.setattr("rl_lab.evaluation.episode_videos.film", fail)
-    status, out, err = evaluated(run, "cartpole")
+    status, out, err = evaluate_with_video(run, "cartpole")
     assert status == 0 and "mean return" in out and len(err.splitlines()) == 1
     assert (str(error) or type(error).__name__) in err
 
 
-def test_a_folder_that_cannot_be_written_costs_the_films_alone(run: Run) -> None:
+def test_a_folder_that_cannot_be_written_costs_only_the_videos(run: Run) -> None:
     os.mkdir("out")
     Path("out/videos").write_text("in the way")
-    status, out, err = evaluated(run, "cartpole")
+    status, out, err = evaluate_with_video(run, "cartpole")
     assert status == 0 and "mean return" in out and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["Raising", "Nothing"])
-def test_watching_fails_with_one_line(name: str, run: Run) -> None:
+def test_watch_fails_with_one_line(name: str, run: Run) -> None:
     status, out, err = run("watch", "random", f"world=gym:Film{name}-v0", "--file")
     assert status == 1 and out == "" and len(err.splitlines()) == 1 and f"gym:Film{name}-v0: " in err

@@ -1,3 +1,5 @@
+"""Tests of `watch`: the window and its keys, playing in a window, and video files where there is no display."""
+
 import os
 import subprocess
 import sys
@@ -25,18 +27,18 @@ from rl_lab.rendering.window import Action, Window, WindowError, has_display
 pygame: Any = pytest.importorskip("pygame")
 
 
-def balancing(observations: Array) -> Array:
+def balance_pole(observations: Array) -> Array:
     x, speed, angle, spin = observations.T
     return (angle + 0.3 * spin + 0.03 * x + 0.06 * speed > 0).astype(np.int64)
 
 
-def nothing(observations: Array) -> Array:
+def always_action_1(observations: Array) -> Array:
     return np.ones(len(observations), np.int64)
 
 
 @pytest.fixture
 def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A display without a screen, SDL's own way to test programs with windows."""
+    """Set SDL's dummy display, which opens windows without a screen."""
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     yield
@@ -55,14 +57,14 @@ def press(*keys: int) -> None:
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
 
 
-def shown() -> NDArray[np.uint8]:
-    """What the window shows, [H, W, 3]."""
+def window_pixels() -> NDArray[np.uint8]:
+    """Return the pixels that the window shows, [H, W, 3]."""
     surface = pygame.display.get_surface()
     pixels = np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8)
     return pixels.reshape(surface.get_height(), surface.get_width(), 3)
 
 
-# The window
+# --- The window
 
 
 def test_window_shows_the_picture(display: None) -> None:
@@ -70,7 +72,7 @@ def test_window_shows_the_picture(display: None) -> None:
     window = Window("title", 64, 48)
     for picture in (frame, frame[::-1]):  # the second is not contiguous
         window.show(picture)
-        assert np.array_equal(shown(), picture)
+        assert np.array_equal(window_pixels(), picture)
     assert pygame.display.get_caption()[0] == "title"
     window.close()
     assert not pygame.display.get_init()
@@ -80,8 +82,8 @@ def test_window_of_another_size_shows_the_whole_picture(display: None) -> None:
     window = Window("title", 64, 48)
     pygame.display.set_mode((200, 96), pygame.RESIZABLE)
     window.show(np.full((48, 64, 3), 200, np.uint8))
-    assert (shown()[:, 36:164] == 200).all()
-    assert (shown()[:, :36] == INK[:3]).all() and (shown()[:, 164:] == INK[:3]).all()
+    assert (window_pixels()[:, 36:164] == 200).all()
+    assert (window_pixels()[:, :36] == INK[:3]).all() and (window_pixels()[:, 164:] == INK[:3]).all()
 
 
 def test_window_survives_an_environment_that_shuts_pygame_down(display: None) -> None:
@@ -89,7 +91,7 @@ def test_window_survives_an_environment_that_shuts_pygame_down(display: None) ->
     pygame.quit()
     assert window.wait(0.0) and window.events() == []
     window.show(np.full((48, 64, 3), 9, np.uint8))
-    assert (shown() == 9).all()
+    assert (window_pixels() == 9).all()
 
 
 @pytest.mark.parametrize(
@@ -101,21 +103,21 @@ def test_window_survives_an_environment_that_shuts_pygame_down(display: None) ->
         *[("q", "quit"), ("ESCAPE", "quit")],
     ],
 )
-def test_keys(display: None, key: str, action: Action) -> None:
+def test_keys_are_reported_as_actions(display: None, key: str, action: Action) -> None:
     window = Window("title", 64, 48)
     press(pygame.K_x, getattr(pygame, f"K_{key}"), pygame.K_F5)
     assert window.events() == [action]
     assert window.events() == []
 
 
-def test_closing_the_window_is_quitting(display: None) -> None:
+def test_closing_the_window_is_reported_as_quit(display: None) -> None:
     window = Window("title", 64, 48)
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     press(pygame.K_SPACE)
     assert window.events() == ["quit", "pause"]
 
 
-def test_wait_is_measured_from_the_last(display: None) -> None:
+def test_wait_counts_from_the_end_of_the_previous_wait(display: None) -> None:
     window = Window("title", 64, 48)
     window.wait(0.0)
     begin = time.monotonic()
@@ -129,7 +131,7 @@ def test_wait_is_measured_from_the_last(display: None) -> None:
     assert time.monotonic() - begin < 0.9
 
 
-def test_key_ends_the_wait_and_the_next_goes_on(display: None) -> None:
+def test_a_key_ends_one_wait_only(display: None) -> None:
     window = Window("title", 64, 48)
     window.wait(0.0)
     begin = time.monotonic()
@@ -175,7 +177,7 @@ def test_display_that_does_not_answer_is_refused(no_display: None, monkeypatch: 
         ("win32", {}, True),
     ],
 )
-def test_has_display(
+def test_has_display_depends_on_the_platform_and_on_variables(
     no_display: None,
     monkeypatch: pytest.MonkeyPatch,
     platform: str,
@@ -188,94 +190,99 @@ def test_has_display(
     assert has_display() is expected
 
 
-def test_module_does_not_load_pygame() -> None:
+def test_the_window_module_does_not_import_pygame() -> None:
     program = "import sys, rl_lab.rendering.window as w; w.has_display(); assert 'pygame' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-# Watching in a window
+# --- Playing in a window
 
 
-class Scripted:
-    """A window whose user presses keys by a script: what comes after each picture."""
+class ScriptedWindow:
+    """Stands in for `Window`: it records the pictures, and reports the given actions after each of them, then "quit".
 
-    def __init__(self, *script: str, due: bool = True) -> None:
-        self.script = [words.split() for words in script]
+    `due` is what `wait` returns: False means that a key has ended the wait before its time.
+    """
+
+    def __init__(self, *actions: str, due: bool = True) -> None:
+        self.actions = [words.split() for words in actions]
         self.due = due
         self.waits: list[float] = []
         self.frames: list[NDArray[np.uint8]] = []
         self.steps: list[int] = []
-        self.show_of: LiveView | None = None
+        self.view: LiveView | None = None
 
-    def watching(self, show: LiveView) -> "Scripted":
-        self.show_of = show
+    def with_view(self, view: LiveView) -> "ScriptedWindow":
+        self.view = view
         return self
 
     def show(self, frame: NDArray[np.uint8]) -> None:
-        assert self.show_of is not None
+        assert self.view is not None
         self.frames.append(frame)
-        self.steps.append(int(self.show_of.envs.states["t"][0]))  # type: ignore[attr-defined]
+        self.steps.append(int(self.view.envs.states["t"][0]))  # type: ignore[attr-defined]
 
     def wait(self, seconds: float) -> bool:
         self.waits.append(seconds)
         return self.due
 
     def events(self) -> list[str]:
-        return self.script[len(self.frames) - 1] if len(self.frames) <= len(self.script) else ["quit"]
+        return self.actions[len(self.frames) - 1] if len(self.frames) <= len(self.actions) else ["quit"]
 
 
-def play(window: Scripted, episodes: int | None = None, world: str = "cartpole", decide: Any = balancing) -> LiveView:
-    show = LiveView(FunctionAgent(decide), world, {}, 1, seed=EVALUATION_SEED)
-    play_in_window(show, window.watching(show), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
-    return show
+def play(
+    window: ScriptedWindow, episodes: int | None = None, world: str = "cartpole", decide: Any = balance_pole
+) -> LiveView:
+    view = LiveView(FunctionAgent(decide), world, {}, 1, seed=EVALUATION_SEED)
+    play_in_window(view, window.with_view(view), PygameCanvas(640, 28), episodes)  # type: ignore[arg-type]
+    return view
 
 
-def test_plays_a_step_a_picture_until_the_user_quits() -> None:
-    window = Scripted("", "", "", "quit")
+def test_one_step_is_played_for_each_picture_until_the_user_quits() -> None:
+    window = ScriptedWindow("", "", "", "quit")
     play(window)
     assert window.steps == [0, 1, 2, 3]
     assert window.waits == [pytest.approx(1 / 50)] * 4
     assert {frame.shape for frame in window.frames} == {(508, 640, 3)}
 
 
-def test_pause_and_single_steps() -> None:
-    window = Scripted("", "pause", "", "", "step", "step", "", "pause", "", "", "step", "", "")
+def test_pause_stops_the_steps_and_step_makes_one() -> None:
+    window = ScriptedWindow("", "pause", "", "", "step", "step", "", "pause", "", "", "step", "", "")
     play(window)
     #                        pause           step step     pause          step: pauses too
     assert window.steps == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 7, 7, 7]
 
 
-def test_key_that_cuts_a_wait_short_does_not_step() -> None:
-    window = Scripted("faster", "", "restart", due=False)
+def test_no_step_is_made_when_a_key_has_ended_the_wait() -> None:
+    window = ScriptedWindow("faster", "", "restart", due=False)
     play(window)
     assert window.steps == [0, 0, 0, 0]
 
 
 def test_speed_doubles_and_halves_within_limits() -> None:
-    window = Scripted("slower", "slower", "faster", *["slower"] * 9)
+    window = ScriptedWindow("slower", "slower", "faster", *["slower"] * 9)
     play(window)
     assert window.waits[:4] == [pytest.approx(wait / 50) for wait in (1, 2, 4, 2)]
     assert window.waits[-1] == pytest.approx(8 / 50)
 
 
-def test_fast_worlds_skip_pictures_not_steps() -> None:
-    window = Scripted("faster", "", "faster", "", "")
+def test_at_high_speed_several_steps_are_made_for_each_picture() -> None:
+    window = ScriptedWindow("faster", "", "faster", "", "")
     play(window)
-    # 50 steps a second at 1x, 100 at 2x shown two by two, 200 at 4x shown three by three.
+    # 50 steps a second at 1x, 100 at 2x window_pixels two by two, 200 at 4x window_pixels three by three.
     assert window.steps == [0, 1, 3, 5, 8, 11]
     assert window.waits[-1] == pytest.approx(3 / 200)
 
 
 def test_restart_begins_the_same_episode_again() -> None:
-    window = Scripted("", "", "", "restart", "", "", "")
+    window = ScriptedWindow("", "", "", "restart", "", "", "")
     play(window)
     assert window.steps == [0, 1, 2, 3, 0, 1, 2, 3]
-    for begun, again in zip(window.frames[:4], window.frames[4:], strict=True):
-        assert np.array_equal(begun, again)
+    for first_time, second_time in zip(window.frames[:4], window.frames[4:], strict=True):
+        assert np.array_equal(first_time, second_time)
 
 
-def test_help_and_state_are_on_screen() -> None:
-    window = Scripted("pause", "faster", "pause", "")
+def test_the_line_below_the_picture_has_keys_and_speed() -> None:
+    window = ScriptedWindow("pause", "faster", "pause", "")
     play(window)
     lines = [frame[480:] for frame in window.frames]
     assert all((np.abs(line.astype(int) - INK[:3]).max(axis=2) > 60).sum() > 1000 for line in lines)
@@ -288,12 +295,12 @@ def test_help_and_state_are_on_screen() -> None:
     assert not (running[..., 0].astype(int) - running[..., 2] > 100).any()
 
 
-def test_end_of_an_episode_stays_before_the_next_begins() -> None:
-    window = Scripted(*[""] * 40)
-    show = play(window, episodes=2, world="catch", decide=nothing)
+def test_the_last_picture_of_an_episode_is_held_before_the_next_begins() -> None:
+    window = ScriptedWindow(*[""] * 40)
+    view = play(window, episodes=2, world="catch", decide=always_action_1)
     # Nine steps, the end for 0.7 s at 6 a second, then the next seed; the second end is seen too.
     assert window.steps == 2 * [*range(10), 9, 9, 9]
-    assert show.episodes_shown == 2
+    assert view.episodes_shown == 2
     assert not np.array_equal(window.frames[0], window.frames[13])
     assert np.array_equal(window.frames[9], window.frames[12])
 
@@ -302,16 +309,16 @@ def test_watch_in_a_window(display: None, tmp_path: Path, monkeypatch: pytest.Mo
     pictures: list[NDArray[np.uint8]] = []
     show = Window.show
 
-    def looked_at(self: Window, frame: NDArray[np.uint8]) -> None:
+    def show_and_record(self: Window, frame: NDArray[np.uint8]) -> None:
         show(self, frame)
-        pictures.append(shown())
+        pictures.append(window_pixels())
         if len(pictures) == 5:
             press(pygame.K_q)
 
-    monkeypatch.setattr(Window, "show", looked_at)
+    monkeypatch.setattr(Window, "show", show_and_record)
     for world, grid, size in (("cartpole", None, (508, 640)), ("gym:CartPole-v1", 4, (752, 964))):
         pictures.clear()
-        assert watch(FunctionAgent(balancing), world, {}, out=tmp_path, grid=grid) == []
+        assert watch(FunctionAgent(balance_pole), world, {}, out=tmp_path, grid=grid) == []
         assert len(pictures) == 5 and pictures[0].shape[:2] == size
         assert not np.array_equal(pictures[0], pictures[4])
         assert not pygame.display.get_init()
@@ -320,63 +327,63 @@ def test_watch_in_a_window(display: None, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_watch_in_a_window_for_some_episodes(display: None, tmp_path: Path) -> None:
     begin = time.monotonic()
-    assert watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, episodes=1, window=True) == []
+    assert watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path, episodes=1, window=True) == []
     assert 13 / 6 - 0.3 < time.monotonic() - begin < 6
 
 
-# Watching without one
+# --- Video files, without a display
 
 
-def frames_of(path: Path) -> int:
+def frame_count(path: Path) -> int:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-f", "null", "-"]
     words = subprocess.run(command, capture_output=True, timeout=60, check=True).stderr.decode()
     return int(words.rpartition("frame=")[2].split()[0])
 
 
-def test_machine_without_a_display_gets_a_file(no_display: None, tmp_path: Path) -> None:
-    paths = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path / "videos")
+def test_without_a_display_a_video_file_is_written(no_display: None, tmp_path: Path) -> None:
+    paths = watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path / "videos")
     assert paths == [tmp_path / "videos" / f"catch-seed{EVALUATION_SEED}.mp4"]
-    assert frames_of(paths[0]) == 9 + 4
+    assert frame_count(paths[0]) == 9 + 4
     assert load_trace(paths[0].with_suffix(".safetensors")).episode.seed == EVALUATION_SEED
 
 
-def test_display_that_does_not_answer_gives_a_file(
+def test_with_a_display_that_does_not_answer_a_video_file_is_written(
     no_display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":4711")
-    (path,) = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path)
-    assert frames_of(path) == 13
+    (path,) = watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path)
+    assert frame_count(path) == 13
     with pytest.raises(WindowError):
-        watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, window=True)
+        watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path, window=True)
 
 
-def test_files_where_there_is_a_display_if_asked_for(display: None, tmp_path: Path) -> None:
-    paths = watch(FunctionAgent(nothing), "gym:CartPole-v1", {}, out=tmp_path, window=False, episodes=2, seed=7)
+def test_window_false_writes_files_although_there_is_a_display(display: None, tmp_path: Path) -> None:
+    paths = watch(FunctionAgent(always_action_1), "gym:CartPole-v1", {}, out=tmp_path, window=False, episodes=2, seed=7)
     assert [path.name for path in paths] == ["gym-CartPole-v1-seed7.mp4", "gym-CartPole-v1-seed8.mp4"]
-    assert all(frames_of(path) > 35 for path in paths)
+    assert all(frame_count(path) > 35 for path in paths)
 
 
-def test_many_worlds_in_a_file(no_display: None, tmp_path: Path) -> None:
-    (path,) = watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, grid=9)
-    assert path.name == f"catch-9-worlds-seed{EVALUATION_SEED}.mp4" and frames_of(path) == 73
+def test_grid_writes_one_video_of_all_environments(no_display: None, tmp_path: Path) -> None:
+    (path,) = watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path, grid=9)
+    assert path.name == f"catch-9-worlds-seed{EVALUATION_SEED}.mp4" and frame_count(path) == 73
 
 
-def test_file_shows_what_the_window_shows(no_display: None, tmp_path: Path) -> None:
-    (path,) = watch(FunctionAgent(balancing), "cartpole", {}, out=tmp_path)
+def test_a_video_file_has_the_same_actions_as_the_window(no_display: None, tmp_path: Path) -> None:
+    (path,) = watch(FunctionAgent(balance_pole), "cartpole", {}, out=tmp_path)
     trace = load_trace(path.with_suffix(".safetensors"))
-    window = Scripted(*[""] * 12)
-    show = play(window)
-    taken = show.envs.actions[0, 0]
-    assert trace.episode.length == 500 and trace.episode.actions[11] == taken
+    window = ScriptedWindow(*[""] * 12)
+    view = play(window)
+    action = view.envs.actions[0, 0]
+    assert trace.episode.length == 500 and trace.episode.actions[11] == action
 
 
 @pytest.mark.parametrize("wrong", [{"grid": 0}, {"episodes": 0}, {"grid": -3}])
 def test_wrong_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
-        watch(FunctionAgent(nothing), "catch", {}, out=tmp_path, **wrong)
+        watch(FunctionAgent(always_action_1), "catch", {}, out=tmp_path, **wrong)
 
 
-def test_watching_does_not_speak_on_stdout(tmp_path: Path) -> None:
+def test_watch_prints_nothing(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from rl_lab.evaluation.watch import watch\n"
         "from rl_lab.core import agent_registry as catalogue; from rl_lab.adapters import make as batch\n"

@@ -1,4 +1,9 @@
-"""A run's folder from a stranger: nothing in it runs, writes elsewhere, hangs or fills memory; all ends in a line."""
+"""Tests of run folders from an attacker: no code in them runs, and damaged files are refused in one line.
+
+Each test changes one file of a good run (fixture `hostile_run`): to content with code, to invalid text, or to tensors
+that do not fit, often with a manifest that fits the change (`rewrite_manifest`). Then commands are run. They must not
+execute code (fixture `sentinel`), write elsewhere, hang, or use much memory.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ import pytest
 import safetensors.numpy
 import torch
 from support import programs
-from support.checkpoints import sign
+from support.checkpoints import rewrite_manifest
 
 from rl_lab.adapters import make as batch
 from rl_lab.cli import main
@@ -30,8 +35,8 @@ from rl_lab.core import checkpoint
 from rl_lab.evaluation.trace import load_trace
 from rl_lab.evaluation.video import film
 
-PATIENCE = 8  # seconds for any command; most take a tenth of one
-TINY = (
+MAX_SECONDS = 8  # that a command may take; most take a tenth of a second
+TINY_TRAINING = (
     "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false "
     "evaluation.episodes=2 evaluation.selections=1 evaluation.selection_episodes=1 checkpoint.steps=128"
 ).split()
@@ -43,8 +48,8 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-class Planted:
-    """Pickled, it creates a file when it is loaded."""
+class MakesFolderWhenUnpickled:
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -53,53 +58,53 @@ class Planted:
         return os.mkdir, (self.path,)
 
 
-class Outcome(NamedTuple):
+class CommandResult(NamedTuple):
     status: int
     out: str
     err: str
     seconds: float
 
 
-class Hanging(BaseException):
-    """A command did not come back."""
+class CommandHangs(BaseException):
+    """Raised in a command that has taken more than MAX_SECONDS."""
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    assert main(["train", "catch", *TINY, f"run_dir={folder}", "--json"]) == 0
+    assert main(["train", "catch", *TINY_TRAINING, f"run_dir={folder}", "--json"]) == 0
     return folder
 
 
 @pytest.fixture
-def theirs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a good run, in runs/ beside another."""
+def hostile_run(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of a good run, which the test will damage; another copy, runs/mine, stays good."""
     monkeypatch.chdir(tmp_path)
     for name in ("mine", "theirs"):
-        shutil.copytree(made, tmp_path / "runs" / name)
+        shutil.copytree(trained_run, tmp_path / "runs" / name)
     return Path("runs/theirs")
 
 
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[str]:
-    """The folder a payload would make; it must not be there in the end."""
+    """Return the path of a folder that executed code would make, and check in the end that it does not exist."""
     yield str(tmp_path / "sentinel")
     assert not (tmp_path / "sentinel").exists(), "a file was executed"
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+def run_command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., CommandResult]]:
     def stop(*_: Any) -> None:
-        raise Hanging
+        raise CommandHangs
 
-    def run(*words: str) -> Outcome:
+    def run(*words: str) -> CommandResult:
         capsys.readouterr()
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
         begin = time.monotonic()
         status = main(list(words))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        outcome = Outcome(status, *capsys.readouterr(), time.monotonic() - begin)
-        assert "unexpected Hanging" not in outcome.err  # which the command tells as it tells any error
+        outcome = CommandResult(status, *capsys.readouterr(), time.monotonic() - begin)
+        assert "unexpected CommandHangs" not in outcome.err  # which the command reports as it reports any error
         return outcome
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -108,40 +113,40 @@ def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]
     signal.signal(signal.SIGALRM, before)
 
 
-def is_one_line(outcome: Outcome) -> bool:
+def is_one_line(outcome: CommandResult) -> bool:
     line = outcome.err.removesuffix("\n")
     return outcome.status in (1, 2) and outcome.out == "" and line.startswith("rl-lab: ") and line.isprintable()
 
 
-def is_refusal(outcome: Outcome) -> bool:
-    """Ended with one line; or went on from something older, and said what was refused."""
+def is_refusal(outcome: CommandResult) -> bool:
+    """Return whether a command ended with one line, or has used an older checkpoint and printed what it skipped."""
     return is_one_line(outcome) or (outcome.status == 0 and "skipped" in outcome.err)
 
 
-# What a hostile file may hold
+# --- Hostile contents of files
 
 
-def tensors(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+def tensor_file(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
     return struct.pack("<Q", len(header) if length is None else length) + header + data
 
 
-def entry(**values: Any) -> bytes:
+def header_entry(**values: Any) -> bytes:
     return json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4], **values}}).encode()
 
 
 def pickled(sentinel: str) -> bytes:
-    return pickle.dumps(Planted(sentinel))
+    return pickle.dumps(MakesFolderWhenUnpickled(sentinel))
 
 
 def torch_saved(sentinel: str) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"policy": Planted(sentinel)}, buffer)
+    torch.save({"policy": MakesFolderWhenUnpickled(sentinel)}, buffer)
     return buffer.getvalue()
 
 
 def numpy_saved(sentinel: str) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.array([Planted(sentinel)], dtype=object), allow_pickle=True)
+    np.save(buffer, np.array([MakesFolderWhenUnpickled(sentinel)], dtype=object), allow_pickle=True)
     return buffer.getvalue()
 
 
@@ -157,8 +162,8 @@ def python_source(sentinel: str) -> bytes:
     return f"__import__('os').mkdir({sentinel!r})".encode()
 
 
-CODE = [pickled, torch_saved, numpy_saved, yaml_tagged, yaml_target, python_source]
-JUNK = {
+CONTENTS_WITH_CODE = [pickled, torch_saved, numpy_saved, yaml_tagged, yaml_target, python_source]
+INVALID_TEXTS = {
     "nothing": b"",
     "nul": b"\0" * 64,
     "not text": b"\xff\xfe\x80" * 20,
@@ -172,26 +177,26 @@ JUNK = {
     "not finite": b'{"step": NaN, "seed": 1e999, "mean_return": -Infinity}',
     "repeated keys": b'{"step": 1, "step": 2}',
 }
-ABSURD_TENSORS = {
-    "a header of exabytes": tensors(b"{}", length=2**60),
-    "a header of all there is": tensors(b"{}", length=2**64 - 1),
-    "a deep header": tensors(b"[" * 50_000),
-    "a header that is no JSON": tensors(b"\x80\x04."),
-    "a tensor of exabytes": tensors(entry(shape=[2**62], data_offsets=[0, 2**64 - 1])),
-    "a product that overflows": tensors(entry(shape=[2**32, 2**32, 16]), b"\0" * 4),
-    "a negative shape": tensors(entry(shape=[-1]), b"\0" * 4),
-    "offsets outside": tensors(entry(data_offsets=[4, 400]), b"\0" * 8),
-    "offsets backwards": tensors(entry(data_offsets=[4, 0]), b"\0" * 8),
-    "an unknown dtype": tensors(entry(dtype="O"), b"\0" * 4),
-    "no tensors": tensors(b"{}"),
+INVALID_TENSOR_FILES = {
+    "a header of exabytes": tensor_file(b"{}", length=2**60),
+    "a header of all there is": tensor_file(b"{}", length=2**64 - 1),
+    "a deep header": tensor_file(b"[" * 50_000),
+    "a header that is no JSON": tensor_file(b"\x80\x04."),
+    "a tensor of exabytes": tensor_file(header_entry(shape=[2**62], data_offsets=[0, 2**64 - 1])),
+    "a product that overflows": tensor_file(header_entry(shape=[2**32, 2**32, 16]), b"\0" * 4),
+    "a negative shape": tensor_file(header_entry(shape=[-1]), b"\0" * 4),
+    "offsets outside": tensor_file(header_entry(data_offsets=[4, 400]), b"\0" * 8),
+    "offsets backwards": tensor_file(header_entry(data_offsets=[4, 0]), b"\0" * 8),
+    "an unknown dtype": tensor_file(header_entry(dtype="O"), b"\0" * 4),
+    "no tensors": tensor_file(b"{}"),
 }
-ALL = {
-    **{make.__name__: make for make in CODE},
-    **{name: (lambda _, data=data: data) for name, data in {**JUNK, **ABSURD_TENSORS}.items()},
+HOSTILE_CONTENTS = {
+    **{make.__name__: make for make in CONTENTS_WITH_CODE},
+    **{name: (lambda _, data=data: data) for name, data in {**INVALID_TEXTS, **INVALID_TENSOR_FILES}.items()},
 }
 
 
-def test_the_payloads_would_work(tmp_path: Path) -> None:
+def test_the_contents_with_code_would_run_if_they_were_loaded(tmp_path: Path) -> None:
     for k, make in enumerate((pickled, numpy_saved)):
         path = tmp_path / f"{k}"
         if make is pickled:
@@ -204,55 +209,59 @@ def test_the_payloads_would_work(tmp_path: Path) -> None:
     assert path.is_dir()
 
 
-def test_what_is_signed_is_believed(theirs: Path) -> None:
-    (agent,) = (theirs / "agent").iterdir()
+def test_a_changed_file_is_accepted_with_a_rewritten_manifest(hostile_run: Path) -> None:
+    (agent,) = (hostile_run / "agent").iterdir()
     (agent / "state.json").write_text('{"selection_return": 3.0}')
     with pytest.raises(checkpoint.CheckpointError):
         checkpoint.load(agent)
-    sign(agent)
+    rewrite_manifest(agent)
     assert checkpoint.load(agent).state == {"selection_return": 3.0}
 
 
-# The agent that is kept
+# --- The best agent
 
 
-@pytest.mark.parametrize("content, signed", [*((name, True) for name in ALL), ("pickled", False), ("nothing", False)])
+@pytest.mark.parametrize(
+    "content, signed", [*((name, True) for name in HOSTILE_CONTENTS), ("pickled", False), ("nothing", False)]
+)
 @pytest.mark.parametrize("member", ["policy.safetensors", "state.json"])
-def test_a_hostile_agent(
-    member: str, content: str, signed: bool, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+def test_an_agent_with_hostile_files_is_refused(
+    member: str, content: str, signed: bool, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
 ) -> None:
-    (agent,) = (theirs / "agent").iterdir()
-    (agent / member).write_bytes(ALL[content](sentinel))
+    (agent,) = (hostile_run / "agent").iterdir()
+    (agent / member).write_bytes(HOSTILE_CONTENTS[content](sentinel))
     if signed:
-        sign(agent)
-    outcome = call(*COMMANDS["evaluate"])
-    # An agent is all in its tensors: its state is only shown.
+        rewrite_manifest(agent)
+    outcome = run_command(*COMMANDS["evaluate"])
+    # Evaluation uses only the tensors of this agent; some states with other values do no harm.
     harmless = signed and member == "state.json" and content in ("other keys", "huge integer", "repeated keys")
     assert is_one_line(outcome) or (harmless and outcome.status == 0), outcome
     assert harmless or agent.name in outcome.err or member in outcome.err
 
 
-@pytest.mark.parametrize("content", ALL)
-def test_a_hostile_manifest(content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]) -> None:
-    (agent,) = (theirs / "agent").iterdir()
-    (agent / "manifest.json").write_bytes(ALL[content](sentinel))
-    outcome = call(*COMMANDS["evaluate"])
+@pytest.mark.parametrize("content", HOSTILE_CONTENTS)
+def test_a_hostile_manifest_is_refused(
+    content: str, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
+) -> None:
+    (agent,) = (hostile_run / "agent").iterdir()
+    (agent / "manifest.json").write_bytes(HOSTILE_CONTENTS[content](sentinel))
+    outcome = run_command(*COMMANDS["evaluate"])
     assert is_one_line(outcome) and "manifest.json" in outcome.err, outcome
 
 
 @pytest.mark.parametrize("verb", ["watch", "evaluate"])
-@pytest.mark.parametrize("make", CODE)
+@pytest.mark.parametrize("make", CONTENTS_WITH_CODE)
 def test_no_command_runs_what_is_in_an_agent(
-    make: Callable[[str], bytes], verb: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+    make: Callable[[str], bytes], verb: str, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
 ) -> None:
-    (agent,) = (theirs / "agent").iterdir()
+    (agent,) = (hostile_run / "agent").iterdir()
     for file in agent.iterdir():
         file.write_bytes(make(sentinel))
     (agent / "extra.pkl").write_bytes(make(sentinel))
-    assert is_one_line(call(*COMMANDS[verb]))
+    assert is_one_line(run_command(*COMMANDS[verb]))
 
 
-WRONG_TENSORS = {
+UNFIT_TENSORS = {
     "none": {},
     "other names": {"x": np.zeros(3, np.float32)},
     "other shapes": None,
@@ -260,48 +269,50 @@ WRONG_TENSORS = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG_TENSORS)
-def test_an_agent_of_tensors_that_do_not_fit(wrong: str, theirs: Path, call: Callable[..., Outcome]) -> None:
-    (agent,) = (theirs / "agent").iterdir()
+@pytest.mark.parametrize("wrong", UNFIT_TENSORS)
+def test_an_agent_with_tensors_that_do_not_fit_is_refused(
+    wrong: str, hostile_run: Path, run_command: Callable[..., CommandResult]
+) -> None:
+    (agent,) = (hostile_run / "agent").iterdir()
     arrays = safetensors.numpy.load_file(agent / "policy.safetensors")
     if wrong == "other shapes":
         arrays = {name: np.zeros((*array.shape, 2), array.dtype) for name, array in arrays.items()}
     elif wrong == "not finite":
         arrays = {name: np.full_like(array, np.nan) for name, array in arrays.items()}
     else:
-        arrays = WRONG_TENSORS[wrong] or {}
+        arrays = UNFIT_TENSORS[wrong] or {}
     (agent / "policy.safetensors").write_bytes(safetensors.numpy.save(arrays))
-    sign(agent)
-    assert is_one_line(call(*COMMANDS["evaluate"]))
+    rewrite_manifest(agent)
+    assert is_one_line(run_command(*COMMANDS["evaluate"]))
 
 
-# Whole-state checkpoints
+# --- Whole-state checkpoints
 
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("content", ["pickled", "torch_saved", "deep", "null", "huge integer", "a header of exabytes"])
 @pytest.mark.parametrize("member", ["state.json", "optimizer.safetensors", "world.safetensors"])
 def test_a_hostile_checkpoint_is_refused_and_the_one_before_it_is_used(
-    member: str, content: str, signed: bool, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+    member: str, content: str, signed: bool, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
 ) -> None:
-    newest = sorted((theirs / "checkpoints").iterdir())[-1]
-    (newest / member).write_bytes(ALL[content](sentinel))
+    newest = sorted((hostile_run / "checkpoints").iterdir())[-1]
+    (newest / member).write_bytes(HOSTILE_CONTENTS[content](sentinel))
     if signed:
-        sign(newest)
-    outcome = call(*COMMANDS["resume"])
+        rewrite_manifest(newest)
+    outcome = run_command(*COMMANDS["resume"])
     assert is_refusal(outcome), outcome
-    listed = call(*COMMANDS["list"])
+    listed = run_command(*COMMANDS["list"])
     assert listed.status == 0 and "runs/mine" in listed.out and "runs/theirs" in listed.out
 
 
-def with_work_left(run: Path) -> Path:
-    """Take the checkpoint of the end away, and return the one before it."""
+def remove_last_checkpoint(run: Path) -> Path:
+    """Delete the last checkpoint, so that training has to continue, and return the one before it."""
     before, end = sorted((run / "checkpoints").iterdir())
     shutil.rmtree(end)
     return before
 
 
-def changed(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+def with_change(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     node = state
     *parents, last = path.split(".")
     for name in parents:
@@ -348,27 +359,29 @@ def changed(state: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("clock", ...),
     ],
 )
-def test_a_signed_state_of_another_kind(path: str, value: Any, theirs: Path, call: Callable[..., Outcome]) -> None:
-    folder = with_work_left(theirs)
+def test_a_state_with_a_value_of_another_type_or_range_is_refused(
+    path: str, value: Any, hostile_run: Path, run_command: Callable[..., CommandResult]
+) -> None:
+    folder = remove_last_checkpoint(hostile_run)
     state = json.loads((folder / "state.json").read_bytes())
-    (folder / "state.json").write_bytes(json.dumps(changed(state, path, value)).encode())
-    sign(folder)
-    before = {p for p in Path().rglob("*") if not p.is_relative_to(theirs)}
-    assert is_refusal(call(*COMMANDS["resume"]))
-    assert {p for p in Path().rglob("*") if not p.is_relative_to(theirs)} == before
+    (folder / "state.json").write_bytes(json.dumps(with_change(state, path, value)).encode())
+    rewrite_manifest(folder)
+    before = {p for p in Path().rglob("*") if not p.is_relative_to(hostile_run)}
+    assert is_refusal(run_command(*COMMANDS["resume"]))
+    assert {p for p in Path().rglob("*") if not p.is_relative_to(hostile_run)} == before
 
 
-def as_program(*words: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
+def run_process(*words: str, script: str | None = None) -> subprocess.CompletedProcess[str]:
     command = ["-c", textwrap.dedent(script)] if script else ["-m", "rl_lab.cli"]
     return programs.run([sys.executable, *command, *words], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("what", ["a state far outside the board", "a random stream's position"])
-def test_numbers_from_a_checkpoint_do_not_reach_memory_they_should_not(what: str, theirs: Path) -> None:
-    """Worlds are compiled without bounds checks, and so is numpy's generator: a process must not die of it."""
+def test_indices_out_of_range_in_a_checkpoint_do_not_crash_the_process(what: str, hostile_run: Path) -> None:
+    """Compiled worlds and numpy's generator do not check indices, so that wrong numbers could crash the process."""
     from rl_lab.engine import world_registry
 
-    folder = with_work_left(theirs)
+    folder = remove_last_checkpoint(hostile_run)
     if what == "a state far outside the board":
         arrays = safetensors.numpy.load_file(folder / "world.safetensors")
         states = arrays["states"].view(world_registry.load("catch").State.dtype)
@@ -376,67 +389,69 @@ def test_numbers_from_a_checkpoint_do_not_reach_memory_they_should_not(what: str
         (folder / "world.safetensors").write_bytes(safetensors.numpy.save(arrays))
     else:
         state = json.loads((folder / "state.json").read_bytes())
-        (folder / "state.json").write_bytes(json.dumps(changed(state, "learner.numpy.pos", 2**30)).encode())
-    sign(folder)
-    done = as_program(*COMMANDS["resume"])
+        (folder / "state.json").write_bytes(json.dumps(with_change(state, "learner.numpy.pos", 2**30)).encode())
+    rewrite_manifest(folder)
+    done = run_process(*COMMANDS["resume"])
     assert done.returncode in (1, 2) or (done.returncode == 0 and "skipped" in done.stderr), done.returncode
     assert "Traceback" not in done.stderr
 
 
-# The other files of a run
+# --- The other files of a run
 
 
-@pytest.mark.parametrize("content", [*(make.__name__ for make in CODE), *JUNK])
-def test_a_hostile_config(content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]) -> None:
-    (theirs / "config.yaml").write_bytes(ALL[content](sentinel))
+@pytest.mark.parametrize("content", [*(make.__name__ for make in CONTENTS_WITH_CODE), *INVALID_TEXTS])
+def test_a_hostile_config_is_refused(
+    content: str, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
+) -> None:
+    (hostile_run / "config.yaml").write_bytes(HOSTILE_CONTENTS[content](sentinel))
     for verb in ("evaluate", "resume"):
-        outcome = call(*COMMANDS[verb])
+        outcome = run_command(*COMMANDS[verb])
         assert is_one_line(outcome) and "config.yaml" in outcome.err, (verb, outcome)
-    Path("theirs.yaml").write_bytes(ALL[content](sentinel))
-    assert is_one_line(call("train", "theirs.yaml", "run_dir=new"))
+    Path("theirs.yaml").write_bytes(HOSTILE_CONTENTS[content](sentinel))
+    assert is_one_line(run_command("train", "theirs.yaml", "run_dir=new"))
     assert not Path("new").exists()
 
 
-@pytest.mark.parametrize("content", [*(make.__name__ for make in CODE), *JUNK])
+@pytest.mark.parametrize("content", [*(make.__name__ for make in CONTENTS_WITH_CODE), *INVALID_TEXTS])
 @pytest.mark.parametrize("file", ["run.json", "evaluations/256/summary.json"])
-def test_a_hostile_run_does_not_hide_the_others(
-    file: str, content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+def test_list_runs_shows_the_other_runs_beside_a_hostile_one(
+    file: str, content: str, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
 ) -> None:
-    assert (theirs / file).is_file()
-    (theirs / file).write_bytes(ALL[content](sentinel))
+    assert (hostile_run / file).is_file()
+    (hostile_run / file).write_bytes(HOSTILE_CONTENTS[content](sentinel))
     for words in (COMMANDS["list"], ["list", "runs"]):
-        outcome = call(*words)
+        outcome = run_command(*words)
         assert outcome.status == 0 and "runs/mine" in outcome.out, outcome
         assert all(line.isprintable() for line in outcome.out.splitlines())
 
 
-def test_a_name_with_control_characters_in_a_list(theirs: Path, call: Callable[..., Outcome]) -> None:
-    facts = json.loads((theirs / "run.json").read_text())
-    (theirs / "run.json").write_text(json.dumps({**facts, "scenario": "\x1b[2J\nmine"}))
-    outcome = call("list", "runs")
+def test_list_runs_prints_no_control_characters(hostile_run: Path, run_command: Callable[..., CommandResult]) -> None:
+    record = json.loads((hostile_run / "run.json").read_text())
+    (hostile_run / "run.json").write_text(json.dumps({**record, "scenario": "\x1b[2J\nmine"}))
+    outcome = run_command("list", "runs")
     assert outcome.status == 0 and len(outcome.out.splitlines()) == 3
     assert all(line.isprintable() for line in outcome.out.splitlines())
 
 
 @pytest.mark.parametrize("content", ["pickled", "nul", "deep", "nothing"])
-def test_hostile_metrics_are_refused_before_training_and_are_of_no_matter_once_deleted(
-    content: str, theirs: Path, sentinel: str, call: Callable[..., Outcome]
+def test_hostile_metrics_are_refused_by_resume_until_they_are_deleted(
+    content: str, hostile_run: Path, sentinel: str, run_command: Callable[..., CommandResult]
 ) -> None:
-    (theirs / "metrics.jsonl").write_bytes(ALL[content](sentinel))
-    assert call(*COMMANDS["evaluate"]).status == 0
-    outcome = call(*COMMANDS["resume"])
-    assert is_one_line(outcome) and f"{theirs}/metrics.jsonl is damaged: " in outcome.err
-    assert (theirs / "metrics.jsonl").read_bytes() == ALL[content](sentinel)
-    (theirs / "metrics.jsonl").unlink()
-    assert call(*COMMANDS["resume"]).status == 0
+    (hostile_run / "metrics.jsonl").write_bytes(HOSTILE_CONTENTS[content](sentinel))
+    assert run_command(*COMMANDS["evaluate"]).status == 0
+    outcome = run_command(*COMMANDS["resume"])
+    assert is_one_line(outcome) and f"{hostile_run}/metrics.jsonl is damaged: " in outcome.err
+    assert (hostile_run / "metrics.jsonl").read_bytes() == HOSTILE_CONTENTS[content](sentinel)
+    (hostile_run / "metrics.jsonl").unlink()
+    assert run_command(*COMMANDS["resume"]).status == 0
 
 
 @pytest.mark.parametrize("damage", ["last line", "another step", "a part of a line", "short"])
 def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(
-    damage: str, theirs: Path, call: Callable[..., Outcome]
+    damage: str, hostile_run: Path, run_command: Callable[..., CommandResult]
 ) -> None:
-    with_work_left(theirs)
-    file = theirs / "metrics.jsonl"
+    remove_last_checkpoint(hostile_run)
+    file = hostile_run / "metrics.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     others = {
         "last line": [b"0" * (len(line) - 1) + b"\n" for line in lines],
@@ -445,30 +460,34 @@ def test_metrics_that_are_not_those_of_the_checkpoint_are_refused(
         "short": [line[: len(line) // 2] for line in lines],
     }
     file.write_bytes(b"".join(others[damage]))
-    outcome = call(*COMMANDS["resume"])
+    outcome = run_command(*COMMANDS["resume"])
     assert is_one_line(outcome) and "metrics.jsonl is damaged: " in outcome.err
 
 
 @pytest.mark.parametrize("file", ["run.json", "config.yaml", "evaluations/256/summary.json", "metrics.jsonl"])
-def test_a_pipe_does_not_hang(file: str, theirs: Path, call: Callable[..., Outcome]) -> None:
-    (theirs / file).unlink()
-    os.mkfifo(theirs / file)
+def test_a_named_pipe_in_a_run_does_not_block_commands(
+    file: str, hostile_run: Path, run_command: Callable[..., CommandResult]
+) -> None:
+    (hostile_run / file).unlink()
+    os.mkfifo(hostile_run / file)
     for verb in ("list", "evaluate", "resume"):
-        outcome = call(*COMMANDS[verb])
+        outcome = run_command(*COMMANDS[verb])
         assert outcome.status == 0 or is_one_line(outcome), (verb, outcome)
 
 
-# Links
+# --- Links
 
 
-def everything(folder: Path) -> dict[str, bytes]:
+def content_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints", "agent", "evaluations", "evaluations/256", "videos"])
-def test_nothing_is_written_or_removed_through_a_link(name: str, theirs: Path, call: Callable[..., Outcome]) -> None:
-    outside, linked = Path("outside"), theirs / name
-    with_work_left(theirs)
+def test_nothing_is_written_or_removed_through_a_link(
+    name: str, hostile_run: Path, run_command: Callable[..., CommandResult]
+) -> None:
+    outside, linked = Path("outside"), hostile_run / name
+    remove_last_checkpoint(hostile_run)
     if linked.is_dir():
         shutil.copytree(linked, outside)
         shutil.rmtree(linked)
@@ -480,39 +499,41 @@ def test_nothing_is_written_or_removed_through_a_link(name: str, theirs: Path, c
     for summary in outside.rglob("summary.json"):
         summary.write_text("precious")
     linked.symlink_to((outside / "precious" if name == "metrics.jsonl" else outside).resolve())
-    before = everything(outside)
+    before = content_of(outside)
     for verb in ("evaluate", "watch", "resume"):
-        outcome = call(*COMMANDS[verb])
+        outcome = run_command(*COMMANDS[verb])
         assert outcome.status == 0 or is_one_line(outcome), (verb, outcome)
-        assert everything(outside) == before, verb
+        assert content_of(outside) == before, verb
 
 
 @pytest.mark.parametrize("name", ["policy.safetensors", "state.json", "manifest.json"])
-def test_a_member_that_is_a_link_is_refused(name: str, theirs: Path, call: Callable[..., Outcome]) -> None:
-    (agent,) = (theirs / "agent").iterdir()
+def test_a_member_that_is_a_link_is_refused(
+    name: str, hostile_run: Path, run_command: Callable[..., CommandResult]
+) -> None:
+    (agent,) = (hostile_run / "agent").iterdir()
     (agent / name).rename("elsewhere")
     (agent / name).symlink_to(Path("elsewhere").resolve())
-    outcome = call(*COMMANDS["evaluate"])
+    outcome = run_command(*COMMANDS["evaluate"])
     assert is_one_line(outcome) and name in outcome.err
 
 
-# Traces of episodes
+# --- Traces of episodes
 
 
 @pytest.fixture
-def trace(theirs: Path, call: Callable[..., Outcome]) -> Path:
-    assert call(*COMMANDS["watch"]).status == 0
-    (path,) = (theirs / "videos").glob("*.safetensors")
+def trace(hostile_run: Path, run_command: Callable[..., CommandResult]) -> Path:
+    assert run_command(*COMMANDS["watch"]).status == 0
+    (path,) = (hostile_run / "videos").glob("*.safetensors")
     return path
 
 
-@pytest.mark.parametrize("content", ALL)
-def test_a_hostile_trace(content: str, sentinel: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", HOSTILE_CONTENTS)
+def test_a_hostile_trace_is_refused(content: str, sentinel: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.safetensors"
-    path.write_bytes(ALL[content](sentinel))
-    with pytest.raises(ValueError) as caught:
+    path.write_bytes(HOSTILE_CONTENTS[content](sentinel))
+    with pytest.raises(ValueError) as error:
         load_trace(path)
-    assert str(path) in str(caught.value) and str(caught.value).isprintable()
+    assert str(path) in str(error.value) and str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -536,29 +557,29 @@ def test_a_hostile_trace(content: str, sentinel: str, tmp_path: Path) -> None:
         ("extra", "3"),
     ],
 )
-def test_a_trace_that_says_something_else(key: str, value: str, trace: Path, tmp_path: Path) -> None:
+def test_a_trace_with_changed_metadata_is_refused(key: str, value: str, trace: Path, tmp_path: Path) -> None:
     with safetensors.safe_open(str(trace), "np") as file:
-        said, actions = file.metadata(), file.get_tensor("actions")
+        metadata, actions = file.metadata(), file.get_tensor("actions")
     path = tmp_path / "changed.safetensors"
-    path.write_bytes(safetensors.numpy.save({"actions": actions}, {**said, key: value}))
-    with pytest.raises(ValueError) as caught:
+    path.write_bytes(safetensors.numpy.save({"actions": actions}, {**metadata, key: value}))
+    with pytest.raises(ValueError) as error:
         film(*load_trace(path), tmp_path / "again.mp4")
-    assert str(caught.value).isprintable()
+    assert str(error.value).isprintable()
     assert not (tmp_path / "again.mp4").exists()
 
 
 @pytest.mark.parametrize("value", [-1, 3, 2**62])
-def test_a_trace_of_actions_there_are_not(value: int, trace: Path, tmp_path: Path) -> None:
+def test_a_trace_with_actions_outside_the_space_is_refused(value: int, trace: Path, tmp_path: Path) -> None:
     loaded = load_trace(trace)
     loaded.episode.actions[0] = value
     with pytest.raises(ValueError, match="action"):
         film(*loaded, tmp_path / "again.mp4")
 
 
-# Bombs
+# --- YAML that expands to gigabytes
 
 
-BOMBS = {
+YAML_BOMBS = {
     "a billion laughs": "a: &a0 [x, x]\n"
     + "".join(f"k{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
     + "world: catch\n",
@@ -571,7 +592,7 @@ BOMBS = {
     "a deep one": "[" * 100_000,
     "a wide one": "a: " + "9" * 2_000_000,
 }
-MEASURE = """
+MEASURE_BOMBS = """
 import resource, signal, sys, time
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # so that a failing test leaves the machine alone
@@ -587,22 +608,22 @@ for bomb in sorted(Path().glob("bomb*.yaml")):
 """
 
 
-def test_bombs_of_yaml_take_seconds_and_tens_of_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_bombs_are_refused_within_seconds_and_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("harmless.yaml").write_text("world: cach\n")
-    for name, text in BOMBS.items():
+    for name, text in YAML_BOMBS.items():
         Path(f"bomb {name}.yaml").write_text(text)
-    done = as_program(script=MEASURE)
-    survived = [line.split(": ") for line in done.stdout.splitlines()]
-    assert sorted(name for name, *_ in survived) == sorted(BOMBS), done.stderr[-300:]
-    for name, status, grown, seconds in survived:
+    done = run_process(script=MEASURE_BOMBS)
+    results = [line.split(": ") for line in done.stdout.splitlines()]
+    assert sorted(name for name, *_ in results) == sorted(YAML_BOMBS), done.stderr[-300:]
+    for name, status, grown, seconds in results:
         assert status == "2" and float(grown) < 64 and float(seconds) < 5, name
-    assert len(done.stderr.splitlines()) == 1 + len(BOMBS)
+    assert len(done.stderr.splitlines()) == 1 + len(YAML_BOMBS)
 
 
-# Nothing of a user's is ever unpickled or evaluated
+# --- Nothing of a user's is unpickled or evaluated
 
-AUDIT = """
+AUDITED_COMMANDS = """
 import builtins, json, pickle, sys
 from pathlib import Path
 
@@ -664,13 +685,13 @@ print(json.dumps({"status": status, "loads": loads, "compiled": compiled, "noted
 
 
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
-def test_a_whole_cycle_unpickles_and_evaluates_nothing_of_a_users(
+def test_no_command_unpickles_or_evaluates_a_users_files(
     agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only numba's own cache of machine code is pickled, and that is no file that users pass to each other.
+    """Only numba's cache of machine code is unpickled, which users do not send to each other.
 
-    It lies in the user's cache folder, which the compiler makes readable to its owner alone and takes only if it
-    is the owner's; nothing of a run's folder, a scenario or a trace goes there or says what is read from there.
+    It lies in the user's cache folder, which the compiler makes readable to its owner alone and uses only if it is the
+    owner's. Nothing of a run's folder, a scenario or a trace is written there or decides what is read from there.
     """
     from rl_lab.engine.compiler import cache_folder
 
@@ -682,7 +703,7 @@ def test_a_whole_cycle_unpickles_and_evaluates_nothing_of_a_users(
         "defaults: [cartpole, _self_]\nname: canary\nagent: {name: AGENT}\n".replace("AGENT", agent)
     )
     own = "agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1" if agent == "ppo" else "agent.train_freq=16"
-    words = [w for w in TINY if not w.startswith("agent.")] + own.split()
+    words = [w for w in TINY_TRAINING if not w.startswith("agent.")] + own.split()
     cycle = [
         ["train", "canary.yaml", *words, "run_dir=canary"],
         ["evaluate", "canary"],
@@ -690,27 +711,27 @@ def test_a_whole_cycle_unpickles_and_evaluates_nothing_of_a_users(
         ["resume", "canary"],
         ["list", "runs"],
     ]
-    done = as_program(str(tmp_path), json.dumps(cycle), script=AUDIT)
+    done = run_process(str(tmp_path), json.dumps(cycle), script=AUDITED_COMMANDS)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen["status"] == [0] * len(cycle), done.stderr
-    assert [what for what, by_numba in seen["loads"] if not by_numba] == []
-    named = [what.partition(" of ")[2] for what, _ in seen["loads"] if " of /" in what]
+    audit = json.loads(done.stdout.splitlines()[-1])
+    assert audit["status"] == [0] * len(cycle), done.stderr
+    assert [what for what, by_numba in audit["loads"] if not by_numba] == []
+    named = [what.partition(" of ")[2] for what, _ in audit["loads"] if " of /" in what]
     assert named, "numba's cache is expected to be read; if it is not, this test has gone blind"
     assert all(Path(path).is_relative_to(cache_folder()) for path in named)
     folder = cache_folder().stat()
     assert folder.st_uid == os.getuid() and folder.st_mode & 0o077 == 0
-    assert [name for name, canary in seen["compiled"] if canary or name.startswith(str(tmp_path))] == []
-    assert seen["noted"] == []
+    assert [name for name, canary in audit["compiled"] if canary or name.startswith(str(tmp_path))] == []
+    assert audit["noted"] == []
 
 
-def test_the_audit_would_notice(tmp_path: Path) -> None:
-    """The same hook, over a command that does all of it."""
-    script = AUDIT.replace(
+def test_the_audit_reports_unpickling_and_evaluation(tmp_path: Path) -> None:
+    """Run the same hooks over a command that unpickles and evaluates."""
+    script = AUDITED_COMMANDS.replace(
         "from rl_lab.cli import main", "def main(words): return eval(pickle.loads(PICKLED))"
     ).replace("import torch\n", "import torch\nPICKLED = pickle.dumps('1 + len(\"canary\")')\n")
-    done = as_program(str(tmp_path), "[[]]", script=script)
-    seen = json.loads(done.stdout)
-    assert seen["status"] == [7]
-    assert ["pickle.loads of ", False] in seen["loads"]
-    assert ["<string>", True] in seen["compiled"]
+    done = run_process(str(tmp_path), "[[]]", script=script)
+    audit = json.loads(done.stdout)
+    assert audit["status"] == [7]
+    assert ["pickle.loads of ", False] in audit["loads"]
+    assert ["<string>", True] in audit["compiled"]

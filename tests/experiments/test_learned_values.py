@@ -1,4 +1,8 @@
-"""What training learns of agents whose episodes end in different ways in the same step, compared with exact values."""
+"""Tests of learned values in an environment in which one agent terminates and another is truncated in the same step.
+
+The values of states can be computed exactly: an agent that terminates gets nothing more, and that of one that is
+truncated must be bootstrapped, as if its episode went on for ever.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,22 @@ from rl_lab.experiments.agent_loading import load_agent
 from rl_lab.experiments.run_dir import Run
 
 GAMMA, STEPS = 0.9, 5
-FINITE = [float(np.sum(GAMMA ** np.arange(left))) for left in range(STEPS, 0, -1)]  # after 0, 1, ... steps
-ENDLESS = 1 / (1 - GAMMA)
+VALUES_BEFORE_TERMINATION = [
+    float(np.sum(GAMMA ** np.arange(left))) for left in range(STEPS, 0, -1)
+]  # of the states after 0, 1, ... steps
+VALUE_WITHOUT_END = 1 / (1 - GAMMA)
 ENDS = [("terminated", "truncated"), ("truncated", "terminated"), ("truncated", "truncated")]
-# One weight for each state that an agent sees: the values are exact where the targets are.
-COMMON = "agent.net_arch=[] agent.learning_rate=0.05 budget=6000 worlds=4 video=false evaluation.episodes=2".split()
+# The networks have one weight for each observation, so that learned values can be exact.
+TRAIN_OVERRIDES = (
+    "agent.net_arch=[] agent.learning_rate=0.05 budget=6000 worlds=4 video=false evaluation.episodes=2".split()
+)
 LEARNERS = {
     "ppo": "agent=ppo agent.n_steps=50 agent.batch_size=100 agent.gae_lambda=1.0",
     "dqn": "agent=dqn agent.learning_starts=50 agent.train_freq=1 agent.target_update_interval=20",
 }
 
 
-class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
+class TwoEndsEnv(pettingzoo.ParallelEnv):  # type: ignore[misc]
     """Two agents that get 1 a step, and end after 5 steps, each in its own way.
 
     An agent that terminates sees the number of steps; one that is truncated always sees the same. Both see it one-hot,
@@ -71,14 +79,14 @@ class Pair(pettingzoo.ParallelEnv):  # type: ignore[misc]
         return self.observe_all(), {"a": 1.0, "b": 1.0}, *flags, {"a": {}, "b": {}}
 
 
-def in_turns(**ends: str) -> Any:
-    return parallel_to_aec(Pair(**ends))
+def aec_env(**ends: str) -> Any:
+    return parallel_to_aec(TwoEndsEnv(**ends))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def registered() -> Iterator[None]:
-    pettingzoo.register("parallel", "labvalues/Pair_v0", Pair)
-    pettingzoo.register("aec", "labvalues/PairInTurns_v0", in_turns)
+def register_environments() -> Iterator[None]:
+    pettingzoo.register("parallel", "labvalues/Pair_v0", TwoEndsEnv)
+    pettingzoo.register("aec", "labvalues/PairInTurns_v0", aec_env)
     yield
     del pettingzoo.parallel_registry["labvalues/Pair-v0"]
     del pettingzoo.aec_registry["labvalues/PairInTurns-v0"]
@@ -87,10 +95,10 @@ def registered() -> Iterator[None]:
 def learned_values(folder: Path, name: str, ends: tuple[str, str], *words: str) -> Any:
     """Train with the command, and return the kept agent's value of every state, [2, states]."""
     params = [f"world.params.{agent}={end}" for agent, end in zip("ab", ends, strict=True)]
-    words = (f"agent.gamma={GAMMA}", f"run_dir={folder}", *params, *COMMON, *words)
+    words = (f"agent.gamma={GAMMA}", f"run_dir={folder}", *params, *TRAIN_OVERRIDES, *words)
     run("train", f"pettingzoo:labvalues/{name}_v0", *words)
-    kept = Run(folder)
-    policy: Any = getattr(load_agent(kept.agent, kept.scenario())[0], "policy")  # noqa: B009 (of these learners only)
+    trained_run = Run(folder)
+    policy: Any = getattr(load_agent(trained_run.agent, trained_run.scenario())[0], "policy")  # noqa: B009 (of these learners only)
     states = torch.eye(2 * (STEPS + 1))
     with torch.no_grad():
         values = policy.predict_values(states) if hasattr(policy, "predict_values") else policy.q_net(states).amax(1)
@@ -99,27 +107,25 @@ def learned_values(folder: Path, name: str, ends: tuple[str, str], *words: str) 
 
 def assert_exact(values: Array, end: str) -> None:
     """Compare an agent's values with the sums of its discounted rewards, which go on for ever where it is truncated."""
-    expected = FINITE if end == "terminated" else [ENDLESS]
+    expected = VALUES_BEFORE_TERMINATION if end == "terminated" else [VALUE_WITHOUT_END]
     np.testing.assert_allclose(values[: len(expected)], expected, rtol=0.01)
 
 
 @pytest.mark.parametrize("ends", ENDS, ids="-".join)
 @pytest.mark.parametrize("agent", LEARNERS)
-def test_the_agent_that_is_truncated_is_bootstrapped_and_the_other_is_not(
-    agent: str, ends: tuple[str, str], tmp_path: Path
-) -> None:
+def test_only_the_agent_that_is_truncated_is_bootstrapped(agent: str, ends: tuple[str, str], tmp_path: Path) -> None:
     values = learned_values(tmp_path / "run", "Pair", ends, *LEARNERS[agent].split())
-    for own, end in zip(values, ends, strict=True):
-        assert_exact(own, end)
+    for agent_values, end in zip(values, ends, strict=True):
+        assert_exact(agent_values, end)
 
 
-def test_so_are_agents_that_act_in_turn(tmp_path: Path) -> None:
+def test_only_the_agent_that_is_truncated_is_bootstrapped_in_turns(tmp_path: Path) -> None:
     values = learned_values(tmp_path / "run", "PairInTurns", ENDS[0], *LEARNERS["ppo"].split())
-    for own, end in zip(values, ENDS[0], strict=True):
-        assert_exact(own, end)
+    for agent_values, end in zip(values, ENDS[0], strict=True):
+        assert_exact(agent_values, end)
 
 
-def test_against_an_opponent_the_learners_own_end_decides(tmp_path: Path) -> None:
+def test_against_an_opponent_the_end_of_the_learners_agent_decides(tmp_path: Path) -> None:
     against = ("opponent=random", "role=b")
     values = learned_values(tmp_path / "run", "Pair", ENDS[0], *LEARNERS["ppo"].split(), *against)
     assert_exact(values[1], "truncated")

@@ -1,4 +1,4 @@
-"""Values that are text are taken as typed; parameters of foreign worlds are set like those of the lab's own."""
+"""Tests of overrides: text values are taken as they are typed, lists of values are a sweep, errors have plain words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rl_lab.cli import main
 from rl_lab.experiments import scenario_yaml
 from rl_lab.experiments.compose import compose
-from rl_lab.experiments.overrides import sweep
+from rl_lab.experiments.overrides import sweep_combinations
 from rl_lab.experiments.scenario_yaml import ScenarioError
 
 LITERALS = ["2024_05_01", "1.10", "1e3", "true", "0x10", "inf", "~", "{a: 1}", "[x]", "a,b", "a=b", "a#b", "'x'", '"']
@@ -30,7 +30,7 @@ def text_without_interpolation(text: str) -> bool:
 @example("größe (1) #2 ~x'=")
 @example("runs/_target_")
 @example("a\\' b\\")
-def test_a_folder_is_called_what_was_typed(text: str) -> None:
+def test_run_dir_is_taken_exactly_as_it_is_typed(text: str) -> None:
     assert compose("catch", [f"run_dir={text}"]).run_dir == text
 
 
@@ -38,7 +38,7 @@ def test_a_folder_is_called_what_was_typed(text: str) -> None:
     "key", ["device", "role", "agent.policy", "agent.activation", "league.selection", "evaluation.actions"]
 )
 @pytest.mark.parametrize("value", ["2024_05_01", "1.10", "1e3", "true", "ü=(#'~"])
-def test_a_text_that_is_refused_is_named_as_it_was_typed(key: str, value: str) -> None:
+def test_an_invalid_text_is_quoted_in_the_error_as_it_was_typed(key: str, value: str) -> None:
     lines = [f"{key}={value}", *(["opponent=random"] if key == "role" else [])]
     target = "tic_tac_toe" if key == "role" else "kuhn_poker_league" if key.startswith("league") else "catch"
     try:
@@ -51,10 +51,10 @@ def test_a_text_that_is_refused_is_named_as_it_was_typed(key: str, value: str) -
 
 @pytest.mark.parametrize("key", ["world", "agent", "opponent"])
 @pytest.mark.parametrize("value", ["1e3", "true", "2024_05_01", "ü=(#'~"])
-def test_a_name_that_does_not_exist_is_told_as_it_was_typed(key: str, value: str) -> None:
-    with pytest.raises(ScenarioError) as refused:
+def test_an_unknown_name_is_quoted_in_the_error_as_it_was_typed(key: str, value: str) -> None:
+    with pytest.raises(ScenarioError) as error:
         compose("tic_tac_toe", [f"{key}={value}"])
-    assert value in str(refused.value)
+    assert value in str(error.value)
 
 
 def test_a_path_of_an_opponent_may_look_like_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +68,15 @@ def test_a_path_of_an_opponent_may_look_like_a_number(tmp_path: Path, monkeypatc
     assert compose("tic_tac_toe", ["opponent=random", "opponent=null"]).opponent is None
 
 
-def test_commas_are_several_values_in_a_sweep_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commas_separate_values_only_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sweep(["agent.policy=mlp,cnn", "seed=0"]) == [["agent.policy=mlp", "seed=0"], ["agent.policy=cnn", "seed=0"]]
-    assert sweep(["run_dir=1e3"]) == [["run_dir=1e3"]]
-    assert sweep(["world=1.10,true"]) == [["world=1.10"], ["world=true"]]
-    mixed = sweep(["opponent={name: mcts, simulations: 5},random", "seed=range(0,2)"])
+    assert sweep_combinations(["agent.policy=mlp,cnn", "seed=0"]) == [
+        ["agent.policy=mlp", "seed=0"],
+        ["agent.policy=cnn", "seed=0"],
+    ]
+    assert sweep_combinations(["run_dir=1e3"]) == [["run_dir=1e3"]]
+    assert sweep_combinations(["world=1.10,true"]) == [["world=1.10"], ["world=true"]]
+    mixed = sweep_combinations(["opponent={name: mcts, simulations: 5},random", "seed=range(0,2)"])
     assert [line for line, _ in mixed[::2]] == ["opponent={name: mcts, simulations: 5}", "opponent=random"]
     opponents: list[Any] = [compose("tic_tac_toe", lines).opponent for lines in mixed]
     assert [(each["name"], each.get("simulations")) for each in opponents[::2]] == [("mcts", 5), ("random", None)]
@@ -81,11 +84,13 @@ def test_commas_are_several_values_in_a_sweep_only(tmp_path: Path, monkeypatch: 
         compose("tic_tac_toe", ["opponent=random,mcts"])
 
 
-def test_a_comma_in_the_path_of_a_file_sweeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comma_in_the_path_of_an_existing_file_does_not_separate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a,b.py").touch()
-    assert sweep(["world=a,b.py"]) == [["world=a,b.py"]]
-    assert sweep(["world=a,c.py"]) == [["world=a"], ["world=c.py"]]
+    assert sweep_combinations(["world=a,b.py"]) == [["world=a,b.py"]]
+    assert sweep_combinations(["world=a,c.py"]) == [["world=a"], ["world=c.py"]]
 
 
 @pytest.mark.parametrize(
@@ -105,30 +110,35 @@ def test_a_comma_in_the_path_of_a_file_sweeps_nothing(tmp_path: Path, monkeypatc
         "+world.params.speed=1,2 world.params.speed=3",
     ],
 )
-def test_a_sweep_lists_no_value_twice(lines: str) -> None:
+def test_a_sweep_that_lists_a_value_twice_is_refused(lines: str) -> None:
     """The seeds of a table are independent samples: one that counts twice makes its interval too narrow."""
     with pytest.raises(ScenarioError, match="twice"):
-        sweep(re.split(r" (?=[a-z+.]+=)", lines))
+        sweep_combinations(re.split(r" (?=[a-z+.]+=)", lines))
 
 
-def test_values_that_differ_are_not_taken_for_the_same() -> None:
+def test_a_sweep_with_different_values_is_accepted() -> None:
     for line in ("seed=9007199254740992,9007199254740993", "name=1,1.0", "seed=0,1", "video=true,false"):
-        assert len(sweep([line])) == 2
-    assert sweep(["seed=1", "seed=2"]) == [["seed=1", "seed=2"]], "without a sweep the last one counts, as in train"
-    assert sweep(["seed=2", "seed=0,1"]) == [["seed=2", "seed=0"], ["seed=2", "seed=1"]]
+        assert len(sweep_combinations([line])) == 2
+    assert sweep_combinations(["seed=1", "seed=2"]) == [["seed=1", "seed=2"]], (
+        "without a sweep the last one counts, as in train"
+    )
+    assert sweep_combinations(["seed=2", "seed=0,1"]) == [["seed=2", "seed=0"], ["seed=2", "seed=1"]]
 
 
-def test_texts_of_a_world_are_swept_too() -> None:
+def test_text_parameters_of_a_world_can_be_swept() -> None:
     line = "world.params.map_name=größe,klein"
-    assert sweep([line]) == [["world.params.map_name=größe"], ["world.params.map_name=klein"]]
-    assert [compose("gym:FrozenLake-v1", each).params["map_name"] for each in sweep([line])] == ["größe", "klein"]
+    assert sweep_combinations([line]) == [["world.params.map_name=größe"], ["world.params.map_name=klein"]]
+    assert [compose("gym:FrozenLake-v1", each).params["map_name"] for each in sweep_combinations([line])] == [
+        "größe",
+        "klein",
+    ]
     assert compose("gym:FrozenLake-v1", [line]).params["map_name"] == "größe,klein"
 
 
 @pytest.mark.parametrize("line", ["seed=range(0,3),1", "seed=interval(0,1)", "seed=glob(*)", "seed=range(0,1,0)"])
 def test_a_sweep_without_a_list_of_values_is_refused(line: str) -> None:
     with pytest.raises(ScenarioError, match="write key=A,B,C"):
-        sweep([line])
+        sweep_combinations([line])
 
 
 @pytest.mark.parametrize("name", ["my=world.py", "./a=b/my=world.py", "ü=1.py"])
@@ -144,7 +154,7 @@ def test_the_first_word_may_be_a_file_with_an_equals_sign(
 
 
 @pytest.mark.parametrize(
-    "line, told",
+    "line, message_part",
     [
         ("policies={Hünter: [predator], prey: [prey]}", "a-z, 0-9 and _"),
         ("policies={'a b': [predator]}", "a-z, 0-9 and _"),
@@ -158,17 +168,17 @@ def test_the_first_word_may_be_a_file_with_an_equals_sign(
         ("a b=1", "'a b' is no key"),
     ],
 )
-def test_an_unreadable_override_is_told_without_the_words_of_the_parser(line: str, told: str) -> None:
-    with pytest.raises(ScenarioError) as refused:
+def test_the_error_of_an_unreadable_override_has_no_words_of_hydras_parser(line: str, message_part: str) -> None:
+    with pytest.raises(ScenarioError) as error:
         compose("pursuit", [line])
-    message = str(refused.value)
+    message = str(error.value)
     assert line in message
-    assert told in message
+    assert message_part in message
     assert not any(word in message for word in ("Lexer", "viable", "mismatched", "token", "expecting"))
 
 
 @pytest.mark.parametrize("text", ["größe (1)", "a(b", "#1 ~x'", "it's", "1.10", "2024_05_01", "{a"])
-def test_a_parameter_that_is_a_text_is_taken_as_typed(text: str) -> None:
+def test_a_text_parameter_of_a_world_is_taken_as_typed(text: str) -> None:
     assert compose("gym:FrozenLake-v1", [f"world.params.map_name={text}"]).params["map_name"] == text
 
 
@@ -196,7 +206,7 @@ def test_parameters_of_a_recipe_are_overridden_one_by_one(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("key", ["name", "device", "run_dir"])
 @pytest.mark.parametrize("value", ["2024_05_01", "1.10", "1e3", "on", "0x10"])
-def test_a_text_of_a_file_is_what_stands_there(key: str, value: str, tmp_path: Path) -> None:
+def test_a_text_in_a_recipe_is_taken_as_it_is_written(key: str, value: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"world: catch\n{key}: {value}\n")
     assert scenario_yaml.recipe_of(str(file))[key] == value

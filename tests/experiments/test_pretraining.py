@@ -1,4 +1,4 @@
-"""`rl-lab pretrain`, and `rl-lab train` with what it has made: as a user types it."""
+"""Tests of `rl-lab pretrain`, and of `rl-lab train` with the backbone that it has written, as a user types them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from support.backbones import write_backbone, write_demonstrations
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.cli import main
 from rl_lab.core import checkpoint
 from rl_lab.datasets import cache
 
-SMALL = ["epochs=3", "batch_size=64", "evaluation.episodes=5", "learning_rate=3e-3"]
-TRAIN = ["budget=1024", "video=false", "evaluation.episodes=5", "evaluation.selections=1"]
-TRAIN += ["evaluation.selection_episodes=5", "agent.compiled=false", "checkpoint.steps=256", "agent.n_epochs=2"]
+PRETRAIN_OVERRIDES = ["epochs=3", "batch_size=64", "evaluation.episodes=5", "learning_rate=3e-3"]
+TRAIN_OVERRIDES = ["budget=1024", "video=false", "evaluation.episodes=5", "evaluation.selections=1"]
+TRAIN_OVERRIDES += [
+    "evaluation.selection_episodes=5",
+    "agent.compiled=false",
+    "checkpoint.steps=256",
+    "agent.n_epochs=2",
+]
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def work_in_tmp_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "root", lambda: tmp_path / "cache")
 
@@ -36,10 +41,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return status, captured.out, captured.err
 
 
-def bits(run: Path) -> dict[str, bytes]:
+def reproducible_bytes(run: Path) -> dict[str, bytes]:
     """Return what must be equal of two runs: metrics, backbone, agent and the tensors of the last checkpoint."""
-    last, refused = checkpoint.latest(run / "checkpoints")
-    assert last is not None and not refused
+    last, errors = checkpoint.latest(run / "checkpoints")
+    assert last is not None and not errors
     files = {"metrics": run / "metrics.jsonl", "backbone": run / "backbone" / "model.safetensors"}
     files |= {f"agent{n}": path for n, path in enumerate(sorted((run / "agent").rglob("*.safetensors")))}
     tensors = {
@@ -48,9 +53,11 @@ def bits(run: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items()} | tensors
 
 
-def test_clone_evaluate_and_train_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cloned_policy_is_evaluated_and_trained_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_demonstrations(Path("demo"))
-    status, out, _ = run(capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *SMALL, "--json")
+    status, out, _ = run(
+        capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *PRETRAIN_OVERRIDES, "--json"
+    )
     result = json.loads(out.splitlines()[-1])
     assert status == 0 and result["scores"]["accuracy"] > 0.9 and result["mean_return"] > 100  # random play gets 22
     card = json.loads(Path("bc/backbone/card.json").read_text())
@@ -59,7 +66,7 @@ def test_clone_evaluate_and_train_further(tmp_path: Path, capsys: pytest.Capture
     status, out, _ = run(capsys, "evaluate", "bc", "evaluation.episodes=5", "--json")
     assert status == 0 and json.loads(out.splitlines()[-1])["mean_return"] == result["mean_return"]
 
-    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "mode=frozen", "run_dir=tuned", *TRAIN)
+    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "mode=frozen", "run_dir=tuned", *TRAIN_OVERRIDES)
     assert status == 0 and f"backbone: mlp {result['sha256'][:12]}, frozen, parts trunk+policy" in err
     trunk = safetensors.numpy.load_file(Path("bc/backbone/model.safetensors"))
     (agent,) = Path("tuned/agent").glob("step-*/policy.safetensors")
@@ -74,17 +81,17 @@ def test_clone_evaluate_and_train_further(tmp_path: Path, capsys: pytest.Capture
     shutil.rmtree("bc")  # the run has its own copy
     status, out, _ = run(capsys, "evaluate", "tuned", "evaluation.episodes=5", "--json")
     assert status == 0
-    before = bits(Path("tuned"))
+    before = reproducible_bytes(Path("tuned"))
     shutil.rmtree(sorted(Path("tuned/checkpoints").iterdir())[-1])
-    assert run(capsys, "resume", "tuned")[0] == 0 and bits(Path("tuned")) == before
+    assert run(capsys, "resume", "tuned")[0] == 0 and reproducible_bytes(Path("tuned")) == before
     status, _, err = run(capsys, "export", "tuned", "agent.zip")
     assert status == 2 and "has a backbone" in err
 
 
 def test_a_critic_is_added_to_a_cloned_policy(capsys: pytest.CaptureFixture[str]) -> None:
     write_demonstrations(Path("demo"))
-    assert run(capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *SMALL)[0] == 0
-    words = ["pretrain", "critic", "data=demo", "backbone=bc", "run_dir=critic", *SMALL]
+    assert run(capsys, "pretrain", "bc", "data=demo", "backbone.hidden=[32]", "run_dir=bc", *PRETRAIN_OVERRIDES)[0] == 0
+    words = ["pretrain", "critic", "data=demo", "backbone=bc", "run_dir=critic", *PRETRAIN_OVERRIDES]
     status, _, err = run(capsys, *words)
     assert status == 2 and err == "rl-lab: bc has a policy head, which fits its trunk: add freeze_trunk=true\n"
     assert run(capsys, *words, "freeze_trunk=true")[0] == 0
@@ -93,24 +100,24 @@ def test_a_critic_is_added_to_a_cloned_policy(capsys: pytest.CaptureFixture[str]
     )
     assert all((second[name] == value).all() for name, value in first.items())
     assert sorted(set(second) - set(first)) == ["value.0.bias", "value.0.weight"]
-    status, _, err = run(capsys, "train", "cartpole", "backbone=critic", "run_dir=tuned", *TRAIN)
+    status, _, err = run(capsys, "train", "cartpole", "backbone=critic", "run_dir=tuned", *TRAIN_OVERRIDES)
     assert status == 0 and "finetune, parts trunk+policy+value" in err
 
 
 def test_a_resumed_pretraining_has_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
     write_demonstrations(Path("demo"))
-    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *SMALL)[0] == 0
-    before = bits(Path("bc"))
+    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *PRETRAIN_OVERRIDES)[0] == 0
+    before = reproducible_bytes(Path("bc"))
     shutil.rmtree(sorted(Path("bc/checkpoints").iterdir())[-1])
     shutil.rmtree("bc/backbone")
     status, out, _ = run(capsys, "resume", "bc")
     assert status == 0 and "next: rl-lab train cartpole backbone=bc" in out
-    assert bits(Path("bc")) == before
+    assert reproducible_bytes(Path("bc")) == before
 
 
-def test_data_that_have_changed_are_not_resumed_from(capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_refuses_data_that_have_changed(capsys: pytest.CaptureFixture[str]) -> None:
     write_demonstrations(Path("demo"))
-    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *SMALL)[0] == 0
+    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *PRETRAIN_OVERRIDES)[0] == 0
     shutil.rmtree("demo")
     write_demonstrations(Path("demo"), shuffled=True)
     status, _, err = run(capsys, "resume", "bc")
@@ -120,7 +127,7 @@ def test_data_that_have_changed_are_not_resumed_from(capsys: pytest.CaptureFixtu
     assert status == 2 and "pretraining.json is damaged" in err and err.count("\n") == 1
 
 
-WRONG: dict[str, tuple[list[str], str]] = {
+WRONG_PRETRAININGS: dict[str, tuple[list[str], str]] = {
     "method": (["bd", "data=demo"], "no method 'bd'; did you mean 'bc'?"),
     "no data": (["bc"], "say which data set to learn from: data=DIR"),
     "missing data": (["bc", "data=dmo"], "dmo: no such data set"),
@@ -137,27 +144,27 @@ WRONG: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
+@pytest.mark.parametrize("name", WRONG_PRETRAININGS)
+def test_wrong_arguments_of_pretrain_are_refused_in_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
     write_demonstrations(Path("demo"), episodes=4)
     write_backbone(Path("acrobot"), world="acrobot", heads=())
     write_backbone(Path("cartpole"), heads=())
-    words, expected = WRONG[name]
+    words, expected = WRONG_PRETRAININGS[name]
     status, _, err = run(capsys, "pretrain", *words)
     assert status == 2 and expected in err and err.count("\n") == 1
     assert not Path("runs").exists()
 
 
-def test_a_world_that_only_the_data_name_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_code_of_a_world_that_only_the_data_name_does_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text("raise SystemExit('it ran')\n")
-    about = description()
+    about = cartpole_metadata()
     about = type(about)(**{**vars(about), "world": "mine.py:World"})
-    write(Path("demo"), about, random_columns(about, [9] * 4))
+    write_data_set(Path("demo"), about, random_columns(about, [9] * 4))
     status, _, err = run(capsys, "pretrain", "bc", "data=demo")
     assert status == 2 and "name it yourself, world=mine.py:World" in err
 
 
-TRAIN_WRONG: dict[str, tuple[list[str], str]] = {
+WRONG_TRAININGS: dict[str, tuple[list[str], str]] = {
     "no folder": (["cartpole", "backbone=b2"], "no backbone b2; name a folder, or a run"),
     "mode alone": (["cartpole", "mode=frozen"], "say which backbone first: backbone=PATH"),
     "mode": (["cartpole", "backbone=b", "mode=freeze"], "did you mean 'frozen'?"),
@@ -172,17 +179,19 @@ TRAIN_WRONG: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", TRAIN_WRONG)
-def test_a_wrong_hand_off_is_one_line(capsys: pytest.CaptureFixture[str], name: str) -> None:
+@pytest.mark.parametrize("name", WRONG_TRAININGS)
+def test_wrong_arguments_of_train_with_a_backbone_are_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     write_backbone(Path("b"))
-    words, expected = TRAIN_WRONG[name]
+    words, expected = WRONG_TRAININGS[name]
     status, _, err = run(capsys, "train", *words)
     assert status == 2 and expected in err and err.count("\n") == 1
     assert not Path("runs").exists()
 
 
 def test_a_run_without_a_backbone_does_not_mention_one(capsys: pytest.CaptureFixture[str]) -> None:
-    words: list[Any] = ["cartpole", "run_dir=plain", *TRAIN]
+    words: list[Any] = ["cartpole", "run_dir=plain", *TRAIN_OVERRIDES]
     assert run(capsys, "train", *words)[0] == 0
     assert "backbone" not in Path("plain/config.yaml").read_text()
 
@@ -207,15 +216,15 @@ def test_a_users_own_module_is_a_backbone(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setenv("XDG_STATE_HOME", str(Path("state").absolute()))
     write_demonstrations(Path("demo"))
     Path("mine.py").write_text(ENCODER)
-    words = ["data=demo", "backbone=mine.py:Encoder", "backbone.width=24", "run_dir=bc", *SMALL]
+    words = ["data=demo", "backbone=mine.py:Encoder", "backbone.width=24", "run_dir=bc", *PRETRAIN_OVERRIDES]
     assert run(capsys, "pretrain", "bc", *words)[0] == 0
     network = json.loads(Path("bc/backbone/config.json").read_text())["network"]
     assert network["kind"] == "mine.py:Encoder" and network["config"] == {"width": 24}
-    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "run_dir=tuned", *TRAIN)
+    status, _, err = run(capsys, "train", "cartpole", "backbone=bc", "run_dir=tuned", *TRAIN_OVERRIDES)
     assert status == 0 and "backbone: mine.py:Encoder " in err
-    before = bits(Path("bc"))
+    before = reproducible_bytes(Path("bc"))
     shutil.rmtree(sorted(Path("bc/checkpoints").iterdir())[-1])
-    assert run(capsys, "resume", "bc")[0] == 0 and bits(Path("bc")) == before
+    assert run(capsys, "resume", "bc")[0] == 0 and reproducible_bytes(Path("bc")) == before
 
     shutil.rmtree("state")  # another user got these folders, who has typed nothing
     for command in (["evaluate", "bc"], ["resume", "bc"], ["train", "cartpole", "backbone=bc"]):

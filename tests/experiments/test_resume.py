@@ -1,4 +1,4 @@
-"""A run killed at any moment ends, once resumed, byte for byte where it would have ended."""
+"""Tests of resume: a run killed or interrupted at any moment ends with the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from support import programs
-from support.runs import outcome
+from support.runs import reproducible_content
 
 from rl_lab.core import checkpoint
 
-COMMON = "video=false evaluation.episodes=4 evaluation.selections=3 evaluation.selection_episodes=2".split()
+TRAIN_OVERRIDES = "video=false evaluation.episodes=4 evaluation.selections=3 evaluation.selection_episodes=2".split()
 SCENARIOS = {
     "ppo": "agent=ppo budget=6000 worlds=4 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=2 checkpoint.steps=1000"
     " agent.normalize_observations=true agent.normalize_rewards=true",
@@ -30,7 +30,7 @@ def command(verb: str, *words: str) -> list[str]:
 
 
 def train(agent: str, folder: Path) -> list[str]:
-    return command("train", "cartpole", *SCENARIOS[agent].split(), *COMMON, f"run_dir={folder}", "--json")
+    return command("train", "cartpole", *SCENARIOS[agent].split(), *TRAIN_OVERRIDES, f"run_dir={folder}", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +39,27 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[o
     for agent in SCENARIOS:
         folder = tmp_path_factory.mktemp(agent) / "run"
         subprocess.run(train(agent, folder), check=True, capture_output=True)  # with a hash seed of its own
-        outcomes[agent] = outcome(folder)
+        outcomes[agent] = reproducible_content(folder)
     return outcomes
 
 
 @pytest.mark.parametrize("agent", SCENARIOS)
 @pytest.mark.parametrize("moment", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_at_a_random_moment(agent: str, moment: int, tmp_path: Path, uninterrupted: dict) -> None:
+def test_a_run_killed_at_random_moments_resumes_bit_for_bit(
+    agent: str, moment: int, tmp_path: Path, uninterrupted: dict
+) -> None:
     generator = random.Random(f"{agent}{moment}")
     folder, words, kills = tmp_path / "run", train(agent, tmp_path / "run"), 0
     for _ in range(30):
         process = programs.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
-        # Wait until it is at work; then anything goes.
+        # Wait until training has begun; from then on the process is killed at any moment.
         while not (folder / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         try:
-            # A resumed run first has to start, which takes a second; later ones get longer, or it would never end.
-            patience = generator.uniform(0.0, 0.7) if kills == 0 else generator.uniform(0.5, 1.5 + kills)
-            _, errors = process.communicate(timeout=patience)
+            # A resumed run takes a second to start. Each later one gets more time, so that the training ends.
+            seconds_until_kill = generator.uniform(0.0, 0.7) if kills == 0 else generator.uniform(0.5, 1.5 + kills)
+            _, errors = process.communicate(timeout=seconds_until_kill)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -67,10 +69,10 @@ def test_killed_at_a_random_moment(agent: str, moment: int, tmp_path: Path, unin
         assert process.returncode == 0, errors
         break
     assert kills > 0
-    assert outcome(folder) == uninterrupted[agent]
+    assert reproducible_content(folder) == uninterrupted[agent]
 
 
-KILLER = """
+KILL_AT_POINT = """
 import os, signal, sys
 from rl_lab import cli
 from rl_lab.core import checkpoint
@@ -89,19 +91,21 @@ MEMBERS = ["generators", "kept-policy", "last", "optimizer", "policy", "world"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", checkpoint.crash_points(MEMBERS))
-def test_killed_at_every_point_of_a_checkpoint_write(point: str, tmp_path: Path, uninterrupted: dict) -> None:
+def test_a_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
+    point: str, tmp_path: Path, uninterrupted: dict
+) -> None:
     folder = tmp_path / "run"
-    words = [sys.executable, "-c", KILLER, point, "4", *train("ppo", folder)[3:]]
+    words = [sys.executable, "-c", KILL_AT_POINT, point, "4", *train("ppo", folder)[3:]]
     killed = programs.run(words, capture_output=True)
     if killed.returncode == 0:
         pytest.skip(f"a run never comes to {point}: it replaces no checkpoint")
     assert killed.returncode == -signal.SIGKILL
     programs.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
-    assert outcome(folder) == uninterrupted["ppo"]
+    assert reproducible_content(folder) == uninterrupted["ppo"]
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_leave_a_checkpoint_within_5_seconds(
+def test_a_signal_ends_training_with_a_checkpoint_within_5_seconds(
     number: int, status: int, tmp_path: Path, uninterrupted: dict
 ) -> None:
     folder = tmp_path / "run"
@@ -117,15 +121,15 @@ def test_signals_leave_a_checkpoint_within_5_seconds(
     assert f"rl-lab resume {folder}" in errors
     assert checkpoint.latest(folder / "checkpoints")[0] is not None
     programs.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
-    assert outcome(folder) == uninterrupted["ppo"]
+    assert reproducible_content(folder) == uninterrupted["ppo"]
 
 
-def test_a_signal_while_compiling_is_obeyed_within_5_seconds(tmp_path: Path, uninterrupted: dict) -> None:
-    """A first start compiles for half a minute within one iteration, which is aborted then."""
+def test_a_signal_while_compiling_ends_training_within_5_seconds(tmp_path: Path, uninterrupted: dict) -> None:
+    """A first start compiles for half a minute within one iteration, which the signal aborts."""
     folder = tmp_path / "run"
-    cold = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    empty_cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = programs.Popen(
-        train("ppo", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=cold
+        train("ppo", folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=empty_cache
     )
     while not (folder / "metrics.jsonl").exists():  # opened just before the first iteration
         assert process.poll() is None
@@ -134,15 +138,15 @@ def test_a_signal_while_compiling_is_obeyed_within_5_seconds(tmp_path: Path, uni
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    took = time.monotonic() - begin
+    seconds_taken = time.monotonic() - begin
     assert process.returncode == 130
     assert f"stopped before its next checkpoint; continue with: rl-lab resume {folder}" in errors
-    assert took < 5
+    assert seconds_taken < 5
     programs.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
-    assert outcome(folder) == uninterrupted["ppo"]
+    assert reproducible_content(folder) == uninterrupted["ppo"]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, uninterrupted: dict) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(tmp_path: Path, uninterrupted: dict) -> None:
     folder = tmp_path / "run"
     programs.run(train("ppo", folder), check=True, capture_output=True)
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
@@ -152,13 +156,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     resumed = programs.run(command("resume", str(folder), "--json"), check=True, capture_output=True, text=True)
     assert f"{newest.name}/policy.safetensors: does not match its manifest" in resumed.stderr
     assert "continuing from step-" in resumed.stderr
-    assert outcome(folder) == uninterrupted["ppo"]
+    assert reproducible_content(folder) == uninterrupted["ppo"]
 
 
-def test_measuring_along_the_way_does_not_change_training(tmp_path: Path, uninterrupted: dict) -> None:
+def test_selections_do_not_change_training(tmp_path: Path, uninterrupted: dict) -> None:
     words = [*train("ppo", tmp_path / "run"), "evaluation.selections=0"]
     programs.run(words, check=True, capture_output=True)
-    other = outcome(tmp_path / "run")
-    kept = {key: value for key, value in other[1].items() if not key.startswith("kept-")}
-    assert kept == {key: value for key, value in uninterrupted["ppo"][1].items() if not key.startswith("kept-")}
-    assert other[3] == uninterrupted["ppo"][3]
+    content = reproducible_content(tmp_path / "run")
+    tensors_without_best_agent = {key: value for key, value in content[1].items() if not key.startswith("kept-")}
+    assert tensors_without_best_agent == {
+        key: value for key, value in uninterrupted["ppo"][1].items() if not key.startswith("kept-")
+    }
+    assert content[3] == uninterrupted["ppo"][3]

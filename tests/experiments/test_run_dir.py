@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, how it is found again, and what keeping it safe costs."""
+"""Tests of a run's folder: its files, when checkpoints are written, how it is created, and how RUN names find it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from rl_lab.experiments.run_record import RunError
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.training_metrics import Metrics
 
-TINY = (
+TINY_TRAINING = (
     "budget=1024 worlds=4 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu "
     "evaluation.episodes=3 evaluation.selections=2 evaluation.selection_episodes=1 checkpoint.steps=256"
 ).split()
 
 
-def tiny(folder: Path, *overrides: str) -> Scenario:
-    return dataclasses.replace(compose("cartpole", [*TINY, "video=false", *overrides]), run_dir=str(folder))
+def tiny_scenario(folder: Path, *overrides: str) -> Scenario:
+    return dataclasses.replace(compose("cartpole", [*TINY_TRAINING, "video=false", *overrides]), run_dir=str(folder))
 
 
 def train(scenario: Scenario) -> trainer.Result:
@@ -41,20 +41,20 @@ def train(scenario: Scenario) -> trainer.Result:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> trainer.Result:
-    return train(tiny(tmp_path_factory.mktemp("run") / "run", "video=true", "checkpoint.keep_last=2"))
+    return train(tiny_scenario(tmp_path_factory.mktemp("run") / "run", "video=true", "checkpoint.keep_last=2"))
 
 
-def strict(text: str) -> Any:
+def parse_strict_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
 
-# What is in it
+# --- Files of a run
 
 
-def test_every_file_is_one_of_the_houses_plan(result: trainer.Result) -> None:
+def test_a_run_has_exactly_the_documented_files(result: trainer.Result) -> None:
     plan = [
         r"run\.json",
         r"config\.yaml",
@@ -70,45 +70,45 @@ def test_every_file_is_one_of_the_houses_plan(result: trainer.Result) -> None:
     assert not [f for f in result.run.path.rglob("*") if f.is_dir() and not any(f.iterdir())]
 
 
-def test_run_json_says_what_when_and_where(result: trainer.Result) -> None:
-    facts = strict((result.run.path / "run.json").read_text())
-    assert set(facts) == {
+def test_run_json_has_scenario_time_command_versions_and_host(result: trainer.Result) -> None:
+    record = parse_strict_json((result.run.path / "run.json").read_text())
+    assert set(record) == {
         *("scenario", "world", "agent", "seed", "settings", "started", "command", "git_commit", "versions", "host")
     }
-    assert (facts["scenario"], facts["world"], facts["agent"], facts["seed"]) == ("cartpole", "cartpole", "ppo", 0)
-    assert facts["settings"]["agent.n_steps"] == "64" and "seed" not in facts["settings"]
-    assert facts["command"] == ["rl-lab", "train", "cartpole"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", facts["started"])
-    assert facts["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", facts["git_commit"])
-    assert {"python", "numpy", "numba", "torch", "rl-lab", "gymnasium", "stable-baselines3"} <= set(facts["versions"])
-    assert facts["versions"]["numpy"] == np.__version__
-    assert facts["host"]["cores"] == os.cpu_count()
+    assert (record["scenario"], record["world"], record["agent"], record["seed"]) == ("cartpole", "cartpole", "ppo", 0)
+    assert record["settings"]["agent.n_steps"] == "64" and "seed" not in record["settings"]
+    assert record["command"] == ["rl-lab", "train", "cartpole"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", record["started"])
+    assert record["git_commit"] is None or re.fullmatch("[0-9a-f]{40}", record["git_commit"])
+    assert {"python", "numpy", "numba", "torch", "rl-lab", "gymnasium", "stable-baselines3"} <= set(record["versions"])
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["host"]["cores"] == os.cpu_count()
 
 
-def test_config_yaml_is_the_scenario_again(result: trainer.Result) -> None:
+def test_config_yaml_reads_back_as_the_same_scenario(result: trainer.Result) -> None:
     assert result.run.scenario() == dataclasses.replace(result.scenario, run_dir=None)
 
 
-def test_metrics_are_strict_json_by_rising_step(result: trainer.Result) -> None:
+def test_metrics_are_strict_json_in_order_of_steps(result: trainer.Result) -> None:
     text = result.run.metrics.read_text()
     assert text.endswith("\n")
-    lines = [strict(line) for line in text.splitlines()]
+    lines = [parse_strict_json(line) for line in text.splitlines()]
     assert [line["step"] for line in lines] == [256, 512, 768, 1024]
     for line in lines:
         assert {"rollout/return", "rollout/length", "train/loss"} <= set(line)
         assert all(isinstance(value, int | float) and math.isfinite(value) for value in line.values())
 
 
-def test_metrics_have_no_clock_in_them(result: trainer.Result, tmp_path: Path) -> None:
-    again = train(tiny(tmp_path / "again"))
-    assert again.run.metrics.read_bytes() == result.run.metrics.read_bytes()
+def test_metrics_are_the_same_for_every_run_of_a_seed(result: trainer.Result, tmp_path: Path) -> None:
+    second_result = train(tiny_scenario(tmp_path / "again"))
+    assert second_result.run.metrics.read_bytes() == result.run.metrics.read_bytes()
 
 
-def test_tensorboard_reads_the_events(result: trainer.Result) -> None:
+def test_tensorboard_events_have_all_metrics_and_times(result: trainer.Result) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(result.run.path))
     events.Reload()
-    lines = [strict(line) for line in result.run.metrics.read_text().splitlines()]
+    lines = [parse_strict_json(line) for line in result.run.metrics.read_text().splitlines()]
     tags = set(events.Tags()["scalars"])
     assert tags == {key for line in lines for key in line if key != "step"} | {
         *("time/seconds", "time/steps_per_second", "selection/return", "selection/length"),
@@ -116,50 +116,52 @@ def test_tensorboard_reads_the_events(result: trainer.Result) -> None:
         *("eval/mean_reward", "eval/mean_ep_length"),
     }
     for key in ("rollout/return", "train/loss"):
-        told = [(e.step, np.float32(e.value)) for e in events.Scalars(key)]
-        assert told == [(line["step"], np.float32(line[key])) for line in lines]
+        scalars = [(e.step, np.float32(e.value)) for e in events.Scalars(key)]
+        assert scalars == [(line["step"], np.float32(line[key])) for line in lines]
     seconds = [e.value for e in events.Scalars("time/seconds")]
     assert seconds == sorted(seconds) and seconds[0] > 0
 
 
-def test_the_evaluation_is_kept_by_the_step_of_its_agent(result: trainer.Result) -> None:
-    kept = checkpoint.latest(result.run.agent)[0]
-    assert kept is not None
-    folder = result.run.evaluation(kept.step)
-    assert strict((folder / "summary.json").read_text()) == json.loads(json.dumps(result.summary))
-    episodes = [strict(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+def test_the_evaluation_lies_in_the_folder_of_its_agents_step(result: trainer.Result) -> None:
+    best_agent = checkpoint.latest(result.run.agent)[0]
+    assert best_agent is not None
+    folder = result.run.evaluation(best_agent.step)
+    assert parse_strict_json((folder / "summary.json").read_text()) == json.loads(json.dumps(result.summary))
+    episodes = [parse_strict_json(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert [e["index"] for e in episodes] == [0, 1, 2]
     assert np.mean([e["return"] for e in episodes]) == result.summary["mean_return"]
     assert result.run.summary() == json.loads(json.dumps(result.summary))
 
 
-def test_the_films_are_those_named(result: trainer.Result) -> None:
+def test_the_videos_are_best_median_and_worst(result: trainer.Result) -> None:
     assert {name: path.name for name, path in result.videos.items()} == {
         name: f"{name}.mp4" for name in ("best", "median", "worst")
     }
     assert all(path.stat().st_size > 1000 for path in result.videos.values())
 
 
-# Checkpoints
+# --- Checkpoints
 
 
-def test_keep_last_and_the_cadence_by_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved, save = [], checkpoint.save
+def test_checkpoints_by_steps_come_after_each_interval_and_old_ones_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_steps, save = [], checkpoint.save
 
-    def spy(folder: Path, step: int, *arguments: Any, **named: Any) -> Path:
+    def recording_save(folder: Path, step: int, *arguments: Any, **named: Any) -> Path:
         if Path(folder).name == "checkpoints":
-            saved.append(step)
+            saved_steps.append(step)
         return save(folder, step, *arguments, **named)
 
-    monkeypatch.setattr(checkpoint, "save", spy)
-    run = train(tiny(tmp_path / "run", "budget=2048", "checkpoint.steps=500", "checkpoint.keep_last=2")).run
-    assert saved == [512, 1024, 1536, 2048]  # the first rollout's end after each 500
+    monkeypatch.setattr(checkpoint, "save", recording_save)
+    run = train(tiny_scenario(tmp_path / "run", "budget=2048", "checkpoint.steps=500", "checkpoint.keep_last=2")).run
+    assert saved_steps == [512, 1024, 1536, 2048]  # the first rollout's end after each 500
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000001536", "step-000002048"]
     assert len(list(run.agent.iterdir())) == 1
 
 
-class _Learner:
-    """Learns nothing, in no time of its own but on the test's clock."""
+class _LearnerOnClock:
+    """A learner that learns nothing; each iteration makes 1000 steps and takes 0.7 s on the clock of the test."""
 
     backend = "not at all"
     rollout = Rollout(1000, "n_steps")
@@ -195,18 +197,18 @@ class _Clock:
 
 
 @pytest.mark.parametrize("cost", [0.004, 0.2, 3.0])
-def test_checkpoints_take_less_than_a_hundredth_of_the_time(
+def test_checkpoints_by_time_take_less_than_a_hundredth_of_the_time(
     cost: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the default interval, whatever one costs, but for the very first and the one at the end."""
+    """At the default interval and for any cost of one checkpoint; the first and the last one are not counted."""
     from rl_lab.adapters import make
 
-    clock, saved = _Clock(), []
-    learner = _Learner(clock)
+    clock, saved_steps = _Clock(), []
+    learner = _LearnerOnClock(clock)
 
     def save(folder: Path, step: int, *arguments: Any, **named: Any) -> Path:
         if Path(folder).name == "checkpoints":
-            saved.append(clock.now)
+            saved_steps.append(clock.now)
             clock.now += cost
         return Path(folder) / f"step-{step:09d}"
 
@@ -219,17 +221,17 @@ def test_checkpoints_take_less_than_a_hundredth_of_the_time(
     begin = clock.now
     train(dataclasses.replace(scenario, run_dir=str(tmp_path / "run"), video=False))
     elapsed = clock.now - begin
-    assert len(saved) > 5
-    assert (len(saved) - 2) * cost < 0.01 * elapsed
-    gaps = np.diff(saved[:-1])
+    assert len(saved_steps) > 5
+    assert (len(saved_steps) - 2) * cost < 0.01 * elapsed
+    gaps = np.diff(saved_steps[:-1])
     assert gaps.min() >= scenario.checkpoint.seconds
     assert gaps.max() < max(scenario.checkpoint.seconds, 100 * cost) + cost + 1.4, "and no rarer than that asks for"
 
 
-# Going back
+# --- Metrics after a resume
 
 
-def test_metrics_are_taken_back_to_a_checkpoint(tmp_path: Path) -> None:
+def test_after_a_resume_metrics_are_cut_at_the_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path)
     metrics = Metrics(run)
     metrics.write(1, {"a": 1.0}, {})
@@ -241,14 +243,14 @@ def test_metrics_are_taken_back_to_a_checkpoint(tmp_path: Path) -> None:
     resumed = Metrics(run, size=size, step=1)
     resumed.write(2, {"a": 2.5}, {})
     resumed.close()
-    assert [strict(line) for line in run.metrics.read_text().splitlines()] == [
+    assert [parse_strict_json(line) for line in run.metrics.read_text().splitlines()] == [
         {"step": 1, "a": 1.0},
         {"step": 2, "a": 2.5},
     ]
     assert resumed.size == run.metrics.stat().st_size
 
 
-def test_events_of_a_future_that_is_played_again_are_dropped(tmp_path: Path) -> None:
+def test_after_a_resume_later_events_are_dropped(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = Run(tmp_path)
     metrics = Metrics(run)
@@ -267,7 +269,7 @@ def test_events_of_a_future_that_is_played_again_are_dropped(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_line_is_written_whole_or_not_at_all(value: float, tmp_path: Path) -> None:
+def test_a_value_that_is_not_finite_writes_no_part_of_a_line(value: float, tmp_path: Path) -> None:
     metrics = Metrics(Run(tmp_path))
     with pytest.raises(ValueError):
         metrics.write(1, {"a": value}, {})
@@ -276,47 +278,49 @@ def test_a_line_is_written_whole_or_not_at_all(value: float, tmp_path: Path) -> 
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-# Where it goes
+# --- Creating the folder
 
 
-def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_run_dir_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match="not empty") as caught:
-        create(tiny(tmp_path), [])
-    assert "resume" not in str(caught.value)
+    with pytest.raises(RunError, match="not empty") as error:
+        create(tiny_scenario(tmp_path), [])
+    assert "resume" not in str(error.value)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_run_in_the_way_can_be_gone_on_with(result: trainer.Result) -> None:
+def test_a_run_dir_that_is_a_run_is_refused_with_the_resume_command(result: trainer.Result) -> None:
     before = sorted(result.run.path.rglob("*"))
     with pytest.raises(RunError, match=f"rl-lab resume {re.escape(str(result.run.path))}"):
         create(dataclasses.replace(result.scenario), [])
     assert sorted(result.run.path.rglob("*")) == before
 
 
-def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+def test_a_run_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(RunError):
-        create(tiny(tmp_path / "run"), [])
+        create(tiny_scenario(tmp_path / "run"), [])
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_an_empty_folder_will_do(tmp_path: Path) -> None:
-    assert create(tiny(tmp_path), []).path == tmp_path
+def test_a_run_dir_that_is_an_empty_folder_is_used(tmp_path: Path) -> None:
+    assert create(tiny_scenario(tmp_path), []).path == tmp_path
 
 
-@pytest.mark.parametrize("place", ["file/run", "/proc/run", "x" * 300, "a\0b", "loop/run"])
-def test_a_folder_that_cannot_be_made_is_one_line(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["file/run", "/proc/run", "x" * 300, "a\0b", "loop/run"])
+def test_a_run_dir_that_cannot_be_made_is_refused_in_one_line(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(RunError) as caught:
-        create(tiny(tmp_path / place), [])
-    assert len(str(caught.value).splitlines()) == 1
-    assert "run_dir" in str(caught.value)
+    with pytest.raises(RunError) as error:
+        create(tiny_scenario(tmp_path / path), [])
+    assert len(str(error.value).splitlines()) == 1
+    assert "run_dir" in str(error.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
 
 
-def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_start_in_the_same_second_have_different_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rl_lab.experiments.run_dir.time.strftime", lambda form: "20260102-030405")
     scenario = compose("cartpole", ["agent.gamma=0.5", "seed=7"])
@@ -326,28 +330,28 @@ def test_runs_of_one_second_get_names_of_their_own(tmp_path: Path, monkeypatch: 
     assert all((tmp_path / "runs" / name / "run.json").is_file() for name in names)
 
 
-# Finding it again
+# --- Finding a run
 
 
 @pytest.fixture
 def three_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Three runs, oldest first, the last in a sweep's folder, and things that are none."""
+    """Make three runs, the oldest first and the last one in a sweep's folder, and a folder that is no run."""
     monkeypatch.chdir(tmp_path)
     paths = [Path("runs", name) for name in ("cartpole-ppo-s0-1", "cartpole-dqn-s0-2", "sweep/000-cartpole-ppo-s1")]
     for age, path in enumerate(paths):
-        create(tiny(path), [])
+        create(tiny_scenario(path), [])
         os.utime(path / "run.json", (age, age))
     Path("runs", "other").mkdir()
     return paths
 
 
-def test_every_run_oldest_first(three_runs: list[Path]) -> None:
+def test_list_runs_returns_the_oldest_first(three_runs: list[Path]) -> None:
     assert [run.path for run in list_runs()] == three_runs
     os.utime(three_runs[0] / "run.json", (9, 9))
     assert [run.path for run in list_runs()][-1] == three_runs[0]
 
 
-def test_no_runs_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_without_any_runs_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert list_runs() == []
     with pytest.raises(RunError, match="there is none"):
@@ -355,7 +359,7 @@ def test_no_runs_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "given, which",
+    "name, index",
     [
         ("runs/cartpole-ppo-s0-1", 0),
         ("runs/cartpole-ppo-s0-1/", 0),
@@ -364,23 +368,23 @@ def test_no_runs_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("000", 2),
     ],
 )
-def test_a_run_is_found(given: str, which: int, three_runs: list[Path]) -> None:
-    assert find(given).path == three_runs[which]
+def test_find_accepts_a_path_and_the_beginning_of_a_name(name: str, index: int, three_runs: list[Path]) -> None:
+    assert find(name).path == three_runs[index]
 
 
-def test_a_prefix_of_several_names_lists_them(three_runs: list[Path]) -> None:
-    with pytest.raises(UsageError) as caught:
+def test_an_ambiguous_beginning_of_a_name_is_refused_with_the_candidates(three_runs: list[Path]) -> None:
+    with pytest.raises(UsageError) as error:
         find("cartpole")
-    assert str(caught.value) == f"cartpole is ambiguous: it may be {three_runs[0]}, {three_runs[1]}"
+    assert str(error.value) == f"cartpole is ambiguous: it may be {three_runs[0]}, {three_runs[1]}"
 
 
-def test_a_whole_name_is_not_ambiguous_though_another_goes_on(three_runs: list[Path]) -> None:
-    create(tiny(Path("runs", "cartpole-ppo-s0-1-2")), [])
+def test_a_complete_name_is_not_ambiguous_where_another_name_begins_with_it(three_runs: list[Path]) -> None:
+    create(tiny_scenario(Path("runs", "cartpole-ppo-s0-1-2")), [])
     assert find("cartpole-ppo-s0-1").path == three_runs[0]
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "name, message",
     [
         ("runs/cartpole-ppo-s0-2", "did you mean 'runs/cartpole-"),
         ("cartpole-poo-s0-1", "did you mean 'runs/cartpole-ppo-s0-1'?"),
@@ -390,15 +394,15 @@ def test_a_whole_name_is_not_ambiguous_though_another_goes_on(three_runs: list[P
         ("a\0b", "no run"),
     ],
 )
-def test_what_is_no_run_is_one_line(given: str, said: str, three_runs: list[Path]) -> None:
-    with pytest.raises(RunError) as caught:
-        find(given)
-    assert said in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+def test_a_name_that_is_no_run_is_refused_in_one_line(name: str, message: str, three_runs: list[Path]) -> None:
+    with pytest.raises(RunError) as error:
+        find(name)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["", "[", "null", "[1, 2]", "[" * 5000, '{"mean_return": 1'])
-def test_a_damaged_summary_is_told(text: str, tmp_path: Path) -> None:
+def test_a_damaged_summary_is_refused(text: str, tmp_path: Path) -> None:
     folder = Run(tmp_path).evaluation(3)
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(text)
@@ -406,7 +410,7 @@ def test_a_damaged_summary_is_told(text: str, tmp_path: Path) -> None:
         Run(tmp_path).summary()
 
 
-def test_the_newest_summary_is_told(tmp_path: Path) -> None:
+def test_the_newest_summary_is_returned(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.summary() is None
     for step, age in ((5, 20), (10, 10)):

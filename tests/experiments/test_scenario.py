@@ -1,4 +1,4 @@
-"""Scenarios: what is shipped composes, what a user writes means what it says, and anything else is one line."""
+"""Tests of scenarios: those of the lab, overrides, a user's own files, and everything that is refused in one line."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from rl_lab.core.errors import UsageError
 from rl_lab.engine import world_registry
 from rl_lab.experiments import scenario_yaml
 from rl_lab.experiments.compose import compose
-from rl_lab.experiments.overrides import sweep
+from rl_lab.experiments.overrides import sweep_combinations
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.scenario_yaml import ScenarioError
 
-FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-EXPECTED = [(name, agent) for name in scenario_yaml.names() for agent in compose(name).expect]
+FUZZ_SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SCENARIOS_AND_AGENTS = [(name, agent) for name in scenario_yaml.names() for agent in compose(name).expect]
 
 
 def expect_refusal(target: Any, *overrides: str) -> str:
-    """Return the message of a scenario that must be refused: one line that says something."""
-    with pytest.raises(ScenarioError) as caught:
+    """Check that a scenario is refused with one line that is not empty, and return it."""
+    with pytest.raises(ScenarioError) as error:
         compose(str(target), overrides)
-    message = str(caught.value)
+    message = str(error.value)
     assert message.strip() and len(message.splitlines()) == 1
     return message
 
 
-def written(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:
+def write_yaml(tmp_path: Path, text: str, name: str = "mine.yaml") -> Path:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
-# What is shipped
+# --- Scenarios of the lab
 
 
 @pytest.mark.parametrize("name", scenario_yaml.names())
-def test_a_shipped_scenario_is_whole(name: str) -> None:
+def test_a_scenario_of_the_lab_composes_and_has_expected_returns_with_sources(name: str) -> None:
     composed = compose(name)
     assert composed.name == name
     assert composed.world in world_registry.names()
@@ -60,35 +60,35 @@ def test_a_shipped_scenario_is_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", scenario_yaml.names())
-def test_a_shipped_scenario_tunes_only_what_there_is(name: str) -> None:
-    written = yaml.safe_load((scenario_yaml.folder() / f"{name}.yaml").read_text())
-    for agent, tuned in written.get("tuned", {}).items():
+def test_the_tuned_values_of_a_scenario_of_the_lab_are_used(name: str) -> None:
+    write_yaml = yaml.safe_load((scenario_yaml.folder() / f"{name}.yaml").read_text())
+    for agent, tuned in write_yaml.get("tuned", {}).items():
         composed = compose(name, [f"agent={agent}"])
         for key, value in tuned.items():
-            given = getattr(composed.config if hasattr(composed.config, key) else composed, key)
+            configured = getattr(composed.config if hasattr(composed.config, key) else composed, key)
             if isinstance(value, dict):
-                assert {name: getattr(given, name) for name in value} == value
+                assert {name: getattr(configured, name) for name in value} == value
             else:
-                assert given == (float(value) if isinstance(given, float) else value)
+                assert configured == (float(value) if isinstance(configured, float) else value)
 
 
-@pytest.mark.parametrize("name, agent", [*EXPECTED, ("catch", "random"), ("catch", "scripted")])
-def test_as_config_is_the_same_scenario_again(name: str, agent: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, agent", [*SCENARIOS_AND_AGENTS, ("catch", "random"), ("catch", "scripted")])
+def test_as_config_reads_back_as_the_same_scenario(name: str, agent: str, tmp_path: Path) -> None:
     composed = compose(name, [f"agent={agent}", "seed=7", "evaluation.episodes=3", "run_dir=elsewhere"])
     text = OmegaConf.to_yaml(OmegaConf.create(composed.as_config()))
-    again = compose(str(written(tmp_path, text)))
-    assert again == dataclasses.replace(composed, run_dir=None)
-    assert again.as_config() == composed.as_config()
+    read_back = compose(str(write_yaml(tmp_path, text)))
+    assert read_back == dataclasses.replace(composed, run_dir=None)
+    assert read_back.as_config() == composed.as_config()
 
 
-def test_as_config_of_a_foreign_world_with_parameters(tmp_path: Path) -> None:
+def test_as_config_of_a_third_party_environment_reads_back(tmp_path: Path) -> None:
     composed = compose("gym:CartPole-v1", ["+world.params.sutton_barto_reward=true", "agent.target_kl=0.02"])
     assert composed.params == {"sutton_barto_reward": True}
     text = OmegaConf.to_yaml(OmegaConf.create(composed.as_config()))
-    assert compose(str(written(tmp_path, text))) == composed
+    assert compose(str(write_yaml(tmp_path, text))) == composed
 
 
-# Overrides
+# --- Overrides
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_as_config_of_a_foreign_world_with_parameters(tmp_path: Path) -> None:
     ],
 )
 def test_an_override_has_the_type_of_its_key(override: str, path: str, value: Any) -> None:
-    found: Any = compose("cartpole", [override])
+    value_of_key: Any = compose("cartpole", [override])
     for name in path.split("."):
-        found = getattr(found, name)
-    assert found == value
-    assert type(found) is type(value)
+        value_of_key = getattr(value_of_key, name)
+    assert value_of_key == value
+    assert type(value_of_key) is type(value)
 
 
 def test_a_parameter_of_the_world_is_overridden() -> None:
@@ -129,11 +129,11 @@ def test_a_parameter_of_the_world_is_overridden() -> None:
 
 @pytest.mark.parametrize("text", ["3e-4", "3E-4", "0.0003", "3.0e-4"])
 def test_a_float_in_a_file_is_a_float(text: str, tmp_path: Path) -> None:
-    path = written(tmp_path, f"world: cartpole\nagent: {{learning_rate: {text}}}\n")
+    path = write_yaml(tmp_path, f"world: cartpole\nagent: {{learning_rate: {text}}}\n")
     assert compose(str(path)).config.learning_rate == 3e-4
 
 
-def test_one_composition_leaves_nothing_to_the_next() -> None:
+def test_a_composition_does_not_affect_the_next_one() -> None:
     before = compose("cartpole")
     compose("cartpole", ["seed=9", "agent.gamma=0.5", "world.params.gravity=1"])
     assert compose("cartpole") == before
@@ -143,7 +143,7 @@ def test_the_later_of_two_overrides_wins() -> None:
     assert compose("cartpole", ["seed=1", "agent=dqn", "seed=2", "agent=ppo"]).seed == 2
 
 
-def test_tuned_is_for_its_agent_and_gives_way_to_the_agents_own_keys(tmp_path: Path) -> None:
+def test_tuned_values_are_for_their_agent_and_the_agents_own_keys_come_first(tmp_path: Path) -> None:
     text = """
     world: cartpole
     tuned:
@@ -151,84 +151,84 @@ def test_tuned_is_for_its_agent_and_gives_way_to_the_agents_own_keys(tmp_path: P
       dqn: {gamma: 0.4}
     agent: {name: ppo, gae_lambda: 0.5, vf_coef: 0.6}
     """
-    path = str(written(tmp_path, text))
+    path = str(write_yaml(tmp_path, text))
     config = compose(path, ["agent.vf_coef=0.7"]).config
     assert (config.gamma, config.gae_lambda, config.vf_coef) == (0.1, 0.5, 0.7)
     other = compose(path, ["agent=dqn"])
     assert (other.agent, other.config.gamma) == ("dqn", 0.4)
 
 
-def test_another_world_brings_its_own_parameters() -> None:
+def test_another_world_has_its_own_parameters() -> None:
     composed = compose("cartpole", ["world=catch", "world.params.speed=2"])
     assert (composed.world, composed.params) == ("catch", {"speed": 2})
 
 
-# A user's own files
+# --- A user's own files
 
 
-def test_a_file_elsewhere_inherits_a_shipped_scenario(tmp_path: Path) -> None:
-    path = written(tmp_path, "defaults: [cartpole, _self_]\nseed: 3\nagent: {gamma: 0.5}\n")
+def test_a_users_file_inherits_a_scenario_of_the_lab(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path, "defaults: [cartpole, _self_]\nseed: 3\nagent: {gamma: 0.5}\n")
     mine, base = compose(str(path)), compose("cartpole")
     assert (mine.seed, mine.config.gamma) == (3, 0.5)
     assert mine.config == dataclasses.replace(base.config, gamma=0.5)
     assert (mine.world, mine.worlds, mine.budget, mine.expect) == (base.world, base.worlds, base.budget, base.expect)
 
 
-def test_a_file_inherits_the_file_beside_it(tmp_path: Path) -> None:
-    written(tmp_path, "world: catch\nseed: 1\nbudget: 10\n", "base.yaml")
-    mine = compose(str(written(tmp_path, "defaults: [base, _self_]\nseed: 2\n")))
+def test_a_users_file_inherits_a_file_in_its_folder(tmp_path: Path) -> None:
+    write_yaml(tmp_path, "world: catch\nseed: 1\nbudget: 10\n", "base.yaml")
+    mine = compose(str(write_yaml(tmp_path, "defaults: [base, _self_]\nseed: 2\n")))
     assert (mine.world, mine.seed, mine.budget) == ("catch", 2, 10)
 
 
 @pytest.mark.parametrize(
     "name", ["a=b.yaml", "a b.yaml", "a,b.yaml", "x.y.yaml", "[x].yaml", "é.yaml", "-.yaml", "s.yml"]
 )
-def test_any_name_of_a_file_will_do(name: str, tmp_path: Path) -> None:
-    assert compose(str(written(tmp_path, "world: catch\nseed: 7\n", name))).seed == 7
+def test_a_recipe_may_have_any_file_name(name: str, tmp_path: Path) -> None:
+    assert compose(str(write_yaml(tmp_path, "world: catch\nseed: 7\n", name))).seed == 7
 
 
-def test_the_file_that_was_named_is_read_and_not_its_neighbour(tmp_path: Path) -> None:
-    written(tmp_path, "world: catch\nseed: 1\n", "mine.yaml")
-    assert compose(str(written(tmp_path, "world: catch\nseed: 2\n", "mine.yml"))).seed == 2
+def test_yaml_and_yml_files_of_one_name_are_different_recipes(tmp_path: Path) -> None:
+    write_yaml(tmp_path, "world: catch\nseed: 1\n", "mine.yaml")
+    assert compose(str(write_yaml(tmp_path, "world: catch\nseed: 2\n", "mine.yml"))).seed == 2
 
 
 @pytest.mark.parametrize("folder", ["a,b", "a=b [c]", "${x}", "ö", "a#b", "a%20b"])
-def test_any_name_of_a_folder_will_do(folder: str, tmp_path: Path) -> None:
+def test_a_recipe_may_lie_in_a_folder_of_any_name(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
-    path = written(tmp_path / folder, "defaults: [catch, _self_]\nseed: 7\n")
+    path = write_yaml(tmp_path / folder, "defaults: [catch, _self_]\nseed: 7\n")
     assert compose(str(path)).seed == 7
 
 
 @pytest.mark.parametrize("name", world_registry.names())
-def test_a_world_needs_no_scenario(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_without_a_scenario_composes_with_defaults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenario_yaml, "names", lambda: [])
     composed = compose(name)
     assert (composed.name, composed.world, composed.agent) == (name, name, "ppo")
     assert composed.params == dict(world_registry.load(name).Params.defaults)
 
 
-def test_python_may_hand_over_a_world_itself() -> None:
+def test_compose_accepts_a_world_object() -> None:
     world = world_registry.load("catch")
     composed = compose(world, ["world.params.speed=2"])
     assert composed.world == "catch.py:world" and composed.params == {"speed": 2}
-    with pytest.raises(UsageError, match="top of a file") as caught:
+    with pytest.raises(UsageError, match="top of a file") as error:
         compose(dataclasses.replace(world, horizon=7))
-    assert len(str(caught.value)) < 200
+    assert len(str(error.value)) < 200
 
 
-def test_a_foreign_worlds_name_is_fit_for_a_folder() -> None:
+def test_the_scenario_of_a_third_party_environment_has_a_name_without_slashes() -> None:
     assert compose("gym:phys2d/CartPole-v1").name == "gym-phys2d-CartPole-v1"
 
 
-def test_a_name_of_null_is_no_name(tmp_path: Path) -> None:
-    composed = compose(str(written(tmp_path, "world: catch\nagent: {name: null, gamma: 0.5}")))
+def test_a_null_name_of_an_agent_means_the_default_agent(tmp_path: Path) -> None:
+    composed = compose(str(write_yaml(tmp_path, "world: catch\nagent: {name: null, gamma: 0.5}")))
     assert (composed.agent, composed.config.gamma) == ("ppo", 0.5)
 
 
-# What is refused
+# --- What is refused
 
 
-def test_a_hyperparameter_of_a_type_that_hydra_does_not_know_is_one_line(
+def test_a_hyperparameter_of_a_type_that_hydra_does_not_support_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dataclasses.dataclass(frozen=True)
@@ -237,11 +237,11 @@ def test_a_hyperparameter_of_a_type_that_hydra_does_not_know_is_one_line(
 
     compose("catch")  # the types of text keys are looked up once
     monkeypatch.setattr(agent_registry, "load", lambda name: types.SimpleNamespace(Config=Config))
-    assert "complex" in expect_refusal(written(tmp_path, "world: catch"))
+    assert "complex" in expect_refusal(write_yaml(tmp_path, "world: catch"))
 
 
 @pytest.mark.parametrize(
-    "target, override, said",
+    "target, override, message",
     [
         ("cartpol", "", "did you mean 'cartpole'?"),
         ("cartpole", "world=cach", "did you mean 'catch'?"),
@@ -256,12 +256,12 @@ def test_a_hyperparameter_of_a_type_that_hydra_does_not_know_is_one_line(
         ("nosuch.yaml", "", "no scenario file nosuch.yaml"),
     ],
 )
-def test_the_nearest_name_is_named(target: str, override: str, said: str) -> None:
-    assert said in expect_refusal(target, *filter(None, [override]))
+def test_an_unknown_name_or_key_is_refused_with_the_nearest_one(target: str, override: str, message: str) -> None:
+    assert message in expect_refusal(target, *filter(None, [override]))
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("seed: 1", "names no world"),
         ("world: cach", "did you mean 'catch'?"),
@@ -308,23 +308,23 @@ def test_the_nearest_name_is_named(target: str, override: str, said: str) -> Non
         ("defaults: [mine, _self_]\nworld: catch", "mine.yaml"),
     ],
 )
-def test_a_mistake_in_a_file_is_one_line(text: str, said: str, tmp_path: Path) -> None:
-    assert said in expect_refusal(written(tmp_path, text))
+def test_a_mistake_in_a_file_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    assert message in expect_refusal(write_yaml(tmp_path, text))
 
 
-def test_a_file_that_inherits_its_own_name(tmp_path: Path) -> None:
-    """The natural first way to change a shipped scenario: the shipped one is meant."""
-    mine = compose(str(written(tmp_path, "defaults: [cartpole, _self_]\nseed: 3\n", "cartpole.yaml")))
+def test_a_file_can_inherit_the_scenario_of_the_lab_with_its_own_name(tmp_path: Path) -> None:
+    """A file named as a scenario of the lab inherits that scenario: users begin in this way."""
+    mine = compose(str(write_yaml(tmp_path, "defaults: [cartpole, _self_]\nseed: 3\n", "cartpole.yaml")))
     assert dataclasses.replace(mine, seed=0) == compose("cartpole")
 
 
-def test_files_that_inherit_each_other(tmp_path: Path) -> None:
-    written(tmp_path, "defaults: [mine]\n", "yours.yaml")
-    expect_refusal(written(tmp_path, "defaults: [yours]\nworld: catch\n"))
+def test_files_that_inherit_each_other_are_refused(tmp_path: Path) -> None:
+    write_yaml(tmp_path, "defaults: [mine]\n", "yours.yaml")
+    expect_refusal(write_yaml(tmp_path, "defaults: [yours]\nworld: catch\n"))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x80abc", b"\x00", b"world: catch\nname: \x07"])
-def test_a_file_that_is_no_text(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
     assert "mine.yaml" in expect_refusal(path)
@@ -342,7 +342,7 @@ def test_a_file_that_is_no_text(content: bytes, tmp_path: Path) -> None:
     name= =3 a==b key /seed=1 seed=${seed}""".split()
     + ["seed=" + "9" * 5000, "agent.net_arch=" + "[" * 300],
 )
-def test_a_wrong_value_is_one_line(override: str) -> None:
+def test_a_wrong_value_is_refused_in_one_line(override: str) -> None:
     expect_refusal("cartpole", override)
 
 
@@ -360,7 +360,7 @@ def test_hydras_own_grammar_and_targets_are_refused(override: str) -> None:
     "override",
     ["agent.policy=${oc.env:SECRET}", "name=${oc.env:SECRET}", "run_dir=${oc.env:SECRET}", "world=${oc.env:SECRET}"],
 )
-def test_an_override_reads_nothing_from_outside(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_override_cannot_read_environment_variables(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "swordfish")
     assert "swordfish" not in expect_refusal("cartpole", override)
 
@@ -390,23 +390,25 @@ def test_an_override_reads_nothing_from_outside(override: str, monkeypatch: pyte
         "name: !anything x",
     ],
 )
-def test_config_is_data(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_could_run_code_or_read_variables_are_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET", "swordfish")
     plant_a_module(tmp_path, monkeypatch)
-    whole = text if text.startswith("world:") else f"{text}\nworld: catch\n"
-    assert "swordfish" not in expect_refusal(written(tmp_path, whole))
+    recipe = text if text.startswith("world:") else f"{text}\nworld: catch\n"
+    assert "swordfish" not in expect_refusal(write_yaml(tmp_path, recipe))
     assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("header", ["hydra", "hydra.run", "a.b"])
-def test_a_files_header_cannot_move_it_elsewhere(header: str, tmp_path: Path) -> None:
-    assert compose(str(written(tmp_path, f"# @package {header}\nworld: catch\nseed: 4\n"))).seed == 4
+def test_hydras_package_header_in_a_file_has_no_effect(header: str, tmp_path: Path) -> None:
+    assert compose(str(write_yaml(tmp_path, f"# @package {header}\nworld: catch\nseed: 4\n"))).seed == 4
 
 
-def test_an_inherited_file_is_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inherited_file_cannot_read_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "swordfish")
-    written(tmp_path, "world: catch\nname: ${oc.env:SECRET}\n", "base.yaml")
-    assert "swordfish" not in expect_refusal(written(tmp_path, "defaults: [base, _self_]\n"))
+    write_yaml(tmp_path, "world: catch\nname: ${oc.env:SECRET}\n", "base.yaml")
+    assert "swordfish" not in expect_refusal(write_yaml(tmp_path, "defaults: [base, _self_]\n"))
 
 
 def plant_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,37 +418,37 @@ def plant_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("identity", ["gym:planted:Any-v0", "gym:planted", "gym:planted.any:Any-v0"])
-def test_the_name_of_a_foreign_world_imports_nothing(
+def test_a_recipe_cannot_import_a_module_by_the_name_of_a_world(
     identity: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rl_lab.adapters import make
 
     plant_a_module(tmp_path, monkeypatch)
-    composed = compose(str(written(tmp_path, f"world: '{identity}'\n")))
+    composed = compose(str(write_yaml(tmp_path, f"world: '{identity}'\n")))
     with pytest.raises(ValueError, match="planted"):
         make.make(composed.world, 1, composed.params)
     assert not (tmp_path / "imported").exists()
 
 
-def test_planted_modules_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_of_the_planted_module_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant_a_module(tmp_path, monkeypatch)
     __import__("planted")
     assert (tmp_path / "imported").exists()
     del sys.modules["planted"]
 
 
-# Several values at once
+# --- Sweeps
 
 
 @pytest.mark.parametrize(
     "override", ["seed=1,2", "agent=ppo,dqn", "seed=range(1,5)", "seed=choice(1,2)", "seed=glob(*)"]
 )
-def test_several_values_need_to_be_asked_for(override: str) -> None:
+def test_several_values_without_a_sweep_are_refused(override: str) -> None:
     assert "add -m" in expect_refusal("cartpole", override)
 
 
-def test_a_sweep_is_the_product() -> None:
-    combinations = sweep(["agent=ppo,dqn", "worlds=4", "seed=0,1,2"])
+def test_a_sweep_is_the_product_of_its_values() -> None:
+    combinations = sweep_combinations(["agent=ppo,dqn", "worlds=4", "seed=0,1,2"])
     assert combinations == [
         [f"agent={agent}", "worlds=4", f"seed={seed}"] for agent in ("ppo", "dqn") for seed in range(3)
     ]
@@ -454,21 +456,21 @@ def test_a_sweep_is_the_product() -> None:
 
 
 def test_ranges_and_lists_in_a_sweep() -> None:
-    assert [c[0] for c in sweep(["seed=range(0,3)"])] == ["seed=0", "seed=1", "seed=2"]
-    nets = [compose("catch", c).config.net_arch for c in sweep(["agent.net_arch=[8,8],[16]"])]
+    assert [c[0] for c in sweep_combinations(["seed=range(0,3)"])] == ["seed=0", "seed=1", "seed=2"]
+    nets = [compose("catch", c).config.net_arch for c in sweep_combinations(["agent.net_arch=[8,8],[16]"])]
     assert nets == [[8, 8], [16]]
-    assert sweep([]) == [[]]
+    assert sweep_combinations([]) == [[]]
 
 
-def test_a_glob_has_nothing_to_choose_from() -> None:
+def test_a_glob_in_a_sweep_is_refused() -> None:
     with pytest.raises(ScenarioError):
-        for combination in sweep(["seed=glob(*)"]):
+        for combination in sweep_combinations(["seed=glob(*)"]):
             compose("cartpole", combination)
 
 
-# Anything at all
+# --- Random input
 
-KEYS = st.sampled_from(
+SOME_KEYS = st.sampled_from(
     "seed world agent agent.gamma agent.policy agent.net_arch world.params.speed evaluation.episodes name run_dir "
     "checkpoint device video".split()
 )
@@ -481,66 +483,68 @@ def check_scenario_or_one_line(target: str, overrides: list[str]) -> None:
         assert len(str(error).splitlines()) == 1
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(st.text(max_size=30))
 @example("~seed=0")
 @example("hydra='a\nb'")
 @example("seed=1\u2028,2")
 @example("+hydra.x='\x85'")
 @example("world='gym:\u2028'")
-def test_any_text_as_an_override(text: str) -> None:
+def test_any_text_as_an_override_composes_or_is_refused_in_one_line(text: str) -> None:
     check_scenario_or_one_line("catch", [text])
 
 
-@FUZZ
-@given(KEYS, st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
+@FUZZ_SETTINGS
+@given(SOME_KEYS, st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
 @example("seed", "'a\nb'")
 @example("device", "'a\u2028b'")
 @example("name", "'a\x0bb'")
 @example("run_dir", "'\x00'")
-def test_any_value_of_a_known_key(key: str, text: str) -> None:
+def test_any_value_of_a_valid_key_composes_or_is_refused_in_one_line(key: str, text: str) -> None:
     check_scenario_or_one_line("catch", [f"{key}={text}"])
 
 
-DATA = st.recursive(
+ANY_DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8) | st.integers(), inner, max_size=3),
     max_leaves=6,
 )
-TOP = KEYS.filter(lambda key: "." not in key) | st.sampled_from(["tuned", "expect", "defaults", "evaluation", "worlds"])
+TOP_LEVEL_KEYS = SOME_KEYS.filter(lambda key: "." not in key) | st.sampled_from(
+    ["tuned", "expect", "defaults", "evaluation", "worlds"]
+)
 
 
 @pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fuzz_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch")
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(text=st.text(max_size=60))
 @example(text="[" * 3000)
 @example(text="{a: " * 600)
 @example(text="a: &a {b: *a}")
 @example(text="name: '\u2028x")
-def test_any_text_as_a_file(text: str, scratch: Path) -> None:
-    path = scratch / "any.yaml"
+def test_any_text_as_a_file_composes_or_is_refused_in_one_line(text: str, fuzz_folder: Path) -> None:
+    path = fuzz_folder / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     check_scenario_or_one_line(str(path), [])
 
 
-@FUZZ
-@given(recipe=st.dictionaries(TOP, DATA, max_size=3))
+@FUZZ_SETTINGS
+@given(recipe=st.dictionaries(TOP_LEVEL_KEYS, ANY_DATA, max_size=3))
 @example(recipe={"agent": {"name": {"a": "b"}}})
 @example(recipe={"agent": {"name": "ppo", "policy": "${"}})
 @example(recipe={"tuned": {"ppo": {"name": "dqn"}}})
 @example(recipe={"expect": {"ppo": {"mean_return": 10**400, "source": ""}}})
 @example(recipe={"seed": 10**400})
-def test_any_data_as_a_file(recipe: dict[str, Any], scratch: Path) -> None:
-    path = scratch / "any.yaml"
+def test_any_data_as_a_file_composes_or_is_refused_in_one_line(recipe: dict[str, Any], fuzz_folder: Path) -> None:
+    path = fuzz_folder / "any.yaml"
     path.write_text(yaml.safe_dump({"world": "catch", **recipe}), encoding="utf-8")
     check_scenario_or_one_line(str(path), [])
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folder.yaml"
     path.mkdir()
     expect_refusal(path)
@@ -551,6 +555,6 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     expect_refusal("a\0b.yaml")
 
 
-def test_an_empty_run_dir_is_not_the_present_folder() -> None:
+def test_an_empty_run_dir_is_refused() -> None:
     with pytest.raises(ScenarioError, match="run_dir is empty: name a folder"):
         compose("catch", ["run_dir="])

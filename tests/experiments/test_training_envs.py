@@ -1,4 +1,4 @@
-"""The environments of a training, divided into parts that other processes make from recipes."""
+"""Tests of environments that are made from recipes: divided into parts, and in processes without the user's files."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from rl_lab.experiments.compose import compose
 from rl_lab.experiments.training_envs import recipe_of
 
 
-def test_parts_are_the_whole() -> None:
-    """Each world has the same episodes, whichever process steps it."""
+def test_environments_divided_into_parts_have_the_same_episodes() -> None:
+    """Each world has the same episodes in any division."""
     parts = 3
     recipe = dataclasses.replace(recipe_of(compose("cartpole", ["worlds=12", "seed=5"])), threads=1)
-    whole, divided = recipe.make(), [part.make() for part in recipe.split(parts)]
-    for envs in (whole, *divided):
+    undivided, divided = recipe.make(), [part.make() for part in recipe.split(parts)]
+    for envs in (undivided, *divided):
         envs.reset()
     rng = np.random.default_rng(0)
     for _ in range(30):
-        assert np.array_equal(whole.observations, np.concatenate([envs.observations for envs in divided]))
+        assert np.array_equal(undivided.observations, np.concatenate([envs.observations for envs in divided]))
         actions = rng.integers(2, size=(12, 1))
-        for envs, chosen in zip([whole, *divided], [actions, *np.split(actions, parts)], strict=True):
-            envs.actions[...] = chosen
+        for envs, actions_of_part in zip([undivided, *divided], [actions, *np.split(actions, parts)], strict=True):
+            envs.actions[...] = actions_of_part
             envs.step()
-        assert np.array_equal(whole.done, np.concatenate([envs.done for envs in divided]))
+        assert np.array_equal(undivided.done, np.concatenate([envs.done for envs in divided]))
 
 
-def test_random_opponents_of_two_parts_differ() -> None:
-    """An opponent has a seed of its own, and row 0 of each part has the same number there."""
+def test_random_opponents_in_two_parts_choose_different_actions() -> None:
+    """Row 0 of each part has the same number; the opponents' seeds must differ all the same."""
     recipe = recipe_of(compose("tic_tac_toe", ["worlds=64", "opponent=random"]))
     parts = [dataclasses.replace(part, threads=1) for part in recipe.split(2)]
-    first, second, again = (part.make().reset() for part in (*parts, parts[1]))
-    begun = [index for index in range(32) if first[index].any() and second[index].any()]
-    assert any(not np.array_equal(first[index], second[index]) for index in begun)
-    assert np.array_equal(second, again)
+    first, second, second_made_again = (part.make().reset() for part in (*parts, parts[1]))
+    started = [index for index in range(32) if first[index].any() and second[index].any()]
+    assert any(not np.array_equal(first[index], second[index]) for index in started)
+    assert np.array_equal(second, second_made_again)
 
 
-def test_parts_are_equal_or_refused() -> None:
+def test_environments_that_cannot_be_divided_equally_are_refused() -> None:
     recipe = recipe_of(compose("cartpole", ["worlds=12"]))
     assert [(part.first, part.num_envs) for part in recipe.split(3)] == [(0, 4), (4, 4), (8, 4)]
     with pytest.raises(ValueError, match="worlds=12 cannot be divided among 5 env_runners: 10 can"):
@@ -50,27 +50,27 @@ def test_parts_are_equal_or_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["walk.py", "corridors.walk:world"])
-def test_a_machine_without_the_users_file_makes_its_world(
+def test_a_recipe_makes_a_users_world_without_the_users_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    file = here / ("walk.py" if name.endswith(".py") else "corridors/walk.py")
+    user_folder, worker_folder = tmp_path / "here", tmp_path / "there"
+    file = user_folder / ("walk.py" if name.endswith(".py") else "corridors/walk.py")
     file.parent.mkdir(parents=True)
-    there.mkdir()
+    worker_folder.mkdir()
     file.write_text(WALK)
-    monkeypatch.chdir(here)
+    monkeypatch.chdir(user_folder)
     recipe = recipe_of(compose(name, ["worlds=3"]))
     packed = pickle.dumps(dataclasses.replace(recipe, threads=1))
     file.unlink()
     user_code.reset_permissions(None)
-    monkeypatch.chdir(there)
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: there / "cache")
+    monkeypatch.chdir(worker_folder)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: worker_folder / "cache")
     envs = pickle.loads(packed).make()
     assert envs.num_envs == 3 and envs.world.name == "walk"
-    assert [path.read_text() for path in there.rglob("walk.py")] == [WALK]
+    assert [path.read_text() for path in worker_folder.rglob("walk.py")] == [WALK]
 
 
-def test_a_copy_that_was_changed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_users_file_that_was_changed_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "walk.py").write_text(WALK)
     monkeypatch.chdir(tmp_path)
     world = compose("walk.py").world

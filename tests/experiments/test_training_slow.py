@@ -1,4 +1,4 @@
-"""What takes minutes: agents reach what their scenarios expect, memory stays flat, and a second start is quick."""
+"""Slow tests of training: scenarios reach their expected returns, memory does not grow, and starts are fast."""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ from rl_lab.experiments import scenario_parsing, scenario_yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-SEEDS, MUST_REACH, AT_ONCE = 5, 4, 2
-EXPECTED = [(name, agent) for name in scenario_yaml.names() for agent in sorted(scenario_parsing.parse(name).expect)]
-FLAT_MIB = 24  # how much the resident memory may grow from a fifth of ten million steps to the last
-FIRST_STEP, HELP, IMPORT = 3.0, 0.5, 0.3  # seconds, on a quiet machine
+SEEDS, MUST_REACH, TRAININGS_AT_ONCE = 5, 4, 2
+SCENARIOS_AND_AGENTS = [
+    (name, agent) for name in scenario_yaml.names() for agent in sorted(scenario_parsing.parse(name).expect)
+]
+MAX_GROWTH_MIB = 24  # how much the resident memory may grow from a fifth of ten million steps to the last
+FIRST_STEP_SECONDS, HELP_SECONDS, IMPORT_SECONDS = 3.0, 0.5, 0.3  # seconds, on a quiet machine
 
 
 def rl_lab(*words: object) -> list[str]:
     return [sys.executable, "-m", "rl_lab.cli", *map(str, words)]
 
 
-def trained(name: str, agent: str, seed: int, folder: Path) -> dict[str, Any]:
+def train(name: str, agent: str, seed: int, folder: Path) -> dict[str, Any]:
     words = rl_lab("train", name, f"agent={agent}", f"seed={seed}", "video=false", f"run_dir={folder}", "--json")
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
-# What the scenarios expect
+# --- What the scenarios expect
 
 
-@pytest.mark.parametrize("name, agent", EXPECTED)
-def test_a_scenario_reaches_what_it_expects(
+@pytest.mark.parametrize("name, agent", SCENARIOS_AND_AGENTS)
+def test_a_scenario_reaches_its_expected_return(
     name: str, agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On at least 4 of 5 seeds, with the very command a user would type."""
+    """Train with the command that a user would type; at least 4 of 5 seeds must reach the expected return."""
     expected = scenario_parsing.parse(name).expect[agent].mean_return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda seed: trained(name, agent, seed, tmp_path / str(seed)), range(SEEDS)))
+    with ThreadPoolExecutor(TRAININGS_AT_ONCE) as pool:
+        results = list(pool.map(lambda seed: train(name, agent, seed, tmp_path / str(seed)), range(SEEDS)))
     returns = [result["mean_return"] for result in results]
     across = across_seeds(returns)
     with capsys.disabled():
@@ -61,11 +63,11 @@ def test_a_scenario_reaches_what_it_expects(
     assert sum(value >= expected for value in returns) >= MUST_REACH
 
 
-# A long run
+# --- A long run
 
 
-def resident(pid: int) -> float:
-    """MiB of a process."""
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
@@ -74,8 +76,8 @@ def last_step(metrics: Path) -> int:
         lines = metrics.read_text().splitlines(keepends=True)
     except FileNotFoundError:
         return 0
-    whole = [line for line in lines[-2:] if line.endswith("\n")]
-    return int(json.loads(whole[-1])["step"]) if whole else 0
+    complete_lines = [line for line in lines[-2:] if line.endswith("\n")]
+    return int(json.loads(complete_lines[-1])["step"]) if complete_lines else 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc here")
@@ -87,15 +89,15 @@ def last_step(metrics: Path) -> int:
     ],
     ids=["ppo", "dqn"],
 )
-def test_memory_is_flat_over_ten_million_steps(setting: str, tmp_path: Path) -> None:
+def test_memory_does_not_grow_over_ten_million_steps(setting: str, tmp_path: Path) -> None:
     words = f"budget=10_000_000 checkpoint.steps=500_000 video=false evaluation.episodes=10 {setting}".split()
     command = rl_lab("train", "cartpole", *words, f"run_dir={tmp_path / 'run'}", "--json")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    seen: list[tuple[int, float]] = []
+    samples: list[tuple[int, float]] = []
     while process.poll() is None:
         step = last_step(tmp_path / "run" / "metrics.jsonl")
         try:
-            seen.append((step, resident(process.pid)))
+            samples.append((step, resident_mib(process.pid)))
         except (FileNotFoundError, ProcessLookupError, IndexError):
             break
         if step >= 10_000_000:
@@ -103,13 +105,13 @@ def test_memory_is_flat_over_ten_million_steps(setting: str, tmp_path: Path) -> 
         time.sleep(0.05)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    early = [mib for step, mib in seen if 2_000_000 <= step < 3_000_000]
-    late = [mib for step, mib in seen if step >= 9_000_000]
+    early = [mib for step, mib in samples if 2_000_000 <= step < 3_000_000]
+    late = [mib for step, mib in samples if step >= 9_000_000]
     assert len(early) > 3 and len(late) > 3, "too quick to be measured"
-    assert max(late) - max(early) < FLAT_MIB, f"from {max(early):.0f} to {max(late):.0f} MiB"
+    assert max(late) - max(early) < MAX_GROWTH_MIB, f"from {max(early):.0f} to {max(late):.0f} MiB"
 
 
-COST = """
+TIMED_CHECKPOINTS = """
 import json, sys, time
 from rl_lab.core import checkpoint
 from rl_lab.cli import main
@@ -125,19 +127,19 @@ print(json.dumps({"spent": sum(spent), "saves": len(spent)}))
 """
 
 
-def test_checkpoints_cost_less_than_a_hundredth_of_a_real_run(tmp_path: Path) -> None:
-    """At the default interval, of a run of some seconds; the kept agent's files are counted too."""
+def test_checkpoints_take_less_than_a_hundredth_of_a_run(tmp_path: Path) -> None:
+    """At the default interval, in a run of some seconds; the files of the best agent are counted, too."""
     words = ["train", "cartpole", "budget=1_000_000", "video=false", f"run_dir={tmp_path / 'run'}", "--json"]
-    done = subprocess.run([sys.executable, "-c", COST, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", TIMED_CHECKPOINTS, *words], capture_output=True, text=True, check=True)
     result, cost = map(json.loads, done.stdout.splitlines())
     assert cost["saves"] >= 2
     assert cost["spent"] < 0.01 * result["seconds"], f"{cost} of {result['seconds']} s"
 
 
-# Starting again
+# --- Starting again
 
 
-COMPILED = """
+COUNT_COMPILATIONS = """
 import json, sys
 from pathlib import Path
 from numba.core import event
@@ -159,7 +161,7 @@ for name, module in list(sys.modules.items()):
 told = {"compiled": len(recorder.buffer), "hits": hits, "misses": misses, "written": files() != before}
 print(json.dumps(told))
 """
-QUICK = (
+QUICK_TRAINING = (
     "budget=512 worlds=8 agent.n_steps=32 agent.batch_size=64 agent.n_epochs=1 video=false evaluation.episodes=2 "
     "evaluation.selections=1 evaluation.selection_episodes=1"
 ).split()
@@ -169,19 +171,19 @@ QUICK = (
 def test_a_second_process_compiles_nothing(world: str, tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
-    def told(run: str) -> dict[str, Any]:
-        words = ["train", world, *QUICK, f"run_dir={tmp_path / run}", "--json"]
-        command = [sys.executable, "-c", COMPILED, *words]
+    def compilation_counts(run: str) -> dict[str, Any]:
+        words = ["train", world, *QUICK_TRAINING, f"run_dir={tmp_path / run}", "--json"]
+        command = [sys.executable, "-c", COUNT_COMPILATIONS, *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
-    cold, warm = told("cold"), told("warm")
+    cold, warm = compilation_counts("cold"), compilation_counts("warm")
     assert cold["compiled"] > 0 and cold["misses"] > 0 and cold["written"], "the first is expected to compile"
     assert warm["hits"] > 0
     assert (warm["compiled"], warm["misses"], warm["written"]) == (0, 0, False)
 
 
-FIRST = """
+EXIT_AFTER_FIRST_STEP = """
 import os, sys
 from rl_lab.engine.batch import Batch
 step = Batch.step
@@ -196,30 +198,34 @@ main(sys.argv[1:])
 
 
 def seconds_to_first_step(folder: Path) -> float:
-    """From typing the command to the end of the first step of the batch."""
-    command = [sys.executable, "-c", FIRST, "train", "cartpole", "video=false", f"run_dir={folder}"]
+    """Return the seconds from the start of the process to the end of the first `Batch.step`."""
+    command = [sys.executable, "-c", EXIT_AFTER_FIRST_STEP, "train", "cartpole", "video=false", f"run_dir={folder}"]
     begin = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
-    taken = time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
     assert done.stdout == "stepped", done.stderr
-    return taken
+    return seconds
 
 
-def test_the_first_step_is_taken_within_three_seconds_of_typing(tmp_path: Path) -> None:
+def test_the_first_step_ends_within_three_seconds_of_the_start(tmp_path: Path) -> None:
     seconds_to_first_step(tmp_path / "warm")
-    taken = [seconds_to_first_step(tmp_path / str(k)) for k in range(3)]
-    assert statistics.median(taken) < FIRST_STEP, taken
+    seconds = [seconds_to_first_step(tmp_path / str(k)) for k in range(3)]
+    assert statistics.median(seconds) < FIRST_STEP_SECONDS, seconds
 
 
 @pytest.mark.parametrize(
     "command, limit",
-    [(rl_lab("--help"), HELP), (rl_lab("train", "--help"), HELP), ([sys.executable, "-c", "import rl_lab"], IMPORT)],
+    [
+        (rl_lab("--help"), HELP_SECONDS),
+        (rl_lab("train", "--help"), HELP_SECONDS),
+        ([sys.executable, "-c", "import rl_lab"], IMPORT_SECONDS),
+    ],
     ids=["help", "train help", "import"],
 )
-def test_what_should_be_quick_is_quick(command: list[str], limit: float) -> None:
-    taken = []
+def test_help_and_import_are_fast(command: list[str], limit: float) -> None:
+    seconds = []
     for _ in range(6):
         begin = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.perf_counter() - begin)
-    assert statistics.median(taken[1:]) < limit, taken
+        seconds.append(time.perf_counter() - begin)
+    assert statistics.median(seconds[1:]) < limit, seconds

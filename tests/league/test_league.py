@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.agents import Takes
+from support.agents import TakesFixedCount
 from support.commands import run
-from support.leagues import DQN, LEAGUE, PPO, SMALL, THREE, outcome, ppo_at
+from support.leagues import DQN, LEAGUE, LEAGUE_OF_THREE_KINDS, PPO, SMALL_SCENARIO, league_files, small_ppo_learner
 from support.nim import NIM, NimParams
 
 from rl_lab.adapters import make
@@ -76,7 +76,9 @@ def logits_of_first_snapshot(league: League) -> Array:
 
 
 def test_a_snapshot_does_not_change_while_its_learner_trains(tmp_path: Path) -> None:
-    league = make_league(tmp_path, "world: tic_tac_toe\nbudget: 100_000\n" + SMALL + PPO + THREE)
+    league = make_league(
+        tmp_path, "world: tic_tac_toe\nbudget: 100_000\n" + SMALL_SCENARIO + PPO + LEAGUE_OF_THREE_KINDS
+    )
     while not league.pool.snapshots:
         league.train_iteration()
     snapshot = league.pool.snapshots[0]
@@ -224,7 +226,9 @@ def test_snapshots_are_taken_on_success_or_after_a_time() -> None:
 
 
 def test_exploiters_restart_and_the_main_agent_does_not(tmp_path: Path) -> None:
-    league = make_league(tmp_path, "world: kuhn_poker\nbudget: 100_000\n" + SMALL + PPO + THREE)
+    league = make_league(
+        tmp_path, "world: kuhn_poker\nbudget: 100_000\n" + SMALL_SCENARIO + PPO + LEAGUE_OF_THREE_KINDS
+    )
     first_learners = {player.name: player.learner for player in league.learners}
     for _ in range(12):
         before = league.steps
@@ -245,7 +249,7 @@ def test_exploiters_restart_and_the_main_agent_does_not(tmp_path: Path) -> None:
 
 def play_mixture(world: World, probs: list[float], n: int, first: int) -> tuple[list[int], list[int]]:
     """Return the opponents of n worlds, numbered from `first`, at each step, and the episodes against each opponent."""
-    opponents = OpponentMixture([Takes() for _ in probs])
+    opponents = OpponentMixture([TakesFixedCount() for _ in probs])
     opponents.probs = np.array(probs)
     envs = OpponentsWrapper(Batch(world, n, NimParams(heap=7)), opponents)
     envs.seed(5, first)
@@ -268,7 +272,7 @@ def test_opponents_are_sampled_by_their_probabilities_in_every_split_of_the_worl
 
 
 def test_results_are_counted_by_opponent_and_role() -> None:
-    opponents = OpponentMixture([Takes(), Takes()])
+    opponents = OpponentMixture([TakesFixedCount(), TakesFixedCount()])
     envs = OpponentsWrapper(Batch(World(**NIM), 40, NimParams(heap=3), seed=1), opponents, seed=1)
     envs.reset()
     expected = np.zeros((2, 2, 3), int)
@@ -284,18 +288,18 @@ def test_results_are_counted_by_opponent_and_role() -> None:
 
 
 def test_opponents_can_be_added_between_two_steps() -> None:
-    opponents = LeagueOpponents([Takes(), Takes()])
+    opponents = LeagueOpponents([TakesFixedCount(), TakesFixedCount()])
     opponents.probs = np.array([0.5, 0.5])
     envs = OpponentsWrapper(Batch(World(**NIM), 16, NimParams(heap=7), seed=1), opponents, seed=1)
     envs.reset()
-    opponents.add(new_opponent := Takes())
+    opponents.add(new_opponent := TakesFixedCount())
     envs.step()
-    assert set(envs.opponent_index) == {0, 1} and not new_opponent.asked
+    assert set(envs.opponent_index) == {0, 1} and not new_opponent.observed
     opponents.probs = np.array([0.0, 0.0, 1.0])
     for _ in range(12):
         envs.actions[:, 0] = 0
         envs.step()
-    assert set(envs.opponent_index) == {2} and new_opponent.asked and len(envs.pop_loss_draw_win()) == 3
+    assert set(envs.opponent_index) == {2} and new_opponent.observed and len(envs.pop_loss_draw_win()) == 3
 
 
 # Batched policies
@@ -303,7 +307,7 @@ def test_opponents_can_be_added_between_two_steps() -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu", "silu"])
 def test_batched_policies_have_the_probabilities_of_the_single_policies(activation: str) -> None:
-    learners = [ppo_at("connect_four", 4, activation=activation) for _ in range(3)]
+    learners = [small_ppo_learner("connect_four", 4, activation=activation) for _ in range(3)]
     envs = OpponentsWrapper(make.make("connect_four", 50, seed=1), [])
     batched, agents = BatchedPolicies(activation), []
     for index, (learner, config) in enumerate(learners):
@@ -329,7 +333,7 @@ def test_batched_policies_have_the_probabilities_of_the_single_policies(activati
 
 
 def test_only_mlps_over_raw_observations_are_batched() -> None:
-    learner, config = ppo_at("tic_tac_toe", 4)
+    learner, config = small_ppo_learner("tic_tac_toe", 4)
     tensors, spec = learner.save_agent().tensors, OpponentsWrapper(make.make("tic_tac_toe", 1), []).world
     assert layers_of(tensors, config, spec) is not None
     assert layers_of(tensors, agent_registry.load("ppo").Config(normalize_observations=True), spec) is None
@@ -342,7 +346,7 @@ def test_only_mlps_over_raw_observations_are_batched() -> None:
 
 
 def test_sampled_actions_do_not_depend_on_the_batch() -> None:
-    learner, config = ppo_at("tic_tac_toe", 4)
+    learner, config = small_ppo_learner("tic_tac_toe", 4)
 
     def play(n: int, first: int) -> list[list[int]]:
         opponents = LeagueOpponents([None])
@@ -365,10 +369,14 @@ def test_sampled_actions_do_not_depend_on_the_batch() -> None:
 # Runs
 
 
-@pytest.mark.parametrize("text", ["world: tic_tac_toe\n" + PPO + THREE, "world: kuhn_poker\n" + DQN + LEAGUE + "}\n"])
+@pytest.mark.parametrize(
+    "text", ["world: tic_tac_toe\n" + PPO + LEAGUE_OF_THREE_KINDS, "world: kuhn_poker\n" + DQN + LEAGUE + "}\n"]
+)
 def test_a_league_resumes_bit_for_bit_and_its_snapshots_can_be_evaluated(text: str, cwd: Path) -> None:
     budget = 2304 if "ppo" in text else 4096
-    (cwd / "mine.yaml").write_text(f"budget: {budget}\ncheckpoint: {{steps: 700, keep_last: 9}}\n" + SMALL + text)
+    (cwd / "mine.yaml").write_text(
+        f"budget: {budget}\ncheckpoint: {{steps: 700, keep_last: 9}}\n" + SMALL_SCENARIO + text
+    )
     run("train", "mine.yaml", "run_dir=whole")
     shutil.copytree("whole", "part")
     for later in sorted((cwd / "part/checkpoints").iterdir())[1:]:
@@ -381,7 +389,7 @@ def test_a_league_resumes_bit_for_bit_and_its_snapshots_can_be_evaluated(text: s
             shutil.rmtree(path)
     shutil.rmtree(cwd / "part/agent")
     run("resume", "part")
-    whole, part = outcome(cwd / "whole"), outcome(cwd / "part")
+    whole, part = league_files(cwd / "whole"), league_files(cwd / "part")
     assert part == whole and len([name for name in whole if name.startswith("league/")]) >= 4
     # Snapshots are agents like any other.
     scenario, folders = Run(cwd / "whole").scenario(), sorted((cwd / "whole/league").glob("*/step-*"))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from support.agents import random_agent
-from support.game_tree import Layer, expected, grow, start, uniform
-from support.leagues import outcome
+from support.game_tree import Layer, build_layers, expected_values, initial_state, uniform
+from support.leagues import league_files
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
@@ -53,7 +53,7 @@ PPO |= {"net_arch": [128, 128], "activation": "relu"}
 @pytest.mark.parametrize("seed", [0, 1])
 def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) -> None:
     world, module = world_registry.load("tic_tac_toe"), agent_registry.load("ppo")
-    tree = grow(world, start(world), same=("marks", "to_move"))
+    tree = build_layers(world, initial_state(world), position_fields=("marks", "to_move"))
     envs = OpponentsWrapper(make.make("tic_tac_toe", 256, seed=seed), [random_agent(world, seed)], seed=seed)
     learner = module.learner(module.Config(**PPO), envs, budget=2_000_000, seed=seed, device="cpu")
     while learner.steps < 2_000_000:
@@ -68,7 +68,7 @@ def test_ppo_finds_the_best_response_to_random_play_at_tic_tac_toe(seed: int) ->
             actions, _ = agent.act(layer.observations[:, seat], action_mask=layer.action_mask, rows=rows)
             return np.eye(9)[actions]
 
-        value = expected(tree, policy)[0, seat]
+        value = expected_values(tree, policy)[0, seat]
         assert best - tolerance <= value <= best + 1e-9, (seat, value)
 
 
@@ -119,7 +119,7 @@ def test_a_league_killed_at_any_moment_ends_where_it_would_have_ended(tmp_path: 
     assert kills > 0
     newest = sorted((whole / "checkpoints").iterdir())[-1].name
     final_files = [
-        {name: data for name, data in outcome(folder).items() if "checkpoints" not in name or newest in name}
+        {name: data for name, data in league_files(folder).items() if "checkpoints" not in name or newest in name}
         for folder in (whole, part)
     ]
     assert final_files[0] == final_files[1]

@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.checkpoints import sign
+from support.checkpoints import rewrite_manifest
 
 from rl_lab.cli import main
 
@@ -117,7 +117,7 @@ def test_a_wrong_value_anywhere_in_the_state_is_handled(
     path = data.draw(st.sampled_from(paths(state)))
     value = data.draw(st.sampled_from([v for v in WRONG_VALUES if not (v is ... and isinstance(path[-1], int))]))
     (folder / "state.json").write_bytes(json.dumps(with_value(state, path, value)).encode())
-    sign(folder)
+    rewrite_manifest(folder)
     status, stderr = resume(run, capsys)
     assert is_handled(status, stderr), (path, value, status, stderr)
     if isinstance(value, int) and abs(value) > 2**69 and type(value) is int:
@@ -155,7 +155,7 @@ def test_values_that_would_raise_in_the_first_update_are_refused(
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
     state = json.loads((folder / "state.json").read_bytes())
     (folder / "state.json").write_bytes(json.dumps(with_value(state, path, value)).encode())
-    sign(folder)
+    rewrite_manifest(folder)
     status, stderr = resume(tmp_path / "run", capsys)
     assert is_handled(status, stderr) and (status != 0 or "skipped" in stderr), (status, stderr)
 
@@ -195,6 +195,6 @@ def test_a_tensor_of_another_type_or_shape_is_handled(
         kind = "deleted"
         del arrays[name]
     file.write_bytes(safetensors.numpy.save(arrays))
-    sign(folder)
+    rewrite_manifest(folder)
     status, stderr = resume(run, capsys)
     assert is_handled(status, stderr), (file.name, name, kind, status, stderr)

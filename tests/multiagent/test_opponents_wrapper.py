@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.agents import Takes, random_agent
+from support.agents import TakesFixedCount, random_agent
 from support.commands import run
 from support.nim import NIM, NimParams
 from support.race import RACE
@@ -34,8 +34,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def wrapped_nim(n: int = 4, heap: int = 7, **options: Any) -> tuple[OpponentsWrapper, Takes]:
-    opponent = Takes()
+def wrapped_nim(n: int = 4, heap: int = 7, **options: Any) -> tuple[OpponentsWrapper, TakesFixedCount]:
+    opponent = TakesFixedCount()
     return OpponentsWrapper(Batch(World(**NIM), n, NimParams(heap=heap), seed=5), [opponent], **options), opponent
 
 
@@ -53,7 +53,9 @@ def test_a_step_lasts_until_the_learner_moves_again() -> None:
         envs.step()
         unfinished = ~envs.done
         assert (envs.observations[unfinished, 0, 0] == before[unfinished] - 2).all()  # its own and the opponent's
-    assert all((asked[:, 1] == 1).all() for asked in opponent.asked), "the opponent sees its own observations"
+    assert all((observations[:, 1] == 1).all() for observations in opponent.observed), (
+        "the opponent sees its own observations"
+    )
 
 
 def test_the_learner_gets_its_reward_whichever_agent_moved_last() -> None:
@@ -119,7 +121,7 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         envs.seed(3, first)
         envs.reset()
         assert (envs.observations[:, 0, 1] == 1).all(), "the learner is at the move"
-        assert all((asked[:, 1] == 1).all() for asked in opponent.asked)
+        assert all((observations[:, 1] == 1).all() for observations in opponent.observed)
         return [int(heap) for heap in envs.observations[:, 0, 0]]
 
     heaps = opened(400, 0)
@@ -146,16 +148,16 @@ def test_random_moves_that_open_an_episode_are_no_experience() -> None:
         other.step()
     assert (other.observations == envs.observations).all() and (other.episodes == envs.episodes).all()
     with pytest.raises(ValueError, match="need a turn-based world"):
-        OpponentsWrapper(Batch(world_registry.load("pursuit"), 1), [Takes()], random_opening_moves=1)
+        OpponentsWrapper(Batch(world_registry.load("pursuit"), 1), [TakesFixedCount()], random_opening_moves=1)
 
 
 def test_an_opponent_needs_seats() -> None:
     with pytest.raises(ValueError, match="no agent left for an opponent"):
-        OpponentsWrapper(Batch(world_registry.load("catch"), 1), [Takes()])
+        OpponentsWrapper(Batch(world_registry.load("catch"), 1), [TakesFixedCount()])
     with pytest.raises(ValueError, match="no role 'third'"):
         wrapped_nim(role="third")
     with pytest.raises(ValueError, match="different numbers of agents"):
-        OpponentsWrapper(Batch(World(**RACE), 1), [Takes()])
+        OpponentsWrapper(Batch(World(**RACE), 1), [TakesFixedCount()])
 
 
 # Rows
@@ -271,7 +273,7 @@ def test_a_view_of_one_seat_knows_which_agents_wait_and_have_left() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_nim_is_learned_against_an_opponent(name: str) -> None:
     """Heap 7 against an opponent that takes one at a time: a good player wins from both seats."""
-    opponent = Takes()
+    opponent = TakesFixedCount()
     envs = OpponentsWrapper(Batch(World(**NIM), 16, seed=1), [opponent], seed=1)
     settings: dict[str, Any] = (
         {"n_steps": 16, "batch_size": 64, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 1.0}
@@ -282,7 +284,7 @@ def test_nim_is_learned_against_an_opponent(name: str) -> None:
     trained = make_learner(name, envs, budget, **settings)
     while trained.steps < budget:
         trained.train_iteration()
-    agent, test = trained.agent(), OpponentsWrapper(Batch(World(**NIM), 100, seed=77), [Takes()], seed=9)
+    agent, test = trained.agent(), OpponentsWrapper(Batch(World(**NIM), 100, seed=77), [TakesFixedCount()], seed=9)
     test.reset()
     returns = np.full(100, np.nan)
     while np.isnan(returns).any():

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from support.game_tree import Layer, expected, grow, guaranteed, put, solved, start, uniform
+from support.game_tree import (
+    Layer,
+    batch_from_states,
+    build_layers,
+    expected_values,
+    guaranteed_values,
+    initial_state,
+    minimax_values,
+    uniform,
+)
 
 from rl_lab.core.random_actions import write_uniform_actions
 from rl_lab.core.record import PlainRecord
@@ -120,32 +129,32 @@ def test_after_rotate_seats_each_agent_has_what_the_other_had(name: str) -> None
 def test_outcome_probabilities_of_random_tic_tac_toe_are_exact() -> None:
     """Source: any enumeration of the 255,168 games, such as en.wikipedia.org/wiki/Tic-tac-toe."""
     world = world_registry.load("tic_tac_toe")
-    tree = grow(world, start(world), same=("marks", "to_move"))
+    tree = build_layers(world, initial_state(world), position_fields=("marks", "to_move"))
     assert sum(len(layer.states) for layer in tree) == 5478 - 958  # those that are not ends
     results = lambda rewards: np.stack([rewards[:, 0] == k for k in (1, -1)], axis=1).astype(float)  # noqa: E731
-    x_wins, o_wins = expected(tree, uniform, results)[0]
+    x_wins, o_wins = expected_values(tree, uniform, results)[0]
     assert x_wins == pytest.approx(Fraction(737, 1260), abs=1e-14)
     assert o_wins == pytest.approx(Fraction(121, 420), abs=1e-14)
-    num_games = expected(tree, lambda layer: layer.action_mask, results)[0]
+    num_games = expected_values(tree, lambda layer: layer.action_mask, results)[0]
     assert num_games.tolist() == [131_184, 77_904]
-    assert solved(tree)[0] == 0
+    assert minimax_values(tree)[0] == 0
 
 
 @pytest.mark.parametrize("agent", [0, 1])
 def test_expert_at_tic_tac_toe_never_loses(agent: int) -> None:
     """In every position, all actions that the expert takes with 300 random numbers are followed, and all answers."""
     world = world_registry.load("tic_tac_toe")
-    tree = grow(world, start(world), same=("marks", "to_move"))
+    tree = build_layers(world, initial_state(world), position_fields=("marks", "to_move"))
 
     def possible_actions(layer: Layer) -> Array:
-        batch, was_taken = put(world, layer.states), np.zeros(layer.action_mask.shape, bool)
+        batch, was_taken = batch_from_states(world, layer.states), np.zeros(layer.action_mask.shape, bool)
         rows = np.arange(len(was_taken))
         for counter in range(300):  # one of 5 equally probable actions is missed with a probability of 1e-29
             batch.states["rng_counter"] = counter
             was_taken[rows, batch.scripted_actions()[rows, layer.mover]] = True
         return was_taken
 
-    assert guaranteed(tree, agent, possible_actions)[0] == 0
+    assert guaranteed_values(tree, agent, possible_actions)[0] == 0
 
 
 def test_results_of_random_connect_four_are_those_published() -> None:
@@ -173,8 +182,8 @@ def test_results_of_random_connect_four_are_those_published() -> None:
 def test_numbers_of_positions_of_connect_four() -> None:
     """Source: oeis.org/A212693, positions after k moves, ends included."""
     world, counts, ends = world_registry.load("connect_four"), [1], []
-    for layer in grow(world, start(world), same=("discs",), depth=8):
-        after = put(world, layer.states[layer.parent])
+    for layer in build_layers(world, initial_state(world), position_fields=("discs",), depth=8):
+        after = batch_from_states(world, layer.states[layer.parent])
         after.actions[...] = layer.action[:, None]
         after.step()
         ends.append(len(np.unique(after.states["discs"][after.done], axis=0)))
@@ -186,7 +195,7 @@ def test_numbers_of_positions_of_connect_four() -> None:
 def test_numbers_of_games_of_othello() -> None:
     """Source: the usual test of move generators, such as aartbik.com/strategy.php."""
     world = world_registry.load("othello")
-    tree = grow(world, start(world), same=("discs", "to_move"), depth=8)
+    tree = build_layers(world, initial_state(world), position_fields=("discs", "to_move"), depth=8)
     num_paths, counts = np.ones(1), []
     for layer in tree:
         counts.append(int(num_paths[layer.parent].sum()))

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from rl_lab.envs.kuhn_poker import bet_prob_in_thirds
-from support.game_tree import Layer, best_response, expected, grow, put, start, uniform
+from support.game_tree import (
+    Layer,
+    batch_from_states,
+    best_response,
+    build_layers,
+    expected_values,
+    initial_state,
+    uniform,
+)
 
 from rl_lab.core.record import PlainRecord
 from rl_lab.core.world import Array, World
@@ -25,7 +33,7 @@ def all_deals(name: str) -> tuple[World, Array]:
     """Return a world and the states after each possible deal, [deals]."""
     world = world_registry.load(name)
     deals = np.array(list(permutations(range(DEALS[name][0]), DEALS[name][1])))
-    states = start(world)[np.zeros(len(deals), int)]
+    states = initial_state(world)[np.zeros(len(deals), int)]
     states["cards"] = deals
     return world, states
 
@@ -50,13 +58,13 @@ def test_every_hand_is_openspiels(name: str) -> None:
     assert world.observation.shape == tuple(game.information_state_tensor_shape())
     reference_states = [after_deal(game, ranks(state)) for state in states]
     num_hands = 0
-    for layer in grow(world, states):
+    for layer in build_layers(world, states):
         for i, reference in enumerate(reference_states):
             assert reference.current_player() == layer.mover[i]
             assert np.flatnonzero(layer.action_mask[i]).tolist() == reference.legal_actions()
             for a in (0, 1):
                 assert layer.observations[i, a].tolist() == reference.information_state_tensor(a)
-        after = put(world, layer.states[layer.parent])
+        after = batch_from_states(world, layer.states[layer.parent])
         after.actions[...] = layer.action[:, None]
         after.step()
         next_states = {}
@@ -82,7 +90,7 @@ def test_all_deals_have_the_same_probability(name: str) -> None:
     """Chi-square over 60,000 deals, at an error rate of one in a million; the seed is fixed."""
     stats = pytest.importorskip("scipy.stats")
     world, states = all_deals(name)
-    batch = put(world, np.repeat(states[:1], 60_000))
+    batch = batch_from_states(world, np.repeat(states[:1], 60_000))
     batch.seed(5)
     batch.reset()
     _, counts = np.unique(batch.states["cards"], axis=0, return_counts=True)
@@ -92,9 +100,9 @@ def test_all_deals_have_the_same_probability(name: str) -> None:
 def test_the_kuhn_expert_bets_with_the_right_probability() -> None:
     """In each position, the share of 9,000 random numbers is within 5 standard errors."""
     world, states = all_deals("kuhn_poker")
-    for layer in grow(world, states):
+    for layer in build_layers(world, states):
         for state, mover in zip(layer.states, layer.mover, strict=True):
-            batch = put(world, np.repeat(state[None], 9000))
+            batch = batch_from_states(world, np.repeat(state[None], 9000))
             batch.states["rng_counter"] = np.arange(9000)
             bets = batch.scripted_actions()[:, mover].mean()
             bet_prob = bet_prob_in_thirds(PlainRecord(state), int(mover)) / 3
@@ -121,7 +129,9 @@ def always_action(action: int) -> Any:
 )
 def test_values_of_kuhn_poker(policy: Any, value: float) -> None:
     world, states = all_deals("kuhn_poker")
-    assert expected(grow(world, states), policy).mean(axis=0) == pytest.approx([value, -value], abs=1e-14)
+    assert expected_values(build_layers(world, states), policy).mean(axis=0) == pytest.approx(
+        [value, -value], abs=1e-14
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +142,7 @@ def test_values_of_kuhn_poker(policy: Any, value: float) -> None:
 def test_nash_conv_of_kuhn_poker(policy: Any, expected_nash_conv: float) -> None:
     """NashConv is the sum of what each player gains by its best response, which knows what the player observes."""
     world, states = all_deals("kuhn_poker")
-    tree = grow(world, states)
+    tree = build_layers(world, states)
     assert best_response(tree, 0, policy) + best_response(tree, 1, policy) == pytest.approx(
         expected_nash_conv, abs=1e-14
     )
@@ -140,6 +150,6 @@ def test_nash_conv_of_kuhn_poker(policy: Any, expected_nash_conv: float) -> None
 
 def test_value_and_nash_conv_of_leduc_poker() -> None:
     world, states = all_deals("leduc_poker")
-    tree = grow(world, states)
-    assert expected(tree, uniform).mean(axis=0) == pytest.approx([-0.078125, 0.078125], abs=1e-13)
+    tree = build_layers(world, states)
+    assert expected_values(tree, uniform).mean(axis=0) == pytest.approx([-0.078125, 0.078125], abs=1e-13)
     assert best_response(tree, 0, uniform) + best_response(tree, 1, uniform) == pytest.approx(4.747222222, abs=1e-8)

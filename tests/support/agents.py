@@ -1,4 +1,4 @@
-"""Agents that tests play against."""
+"""Small agents for tests: in Nim, of a function of the observations, and the random agent of the lab."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 
 
-class Takes:
-    """Takes as many as it always does, or as the legal actions allow."""
+class TakesFixedCount:
+    """Plays Nim: takes always the same number of objects, or fewer where fewer are left; records its observations."""
 
     name = "takes"
 
     def __init__(self, count: int = 1) -> None:
-        self.count, self.asked = count, []
+        self.count, self.observed = count, []
 
     def bind(self, envs: Any) -> None:
-        self.asked: list[Array] = []
+        self.observed: list[Array] = []
 
     def act(self, observations: Array, *, action_mask: Any = None, rows: Any = None, **_: Any) -> tuple[Array, Any]:
-        self.asked.append(observations.copy())
+        self.observed.append(observations.copy())
         return np.minimum(self.count, action_mask.sum(axis=1)) - 1, None
 
 
 class FunctionAgent:
-    """Takes the actions of a function of the observations."""
+    """Takes the actions that a function computes from the observations."""
 
     name = "fixed"
 
@@ -47,6 +47,7 @@ class FunctionAgent:
 
 
 def random_agent(world: Any, seed: int = 0) -> Agent:
+    """Return the agent `random` of the lab for this world."""
     module = agent_registry.load("random")
     agent: Agent = module.make(module.Config(seed=seed), world)
     return agent

@@ -1,4 +1,4 @@
-"""Backbones with random parameters, and learners that begin with them."""
+"""Make backbones (pretrained networks) with random parameters, learners that begin with them, and demonstrations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
@@ -55,8 +55,8 @@ def learner_of(
     small = {"n_steps": 16, "batch_size": 32, "n_epochs": 2} if agent == "ppo" else {"learning_starts": 64}
     values = factory.Config(**{"compiled": False, **small, **config})
     assert dataclasses.is_dataclass(values)
-    more = {} if settings is None else {"backbone": settings}
-    return factory.learner(values, make.make(world, 4, seed=seed), budget=4096, seed=seed, device="cpu", **more)
+    options = {} if settings is None else {"backbone": settings}
+    return factory.learner(values, make.make(world, 4, seed=seed), budget=4096, seed=seed, device="cpu", **options)
 
 
 def write_demonstrations(path: Path, *, episodes: int = 60, length: int = 50, shuffled: bool = False) -> Path:
@@ -64,12 +64,12 @@ def write_demonstrations(path: Path, *, episodes: int = 60, length: int = 50, sh
 
     With `shuffled`, the actions are in a random order, and nothing can be learned from the observations.
     """
-    about = description()
-    columns = random_columns(about, [length] * episodes)
+    metadata = cartpole_metadata()
+    columns = random_columns(metadata, [length] * episodes)
     rng = np.random.default_rng(1)
     observations = rng.normal(size=columns.observations.shape).astype(np.float32)
     actions = (observations[:, 2] + observations[:, 3] > 0).astype(np.int64)
     if shuffled:
         rng.shuffle(actions)
-    write(path, about, dataclasses.replace(columns, observations=observations, actions=actions))
+    write_data_set(path, metadata, dataclasses.replace(columns, observations=observations, actions=actions))
     return path

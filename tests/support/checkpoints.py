@@ -1,4 +1,4 @@
-"""Checkpoints as an attacker would change them."""
+"""Change checkpoints as an attacker would: with a manifest that fits the changed files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 
-def sign(folder: Path) -> None:
-    """Make a checkpoint's manifest agree with what is in it now, as an attacker would."""
+def rewrite_manifest(folder: Path) -> None:
+    """Write the manifest of a checkpoint again, with the sizes and hashes of the files that are in the folder now."""
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["members"] = {
         file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}

@@ -1,4 +1,4 @@
-"""Commands of the lab, run in the process of the test."""
+"""Run commands of rl-lab in the process of the test, which is faster than a process of their own."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from rl_lab.cli import main
 
 
 def run(*words: str) -> None:
-    """Run a command; it must succeed."""
+    """Run `rl-lab WORDS`, and fail unless its exit status is 0."""
     assert main(list(words)) == 0

@@ -1,4 +1,4 @@
-"""Data sets for tests: random columns of episodes, and the metadata that describe them."""
+"""Make data sets for tests: episodes of random numbers as columns, their metadata, and the folder of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rl_lab.datasets.metadata import Metadata
 from rl_lab.datasets.minari_format import MinariWriter
 
 
-def description(
+def cartpole_metadata(
     observation: Box | None = None, action: Discrete[Any] | Box | None = None, *, mask_size: int = 0
 ) -> Metadata:
     """Return the metadata of a data set, by default of CartPole's spaces."""
@@ -25,16 +25,16 @@ def description(
     )
 
 
-def random_columns(about: Metadata, lengths: Sequence[int], seed: int = 0, groups: int = 1) -> Columns:
+def random_columns(metadata: Metadata, lengths: Sequence[int], seed: int = 0, groups: int = 1) -> Columns:
     """Return episodes of these lengths with random numbers; `groups` episodes in a row share a group and a seed."""
     rng = np.random.default_rng(seed)
     steps, episodes, index = sum(lengths), len(lengths), np.arange(len(lengths))
-    shape, dtype = about.observation_space.shape, about.observation_space.dtype
+    shape, dtype = metadata.observation_space.shape, metadata.observation_space.dtype
     last = np.cumsum(lengths) - 1
     ended = np.zeros(steps, np.bool_)
     ended[last] = True
     is_truncated = np.repeat(rng.random(episodes) < 0.5, lengths)
-    action = about.action_space
+    action = metadata.action_space
     is_discrete = isinstance(action, Discrete)
     return Columns(
         observations=rng.integers(0, 2, (steps, *shape)).astype(dtype),
@@ -44,7 +44,7 @@ def random_columns(about: Metadata, lengths: Sequence[int], seed: int = 0, group
         rewards=rng.random(steps).astype(np.float32),
         terminated=ended & ~is_truncated,
         truncated=ended & is_truncated,
-        action_masks=rng.integers(0, 2, (steps, about.mask_size)).astype(np.uint8),
+        action_masks=rng.integers(0, 2, (steps, metadata.mask_size)).astype(np.uint8),
         final_observations=rng.integers(0, 2, (episodes, *shape)).astype(dtype),
         lengths=np.array(lengths, np.int64),
         seeds=7 + index // groups,
@@ -54,9 +54,9 @@ def random_columns(about: Metadata, lengths: Sequence[int], seed: int = 0, group
     )
 
 
-def write(folder: Path, about: Metadata, *parts: Columns) -> Metadata:
+def write_data_set(folder: Path, metadata: Metadata, *parts: Columns) -> Metadata:
     """Write a data set of these episodes into a new folder, and return its metadata."""
-    writer = MinariWriter(folder / "data", about)
-    for part in parts:
-        writer.write(part)
+    writer = MinariWriter(folder / "data", metadata)
+    for columns in parts:
+        writer.write(columns)
     return writer.close()

@@ -1,4 +1,7 @@
-"""Fragments of random numbers, and the same as RLlib's episodes."""
+"""Make fragments (a few steps of several environments) of random numbers, and convert them to RLlib's episodes.
+
+Tests compare what the lab computes from a fragment with what RLlib computes from the episodes.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from rl_lab.learners.rllib.fragment import Fragment
 
-STEPS, ROWS, SIZE, ACTIONS = 7, 5, 3, 4
+STEPS, ROWS, SIZE, ACTIONS = 7, 5, 3, 4  # steps, environments, numbers in an observation, actions
 SPACES = Box(-np.inf, np.inf, (SIZE,), np.float32), Discrete(ACTIONS)
 
 
-def random_fragment(seed: int, ends: float) -> Fragment:
-    """Return a fragment in which each step ends an episode with probability `ends`, in either way or in both."""
+def random_fragment(seed: int, end_probability: float) -> Fragment:
+    """Return a fragment in which each step ends an episode with this probability, by termination or by truncation."""
     rng = np.random.default_rng(seed)
 
     def floats(*shape: int) -> np.ndarray:
         return rng.normal(size=shape).astype(np.float32)
 
-    terminated, truncated = rng.random((2, STEPS, ROWS)) < ends
+    terminated, truncated = rng.random((2, STEPS, ROWS)) < end_probability
     return Fragment(
         observations=floats(STEPS, ROWS, SIZE),
         last_observations=floats(ROWS, SIZE),
@@ -35,13 +38,15 @@ def random_fragment(seed: int, ends: float) -> Fragment:
 
 def episodes_of(fragment: Fragment) -> list[SingleAgentEpisode]:
     """Return the fragment as RLlib's episodes, in the order in which RLlib's own runner would return them."""
-    over = fragment.terminated | fragment.truncated
-    begin, finals, ended, running = [0] * ROWS, iter(fragment.final_observations), [], []
+    ends = fragment.terminated | fragment.truncated
+    first_step = [0] * ROWS  # of the current episode of each row
+    final_observations, ended, running = iter(fragment.final_observations), [], []
 
-    def chunk(row: int, stop: int, following: np.ndarray) -> SingleAgentEpisode:
-        part = slice(begin[row], stop)
+    def episode(row: int, stop: int, last_observation: np.ndarray) -> SingleAgentEpisode:
+        """Return the steps of a row from `first_step` to `stop` as an episode of RLlib."""
+        part = slice(first_step[row], stop)
         return SingleAgentEpisode(
-            observations=[*fragment.observations[part, row], following],
+            observations=[*fragment.observations[part, row], last_observation],
             actions=list(fragment.actions[part, row]),
             rewards=[float(reward) for reward in fragment.rewards[part, row]],
             terminated=bool(fragment.terminated[stop - 1, row]),
@@ -56,10 +61,10 @@ def episodes_of(fragment: Fragment) -> list[SingleAgentEpisode]:
         )
 
     for t in range(STEPS):
-        for row in np.flatnonzero(over[t]):
-            ended.append(chunk(row, t + 1, next(finals)))
-            begin[row] = t + 1
+        for row in np.flatnonzero(ends[t]):
+            ended.append(episode(row, t + 1, next(final_observations)))
+            first_step[row] = t + 1
     for row in range(ROWS):
-        if begin[row] < STEPS:
-            running.append(chunk(row, STEPS, fragment.last_observations[row]))
+        if first_step[row] < STEPS:
+            running.append(episode(row, STEPS, fragment.last_observations[row]))
     return ended + running

@@ -1,4 +1,8 @@
-"""Nim for two players: take 1 to 3 from a heap; taking the last one wins."""
+"""The definition of a small world for tests: Nim for two agents in turns, with illegal actions and an expert.
+
+An agent takes 1 to 3 objects from a heap; who takes the last one wins. NIM has the arguments of `World`, so that tests
+can change some of them.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,13 @@
-"""`run` and `Popen` as of subprocess, for programs of the lab, which start from a process that has imported all.
+"""`run` and `Popen` like those of subprocess, but faster: they fork programs from a process that has imported all.
 
-A start takes three seconds less. These tests use subprocess itself, because a fresh interpreter is their subject: those
-of import times and warnings, of closed streams and a shell's, of options and variables that the interpreter or a
-library reads when it starts, of the first start that compiles, of crashes and of forks; and where two processes must
-agree to the bit, one of them is fresh, too: all that are forked from one process have the same hash seed.
+That process is `warm_start.py`; it is started once for a pytest process and has imported torch, numba and the lab,
+which saves three seconds for each program. `Popen` forks only where the program does the same as in a new interpreter,
+see `can_fork`, and is subprocess.Popen otherwise.
+
+Tests use subprocess itself where a new interpreter is their subject: tests of import times and warnings, of closed
+streams and of a shell's, of options and variables that the interpreter or a library reads when it starts, of the first
+start, which compiles, of crashes and of forks. Where two processes must have the same bits, one of them is new, too,
+because all that are forked from one process have the same hash seed.
 """
 
 from __future__ import annotations
@@ -20,27 +24,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# Beginnings of the names of environment variables that are read only once, when a process or a library starts.
 READ_AT_START = ("PYTHON", "NUMBA", "OMP", "OPENBLAS", "MKL", "KMP", "TORCH", "LD_", "LC_", "LANG")
-FOLLOWED = {"PYTHONPATH", "PYTHONHASHSEED"}  # by the process that starts programs
-SET_BY_TORCH = {"TORCHINDUCTOR_CACHE_DIR"}  # in this process, when some test has imported its compiler
-UNUSUAL = ("preexec_fn", "pass_fds", "shell")
+HANDLED = {"PYTHONPATH", "PYTHONHASHSEED"}  # variables that `warm_start.py` sets for each program
+SET_BY_TORCH = {"TORCHINDUCTOR_CACHE_DIR"}  # in this process, when a test has imported torch's compiler
+UNSUPPORTED = ("preexec_fn", "pass_fds", "shell")  # arguments of Popen
 ENVIRONMENT = dict(os.environ)
 
 
 class Server:
-    """The process from which programs start; each hash seed that is asked for has its own."""
+    """The process `warm_start.py`, which forks programs, and the socket to it. There is one for each hash seed."""
 
     def __init__(self, hash_seed: str | None) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        words = [sys.executable, str(Path(__file__).with_name("warm_start.py")), str(theirs.fileno())]
+        self.control, child_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        words = [sys.executable, str(Path(__file__).with_name("warm_start.py")), str(child_socket.fileno())]
         env = ENVIRONMENT | ({"PYTHONHASHSEED": hash_seed} if hash_seed else {})
         quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=quiet, cwd="/", env=env)
-        theirs.close()
+        self.process = subprocess.Popen(words, pass_fds=[child_socket.fileno()], stdin=quiet, cwd="/", env=env)
+        child_socket.close()
         atexit.register(self.close)
 
-    def ask(self, request: dict[str, Any], descriptors: tuple[int, ...] = ()) -> Any:
-        socket.send_fds(self.control, [json.dumps(request).encode()], descriptors)
+    def request(self, message: dict[str, Any], descriptors: tuple[int, ...] = ()) -> Any:
+        """Send a message and file descriptors, and return the answer."""
+        socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
         answer = self.control.recv(1 << 16)
         assert answer, "the process that starts programs has ended"
         return json.loads(answer)
@@ -50,32 +56,35 @@ class Server:
         self.process.wait()
 
 
-server = cache(Server)
+server = cache(Server)  # by hash seed
 
 
 class Popen(subprocess.Popen[Any]):
-    """A program that was forked by the server, or an ordinary one where that would make a difference."""
+    """A program that the server has forked or, where that would make a difference, an ordinary subprocess.Popen.
+
+    It overrides three private methods of subprocess.Popen: how a child is started, polled and waited for.
+    """
 
     forked = False
 
     def _execute_child(self, *arguments: Any) -> None:
-        begin: Any = subprocess.Popen._execute_child
-        given = inspect.signature(begin).bind(self, *arguments).arguments
-        if not can_fork(given):
-            begin(self, *arguments)
+        execute_child: Any = subprocess.Popen._execute_child
+        by_name = inspect.signature(execute_child).bind(self, *arguments).arguments
+        if not can_fork(by_name):
+            execute_child(self, *arguments)
             return
-        streams = [given["p2cread"], given["c2pwrite"], given["errwrite"]]
-        request = {
-            "words": [os.fspath(word) for word in given["args"][1:]],
-            "env": dict(given["env"] or os.environ),
-            "cwd": os.path.abspath(given["cwd"] or "."),
-            "session": given["start_new_session"],
+        streams = [by_name["p2cread"], by_name["c2pwrite"], by_name["errwrite"]]
+        message = {
+            "words": [os.fspath(word) for word in by_name["args"][1:]],
+            "env": dict(by_name["env"] or os.environ),
+            "cwd": os.path.abspath(by_name["cwd"] or "."),
+            "session": by_name["start_new_session"],
         }
-        self.server = server(request["env"].get("PYTHONHASHSEED"))
-        self.pid = self.server.ask(request, tuple(n if fd == -1 else fd for n, fd in enumerate(streams)))
+        self.server = server(message["env"].get("PYTHONHASHSEED"))
+        self.pid = self.server.request(message, tuple(n if fd == -1 else fd for n, fd in enumerate(streams)))
         self.forked = self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        self._close_pipe_fds(*(given[end] for end in ends))
+        self._close_pipe_fds(*(by_name[end] for end in ends))
 
     def _internal_poll(self, _deadstate: int | None = None, **others: Any) -> int | None:
         if not self.forked:
@@ -88,7 +97,7 @@ class Popen(subprocess.Popen[Any]):
         if not self.forked:
             return super()._try_wait(wait_flags)
         while True:
-            pid, status = self.server.ask({"wait": self.pid})
+            pid, status = self.server.request({"wait": self.pid})
             if pid or wait_flags & os.WNOHANG:
                 break
             time.sleep(0.01)
@@ -97,13 +106,13 @@ class Popen(subprocess.Popen[Any]):
         return pid, status
 
 
-def can_fork(given: dict[str, Any]) -> bool:
-    """Whether a program of which Popen was given this would do the same as in an interpreter of its own."""
-    words, env = given["args"], dict(given["env"] or os.environ)
-    if not isinstance(words, list) or words[0] != sys.executable or any(given[name] for name in UNUSUAL):
+def can_fork(arguments: dict[str, Any]) -> bool:
+    """Return whether a program with these arguments of Popen does the same forked as in a new interpreter."""
+    words, env = arguments["args"], dict(arguments["env"] or os.environ)
+    if not isinstance(words, list) or words[0] != sys.executable or any(arguments[name] for name in UNSUPPORTED):
         return False
     first = words[2] if words[1] == "-P" else words[1]
-    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()} - FOLLOWED - SET_BY_TORCH
+    changed = {name for name, _ in env.items() ^ ENVIRONMENT.items()} - HANDLED - SET_BY_TORCH
     return (first in ("-c", "-m") or first.endswith(".py")) and not any(
         name.startswith(READ_AT_START) for name in changed
     )

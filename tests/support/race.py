@@ -1,4 +1,8 @@
-"""A race of a tortoise and two hares: an agent that arrives leaves, and the tortoise observes one number more."""
+"""The definition of a small world for tests: three agents, who leave one after the other and have different spaces.
+
+A tortoise and two hares race. An agent that has arrived leaves the episode. The tortoise observes one number more, and
+its steps are at most half as long.
+"""
 
 from __future__ import annotations
 

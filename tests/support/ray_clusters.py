@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, as `ray start` would make it, and its removal."""
+"""Start a Ray cluster of several nodes on this machine, as `ray start` would, and remove it afterwards."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
     Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)  # where `Cluster` notes its address
     patch.setenv("RAY_AUTH_MODE", "token")
     patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # of the nodes: or they listen for other machines
+    patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else the nodes listen for other machines
     patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
-    # What Ray has read from the environment before.
+    # Ray has read these variables when it was imported; it reads them again here.
     _raylet.Config.initialize("")
     _raylet.AuthenticationTokenLoader.instance().reset_cache()
     head = {"num_cpus": 0, "node_ip_address": LOCAL, "include_dashboard": False, "temp_dir": folder}
@@ -48,7 +48,7 @@ def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def workers_of(cluster: Any) -> list[int]:
-    """Return the processes of the cluster that do the work of `learners.rllib.job_pool`."""
+    """Return the process numbers of the cluster's workers of `learners.rllib.job_pool`."""
     folder = cluster.head_node.get_temp_dir_path()
     titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in janitor.processes_of(folder)}
     return [process for process, title in titles.items() if title.startswith(b"ray::_Worker")]

@@ -1,4 +1,4 @@
-"""Runs: what they leave behind, and whether they evaluate and resume."""
+"""Checks of finished runs: what of them must be the same bit for bit, and that they can be evaluated and resumed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ def check_evaluates_and_resumes(run: Path, capsys: pytest.CaptureFixture[str]) -
     trained = json.loads(next((run / "evaluations").glob("*/summary.json")).read_text())
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json"]) == 0
-    again = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert again["mean_return"] == trained["mean_return"]
+    evaluated_again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert evaluated_again["mean_return"] == trained["mean_return"]
     shutil.rmtree(sorted((run / "checkpoints").iterdir())[-1])
     assert main(["resume", str(run)]) == 0
 
 
-def outcome(run: Path) -> tuple[object, ...]:
-    """Everything that must be equal: tensors, state but for the clock, metrics, the kept agent, the evaluation."""
-    last, refused = checkpoint.latest(run / "checkpoints")
-    assert last is not None and not refused
+def reproducible_content(run: Path) -> tuple[object, ...]:
+    """Return all of a run that must be equal for runs of one seed, resumed or not.
+
+    These are the step, the tensors and the state of the last checkpoint (without its time), the metrics, the best agent
+    and the evaluated episodes.
+    """
+    last, errors = checkpoint.latest(run / "checkpoints")
+    assert last is not None and not errors
     state = {key: value for key, value in last.state.items() if key != "clock"}
     tensors = {
         f"{member}/{name}": (array.dtype.str, array.shape, array.tobytes())

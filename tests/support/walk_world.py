@@ -1,4 +1,4 @@
-"""The source of a correct small world, and its lines that tests replace by mistakes."""
+"""The source text of a small world without mistakes, and some of its lines, which tests replace by faulty ones."""
 
 WALK = '''"""Walk: reach the end of a corridor."""
 
@@ -72,8 +72,8 @@ world = World(
     horizon=30,
 )
 '''
-RETURN = "    return 1.0 if s.x == p.length else 0.0, s.x == p.length\n"
-MOVE = "    s.x = min(max(s.x + action - 1, 0), 9)\n"
-LOOK = "    out[0] = s.x / 9\n"
-BEGIN = "    s.x = integers(s, 3)\n"
-STEP = "def step(s: State, action: int, p: Params) -> tuple[float, bool]:\n"
+RETURN_OF_STEP = "    return 1.0 if s.x == p.length else 0.0, s.x == p.length\n"
+MOVE_IN_STEP = "    s.x = min(max(s.x + action - 1, 0), 9)\n"
+LINE_OF_OBSERVE = "    out[0] = s.x / 9\n"
+LINE_OF_RESET = "    s.x = integers(s, 3)\n"
+DEF_OF_STEP = "def step(s: State, action: int, p: Params) -> tuple[float, bool]:\n"

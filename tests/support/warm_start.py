@@ -1,8 +1,9 @@
-"""The process that programs.py starts: it has imported what takes long, and forks a child for each program to run.
+"""The program of a process that has imported the lab and its libraries, and forks a child for each program to run.
 
-It runs no compiled code and starts no thread of its own, so that a fork copies a whole process. In the child the
-interpreter is as a fresh one would be: a `__main__` with nothing in it, standard streams of its own, default handlers
-of signals, and the end (exit status, traceback, atexit) is the interpreter's own.
+`programs.py` starts it and sends requests through a socket: a command line, environment, folder and standard streams,
+or the number of a process to wait for. In the child, the interpreter is as a new one would be: an empty `__main__`, its
+own standard streams, default handlers of signals; and the child ends as any interpreter does. The parent process runs
+no compiled code and starts no threads, because a fork copies only one thread.
 """
 
 import gc
@@ -25,8 +26,8 @@ LIBRARIES = "torch stable_baselines3 sb3_contrib numba scipy.linalg scipy.stats 
 PACKAGES = "commands experiments evaluation learners.sb3 learners.compiled engine games games.search tournament"
 
 
-def imported() -> None:
-    """Import what commands import, but not Ray, which changes sys.path, nor the module that will be `__main__`."""
+def import_all() -> None:
+    """Import all that commands import, except Ray, which changes sys.path, and rl_lab.cli, which becomes `__main__`."""
     for name in LIBRARIES.split():
         importlib.import_module(name)
     for package in PACKAGES.split():
@@ -36,17 +37,17 @@ def imported() -> None:
                 importlib.import_module(f"rl_lab.{package}.{module.name}")
     from numba.core.registry import cpu_target
 
-    cpu_target.typing_context.refresh()  # what numba itself would do before it loads the first function
+    cpu_target.typing_context.refresh()  # numba would do this before it loads the first function
     cpu_target.target_context.refresh()
 
 
-def served(control: socket.socket) -> dict[str, Any]:
-    """Answer requests until this process ends; return, in a forked child only, what that child has to run."""
+def fork_programs(control: socket.socket) -> dict[str, Any]:
+    """Answer requests until this process ends. Return only in a forked child: the request that it has to run."""
     while True:
         try:
             message, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
         except KeyboardInterrupt:
-            continue  # meant for pytest, whose end this process notices
+            continue  # Ctrl-C is for pytest; this process ends when the socket is closed
         if not message:
             os._exit(0)
         request: dict[str, Any] = json.loads(message)
@@ -57,8 +58,8 @@ def served(control: socket.socket) -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             control.close()
-            for stream, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, stream)
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
                 os.close(descriptor)
             return request
         for descriptor in descriptors:
@@ -66,38 +67,44 @@ def served(control: socket.socket) -> dict[str, Any]:
         control.send(json.dumps(pid).encode())
 
 
-def stream(descriptor: int, mode: str) -> io.TextIOWrapper:
-    """Return a standard stream as the interpreter made that of this process when it started."""
-    own = (sys.__stdin__, sys.__stdout__, sys.__stderr__)[descriptor]
-    unbuffered = mode == "w" and own.write_through
+def standard_stream(descriptor: int, mode: str) -> io.TextIOWrapper:
+    """Return a file object for a standard stream, with the buffering and encoding that the interpreter gives it."""
+    stream_of_this_process = (sys.__stdin__, sys.__stdout__, sys.__stderr__)[descriptor]
+    unbuffered = mode == "w" and stream_of_this_process.write_through
     raw = open(descriptor, mode + "b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-    getattr(raw, "raw", raw).name = own.name
+    getattr(raw, "raw", raw).name = stream_of_this_process.name
     by_line = not unbuffered and (descriptor == 2 or raw.isatty())
-    text = io.TextIOWrapper(raw, own.encoding, own.errors, line_buffering=by_line, write_through=unbuffered)
+    text = io.TextIOWrapper(
+        raw,
+        stream_of_this_process.encoding,
+        stream_of_this_process.errors,
+        line_buffering=by_line,
+        write_through=unbuffered,
+    )
     text.mode = mode
     return text
 
 
-def become(request: dict[str, Any]) -> None:
-    """Make this forked child the process that was asked for."""
+def enter_program_process(request: dict[str, Any]) -> None:
+    """Give this forked child the session, folder, environment, streams and random generators of a new process."""
     if request["session"]:
         os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[1:1] = [path for path in more if path and path not in sys.path]
-    sys.stdin = sys.__stdin__ = stream(0, "r")
-    sys.stdout = sys.__stdout__ = stream(1, "w")
-    sys.stderr = sys.__stderr__ = stream(2, "w")
+    added_paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in added_paths if path and path not in sys.path]
+    sys.stdin = sys.__stdin__ = standard_stream(0, "r")
+    sys.stdout = sys.__stdout__ = standard_stream(1, "w")
+    sys.stderr = sys.__stderr__ = standard_stream(2, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     multiprocessing.process.ORIGINAL_DIR = request["cwd"]  # where spawned children look for the main module
     random.seed()
     sys.modules["numpy"].random.seed()  # torch's generator has the same seed in every process that starts
 
 
-def run(words: list[str]) -> None:
-    """Do what the interpreter does with these words of its command line."""
+def run_program(words: list[str]) -> None:
+    """Do what the interpreter does with these words of its command line: -c CODE, -m MODULE or FILE.py."""
     main = types.ModuleType("__main__")
     main.__builtins__, main.__annotations__ = __builtins__, {}
     sys.modules["__main__"] = main
@@ -122,11 +129,11 @@ def run(words: list[str]) -> None:
 if __name__ == "__main__":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        imported()
+        import_all()
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # OpenBLAS's, which fork
     gc.collect()
     gc.freeze()
-    program = served(socket.socket(fileno=int(sys.argv[1])))
+    program = fork_programs(socket.socket(fileno=int(sys.argv[1])))
     warnings.filters.pop(0)
-    become(program)
-    run(program["words"])
+    enter_program_process(program)
+    run_program(program["words"])

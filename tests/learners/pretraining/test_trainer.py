@@ -11,7 +11,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from support.backbones import write_demonstrations
-from support.datasets import description, random_columns, write
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.datasets.dataset import open_dataset
 from rl_lab.learners.pretraining import networks
@@ -98,11 +98,11 @@ def test_training_stops_early_and_keeps_the_best_parameters(tmp_path: Path) -> N
 
 
 def test_illegal_actions_get_no_probability(tmp_path: Path) -> None:
-    about = description(action=Discrete(3), mask_size=3)
+    about = cartpole_metadata(action=Discrete(3), mask_size=3)
     columns = random_columns(about, [40] * 30)
     masks = columns.action_masks.copy()
     masks[np.arange(len(masks)), columns.actions] = 1
-    write(tmp_path / "d", about, dataclasses.replace(columns, action_masks=masks))
+    write_data_set(tmp_path / "d", about, dataclasses.replace(columns, action_masks=masks))
     trainer = train(trainer_of(tmp_path / "d", epochs=2))
     batch = trainer.examples.batch(trainer.examples.validation)
     with torch.no_grad():
@@ -114,20 +114,20 @@ def test_illegal_actions_get_no_probability(tmp_path: Path) -> None:
 
 
 def test_data_whose_actions_are_illegal_are_refused(tmp_path: Path) -> None:
-    about = description(action=Discrete(3), mask_size=3)
-    write(tmp_path / "d", about, random_columns(about, [40] * 4))
+    about = cartpole_metadata(action=Discrete(3), mask_size=3)
+    write_data_set(tmp_path / "d", about, random_columns(about, [40] * 4))
     with pytest.raises(ValueError, match="that its own action masks forbid"):
         trainer_of(tmp_path / "d")
 
 
 def test_a_gaussian_policy_learns_the_mean_and_the_deviation(tmp_path: Path) -> None:
-    about = description(action=Box(-1.0, 1.0, (1,), np.float32))
+    about = cartpole_metadata(action=Box(-1.0, 1.0, (1,), np.float32))
     columns = random_columns(about, [50] * 60)
     rng = np.random.default_rng(2)
     observations = rng.normal(size=columns.observations.shape).astype(np.float32)
     noise = 0.1 * rng.normal(size=len(observations))
     actions = (0.5 * observations[:, 0] + noise).astype(np.float32)[:, None]
-    write(tmp_path / "d", about, dataclasses.replace(columns, observations=observations, actions=actions))
+    write_data_set(tmp_path / "d", about, dataclasses.replace(columns, observations=observations, actions=actions))
     trainer = train(trainer_of(tmp_path / "d", epochs=25, learning_rate=1e-2))
     assert trainer.best_scores["squared_error"] < 0.02  # the noise has 0.01
     assert -2.6 < float(trainer.finished_model().log_std.detach()) < -1.9  # log 0.1 is -2.3
@@ -145,7 +145,7 @@ def test_f1_is_the_mean_over_the_actions_that_occur() -> None:
 
 def _one_reward_a_step(path: Path, *, truncated: bool) -> Path:
     """Write episodes of 20 steps with the reward 1, which all end in the same way; observation 0 is the time left."""
-    about = description()
+    about = cartpole_metadata()
     columns = random_columns(about, [20] * 60)
     observations = columns.observations.copy()
     observations[:, 0] = np.tile(np.arange(20, 0, -1), 60) / 10
@@ -154,7 +154,7 @@ def _one_reward_a_step(path: Path, *, truncated: bool) -> Path:
     ends[last] = True
     changes = {"terminated": ends & (not truncated), "truncated": ends & truncated}
     columns = dataclasses.replace(columns, observations=observations, rewards=np.ones(1200, np.float32), **changes)
-    write(path, about, columns)
+    write_data_set(path, about, columns)
     return path
 
 

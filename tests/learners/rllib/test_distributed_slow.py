@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.runs import outcome
+from support.runs import reproducible_content
 from support.walk_world import WALK
 
 pytest.importorskip("ray", reason="needs the extra rllib")
@@ -109,7 +109,7 @@ def test_a_training_whose_runners_are_killed_ends_with_the_same_bits(tmp_path: P
         assert process.wait(600) == 0
     print(f"recovery: p50 {np.percentile(seconds, 50):.2f} s, p95 {np.percentile(seconds, 95):.2f} s")
     assert np.percentile(seconds, 95) < 15
-    assert outcome(folder) == outcome(tmp_path / "whole")
+    assert reproducible_content(folder) == reproducible_content(tmp_path / "whole")
 
 
 def test_a_killed_driver_resumes_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_killed_driver_resumes_with_the_same_bits(tmp_path: Path, monkeypatch:
     for each in (folder, again):
         done = subprocess.run([sys.executable, "-m", "rl_lab.cli", "resume", str(each)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert outcome(each) == outcome(tmp_path / "whole")
+        assert reproducible_content(each) == reproducible_content(tmp_path / "whole")
 
 
 def test_ctrl_c_leaves_no_process_shared_memory_or_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
-from support.runs import outcome
+from support.runs import reproducible_content
 
 from rl_lab.cli import main
 from rl_lab.experiments.agent_loading import load_agent
@@ -39,10 +39,10 @@ def test_a_kept_agent(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = tmp_path / "run"
     words = ["train", "cartpole", f"agent={agent}", f"run_dir={folder}", *WORDS.split()]
     assert main([*words, *(f"agent.{word}" for word in settings.split())]) == 0
-    before = outcome(folder)
+    before = reproducible_content(folder)
     shutil.rmtree(sorted((folder / "checkpoints").iterdir())[-1])
     assert main(["resume", str(folder)]) == 0
-    assert outcome(folder) == before
+    assert reproducible_content(folder) == before
 
     assert main(["export", str(folder), str(tmp_path / "agent.zip")]) == 0
     for name in [name for name in sys.modules if name.startswith("rl_lab.learners.rllib")]:

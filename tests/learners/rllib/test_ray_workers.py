@@ -17,7 +17,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 
 from support.commands import run
 from support.ray_clusters import cluster_of, workers_of
-from support.runs import outcome
+from support.runs import reproducible_content
 from support.walk_world import WALK
 
 from rl_lab.cli import main
@@ -184,7 +184,7 @@ def test_a_sweep_has_the_run_folders_of_a_local_one(
     here, there = ({path.name: path for path in Path(place).iterdir()} for place in ("here", "there"))
     assert list(sorted(here)) == list(sorted(there)) and len(here) == 2
     for name, path in here.items():
-        assert outcome(there[name]) == outcome(path)
+        assert reproducible_content(there[name]) == reproducible_content(path)
         assert (there[name] / "config.yaml").read_text() == (path / "config.yaml").read_text()
     assert results[0]["table"] == results[1]["table"] and results[0]["failed"] == results[1]["failed"]
     assert main(["resume", str(there[name])]) == 0

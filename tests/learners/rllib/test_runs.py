@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.runs import outcome
+from support.runs import reproducible_content
 
 from rl_lab.adapters.make import make
 from rl_lab.cli import main
@@ -82,7 +82,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, tmp_path: Pa
     process.wait()
     done = run([sys.executable, "-m", "rl_lab.cli", "resume", str(folder)])
     assert done.returncode == 0, done.stderr
-    assert outcome(folder) == outcome(whole)
+    assert reproducible_content(folder) == reproducible_content(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runs import outcome
+from support.runs import reproducible_content
 
 from rl_lab.cli import main
 from rl_lab.experiments.build import make_learner
@@ -30,7 +30,7 @@ def test_a_resume_has_the_bits_of_an_uninterrupted_run(name: str, words: list[st
     shutil.copytree(whole, part)
     shutil.rmtree(sorted((part / "checkpoints").iterdir())[-1])
     assert main(["resume", str(part)]) == 0
-    assert outcome(part) == outcome(whole)
+    assert reproducible_content(part) == reproducible_content(whole)
     assert main(["evaluate", str(whole)]) == 0
 
 
