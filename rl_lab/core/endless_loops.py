@@ -69,8 +69,8 @@ class _LoopCounter(ast.NodeTransformer):
             return loop
         self.loops += 1
         name, line = f"{_COUNTER_PREFIX}{self.loops}", loop.lineno
-        place = f"{self.function.__code__.co_filename}:{line} {self.function.__name__}"
-        message = f"{place}: this loop has run {self.limit:,} iterations and does not end"
+        location = f"{self.function.__code__.co_filename}:{line} {self.function.__name__}"
+        message = f"{location}: this loop has run {self.limit:,} iterations and does not end"
         source = f"{name} += 1\nif {name} > {self.limit}:\n    raise {_ERROR_NAME}({message!r})"
         initialization = ast.parse(f"{name} = 0").body
         check = ast.parse(source).body

@@ -45,9 +45,9 @@ def explain_outcome(batch: Batch, outcome: int, make_plain: Callable[..., Batch]
     is_reward = fault == buffers.BAD_REWARD
     field, values = ("reward", batch.rewards) if is_reward else ("observation", batch.observations)
     number = non_finite.describe(values[i], world.agents)
-    place = source_location(world.step if is_reward else world.observe)
+    location = source_location(world.step if is_reward else world.observe)
     t = batch.states["t"][i]
-    return NonFiniteError(f"{world.name}: non-finite {field} in world {i} at step {t}: {number} ({place})")
+    return NonFiniteError(f"{world.name}: non-finite {field} in world {i} at step {t}: {number} ({location})")
 
 
 def explain_exception(batch: Batch, error: Exception, make_plain: Callable[..., Batch]) -> Exception | None:

@@ -38,9 +38,9 @@ def compiled_view(world: World) -> Any:
     from numba.np import arrayobj
 
     layout = Layout.of(world)
-    rows = [BUFFERS[name] for name in HEADER_SLOTS] + [row for _, row in RESHAPED_BUFFERS.values()]
+    specs = [BUFFERS[name] for name in HEADER_SLOTS] + [spec for _, spec in RESHAPED_BUFFERS.values()]
     slots = [*HEADER_SLOTS.values(), *(HEADER_SLOTS[source] for source, _ in RESHAPED_BUFFERS.values())]
-    array_types = [_array_type(layout.dtype(row), 1 + len(layout.shape(row))) for row in rows]
+    array_types = [_array_type(layout.dtype(spec), 1 + len(layout.shape(spec))) for spec in specs]
     view_type = types.NamedTuple([types.intp] * len(HEADER_SETTINGS) + array_types, View)
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -54,14 +54,14 @@ def compiled_view(world: World) -> Any:
 
             counts = {"N": read(NUM_ENVS), "P": read(NUM_PARAMS)}
             parts = [read(slot) for slot in HEADER_SETTINGS.values()]
-            for slot, row, array_type in zip(slots, rows, array_types, strict=True):
-                itemsize, sizes = layout.dtype(row).itemsize, layout.shape(row)
+            for slot, spec, array_type in zip(slots, specs, array_types, strict=True):
+                itemsize, sizes = layout.dtype(spec).itemsize, layout.shape(spec)
                 strides = [itemsize * int(np.prod(sizes[axis:])) for axis in range(1 + len(sizes))]
                 array = arrayobj.make_array(array_type)(context, builder)
                 arrayobj.populate_array(
                     array,
                     data=builder.inttoptr(read(slot), array.data.type),
-                    shape=cgutils.pack_array(builder, [counts[row.shape[0]], *map(word, sizes)], ty=word),
+                    shape=cgutils.pack_array(builder, [counts[spec.shape[0]], *map(word, sizes)], ty=word),
                     strides=cgutils.pack_array(builder, [word(stride) for stride in strides], ty=word),
                     itemsize=word(itemsize),
                     meminfo=None,
@@ -84,8 +84,8 @@ def _array_type(dtype: np.dtype[Any], axes: int) -> Any:
 def plain_view(batch: BatchBuffers, settings: dict[str, int]) -> Any:
     """Return the View that plain loops use: records and rows that read as Python numbers."""
     arrays = {name: getattr(batch, name) for name in HEADER_SLOTS}
-    seen = dict(arrays)
-    for name, (source, row) in RESHAPED_BUFFERS.items():
-        array = arrays[source] if row.dtype == "observation" else arrays[source].view(row.dtype)
-        seen[name] = array.reshape(*arrays[source].shape[: len(row.shape) - 1], -1)
-    return View(**settings, **{name: PlainArray(array) for name, array in seen.items()})
+    arrays_by_field = dict(arrays)
+    for name, (source, spec) in RESHAPED_BUFFERS.items():
+        array = arrays[source] if spec.dtype == "observation" else arrays[source].view(spec.dtype)
+        arrays_by_field[name] = array.reshape(*arrays[source].shape[: len(spec.shape) - 1], -1)
+    return View(**settings, **{name: PlainArray(array) for name, array in arrays_by_field.items()})

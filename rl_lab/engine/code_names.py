@@ -34,11 +34,11 @@ def parse(name: str) -> tuple[str, str] | None:
     return (match["where"] or match["module"], match["name"] or match["member"] or "") if match else None
 
 
-def without_folders(name: str, where: str, member: str) -> str:
+def without_folders(name: str, location: str, member: str) -> str:
     """Return a world's name with other parts: FILE.py without its folders, or the module, and the member if any."""
     prefix = next((p for p in PREFIXES if name.startswith(p)), "")
-    where = Path(where).name if where.endswith(".py") else where
-    return f"{prefix}{where}:{member}" if member else f"{prefix}{where}"
+    location = Path(location).name if location.endswith(".py") else location
+    return f"{prefix}{location}:{member}" if member else f"{prefix}{location}"
 
 
 def with_module(name: str) -> str:

@@ -47,7 +47,7 @@ def reward_column() -> tuple[Any, Any]:
     from numba import types
     from numba.extending import intrinsic
 
-    def place(context: Any, builder: Any, memory: Any, lane: Any, kind: Any) -> Any:
+    def pointer_to(context: Any, builder: Any, memory: Any, lane: Any, kind: Any) -> Any:
         pointer = builder.bitcast(memory, context.get_data_type(kind).as_pointer())
         return builder.gep(pointer, [lane])
 
@@ -55,7 +55,7 @@ def reward_column() -> tuple[Any, Any]:
     def store_lane(context: Any, memory: Any, lane: Any, value: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             column, at, number = arguments
-            context.pack_value(builder, value, number, place(context, builder, column, at, value))
+            context.pack_value(builder, value, number, pointer_to(context, builder, column, at, value))
             return context.get_dummy_value()
 
         return types.void(types.voidptr, types.intp, value), code
@@ -64,7 +64,7 @@ def reward_column() -> tuple[Any, Any]:
     def load_lane(context: Any, memory: Any, lane: Any, like: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             column, at, _ = arguments
-            return context.unpack_value(builder, like, place(context, builder, column, at, like))
+            return context.unpack_value(builder, like, pointer_to(context, builder, column, at, like))
 
         return like(types.voidptr, types.intp, like), code
 
@@ -89,8 +89,8 @@ def make_field_copy(fields: list[ColumnField], from_columns: bool, to_columns: b
         word = index.type
         stride = field.dtype.itemsize if columns else array_type.dtype.size
         start = field.column if columns else field.offset
-        place = builder.add(builder.mul(index, word(stride)), word(start))
-        return builder.bitcast(builder.gep(data, [place]), number(context, field).as_pointer())
+        byte_offset = builder.add(builder.mul(index, word(stride)), word(start))
+        return builder.bitcast(builder.gep(data, [byte_offset]), number(context, field).as_pointer())
 
     def number(context: Any, field: ColumnField) -> Any:
         from numba.np.numpy_support import from_dtype
@@ -177,13 +177,15 @@ def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
                 width, size = len(run), run[0].dtype.itemsize
                 number = ir.IntType(8 * size)
 
-                def place(start: Any, index: Any, stride: int, offset: int, count: int, number: Any = number) -> Any:
+                def pointer_to(
+                    start: Any, index: Any, stride: int, offset: int, count: int, number: Any = number
+                ) -> Any:
                     at = builder.add(builder.mul(index, word(stride)), word(offset))
                     return builder.bitcast(builder.gep(start, [at]), ir.VectorType(number, count).as_pointer())
 
                 indices = [builder.add(i, word(k)) for k in range(TRANSPOSE_TILE)]
-                rows = [place(base, index, records.dtype.size, run[0].offset, width) for index in indices]
-                column_pointers = [place(memory, lane, size, field.column, TRANSPOSE_TILE) for field in run]
+                rows = [pointer_to(base, index, records.dtype.size, run[0].offset, width) for index in indices]
+                column_pointers = [pointer_to(memory, lane, size, field.column, TRANSPOSE_TILE) for field in run]
                 if to_columns:
                     vector = _concatenate(builder, [builder.load(row, align=size) for row in rows])
                     for k, column_pointer in enumerate(column_pointers):

@@ -20,52 +20,52 @@ from rl_lab.core.world import Array, World, WorldError, WorldState, bounded, i4,
 from rl_lab.engine.batch import Batch
 
 
-class Eviction(WorldState):
+class EvictionState(WorldState):
     to_move: i4 = bounded(0, low=0, high=RUNNERS - 1)
-    there: u1[RUNNERS]
+    is_in_game: u1[RUNNERS]
 
 
 @kernel
-def stars_reset(s: Eviction, p: RaceParams) -> None:
+def eviction_reset(s: EvictionState, p: RaceParams) -> None:
     for a in range(RUNNERS):
-        s.there[a] = 1
+        s.is_in_game[a] = 1
 
 
 @kernel
-def stars_step(s: Eviction, action: int, p: RaceParams, rewards: Array) -> bool:
+def eviction_step(s: EvictionState, action: int, p: RaceParams, rewards: Array) -> bool:
     """Action 1 throws the next agent out, 2 the mover itself, 3 both; then the next one that is there moves."""
     mover, after = s.to_move, (s.to_move + 1) % RUNNERS
     for a in range(RUNNERS):
-        if s.there[a]:
+        if s.is_in_game[a]:
             rewards[a] = 1.0
     if action == 1 or action == 3:
-        s.there[after] = 0
+        s.is_in_game[after] = 0
     if action >= 2:
-        s.there[mover] = 0
+        s.is_in_game[mover] = 0
     for k in range(RUNNERS):
         a = (mover + 1 + k) % RUNNERS
-        if s.there[a]:
+        if s.is_in_game[a]:
             s.to_move = a
             return False
     return False
 
 
 @kernel
-def stars_observe(s: Eviction, agent: int, p: RaceParams, out: Array) -> None:
+def eviction_observe(s: EvictionState, agent: int, p: RaceParams, out: Array) -> None:
     out[0] = s.t
 
 
 EVICTION = dict(
-    State=Eviction,
+    State=EvictionState,
     Params=RaceParams,
-    reset=stars_reset,
-    step=stars_step,
-    observe=stars_observe,
+    reset=eviction_reset,
+    step=eviction_step,
+    observe=eviction_observe,
     observation=Box(0, 9, (1,)),
     action=Discrete(4),
     agents=("a", "b", "c"),
     current_player_field="to_move",
-    alive_field="there",
+    alive_field="is_in_game",
     horizon=9,
 )
 # What the mover does in each step, and which agent leaves in it.
