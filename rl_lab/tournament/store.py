@@ -228,10 +228,7 @@ def load(path: str) -> Tournament:
 
 
 def truncate_schedule(tournament: Tournament, pairs: int) -> Tournament:
-    """Write another number of pairs into tournament.json, and return the tournament with it.
-
-    The ids and seeds of the remaining matches stay the same.
-    """
+    """Write another number of pairs into tournament.json, and return the tournament with it; no match's id changes."""
     _write_settings(tournament.path, read_json(tournament.path / _SETTINGS_FILE, _MAX_BYTES) | {"pairs": pairs})
     return dataclasses.replace(tournament, pairs=pairs)
 
@@ -278,12 +275,8 @@ def _parse_test(value: Any, num_entrants: int) -> dict[str, float] | None:
 
 def _check_ranges(tournament: Tournament) -> None:
     """Raise UsageError or ValueError for settings out of range."""
-    limits = {
-        "pairs": (1, _MAX_COUNT),
-        "rounds": (1, _MAX_COUNT),
-        "seed": (0, NUM_SEEDS - 1),
-        "opening": (0, _MAX_COUNT),
-    }
+    counts = (1, _MAX_COUNT)
+    limits = {"pairs": counts, "rounds": counts, "seed": (0, NUM_SEEDS - 1), "opening": (0, _MAX_COUNT)}
     for name, (low, high) in limits.items():
         if not low <= getattr(tournament, name) <= high:
             raise UsageError(f"--{name} is {getattr(tournament, name)}: expected {low} to {high}")
