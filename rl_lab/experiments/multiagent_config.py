@@ -77,11 +77,9 @@ def parse_agent(target: str, key: str, text: str, options: dict[str, Any]) -> di
     Raises ScenarioError, which begins with `target`, where there is none, or where it has not these options.
     """
     node = {**_parse_agent_ref(text), **options}
-    return (
-        _typed_fields(target, key, AgentReference, node)
-        if "path" in node
-        else _parse_untrained_agent(target, key, node)
-    )
+    if "path" in node:
+        return _typed_fields(target, key, AgentReference, node)
+    return _parse_untrained_agent(target, key, node)
 
 
 def _parse_untrained_agent(target: str, key: str, node: Any) -> dict[str, Any]:
