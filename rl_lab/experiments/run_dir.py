@@ -54,6 +54,11 @@ class Run:
         return self.path / "metrics.jsonl"
 
     @property
+    def selections(self) -> Path:
+        """The file with one JSON object a line for each selection: step, mean return and length of the episodes."""
+        return self.path / "selections.jsonl"
+
+    @property
     def backbone(self) -> Path:
         """The folder of the backbone: a copy of the one that the training began with, or what a pretraining made."""
         return self.path / "backbone"

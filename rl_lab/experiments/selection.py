@@ -8,12 +8,14 @@ afterwards.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from typing import Any
 
 from rl_lab.core import checkpoint
 from rl_lab.core.agent import Agent, Learner, StateDict
+from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.interrupts import Interrupts
 from rl_lab.evaluation.action_modes import (
     ModeResult,
@@ -25,6 +27,7 @@ from rl_lab.evaluation.action_modes import (
 )
 from rl_lab.evaluation.evaluate import SELECTION_SEED, evaluate, preserve_global_rng
 from rl_lab.experiments.build import TrainingEnvs, evaluation_opponents
+from rl_lab.experiments.learning_curve import earlier_lines
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 
@@ -89,11 +92,17 @@ class Selection:
                 modes, measure_in, training_return if self.training_return_is_comparable else None
             )
         self.count = self._due_count(learner.steps)
+        self._write_score(learner.steps, result)
         if self.is_self_play or result.score >= self.best_score:
             self.best_score = result.score
             self.best_agent = self._agent_checkpoint(learner, result)
             self.write_best_agent()
         return result, note + " (self-play: the newest agent is kept)" * self.is_self_play
+
+    def _write_score(self, steps: int, result: ModeResult) -> None:
+        """Write the score to selections.jsonl, after those of fewer steps: a killed run may have left later ones."""
+        line = json.dumps({"step": steps, "return": result.score, "length": result.length}) + "\n"
+        atomic_write_bytes(self.run.selections, b"".join((*earlier_lines(self.run, steps), line.encode())))
 
     def write_best_agent(self) -> None:
         """Write the best agent into the run's agent/, and delete any other: a killed run may have left a later one."""

@@ -59,6 +59,7 @@ def test_a_run_has_exactly_the_documented_files(result: trainer.Result) -> None:
         r"run\.json",
         r"config\.yaml",
         r"metrics\.jsonl",
+        r"selections\.jsonl",
         r"events\.out\.tfevents\..*",
         r"(checkpoints|agent)/step-\d{9}/(manifest\.json|state\.json|[a-z-]+\.safetensors)",
         r"evaluations/\d+/(episodes\.jsonl|summary\.json)",
