@@ -30,11 +30,16 @@ class _Parser(argparse.ArgumentParser):
         message = message.removesuffix(", key=value")  # these arguments are optional
         invalid = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if invalid is not None:
-            near = nearest(invalid[1], re.findall("[a-z]+", invalid[2])).removesuffix("?")
+            near = nearest(invalid[1], re.findall("[a-z][a-z-]*", invalid[2])).removesuffix("?")
             message = f"{message[: invalid.start()]}no {invalid[1]!r}; {near} (choose from {invalid[2]})"
         if message.endswith("COMMAND"):
-            message += f" ({', '.join(module.name for module in pkgutil.iter_modules(commands.__path__))})"
+            message += f" ({', '.join(_verbs())})"
         self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
+
+
+def _verbs() -> list[str]:
+    """Return the names of the commands; a file's underscore is a hyphen in the name."""
+    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,101 @@
+"""The whole comparison: arms are made, trained seed by seed, measured, and written as report.json and index.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rl_lab.core import lock
+from rl_lab.core.errors import UsageError
+from rl_lab.core.files import atomic_write_bytes, require_writable
+from rl_lab.core.untrusted import checked_int, checked_type
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.learners.pretraining.folder import SavedBackbone
+from rl_lab.transfer import report
+from rl_lab.transfer.arms import BACKBONE, CLONING, SHUFFLED, Arm, load_backbone, make_arms, own_policy_scenario
+from rl_lab.transfer.html_page import html_page
+from rl_lab.transfer.report import ArmResult
+from rl_lab.transfer.settings import TransferSettings
+from rl_lab.transfer.trainings import Training, evaluate_start, start_score, train_or_resume
+
+JSON, PAGE = "report.json", "index.html"
+
+
+def compare(settings: TransferSettings, command: list[str], note: Callable[[str], None]) -> dict[str, Any]:
+    """Train what is not trained yet, write the report into the folder `out`, and return it.
+
+    `note` is called with a line after each training.
+
+    Raises:
+        UsageError: scenario, backbone, data and the folder do not go together.
+        Interrupted: a signal has stopped it; the same call continues.
+    """
+    saved = load_backbone(settings)
+    require_writable(settings.out, "out=")
+    with lock.locked(settings.out, f"report {settings.out}"):
+        arms = make_arms(settings, saved)
+        scenario = arms[0].scenarios[0]
+        _require_one_policy(scenario)
+        results = _train_all(settings, arms, _steps_before(saved), command, note)
+        cloning = _cloning(settings.out, saved, scenario)
+        made = report.make_report(scenario, results, cloning, reference=settings.reference, floor=settings.floor)
+        made |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
+        made["backbone"]["spent"] = saved.card.get("spent")
+        atomic_write_bytes(settings.out / JSON, (json.dumps(made, indent=1, allow_nan=False) + "\n").encode())
+        atomic_write_bytes(settings.out / PAGE, html_page(made).encode())
+    return made
+
+
+def _require_one_policy(scenario: Scenario) -> None:
+    if scenario.policies or scenario.league is not None:
+        raise UsageError("transfer-report compares trainings of one policy, without policies or league")
+
+
+def _train_all(
+    settings: TransferSettings, arms: list[Arm], steps_before: int, command: list[str], note: Callable[[str], None]
+) -> list[ArmResult]:
+    """Train all arms of one seed after the other, so that an interrupted report has whole pairs."""
+    trainings: dict[str, list[Training]] = {arm.name: [] for arm in arms}
+    starts = settings.out / "starts"
+    for arm in arms:  # a backbone that does not fit is refused before anything is trained
+        start_score(arm.scenarios[0], starts)
+    count, total = 0, settings.seeds * len(arms)
+    for seed in range(settings.seeds):
+        for arm in arms:
+            training = train_or_resume(arm.scenarios[seed], command, starts)
+            trainings[arm.name].append(training)
+            count += 1
+            note(
+                f"{count} of {total}: {arm.label}, seed {seed}: from {training.start:.2f} to {training.scores[-1]:.2f}"
+            )
+    spent = {BACKBONE: steps_before, SHUFFLED: steps_before}
+    return [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
+
+
+def _steps_before(saved: SavedBackbone) -> int:
+    """Return the environment steps that the backbone has cost: those of its data, and of a live pretraining.
+
+    Raises UsageError for a damaged card.
+    """
+    try:
+        data = checked_type(saved.card.get("data", {}), "data", dict)
+        spent = checked_type(saved.card.get("spent", {}), "spent", dict)
+        return checked_int(data.get("steps", 0), "data: steps") + checked_int(
+            spent.get("env_steps", 0), "spent: env_steps"
+        )
+    except ValueError as error:
+        raise UsageError(f"{saved.path}/card.json: {error}") from None
+
+
+def _cloning(out: Path, saved: SavedBackbone, scenario: Scenario) -> dict[str, Any] | None:
+    """Return the evaluation of the backbone's own policy, None where it has none; it is made once."""
+    own = own_policy_scenario(saved, scenario)
+    if own is None:
+        return None
+    folder = out / CLONING / saved.sha256[:16]
+    if not (folder / "summary.json").exists():
+        evaluate_start(own).save(folder)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return {key: summary[key] for key in ("mean_return", "iqm_return", "ci95", "episodes")}
