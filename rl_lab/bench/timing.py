@@ -29,7 +29,7 @@ class Contender:
 
 
 def alternate(contenders: list[Contender], lab: int, *, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Return a row for each contender: its rate, and the number of cores that it used.
+    """Return a row for each contender, as `summarize` makes it.
 
     Contender number `lab` is the lab's; the peers come after it. Their rows have a `ratio`, the lab's rate divided by
     theirs. If `lab` is not 0, contender 0 is the lab's engine, and they have an `engine_ratio`, too.
@@ -37,35 +37,39 @@ def alternate(contenders: list[Contender], lab: int, *, rounds: int, seconds: fl
     rates: list[list[float]] = [[] for _ in contenders]
     cores: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:
-        _rate(contender, seconds / 4)  # warm-up
+        measure_rate(contender.run, seconds / 4)  # warm-up
     for _ in range(rounds):
         for k, contender in enumerate(contenders):
-            rate, used_cores = _rate(contender, seconds)
+            rate, used_cores = measure_rate(contender.run, seconds)
             rates[k].append(rate)
             cores[k].append(used_cores)
     return [
-        _row(c, rates[k], cores[k], rates[lab] if k > lab else None, rates[0] if lab else None)
+        summarize(c, rates[k], cores[k], rates[lab] if k > lab else None, rates[0] if lab else None)
         for k, c in enumerate(contenders)
     ]
 
 
-def _rate(contender: Contender, seconds: float) -> tuple[float, float]:
-    """Run a contender for some seconds; return its steps per second and the number of cores that it kept busy."""
+def measure_rate(run: Callable[[], int], seconds: float) -> tuple[float, float]:
+    """Call `run` for some seconds; return its steps per second and the number of cores that it kept busy."""
     steps, begin, process_begin = 0, time.perf_counter(), time.process_time()
     while True:
-        steps += contender.run()
+        steps += run()
         elapsed = time.perf_counter() - begin
         if elapsed >= seconds:
             return steps / elapsed, (time.process_time() - process_begin) / elapsed
 
 
-def _row(
+def summarize(
     contender: Contender,
     rates: list[float],
     cores: list[float],
     lab_rates: list[float] | None,
-    engine_rates: list[float] | None,
+    engine_rates: list[float] | None = None,
 ) -> dict[str, Any]:
+    """Return a contender's row: its rate, the cores that it used, and ratios of other rates to its own, round by round.
+
+    `cores` are processor seconds of this process per second.
+    """
     row = {
         "what": contender.what,
         "kind": contender.kind,

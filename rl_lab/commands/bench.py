@@ -5,6 +5,7 @@ KIND is env (worlds only, random actions), rollout (with the policy's inference)
   rl-lab bench train cartpole --setting small --vs sb3,sbx,stock
   rl-lab bench train cartpole --setting small --vs sb3 --starts    # cold and warm, to the first update
   rl-lab bench train cartpole --vs rllib                           # rllib_ppo beside RLlib alone
+  rl-lab bench rollout cartpole --setting rllib --runners 1,2      # its sampling by so many env runners
 KIND solve trains a scenario until it is measured to be solved, seed by seed; key=value as for train.
   rl-lab bench solve cartpole --seeds 10
   rl-lab bench solve cartpole --command                            # all of rl-lab train, from typing to exit
@@ -42,6 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of torch in peers; otherwise what is faster for each")
     parser.add_argument("--starts", action="store_true", help="seconds to the first update, cold and warm (train)")
+    parser.add_argument(
+        "--runners", default="", metavar="N,...", help="numbers of env runners (rollout, setting rllib)"
+    )
+    parser.add_argument("--fragment", type=int, metavar="T", help="steps of each world in a train batch of --runners")
     parser.add_argument("--seeds", type=int, default=10, help="of solve")
     parser.add_argument("--command", action="store_true", help="time the whole train command (solve)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contender has its turn")
@@ -60,11 +65,12 @@ def run(args: argparse.Namespace) -> int:
     for word, kind, is_set in (
         ("--starts", "train", args.starts),
         ("--command", "solve", args.command),
+        ("--runners", "rollout", args.runners),
         (" ".join(args.overrides), "solve", args.overrides),
     ):
         if is_set and args.kind != kind:
             raise UsageError(f"{word} is for bench {kind}")
-    rows = _run_solve(args) if args.kind == "solve" else _run_comparison(args)
+    rows = _run_solve(args) if args.kind == "solve" else _run_scaling(args) if args.runners else _run_comparison(args)
     if args.json:
         print(json.dumps({"rows": rows}))
     return 0
@@ -100,6 +106,33 @@ def _run_comparison(args: argparse.Namespace) -> list[dict[str, Any]]:
         title = f"{_TITLES[args.kind]}, steps per second"
     if not args.json:
         print(f"{args.target}, {title} (median of {args.rounds} rounds, lowest to highest)")
+        for row in rows:
+            print(_row_text(row))
+    return rows
+
+
+def _run_scaling(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run and print `bench rollout --runners`; return its rows."""
+    from rl_lab.bench.compare import check_peers
+    from rl_lab.bench.env_runners import long_fragments, scaling
+    from rl_lab.bench.settings import setting_by_name
+    from rl_lab.core.errors import UsageError
+
+    check_peers("rollout", args.target, ("rllib",))
+    counts = [int(text) if text.isdecimal() else 0 for text in args.runners.split(",")]
+    setting = setting_by_name(args.setting)
+    if not all(1 <= count <= 1024 for count in counts) or setting.agent != "rllib_ppo" or args.vs or args.worlds:
+        raise UsageError("--runners is a list of numbers from 1 on, for --setting rllib, without --vs and --worlds")
+    if args.fragment is not None:
+        if not 1 <= args.fragment <= 2**16:
+            raise UsageError("--fragment is 1 to 65536")
+        setting = long_fragments(setting, args.fragment)
+    try:
+        rows = scaling(args.target, setting, counts, rounds=args.rounds, seconds=args.seconds)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not args.json:
+        print(f"{args.target}, rollout, steps per second (median of {args.rounds} rounds, lowest to highest)")
         for row in rows:
             print(_row_text(row))
     return rows
@@ -156,6 +189,9 @@ def _row_text(row: dict[str, Any]) -> str:
     if "ratio" in row:
         ratio = row["ratio"]
         line += f"  rl_lab is {ratio['median']:.1f}x  ({ratio['low']:.1f} to {ratio['high']:.1f})"
+    if "speedup" in row:
+        speedup = row["speedup"]
+        line += f"  {speedup['median']:.2f}x the first  ({speedup['low']:.2f} to {speedup['high']:.2f})"
     if "engine_ratio" in row:
         line += f", its engine {row['engine_ratio']['median']:,.1f}x"
     return (
