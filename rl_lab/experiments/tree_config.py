@@ -1,4 +1,8 @@
-"""The settings of a distillation: parsed from key=value, checked, and kept in the run's distillation.json."""
+"""The settings of `rl-lab pretrain tree`: parsed from key=value, checked, and written to distillation.json of the run.
+
+`parse_request` is for the command line; `write` and `read` are for the file, by which `rl-lab resume` knows that a run
+is a distillation and how to continue it. The file may come from a stranger: `read` checks all of its values.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,16 @@ from rl_lab.experiments.pretraining_config import as_settings, parse_value
 
 DISTILLATION = "distillation.json"  # the file of a run's folder that says it is a distillation
 _FORMAT = {"format": "rl_lab.distillation", "version": 1}
-_SCENARIO = ("seed", "threads", "device", "run_dir", "opponent", "role", "evaluation", "world")  # keys that it has, too
+_SCENARIO_KEYS = (
+    "seed",
+    "threads",
+    "device",
+    "run_dir",
+    "opponent",
+    "role",
+    "evaluation",
+    "world",
+)  # go to the scenario
 _MAX_BYTES = 2**20
 _FEATURE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,40}")
 
@@ -35,7 +48,7 @@ class TreeSettings:
     rollout_steps: int = hyperparameter(20_000, "decisions that are recorded for each tree, at most", low=1, high=2**31)
     noise: float = hyperparameter(0.0, "share of random actions in those episodes", low=0, high=1)
     weighted: bool = hyperparameter(True, "weigh decisions by the loss of a wrong action, as VIPER does")
-    feature_names: list[str] = field(default_factory=list)  # of an observation's numbers, in the rules
+    feature_names: list[str] = field(default_factory=list)  # what the rules call the numbers of an observation
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,12 @@ class TreeRequest:
     teacher_options: dict[str, Any]  # hyperparameters of an agent that is not trained
     settings: TreeSettings
     scenario_lines: tuple[str, ...]  # overrides of the scenario in which the tree is evaluated
-    world: str = ""  # empty: the teacher's
+    world: str = ""  # empty: the world of the teacher's run
 
 
 def parse_request(lines: Iterable[str]) -> TreeRequest:
     """Return what key=value lines ask for. Raises UsageError, in one line, for wrong ones."""
-    known = [each.name for each in dataclasses.fields(TreeSettings)]
+    names = [each.name for each in dataclasses.fields(TreeSettings)]
     values: dict[str, Any] = {}
     options: dict[str, Any] = {}
     scenario_lines, teacher, world = [], "", ""
@@ -65,19 +78,19 @@ def parse_request(lines: Iterable[str]) -> TreeRequest:
             options[key.removeprefix("teacher.")] = parse_value(line, text)
         elif key == "world":
             world = text
-        elif key.partition(".")[0] in _SCENARIO:
+        elif key.partition(".")[0] in _SCENARIO_KEYS:
             scenario_lines.append(line)
-        elif key in known:
+        elif key in names:
             values[key] = parse_value(line, text)
         else:
-            raise UsageError(f"pretrain tree has no key {key!r}; {nearest(key, [*known, 'teacher', *_SCENARIO])}")
+            raise UsageError(f"pretrain tree has no key {key!r}; {nearest(key, [*names, 'teacher', *_SCENARIO_KEYS])}")
     if not teacher:
         raise UsageError("say which agent the tree is to imitate: teacher=RUN, or an agent that is not trained")
-    return TreeRequest(teacher, options, _checked(as_settings(TreeSettings, values)), tuple(scenario_lines), world)
+    return TreeRequest(teacher, options, _check_ranges(as_settings(TreeSettings, values)), tuple(scenario_lines), world)
 
 
-def _checked(settings: TreeSettings) -> TreeSettings:
-    """Return the settings. Raises UsageError for a value out of range."""
+def _check_ranges(settings: TreeSettings) -> TreeSettings:
+    """Return the same settings. Raises UsageError for a value out of range."""
     for each in dataclasses.fields(settings):
         if each.metadata:
             low, high, value = each.metadata["low"], each.metadata["high"], getattr(settings, each.name)
@@ -91,8 +104,8 @@ def _checked(settings: TreeSettings) -> TreeSettings:
 
 def write(folder: Path, settings: TreeSettings, teacher: dict[str, Any]) -> None:
     """Write distillation.json into a run's folder; `teacher` is an agent as in a scenario. Raises OSError."""
-    facts = {**_FORMAT, "teacher": teacher, "settings": dataclasses.asdict(settings)}
-    atomic_write_bytes(folder / DISTILLATION, (json.dumps(facts, indent=2) + "\n").encode())
+    record = {**_FORMAT, "teacher": teacher, "settings": dataclasses.asdict(settings)}
+    atomic_write_bytes(folder / DISTILLATION, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def is_distillation(folder: Path) -> bool:
@@ -103,11 +116,11 @@ def is_distillation(folder: Path) -> bool:
 def read(folder: Path) -> tuple[TreeSettings, dict[str, Any]]:
     """Return the settings and the teacher. Raises UsageError where the file is damaged."""
     try:
-        facts = checked_type(read_json(folder / DISTILLATION, _MAX_BYTES), "it", dict)
-        if any(facts.get(key) != value for key, value in _FORMAT.items()):
-            raise ValueError(f"it is {facts.get('format')!r:.40} version {facts.get('version')!r:.20}")
-        settings = _checked(as_settings(TreeSettings, checked_type(facts["settings"], "settings", dict)))
-        return settings, checked_type(facts["teacher"], "teacher", dict)
+        record = checked_type(read_json(folder / DISTILLATION, _MAX_BYTES), "it", dict)
+        if any(record.get(key) != value for key, value in _FORMAT.items()):
+            raise ValueError(f"it is {record.get('format')!r:.40} version {record.get('version')!r:.20}")
+        settings = _check_ranges(as_settings(TreeSettings, checked_type(record["settings"], "settings", dict)))
+        return settings, checked_type(record["teacher"], "teacher", dict)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise UsageError(f"{folder / DISTILLATION} is damaged: {one_line(reason)[:160]}") from None

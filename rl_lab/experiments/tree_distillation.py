@@ -1,11 +1,13 @@
-"""The run of a distillation: an agent is imitated by a decision tree, in a run's folder.
+"""Distil an agent into a decision tree (`rl-lab pretrain tree`): `distil` starts a run, `resume` begins it again.
 
 Source: Bastani, Pu and Solar-Lezama, Verifiable Reinforcement Learning via Policy Extraction (VIPER), NeurIPS 2018. As
-in DAgger, the trees play and the teacher says what it would have done; decisions count as much as the worst action is
-worse than the best one. They are weighted, where the paper draws a sample by these weights.
+in DAgger, each new tree plays episodes and the teacher says what it would have done in them; the next tree is fitted to
+all decisions so far. A decision's weight is how much worse than the best action the worst one is; the paper draws a
+sample by these weights instead.
 
-The result is a run like any other: it has an agent, which `rl-lab evaluate`, `watch` and `tournament` load. `tree/` in
-it has the tree as JSON and as rules. A distillation that was interrupted begins again, and ends with the same tree.
+In the run's folder, `tree/` gets the best tree as JSON and as rules, and `agent/` a checkpoint, so that `rl-lab
+evaluate`, `watch` and `tournament` can load it as from any other run. An interrupted distillation has no checkpoint to
+continue from: it begins again, and ends with the same tree.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def distil(request: TreeRequest, command: list[str], progress: Progress) -> Dist
     user_code.refuse_while_loading()
     with Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
-            scenario, teacher = _scenario(request)
+            scenario, teacher = _scenario_and_teacher(request)
             distillation = _Distillation(scenario, request.settings, teacher)
         with run_dir.new_run(scenario, command) as run:
             tree_config.write(run.path, request.settings, teacher)
@@ -108,7 +110,7 @@ def resume(run: Run, progress: Progress) -> DistillationResult:
         return distillation.run(run, progress, interrupts)
 
 
-def _scenario(request: TreeRequest) -> tuple[Scenario, dict[str, Any]]:
+def _scenario_and_teacher(request: TreeRequest) -> tuple[Scenario, dict[str, Any]]:
     """Return the scenario in which the tree is evaluated, and the teacher as a scenario describes an agent."""
     teacher = parse_agent("pretrain tree", "teacher", request.teacher, request.teacher_options)
     lines = ["agent=tree", "video=false", "backbone=null", "policies={}", "league=null", *request.scenario_lines]
@@ -123,7 +125,7 @@ def _scenario(request: TreeRequest) -> tuple[Scenario, dict[str, Any]]:
 
 
 class _Distillation:
-    """The loop of DAgger. Raises UsageError where teacher, world and settings do not go together."""
+    """The loop of DAgger, and its best tree. Raises UsageError where teacher, world and settings do not fit."""
 
     def __init__(self, scenario: Scenario, settings: TreeSettings, teacher: dict[str, Any]) -> None:
         tree_fit.sklearn_tree()
@@ -133,7 +135,7 @@ class _Distillation:
             self.world: EnvSpec = envs.world
             envs.close()
             self.kind, self.contract = action_kind(self.world), contract_of(self.world.observation)
-            self.teacher: Agent = make_agent(_reference(teacher), self.world)
+            self.teacher: Agent = make_agent(_parse_teacher(teacher), self.world)
             self.opponents: list[Agent | None] = [*evaluation_opponents(scenario, self.world)]
         except UsageError:
             raise
@@ -272,7 +274,7 @@ class _Distillation:
         checkpoint.save(run.agent, step, {MEMBER: tensors}, {**state, "deterministic": True}, keep_last=1)
 
 
-def _reference(node: dict[str, Any]) -> dict[str, Any]:
+def _parse_teacher(node: dict[str, Any]) -> dict[str, Any]:
     """Return the description of an agent. Raises UsageError where it has other keys than an agent has."""
     if "path" in node:
         return {"path": node["path"], "average": node["average"], "sha256": node["sha256"]}
