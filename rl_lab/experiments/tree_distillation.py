@@ -265,7 +265,8 @@ class _Distillation:
         head = (
             f"# A decision tree for {scenario.world}\n\nIt imitates {teacher}: depth {tree.depth}, {tree.num_leaves} "
         )
-        head += "leaves. The first rule that applies names the action.\n\n"
+        head += "leaves. Exactly one rule applies to an observation, and names the action."
+        head += " Where it is illegal, the next one is taken.\n\n" if self.world.has_action_mask else "\n\n"
         text = rules(tree, self.settings.feature_names, all_legal=not self.world.has_action_mask)
         atomic_write_bytes(folder / RULES, (head + text).encode())
         tensors, state = decision_tree.as_state(tree)
