@@ -70,7 +70,7 @@ def build_game_tree(world: World | str) -> GameTree:
     """Return the game tree of a world with default parameters; `world` may be a name. Trees are cached.
 
     Raises:
-        ValueError: the world is not one of two agents that take turns, has more than MOST_POSITIONS positions, or has
+        ValueError: the world is not one of two agents that take turns, has more than MAX_POSITIONS positions, or has
             random numbers that cannot be enumerated.
     """
     return _build_cached(world_registry.load(world) if isinstance(world, str) else world)

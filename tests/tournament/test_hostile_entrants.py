@@ -537,7 +537,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line_and_leaves_nothing(
 
 
 def test_an_endless_import_is_given_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    program = "import sys; import rl_lab.tournament.code_loading_worker as c; c.LONGEST_LOAD = 1.0; c.main()"
+    program = "import sys; import rl_lab.tournament.code_loading_worker as c; c.MAX_LOAD_SECONDS = 1.0; c.main()"
     Path("endless.py").write_text("while True:\n    pass\ndef f(o, l): pass\n")
     task = b'{"path": %s, "specs": ["endless.py:f", "bots.py:first"]}' % repr(sys.path).replace("'", '"').encode()
     done = subprocess.run([sys.executable, "-c", program], input=task, capture_output=True, timeout=120, check=True)
