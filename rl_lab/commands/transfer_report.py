@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.experiments.run_dir import shell_quoted
     from rl_lab.transfer import comparison, report
     from rl_lab.transfer.settings import parse_settings
+    from rl_lab.transfer.trainings import TrainingProgress
 
     def note(line: str) -> None:
         if not args.json:
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = parse_settings(args.scenario, args.overrides)
     try:
-        made = comparison.compare(settings, [shlex.quote(word) for word in sys.argv], note)
+        progress = TrainingProgress(quiet=args.json)
+        made = comparison.compare(settings, [shlex.quote(word) for word in sys.argv], note, progress)
     except Interrupted as stop:
         print(f"\nstopped; the same command continues in {shell_quoted(settings.out)}", file=sys.stderr)
         return stop.code

@@ -10,7 +10,9 @@ from typing import Any
 from rl_lab.core import lock
 from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes, require_writable
+from rl_lab.core.progress import Progress
 from rl_lab.core.untrusted import checked_int, checked_type
+from rl_lab.experiments import run_record
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.transfer import report
@@ -23,10 +25,12 @@ from rl_lab.transfer.trainings import Training, evaluate_start, start_score, tra
 JSON, PAGE = "report.json", "index.html"
 
 
-def compare(settings: TransferSettings, command: list[str], note: Callable[[str], None]) -> dict[str, Any]:
+def compare(
+    settings: TransferSettings, command: list[str], note: Callable[[str], None], progress: Progress
+) -> dict[str, Any]:
     """Train what is not trained yet, write the report into the folder `out`, and return it.
 
-    `note` is called with a line after each training.
+    `note` is called with a line after each training; `progress` shows that of the present one.
 
     Raises:
         UsageError: scenario, backbone, data and the folder do not go together.
@@ -38,7 +42,10 @@ def compare(settings: TransferSettings, command: list[str], note: Callable[[str]
         arms = make_arms(settings, saved)
         scenario = arms[0].scenarios[0]
         _require_one_policy(scenario)
-        results = _train_all(settings, arms, _steps_before(saved), command, note)
+        steps_before = _steps_before(saved)
+        spent = {BACKBONE: steps_before, SHUFFLED: steps_before}
+        trainings = _train_all(settings, arms, command, note, progress)
+        results = [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
         cloning = _cloning(settings.out, saved, scenario)
         made = report.make_report(scenario, results, cloning, reference=settings.reference, floor=settings.floor)
         made |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
@@ -54,8 +61,8 @@ def _require_one_policy(scenario: Scenario) -> None:
 
 
 def _train_all(
-    settings: TransferSettings, arms: list[Arm], steps_before: int, command: list[str], note: Callable[[str], None]
-) -> list[ArmResult]:
+    settings: TransferSettings, arms: list[Arm], command: list[str], note: Callable[[str], None], progress: Progress
+) -> dict[str, list[Training]]:
     """Train all arms of one seed after the other, so that an interrupted report has whole pairs."""
     trainings: dict[str, list[Training]] = {arm.name: [] for arm in arms}
     starts = settings.out / "starts"
@@ -64,14 +71,13 @@ def _train_all(
     count, total = 0, settings.seeds * len(arms)
     for seed in range(settings.seeds):
         for arm in arms:
-            training = train_or_resume(arm.scenarios[seed], command, starts)
+            training = train_or_resume(arm.scenarios[seed], command, starts, progress)
             trainings[arm.name].append(training)
             count += 1
             note(
                 f"{count} of {total}: {arm.label}, seed {seed}: from {training.start:.2f} to {training.scores[-1]:.2f}"
             )
-    spent = {BACKBONE: steps_before, SHUFFLED: steps_before}
-    return [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
+    return trainings
 
 
 def _steps_before(saved: SavedBackbone) -> int:
@@ -97,5 +103,5 @@ def _cloning(out: Path, saved: SavedBackbone, scenario: Scenario) -> dict[str, A
     folder = out / CLONING / saved.sha256[:16]
     if not (folder / "summary.json").exists():
         evaluate_start(own).save(folder)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    summary = run_record.read_object(folder / "summary.json", "the policy is evaluated again")
     return {key: summary[key] for key in ("mean_return", "iqm_return", "ci95", "episodes")}

@@ -18,7 +18,7 @@ def html_page(report: Mapping[str, Any]) -> str:
     goal = report["goal"]
     title = f"What a backbone is worth: {report['scenario']}"
     body = [f"<h1>{html.escape(title)}</h1>", f'<p class="soft">{html.escape(_subtitle(report))}</p>']
-    curves = curves_svg(report, 1120, 460, 190, "broad") + curves_svg(report, 420, 360, 142, "narrow")
+    curves = curves_svg(report, 1120, 460, 190, "broad") + curves_svg(report, 380, 340, 140, "narrow")
     dotted = f"The dotted line is the reference, {goal['reference']:g}: {goal['source']}. Bands are 95 % intervals."
     body.append(_section("Return in the course of training", dotted, curves, _curve_table(report)))
     body.append(_section("Difference from training from scratch", "", _gap_table(report)))

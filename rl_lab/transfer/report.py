@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lab.core.errors import UsageError
 from rl_lab.core.text_table import format_table
 from rl_lab.evaluation.stats import iqm
 from rl_lab.experiments.scenario import Scenario
@@ -44,10 +43,7 @@ def make_report(
     reference: float | None = None,
     floor: float | None = None,
 ) -> dict[str, Any]:
-    """Return the report. The first arm is the training from scratch. `cloning` has mean_return and ci95, if not None.
-
-    Raises UsageError where the floor is not below the reference.
-    """
+    """Return the report. The first arm is the training from scratch. `cloning` has mean_return and ci95, or is None."""
     goal = _goal(scenario, arms, reference, floor)
     report_arms = [_arm_report(arm, arms[0], scenario.budget, goal) for arm in arms]
     return {
@@ -62,7 +58,7 @@ def make_report(
         "fractions": list(FRACTIONS),
         "arms": report_arms,
         "cloning": None if cloning is None else dict(cloning),
-        "notes": _notes(scenario, arms),
+        "notes": _notes(scenario, arms, goal),
     }
 
 
@@ -80,9 +76,8 @@ def _goal(
     if floor is None:
         # A share of a negative score would be above it, so untrained agents count as 0 % there.
         floor = 0.0 if reference > 0 else iqm([t.start for t in arms[0].trainings])
-    if floor >= reference:
-        raise UsageError(f"the reference score {reference:g} ({source}) is not above the floor {floor:g}: set both")
-    scores = {f"{share:.0%}": floor + share * (reference - floor) for share in SHARES}
+    shares = SHARES if floor < reference else ()  # where no arm has learned anything, there is nothing to reach
+    scores = {f"{share:.0%}": floor + share * (reference - floor) for share in shares}
     return {"reference": reference, "source": source, "floor": floor, "scores": scores}
 
 
@@ -128,7 +123,7 @@ def _band(curves: Sequence[Curve], budget: int) -> list[list[float]]:
     return rows
 
 
-def _notes(scenario: Scenario, arms: Sequence[ArmResult]) -> list[str]:
+def _notes(scenario: Scenario, arms: Sequence[ArmResult], goal: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know to read the figures."""
     seeds = len(arms[0].trainings)
     share = 1 / scenario.evaluation.selections
@@ -139,6 +134,8 @@ def _notes(scenario: Scenario, arms: Sequence[ArmResult]) -> list[str]:
         "Jump-start and final gap are differences from the training from scratch. The dip is how far an arm falls"
         " below its own score before training.",
     ]
+    if not goal["scores"]:
+        notes.append("The reference is not above the floor, so there are no steps to reach it: set reference=.")
     if seeds < _FEW_SEEDS:
         notes.append(f"Intervals of {seeds} seeds are too narrow; want at least {_FEW_SEEDS}.")
     return notes

@@ -54,6 +54,9 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
     for key, hint in (("backbone", "backbone=PATH, a backbone's folder"), ("out", "out=DIR, the report's folder")):
         if not own.get(key):
             raise UsageError(f"transfer-report needs {hint}")
+    reference, floor = (_number(key, own.get(key)) for key in ("reference", "floor"))
+    if reference is not None and floor is not None and floor >= reference:
+        raise UsageError(f"reference={reference:g} is not above floor={floor:g}")
     typed = {line.partition("=")[0] for line in overrides}
     overrides += [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in typed]
     return TransferSettings(
@@ -62,8 +65,8 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
         Path(own["out"]),
         _seeds(own.get("seeds", "10")),
         own.get("data", ""),
-        _number("reference", own.get("reference")),
-        _number("floor", own.get("floor")),
+        reference,
+        floor,
         handoff,
         overrides,
     )

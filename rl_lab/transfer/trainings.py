@@ -37,7 +37,14 @@ class Training:
     final: float
 
 
-def train_or_resume(scenario: Scenario, command: list[str], starts: Path) -> Training:
+class TrainingProgress(Progress):
+    """The progress line of a training, without its notes, because a report has many trainings."""
+
+    def note(self, text: str) -> None:
+        """Write nothing."""
+
+
+def train_or_resume(scenario: Scenario, command: list[str], starts: Path, progress: Progress) -> Training:
     """Return the measurements of a training: of the run that is there, after it was continued if need be, or a new one.
 
     Raises UsageError for a run with other settings, and what `trainer.train` and `trainer.resume` raise.
@@ -49,9 +56,9 @@ def train_or_resume(scenario: Scenario, command: list[str], starts: Path) -> Tra
         run = run_dir.find(str(run.path), unfinished=True)
         require_same_settings(run, scenario)
     if not is_there:
-        trainer.train(scenario, command, Progress(quiet=True))
+        trainer.train(scenario, command, progress)
     elif run.summary() is None:
-        trainer.resume(run, Progress(quiet=True))
+        trainer.resume(run, progress)
     curve = learning_curve(run)
     summary = run.summary()
     if not curve or summary is None:

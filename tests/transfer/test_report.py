@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rl_lab.core.errors import UsageError
 from rl_lab.experiments.compose import compose
 from rl_lab.transfer import report
 from rl_lab.transfer.arms import BACKBONE, SCRATCH
@@ -54,8 +53,14 @@ def test_a_report_says_what_the_curves_are_made_of() -> None:
 
 def test_the_reference_is_what_the_scenario_expects_unless_it_is_given() -> None:
     assert made()["goal"]["reference"] == 475
-    with pytest.raises(UsageError, match="not above the floor"):
-        made(reference=10.0, floor=20.0)
+
+
+def test_where_nothing_was_learned_there_is_a_report_without_steps_to_a_score() -> None:
+    idle = Training(0, [500, 1000], [0.0, 0.0], 0.0, 0.0)
+    scenario = compose("keys_and_doors", ["budget=1000"])
+    result = report.make_report(scenario, [ArmResult(SCRATCH, "from scratch", [idle])], None)
+    assert result["goal"]["scores"] == {} and "set reference=" in report.text(result)
+    assert "from scratch" in html_page(result)
 
 
 def test_shares_of_a_negative_reference_are_counted_from_untrained_agents() -> None:

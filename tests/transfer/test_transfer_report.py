@@ -90,7 +90,6 @@ def test_an_interrupted_training_is_resumed_and_ends_with_the_same_curve(
     for folder_name in ("step-000000512", "step-000000384"):
         for file in (place / "checkpoints" / folder_name).iterdir():
             file.unlink()
-    (place / "evaluations/512/summary.json").unlink(missing_ok=True)
     for file in place.glob("evaluations/*/summary.json"):
         file.unlink()
     monkeypatch.setattr(trainer, "train", lambda *more: pytest.fail("a training was repeated"))
@@ -108,6 +107,7 @@ def test_an_interrupted_training_is_resumed_and_ends_with_the_same_curve(
         ([*COMMAND, "seeds=0"], "seeds=0: expected"),
         ([*COMMAND, "seed=3"], "use seeds=N"),
         ([*COMMAND, "reference=high"], "reference=high: expected a number"),
+        ([*COMMAND, "reference=10", "floor=20"], "not above floor=20"),
         ([*COMMAND, "budgte=5"], "budget"),
         ([*COMMAND, "mode=thawed"], "mode='thawed'"),
         ([*COMMAND, "data=none"], "none"),
