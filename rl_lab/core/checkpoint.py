@@ -1,8 +1,9 @@
 """This module writes and reads whole-state checkpoints: crash-safe, verified when read, never pickled.
 
-A checkpoint is a folder `step-000000123/`: one `<member>.safetensors` for each group of tensors, `state.json`
-for everything else, and `manifest.json`, written last, with the size and SHA-256 of each. A crash leaves the
-old checkpoint or the new one, never a mixture. Reading one runs no code from it. POSIX only.
+A checkpoint is a folder `step-000000123/`: one `<name>.safetensors` for each group of tensors, `state.json` for
+everything else, and `manifest.json`, written last, with the size and SHA-256 of each of these files, which it calls
+members. Callers name a member without the suffix. A crash leaves the old checkpoint or the new one, never a mixture.
+Reading one runs no code from it. POSIX only.
 """
 
 import errno
@@ -164,7 +165,10 @@ def _write_checkpoint(
 
 
 def _prune(temp: Path, final: Path, keep_last: int) -> None:
-    """Remove replaced and old checkpoints; each is first renamed so that it is no longer read as a checkpoint."""
+    """Remove replaced and old checkpoints; each is first renamed so that it is no longer read as a checkpoint.
+
+    The new names begin with `.tmp-`, as that of `temp` does, so the next save removes what a crash leaves of them.
+    """
     paths = _list_checkpoints(final.parent)
     replaced = [path for path in paths if path.suffix == _OLD and path.with_suffix("") in paths]
     older = [path for path in paths[paths.index(final) :] if path not in replaced]
@@ -216,49 +220,52 @@ def _verify(path: Path) -> dict[str, Any]:
         match = _STEP.fullmatch(path.name)
         if match is None or path.is_symlink():
             raise _refusal(path, ".", "is a link, or not named like a checkpoint")
-        members = {}
+        files = {}
         for file in sorted(os.listdir(path)):
             info = (path / file).lstat()
             if not stat.S_ISREG(info.st_mode):
                 raise _refusal(path, file, "is a link, a folder or a device, not a file")
             with (path / file).open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            members[file] = {"sha256": digest, "size": info.st_size}
-        for file in sorted({_MANIFEST, _STATE} - members.keys()):
+            files[file] = {"sha256": digest, "size": info.st_size}
+        for file in sorted({_MANIFEST, _STATE} - files.keys()):
             raise _refusal(path, file, "is missing")
-        del members[_MANIFEST]
-        expected = {**_FORMAT, "step": int(match[1]), "members": members}
+        del files[_MANIFEST]
+        actual = {**_FORMAT, "step": int(match[1]), "members": files}  # a manifest of the files as they are
         with (path / _MANIFEST).open("rb") as stream:
             stored = stream.read(_LARGEST_MANIFEST)
-        if stored != _dump(expected):
-            raise _refusal(path, *_difference(stored, expected))
+        if stored != _dump(actual):
+            raise _refusal(path, *_difference(stored, actual))
     except OSError as error:
         raise _refusal(path, ".", f"cannot be read: {error}") from error
-    return expected
+    return actual
 
 
-def _difference(stored: bytes, correct: dict[str, Any]) -> tuple[str, str]:
-    """Return the file and the reason for which a manifest, `stored`, is wrong; no path in it is opened."""
+def _difference(stored: bytes, actual: dict[str, Any]) -> tuple[str, str]:
+    """Return the file, and the reason, for which the stored manifest differs from the actual one, of the files.
+
+    No path in the stored manifest is opened.
+    """
     try:
         manifest = json.loads(stored)
         for key in (*_FORMAT, "step"):
             if key == "version" and type(manifest[key]) is int and manifest[key] in _OLD_FORMATS:
                 reader = _OLD_FORMATS[manifest[key]]
                 text = f"has format {manifest[key]}, which {reader} reads"
-                return _MANIFEST, f"{text}; this version reads {correct[key]}"
-            if manifest[key] != correct[key]:
-                return _MANIFEST, f"has the unknown {key} {manifest[key]!r:.40}, not {correct[key]!r}"
-        for file in sorted(manifest["members"].keys() | correct["members"].keys()):
-            expected, actual = manifest["members"].get(file), correct["members"].get(file)
-            if expected is None:
+                return _MANIFEST, f"{text}; this version reads {actual[key]}"
+            if manifest[key] != actual[key]:
+                return _MANIFEST, f"has the unknown {key} {manifest[key]!r:.40}, not {actual[key]!r}"
+        for file in sorted(manifest["members"].keys() | actual["members"].keys()):
+            stored_entry, actual_entry = manifest["members"].get(file), actual["members"].get(file)
+            if stored_entry is None:
                 return file, f"is not named in {_MANIFEST}"
             if file != _STATE and not (_MEMBER.fullmatch(file) and file.endswith(_TENSORS)):
                 return _MANIFEST, f"names {file!r:.80}, which is not a plain member name"
-            if actual is None:
+            if actual_entry is None:
                 return file, "is missing"
-            if actual["size"] < expected["size"]:
-                return file, f"is truncated: {actual['size']} of {expected['size']} bytes"
-            if expected != actual:
+            if actual_entry["size"] < stored_entry["size"]:
+                return file, f"is truncated: {actual_entry['size']} of {stored_entry['size']} bytes"
+            if stored_entry != actual_entry:
                 return file, "does not match its manifest"
     except Exception as error:  # any part of a damaged manifest may have any type
         return _MANIFEST, f"is unreadable: {error!r:.200}"

@@ -246,7 +246,7 @@ class Interrupts:
     def abort_after(self, time_limit: float) -> Iterator[None]:
         """Raise Interrupted in the block where it still runs `time_limit` seconds after a signal.
 
-        The block's work may be half done then. With patience 0 it is stopped at once.
+        The block's work may be half done then. With `time_limit` 0 it is stopped at once.
         """
         before = self._time_limit
         try:

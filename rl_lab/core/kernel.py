@@ -41,7 +41,10 @@ def is_kernel(value: Any) -> bool:
 
 
 def source_location(function: Any) -> str:
-    """Return 'file:line name' of a function, for error messages; of what wraps one, that of the function inside."""
+    """Return 'file:line name' of a function, for error messages.
+
+    For an object that wraps a function, such as a static method, it is that of the function inside.
+    """
     for inside in ("__wrapped__", "py_func", "func"):  # a static method's, numba's, a partial's
         function = getattr(function, inside, function)
     code = getattr(function, "__code__", None)
@@ -71,28 +74,32 @@ def reachable_kernels(function: Any) -> set[FunctionType]:
 
 
 def compile_kernel_graph(
-    function: Any, compiler: Callable[[FunctionType], Any], done: dict[Any, Any] | None = None, module: str = ""
+    function: Any, compiler: Callable[[FunctionType], Any], copies: dict[Any, Any] | None = None, module: str = ""
 ) -> Any:
-    """Return the compiled copy of a kernel; `done` maps every kernel that it calls to its own, each compiled once.
+    """Return the compiled copy of a kernel, which calls the compiled copies of the kernels that the kernel calls.
 
-    The `while` loops of the copies raise LoopError after MOST_ROUNDS iterations. numba writes the name of a function's
-    module into its machine code, and imports that module when it loads the code: for the copies this is `module`, or
-    with "" the kernel's own.
+    `copies` maps kernels to their compiled copies. Those that it has are used, and those that are made are added to it,
+    so with one dictionary for several calls each kernel is compiled once. `compiler` makes the compiled function of a
+    plain one. The `while` loops of the copies raise LoopError after COMPILED_LOOP_LIMIT iterations. numba writes the
+    name of a function's module into its machine code, and imports that module when it loads the code: for the copies
+    this is `module`, or with "" the kernel's own.
 
     Raises:
         TypeError: it calls a function that is not marked with `@kernel`.
     """
-    done = {} if done is None else done
-    if function not in done:
+    copies = {} if copies is None else copies
+    if function not in copies:
         if not is_kernel(function):
             raise TypeError(f"{source_location(function)}: decorate it with @kernel")
         code, needed = limit_loops(function, COMPILED_LOOP_LIMIT)
         namespace = {**function.__globals__, **needed, **({"__name__": module} if module else {})}
-        compiled_copy = FunctionType(code, namespace, function.__name__, function.__defaults__)
-        done[function] = compiler(compiled_copy)
+        plain_copy = FunctionType(code, namespace, function.__name__, function.__defaults__)
+        # This comes before its callees, so that a kernel that calls itself finds its copy. numba compiles, and reads
+        # the namespace, only at the first call.
+        copies[function] = compiler(plain_copy)
         for name, value in globals_used(function).items():
             if is_kernel(value):
-                namespace[name] = compile_kernel_graph(value, compiler, done, module)
+                namespace[name] = compile_kernel_graph(value, compiler, copies, module)
             elif value is f4 or isinstance(value, FieldType):
                 namespace[name] = np.dtype(value.code).type
             elif isinstance(value, f4):
@@ -101,24 +108,25 @@ def compile_kernel_graph(
                 raise TypeError(
                     f"{source_location(value)}: called from kernel {function.__name__}; decorate it with @kernel"
                 )
-    return done[function]
+    return copies[function]
 
 
-def loop_limited_copy(function: Any, done: dict[Any, Any]) -> Any:
+def loop_limited_copy(function: Any, copies: dict[Any, Any]) -> Any:
     """Return a plain-Python copy of a kernel in which it and the kernels that it calls have limited `while` loops.
 
-    The kernel itself is returned where there is no such loop. `done` maps kernels to copies that were made before.
+    The kernel itself is returned where there is no such loop. `copies` maps kernels to such copies. Those that it has
+    are used, and those that are made are added to it.
     """
-    if function not in done:
+    if function not in copies:
         code, needed = limit_loops(function, PLAIN_LOOP_LIMIT)
         namespace = {**function.__globals__, **needed}
-        done[function] = kernel(FunctionType(code, namespace, function.__name__, function.__defaults__))
+        copies[function] = kernel(FunctionType(code, namespace, function.__name__, function.__defaults__))
         callees = {name: value for name, value in globals_used(function).items() if is_kernel(value)}
-        copies = {name: loop_limited_copy(value, done) for name, value in callees.items()}
-        namespace |= copies
-        if code is function.__code__ and copies == callees:
-            done[function] = function  # there is no loop to limit, in the kernel or its callees
-    return done[function]
+        copied_callees = {name: loop_limited_copy(value, copies) for name, value in callees.items()}
+        namespace |= copied_callees
+        if code is function.__code__ and copied_callees == callees:
+            copies[function] = function  # there is no loop to limit, in the kernel or its callees
+    return copies[function]
 
 
 def fingerprint(*parts: Any, with_modules: bool = True) -> str:

@@ -275,10 +275,10 @@ class World:
 @cache
 def with_loop_limit(world: World) -> World:
     """Return the world with plain-Python kernels in which an endless `while` loop raises LoopError."""
-    done: dict[Any, Any] = {}
+    all_copies: dict[Any, Any] = {}
     names = ("reset", "step", "observe", "action_mask", "expert", "novice", "rotate_seats")
     kernels = {name: getattr(world, name) for name in names}
-    copies = {name: loop_limited_copy(k, done) for name, k in kernels.items() if k is not None}
+    copies = {name: loop_limited_copy(k, all_copies) for name, k in kernels.items() if k is not None}
     return (
         replace(world, **copies)
         if any(compiled_copy is not kernels[name] for name, compiled_copy in copies.items())

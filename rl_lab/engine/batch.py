@@ -1,7 +1,9 @@
 """This module has `Batch`, N copies of a world that compiled loops step: the engine's public class.
 
 A Batch owns its arrays (see `buffers`), and a step writes into them in place. Its first step or reset compiles the
-world's kernels, or loads their machine code from the user's cache folder (see `compiler`). Methods that only read and
+world's kernels, or loads their machine code from the user's cache folder (see `compiler`). Before their first compiled
+use, the kernels of a new version of a world are examined: their source is checked, and they play as plain Python (see
+`first_start`). Methods that only read and
 write arrays are in `batch_arrays`; errors are explained in `batch_faults`.
 """
 
@@ -26,6 +28,10 @@ AUTORESET_CODES = {
     AutoresetMode.NEXT_STEP: buffers.NEXT_STEP,
     AutoresetMode.DISABLED: buffers.DISABLED,
 }
+_OBSERVE_ONLY = 2  # in the mask of `reset_masked`: write the world's observations without a reset
+# Call c of `random_actions` uses the Philox counters from c * 2**36 on, one for each number of an action: enough for
+# the largest batch, of 2**24 worlds, with 4096 numbers in each.
+_CALL_SHIFT = 36
 ILLEGAL_CODES = {"refuse": buffers.REFUSE, "forfeit": buffers.FORFEIT, "noop": buffers.NOOP}
 
 
@@ -90,14 +96,15 @@ class Batch(BatchArrays):
         self.threads = os.cpu_count() or 1 if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"threads={threads}: expected at least 1")
-        self._build_header()
+        self._prepare_loops()
         self.tuner = ThreadTuner() if threads is None and self.threads > 1 and not plain else None
         self._threaded = threads is not None and threads > 1 and not plain
         self._failure, self._failed_world, self._calls = "", 0, 0
         self._all_worlds = np.ones(num_envs, np.uint8)
         self.seed(seed, first)
 
-    def _build_header(self) -> None:
+    def _prepare_loops(self) -> None:
+        """Build the header, through which compiled code reads the arrays, and find the world's loops."""
         settings = {
             "mode": AUTORESET_CODES[self.autoreset],
             "horizon": self.world.horizon,
@@ -135,6 +142,7 @@ class Batch(BatchArrays):
         return self.observations
 
     def _run_reset(self, mask: Array) -> None:
+        """Call the loop `reset_masked`, which has the meanings of mask, uint8 [N]; raise the exception of a fault."""
         if not self.plain:
             first_start.examine_once(self.world, "resets", _make_plain_batch)
         with np.errstate(all="ignore"):  # compiled code is silent about infinities, too
@@ -148,7 +156,8 @@ class Batch(BatchArrays):
         Raises:
             ValueError: an action is outside its space or illegal; no world has been stepped.
             StuckError: an agent that has to act has no legal action; no world has been stepped.
-            NonFiniteError: a reward or observation is NaN or infinite; `reset` or `restore` must be called next.
+            NonFiniteError: a reward or observation is NaN or infinite; `reset` or `restore` must be called next. Until
+                then each step raises it again, with a message that names `reset` alone.
             WorldError: a kernel does not compile, or raised an exception.
         """
         if self._failure:
@@ -285,15 +294,15 @@ class Batch(BatchArrays):
         They depend on the seed, on the number of earlier calls, on the world's index and on the agent's, but not on the
         random streams of the worlds.
         """
-        self._loops.random_actions(self._handle, np.uint64(seed), np.uint64(self._calls << 36))
+        self._loops.random_actions(self._handle, np.uint64(seed), np.uint64(self._calls << _CALL_SHIFT))
         self._calls += 1
         return self.actions
 
     def observe(self, i: int | None = None) -> Array:
         """Write the observations of world i, or of all, after a caller has changed their states or params."""
-        mask = np.full(self.num_envs, 2 if i is None else 0, np.uint8)
+        mask = np.full(self.num_envs, _OBSERVE_ONLY if i is None else 0, np.uint8)
         if i is not None:
-            mask[i] = 2
+            mask[i] = _OBSERVE_ONLY
         self._run_reset(mask)
         return self.observations
 

@@ -88,7 +88,7 @@ def make_field_copy(fields: list[ColumnField], from_columns: bool, to_columns: b
         data = builder.bitcast(data, cgutils.voidptr_t)
         word = index.type
         stride = field.dtype.itemsize if columns else array_type.dtype.size
-        start = field.column if columns else field.offset
+        start = field.column_offset if columns else field.offset
         byte_offset = builder.add(builder.mul(index, word(stride)), word(start))
         return builder.bitcast(builder.gep(data, [byte_offset]), number(context, field).as_pointer())
 
@@ -185,7 +185,7 @@ def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
 
                 indices = [builder.add(i, word(k)) for k in range(TRANSPOSE_TILE)]
                 rows = [pointer_to(base, index, records.dtype.size, run[0].offset, width) for index in indices]
-                column_pointers = [pointer_to(memory, lane, size, field.column, TRANSPOSE_TILE) for field in run]
+                column_pointers = [pointer_to(memory, lane, size, field.column_offset, TRANSPOSE_TILE) for field in run]
                 if to_columns:
                     vector = _concatenate(builder, [builder.load(row, align=size) for row in rows])
                     for k, column_pointer in enumerate(column_pointers):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.core.errors import UsageError, nearest, one_line
-from rl_lab.engine.code_names import PREFIXES, is_registered, parse, with_module, without_folders
+from rl_lab.engine.code_names import PREFIXES, is_registered, parse, with_module, with_source_and_member
 from rl_lab.engine.code_trust import UserCode as UserCode
 from rl_lab.engine.code_trust import forget, is_trusted, trust
 from rl_lab.engine.source_modules import digest, locate
@@ -87,10 +87,10 @@ def permit_named(name: str) -> UserCode | None:
     file = locate(location, Path.cwd())
     if file is None:
         raise UsageError(f"world {name!r}: no {'file' if location.endswith('.py') else 'module'} {location}")
-    code = UserCode(without_folders(name, location, member), str(file), digest(file), named_by_user=True)
+    code = UserCode(with_source_and_member(name, location, member), str(file), digest(file), named_by_user=True)
     trust(code)
     if not member and not name.startswith(PREFIXES):
-        code = dataclasses.replace(code, world=without_folders(name, location, only_member(code)))
+        code = dataclasses.replace(code, world=with_source_and_member(name, location, only_member(code)))
         trust(code)
     permit(code)
     return code

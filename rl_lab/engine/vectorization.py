@@ -30,15 +30,15 @@ _MAX_OBSERVATION_SIZE = 16  # of an observation, to be written by columns
 _MATH_INSTRUCTIONS = {"sqrt", "fabs", "floor", "ceil", "trunc", "copysign"}  # of math, no calls once compiled
 _LIBM = {name for name, value in vars(math).items() if callable(value)} - _MATH_INSTRUCTIONS
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_DIVISIONS = {ast.Mod: "%", ast.FloorDiv: "//", ast.Pow: "**"}  # calls, or instructions that vectors do not have
+_SLOW_OPERATORS = {ast.Mod: "%", ast.FloorDiv: "//", ast.Pow: "**"}  # calls, or instructions that vectors do not have
 
 
 @dataclass(frozen=True)
 class ColumnField:
-    """A number in a record: its offset in the record and its column in a structure of arrays, both in bytes."""
+    """A number in a record: its offset in the record, and its column's offset in a structure of arrays, in bytes."""
 
     offset: int
-    column: int
+    column_offset: int
     dtype: np.dtype[Any]
 
 
@@ -123,18 +123,21 @@ def _obstacles(function: FunctionType, definition: ast.FunctionDef) -> Iterator[
         line = getattr(node, "lineno", definition.lineno)
         if isinstance(node, _LOOPS):
             yield line, "a loop"
-        elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in _DIVISIONS and not _is_literal(node):
-            yield line, f"the operator {_DIVISIONS[type(node.op)]}"
+        elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in _SLOW_OPERATORS and not _is_literal(node):
+            yield line, f"the operator {_SLOW_OPERATORS[type(node.op)]}"
         elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Subscript):
             yield line, f"an element that changes in place, {ast.unparse(node.target)},"
         elif isinstance(node, ast.Subscript) and not _is_integer(node.slice):
             yield line, f"a computed index, {ast.unparse(node)},"
-        elif isinstance(node, ast.Call) and (called := _call_of_libm(function, node)):
+        elif isinstance(node, ast.Call) and (called := _forbidden_call(function, node)):
             yield line, f"a call of {called}"
 
 
-def _call_of_libm(function: FunctionType, node: ast.Call) -> str:
-    """Return the name of a call of the C library, or of one that reaches fields unseen, such as getattr; or ""."""
+def _forbidden_call(function: FunctionType, node: ast.Call) -> str:
+    """Return the name of a called function that vectors do not allow, or "".
+
+    These are the C library's, and getattr and setattr, which use fields that the source does not name.
+    """
     value = resolve_global(function, node.func)
     names = {getattr(value, "__name__", ""), ast.unparse(node.func).rpartition(".")[2]}
     hidden = names & {"getattr", "setattr"}
@@ -155,13 +158,13 @@ def _is_integer(node: ast.AST) -> bool:
 
 def _select_fields(dtype: np.dtype[Any], read_names: set[str]) -> list[tuple[str, ColumnField]] | str:
     """Return the named numbers of a record with its nested ones, or the name of one that is an array."""
-    selected, column = [], 0
+    selected, column_offset = [], 0
     for name, field_dtype, offset in _leaves(dtype):
         if name in read_names:
             if field_dtype.shape:
                 return name
-            selected.append((name, ColumnField(offset, column, field_dtype)))
-            column += 8 * BLOCK
+            selected.append((name, ColumnField(offset, column_offset, field_dtype)))
+            column_offset += 8 * BLOCK
     return selected
 
 

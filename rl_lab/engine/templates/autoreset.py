@@ -1,7 +1,7 @@
 """This template resets, observes and ends the episode of one world, between two steps.
 
-Its functions are compiled into those of `step` and `simd_step`; see `step` for `view`, `i`, `handle`, events and
-outcomes.
+A template is executed once for each world, with that world's kernels: see `engine/template_context.py`. Its functions
+are compiled into those of `step` and `simd_step`; see `step` for `view`, `i`, `handle`, events and outcomes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ STATE_WORDS, RNG_WORDS = ctx.constants.state_words, ctx.constants.rng_words
 LOG_WORD, LOG_SIZE = ctx.constants.log_word, ctx.constants.log_size
 HAS_ACTION_MASK, MASK_SIZE = ctx.constants.has_action_mask, ctx.constants.mask_size
 IS_TURN_BASED, HAS_EARLY_TERMINATION = ctx.constants.is_turn_based, ctx.constants.has_early_termination
+
+
+@inline
+def fault_outcome(i: Any, fault: Any) -> Any:
+    """Return the outcome, below 0, of a fault in world i; `Batch.raise_fault` raises its exception."""
+    return -(1 + FAULTS * i + fault)
 
 
 @inline
@@ -113,9 +119,9 @@ def finish_step(handle: Any, i: Any, event: Any) -> Any:
     """
     view = batch_view(handle)
     if event & BAD_REWARD_BIT:
-        return -(1 + FAULTS * i + BAD_REWARD)
+        return fault_outcome(i, BAD_REWARD)
     if event & BAD_OBSERVATION_BIT:
-        return -(1 + FAULTS * i + BAD_OBSERVATION)
+        return fault_outcome(i, BAD_OBSERVATION)
     finished = 0
     if event & (TERMINATED | TRUNCATED):
         finished = 1
@@ -130,11 +136,11 @@ def finish_step(handle: Any, i: Any, event: Any) -> Any:
         for a in range(NUM_AGENTS):
             for k in range(OBSERVATION_SIZE):
                 view.flat_final_observations[i, a, k] = view.flat_observations[i, a, k]
-    elif view.mode == NEXT_STEP:
+    elif view.mode == NEXT_STEP:  # here and below, the event is ALREADY_DONE: the episode ended in an earlier step
         view.terminated[i] = view.truncated[i] = view.done[i] = 0
-    else:
+    else:  # DISABLED: the world stays as it is until its caller resets it
         return finished
     reset_env(view, i)
     if not observe_env(view, i, True):
-        return -(1 + FAULTS * i + BAD_OBSERVATION)
+        return fault_outcome(i, BAD_OBSERVATION)
     return finished

@@ -36,7 +36,7 @@ from rl_lab.engine.templates.actions import (
     sample_action,
     write_scripted_actions,
 )
-from rl_lab.engine.templates.autoreset import finish_step, observe_env, reset_env
+from rl_lab.engine.templates.autoreset import fault_outcome, finish_step, observe_env, reset_env
 
 ctx = world_context()
 inline, internal, jit = decorators().inline, decorators().internal, decorators().jit
@@ -213,7 +213,7 @@ def reset_masked(handle: Any, mask: Any) -> Any:
             view.terminated[i] = view.truncated[i] = view.done[i] = 0
             reset_env(view, i)
         if mask[i] and not observe_env(view, i, view.done[i] == 0 or view.mode == SAME_STEP):
-            return -(1 + FAULTS * i + BAD_OBSERVATION)
+            return fault_outcome(i, BAD_OBSERVATION)
     return 0
 
 
