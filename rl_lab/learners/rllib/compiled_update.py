@@ -1,4 +1,13 @@
-"""Values and updates of RLlib's PPO in compiled code, with the policy's tensors and the moments of torch's Adam."""
+"""Values and updates of RLlib's PPO in compiled code, with the policy's tensors and the moments of torch's Adam.
+
+`ppo_learner.LabPPOTorchLearner` calls it, in the learner's process. The policy inside RLlib's module is one of
+Stable-Baselines3 (see `module`), so its layers are read as those of SB3's own PPO are. Compiled code works in copies:
+each call copies the parameters, and Adam's moments where they have changed, from torch's tensors, and a finished update
+copies them back. The work of a call is divided among the threads of a pool, and the result does not depend on their
+number. `minibatch_order` draws from numpy's global generator, as RLlib does, and so advances it.
+
+Shapes: R rows of a train batch.
+"""
 
 from __future__ import annotations
 
@@ -46,28 +55,28 @@ def minibatch_order(
 
 
 class CompiledUpdate:
-    """Updates a policy of Stable-Baselines3 with RLlib's loss; parameters and moments are those of the tensors.
+    """Computes values and updates of a policy of Stable-Baselines3, with RLlib's loss, in copies of its tensors.
 
     Raises UnsupportedByCompiledError for a policy or an optimizer that compiled code does not support.
     """
 
     def __init__(self, policy: Any, optimizer: torch.optim.Optimizer, threads: int) -> None:
-        adam_settings(optimizer)
+        adam_settings(optimizer)  # for its check alone: RLlib may change the settings, which come with each update
         space = policy.observation_space
         if space.dtype not in (np.float32, np.uint8):
             raise UnsupportedByCompiledError(f"its observations are of {space.dtype}")
         network, tensors, self._outputs = actor_critic(policy, threads)
-        self._shared, self._team = ParameterMirror(network, tensors, optimizer), WorkerPool(threads)
+        self._mirror, self._pool = ParameterMirror(network, tensors, optimizer), WorkerPool(threads)
         self._space, self._kernels = policy.action_space, build.rllib_ppo()
 
-    def values(self, columns: dict[str, Array]) -> Array:
+    def values(self, batch: dict[str, Array]) -> Array:
         """Return the values, float32 [R], of a train batch's observations."""
-        self._shared.copy_from_tensors()
-        observations = _flat(columns["obs"])
+        self._mirror.copy_from_tensors()
+        observations = _flat(batch["obs"])
         values = np.empty(len(observations), np.float32)
         source = observations.ctypes.data, observations.dtype == np.uint8, observations.shape[1]
         policy = self._policy_network(observations)
-        self._team.run(self._team.threads, self._kernels.evaluate, *source, policy, values)
+        self._pool.run(self._pool.threads, self._kernels.evaluate, *source, policy, values)
         return values
 
     def update(self, batch: dict[str, Array], order: Array, settings: RllibSettings) -> Array:
@@ -75,11 +84,11 @@ class CompiledUpdate:
 
         Raises NonFiniteError, and changes no tensor, where a gradient is not finite.
         """
-        shared, network = self._shared, self._shared.network
-        shared.copy_from_tensors()
+        mirror, network = self._mirror, self._mirror.network
+        mirror.copy_from_tensors()
         observations, report = _flat(batch["obs"]), np.zeros(RLLIB_REPORTED)
-        exp_avg, exp_avg_sq = shared.moments
-        steps = shared.adam_steps
+        exp_avg, exp_avg_sq = mirror.moments
+        steps = mirror.adam_steps
         arguments = (
             _samples(batch, observations, order, nonzero_lists(network, observations)),
             self._policy_network(observations),
@@ -87,24 +96,27 @@ class CompiledUpdate:
             settings,
             UpdateReport(np.zeros((NUM_SHARDS, RLLIB_REPORTED)), report),
         )
-        threads = min(self._team.threads, max(settings.ppo.batch_size // MIN_SHARD_ROWS, 1))
+        threads = min(self._pool.threads, max(settings.ppo.batch_size // MIN_SHARD_ROWS, 1))
         try:
-            self._team.run(threads, self._kernels.update, *arguments)
-        except BaseException:  # an interruption leaves the moments of an update that is not whole
-            shared.invalidate_moments()
+            self._pool.run(threads, self._kernels.update, *arguments)
+        except BaseException:
+            # An interruption may stop the update half-way. The mirror then holds moments of a part of the update, and
+            # the tensors still hold those from before it.
+            mirror.invalidate_moments()
             raise
+        # Compiled code checks the norm of the gradient before each step of Adam. It does not check the losses.
         if report[FAILED_MINIBATCH]:
-            field = shared.first_nonfinite_gradient()
-            shared.invalidate_moments()
+            field = mirror.first_nonfinite_gradient()
+            mirror.invalidate_moments()
             raise NonFiniteError(f"rllib_ppo: a gradient is not finite, of {field}; no parameter was changed by it")
-        shared.copy_to_tensors(steps + int(report[GRADIENT_STEPS]))
+        mirror.copy_to_tensors(steps + int(report[GRADIENT_STEPS]))
         return report
 
     def _policy_network(self, observations: Array) -> PolicyNetwork:
         n = int(self._space.n if isinstance(self._space, Discrete) else self._space.shape[0])
         logits, value, log_std = map(int, self._outputs)
-        sparse = is_sparse(self._shared.network, observations)
-        return PolicyNetwork(self._shared.tables(), logits, value, log_std, n, sparse, np.ones(n, np.uint8))
+        sparse = is_sparse(self._mirror.network, observations)
+        return PolicyNetwork(self._mirror.tables(), logits, value, log_std, n, sparse, np.ones(n, np.uint8))
 
 
 def _samples(

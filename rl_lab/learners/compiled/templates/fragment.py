@@ -1,10 +1,11 @@
 """A fragment, RLlib's word for T steps of every row, sampled without Python.
 
-A template, executed by `build` after `ppo_rollout`: see `engine/template_context.py`.
-`learners/rllib/compiled_sampler.py` calls the functions that are `jit`. `sample_fragment` acts as
-`ppo.collect_rollouts` does, with the same functions, but records other things: the inputs of the action distributions,
-which RLlib's losses need, and what the worlds return as it is. Bootstrapping and advantages are left to the learner. It
-writes the buffers, the batch of environments and the network's memory. Shapes are those of `fragment_records`.
+A template: `build` executes this file as a new module, after `ppo_rollout`, and does not import it; see
+`engine/template_context.py`. `learners/rllib/compiled_sampler.py` calls the functions that are `jit`. `sample_fragment`
+acts as `ppo.collect_rollouts` does, with the same functions, but records other things: the inputs of the action
+distributions, which RLlib's losses need, and the worlds' rewards and end flags, unmodified. Bootstrapping and
+advantages are left to the learner. It writes the buffers, the batch of environments and the network's memory. Shapes
+are those of `fragment_records`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rl_lab.learners.compiled.templates.ppo_rollout import (
 internal, jit = decorators().internal, decorators().jit
 cycles, without_refcounts = primitives().cycles, primitives().without_refcounts
 ILLEGAL = np.float32(ILLEGAL_LOGIT)
+ENV_CYCLES, ALL_CYCLES = 0, 1  # indices of `FragmentBuffers.cycles`
 
 
 @jit
@@ -56,7 +58,7 @@ def sample_fragment(
     num_agents = rows // len(envs.dones)
     first_env, end_env = envs.partition[rank], envs.partition[rank + 1]
     low_row, high_row = first_env * num_agents, end_env * num_agents
-    all_rows, no_obs_rms = np.arange(rows), np.zeros((3, 0))
+    all_rows, no_obs_rms = np.arange(rows), np.zeros((3, 0))  # without columns: observations are not normalised
     net, stop_flag = policy.tables[rank].ctypes.data, policy.tables[rank, AT_STOP_FLAG]
     outputs, is_uint8, d = buffers.outputs, envs.obs_is_uint8, envs.obs_size
     inputs = activations(net, 0)
@@ -84,7 +86,7 @@ def sample_fragment(
         num_final = record_step(t, low_row, high_row, envs, buffers, final_observations, num_final)
     buffers.num_final[rank] = num_final
     if rank == 0:
-        buffers.cycles[0], buffers.cycles[1] = env_cycles, cycles() - start_cycle
+        buffers.cycles[ENV_CYCLES], buffers.cycles[ALL_CYCLES] = env_cycles, cycles() - start_cycle
     return 0
 
 

@@ -1,9 +1,11 @@
 """The replay buffer in compiled code: transitions are stored, and sampled uniformly or by priority.
 
 A template, executed by `build` before `dqn`: see `engine/template_context.py`. Its functions are those of
-Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer`. `dqn.collect_rollouts` stores, which writes slot `pos` of
-the replay buffer, the counters and the priority of new transitions; `dqn.take_gradient_steps` samples, which writes the
-minibatch. The records and their shapes are described in `compiled.dqn_records`; `counters` is a record of DQN_COUNTERS.
+Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer`. A row, one agent of one environment, is what SB3 counts as
+an environment in `n_envs`. `dqn.collect_rollouts` stores, which writes slot `pos` of the replay buffer, the counters,
+the priority of new transitions, and `ep_info_buffer` where episodes end. `dqn.take_gradient_steps` samples, which
+writes the minibatch. The records and their shapes are described in `compiled.dqn_records`; `counters` is a record of
+DQN_COUNTERS.
 
 Priorities are the leaves of a binary tree whose inner nodes are the sums of their two children, so that one priority is
 changed, or a leaf sampled in proportion to its priority, in as many steps as the tree has levels:
@@ -29,7 +31,10 @@ from rl_lab.learners.compiled.templates.random_numbers import random_integer, un
 
 inline, internal = decorators().inline, decorators().internal
 philox = primitives().philox
-UPDATE_SHIFT = np.uint64(24)  # gradient step u uses the Philox counters from u * 2**24 on
+# Gradient step u uses the Philox counters from u * 2**24 on: at most 2 * batch size * MAX_ATTEMPTS of them. No check
+# holds that below 2**24. Only a batch of more than 8388 transitions, many of which need many attempts, uses numbers of
+# the next gradient step as well.
+UPDATE_SHIFT = np.uint64(24)
 MIN_PRIORITY = 1e-6  # added to an error, so that every transition may be sampled again
 MAX_ATTEMPTS = 1000  # to find a transition in which the row acted; the last attempt is used in any case
 
@@ -59,29 +64,33 @@ def store_observations_before(env: DqnEnvArrays, replay: ReplayBuffer, counters:
 def store_transition(env: DqnEnvArrays, replay: ReplayBuffer, priorities: PriorityTree, counters: Any) -> None:
     """Write each row's reward, end flags, next observation and next action mask to slot `pos`, and advance `pos`.
 
+    It also sets the priority of the new transitions, and records the episodes that have ended in `ep_info_buffer`. The
+    slot's observations and actions are already there: `store_observations_before` and `dqn_exploration.sample_actions`
+    wrote them before the step. Its `acted` is set in Python, see `sb3.dqn`.
+
     At the end of an episode the next observation is the final one; its legal actions are unknown, so all count as
     legal. See `OffPolicyAlgorithm._store_transition` and `ReplayBuffer.add`.
     """
-    pos, n_envs, num_agents = counters.pos, len(env.rewards), len(env.rewards) // len(env.dones)
+    pos, num_rows, num_agents = counters.pos, len(env.rewards), len(env.rewards) // len(env.dones)
     rewards, dones, terminated, truncated = env.rewards, env.dones, env.terminated, env.truncated
     action_masks, next_action_masks = env.action_masks, replay.next_action_masks
     stored_rewards, stored_dones, stored_timeouts = replay.rewards, replay.dones, replay.timeouts
     row_bytes = replay.obs_size * (1 if replay.obs_is_uint8 else 4)
-    for row in range(n_envs):
+    for row in range(num_rows):
         env_index = row // num_agents
         done = dones[env_index]
         stored_rewards[pos, row] = rewards[row]
         stored_dones[pos, row] = done
         stored_timeouts[pos, row] = truncated[env_index] and not terminated[env_index]
         source = env.final_observations if done else env.observations
-        target = replay.next_observations + (pos * n_envs + row) * row_bytes
+        target = replay.next_observations + (pos * num_rows + row) * row_bytes
         copy_observations(target, source + row * row_bytes, replay.obs_is_uint8, replay.obs_size)
         for k in range(next_action_masks.shape[2]):
             next_action_masks[pos, row, k] = 1 if done else action_masks[row, k]
         if done:
             record_episode(env, row, env_index, counters)
         if len(priorities.sums):
-            set_priority(priorities.sums, pos * n_envs + row, max(priorities.max_priority[0], MIN_PRIORITY))
+            set_priority(priorities.sums, pos * num_rows + row, max(priorities.max_priority[0], MIN_PRIORITY))
     counters.pos = (pos + 1) % len(stored_rewards)
     counters.size = max(counters.size, pos + 1)
 
@@ -114,7 +123,9 @@ def find_leaf(sums: Any, fraction: Any) -> Any:
     node, remaining = 1, fraction * sums[1]
     while node < len(sums) // 2:
         node *= 2
-        if remaining >= sums[node] and sums[node + 1] > 0:  # the left child ends before: go to the right one
+        # The leaf is right of the left child where that child's sum is passed. Rounding may pass the sum of both; the
+        # right child is then not entered if its sum is 0, because none of its leaves holds a transition.
+        if remaining >= sums[node] and sums[node + 1] > 0:
             remaining -= sums[node]
             node += 1
     return node - len(sums) // 2
@@ -173,13 +184,13 @@ def sample_uniformly(replay: ReplayBuffer, minibatch: Minibatch, settings: DqnSe
 
     If the row did not act in a transition, another one is sampled, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, n_envs = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    slots, rows, acted, num_rows = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
     first_counter = np.uint64(counters.n_updates) << UPDATE_SHIFT
     for i in range(len(slots)):
         for attempt in range(MAX_ATTEMPTS):
             counter = first_counter + np.uint64(2 * (i + len(slots) * attempt))
             slots[i] = random_integer(counters.size, settings.rng_key, counter)
-            rows[i] = random_integer(n_envs, settings.rng_key, counter + np.uint64(1)) if n_envs > 1 else 0
+            rows[i] = random_integer(num_rows, settings.rng_key, counter + np.uint64(1)) if num_rows > 1 else 0
             if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
                 break
 
@@ -192,14 +203,14 @@ def sample_by_priority(
 
     If the row did not act in a transition, another one is sampled from the same part, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, n_envs = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    slots, rows, acted, num_rows = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
     first_counter, batch_size = np.uint64(counters.n_updates) << UPDATE_SHIFT, len(slots)
     for i in range(batch_size):
         for attempt in range(MAX_ATTEMPTS):
             counter = first_counter + np.uint64(2 * (i + batch_size * attempt))
             fraction = (i + unit_uniform(philox(settings.rng_key, counter))) / batch_size
             leaf = find_leaf(priorities.sums, fraction)
-            slots[i], rows[i] = leaf // n_envs, leaf % n_envs
+            slots[i], rows[i] = leaf // num_rows, leaf % num_rows
             if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
                 break
 
@@ -217,15 +228,15 @@ def sample(
     else:
         sample_uniformly(replay, minibatch, settings, counters)
     slots, rows, indices, last_indices = minibatch.slots, minibatch.rows, minibatch.indices, minibatch.last_indices
-    returns, discounts, n_envs = minibatch.returns, minibatch.discounts, replay.rewards.shape[1]
+    returns, discounts, num_rows = minibatch.returns, minibatch.discounts, replay.rewards.shape[1]
     dones, timeouts = replay.dones, replay.timeouts
     for i in range(len(slots)):
         row = rows[i]
-        indices[i] = slots[i] * n_envs + row
+        indices[i] = slots[i] * num_rows + row
         returns[i], last, discounts[i] = n_step_return(
             slots[i], row, replay, settings.n_steps, settings.gamma, counters.pos, counters.size
         )
-        last_indices[i] = last * n_envs + row
+        last_indices[i] = last * num_rows + row
         if dones[last, row] and not timeouts[last, row]:
             discounts[i] = 0.0
     if len(priorities.sums):
