@@ -1,7 +1,7 @@
 """Random draws follow the published generator and their distributions.
 
-Every test draws from fixed seeds, so it passes always or never. At most 2 * ALPHA is the chance with which one
-statistical comparison would refuse a perfect generator; there are about 40 of them.
+Every test draws from fixed seeds, so it passes always or never. With random seeds, one statistical comparison would
+refuse a perfect generator with a probability of at most 2 * ALPHA; there are about 40 comparisons.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def test_normal_has_the_moments_and_the_shape() -> None:
 )
 def test_streams_are_independent(other: dict[str, int]) -> None:
     one, two = draw(fill_bits, 500_000), draw(fill_bits, 500_000, **other)
-    # As many equal words as in independent streams: 1e-4 expected.
+    # Two independent streams would have 500_000 / 2**32, about 1e-4, equal words at the same place on average.
     assert np.count_nonzero(one == two) == 0
     assert abs(np.corrcoef(one, two)[0, 1]) < stats.norm.isf(ALPHA / 2) / np.sqrt(len(one))
     table = np.zeros((16, 16))

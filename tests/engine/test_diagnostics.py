@@ -1,4 +1,4 @@
-"""These tests check that every command reports a mistake in a world's file in one line, with file, line and remedy."""
+"""Tests that evaluate and train report a mistake in a world's file in one line, with file, line and remedy."""
 
 from __future__ import annotations
 
@@ -126,8 +126,10 @@ def test_a_mistake_is_one_line_with_file_line_and_fix(
 
 
 @pytest.mark.parametrize("how", ["serial", "threaded", "learner"])
-def test_an_exception_in_compiled_code_is_no_step(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What numba finds no fault with: here two slices that differ in length once the ball has fallen."""
+def test_an_exception_in_a_compiled_kernel_is_raised_as_a_world_error(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba compiles this kernel, but its two slices differ in length once the ball has fallen, so a step raises."""
     source = Path(str(importlib.import_module("rl_lab.envs.catch").__file__)).read_text()
     line = "    out[ROWS - 1, s.paddle_x] = 1.0\n"
     assert line in source
@@ -204,6 +206,7 @@ def test_what_numba_makes_of_an_interrupted_compilation_is_no_mistake_of_the_wor
     monkeypatch.setattr(compiler, "step_addresses", swallows)
     batch = Batch(world_registry.load("catch"), 2, threads=1)
     batch.reset()
+    # A time limit of 0 makes the signal raise KeyboardInterrupt at once, in the middle of the "compilation".
     with pytest.raises(Interrupted) as stopped, Interrupts() as interrupts, interrupts.abort_after(0.0):
         batch.step()
-    assert stopped.value.code == 143
+    assert stopped.value.code == 128 + signal.SIGTERM

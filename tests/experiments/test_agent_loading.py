@@ -1,6 +1,8 @@
-"""Tests of trained agents that are loaded from runs: as opponents, as average policies and as entrants of tournaments.
+"""Tests of trained agents that are loaded from runs, and of how policies sample their actions.
 
-An opponent is identified by the hash of its content: a resumed run refuses another agent in its place.
+Agents are loaded as opponents, as average policies and as entrants of tournaments. An average policy draws one of a
+league's snapshots for each episode and plays it to the end. An opponent is identified by the hash of its content: a
+resumed run refuses another agent in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.commands import run
+from support.commands import run_command
 from support.leagues import LEAGUE_OF_THREE_KINDS, PPO, SMALL_SCENARIO, league_files, small_ppo_learner
 
 from rl_lab.adapters import make
@@ -25,7 +27,7 @@ from rl_lab.experiments.compose import compose
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.experiments.run_dir import Run
 from rl_lab.games import best_response
-from rl_lab.games.tabular_policy import average
+from rl_lab.games.tabular_policy import average, uniform
 from rl_lab.league.average_policy import AveragePolicyAgent
 from rl_lab.league.opponents import opponents_of
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
@@ -76,22 +78,25 @@ def league_in_tmp_path(league: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_run_against_a_trained_opponent_resumes_bit_for_bit(
     words: str, average: bool, league_in_tmp_path: Path
 ) -> None:
-    run("train", *TRAIN_TIC_TAC_TOE, words, *["opponent.average=true"] * average, "run_dir=whole")
+    overrides = [words]
+    if average:
+        overrides.append("opponent.average=true")
+    run_command("train", *TRAIN_TIC_TAC_TOE, *overrides, "run_dir=whole")
     opponent = Run(league_in_tmp_path / "whole").scenario().opponent
     assert opponent is not None and len(opponent["sha256"]) == 64 and opponent["average"] == average
     shutil.copytree("whole", "part")
     for later in sorted((league_in_tmp_path / "part/checkpoints").iterdir())[1:]:
         shutil.rmtree(later)
     shutil.rmtree(league_in_tmp_path / "part/agent")
-    run("resume", "part")
+    run_command("resume", "part")
     assert league_files(league_in_tmp_path / "part") == league_files(league_in_tmp_path / "whole")
-    run("evaluate", "whole", "evaluation.episodes=4")
+    run_command("evaluate", "whole", "evaluation.episodes=4")
 
 
 def test_an_opponent_whose_content_has_changed_is_refused(
     league_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("train", *TRAIN_TIC_TAC_TOE, "opponent=runs/first", "run_dir=mine")
+    run_command("train", *TRAIN_TIC_TAC_TOE, "opponent=runs/first", "run_dir=mine")
     before = compose("mine/config.yaml").opponent
     loaded = checkpoint.load(next((league_in_tmp_path / "runs/first/agent").glob("step-*")))
     next(iter(loaded.tensors["policy"].values()))[...] += 1
@@ -107,23 +112,22 @@ def test_an_opponent_whose_content_has_changed_is_refused(
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    "overrides, message",
     [
-        ("opponent=runs/nobody", "opponent: no run runs/nobody"),
-        ("opponent={path: runs/first, averag: true}", "unknown key 'opponent.averag'; did you mean 'average'?"),
-        ("opponent={path: runs/first, average: perhaps}", "average"),
-        ("opponent={average: true}", "expected an agent's name, or a mapping with one"),
-        ("opponent=runs", "runs is not a run"),
-        ("opponent={path: runs/mine, average: true}", "has no average: there is no snapshot of a league in"),
-        ("world=connect_four opponent=runs/first", "was trained in tic_tac_toe, not in connect_four"),
-        ("opponent=ppo", "would have to be trained first"),
+        (["opponent=runs/nobody"], "opponent: no run runs/nobody"),
+        (["opponent={path: runs/first, averag: true}"], "unknown key 'opponent.averag'; did you mean 'average'?"),
+        (["opponent={path: runs/first, average: perhaps}"], "average"),
+        (["opponent={average: true}"], "expected an agent's name, or a mapping with one"),
+        (["opponent=runs"], "runs is not a run"),
+        (["opponent={path: runs/mine, average: true}"], "has no average: there is no snapshot of a league in"),
+        (["world=connect_four", "opponent=runs/first"], "was trained in tic_tac_toe, not in connect_four"),
+        (["opponent=ppo"], "would have to be trained first"),
     ],
 )
 def test_an_invalid_opponent_is_refused_in_one_line(
-    words: str, message: str, league_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], message: str, league_in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree("runs/first", "runs/mine", ignore=shutil.ignore_patterns("league"))
-    overrides = [word if "world" in word else words[words.index("opponent") :] for word in words.split(" opponent")[:2]]
     assert main(["train", "tic_tac_toe", *overrides, "run_dir=never"]) == 2
     stderr = capsys.readouterr().err
     assert message in stderr and len(stderr.splitlines()) == 1 and not (league_in_tmp_path / "never").exists()
@@ -147,7 +151,7 @@ def test_a_checkpoint_of_a_league_stands_for_its_main_agent(
     assert len(set(results)) == 1
     assert main(["export", checkpoint_folder, "whole.zip"]) == 0
     assert main(["exploit", checkpoint_folder]) == 0
-    run("train", *TRAIN_TIC_TAC_TOE, f"opponent=first@{step}", "run_dir=mine")
+    run_command("train", *TRAIN_TIC_TAC_TOE, f"opponent=first@{step}", "run_dir=mine")
 
 
 # --- Sampling policies
@@ -219,49 +223,52 @@ def test_an_average_policy_plays_one_member_for_a_whole_episode() -> None:
     assert np.bincount(actions, minlength=3) / 600 == pytest.approx(np.full(3, 1 / 3), abs=5 * np.sqrt(2 / 9 / 600))
     some = agent.act(envs.observations[5:9, 0], action_mask=envs.action_mask[5:9, 0], rows=rows[5:9])[0]
     assert (some == actions[5:9]).all()
+    # After a move of each player, the same policy must play on. No policy has taken these two fields.
     envs.actions[:, 0] = 8
     envs.step()
     envs.actions[:, 1] = 7
     envs.step()
     assert (agent.act(envs.observations[:, 0], action_mask=envs.action_mask[:, 0], rows=rows)[0] == actions).all()
+    # With keys of the caller, the policy follows from the row's key alone, and not from the step, which is the clock.
     keys, clock = np.arange(1200, dtype=np.uint64), np.zeros(600, np.int64)
     agent.set_row_seeds(keys, clock)
     first = agent.act(envs.observations[:, 0], action_mask=envs.action_mask[:, 0], rows=rows)[0]
-    clock += 5
+    clock += 5  # the agent reads this array at each call
     assert (agent.act(envs.observations[:, 0], action_mask=envs.action_mask[:, 0], rows=rows)[0] == first).all()
     assert len(set(first)) == 3
 
 
-def test_the_average_of_a_league_has_the_return_that_is_computed_exactly(league_in_tmp_path: Path) -> None:
+def test_the_average_of_a_league_has_all_its_snapshots_and_the_newest_is_the_last(league_in_tmp_path: Path) -> None:
     world = make.make("tic_tac_toe", 1).world
     agent: Any = FrozenAgentRef("runs/first", average=True).agent(world)
-    assert agent.name == "ppo-average" and agent.num_policies == len(
-        list((league_in_tmp_path / "runs/first/league/main").glob("step-*"))
-    )
-    single: Any = FrozenAgentRef("runs/first/league/main").sampling_agent(world)
+    snapshots = list((league_in_tmp_path / "runs/first/league/main").glob("step-*"))
+    assert agent.name == "ppo-average" and agent.num_policies == len(snapshots)
+    # A member's path without a step names its newest snapshot.
+    newest: Any = FrozenAgentRef("runs/first/league/main").sampling_agent(world)
     rng = np.random.default_rng(0)
-    observations, action_mask = (
-        rng.integers(0, 2, (5, *world.observation.shape)).astype(world.observation.dtype),
-        np.ones((5, 9)),
-    )
-    assert single.policy_functions()[0](observations, action_mask) == pytest.approx(
+    observations = rng.integers(0, 2, (5, *world.observation.shape)).astype(world.observation.dtype)
+    action_mask = np.ones((5, 9))
+    assert newest.policy_functions()[0](observations, action_mask) == pytest.approx(
         agent.policy_functions()[-1](observations, action_mask)
     )
+
+
+def test_the_average_of_a_league_has_the_return_that_is_computed_exactly(league_in_tmp_path: Path) -> None:
+    agent: Any = FrozenAgentRef("runs/first", average=True).agent(make.make("tic_tac_toe", 1).world)
     table = average(agent.policy_functions(), "tic_tac_toe")
-    expected = best_response.expected_returns(
-        table, lambda _, action_mask: action_mask / action_mask.sum(axis=1, keepdims=True), "tic_tac_toe"
-    )[0]
+    expected = best_response.expected_returns(table, uniform, "tic_tac_toe")[0]
     n = 3000
-    envs = make.make("tic_tac_toe", n, seed=2)
     random = agent_registry.load("random")
-    game = OpponentsWrapper(envs, opponents_of(agent), role="o", seed=2)
-    game.reset()
-    other, total, done = random.make(random.Config(), game.world), 0.0, np.zeros(n, np.bool_)
+    # The environments of a learner with role "o", in which the average policy is the opponent and has the first move.
+    envs = OpponentsWrapper(make.make("tic_tac_toe", n, seed=2), opponents_of(agent), role="o", seed=2)
+    envs.reset()
+    other, total, done = random.make(random.Config(), envs.world), 0.0, np.zeros(n, np.bool_)
     while not done.all():
-        game.actions[...] = other.act(game.observations[:, 0], action_mask=game.action_mask[:, 0])[0][:, None]
-        game.step()
-        total -= game.episode_returns[game.done & ~done].sum()
-        done |= game.done
+        envs.actions[...] = other.act(envs.observations[:, 0], action_mask=envs.action_mask[:, 0])[0][:, None]
+        envs.step()
+        # The returns are those of role "o", in a zero-sum game: the average policy's are the opposite.
+        total -= envs.episode_returns[envs.done & ~done].sum()
+        done |= envs.done
     assert total / n == pytest.approx(expected, abs=5 / np.sqrt(n))
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from pettingzoo.utils.conversions import parallel_to_aec
-from support.commands import run
+from support.commands import run_command
 
 from rl_lab.core.world import Array
 from rl_lab.experiments.agent_loading import load_agent
@@ -96,7 +96,7 @@ def learned_values(folder: Path, name: str, ends: tuple[str, str], *words: str) 
     """Train with the command, and return the kept agent's value of every state, [2, states]."""
     params = [f"world.params.{agent}={end}" for agent, end in zip("ab", ends, strict=True)]
     words = (f"agent.gamma={GAMMA}", f"run_dir={folder}", *params, *TRAIN_OVERRIDES, *words)
-    run("train", f"pettingzoo:labvalues/{name}_v0", *words)
+    run_command("train", f"pettingzoo:labvalues/{name}_v0", *words)
     trained_run = Run(folder)
     policy: Any = getattr(load_agent(trained_run.agent, trained_run.scenario())[0], "policy")  # noqa: B009 (of these learners only)
     states = torch.eye(2 * (STEPS + 1))

@@ -1,4 +1,7 @@
-"""Tests of a run's folder: its files, when checkpoints are written, how it is created, and how RUN names find it."""
+"""Tests of a run's folder: how it is created, its files, when checkpoints are written, and metrics after a resume.
+
+The last part tests how a command's argument RUN is resolved: a path, or the beginning of a name of a run in runs/.
+"""
 
 from __future__ import annotations
 
@@ -204,12 +207,12 @@ def test_checkpoints_by_time_take_less_than_a_hundredth_of_the_time(
     """At the default interval and for any cost of one checkpoint; the first and the last one are not counted."""
     from rl_lab.adapters import make
 
-    clock, saved_steps = _Clock(), []
+    clock, save_times = _Clock(), []
     learner = _LearnerOnClock(clock)
 
     def save(folder: Path, step: int, *arguments: Any, **named: Any) -> Path:
         if Path(folder).name == "checkpoints":
-            saved_steps.append(clock.now)
+            save_times.append(clock.now)
             clock.now += cost
         return Path(folder) / f"step-{step:09d}"
 
@@ -222,11 +225,13 @@ def test_checkpoints_by_time_take_less_than_a_hundredth_of_the_time(
     begin = clock.now
     train(dataclasses.replace(scenario, run_dir=str(tmp_path / "run"), video=False))
     elapsed = clock.now - begin
-    assert len(saved_steps) > 5
-    assert (len(saved_steps) - 2) * cost < 0.01 * elapsed
-    gaps = np.diff(saved_steps[:-1])
+    assert len(save_times) > 5
+    assert (len(save_times) - 2) * cost < 0.01 * elapsed
+    gaps = np.diff(save_times[:-1])
     assert gaps.min() >= scenario.checkpoint.seconds
-    assert gaps.max() < max(scenario.checkpoint.seconds, 100 * cost) + cost + 1.4, "and no rarer than that asks for"
+    # A checkpoint comes at the end of the iteration in which it is due: it may be late by the 0.7 s of an iteration,
+    # and twice as much is allowed.
+    assert gaps.max() < max(scenario.checkpoint.seconds, 100 * cost) + cost + 2 * 0.7, "and no rarer than that asks for"
 
 
 # --- Metrics after a resume
@@ -293,7 +298,7 @@ def test_a_run_dir_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> 
 def test_a_run_dir_that_is_a_run_is_refused_with_the_resume_command(result: trainer.Result) -> None:
     before = sorted(result.run.path.rglob("*"))
     with pytest.raises(RunError, match=f"rl-lab resume {re.escape(str(result.run.path))}"):
-        create(dataclasses.replace(result.scenario), [])
+        create(result.scenario, [])
     assert sorted(result.run.path.rglob("*")) == before
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support.agents import TakesFixedCount
-from support.commands import run
+from support.commands import run_command
 from support.leagues import DQN, LEAGUE, LEAGUE_OF_THREE_KINDS, PPO, SMALL_SCENARIO, league_files, small_ppo_learner
 from support.nim import NIM, NimParams
 
@@ -377,7 +377,7 @@ def test_a_league_resumes_bit_for_bit_and_its_snapshots_can_be_evaluated(text: s
     (cwd / "mine.yaml").write_text(
         f"budget: {budget}\ncheckpoint: {{steps: 700, keep_last: 9}}\n" + SMALL_SCENARIO + text
     )
-    run("train", "mine.yaml", "run_dir=whole")
+    run_command("train", "mine.yaml", "run_dir=whole")
     shutil.copytree("whole", "part")
     for later in sorted((cwd / "part/checkpoints").iterdir())[1:]:
         shutil.rmtree(later)
@@ -388,14 +388,14 @@ def test_a_league_resumes_bit_for_bit_and_its_snapshots_can_be_evaluated(text: s
         if [path.parent.name, int(path.name[5:])] not in [entry[:2] for entry in snapshots]:
             shutil.rmtree(path)
     shutil.rmtree(cwd / "part/agent")
-    run("resume", "part")
+    run_command("resume", "part")
     whole, part = league_files(cwd / "whole"), league_files(cwd / "part")
     assert part == whole and len([name for name in whole if name.startswith("league/")]) >= 4
     # Snapshots are agents like any other.
     scenario, folders = Run(cwd / "whole").scenario(), sorted((cwd / "whole/league").glob("*/step-*"))
     agent, step = load_agent(folders[-1], scenario)
     assert step == int(folders[-1].name[5:]) and agent.name == scenario.agent
-    run("evaluate", str(folders[0].relative_to(cwd)), "opponent=random")
+    run_command("evaluate", str(folders[0].relative_to(cwd)), "opponent=random")
     lines = [json.loads(line) for line in (cwd / "whole/metrics.jsonl").read_text().splitlines()]
     assert 0 < lines[-1]["main/win_rate/pool"] < 1 and lines[-1]["league/members"] == len(folders)
 

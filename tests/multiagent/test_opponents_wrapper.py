@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.agents import TakesFixedCount, random_agent
-from support.commands import run
+from support.commands import run_command
 from support.nim import NIM, NimParams
 from support.race import RACE
 
@@ -319,8 +319,8 @@ def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
     own = "n_steps: 16, batch_size: 32" if agent == "ppo" else "learning_starts: 50, buffer_size: 1200"
     text = f"agent: {{name: {agent}, {own}}}\ncheckpoint: {{steps: 400}}\n"
     (inside / "both.yaml").write_text(BOTH + GAMES[agent] + text)
-    run("train", "both.yaml", "run_dir=whole")
-    run("train", "both.yaml", "run_dir=part")
+    run_command("train", "both.yaml", "run_dir=whole")
+    run_command("train", "both.yaml", "run_dir=part")
     for later in sorted((inside / "part/checkpoints").iterdir())[1:]:
         for file in later.iterdir():
             file.unlink()
@@ -328,7 +328,7 @@ def test_policies_of_their_own_learn_side_by_side_and_resume_exactly(
     for path in ("part/evaluations", "part/agent"):
         for file in sorted((inside / path).rglob("*"), reverse=True):
             file.rmdir() if file.is_dir() else file.unlink()
-    run("resume", "part")
+    run_command("resume", "part")
     all_seats, part = (sorted((inside / name / "checkpoints").iterdir())[-1] for name in ("whole", "part"))
     assert all_seats.name == part.name
     tensors = [p for p in all_seats.glob("*.safetensors") if "policy" in p.name or "optimizer" in p.name]
@@ -390,5 +390,5 @@ def test_an_episode_of_a_game_is_filmed_again(inside: Path) -> None:
 
 
 def test_watch_shows_agents_in_a_world(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("watch", "tic_tac_toe", "--agents", "scripted,random", "--file", "--out", "films")
+    run_command("watch", "tic_tac_toe", "--agents", "scripted,random", "--file", "--out", "films")
     assert Path(capsys.readouterr().out.strip()).stat().st_size > 1000

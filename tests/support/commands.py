@@ -5,6 +5,6 @@ from __future__ import annotations
 from rl_lab.cli import main
 
 
-def run(*words: str) -> None:
+def run_command(*words: str) -> None:
     """Run `rl-lab WORDS`, and fail unless its exit status is 0."""
     assert main(list(words)) == 0

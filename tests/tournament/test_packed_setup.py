@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import run
+from support.commands import run_command
 
 from rl_lab.engine import user_code
 from rl_lab.tournament.ledger import Match
@@ -35,7 +35,7 @@ def test_what_a_user_has_made_plays_where_it_has_never_been(tmp_path: Path, monk
         (this_machine / name).write_text(text)
     monkeypatch.chdir(this_machine)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    run("train", "nim.py", "agent=ppo", *TINY.split())
+    run_command("train", "nim.py", "agent=ppo", *TINY.split())
     (step,) = (int(path.name[5:]) for path in Path("runs/p/agent").glob("step-*"))
     words = ["p", f"at=p@{step}", "p:sample=true", "bots.py:low", "my_bots.good:low", "random"]
     tournament = create(words, "nim.py", {}, pairs=2)

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra rllib")
 
-from support.commands import run
+from support.commands import run_command
 from support.ray_clusters import cluster_of, workers_of
 from support.runs import reproducible_content
 from support.walk_world import WALK
@@ -108,11 +108,11 @@ def test_an_evaluation_goes_on_without_a_stopped_worker(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job_pool, "_SILENT", 6.0)
     words = "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=64 agent.simulations=30000".split()
-    run("evaluate", *words, "--out", "here")
+    run_command("evaluate", *words, "--out", "here")
     stopped_at: list[float] = []
     stopper = threading.Thread(target=stop_one_at_work, args=[cluster, stopped_at])
     stopper.start()
-    run("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
+    run_command("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
     stopper.join()
     assert time.monotonic() - stopped_at[0] > 6.0
     for file in ("episodes.jsonl", "summary.json"):
@@ -156,14 +156,14 @@ def test_an_evaluation_has_the_bits_of_a_local_one(
     """A trained agent in a world of the user's own: greedily, by parts, and sampled, which cannot be divided."""
     monkeypatch.chdir(tmp_path)
     Path("walk.py").write_text(WALK)
-    run("train", "walk.py", *"agent=ppo budget=256 video=false evaluation.episodes=2 run_dir=walked".split())
+    run_command("train", "walk.py", *"agent=ppo budget=256 video=false evaluation.episodes=2 run_dir=walked".split())
     words = {
         "walked": ["walked", "evaluation.episodes=150"],
         "search": "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=40 agent.simulations=50".split(),
     }
     for name, command in words.items():
-        run("evaluate", *command, "--out", f"{name}-here")
-        run("evaluate", *command, "--out", f"{name}-there", "workers=ray:2", f"cluster={cluster.address}")
+        run_command("evaluate", *command, "--out", f"{name}-here")
+        run_command("evaluate", *command, "--out", f"{name}-there", "workers=ray:2", f"cluster={cluster.address}")
         for file in ("episodes.jsonl", "summary.json"):
             assert Path(f"{name}-there/{file}").read_bytes() == Path(f"{name}-here/{file}").read_bytes()
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra rllib")
 
-from support.commands import run
+from support.commands import run_command
 from support.ray_clusters import cluster_of
 
 from rl_lab.core.errors import UsageError
@@ -28,7 +28,7 @@ WORDS = "agent=rllib_ppo agent.env_runners=2 worlds=4 agent.train_batch_size_per
 def champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a run, as a path that means nothing elsewhere."""
     monkeypatch.chdir(tmp_path)
-    run("train", "tic_tac_toe", "agent=ppo", "opponent=random", *TRAIN.split(), "run_dir=champion")
+    run_command("train", "tic_tac_toe", "agent=ppo", "opponent=random", *TRAIN.split(), "run_dir=champion")
     return Path("champion")
 
 
@@ -52,7 +52,7 @@ def test_a_trained_opponent_reaches_runners_without_its_run(champion: Path) -> N
 def test_an_opponent_that_has_changed_on_the_way_is_refused(champion: Path) -> None:
     scenario = compose("tic_tac_toe", [*WORDS.split(), f"opponent={champion}"])
     recipe = packed_recipe_of(scenario)
-    run("train", "tic_tac_toe", "agent=ppo", "opponent=random", *TRAIN.split(), "seed=5", "run_dir=other")
+    run_command("train", "tic_tac_toe", "agent=ppo", "opponent=random", *TRAIN.split(), "seed=5", "run_dir=other")
     other = packed_recipe_of(compose("tic_tac_toe", [*WORDS.split(), "opponent=other"]))
     recipe.make().close()
     with pytest.raises(UsageError, match="is not the agent that it was"):

@@ -1,4 +1,7 @@
-"""Tests that reports and replays run entrants' code in another process, and that processes of entrants are killed."""
+"""Tests of the processes that run entrants' code: in reports and replays, when it is loaded, and what it starts.
+
+Every process that an entrant has started must be killed at the end.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from rl_lab import cli
 from rl_lab.core.errors import UsageError
 from rl_lab.tournament.code_loading import load_in_subprocess, source_file
 
+# This bot plays honestly until there is a file "evil", whose code it then executes. So it can play a tournament first
+# and misbehave when a report or a replay plays its games again.
 BOT = """
 import os, signal
 from pathlib import Path
@@ -25,10 +30,10 @@ def bot(observation, legal):
 ENDS = ("os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "while True: pass", "raise SystemExit(3)")
 HELPER = """
 import os, subprocess, sys, ctypes
-ORPHAN = "import subprocess, sys; subprocess.Popen(['sleep', 'SECONDS'], start_new_session=True)"
+ORPHAN = "import subprocess, sys; subprocess.Popen(['sleep', '<seconds>'], start_new_session=True)"
 
 def session(observation, legal):
-    subprocess.Popen(["sleep", "SECONDS"], start_new_session=True)
+    subprocess.Popen(["sleep", "<seconds>"], start_new_session=True)
     return int(legal.nonzero()[0][0])
 
 def orphan(observation, legal):
@@ -40,7 +45,7 @@ def forks(observation, legal):
     if libc.fork() == 0:
         os.setsid()
         if libc.fork() == 0:
-            os.execvp("sleep", ["sleep", "SECONDS"])
+            os.execvp("sleep", ["sleep", "<seconds>"])
         os._exit(0)
     return int(legal.nonzero()[0][0])
 
@@ -51,40 +56,40 @@ def many(observation, legal):
 """
 AT_IMPORT = """
 import subprocess
-subprocess.Popen(["sleep", "SECONDS"], start_new_session=True)
+subprocess.Popen(["sleep", "<seconds>"], start_new_session=True)
 def bot(observation, legal): return 0
 """
 
-
-# How long the processes sleep that the tests of this process start: a number that no other process of the suite sleeps.
-SECONDS = f"47.{os.getpid():07d}"
+# How long the processes sleep that these tests start, in place of <seconds>. No other process of the suite sleeps for
+# exactly this time.
+SLEEP_SECONDS = f"47.{os.getpid():07d}"
 
 
 def marked_sleepers() -> set[str]:
-    """Return the processes that sleep for this number of seconds."""
+    """Return the processes that sleep for SLEEP_SECONDS."""
     pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if (folder / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", SECONDS.encode()]:
+            if (folder / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", SLEEP_SECONDS.encode()]:
                 pids.add(folder.name)
         except OSError:
             continue
     return pids
 
 
-def check_none_sleeps() -> None:
-    """Fail unless all of them end within five seconds."""
+def check_no_sleepers_left() -> None:
+    """Fail unless all marked sleepers end within five seconds."""
     deadline = time.monotonic() + 5
     while left := marked_sleepers():
         assert time.monotonic() < deadline, f"what was started goes on: {left}"
         time.sleep(0.05)
 
 
-def begin(folder: Path, monkeypatch: pytest.MonkeyPatch, *, entrants: list[str], options: list[str]) -> int:
-    """Play a small tournament in this folder."""
+def play_tournament(folder: Path, monkeypatch: pytest.MonkeyPatch, *, entrants: list[str], options: list[str]) -> int:
+    """Play a tournament of these entrants and `random` in this folder; return the exit status of the command."""
     monkeypatch.chdir(folder)
     (folder / "bots.py").write_text(BOT)
-    (folder / "helpers.py").write_text(HELPER.replace("SECONDS", SECONDS))
+    (folder / "helpers.py").write_text(HELPER.replace("<seconds>", SLEEP_SECONDS))
     return cli.main(["tournament", "tic_tac_toe", *entrants, "random", "--dir", "t", *options])
 
 
@@ -93,9 +98,10 @@ def test_code_that_ends_or_hangs_in_a_report_costs_its_games_only(
     end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entrants = ["a=bots.py:bot", "scripted"]
-    assert begin(tmp_path, monkeypatch, entrants=entrants, options=["--pairs", "1", "--timeout", "0.2"]) == 0
+    assert play_tournament(tmp_path, monkeypatch, entrants=entrants, options=["--pairs", "1", "--timeout", "0.2"]) == 0
     capsys.readouterr()
     assert cli.main(["tournament", "report", "t", "--code", "--json"]) == 0
+    # Three entrants make three pairings of two games each: "a" plays in 4 games, the other two entrants meet in 2.
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["watchable"] == 6
     (tmp_path / "evil").write_text(end)
     assert cli.main(["tournament", "report", "t", "--code", "--json"]) == 0
@@ -113,14 +119,14 @@ def test_code_that_ends_or_hangs_in_a_report_costs_its_games_only(
 def test_what_entrants_start_outside_of_their_group_ends_with_the_tournament(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert begin(tmp_path, monkeypatch, entrants=[f"a=helpers.py:{kind}"], options=["--pairs", "1"]) == 0
-    check_none_sleeps()
+    assert play_tournament(tmp_path, monkeypatch, entrants=[f"a=helpers.py:{kind}"], options=["--pairs", "1"]) == 0
+    check_no_sleepers_left()
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes cannot be seen here")
 def test_orphans_count_among_what_an_entrant_may_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--pairs", "1", "--timeout", "20"]
-    assert begin(tmp_path, monkeypatch, entrants=["a=helpers.py:many"], options=options) == 0
+    assert play_tournament(tmp_path, monkeypatch, entrants=["a=helpers.py:many"], options=options) == 0
     matches = [json.loads(line) for line in (tmp_path / "t/matches.jsonl").read_text().splitlines()]
     assert [match["fault"]["entrant"] for match in matches] == ["a", "a"]
     assert all("started more than" in match["fault"]["reason"] for match in matches)
@@ -128,12 +134,12 @@ def test_orphans_count_among_what_an_entrant_may_start(tmp_path: Path, monkeypat
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes cannot be seen here")
 def test_what_an_import_starts_ends_with_it(tmp_path: Path) -> None:
-    (tmp_path / "imported.py").write_text(AT_IMPORT.replace("SECONDS", SECONDS))
+    (tmp_path / "imported.py").write_text(AT_IMPORT.replace("<seconds>", SLEEP_SECONDS))
     load_in_subprocess([f"{tmp_path}/imported.py:bot"])
-    check_none_sleeps()
+    check_no_sleepers_left()
 
 
-WRITES = """
+FORGER = """
 import os
 for number in range(3, 64):
     try:
@@ -144,11 +150,15 @@ def bot(observation, legal): return 0
 """
 
 
-def test_what_is_loaded_answers_for_itself_alone(tmp_path: Path) -> None:
-    """It writes into every file that its process has open, and cannot be loaded; the answer about another is right."""
-    (tmp_path / "writes.py").write_text(WRITES)
+def test_a_bot_cannot_forge_the_loading_result_of_another(tmp_path: Path) -> None:
+    """The process that loads a bot reports the bot's source file through a pipe, as one line of JSON.
+
+    This bot writes forged results into all open descriptors of its process: only it is refused.
+    """
+    (tmp_path / "forger.py").write_text(FORGER)
     (tmp_path / "good.py").write_text("def bot(observation, legal): return 0\n")
-    # With lines in the answers of all objects, it would end "with status 0", because the number of lines is wrong.
-    with pytest.raises(UsageError, match=r"writes\.py:bot: its process ended: "):
-        load_in_subprocess([f"{tmp_path}/writes.py:bot", f"{tmp_path}/good.py:bot"])
+    # If the forged lines came among the results of all bots, the message would be "its process ended with status 0",
+    # because the number of lines would be wrong.
+    with pytest.raises(UsageError, match=r"forger\.py:bot: its process ended: "):
+        load_in_subprocess([f"{tmp_path}/forger.py:bot", f"{tmp_path}/good.py:bot"])
     assert source_file(f"{tmp_path}/good.py:bot") == tmp_path / "good.py"
