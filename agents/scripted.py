@@ -31,7 +31,7 @@ class ScriptedAgent:
         self.envs: Batch | None = None
 
     def is_row_wise(self, *, deterministic: bool) -> bool:
-        """See `agent.Agent`."""
+        """See `agent.Agent`. It is True because the expert's kernel reads the state of the row's own world alone."""
         return True
 
     def bind(self, envs: BatchedEnv) -> None:

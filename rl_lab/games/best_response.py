@@ -3,9 +3,12 @@
 `rl-lab exploit`, `rl-lab validate` and tests call it. It builds the world's game tree (cached by `game_tree`) and walks
 it by layers: forwards for the probabilities of positions, backwards for their values. It changes nothing.
 
-Policies, and the argument `samples`, are explained in `tabular_policy`.
+A policy is a function from the observations [B, *shape] of the seat to move and action masks [B, S] to action
+probabilities [B, S], or an Agent. `tabular_policy` explains agents, and the argument `samples`. Within this module,
+`probs` are such probabilities [P, S] for the positions of each layer.
 
-Shapes: P positions of a layer, S actions, E moves, K quantities whose expectations are computed together.
+Shapes: P positions of a layer, S actions, E moves, I information sets, K quantities whose expectations are computed
+together.
 
 Source: Johanson, Waugh, Bowling and Zinkevich 2011, "Accelerating best response calculation in large extensive games";
 Lanctot et al. 2017, "A unified game-theoretic approach to multiagent reinforcement learning" (NashConv).
@@ -67,8 +70,9 @@ def outcome_probs(policy_a: Any, policy_b: Any, world: World | str, *, samples: 
 def best_response(policy: Any, world: World | str, seat: int, *, samples: int = 0) -> Response:
     """Return the best response of `seat`, 0 or 1, to `policy` in the other seat; it depends on observations only.
 
-    A seat's observation must determine all its earlier observations and actions, or the whole position. Errors are
-    those of `expected_returns`.
+    The seat must have perfect recall, which means that its observation determines all its earlier observations and
+    actions, or its observation must determine the whole position. This is not checked. Errors are those of
+    `expected_returns`.
     """
     if seat not in (0, 1):
         raise ValueError(f"seat={seat}: expected 0 or 1")
@@ -91,7 +95,10 @@ def nash_conv(policy: Any, world: World | str, *, samples: int = 0) -> float:
 
 
 def minimax_value(world: World | str) -> float:
-    """Return the expected return of the first seat if both know the whole position and play perfectly."""
+    """Return the expected return of the first seat if both know the whole position and play perfectly.
+
+    The world must be zero-sum: only the first seat's rewards are read.
+    """
     game = build_game_tree(world)
     position_values = np.zeros(0)  # [P], of the layer after the current one
     for layer in reversed(game.layers):
@@ -114,11 +121,11 @@ def expected_sums(
     position_values = np.zeros(
         (0, summands_of(np.zeros((1, 2))).shape[1])
     )  # [P, K], of the layer after the current one
-    for layer, policy in zip(reversed(game.layers), reversed(probs), strict=True):
+    for layer, layer_probs in zip(reversed(game.layers), reversed(probs), strict=True):
         summands = summands_of(layer.rewards)
         if last_move_only:
             summands = np.where(layer.child[:, None] < 0, summands, 0.0)
-        weighted = policy[layer.parent, layer.action, None] * _move_values(layer, summands, position_values)
+        weighted = layer_probs[layer.parent, layer.action, None] * _move_values(layer, summands, position_values)
         position_values = np.zeros((len(layer.states), weighted.shape[1]))
         np.add.at(position_values, layer.parent, weighted)
     value: Floats = game.chance @ position_values
@@ -134,9 +141,9 @@ def _best_response_to(game: GameTree, probs: list[Floats], seat: int) -> Respons
     """
     position_values, actions = np.zeros(0), {}
     reaches = _reach_probs(game, probs, seat)
-    for layer, policy, reach in zip(reversed(game.layers), reversed(probs), reversed(reaches), strict=True):
+    for layer, layer_probs, reach in zip(reversed(game.layers), reversed(probs), reversed(reaches), strict=True):
         move_values = _move_values(layer, layer.rewards[:, [seat]], position_values[:, None])[:, 0]
-        action_values = np.zeros(policy.shape)  # [P, S]
+        action_values = np.zeros(layer_probs.shape)  # [P, S]
         action_values[layer.parent, layer.action] = move_values
         info_set_values = np.zeros(layer.action_mask.shape)  # [I, S], times the probability of the set
         np.add.at(info_set_values, layer.info_set, reach[:, None] * action_values)
@@ -144,7 +151,7 @@ def _best_response_to(game: GameTree, probs: list[Floats], seat: int) -> Respons
         is_own_move = layer.seat_to_move == seat
         for k in np.unique(layer.info_set[is_own_move]):
             actions[layer.observations[k].tobytes()] = int(best[k])
-        response = np.where(is_own_move[:, None], np.eye(policy.shape[1])[best[layer.info_set]], policy)
+        response = np.where(is_own_move[:, None], np.eye(layer_probs.shape[1])[best[layer.info_set]], layer_probs)
         position_values = (response * action_values).sum(axis=1)
     return Response(seat, float(game.chance @ position_values), actions)
 
@@ -153,9 +160,9 @@ def _reach_probs(game: GameTree, probs: list[Floats], seat: int) -> list[Floats]
     """Return the probabilities of each layer's positions, [P], if `seat` always takes the actions that lead there."""
     reach = game.chance
     reaches: list[Floats] = []
-    for layer, policy in zip(game.layers, probs, strict=True):
+    for layer, layer_probs in zip(game.layers, probs, strict=True):
         reaches.append(reach)
-        continues, weights = layer.child >= 0, policy[layer.parent, layer.action]
+        continues, weights = layer.child >= 0, layer_probs[layer.parent, layer.action]
         weights = np.where(layer.seat_to_move[layer.parent] == seat, 1.0, weights)
         reach = np.bincount(layer.child[continues], (reach[layer.parent] * weights)[continues])
     return reaches

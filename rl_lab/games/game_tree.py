@@ -72,6 +72,7 @@ def build_game_tree(world: World | str) -> GameTree:
     Raises:
         ValueError: the world is not one of two agents that take turns, has more than MAX_POSITIONS positions, or has
             random numbers that cannot be enumerated.
+        StuckError: a seat that is to move has no legal action in a position.
     """
     return _build_cached(world_registry.load(world) if isinstance(world, str) else world)
 
@@ -112,17 +113,17 @@ def _expand(world: World, states: Array) -> tuple[Layer, Array]:
     """Return the layer of these positions, and the states of the next layer."""
     before, seat_to_move = batch_from_states(world, states), states[world.current_player_field].astype(np.int64)
     rows = np.arange(len(states))
-    observations = before.observations[rows, seat_to_move].copy()
-    action_mask = before.action_mask[rows, seat_to_move].copy()
+    position_observations = before.observations[rows, seat_to_move].copy()
+    position_masks = before.action_mask[rows, seat_to_move].copy()
     if not world.has_action_mask:
         assert isinstance(world.action, Discrete)
-        action_mask = np.ones((len(states), int(world.action.n)), np.uint8)
-    if not (can_move := action_mask.any(axis=1)).all():
+        position_masks = np.ones((len(states), int(world.action.n)), np.uint8)
+    if not (can_move := position_masks.any(axis=1)).all():
         stuck = int(np.argmin(can_move))
         raise StuckError(world.name, world.agents[seat_to_move[stuck]], int(states["t"][stuck]))
-    first, info_set = _group_equal_rows(seat_to_move, observations)
+    first, info_set = _group_equal_rows(seat_to_move, position_observations)
     # All moves are made at once, by a batch with a world for each of them.
-    parent, action = np.nonzero(action_mask)
+    parent, action = np.nonzero(position_masks)
     after = batch_from_states(world, states[parent])
     after.actions[np.arange(len(parent)), seat_to_move[parent]] = action
     after.step()
@@ -132,7 +133,7 @@ def _expand(world: World, states: Array) -> tuple[Layer, Array]:
         first_rows, group_of = _merge_positions(after.states[unfinished])
         child[unfinished], representatives = group_of, unfinished[first_rows]
     rewards = after.rewards.astype(np.float64)
-    observations, action_mask = observations[first], action_mask[first]  # one of each information set
+    observations, action_mask = position_observations[first], position_masks[first]  # one of each information set
     layer = Layer(states, seat_to_move, info_set, observations, action_mask, parent, action, child, rewards)
     return layer, after.states[representatives].copy()
 
@@ -171,7 +172,8 @@ def _enumerate_resets(world: World) -> Iterator[tuple[Array, float]]:
         return digits[num_drawn - 1][0]
 
     def not_enumerated(*_: Any) -> Any:
-        return object()  # reset may ignore it, but any computation with it raises TypeError
+        # Arithmetic with it, comparing it by order, or storing it as a number raises TypeError. Ignoring it does not.
+        return object()
 
     replacements: dict[Any, Any] = {rng.integers: integers}
     replacements |= {kernel: not_enumerated for kernel in (rng.bits, rng.uniform, rng.normal)}

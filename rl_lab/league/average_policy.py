@@ -25,16 +25,19 @@ _POLICY_KEY = PhiloxStream.AVERAGE_POLICY.key
 class AveragePolicyAgent:
     """An agent that samples one of M policies uniformly for each episode and seat, and plays it by sampling actions.
 
-    Its expected return against any opponents is that of the average strategy, whose policies are weighted by their
-    probabilities of reaching a position. It always samples, and its samples depend on the seed of the episode, the seat
-    and the step alone. With M = 1 it is that policy, sampled.
+    Its expected return against any opponents is that of the average strategy of fictitious self-play. In each
+    information set, that strategy weights each policy's action probabilities by the probability that the policy's own
+    actions lead there; see `games.tabular_policy.average`.
+
+    It always samples actions, also if `act` is called with deterministic=True. Its samples depend on the seed of the
+    episode, the seat and the step alone. With M = 1 it is that policy, sampled.
 
     Source: Heinrich, Lanctot and Silver 2015, "Fictitious self-play in extensive-form games", lemma 6.
     """
 
     def __init__(self, name: str, policies: BatchedPolicies | SequentialPolicies, num_policies: int) -> None:
         self.name, self.policies, self.num_policies = name, policies, num_policies
-        self._row_seeds: tuple[Array, Array] | None = None  # keys and clock, if `set_row_seeds` has set them
+        self._row_seeds: tuple[Array, Array] | None = None  # keys [B] and clock [N], if `set_row_seeds` has set them
 
     def policy_functions(self) -> list[Callable[[Array, Array], Array]]:
         """Return each policy as a function of observations [B, *shape] and action masks [B, C] to probabilities."""
@@ -51,7 +54,7 @@ class AveragePolicyAgent:
         self._batch, self._num_agents, self._row_seeds = envs, envs.acting.shape[1], None
 
     def set_row_seeds(self, keys: Array, clock: Array) -> None:
-        """See `Agent`."""
+        """See `core.agent.Agent`: keys, uint64 [B], of rows i * A + a, and clock, int64 [N], of environments."""
         self._row_seeds = keys, clock
 
     def act(
@@ -63,9 +66,11 @@ class AveragePolicyAgent:
         rows: Array | None = None,
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
-        """See `Agent.act`; call `bind` first."""
+        """See `core.agent.Agent.act`, except that `deterministic` is ignored; call `bind` first."""
         numbers = np.arange(len(observations)) if rows is None else np.asarray(rows)
         keys, clock = self._keys_and_clock(numbers)
+        # The choice of the policy has another key than the actions, so that the two are independent. Its counter is 0
+        # in every step, so that the policy is the same throughout the episode.
         uniforms = counter_uniforms(keys ^ _POLICY_KEY, np.zeros(len(numbers), np.int64))
         policy_index = (uniforms * self.num_policies).astype(np.int64)
         probs = self.policies.probabilities(observations, policy_index, action_mask)
@@ -79,5 +84,6 @@ class AveragePolicyAgent:
             return keys[rows], clock[index]
         states = self._batch.states[index]
         streams = states["rng_counter"] >> STREAM_SHIFT
+        # A key for each seat of each episode. Without _POLICY_KEY, it would be a random number that a world uses, too.
         keys = philox(states["rng_key"] ^ _POLICY_KEY, streams * np.uint64(self._num_agents) + agents.astype(np.uint64))
         return keys, states["t"].astype(np.int64)

@@ -45,9 +45,9 @@ class LeagueConfig:
     # snapshot, these games are self-play.
     lost_to_share: float = 0.15
     freeze_every: int = 100_000  # steps between two snapshots of a main agent
-    timeout: int = 0  # steps after which an exploiter is frozen even without success; 0 means twice freeze_every
-    freeze_win_rate: float = 0.7  # an exploiter is frozen once it beats each of its targets with a higher probability
-    reset_prob: float = 0.25  # probability that a frozen league exploiter restarts; a main exploiter always restarts
+    timeout: int = 0  # steps after which a snapshot of an exploiter is taken in any case; 0 means twice freeze_every
+    freeze_win_rate: float = 0.7  # a snapshot of an exploiter is taken once it beats each of its targets more often
+    reset_prob: float = 0.25  # probability that a league exploiter restarts after its snapshot; that of others is fixed
     random_opening_moves: int = 0  # maximum of random moves of all agents before an episode; they are not trained on
     max_opponents: int = 4  # maximum number of different opponents of one learner in one iteration
     members: dict[str, int] = field(default_factory=lambda: {"main": 1})  # number of learners by kind

@@ -8,7 +8,7 @@ iteration each. Any object that implements `Learner` can take part. A league is 
 restored like one; `experiments.build` makes it. It writes files only for snapshots, in the run's folder.
 
 The kinds of learners are AlphaStar's: main agents and two kinds of exploiters. `matchmaking` has the rules of who plays
-whom and when a snapshot is taken ("a learner is frozen"), `pfsp` the table of results, `snapshots` the pool.
+whom and when a snapshot is taken, `pfsp` the table of results, `snapshots` the pool.
 
 Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning".
 """
@@ -27,7 +27,7 @@ from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.league.batched_policies import BatchedPolicies, Layers, layers_of
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.league_learner import LeagueLearner
-from rl_lab.league.matchmaking import PlayersByKind, matchmaking_probs, players_by_kind, reset_prob, should_freeze
+from rl_lab.league.matchmaking import PlayersByKind, is_snapshot_due, matchmaking_probs, players_by_kind, restart_prob
 from rl_lab.league.metrics import learner_metrics
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable
@@ -126,7 +126,7 @@ class League:
         return seconds
 
     def train_iteration(self) -> dict[str, float]:
-        """Run one iteration of every learner, then freeze those that are due; return metrics by learner and name.
+        """Run one iteration of every learner, then take the snapshots that are due; return metrics by learner and name.
 
         Where learners are each other's opponents, they play as they were at the start of the iteration.
 
@@ -137,7 +137,7 @@ class League:
         metrics: dict[str, float] = {}
         for index, player in enumerate(self.learners):
             metrics |= {f"{player.name}/{key}": value for key, value in self._train_learner(index).items()}
-        self._freeze_due_learners()
+        self._take_due_snapshots()
         self.iteration += 1
         metrics["league/members"] = len(self.pool.snapshots)
         if (main_return := f"{self.learners[0].name}/rollout/return") in metrics:
@@ -160,12 +160,12 @@ class League:
         names = [*(other.name for other in self.learners), *self.anchor_names]
         return {**metrics, **learner_metrics(player.envs, self.win_table, index, names, results)}
 
-    def _freeze_due_learners(self) -> None:
+    def _take_due_snapshots(self) -> None:
         """Add snapshots of the learners for which they are due to the pool."""
         for index, player in enumerate(self.learners):
             steps, win_rates = player.steps - player.steps_at_snapshot, self.win_table.win_rates(index)
-            if should_freeze(player.kind, steps, win_rates, self._players_by_kind(), self.config):
-                self._freeze(index)
+            if is_snapshot_due(player.kind, steps, win_rates, self._players_by_kind(), self.config):
+                self._take_snapshot(index)
 
     def _update_opponents(self) -> None:
         """Copy the present parameters of the learners to the opponents that play for them."""
@@ -188,7 +188,7 @@ class League:
         snapshot_kinds = [kinds[snapshot.name] for snapshot in self.pool.snapshots]
         return players_by_kind(list(kinds.values()), len(self.anchor_names), snapshot_kinds)
 
-    def _freeze(self, index: int) -> None:
+    def _take_snapshot(self, index: int) -> None:
         """Add a snapshot of a learner to the pool, and restart the learner with the probability of its kind.
 
         The snapshot is named by the steps of the whole league, which go on when a learner restarts.
@@ -197,7 +197,7 @@ class League:
         self._add_opponent(self.pool.freeze(player.name, self.steps, player.learner.save_agent()))
         player.steps_at_snapshot = player.steps
         generator = np.random.default_rng((self.seed, self.iteration, index, GeneratorStream.EXPLOITER_RESET))
-        if generator.random() < reset_prob(player.kind, self.config):
+        if generator.random() < restart_prob(player.kind, self.config):
             for key, value in player.learner.seconds.items():
                 self._past_seconds[key] = self._past_seconds.get(key, 0.0) + value
             player.past_steps = player.steps

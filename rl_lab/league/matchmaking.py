@@ -1,7 +1,10 @@
-"""The rules of a league: whom each kind of learner plays, when a snapshot of it is taken, and when it then restarts.
+"""The rules of a league: whom each kind of learner plays, when a snapshot of it is taken, and when it restarts.
 
-`League` asks these functions before and after each iteration; they change nothing. Players have the numbers 0 to M - 1:
-see `league`. Shares of games and thresholds are those of the paper unless the settings change them or a comment says
+`League` calls these functions before and after each iteration. They change only the state of the generator that
+`matchmaking_probs` is given. The M players are numbered in this order: the learners, main agents first; the anchors,
+which are agents that are not trained; the snapshots, in the order in which they were taken. Anchors and snapshots are
+the pool. In a scenario's keys, `freeze` means that a snapshot is taken, and `reset` that a learner restarts from new
+parameters. Shares of games and thresholds are those of the paper unless the settings change them or a comment says
 otherwise.
 
 Source: Vinyals et al. 2019, "Grandmaster level in StarCraft II using multi-agent reinforcement learning", Methods.
@@ -18,12 +21,13 @@ from rl_lab.core.world import Array
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.pfsp import pfsp, sample_support
 
-# A main agent plays more games against snapshots that it beats at a lower rate than this; not a figure of the paper.
-_LOST_TO_WIN_RATE = 0.5
+# A main agent plays `lost_to_share` of its games against snapshots that it beats at a lower rate than this. The figure
+# is not the paper's.
+_LOSING_WIN_RATE = 0.5
 # A main exploiter that beats the main agents at a lower rate than this plays their snapshots half of the time.
 _TOO_STRONG_WIN_RATE = 0.2
 # Probability by kind that a learner restarts after a snapshot of it was taken; that of league exploiters is a setting.
-_RESET_PROBS = {"main": 0.0, "main_exploiter": 1.0}
+_RESTART_PROBS = {"main": 0.0, "main_exploiter": 1.0}
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,13 @@ def matchmaking_probs(
 ) -> Array:
     """Return the probability that a learner plays each player, float64 [M], from its win rates, float64 [M].
 
-    At most `config.max_opponents` probabilities are nonzero.
+    At most max(config.max_opponents, m + 1) probabilities are nonzero, where m is the number of main agents: all of
+    these are kept if any has a share, and one or more of the other players. Which of them is drawn from `generator`.
     """
     probs = np.zeros(players.total)
     if kind == "main":
         snapshots = [*players.main_snapshots, *players.main_exploiter_snapshots]
-        lost_to = [k for k in snapshots if win_rates[k] < _LOST_TO_WIN_RATE]
+        lost_to = [k for k in snapshots if win_rates[k] < _LOSING_WIN_RATE]
         pool_share = max(1.0 - config.self_play - config.lost_to_share, 0.0)
         _add_pool_share(probs, pool_share, win_rates, config, players)
         if lost_to:
@@ -94,7 +99,7 @@ def _add_pool_share(probs: Array, share: float, win_rates: Array, config: League
         probs[pool] += share * pfsp(win_rates[pool], config.selection, config.power)
 
 
-def should_freeze(kind: str, steps: int, win_rates: Array, players: PlayersByKind, config: LeagueConfig) -> bool:
+def is_snapshot_due(kind: str, steps: int, win_rates: Array, players: PlayersByKind, config: LeagueConfig) -> bool:
     """Return whether a snapshot of a learner is due, `steps` environment steps after its start or its last snapshot."""
     if kind == "main":
         return steps >= config.freeze_every
@@ -103,6 +108,6 @@ def should_freeze(kind: str, steps: int, win_rates: Array, players: PlayersByKin
     return beats_all or steps >= (config.timeout or 2 * config.freeze_every)
 
 
-def reset_prob(kind: str, config: LeagueConfig) -> float:
-    """Return the probability that a learner of this kind restarts after a snapshot of it was taken."""
-    return _RESET_PROBS.get(kind, config.reset_prob)
+def restart_prob(kind: str, config: LeagueConfig) -> float:
+    """Return the probability that a learner of this kind restarts, which is decided after each snapshot of it."""
+    return _RESTART_PROBS.get(kind, config.reset_prob)

@@ -1,7 +1,7 @@
 """This module forbids the current process and its future children to send signals to its parent (Linux only).
 
 Processes that run entrants call `protect_parent_from_signals` once, before any entrant's code runs. It installs a
-filter of system calls (seccomp with a BPF program), which needs no rights and cannot be removed. It prevents an
+filter of system calls (seccomp with a BPF program), which needs no privileges and cannot be removed. It prevents an
 entrant's `os.kill(os.getppid(), ...)` or `os.kill(-1, ...)`; it is no protection against an attacker, who has other
 ways.
 
@@ -23,7 +23,7 @@ _SYSTEM_CALLS = {
     "x86_64": (0xC000003E, 317, (62, 200, 234, 129, 297, 434)),
     "aarch64": (0xC00000B7, 277, (129, 130, 131, 138, 240, 434)),
 }
-_PR_SET_NO_NEW_PRIVS = 38  # of prctl(2); seccomp requires it of processes without rights
+_PR_SET_NO_NEW_PRIVS = 38  # of prctl(2); seccomp requires it of processes without privileges
 # Of seccomp(2): SECCOMP_SET_MODE_FILTER, and SECCOMP_FILTER_FLAG_SPEC_ALLOW, without which older systems slow the whole
 # process down.
 _SET_MODE_FILTER, _SPEC_ALLOW = 1, 4
@@ -45,6 +45,7 @@ def protect_parent_from_signals() -> None:
     """
     parent = os.getppid()
     if parent > 1:
+        # A process that is in its parent's group may still send signals to that group, which is its own.
         _refuse_signals_to({parent, -os.getpgid(parent), -1} - {-os.getpgid(0)})
 
 

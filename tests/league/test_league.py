@@ -33,7 +33,7 @@ from rl_lab.experiments.run_dir import Run
 from rl_lab.league.batched_policies import BatchedPolicies, layers_of
 from rl_lab.league.config import LeagueConfig
 from rl_lab.league.league import League
-from rl_lab.league.matchmaking import PlayersByKind, matchmaking_probs, should_freeze
+from rl_lab.league.matchmaking import PlayersByKind, is_snapshot_due, matchmaking_probs
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable, pfsp, sample_support
 from rl_lab.league.snapshots import Pool, content_hash
@@ -215,12 +215,14 @@ def test_exploiters_play_the_main_agents_or_the_whole_pool() -> None:
 def test_snapshots_are_taken_on_success_or_after_a_time() -> None:
     config = LeagueConfig(freeze_every=100)
     rates = np.full(9, 0.75)
-    assert not should_freeze("main", 99, rates, PLAYERS, config) and should_freeze("main", 100, rates, PLAYERS, config)
+    assert not is_snapshot_due("main", 99, rates, PLAYERS, config) and is_snapshot_due(
+        "main", 100, rates, PLAYERS, config
+    )
     for kind, target in (("main_exploiter", 0), ("league_exploiter", 7)):
-        assert should_freeze(kind, 1, rates, PLAYERS, config)
+        assert is_snapshot_due(kind, 1, rates, PLAYERS, config)
         too_low = rates.copy()
         too_low[target] = 0.7
-        assert not should_freeze(kind, 199, too_low, PLAYERS, config) and should_freeze(
+        assert not is_snapshot_due(kind, 199, too_low, PLAYERS, config) and is_snapshot_due(
             kind, 200, too_low, PLAYERS, config
         )
 
