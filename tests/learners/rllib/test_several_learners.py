@@ -92,6 +92,8 @@ def test_two_learners_update_as_one_does(learner: Any) -> None:
     spaces = policy.observation_space, policy.action_space
     config = dqn_config(learner._settings, spaces, build, fragment_length=1, num_envs=4, seed=0, gpu=False)
     one = config.build_learner(env=None, spaces={"default_policy": spaces})
+    for _ in range(8):
+        learner.train_iteration()  # which fills the replay buffer
     restore_state(one, learner._learners.state()[0])
     columns, _ = learner._replay.sample(16, 1, 0.99)
     learner._update_from(columns)
