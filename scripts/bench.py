@@ -25,6 +25,7 @@ PAGE, FIGURES = DOCS / "benchmarks.md", DOCS / "benchmarks.json"
 BEGIN, END = "<!-- figures: written by scripts/bench.py -->", "<!-- end of figures -->"
 HAS_RLLIB = importlib.util.find_spec("ray") is not None
 LEARNERS = "sb3,sbx,stock" if importlib.util.find_spec("sbx") else "sb3,stock"
+LENGTHS = (16, 256, 2048)  # steps of a fragment, of each environment
 # The benchmarks of each group: arguments of `rl-lab bench`.
 RUNS = {
     "env": [
@@ -41,6 +42,7 @@ RUNS = {
     "rollout": [
         *(f"rollout cartpole --setting {name} --vs {LEARNERS}" for name in ("small", "wide")),
         *["rollout cartpole --vs rllib --seconds 2"] * HAS_RLLIB,
+        *(f"rollout cartpole --setting rllib --runners 1,2 --fragment {n} --rounds 3" for n in LENGTHS * HAS_RLLIB),
     ],
     "train": [
         *(f"train cartpole --setting {name} --vs {LEARNERS} --seconds 2" for name in ("small", "jax", "wide", "wide1")),
@@ -149,6 +151,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         times = f"**{figure(row['ratio'], '.1f', 'x')}**" if "ratio" in row else ""
+        if "speedup" in row:
+            times = f"**{figure(row['speedup'], '.2f', 'x')}** the first row"
         rate, cold = figure(row["steps_per_second"], ",.0f"), f"{row['cold_seconds']:.2f} s"
         cores = f"{row['cores']:.1f}" if "cores" in row else ""
         lines.append(f"| {row['what']} | {row['conditions']} | {rate} | {times} | {cores} | {cold} |")

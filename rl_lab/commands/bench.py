@@ -66,10 +66,13 @@ def run(args: argparse.Namespace) -> int:
         ("--starts", "train", args.starts),
         ("--command", "solve", args.command),
         ("--runners", "rollout", args.runners),
+        ("--fragment", "rollout", args.fragment is not None),
         (" ".join(args.overrides), "solve", args.overrides),
     ):
         if is_set and args.kind != kind:
             raise UsageError(f"{word} is for bench {kind}")
+    if args.fragment is not None and not args.runners:
+        raise UsageError("--fragment is for --runners")
     rows = _run_solve(args) if args.kind == "solve" else _run_scaling(args) if args.runners else _run_comparison(args)
     if args.json:
         print(json.dumps({"rows": rows}))
@@ -121,8 +124,8 @@ def _run_scaling(args: argparse.Namespace) -> list[dict[str, Any]]:
     check_peers("rollout", args.target, ("rllib",))
     counts = [int(text) if text.isdecimal() else 0 for text in args.runners.split(",")]
     setting = setting_by_name(args.setting)
-    if not all(1 <= count <= 1024 for count in counts) or setting.agent != "rllib_ppo" or args.vs or args.worlds:
-        raise UsageError("--runners is a list of numbers from 1 on, for --setting rllib, without --vs and --worlds")
+    if not all(1 <= count <= 1024 for count in counts) or setting.agent != "rllib_ppo" or args.vs or args.threads:
+        raise UsageError("--runners is a list of numbers from 1 on, for --setting rllib, without --vs and --threads")
     if args.fragment is not None:
         if not 1 <= args.fragment <= 2**16:
             raise UsageError("--fragment is 1 to 65536")

@@ -1,6 +1,7 @@
 """This module has `EnvRecipe`, from which another process, perhaps on another machine, makes its environments.
 
-RLlib's env runners receive one each, for their part of a training's environments. A recipe is data that can be pickled.
+RLlib's env runners receive the recipes of all parts of a training's environments, and each makes one part. A recipe is
+data that can be pickled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Build what a scenario describes: its learner over its environments, and its opponents; and evaluate an agent by it.
 
 `trainer`, `rl-lab evaluate`, `rl-lab watch` and the benchmarks call these functions. `make_learner` sets torch's number
-of threads for this process, and with `agent.env_runners` it starts processes; nothing is written to the disk.
+of threads for this process, and with `agent.env_runners` it starts processes.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `recipe_of` returns an `EnvRecipe`, which is data that can be pickled; `make_envs` makes the environments from it, in
 this process or in an env runner's on another machine. `make_agent` makes an opponent or another agent that a scenario
-describes. Nothing is written.
+describes. Files of a trained opponent that came with the recipe are written to the user's cache folder.
 """
 
 from __future__ import annotations

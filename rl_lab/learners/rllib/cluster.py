@@ -40,6 +40,8 @@ _PRIVATE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray replaces 127.0.0.1 by an address that others can reach
     "GLOO_SOCKET_IFNAME": "lo",
 }
+FREE_WITHIN = 120.0  # seconds to wait for resources that other work of a cluster uses
+_TICK = 0.2  # seconds between two looks at them
 _LOOK = 2.0  # seconds between two looks whether the head node answers
 _SILENT = 3  # looks without an answer after which it is gone
 
@@ -140,6 +142,23 @@ class Cluster:
         if self._silent >= _SILENT:
             reason = f"the head node of the Ray cluster, {address}, does not answer any more"
             raise WorkFailed(f"{reason}; a run can be resumed from its last checkpoint, a tournament from its ledger")
+
+    def wait_until_free(self, resource: str, count: float) -> None:
+        """Wait until so much of a resource is in use by nobody.
+
+        Raises WorkFailed after two minutes, and as `check` does.
+        """
+        import ray
+
+        deadline = time.monotonic() + FREE_WITHIN
+        while count and ray.available_resources().get(resource, 0.0) < count:
+            if time.monotonic() > deadline:
+                raise WorkFailed(
+                    f"{count:g} {resource} of the Ray cluster did not become free within {FREE_WITHIN:.0f} s: "
+                    "other work uses them"
+                )
+            self.check()
+            time.sleep(_TICK)
 
     def close(self) -> None:
         """End the connection and remove the folder; a second call does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rl_lab.core.env_recipe import EnvRecipe
@@ -27,7 +28,8 @@ class DistributedEnvs:
         self.recipes = recipe.split(num_parts)
         self.cluster = cluster
         # Finds mistakes in a world before any process is started, and checks snapshots before they are sent.
-        self._first: Any = self.recipes[0].make()
+        # This process has the files of a trained opponent, so that an error names them.
+        self._first: Any = replace(self.recipes[0], opponent_files=None).make()
         self.world: Any = self._first.world
         self.batch: Any = getattr(self._first, "batch", self._first)
         self.restores_exactly: bool = self._first.restores_exactly

@@ -13,7 +13,6 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
 INTERVAL = 2.0  # seconds between two heartbeats
@@ -47,7 +46,7 @@ def remove(key: str) -> None:
 
 def _beat(key: str) -> None:
     for number in itertools.count():
-        with suppress(RayError):  # the head node is busy, or gone, and then Ray ends this process
+        with suppress(Exception):  # the head node is busy, or gone, and then Ray ends this process
             _store().internal_kv_put(key.encode(), str(number).encode(), True, _NAMESPACE, timeout=_LIMIT)
         time.sleep(INTERVAL)
 

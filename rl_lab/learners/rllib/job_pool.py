@@ -22,6 +22,7 @@ _LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
 _TICK = 0.2  # seconds between looks at deadlines and signals while nothing comes
 _START = 120.0  # seconds within which a worker must be ready; one that is not is started again
 _SILENT = 60.0  # seconds without a result or a heartbeat after which a worker is given up
+_PAUSE = 10.0  # seconds between two looks at deadlines that only a machine that was suspended lets pass
 _AGAIN = 1.0  # seconds before a worker is started again
 _FETCH = 60.0  # seconds that the transfer of a result may take
 _DEATHS = 3  # of workers that do the same task, after which it is the task's fault
@@ -155,6 +156,7 @@ class JobPool:
         _LOG.warning("worker %d was lost: %s", call.worker, reason)
         with suppress(RayError):
             ray.kill(self._workers[call.worker])
+        with suppress(RayError):
             heartbeat.remove(self._keys[call.worker])
         self._starts[call.worker] = time.monotonic() + _AGAIN
         remaining = []
@@ -177,7 +179,10 @@ class JobPool:
         for worker in [worker for worker, due in self._starts.items() if due <= now]:
             del self._starts[worker]
             self._start(worker)
-        if now - self._listened >= heartbeat.INTERVAL:
+        if (elapsed := now - self._listened) >= heartbeat.INTERVAL:
+            if self._listened and elapsed > _PAUSE:
+                for call in self._calls.values():
+                    call.deadline += elapsed
             self._listened = now
             self._listen(now)
         for handle, call in [(handle, call) for handle, call in self._calls.items() if call.deadline < now]:
@@ -196,7 +201,12 @@ class JobPool:
                     call.last_beat, call.deadline = beat, now + _SILENT
 
     def close(self) -> None:
-        """End the workers, and close the cluster."""
+        """End the workers, remove their heartbeats, and close the cluster."""
+        with suppress(RayError):  # the head node may be gone
+            for worker in filter(None, self._workers):
+                ray.kill(worker)
+            for key in filter(None, self._keys):
+                heartbeat.remove(key)
         self._cluster.close()
 
 

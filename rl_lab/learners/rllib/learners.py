@@ -73,16 +73,11 @@ class Learners:
         return dict(parameters)
 
     def state(self) -> list[StateDict]:
-        """Return the whole state of each learner; their parameters and moments are equal."""
-        if self._local is not None:
-            return [state_of(self._local)]
+        """Return the whole state of each actor; their parameters and moments are equal."""
         return self._results([worker.apply.remote(state_of) for worker in self._remote], _CALL)
 
     def restore(self, states: list[StateDict], with_pending: bool) -> None:
         """Restore what `state` returned; `with_pending`: see `restore_state`."""
-        if self._local is not None:
-            restore_state(self._local, states[0], with_pending)
-            return
         calls = [
             w.apply.remote(restore_state, state, with_pending) for w, state in zip(self._remote, states, strict=True)
         ]

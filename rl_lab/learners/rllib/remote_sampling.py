@@ -42,6 +42,8 @@ class SamplesRemotely(RllibLearner):
         return cluster
 
     def _instantiate(self, config: Any) -> Any:
+        assert isinstance(self._cluster, Cluster)
+        self._cluster.wait_until_free("GPU", gpus_of_learners(self._settings))  # RLlib would wait without a limit
         return config.build_algo()
 
     def _attach(self) -> None:

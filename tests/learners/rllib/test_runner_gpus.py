@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from rl_lab.cli import main
 from rl_lab.core.errors import WorkFailed
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
+from rl_lab.learners.rllib.attached_cluster import AttachedCluster
 from rl_lab.learners.rllib.process_settings import gpus_of_runners
 from rl_lab.learners.rllib.torch_sampler import batch_on_device
 
@@ -68,6 +70,20 @@ def test_a_cluster_with_too_few_is_one_line(address: str, capsys: pytest.Capture
     error = capsys.readouterr().err
     assert "the processes of gpus_per_env_runner need 2 GPUs; the cluster has 1" in error
     assert len(error.splitlines()) == 1
+
+
+def test_learners_do_not_wait_for_ever_for_a_gpu_that_others_use(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Holder:  # local, so that it is sent to the actor's process by value
+        def ping(self) -> None:
+            """Answer once the actor has started."""
+
+    monkeypatch.setattr("rl_lab.learners.rllib.cluster.FREE_WITHIN", 0.5)
+    with closing(AttachedCluster(address)) as cluster:
+        holder: Any = ray.remote(num_gpus=1)(Holder).remote()
+        ray.get(holder.ping.remote(), timeout=60)
+        with pytest.raises(WorkFailed, match="1 GPU of the Ray cluster did not become free within"):
+            cluster.wait_until_free("GPU", 1)
+        cluster.wait_until_free("GPU", 0)
 
 
 @pytest.mark.parametrize(
