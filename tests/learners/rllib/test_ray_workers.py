@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,15 @@ def cluster() -> Iterator[Any]:
 
 
 class Killer:
-    """Sends a signal to one worker as soon as `is_due`; `killed` is its process then, 0 before."""
+    """Kills one worker as soon as `is_due`; `killed` is its process then, 0 before."""
 
-    def __init__(self, cluster: Any, number: int = signal.SIGKILL) -> None:
-        self.cluster, self.number, self.killed = cluster, number, 0
+    def __init__(self, cluster: Any) -> None:
+        self.cluster, self.killed = cluster, 0
 
     def kill(self, is_due: bool) -> None:
         if is_due and not self.killed:
             self.killed, *_ = workers_of(self.cluster)
-            os.kill(self.killed, self.number)
+            os.kill(self.killed, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("words", [ENTRANTS, ["bots.py:slow", "bots.py:leaves"]])
@@ -81,23 +82,19 @@ def test_a_tournament_has_the_ledger_of_a_local_one(
 
 
 def test_a_stopped_worker_holds_nothing_up(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that SIGSTOP has stopped in the middle of a block neither ends nor answers; the other one plays it."""
+    """A worker that SIGSTOP has stopped in the middle of a block neither ends nor answers; another one plays it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(job_pool, "_SILENT", 6.0)
     words = ["mcts:simulations=6000", "mcts:simulations=5000", "random"]
     here, there = (create(words, "tic_tac_toe", {}, pairs=12, path=Path(name)) for name in ("here", "there"))
     expected = run_tournament(here).matches
-    killer = Killer(cluster, signal.SIGSTOP)
-    begin = time.monotonic()
-    run_tournament(
-        there,
-        workers=RayWorkers(2, cluster.address),
-        poll=lambda: killer.kill(there.ledger.stat().st_size > 0),
-    )
-    assert killer.killed and time.monotonic() - begin > 6.0
+    with worker_stopped_at_work(cluster) as stopped:
+        run_tournament(there, workers=RayWorkers(2, cluster.address))
+    process, stopped_at = stopped[0]
+    assert time.monotonic() - stopped_at > 6.0
     assert sorted(read(there.ledger), key=lambda match: match.id) == expected
     limit = time.monotonic() + 10.0
-    while Path(f"/proc/{killer.killed}/exe").exists():
+    while Path(f"/proc/{process}/exe").exists():
         assert time.monotonic() < limit
         time.sleep(0.1)
 
@@ -109,24 +106,30 @@ def test_an_evaluation_goes_on_without_a_stopped_worker(
     monkeypatch.setattr(job_pool, "_SILENT", 6.0)
     words = "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=64 agent.simulations=30000".split()
     run_command("evaluate", *words, "--out", "here")
-    stopped_at: list[float] = []
-    stopper = threading.Thread(target=stop_one_at_work, args=[cluster, stopped_at])
-    stopper.start()
-    run_command("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
-    stopper.join()
-    assert time.monotonic() - stopped_at[0] > 6.0
+    with worker_stopped_at_work(cluster) as stopped:
+        run_command("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
+    assert time.monotonic() - stopped[0][1] > 6.0
     for file in ("episodes.jsonl", "summary.json"):
         assert Path("there", file).read_bytes() == Path("here", file).read_bytes()
 
 
-def stop_one_at_work(cluster: Any, stopped_at: list[float]) -> None:
-    """Stop a worker as soon as its title, which Ray sets, says that it plays; note when."""
-    limit = time.monotonic() + 120
-    while not (working := [each for each in workers_of(cluster) if b".perform" in title_of(each)]):
-        assert time.monotonic() < limit
-        time.sleep(0.02)
-    os.kill(working[0], signal.SIGSTOP)
-    stopped_at.append(time.monotonic())
+@contextmanager
+def worker_stopped_at_work(cluster: Any) -> Iterator[list[tuple[int, float]]]:
+    """Stop a worker as soon as its title, which Ray sets, says that it plays; yield a list for its process and when."""
+    stopped: list[tuple[int, float]] = []
+
+    def stop() -> None:
+        limit = time.monotonic() + 120
+        while not (working := [each for each in workers_of(cluster) if b".perform" in title_of(each)]):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.kill(working[0], signal.SIGSTOP)
+        stopped.append((working[0], time.monotonic()))
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    yield stopped
+    thread.join()
 
 
 def title_of(process: int) -> bytes:
