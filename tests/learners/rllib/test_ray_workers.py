@@ -28,6 +28,8 @@ from rl_lab.tournament.ledger import read
 from rl_lab.tournament.runner import run_tournament
 from rl_lab.tournament.store import create, load
 
+SILENT = 6.0  # seconds without a heartbeat after which a worker is given up here
+LEAST_SILENCE = SILENT - 3.0  # the last heartbeat was read up to two seconds before the worker stopped
 ENTRANTS = ["random", "scripted", "mcts:simulations=400"]
 BOTS = """
 import os
@@ -84,14 +86,14 @@ def test_a_tournament_has_the_ledger_of_a_local_one(
 def test_a_stopped_worker_holds_nothing_up(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that SIGSTOP has stopped in the middle of a block neither ends nor answers; another one plays it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job_pool, "_SILENT", 6.0)
+    monkeypatch.setattr(job_pool, "_SILENT", SILENT)
     words = ["mcts:simulations=6000", "mcts:simulations=5000", "random"]
     here, there = (create(words, "tic_tac_toe", {}, pairs=12, path=Path(name)) for name in ("here", "there"))
     expected = run_tournament(here).matches
     with worker_stopped_at_work(cluster) as stopped:
         run_tournament(there, workers=RayWorkers(2, cluster.address))
     process, stopped_at = stopped[0]
-    assert time.monotonic() - stopped_at > 6.0
+    assert time.monotonic() - stopped_at > LEAST_SILENCE
     assert sorted(read(there.ledger), key=lambda match: match.id) == expected
     limit = time.monotonic() + 10.0
     while Path(f"/proc/{process}/exe").exists():
@@ -103,12 +105,12 @@ def test_an_evaluation_goes_on_without_a_stopped_worker(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job_pool, "_SILENT", 6.0)
+    monkeypatch.setattr(job_pool, "_SILENT", SILENT)
     words = "mcts world=tic_tac_toe opponent=scripted evaluation.episodes=64 agent.simulations=30000".split()
     run_command("evaluate", *words, "--out", "here")
     with worker_stopped_at_work(cluster) as stopped:
         run_command("evaluate", *words, "--out", "there", "workers=ray:2", f"cluster={cluster.address}")
-    assert time.monotonic() - stopped[0][1] > 6.0
+    assert time.monotonic() - stopped[0][1] > LEAST_SILENCE
     for file in ("episodes.jsonl", "summary.json"):
         assert Path("there", file).read_bytes() == Path("here", file).read_bytes()
 

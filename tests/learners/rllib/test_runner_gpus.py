@@ -20,6 +20,7 @@ from rl_lab.cli import main
 from rl_lab.core.errors import WorkFailed
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
+from rl_lab.learners.rllib import cluster as clusters
 from rl_lab.learners.rllib.attached_cluster import AttachedCluster
 from rl_lab.learners.rllib.process_settings import gpus_of_runners
 from rl_lab.learners.rllib.torch_sampler import batch_on_device
@@ -77,7 +78,7 @@ def test_learners_do_not_wait_for_ever_for_a_gpu_that_others_use(address: str, m
         def ping(self) -> None:
             """Answer once the actor has started."""
 
-    monkeypatch.setattr("rl_lab.learners.rllib.cluster.FREE_WITHIN", 0.5)
+    monkeypatch.setattr(clusters, "FREE_WITHIN", 0.5)
     with closing(AttachedCluster(address)) as cluster:
         holder: Any = ray.remote(num_gpus=1)(Holder).remote()
         ray.get(holder.ping.remote(), timeout=60)
