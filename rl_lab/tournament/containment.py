@@ -38,8 +38,8 @@ def contain(memory: int | None = None) -> None:
     """Limit this process and its future children, and make it the leader of a process group of its own.
 
     Memory is limited to `memory` bytes beyond the present size, where the system supports RLIMIT_DATA; an allocation
-    beyond that raises MemoryError. The number of processes is limited unless the user is root, for whom the system does
-    not enforce such limits. Processes whose parent has ended become children of this process (Linux only), so that they
+    beyond that raises MemoryError. The number of processes is limited, too, which the system does not enforce for
+    root. Processes whose parent has ended become children of this process (Linux only), so that they
     are counted.
     """
     with suppress(OSError):

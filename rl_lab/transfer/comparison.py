@@ -81,16 +81,13 @@ def _train_all(
 
 
 def _steps_before(saved: SavedBackbone) -> int:
-    """Return the environment steps that the backbone has cost: those of its data, and of a live pretraining.
+    """Return the environment steps that the backbone has cost: those of its data set.
 
     Raises UsageError for a damaged card.
     """
     try:
         data = checked_type(saved.card.get("data", {}), "data", dict)
-        spent = checked_type(saved.card.get("spent", {}), "spent", dict)
-        return checked_int(data.get("steps", 0), "data: steps") + checked_int(
-            spent.get("env_steps", 0), "spent: env_steps"
-        )
+        return checked_int(data.get("steps", 0), "data: steps")
     except ValueError as error:
         raise UsageError(f"{saved.path}/card.json: {error}") from None
 

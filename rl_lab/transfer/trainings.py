@@ -102,9 +102,9 @@ def cached_score(file: Path, identity: dict[str, Any], measure: Callable[[], flo
     identity = json.loads(json.dumps(identity))
     if file.exists():
         try:
-            facts = checked_type(read_json(file, _MAX_BYTES), "it", dict)
-            if facts.get("of") == identity:
-                return checked_number(facts.get("score"), "score")
+            record = checked_type(read_json(file, _MAX_BYTES), "it", dict)
+            if record.get("of") == identity:
+                return checked_number(record.get("score"), "score")
         except (OSError, ValueError) as error:
             raise UsageError(f"{file} is damaged: {one_line(error)[:120]}; delete it to measure again") from None
     score = measure()
