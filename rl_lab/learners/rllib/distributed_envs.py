@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rl_lab.core.env_recipe import EnvRecipe
 from rl_lab.core.world import Array
 
@@ -38,9 +40,22 @@ class DistributedEnvs:
         self.logs: list[dict[str, float]] = []  # since the last `drain_log`
 
     def snapshot(self) -> dict[str, Array]:
-        """Return the snapshots after the last fragments, with the part's number in front of each key."""
-        parts = enumerate(self.snapshots)
-        return {f"{k}.{name}": array for k, part in parts if part is not None for name, array in part.items()}
+        """Return the snapshots after the last fragments, with the part's number in front of each key.
+
+        Before the first fragment they are those of environments that were reset, so that a training which is stopped
+        then can be resumed.
+        """
+        parts = [self._initial(k) if part is None else part for k, part in enumerate(self.snapshots)]
+        return {f"{k}.{name}": array for k, part in enumerate(parts) for name, array in part.items()}
+
+    def _initial(self, part: int) -> dict[str, Array]:
+        """Return the snapshot of environments of this part that were reset."""
+        envs: Any = replace(self.recipes[part], opponent_files=None).make()
+        try:
+            envs.reset()
+            return {name: np.array(array) for name, array in envs.snapshot().items()}
+        finally:
+            envs.close()
 
     def restore(self, snapshot: dict[str, Array]) -> None:
         """Restore a `snapshot`. Raises ValueError, naming the array, where it does not fit."""

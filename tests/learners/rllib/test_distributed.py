@@ -40,14 +40,16 @@ class Attached:
         learner, envs = make_learner(scenario)
         self.learner: Any = learner
         self.envs: Any = envs
+        self.initial = copy.deepcopy(self.learner.save()), self.envs.snapshot()
         self.learner.train_iteration()
-        self.saved, self.worlds = copy.deepcopy(self.learner.save()), self.envs.snapshot()
+        self.saved = copy.deepcopy(self.learner.save()), self.envs.snapshot()
         self.expected = self.after(2)
 
-    def after(self, iterations: int) -> tuple[Any, Any]:
+    def after(self, iterations: int, *, saved: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Return the state, and that of the environments, so many iterations after the saved one."""
-        self.learner.restore(self.saved)
-        self.envs.restore(self.worlds)
+        state, worlds = saved or self.saved
+        self.learner.restore(state)
+        self.envs.restore(worlds)
         for _ in range(iterations):
             assert np.isfinite(list(self.learner.train_iteration().values())).all()
         return copy.deepcopy(self.learner.save()), self.envs.snapshot()
@@ -85,6 +87,10 @@ def attached() -> Iterator[Attached]:
 
 def test_two_resumes_are_identical(attached: Attached) -> None:
     assert_equal(attached.after(2), attached.expected)
+
+
+def test_a_training_that_is_stopped_before_its_first_fragment_resumes(attached: Attached) -> None:
+    assert_equal(attached.after(1, saved=attached.initial), attached.saved)
 
 
 @pytest.mark.parametrize("is_hung", [False, True])
