@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import platformdirs
 
@@ -34,7 +34,14 @@ class PackedFiles:
         return cls(contents)
 
     def unpack(self) -> Path:
-        """Return a folder in the user's cache that has these files; it is named after their paths and contents."""
+        """Return a folder in the user's cache that has these files; it is named after their paths and contents.
+
+        Raises:
+            ValueError: a path leads out of that folder; nothing is written.
+        """
+        for path in map(PurePosixPath, self.contents):
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{path} would be written outside of the folder of the packed files")
         hashes = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in self.contents.items())
         folder = Path(platformdirs.user_cache_path("rl_lab")) / "packed_files"
         folder /= hashlib.sha256(repr(hashes).encode()).hexdigest()

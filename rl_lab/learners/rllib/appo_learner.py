@@ -32,7 +32,7 @@ class LabAPPOTorchLearner(FiniteGradients, APPOTorchLearner):  # type: ignore[mi
         super().build()
         self.shutdown()  # ends the thread, which takes batches from a queue in an order that depends on time
         self.pending: list[Pending | None] = []  # of the last fragments
-        self.trained = 0  # environment steps, each time that one was learned from
+        self.trained = 0  # environment steps of all learners, each time that one was learned from
 
     @property
     def code(self) -> str:
@@ -57,7 +57,8 @@ class LabAPPOTorchLearner(FiniteGradients, APPOTorchLearner):  # type: ignore[mi
                 "num_env_steps_trained_lifetime": self.trained,
             }
             result = Learner.update(self, training_data=TrainingData(batch=batch), timesteps=timesteps)
-            self.trained += batch.env_steps()
+            # RLlib's period of the target network counts these steps; each learner has as many.
+            self.trained += batch.env_steps() * max(self.config.num_learners, 1)
         return result
 
     def own_state(self) -> StateDict:

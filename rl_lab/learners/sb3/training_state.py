@@ -199,8 +199,19 @@ def _saved_observations(name: str, like: Any, arrays: dict[str, Array]) -> Any:
 
 
 def as_arrays(state: dict[str, torch.Tensor]) -> dict[str, Array]:
-    """Return copies of tensors, which may be on any device, as arrays of the same names."""
-    return {key: value.detach().cpu().numpy().copy() for key, value in state.items()}
+    """Return copies of tensors, which may be on any device, as arrays of the same names.
+
+    A tensor that has several names becomes one array under all of them, so that a message to another process has it
+    once: Stable-Baselines3's policies have their shared feature extractor under three names.
+    """
+    copies: dict[Any, Array] = {}
+    arrays = {}
+    for key, value in state.items():
+        place = value.data_ptr(), value.dtype, value.shape, value.stride()
+        if place not in copies:
+            copies[place] = value.detach().cpu().numpy().copy()
+        arrays[key] = copies[place]
+    return arrays
 
 
 def as_tensors(arrays: dict[str, Array]) -> dict[str, torch.Tensor]:

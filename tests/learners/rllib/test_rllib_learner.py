@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,3 +121,13 @@ def test_a_gradient_that_is_not_finite_changes_nothing(learner: Any, value: floa
         hook.remove()
     after = learner.save_agent().tensors["policy"]
     assert all(np.array_equal(array, after[name]) for name, array in before.items())
+
+
+def test_a_message_has_each_parameter_once() -> None:
+    """A shared feature extractor has three names in a policy, and most of the parameters of a convolutional network."""
+    factory: Any = agent_registry.load("rllib_ppo")
+    config = factory.Config(train_batch_size_per_learner=64, minibatch_size=32, policy="cnn")
+    made: Learner = factory.learner(config, make("breakout", 4), budget=64, seed=0, device="cpu")
+    size = sum(parameter.nbytes for parameter in made.agent().policy.parameters())
+    assert size <= len(pickle.dumps(made.save_agent().tensors, protocol=5)) < 1.1 * size
+    made.close()

@@ -54,6 +54,8 @@ def test_learners_are_equal_after_each_update(learner: Any) -> None:
         assert_equal(first.tensors, learner.save_agent().tensors, ["policy"])
         assert any(not np.array_equal(array, first.tensors["policy"][name]) for name, array in before.items())
     assert first.state["last_target_update"] == second.state["last_target_update"] > 0
+    # The period of the target network counts the steps that all learners learn from, each of them twice by default.
+    assert learner.name != "rllib_appo" or first.state["trained"] == 2 * learner.steps
 
 
 def test_a_resumed_training_is_the_same(learner: Any) -> None:
