@@ -4,6 +4,14 @@ Importing it registers every world with Gymnasium as `rl_lab/<name>-v0`; `gym.ma
 it by itself.
 """
 
-from rl_lab.adapters.registration import register as _register
+from pathlib import Path as _Path
+
+# In a clone, `envs`, `agents` and `scenarios` lie beside this package. Python that is started there finds this file
+# before an installed package, which has them inside.
+_package = _Path(__file__).parent
+if not (_package / "envs").is_dir():
+    __path__.append(str(_package.parent))
+
+from rl_lab.adapters.registration import register as _register  # noqa: E402
 
 _register()

@@ -68,6 +68,26 @@ def test_a_script_in_the_folder_above_a_clone_finds_the_package(tmp_path: Path) 
     assert rest.split() == [str(len(world_registry.names())), str(world_registry.load("catch").horizon)]
 
 
+NO_EDITABLE_PACKAGES = """
+import sys
+sys.meta_path[:] = [each for each in sys.meta_path if "editable" not in getattr(each, "__module__", "").lower()]
+"""
+
+
+def test_python_that_is_started_in_a_clone_finds_its_worlds(tmp_path: Path) -> None:
+    """Where the package was installed by copying it, it is the clone's that Python finds there."""
+    clone = Path(rl_lab.__file__).parents[1]
+    if not (clone / "pyproject.toml").is_file():
+        pytest.skip("installed, not a clone")
+    for name in ("rl_lab", "envs", "agents", "scenarios"):
+        (tmp_path / name).symlink_to(clone / name)
+    words = [sys.executable, "-c", NO_EDITABLE_PACKAGES + SCRIPT]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    file, rest = done.stdout.splitlines()
+    assert Path(file).parents[1] == tmp_path
+    assert rest.split() == [str(len(world_registry.names())), str(world_registry.load("catch").horizon)]
+
+
 @pytest.mark.parametrize("how", [["-m", "rl_lab"], ["-m", "rl_lab.cli"]])
 def test_the_version_is_said(how: list[str], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *how, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)

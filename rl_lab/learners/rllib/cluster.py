@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class Cluster:
             import ray
             from ray import _raylet
             from ray._private import auto_init_hook, ray_constants
+            from ray.job_config import JobConfig
 
             if not is_private:
                 ray_constants.NUM_REDIS_GET_RETRIES = 1  # each takes some 5 s where something else than Ray listens
@@ -95,12 +96,15 @@ class Cluster:
             raylet: Any = _raylet
             raylet.Config.initialize("")
             raylet.AuthenticationTokenLoader.instance().reset_cache()
+            job_config = JobConfig()
+            job_config._py_driver_sys_path = _DriverPath()
             with _stderr_to(self.log):  # of Ray's compiled code, which reports what the exceptions say, too
                 ray.init(
                     configure_logging=True,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                     namespace="rl_lab",
+                    job_config=job_config,
                     **arguments,
                 )
             import ray.rllib  # its import adds a handler to its logger
@@ -194,6 +198,18 @@ class Cluster:
         if self._janitor is not None:
             with suppress(subprocess.TimeoutExpired):  # it goes on by itself
                 self._janitor.communicate(janitor.CLOSED, janitor.GRACE + janitor.LIMIT)
+
+
+class _DriverPath(list[str]):
+    """The folders of this process from which the other ones import, too.
+
+    Ray adds the current folder. In a clone, that has other files of rl_lab than the installed package which runs here.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add the folders from which this process imports."""
+        own = {os.path.abspath(folder) for folder in sys.path}
+        super().extend(folder for folder in folders if folder in own)
 
 
 class LocalCluster(Cluster):

@@ -33,7 +33,12 @@ def champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_trained_opponent_reaches_runners_without_its_run(champion: Path) -> None:
-    """The run's folder and the copy in this machine's cache are gone before the runners make their environments."""
+    """The run's folder and the copy in this machine's cache are gone before the runners make their environments.
+
+    The current folder is one from which this process does not import, such as a clone beside an installed package.
+    """
+    Path("rl_lab").mkdir()
+    Path("rl_lab/__init__.py").write_text("raise ImportError('of the current folder')")
     with cluster_of(2) as (cluster, _):
         words = [*WORDS.split(), f"opponent={champion}", f"cluster={cluster.address}"]
         made, made_envs = make_learner(compose("tic_tac_toe", words))
