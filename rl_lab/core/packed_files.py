@@ -39,9 +39,9 @@ class PackedFiles:
         Raises:
             ValueError: a path leads out of that folder; nothing is written.
         """
-        for path in map(PurePosixPath, self.contents):
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{path} would be written outside of the folder of the packed files")
+        for name in map(PurePosixPath, self.contents):
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError(f"{name} would be written outside of the folder of the packed files")
         hashes = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in self.contents.items())
         folder = Path(platformdirs.user_cache_path("rl_lab")) / "packed_files"
         folder /= hashlib.sha256(repr(hashes).encode()).hexdigest()

@@ -20,18 +20,14 @@ if TYPE_CHECKING:
     from rl_lab.learners.pretraining.folder import SavedBackbone
 
 PRETRAINING = "pretraining.json"  # the file of a run's folder that says it is a pretraining
-_SHORT_KEYS = ("mode", "parts")  # on the command line, they stand for backbone.mode and backbone.parts
+KEYS = ("backbone", "mode", "parts")  # on the command line, the last two stand for backbone.mode and backbone.parts
 
 
 def parse_backbone(
     target: str, recipe: dict[str, Any], overrides: list[Any]
 ) -> tuple[BackboneSettings | None, dict[str, Any], list[Any]]:
     """Return the scenario's backbone, the recipe without that key, and the other overrides. Raises ScenarioError."""
-    of_backbone = [
-        override
-        for override in overrides
-        if override.key_or_group.partition(".")[0] == "backbone" or override.key_or_group in _SHORT_KEYS
-    ]
+    of_backbone = [override for override in overrides if override.key_or_group.partition(".")[0] in KEYS]
     others = [override for override in overrides if override not in of_backbone]
     other_keys = {key: value for key, value in recipe.items() if key != "backbone"}
     node = recipe.get("backbone")
@@ -81,10 +77,8 @@ def _typed_settings(target: str, node: dict[str, Any]) -> BackboneSettings:
     return settings
 
 
-def require_supported(agent: str, settings: BackboneSettings | None, is_single: bool) -> None:
+def require_supported(agent: str, is_single: bool) -> None:
     """Raise ScenarioError where this agent takes no backbone, or where several policies are trained."""
-    if settings is None:
-        return
     agents = [name for name in agent_registry.names() if _takes_backbone(name)]
     if agent not in agents:
         raise ScenarioError(f"agent {agent} takes no backbone; {' and '.join(agents)} do")

@@ -18,6 +18,7 @@ from rl_lab.experiments.scenario_yaml import ScenarioError, explain
 from rl_lab.league.config import LEARNER_KINDS, MAX_LEARNERS, RENAMED_KEYS, SETTING_RANGES, LeagueConfig
 from rl_lab.league.pfsp import SELECTIONS
 
+KEYS = ("opponent", "policies", "league")
 _POLICY_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")  # the names of members of checkpoints begin with it
 
 
@@ -37,8 +38,8 @@ def parse_multiagent(
     opponent, overrides = _parse_opponent(target, recipe.get("opponent"), overrides)
     policies, overrides = _parse_policies(target, recipe.get("policies") or {}, overrides)
     league, overrides = _parse_league(target, recipe.get("league"), overrides)
-    values = {"opponent": opponent, "policies": policies, "league": league}
-    return values, {key: value for key, value in recipe.items() if key not in values}, overrides
+    values = dict(zip(KEYS, (opponent, policies, league), strict=True))
+    return values, {key: value for key, value in recipe.items() if key not in KEYS}, overrides
 
 
 def _split_by_key(overrides: list[Any], key: str) -> tuple[list[Any], list[Any]]:

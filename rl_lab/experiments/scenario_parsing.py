@@ -19,8 +19,7 @@ from typing import Any
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import user_code, user_modules
-from rl_lab.experiments.backbone_config import parse_backbone, require_supported
-from rl_lab.experiments.multiagent_config import parse_multiagent
+from rl_lab.experiments import backbone_config, multiagent_config
 from rl_lab.experiments.overrides import parse_overrides
 from rl_lab.experiments.scenario import Expectation, Scenario
 from rl_lab.experiments.scenario_schema import compose_typed
@@ -48,8 +47,13 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
         raise ScenarioError(
             f"{target}: names a cluster's address; only you do: cluster=HOST:PORT, or RAY_ADDRESS and auto"
         )
-    multiagent, recipe, overrides = parse_multiagent(target, composed, overrides)
-    backbone, recipe, overrides = parse_backbone(target, recipe, overrides)
+    recipe, backbone = dict(composed), None
+    multiagent: dict[str, Any] = {}
+    keys = {*recipe, *(override.key_or_group.partition(".")[0] for override in overrides)}
+    if not keys.isdisjoint(multiagent_config.KEYS):
+        multiagent, recipe, overrides = multiagent_config.parse_multiagent(target, recipe, overrides)
+    if not keys.isdisjoint(backbone_config.KEYS):
+        backbone, recipe, overrides = backbone_config.parse_backbone(target, recipe, overrides)
     # Whether the user has typed the name of the world: its code may then run.
     is_typed = is_world(target) or any(override.key_or_group == "world" for override in overrides)
     world, overrides = _named_node(target, "world", recipe.pop("world", None), overrides)
@@ -61,7 +65,9 @@ def parse(target: Any, lines: Iterable[str] = ()) -> Scenario:
     expect = _expectations(target, recipe.pop("expect", {}))
     values = compose_typed(target, world, agent, recipe, overrides)
     params, config = values.pop("world"), values.pop("agent")
-    require_supported(agent["name"], backbone, not multiagent["policies"] and multiagent["league"] is None)
+    if backbone is not None:
+        is_single = not multiagent.get("policies") and not multiagent.get("league")
+        backbone_config.require_supported(agent["name"], is_single)
     return validate(
         Scenario(
             world=world["name"],
