@@ -38,7 +38,7 @@ class Config:
     target_kl: float | None = hyperparameter(None, "stop an update's epochs beyond 1.5 times this divergence", low=0)
     use_sde: bool = hyperparameter(False, "state-dependent exploration, for continuous actions")
     sde_sample_freq: int = hyperparameter(-1, "steps between new exploration matrices; -1: once a rollout", "steps")
-    policy: str = hyperparameter("mlp", "mlp, or cnn for boards and images")
+    policy: str = hyperparameter("mlp", "mlp, cnn for boards and images, or gru, which remembers")
     net_arch: list[int] = hyperparameter([64, 64], "hidden layers of policy and value networks", "units")
     activation: str = hyperparameter("tanh", "tanh, relu, elu or silu")
     log_std_init: float = hyperparameter(0.0, "initial log standard deviation of continuous actions")
@@ -47,14 +47,20 @@ class Config:
     normalize_rewards: bool = hyperparameter(False, "scale rewards by the running deviation of returns")
     agent_indicator: bool = hyperparameter(False, "add the agent's index, one-hot, for agents that share the policy")
     compiled: bool = hyperparameter(True, "roll out and learn in compiled code, if it supports the network")
+    recurrent_size: int = hyperparameter(64, "gru: size of its state", "units", low=1, high=2**13)
+    sequence_length: int = hyperparameter(32, "gru: steps through which gradients flow back", "steps", low=1)
+    burn_in: int = hyperparameter(0, "gru: steps before a sequence that bring its state up to date", "steps", low=0)
 
 
 def _policy_arguments(config: Config, world: EnvSpec, backbone: BackboneSettings | None = None) -> dict[str, Any]:
     """Return the arguments of SB3's policy class; with a backbone, it replaces the network of the configuration."""
     from rl_lab.learners.sb3.backbone import backbone_policy_arguments
     from rl_lab.learners.sb3.policies import policy_arguments
+    from rl_lab.learners.sb3.recurrent_policy import recurrent_policy_arguments
 
-    if backbone is None:
+    if config.policy == "gru":
+        arguments = recurrent_policy_arguments(world, config.net_arch, config.activation, config.recurrent_size)
+    elif backbone is None:
         arguments = policy_arguments(world, config.policy, config.net_arch, config.activation)
     else:
         arguments = backbone_policy_arguments(backbone, world)
@@ -96,10 +102,13 @@ def learner(
     from rl_lab.learners.sb3.backbone import handoff
     from rl_lab.learners.sb3.learner import Sb3Learner
     from rl_lab.learners.sb3.ppo import CompiledPPO
+    from rl_lab.learners.sb3.recurrent_policy import check_sequences
+    from rl_lab.learners.sb3.recurrent_ppo import RecurrentPPO
 
     check_bounds(config)
     if config.learning_rate_schedule not in ("constant", "linear"):
         raise ValueError(f"learning_rate_schedule={config.learning_rate_schedule!r}: expected constant or linear")
+    _check_recurrent(config, backbone)
     num_agents, num_envs = len(envs.world.agents), envs.num_envs
     rows = config.n_steps * num_envs * num_agents
     if rows % config.batch_size or rows < 2:
@@ -112,9 +121,13 @@ def learner(
         # SB3's progress goes from 1 to 0, and below it where the last rollout exceeds the budget.
         rate = config.learning_rate
         arguments["learning_rate"] = lambda progress_remaining: max(progress_remaining, 0.0) * rate
+    algorithm: Any = CompiledPPO if config.compiled else PPO
+    if config.policy == "gru":
+        algorithm, arguments["burn_in"] = RecurrentPPO, config.burn_in
+        arguments["sequence_length"] = check_sequences(config.n_steps, config.batch_size, config.sequence_length)
     return Sb3Learner(
         "ppo",
-        CompiledPPO if config.compiled else PPO,
+        algorithm,
         envs,
         budget=budget,
         seed=seed,
@@ -127,6 +140,14 @@ def learner(
     )
 
 
+def _check_recurrent(config: Config, backbone: BackboneSettings | None) -> None:
+    """Raise ValueError for settings that do not go with policy=gru."""
+    if config.policy == "gru" and backbone is not None:
+        raise ValueError("policy=gru: a backbone has heads without a memory; leave one of the two out")
+    if config.policy == "gru" and config.use_sde:
+        raise ValueError("policy=gru: use_sde is not supported; leave one of the two out")
+
+
 def load(
     config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
 ) -> Agent:
@@ -134,15 +155,21 @@ def load(
     from stable_baselines3.ppo import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
-    from rl_lab.learners.sb3.agent import load_policy, maskable_policy
+    from rl_lab.learners.sb3.agent import Sb3Agent, load_policy, maskable_policy
     from rl_lab.learners.sb3.backbone import saved_encoder
     from rl_lab.learners.sb3.policies import build_policy
+    from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent
+    from rl_lab.learners.sb3.recurrent_policy import RecurrentPolicy
 
     arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
     encoder = saved_encoder(backbone, saved, device)
+    policy_type: Any
     policy_type, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
+    agent_class: Any = Sb3Agent
+    if config.policy == "gru":
+        policy_type, agent_class = RecurrentPolicy, RecurrentAgent
     options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
     options["features"] = None if encoder is None else encoder.space
     policy = build_policy(policy_type, world, **options, **arguments).to(device)
     extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
-    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, **extra)
+    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, agent_class=agent_class, **extra)

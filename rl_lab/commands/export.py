@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.experiments.agent_loading import load_learner_state
     from rl_lab.learners.sb3.agent import Sb3Agent
     from rl_lab.learners.sb3.export import TrainingState, export
+    from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent
 
     if args.path.suffix != ".zip":
         raise UsageError(f"{args.path}: name a file that ends in .zip")
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.path.parent} is not a folder")
     agent, scenario, _, step = find_agent(args.target, [])
     require_writable(args.path.parent, "FILE.zip in")
+    if isinstance(agent, RecurrentAgent):
+        raise UsageError(f"{args.target} has a recurrent policy, which Stable-Baselines3 lacks: it is not exported")
     if not isinstance(agent, Sb3Agent):
         raise UsageError(f"{args.target} does not have a single policy: only agents of PPO and DQN are exported")
     if scenario.backbone is not None:

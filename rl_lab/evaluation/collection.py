@@ -26,7 +26,7 @@ from rl_lab.core.world import Array
 from rl_lab.datasets.columns import Columns
 from rl_lab.datasets.recorder import EpisodeRecorder
 from rl_lab.evaluation.episodes import MAX_EPISODE_STEPS, EndlessEpisodeError, preserve_global_rng
-from rl_lab.multiagent.match_runner import write_actions
+from rl_lab.multiagent.match_runner import begin_episodes, write_actions
 
 SEEDS = 2**31  # of collected episodes, from 0 on; evaluation uses those from 2**31 on
 _MAX_ENVS, _MAX_FOREIGN_ENVS = 512, 8
@@ -131,7 +131,7 @@ class _EpisodeCollector:
         self.clock = np.zeros(envs.num_envs, np.int64)  # steps of each world's episode so far
         self.keys, self.noise_keys = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
         self.policy_of_agent = np.zeros((envs.num_envs, self.num_agents), np.int64)  # the policy of each agent
-        self.state: Any = None
+        self.states: list[Any] = [None] * len(policies)
         self.candidates = [self._policies_for(agent) for agent in range(self.num_agents)]  # policies, by agent
 
     def _policies_for(self, agent: int) -> Array:
@@ -190,11 +190,9 @@ class _EpisodeCollector:
         self.keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTED_ACTION.key, agents.astype(np.uint64))
         self.noise_keys[rows] = philox(row_seeds ^ PhiloxStream.COLLECTION_NOISE.key, agents.astype(np.uint64))
         self.recorder.begin(worlds, seeds[worlds], groups, self.policy_of_agent[worlds])
-        if self.state is not None and len(worlds):
-            actor: Any = self.policies[self.policy_indices[0]].agent
-            if not hasattr(actor, "begin"):
-                raise ValueError(f"agent {actor.name} returns a state but has no begin(state, fresh)")
-            self.state = actor.begin(self.state, begins)
+        if len(worlds):
+            for index in self.policy_indices:
+                self.states[index] = begin_episodes(self.policies[index].agent, self.states[index], begins, envs)
 
     def _step(self) -> None:
         """Let the agents act, step the batch and record it."""
@@ -217,17 +215,18 @@ class _EpisodeCollector:
             )
 
     def _write_actions(self, rows: Array) -> None:
-        if self.num_agents == 1:  # whose agent may keep a state, and need not accept `rows`
-            policy = self.policies[self.policy_indices[0]]
-            self.state = write_actions(
-                policy.agent, self.envs, None, state=self.state, deterministic=policy.deterministic
-            )
+        if self.num_agents == 1:  # whose agent need not accept `rows`
+            self._write_actions_of(self.policy_indices[0], None)
             return
         acting = self.policy_of_agent.reshape(-1)[rows]
         for policy_index in self.policy_indices:
             if len(rows_of_policy := rows[acting == policy_index]):
-                policy = self.policies[policy_index]
-                write_actions(policy.agent, self.envs, rows_of_policy, deterministic=policy.deterministic)
+                self._write_actions_of(policy_index, rows_of_policy)
+
+    def _write_actions_of(self, index: int, rows: Array | None) -> None:
+        policy, state = self.policies[index], self.states[index]
+        mode = policy.deterministic
+        self.states[index] = write_actions(policy.agent, self.envs, rows, state=state, deterministic=mode)
 
     def _add_noise(self, rows: Array) -> None:
         """Replace the actions of some of these rows by random legal ones."""

@@ -53,7 +53,7 @@ class FrozenAgentRef(AgentReference):
             else build_agent(checkpoints[0], scenario)
         )
 
-    def sampling_agent(self, world: EnvSpec) -> AveragePolicyAgent:
+    def sampling_agent(self, world: EnvSpec) -> Agent:
         """Return the agent, or the average policy, as one that samples its actions.
 
         Raises as `agent`, and UsageError where the agent does not give probabilities of actions.
@@ -65,7 +65,8 @@ class FrozenAgentRef(AgentReference):
         scenario, checkpoints = self._load_verified(world)
         if scenario.policies:
             return OpponentMixture([build_agent(checkpoints[0], scenario)])
-        return opponents_of(self._build_sampling_agent(world, scenario, checkpoints))
+        agent = self._build_sampling_agent(world, scenario, checkpoints)
+        return opponents_of(agent) if isinstance(agent, AveragePolicyAgent) else OpponentMixture([agent])
 
     def _checkpoints(self) -> tuple[Scenario, list[checkpoint.Checkpoint]]:
         """Return the scenario of the agent's training, and its checkpoint or those of a league's snapshots."""
@@ -102,7 +103,7 @@ class FrozenAgentRef(AgentReference):
 
     def _build_sampling_agent(
         self, world: EnvSpec, scenario: Scenario, checkpoints: list[checkpoint.Checkpoint]
-    ) -> AveragePolicyAgent:
+    ) -> Agent:
         name = f"{scenario.agent}-average" if self.average else scenario.agent
         # Where all policies are networks of layers, one batched forward pass evaluates them; else one after the other
         # acts.
@@ -110,7 +111,12 @@ class FrozenAgentRef(AgentReference):
         batchable = [network for network in layers if network is not None]
         if len(batchable) == len(checkpoints):
             return AveragePolicyAgent(name, stack_policies(scenario.config.activation, batchable), len(checkpoints))
+        from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent  # it imports torch
+
         agents = [build_agent(each, scenario) for each in checkpoints]
+        if isinstance(agent := agents[0], RecurrentAgent):  # its probabilities depend on what it remembers
+            agent.always_samples = True
+            return agent
         if not all(hasattr(agent, "probabilities") for agent in agents):
             raise UsageError(f"{self.path}: {name} does not tell how likely its actions are")
         return AveragePolicyAgent(name, SequentialPolicies(agents), len(checkpoints))

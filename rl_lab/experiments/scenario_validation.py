@@ -70,6 +70,8 @@ def _validate_multiagent(scenario: Scenario) -> None:
     """Check that roles, policies and opponent go with the world."""
     if not (scenario.role or scenario.policies or scenario.opponent or scenario.league):
         return
+    if (scenario.league or scenario.policies) and getattr(scenario.config, "policy", "") == "gru":
+        raise ScenarioError("agent.policy=gru goes with one policy, not with policies or league")
     if scenario.league and (scenario.policies or scenario.role):
         raise ScenarioError("league goes with neither policies nor role: its learners have every seat in turn")
     if scenario.opponent and scenario.policies:

@@ -29,8 +29,8 @@ class MatchRunner:
     default the same mode.
 
     `seating`, int64 [N, A], holds the index of the player at each seat. The first player has all seats until
-    `assign_seats` gives some of them to the second one. A player whose `act` returns a state (see `agent.Agent`) can
-    only play environments of one seat.
+    `assign_seats` gives some of them to the second one. The states that players return (see `agent.Agent`) are carried
+    from step to step.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MatchRunner:
         self.envs, self.deterministic = envs, deterministic
         self.opponent_deterministic = deterministic if opponent_deterministic is None else opponent_deterministic
         self.seating = np.zeros(envs.rewards.shape, np.int64)
-        self._state: Any = None
+        self._states: list[Any] = [None] * len(self.agents)
         self._is_bound = False
 
     def assign_seats(self, index: int, seats: tuple[int, ...]) -> None:
@@ -55,6 +55,7 @@ class MatchRunner:
 
     def bind(self) -> None:
         """Bind the players to the batch, as before the first episode; a player's random numbers start again."""
+        self._states = [None] * len(self.agents)
         for agent in self.agents:
             agent.bind(self.envs)
         self._is_bound = True
@@ -70,11 +71,9 @@ class MatchRunner:
         self.envs.reset(mask)
         if not self._is_bound:
             self.bind()
-        elif self._state is not None:
-            begin = getattr(self.agents[0], "begin", None)
-            if begin is None:
-                raise ValueError(f"agent {self.agents[0].name} returns a state but has no begin(state, fresh)")
-            self._state = begin(self._state, mask)
+        else:
+            for index, agent in enumerate(self.agents):
+                self._states[index] = begin_episodes(agent, self._states[index], mask, self.envs)
 
     def step(self) -> None:
         """Let the players act, then step the environments. Raises as `write_actions` and `Batch.step` do.
@@ -89,10 +88,28 @@ class MatchRunner:
                 rows = np.flatnonzero((self.seating == index) & envs.acting)
                 if len(rows):
                     mode = self.opponent_deterministic if index else self.deterministic
-                    write_actions(player, envs, rows, deterministic=mode)
+                    self._states[index] = write_actions(
+                        player, envs, rows, state=self._states[index], deterministic=mode
+                    )
         else:
-            self._state = write_actions(self.agents[0], envs, None, state=self._state, deterministic=self.deterministic)
+            player, state = self.agents[0], self._states[0]
+            self._states[0] = write_actions(player, envs, None, state=state, deterministic=self.deterministic)
         envs.step()
+
+
+def begin_episodes(player: Agent, state: Any, mask: Array, envs: BatchedEnv) -> Any:
+    """Return the state of a player after episodes have begun in the environments where mask, bool [N], is True.
+
+    A state of None, which the player has before its first action, stays None.
+
+    Raises ValueError where the player has returned a state but has no method `begin`.
+    """
+    if state is None:
+        return None
+    begin = getattr(player, "begin", None)
+    if begin is None:
+        raise ValueError(f"agent {player.name} returns a state but has no begin(state, fresh)")
+    return begin(state, np.repeat(mask, len(envs.world.agents)))
 
 
 def write_actions(
@@ -101,7 +118,8 @@ def write_actions(
     """Write a player's actions for rows, int64 [R] (None means all rows), into the batch, and return its next state.
 
     Raises:
-        ValueError: the actions have another shape or kind, or the player returned a state although `rows` is given.
+        ValueError: the actions have another shape or kind, or the player returned a state for some rows but has no
+            method `begin`.
         StuckError: a row that is to act has no legal action. The error is in the world, so the player is not called.
     """
     observations, action_mask = (a.reshape(-1, *a.shape[2:]) for a in (envs.observations, envs.action_mask))
@@ -114,8 +132,8 @@ def write_actions(
         check_not_stuck(envs, action_mask, rows)
         arguments["action_mask"] = action_mask
     returned, state = player.act(observations, state=state, deterministic=deterministic, **arguments)
-    if rows is not None and state is not None:
-        raise ValueError(f"agent {player.name} keeps a state, which worlds of several agents do not support")
+    if rows is not None and state is not None and not hasattr(player, "begin"):
+        raise ValueError(f"agent {player.name} returns a state but has no begin(state, fresh)")
     actions, kinds = np.asarray(returned), "iu" if all_actions.dtype.kind == "i" else "fiu"
     # numpy's assignment would broadcast one action to all rows, and truncate a fractional action, without an error.
     expected = (len(observations), *all_actions.shape[1:])

@@ -201,6 +201,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
     def _draw_seats_and_opponents(self, new_episodes: Array) -> None:
         """Draw the role, the opponent and the number of opening moves where new_episodes, bool [N], is True."""
         self.episodes[new_episodes] += 1
+        self.opponents.begin(new_episodes, self.batch)
         index = np.flatnonzero(new_episodes)
         numbers = np.uint64(self.first) + index.astype(np.uint64)
         # Of each episode: the number of the environment above 40 bits for the number of the episode.

@@ -64,6 +64,8 @@ class EntrantRunner:
         self._is_discrete = isinstance(world.action, Discrete)
         self._is_code, self._uses_global_rng = isinstance(agent, CodeAgent), False
         self._rng_states: Any = None  # of the global generators, before a call for several rows
+        # The state that the agent has returned, see `Agent`, and the keys of the matches that it is of.
+        self._memory: tuple[Any, Array] = None, keys.copy()
         self._bind_fault: EntrantFault | None = None  # if there is one, the entrant loses each match at its first move
         limit = max(timeout, MIN_BIND_SECONDS) if timeout and self._is_code else 0.0
         timeout_fault = "timeout", f"bind and set_row_seeds took longer than {limit:g} s"
@@ -93,6 +95,7 @@ class EntrantRunner:
         """
         if self._bind_fault is not None:
             return dict.fromkeys(rows.tolist(), self._bind_fault)
+        memory = self._memory
         with CallTimer(self._is_code) as timer:
             if isinstance(self._agent, FunctionAgent) or self._uses_global_rng:
                 return self._request_each(rows, timer)
@@ -100,9 +103,10 @@ class EntrantRunner:
             if len(rows) == 1 or self._record.was_skipped:
                 return self._write(outcome, rows)
             if self._is_code and global_rng_states() != self._rng_states:
-                self._uses_global_rng = True  # from now on, it is called row by row
+                self._uses_global_rng, self._memory = True, memory  # from now on, it is called row by row
                 return self._request_each(rows, timer)
             if isinstance(outcome, tuple) and outcome[0] != "timeout":
+                self._memory = memory
                 return self._request_each(rows, timer)  # finds the row in which the fault occurs
             return self._write(outcome, rows)
 
@@ -121,7 +125,9 @@ class EntrantRunner:
     def _request(self, rows: Array, timer: CallTimer) -> Array | EntrantFault:
         """Return the actions of these rows, or the fault, from one call of the agent."""
         limit, timeout_fault, row = self._timeout * len(rows), make_timeout_fault(self._timeout), int(rows[0])
+        memory = self._memory
         while True:
+            self._memory = memory
             seeded_torch = self._is_code and self._seed(row)
             self._rng_states = global_rng_states() if self._is_code and len(rows) > 1 else None
             outcome: Array | EntrantFault = self._guarded(lambda: self._call(rows), row, limit, timeout_fault, timer)
@@ -169,11 +175,16 @@ class EntrantRunner:
                 answer = np.pad(answer, (0, actions.shape[1] - self._sizes[seat]))
             return self._check_type(answer[None], 1, actions)
         arguments = {"action_mask": action_mask[rows]} if self._has_mask else {}
+        state, keys = self._memory
+        is_new = self._keys != keys  # rows in which a match has begun since the last call
+        if state is not None and is_new.any():
+            state = self._agent.begin(state, is_new)
         answer, state = self._agent.act(
-            observations[rows], state=None, rows=rows.copy(), deterministic=True, **arguments
+            observations[rows], state=state, rows=rows.copy(), deterministic=True, **arguments
         )
-        if state is not None:
-            return "crash", "it keeps a state, which worlds of several agents do not support"
+        if state is not None and not hasattr(self._agent, "begin"):
+            return "crash", "it returns a state but has no begin(state, fresh)"
+        self._memory = state, self._keys.copy()
         return self._check_type(np.array(answer), len(rows), actions)
 
     def _arrays_by_row(self) -> tuple[Array, Array, Array]:

@@ -67,6 +67,8 @@ class ObjectAgent(CodeAgent):
 
     def __init__(self, name: str, agent: Any, folder_imports: FolderImports | None = None) -> None:
         self.name, self._agent, self.folder_imports = name, agent, folder_imports or contextlib.nullcontext()
+        if hasattr(agent, "begin"):  # the user's object needs this method only if it returns a state
+            self.begin = self._begin
 
     def bind(self, envs: BatchedEnv) -> None:
         """See `Agent`; the user's object need not have this method."""
@@ -79,6 +81,11 @@ class ObjectAgent(CodeAgent):
         with self.folder_imports:
             if hasattr(self._agent, "set_row_seeds"):
                 self._agent.set_row_seeds(keys, clock)
+
+    def _begin(self, state: Any, fresh: Array) -> Any:
+        """See `Agent.begin`."""
+        with self.folder_imports:
+            return self._agent.begin(state, fresh)
 
     def act(self, observations: Array, **arguments: Any) -> Any:
         """See `Agent.act`; the result is returned unchecked."""

@@ -42,6 +42,10 @@ class PolicyAgent:
         """See `Agent`."""
         self._keys, self._clock = keys, clock
 
+    def begin(self, state: Any, fresh: Array) -> Any:
+        """See `Agent`; only a policy that remembers has a state."""
+        return self.agent.begin(state, fresh)  # type: ignore[attr-defined]
+
     def act(
         self,
         observations: Array,
@@ -64,12 +68,10 @@ class PolicyAgent:
             if self.sample:
                 self._seed(int(rows[first]))
             actions, state = self.agent.act(
-                observations[index], rows=rows[index], deterministic=not self.sample, **masks
+                observations[index], state=state, rows=rows[index], deterministic=not self.sample, **masks
             )
-            if state is not None:
-                raise ValueError("it keeps a state, which worlds of several agents do not support")
             parts.append(actions[: len(rows) - first])
-        return np.concatenate(parts), None
+        return np.concatenate(parts), state
 
     def _sample(self, probs: Array, rows: Array) -> Array:
         """Sample an action for each row, [R], from its probabilities, [R, C]."""

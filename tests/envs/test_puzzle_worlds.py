@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
@@ -62,3 +64,27 @@ def test_the_sign_is_seen_in_the_first_step_alone_and_decides_the_reward() -> No
     batch.actions[...] = 1
     batch.step()
     assert batch.terminated.all() and np.array_equal(batch.rewards[:, 0], signs[:, 0])
+
+
+def test_no_policy_without_memory_turns_the_right_way_in_more_than_half_of_the_episodes() -> None:
+    """Play every deterministic policy in a corridor of two cells.
+
+    A policy that samples has the return (r * v + s * (1 - v)) / 2, where r and s are the probabilities that it turns at
+    all after each of the signs, and v that it then turns up. This is largest where r, s and v are 0 or 1.
+    """
+    policies = np.array(list(product(range(3), repeat=5)))  # actions by observation: two signs, three positions
+    worlds_per_policy = 16
+    batch = new_batch("t_maze", len(policies) * worlds_per_policy, length=2)
+    signs, policy_of_world = batch.states["sign"].copy(), np.repeat(np.arange(len(policies)), worlds_per_policy)
+    total = np.zeros(batch.num_envs)
+    for _ in range(6):  # enough: from the second step on, a policy that does not move ahead stays where it is
+        seen = batch.observations[:, 0]
+        index = np.select([seen[:, 0] == 1, seen[:, 1] == 1], [0, 1], 2 + np.rint(2 * seen[:, 2]).astype(int))
+        batch.actions[:, 0] = policies[policy_of_world, index]
+        batch.step()
+        total += batch.rewards[:, 0]
+    by_policy, is_up = total.reshape(len(policies), -1), (signs == 1).reshape(len(policies), -1)
+    assert is_up.any(axis=1).all() and not is_up.all(axis=1).any()
+    after_up, after_down = (np.where(mask, by_policy, 0).max(axis=1) for mask in (is_up, ~is_up))
+    assert np.array_equal(by_policy, np.where(is_up, after_up[:, None], after_down[:, None]))  # nothing else is random
+    assert ((after_up + after_down) / 2).max() == 0.5

@@ -7,7 +7,7 @@ the methods of `core.agent.Agent`. An agent changes nothing of the policy but it
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,11 +25,12 @@ from rl_lab.learners.sb3.inference import CompiledPolicy
 from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
 from rl_lab.learners.sb3.training_state import as_tensors
 
+_PolicyAgent = TypeVar("_PolicyAgent", bound="PolicyAgentBase")
 _ACTOR_CRITICS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # neither is a subclass of the other
 
 
-class Sb3Agent:
-    """An SB3 policy with the observation statistics of its training.
+class PolicyAgentBase:
+    """What agents of SB3's policies have in common: observations as in training, and actions of the batch's shape.
 
     Args:
         name: the agent's name.
@@ -55,18 +56,10 @@ class Sb3Agent:
         encoder: Encoder | None = None,
     ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
-        self.stochastic = isinstance(policy, _ACTOR_CRITICS)  # a DQN always takes the action with the largest value
         self.indicator, self.structure, self.encoder = indicator, structure, encoder
         self.agent_indices = np.arange(max(indicator, 1))  # of each of the world's agents, the index that is appended
         self._action_shape = policy.action_space.shape or ()
-        self.compiled_policy: CompiledPolicy | None = None
-        with suppress(UnsupportedByCompiledError):
-            self.compiled_policy = CompiledPolicy(policy)
         policy.set_training_mode(False)
-
-    def is_row_wise(self, *, deterministic: bool) -> bool:
-        """See `Agent`: torch draws numbers for all rows, and rounds differently in batches of different sizes."""
-        return deterministic and self.compiled_policy is not None and self.encoder is None
 
     def bind(self, envs: BatchedEnv) -> None:
         """Store the action shape and the agent indices of the batch's seats."""
@@ -75,6 +68,48 @@ class Sb3Agent:
         if self.indicator and self.indicator != len(world.agents):
             for seats in world.roles.values():  # it was trained for one role, whose agents are numbered from 0
                 self.agent_indices[list(seats)] = np.arange(len(seats)) % self.indicator
+
+    def _padded(self, actions: Array) -> Array:
+        """Return actions [B, ...] in the batch's shape, which may have room for longer actions of another role."""
+        if actions.shape[1:] == self._action_shape:
+            return actions
+        padded = np.zeros((len(actions), *self._action_shape), actions.dtype)
+        padded[:, : actions.shape[1]] = actions
+        return padded
+
+    def _policy_obs(self, observations: Array, rows: Array | None) -> Any:
+        """Return observations, [B, ...], in the form in which the policy received them in training."""
+        if self.structure is not None:
+            return self.structure.unflatten(observations)
+        if self.encoder is not None:
+            return self.encoder(observations)
+        shape = self.policy.observation_space.shape or ()
+        if len(shape) == 1:
+            observations = observations[:, : shape[0] - self.indicator]
+        if self.indicator:
+            rows = np.arange(len(observations)) if rows is None else rows
+            agent_indices = self.agent_indices[rows % len(self.agent_indices)]
+            observations = append_agent_indicator(observations, agent_indices, self.indicator)
+        if self.normalizer is not None:
+            mean, var = self.normalizer["mean"], self.normalizer["var"]
+            scaled = (observations - mean) / np.sqrt(var + 1e-8)
+            observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+        return observations
+
+
+class Sb3Agent(PolicyAgentBase):
+    """A policy of SB3's own classes with the observation statistics of its training; see `PolicyAgentBase`."""
+
+    def __init__(self, name: str, policy: BasePolicy, normalizer: dict[str, Array] | None, **options: Any) -> None:
+        super().__init__(name, policy, normalizer, **options)
+        self.stochastic = isinstance(policy, _ACTOR_CRITICS)  # a DQN always takes the action with the largest value
+        self.compiled_policy: CompiledPolicy | None = None
+        with suppress(UnsupportedByCompiledError):
+            self.compiled_policy = CompiledPolicy(policy)
+
+    def is_row_wise(self, *, deterministic: bool) -> bool:
+        """See `Agent`: torch draws numbers for all rows, and rounds differently in batches of different sizes."""
+        return deterministic and self.compiled_policy is not None and self.encoder is None
 
     def act(
         self,
@@ -86,12 +121,7 @@ class Sb3Agent:
         deterministic: bool = True,
     ) -> tuple[Array, Any]:
         """See `Agent.act`; actions are clipped to the space as in training."""
-        actions = self._predict(self._policy_obs(observations, rows), action_mask, deterministic)
-        if actions.shape[1:] != self._action_shape:  # the batch has room for actions of another role, which are longer
-            padded = np.zeros((len(actions), *self._action_shape), actions.dtype)
-            padded[:, : actions.shape[1]] = actions
-            actions = padded
-        return actions, None
+        return self._padded(self._predict(self._policy_obs(observations, rows), action_mask, deterministic)), None
 
     def probabilities(
         self, observations: Array, action_mask: Array | None = None, *, rows: Array | None = None
@@ -140,25 +170,6 @@ class Sb3Agent:
                 scores = policy.q_net(obs)
         return np.asarray(scores.cpu().numpy(), np.float64)
 
-    def _policy_obs(self, observations: Array, rows: Array | None) -> Any:
-        """Return observations, [B, ...], in the form in which the policy received them in training."""
-        if self.structure is not None:
-            return self.structure.unflatten(observations)
-        if self.encoder is not None:
-            return self.encoder(observations)
-        shape = self.policy.observation_space.shape or ()
-        if len(shape) == 1:
-            observations = observations[:, : shape[0] - self.indicator]
-        if self.indicator:
-            rows = np.arange(len(observations)) if rows is None else rows
-            agent_indices = self.agent_indices[rows % len(self.agent_indices)]
-            observations = append_agent_indicator(observations, agent_indices, self.indicator)
-        if self.normalizer is not None:
-            mean, var = self.normalizer["mean"], self.normalizer["var"]
-            scaled = (observations - mean) / np.sqrt(var + 1e-8)
-            observations = np.clip(scaled, -self.clip, self.clip).astype(np.float32)
-        return observations
-
     def _predict(self, observations: Any, action_mask: Array | None, deterministic: bool) -> Array:
         """Return legal actions [B, ...], without padding, for observations of `_policy_obs`."""
         policy: Any = self.policy
@@ -181,7 +192,8 @@ def load_policy(
     indicator: int = 0,
     structure: Structure | None = None,
     encoder: Encoder | None = None,
-) -> Sb3Agent:
+    agent_class: type[_PolicyAgent] = Sb3Agent,  # type: ignore[assignment]
+) -> _PolicyAgent:
     """Return an agent with a new policy and the saved parameters. Raises ValueError where they do not fit."""
     try:
         policy.load_state_dict(as_tensors(saved.tensors["policy"]))
@@ -198,7 +210,7 @@ def load_policy(
     shape = policy.observation_space.shape
     if normalized != (statistics is not None) or any(a.shape != shape for a in (statistics or {}).values()):
         raise ValueError(f"the saved observation statistics do not fit this {name} policy")
-    return Sb3Agent(name, policy, statistics, indicator=indicator, structure=structure, encoder=encoder)
+    return agent_class(name, policy, statistics, indicator=indicator, structure=structure, encoder=encoder)
 
 
 def maskable_policy(policy_arguments: dict[str, Any]) -> tuple[type[BasePolicy], dict[str, Any]]:

@@ -27,6 +27,7 @@ from rl_lab.learners.sb3.masked_rollout_buffers import (
     ActingRolloutBuffer,
 )
 from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
+from rl_lab.learners.sb3.recurrent_buffers import MaskableSequenceRolloutBuffer, SequenceRolloutBuffer
 
 
 def with_sb3_algorithm(
@@ -72,3 +73,13 @@ def with_masked_rows(
     rollout_class = ActingMaskableDictRolloutBuffer if is_dict else ActingMaskableRolloutBuffer
     arguments |= {"rollout_buffer_class": rollout_class, "rollout_buffer_kwargs": {"vec_env": vec_env}}
     return CompiledMaskablePPO if issubclass(algorithm, CompiledPPO) else MaskablePPO, arguments
+
+
+def with_sequence_buffer(vec_env: LabVecEnv, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a `RecurrentPPO` with the rollout buffer that these environments need."""
+    has_masks = vec_env.envs.world.has_action_mask
+    buffer = {"vec_env": vec_env, "recurrent_size": arguments["policy_kwargs"]["recurrent_size"]}
+    return arguments | {
+        "rollout_buffer_class": MaskableSequenceRolloutBuffer if has_masks else SequenceRolloutBuffer,
+        "rollout_buffer_kwargs": buffer,
+    }

@@ -24,14 +24,16 @@ from rl_lab.core.agent import Rollout, StateDict
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
-from rl_lab.learners.sb3.agent import Sb3Agent
-from rl_lab.learners.sb3.algorithms import with_masked_rows, with_sb3_algorithm
+from rl_lab.learners.sb3.agent import PolicyAgentBase, Sb3Agent
+from rl_lab.learners.sb3.algorithms import with_masked_rows, with_sb3_algorithm, with_sequence_buffer
 from rl_lab.learners.sb3.backbone import BackboneHandoff
 from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
 from rl_lab.learners.sb3.encoder import EncodedVecEnv, Encoder, TimedVecEnv
 from rl_lab.learners.sb3.masked_dqn import MaskedDQN
 from rl_lab.learners.sb3.memory import require_memory
 from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
+from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent
+from rl_lab.learners.sb3.recurrent_ppo import RecurrentPPO
 from rl_lab.learners.sb3.training_state import as_arrays, export_state, restore, save
 from rl_lab.learners.sb3.vec_normalize import ActingRunningMeanStd
 
@@ -72,7 +74,9 @@ class Sb3Learner:
             if normalize_observations:
                 raise ValueError(f"normalize_observations: {envs.world.name} observes a {self.structure.kind}")
             algorithm, arguments = with_sb3_algorithm(algorithm, dict(arguments))
-        if envs.world.has_action_mask or envs.world.is_multi_agent:
+        if issubclass(algorithm, RecurrentPPO):
+            arguments = with_sequence_buffer(self.vec_env, dict(arguments))
+        elif envs.world.has_action_mask or envs.world.is_multi_agent:
             algorithm, arguments = with_masked_rows(algorithm, self.vec_env, dict(arguments))
         env: VecEnv = self.vec_env
         require_memory(env, arguments)
@@ -94,6 +98,8 @@ class Sb3Learner:
             self.backend = f"stock, because its observations are a {self.structure.kind}"
         if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
             self.model.prepare_compiled()
+            self.backend = self.model.backend
+        elif isinstance(self.model, RecurrentPPO):
             self.backend = self.model.backend
         self._is_compiled = self.backend == "compiled"
         if backbone is not None:
@@ -236,11 +242,13 @@ class Sb3Learner:
             return None
         return {"mean": normalizer.obs_rms.mean.copy(), "var": normalizer.obs_rms.var.copy()}
 
-    def agent(self) -> Sb3Agent:
+    def agent(self) -> PolicyAgentBase:
         """Return the current agent, which shares the learner's parameters."""
         statistics = self._observation_statistics()
         arguments: dict[str, Any] = {"indicator": self.indicator, "structure": self.structure, "encoder": self.encoder}
-        return Sb3Agent(self.name, self.model.policy, statistics, **arguments)
+        agent_class: Any = RecurrentAgent if isinstance(self.model, RecurrentPPO) else Sb3Agent
+        agent: PolicyAgentBase = agent_class(self.name, self.model.policy, statistics, **arguments)
+        return agent
 
     def save_agent(self) -> StateDict:
         """Return the policy's parameters and the observation statistics."""

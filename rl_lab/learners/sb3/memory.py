@@ -38,7 +38,8 @@ def require_memory(env: VecEnv, arguments: dict[str, Any]) -> None:
         setting, rows = "buffer_size", arguments["buffer_size"] * 2  # observations and next observations
     else:
         setting, rows = "n_steps", arguments.get("n_steps", 1) * env.num_envs
-    buffers = rows * obs_bytes
+    state_bytes = 4 * arguments.get("policy_kwargs", {}).get("recurrent_size", 0)
+    buffers = rows * (obs_bytes + state_bytes)
     limit = _memory_limit()
     if networks + buffers <= limit:
         return
@@ -51,8 +52,9 @@ def require_memory(env: VecEnv, arguments: dict[str, Any]) -> None:
 def _network_bytes(obs_size: int, outputs: int, policy_kwargs: dict[str, Any]) -> int:
     """Return the memory of both networks with gradients and Adam's moments."""
     inputs = _FEATURES if "features_extractor_class" in policy_kwargs else obs_size
-    units = [inputs, *policy_kwargs.get("net_arch", ()), outputs]
-    weights = sum(a * b + b for a, b in zip(units, units[1:], strict=False))
+    recurrent = policy_kwargs.get("recurrent_size", 0)
+    units = [recurrent or inputs, *policy_kwargs.get("net_arch", ()), outputs]
+    weights = sum(a * b + b for a, b in zip(units, units[1:], strict=False)) + 3 * recurrent * (inputs + recurrent)
     return int(weights * 4 * _COPIES * _NETWORKS)
 
 

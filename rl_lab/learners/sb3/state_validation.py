@@ -94,7 +94,7 @@ def arrays_by_name(name: str, observations: Any) -> dict[str, Array]:
 
 
 def check_last_observations(tensors: dict[str, Array], model: Any) -> None:
-    """Check the observations and episode starts with which the next iteration begins."""
+    """Check the observations, episode starts and recurrent states with which the next iteration begins."""
     for name, current in arrays_by_name("observations", model._last_obs).items():
         saved = tensors[name]
         if saved.shape[1:] == current.shape[1:] and len(saved) != len(current):
@@ -102,6 +102,8 @@ def check_last_observations(tensors: dict[str, Array], model: Any) -> None:
         if np.isnan(checked_shape(saved, name, current)).any():
             raise ValueError(f"{name} contains NaN")
     checked_shape(tensors["episode_starts"], "episode_starts", np.asarray(model._last_episode_starts))
+    if (states := getattr(model, "recurrent_states", None)) is not None:
+        checked_array(tensors["recurrent_states"], "recurrent_states", states)
     if any(name.partition("/")[0] == "original_observations" for name in tensors):
         for name, like in arrays_by_name("original_observations", model._last_original_obs).items():
             checked_shape(tensors[name], name, like)

@@ -25,6 +25,7 @@ from rl_lab.learners.sb3.buffer_state import (
 )
 from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
+from rl_lab.learners.sb3.recurrent_ppo import RecurrentPPO
 from rl_lab.learners.sb3.state_validation import (
     arrays_by_name,
     check_action_space,
@@ -45,7 +46,7 @@ def save(algorithm: BaseAlgorithm, *, compiled: bool) -> StateDict:
         policy: the parameters.
         optimizer: Adam's moments.
         generators: the states of the global random generators.
-        last: the observations and episode starts with which the next iteration begins.
+        last: the observations and episode starts with which the next iteration begins, and a recurrent policy's states.
         pending: the pending transitions, where agents need not act in each step.
         normalizer: the statistics of a VecNormalize, if there is one.
         replay: the replay buffer of an off-policy algorithm, with the priorities of prioritised replay.
@@ -64,6 +65,8 @@ def save(algorithm: BaseAlgorithm, *, compiled: bool) -> StateDict:
             "episode_starts": np.asarray(model._last_episode_starts),
         },
     }
+    if isinstance(model, RecurrentPPO):
+        tensors["last"]["recurrent_states"] = model.recurrent_states.copy()
     if (pending := pending_arrays(model)) is not None:
         tensors["pending"] = pending
     state: dict[str, Any] = {
@@ -151,6 +154,8 @@ def restore(algorithm: BaseAlgorithm, name: str, saved: StateDict, *, compiled: 
         _restore_optimizer(model.policy.optimizer, tensors["optimizer"], state["optimizer_groups"])
         model._last_obs = _saved_observations("observations", model._last_obs, tensors["last"])
         model._last_episode_starts = tensors["last"]["episode_starts"]
+        if isinstance(model, RecurrentPPO):
+            model.recurrent_states = np.array(tensors["last"]["recurrent_states"])
         model.num_timesteps, model._n_updates = state["steps"], state["updates"]
         model._episode_num = state["episodes"]
         model._current_progress_remaining = state["progress"]
