@@ -5,7 +5,7 @@ Networks are not trained here: their last layers are scaled up, so that actions 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from support.race import RACE
+from support.runs import check_evaluates_and_resumes
 
 from rl_lab.adapters import make
 from rl_lab.cli import main
@@ -295,6 +296,25 @@ def test_a_restored_learner_continues_with_the_same_bits(world: str) -> None:
             assert np.array_equal(array, others[name]), f"{member}: {name}"
 
 
+@pytest.mark.parametrize("change", [lambda a: a[:, :3], lambda a: a * np.nan, lambda a: a.astype(np.float64)])
+def test_a_checkpoint_with_other_states_is_refused(change: Callable[[Array], Array]) -> None:
+    learner = learner_of(envs_of("cartpole"))
+    learner.train_iteration()
+    saved = learner.save()
+    learner.restore(saved)
+    saved.tensors["last"]["recurrent_states"] = change(saved.tensors["last"]["recurrent_states"])
+    with pytest.raises(ValueError, match="recurrent_states"):
+        learner.restore(saved)
+
+
+def test_a_saved_agent_plays_the_same_episodes() -> None:
+    learner = learner_of(envs_of("cartpole"), normalize_observations=True)
+    learner.train_iteration()
+    config = PPO.Config(**SMALL, normalize_observations=True)
+    loaded = PPO.load(config, learner.vec_env.envs.world, learner.save_agent(), device="cpu")
+    assert episodes_of(loaded, "cartpole") == episodes_of(learner.agent(), "cartpole")
+
+
 def test_a_snapshot_of_environments_has_the_states_of_an_opponent() -> None:
     agent = agent_of("tic_tac_toe")
 
@@ -327,11 +347,11 @@ def test_a_run_is_trained_evaluated_and_resumed_but_not_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = "t_maze budget=512 worlds=4 agent.batch_size=64 agent.recurrent_size=8 video=false evaluation.episodes=4"
-    words += " evaluation.selections=1 evaluation.selection_episodes=2"
+    words = "t_maze budget=256 worlds=2 agent.n_epochs=1 agent.batch_size=64 agent.recurrent_size=8 video=false evaluation.episodes=4"
+    words += " evaluation.selections=1 evaluation.selection_episodes=2 checkpoint.steps=128"
     assert main(["train", *words.split(), f"run_dir={run}"]) == 0
     assert "learner: torch, because its policy is recurrent" in capsys.readouterr().err
-    assert main(["evaluate", str(run)]) == 0
+    check_evaluates_and_resumes(run, capsys)
     assert main(["export", str(run), str(tmp_path / "agent.zip")]) == 2
     assert "recurrent policy, which Stable-Baselines3 lacks" in capsys.readouterr().err
 
