@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
 from rl_lab.core.protocols import EnvSpec
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.settings import BackboneSettings
+
+TAKES_BACKBONE = True
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(
+    config: Config, world: EnvSpec, backbone: BackboneSettings | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
     from rl_lab.learners.rllib.policies import actor_critic
 
-    return actor_critic("rllib_appo", config, world)
+    return actor_critic("rllib_appo", config, world, backbone)
 
 
 def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
@@ -79,7 +86,15 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
     }
 
 
-def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
+def learner(
+    config: Config,
+    envs: Any,
+    *,
+    budget: int,
+    seed: int,
+    device: str,
+    backbone: BackboneSettings | None = None,
+) -> Learner:
     """Return a new learner.
 
     `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners.
@@ -94,18 +109,21 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     check_processes(config, divides_fragments=True)
-    policy_type, arguments = policy_class(config, envs.world)
+    policy_type, arguments = policy_class(config, envs.world, backbone)
     from rl_lab.learners.rllib.appo import DistributedAPPO, RllibAPPO
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
-    from rl_lab.learners.rllib.learner import policy_builder
+    from rl_lab.learners.rllib.policy_builder import policy_builder
 
-    build = policy_builder(policy_type, envs.world, arguments)
+    processes = config.env_runners + config.learners
+    build = policy_builder(policy_type, envs.world, arguments, backbone, processes=processes)
     learner_class = DistributedAPPO if isinstance(envs, DistributedEnvs) else RllibAPPO
     return learner_class(config, envs, build, seed=seed, device=device)
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(
+    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+) -> Agent:
     """Return a trained agent; Ray is not needed."""
     from rl_lab.learners.rllib import policies
 
-    return policies.load("rllib_appo", policy_class(config, world), world, saved, device)
+    return policies.load("rllib_appo", policy_class(config, world, backbone), world, saved, device, backbone)

@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
 from rl_lab.core.protocols import EnvSpec
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.settings import BackboneSettings
+
+TAKES_BACKBONE = True
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,20 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(
+    config: Config, world: EnvSpec, backbone: BackboneSettings | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for spaces that it cannot take."""
     from stable_baselines3.dqn import MlpPolicy
 
     from rl_lab.adapters.structured import structure_of
+    from rl_lab.learners.rllib.policies import network_arguments
     from rl_lab.learners.sb3.agent import require_discrete_actions
-    from rl_lab.learners.sb3.policies import policy_arguments
 
     require_discrete_actions("rllib_dqn", world)
     if (structure := structure_of(world)) is not None:
         raise ValueError(f"rllib_dqn: {world.name} observes a {structure.kind}: use agent=dqn")
-    return MlpPolicy, policy_arguments(world, config.policy, config.net_arch, config.activation)
+    return MlpPolicy, network_arguments(config, world, backbone)
 
 
 def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
@@ -88,7 +95,15 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
     }
 
 
-def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
+def learner(
+    config: Config,
+    envs: Any,
+    *,
+    budget: int,
+    seed: int,
+    device: str,
+    backbone: BackboneSettings | None = None,
+) -> Learner:
     """Return a new learner.
 
     `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners.
@@ -103,15 +118,16 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     check_bounds(config)
     require()
     check_processes(config, divides_fragments=False)
-    policy_type, arguments = policy_class(config, envs.world)
+    policy_type, arguments = policy_class(config, envs.world, backbone)
     _check_loss_and_epsilon(config)
     if hasattr(envs, "batch_rows"):
         raise ValueError("rllib_dqn trains one policy; several need agent=rllib_ppo, rllib_appo, ppo or dqn")
     from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
     from rl_lab.learners.rllib.dqn import DistributedDQN, RllibDQN
-    from rl_lab.learners.rllib.learner import policy_builder
+    from rl_lab.learners.rllib.policy_builder import policy_builder
 
-    build = policy_builder(policy_type, envs.world, arguments)
+    processes = config.env_runners + config.learners
+    build = policy_builder(policy_type, envs.world, arguments, backbone, processes=processes)
     learner_class = DistributedDQN if isinstance(envs, DistributedEnvs) else RllibDQN
     return learner_class(config, envs, build, budget=budget, seed=seed, device=device)
 
@@ -128,8 +144,10 @@ def _check_loss_and_epsilon(config: Config) -> None:
         raise ValueError(f"epsilon={config.epsilon}: expected [[0, P], [STEP, P], ...] with growing steps, P of 0 to 1")
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(
+    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+) -> Agent:
     """Return a trained agent; Ray is not needed."""
     from rl_lab.learners.rllib import policies
 
-    return policies.load("rllib_dqn", policy_class(config, world), world, saved, device)
+    return policies.load("rllib_dqn", policy_class(config, world, backbone), world, saved, device, backbone)

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rl_lab.core.agent import Agent, Learner, StateDict, check_bounds, hyperparameter
 from rl_lab.core.protocols import EnvSpec
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.settings import BackboneSettings
+
+TAKES_BACKBONE = True
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class Config:
     gpus_per_learner: int = hyperparameter(0, "GPUs of each of them", low=0, high=1)
 
 
-def policy_class(config: Config, world: EnvSpec) -> tuple[Any, dict[str, Any]]:
+def policy_class(
+    config: Config, world: EnvSpec, backbone: BackboneSettings | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Return the class of the policy and its arguments. Raises ValueError for observations that it cannot take."""
     from rl_lab.learners.rllib.policies import actor_critic
 
-    return actor_critic("rllib_ppo", config, world)
+    return actor_critic("rllib_ppo", config, world, backbone)
 
 
 def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
@@ -75,7 +82,15 @@ def library_arguments(config: Config, world: EnvSpec) -> dict[str, Any]:
     }
 
 
-def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -> Learner:
+def learner(
+    config: Config,
+    envs: Any,
+    *,
+    budget: int,
+    seed: int,
+    device: str,
+    backbone: BackboneSettings | None = None,
+) -> Learner:
     """Return a new learner.
 
     `envs` is a `BatchedEnv`, or the `DistributedEnvs` of env runners. Where several policies share a batch, each learns
@@ -105,11 +120,12 @@ def learner(config: Config, envs: Any, *, budget: int, seed: int, device: str) -
     if config.minibatch_size > own_size:
         raise ValueError(f"minibatch_size={config.minibatch_size} is larger than a train batch of {own_size} rows")
     config = replace(config, train_batch_size_per_learner=own_size)
-    policy_type, arguments = policy_class(config, world)
-    from rl_lab.learners.rllib.learner import policy_builder
+    policy_type, arguments = policy_class(config, world, backbone)
+    from rl_lab.learners.rllib.policy_builder import policy_builder
     from rl_lab.learners.rllib.ppo import RllibPPO
 
-    build = policy_builder(policy_type, world, arguments)
+    processes = config.env_runners + config.learners
+    build = policy_builder(policy_type, world, arguments, backbone, processes=processes)
     if is_distributed:
         from rl_lab.learners.rllib.distributed import DistributedPPO
 
@@ -126,8 +142,10 @@ def _check_batch(config: Config, rows: int) -> None:
         raise ValueError(f"train_batch_size_per_learner={size}: {reason}: {nearest} does")
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(
+    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+) -> Agent:
     """Return a trained agent; Ray is not needed."""
     from rl_lab.learners.rllib import policies
 
-    return policies.load("rllib_ppo", policy_class(config, world), world, saved, device)
+    return policies.load("rllib_ppo", policy_class(config, world, backbone), world, saved, device, backbone)

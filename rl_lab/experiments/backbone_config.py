@@ -81,7 +81,7 @@ def require_supported(agent: str, is_single: bool) -> None:
     """Raise ScenarioError where this agent takes no backbone, or where several policies are trained."""
     agents = [name for name in agent_registry.names() if _takes_backbone(name)]
     if agent not in agents:
-        raise ScenarioError(f"agent {agent} takes no backbone; {' and '.join(agents)} do")
+        raise ScenarioError(f"agent {agent} takes no backbone; {', '.join(agents)} do")
     if not is_single:
         raise ScenarioError("backbone: goes with one policy, not with policies or league")
 

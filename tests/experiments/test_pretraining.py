@@ -170,7 +170,10 @@ WRONG_TRAININGS: dict[str, tuple[list[str], str]] = {
     "mode": (["cartpole", "backbone=b", "mode=freeze"], "did you mean 'frozen'?"),
     "key": (["cartpole", "backbone=b", "backbone.learningrate=1"], "did you mean 'learning_rate'?"),
     "world": (["acrobot", "backbone=b"], "observes float32 [4] from no bound to no bound; acrobot gives float32 [6]"),
-    "agent": (["cartpole", "agent=rllib_ppo", "backbone=b"], "agent rllib_ppo takes no backbone; dqn and ppo do"),
+    "agent": (
+        ["cartpole", "agent=mcts", "backbone=b"],
+        "agent mcts takes no backbone; dqn, ppo, rllib_appo, ",
+    ),
     "dqn's parts": (["cartpole", "agent=dqn", "backbone=b", "parts=trunk,policy"], "a Q-network has no such head"),
     "policies": (
         ["simple_spread", "backbone=b", "policies={all: [agent_0, agent_1, agent_2]}"],

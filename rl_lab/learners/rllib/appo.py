@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rl_lab.core.agent import Rollout, StateDict
@@ -14,6 +14,7 @@ from rl_lab.learners.rllib.appo_algorithm import appo_config
 from rl_lab.learners.rllib.appo_learner import update_from_references
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 from rl_lab.learners.rllib.remote_learning import LearnsRemotely
 from rl_lab.learners.sb3.state_validation import check_parameters
 from rl_lab.learners.sb3.training_state import as_arrays
@@ -36,11 +37,11 @@ class RllibAPPO(RllibLearner):
     }
     _parts = 1
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         return self._build_algorithm(build, self.envs.rewards.size, seed=seed, device=device)
 
     def _build_algorithm(
-        self, build: Callable[[], Any], rows: int, *, seed: int, device: str, recipes: Sequence[EnvRecipe] = ()
+        self, build: PolicyBuilder, rows: int, *, seed: int, device: str, recipes: Sequence[EnvRecipe] = ()
     ) -> Any:
         policy, gpu = build(), device.startswith("cuda")
         spaces = policy.observation_space, policy.action_space
@@ -103,7 +104,7 @@ class DistributedAPPO(LearnsRemotely, RllibAPPO):
     Args: as of `RllibAPPO`.
     """
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         self._parts, recipes = len(self.envs.recipes), self.envs.recipes
         rows = self.envs.rows // self._parts
         return self._build_algorithm(build, rows, recipes=recipes, seed=seed, device=device)

@@ -16,13 +16,14 @@ from rl_lab.core.agent import StateDict
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.finite_gradients import FiniteGradients
 from rl_lab.learners.rllib.fragment import Fragment
+from rl_lab.learners.rllib.frozen_trunk import FrozenTrunk
 from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.rllib.train_columns import joined_columns
 from rl_lab.learners.rllib.transitions import Pending
 from rl_lab.learners.sb3.training_state import as_arrays, as_tensors
 
 
-class LabAPPOTorchLearner(FiniteGradients, APPOTorchLearner):  # type: ignore[misc]
+class LabAPPOTorchLearner(FrozenTrunk, FiniteGradients, APPOTorchLearner):  # type: ignore[misc]
     """RLlib's learner of APPO; its loss, V-trace, optimizer and update of the target network are RLlib's."""
 
     agent_name = "rllib_appo"

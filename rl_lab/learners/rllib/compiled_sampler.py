@@ -20,7 +20,7 @@ from rl_lab.learners.compiled.fragment_records import FragmentBuffers
 from rl_lab.learners.compiled.ppo_records import PolicyNetwork, RandomStream
 from rl_lab.learners.compiled.thread_pool import WorkerPool
 from rl_lab.learners.rllib.fragment import Fragment, Sample
-from rl_lab.learners.rllib.torch_sampler import Act, sample_fragment, torch_act
+from rl_lab.learners.rllib.torch_sampler import encoder_of, sample_fragment, torch_act
 from rl_lab.learners.sb3.compiled_batch import is_compiled_batch
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic
 from rl_lab.learners.sb3.ppo import MIN_STEPS_FOR_THREADS
@@ -36,11 +36,12 @@ def sampler(module: Any, envs: BatchedEnv, threads: int) -> Callable[[int], Samp
     Its random numbers depend on torch's global generator. Compiled code uses up to `threads` threads, which change no
     result. Environments that Python steps are acted in by compiled code, too, where it knows the network.
     """
-    act: Act = torch_act(module)
+    act, encode = torch_act(module), encoder_of(module)
     with suppress(UnsupportedByCompiledError):
         act = CompiledActor(module)
-        return CompiledSampler(module, envs, threads)
-    return partial(sample_fragment, module, envs, act=act)
+        if encode is np.copy:
+            return CompiledSampler(module, envs, threads)
+    return partial(sample_fragment, module, envs, act=act, encode=encode)
 
 
 def is_compiled(module: Any) -> bool:

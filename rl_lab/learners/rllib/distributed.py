@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rl_lab.learners.rllib.connector import NothingToLearnError
+from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 from rl_lab.learners.rllib.ppo import RllibPPO
 from rl_lab.learners.rllib.remote_learning import LearnsRemotely
 
@@ -24,7 +24,7 @@ class DistributedPPO(LearnsRemotely, RllibPPO):
         WorkFailed: the processes cannot be started.
     """
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         envs, total = self.envs, self._settings.train_batch_size_per_learner * max(self._settings.learners, 1)
         return self._build_algorithm(
             build,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rl_lab.learners.rllib.dqn_learner import LabDQNTorchLearner
 from rl_lab.learners.rllib.learner import RllibLearner
 from rl_lab.learners.rllib.learners import MODULE
 from rl_lab.learners.rllib.pending_state import check_pending
+from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 from rl_lab.learners.rllib.remote_learning import LearnsRemotely
 from rl_lab.learners.rllib.replay import Replay
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
@@ -39,16 +40,16 @@ class RllibDQN(RllibLearner):
         "td_error_mean": "train/td_error",
     }
 
-    def __init__(self, settings: Any, envs: Any, build: Callable[[], Any], *, budget: int, **others: Any) -> None:
+    def __init__(self, settings: Any, envs: Any, build: PolicyBuilder, *, budget: int, **others: Any) -> None:
         self._budget = budget
         super().__init__(settings, envs, build, **others)
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         return self._build_algorithm(build, parts=1, rows=self.envs.rewards.size, seed=seed, device=device)
 
     def _build_algorithm(
         self,
-        build: Callable[[], Any],
+        build: PolicyBuilder,
         *,
         parts: int,
         rows: int,
@@ -151,7 +152,7 @@ class DistributedDQN(LearnsRemotely, RllibDQN):
     Args: as of `RllibDQN`.
     """
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         parts, recipes = len(self.envs.recipes), self.envs.recipes
         rows = self.envs.rows
         return self._build_algorithm(build, parts=parts, rows=rows, recipes=recipes, seed=seed, device=device)

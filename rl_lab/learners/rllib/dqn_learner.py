@@ -13,9 +13,10 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from rl_lab.core.agent import StateDict
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.finite_gradients import FiniteGradients
+from rl_lab.learners.rllib.frozen_trunk import FrozenTrunk
 
 
-class LabDQNTorchLearner(FiniteGradients, DQNTorchLearner):  # type: ignore[misc]
+class LabDQNTorchLearner(FrozenTrunk, FiniteGradients, DQNTorchLearner):  # type: ignore[misc]
     """RLlib's learner of DQN; its loss, optimizer and update of the target network are RLlib's."""
 
     agent_name = "rllib_dqn"

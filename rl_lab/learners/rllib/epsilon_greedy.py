@@ -16,7 +16,7 @@ from rl_lab.core.random_actions import sample_actions
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.env_runner import LabEnvRunner
 from rl_lab.learners.rllib.fragment import Sample
-from rl_lab.learners.rllib.torch_sampler import batch_on_device, sample_fragment
+from rl_lab.learners.rllib.torch_sampler import batch_on_device, encoder_of, sample_fragment
 
 
 class EpsilonGreedy:
@@ -58,7 +58,8 @@ class EpsilonGreedyRunner(LabEnvRunner):
     def _sampler(self, envs: BatchedEnv, threads: int) -> Callable[[int], Sample]:
         config = self.config
         rows = config.num_envs_per_env_runner * max(len(config.env_config.get("recipes", ())), 1)
-        return partial(sample_fragment, self.module, envs, act=EpsilonGreedy(self.module, config.epsilon, rows))
+        act = EpsilonGreedy(self.module, config.epsilon, rows)
+        return partial(sample_fragment, self.module, envs, act=act, encode=encoder_of(self.module))
 
     def _begin_fragment(self, sample: Any, number: int) -> None:
         act: EpsilonGreedy = sample.keywords["act"]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import weakref
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv
@@ -21,6 +17,7 @@ from rl_lab.learners.rllib import in_process
 from rl_lab.learners.rllib.cluster import Cluster
 from rl_lab.learners.rllib.learners import MODULE, Learners, policy_of, restore_state, state_of
 from rl_lab.learners.rllib.pending_state import check_pending
+from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 from rl_lab.learners.sb3.agent import Sb3Agent
 from rl_lab.learners.sb3.state_validation import check_generators, check_parameters, validated_moments
 from rl_lab.learners.sb3.training_state import as_arrays
@@ -36,7 +33,7 @@ class RllibLearner:
     Args:
         settings: the agent's Config, whose names are RLlib's.
         envs: the environments.
-        build: a function that returns the untrained policy.
+        build: a function that returns the policy as it is at the start.
         seed: seeds initial weights, sampled actions and the order of minibatches.
         device: "cpu" or "cuda", of the learner.
     """
@@ -44,9 +41,9 @@ class RllibLearner:
     name: str
     metric_names: dict[str, str]
 
-    def __init__(self, settings: Any, envs: BatchedEnv, build: Callable[[], Any], *, seed: int, device: str) -> None:
+    def __init__(self, settings: Any, envs: BatchedEnv, build: PolicyBuilder, *, seed: int, device: str) -> None:
         self.envs: Any = envs
-        self._settings = settings
+        self._settings, self._backbone = settings, build.backbone
         self._cluster = self._open_cluster()
         self._close = weakref.finalize(self, self._cluster.close)
         self._steps, self._learn_seconds = 0, 0.0
@@ -55,6 +52,7 @@ class RllibLearner:
             self._learners = Learners(self.algorithm.learner_group, timeout=_UPDATE, check=self._cluster.check)
             self._runner: Any = self.algorithm.env_runner
             self._policy = self._runner.module.policy
+            self._encoder = None if self._backbone is None else self._backbone.encoder("cpu")
             self._attach()
         except BaseException:
             self._close()
@@ -67,7 +65,7 @@ class RllibLearner:
         """Return RLlib's runners and learners for this configuration."""
         return in_process.build(config)
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         """Return RLlib's algorithm."""
         raise NotImplementedError
 
@@ -76,6 +74,11 @@ class RllibLearner:
 
     @property
     def backend(self) -> str:
+        """Return what trains, and where, and with which backbone."""
+        backbone = self._backbone
+        return self._engine() + ("" if backbone is None else f"; {backbone.describe(self._policy)}")
+
+    def _engine(self) -> str:
         """Return what trains, and where."""
         import ray
 
@@ -118,16 +121,21 @@ class RllibLearner:
 
     def agent(self) -> Sb3Agent:
         """Return an agent that shares the parameters with which actions are sampled."""
-        return Sb3Agent(self.name, self._policy, None)
+        return Sb3Agent(self.name, self._policy, None, encoder=self._encoder)
 
     def save_agent(self) -> StateDict:
         """Return the policy's parameters, by the names of Stable-Baselines3."""
-        return StateDict({"policy": as_arrays(self._policy.state_dict())}, {})
+        return StateDict({"policy": as_arrays(self._policy.state_dict()), **self._encoder_arrays()}, {})
+
+    def _encoder_arrays(self) -> dict[str, dict[str, Array]]:
+        """Return the encoder's parameters as a member of a state, which has none without an encoder."""
+        return {} if self._encoder is None else {"encoder": self._encoder.arrays()}
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
         saved = self._learners_state()
-        return StateDict(saved.tensors, {**self._counters(), **saved.state})
+        # The encoder does not change; an agent is made of a checkpoint, too.
+        return StateDict({**saved.tensors, **self._encoder_arrays()}, {**self._counters(), **saved.state})
 
     def _learners_state(self) -> StateDict:
         return state_of(self._learner())
@@ -197,14 +205,3 @@ class RllibLearner:
 
     def _optimizer(self) -> Any:
         return self._learner().get_optimizer(MODULE)
-
-
-def policy_builder(kind: Any, world: Any, arguments: dict[str, Any]) -> Callable[[], Any]:
-    """Return a function that builds the policy, for RLlib to call where a module is made."""
-    from rl_lab.learners.sb3.policies import build_policy
-
-    if not isinstance(world.action, Discrete) and world.has_action_mask:
-        raise ValueError(f"{world.name} masks actions that are not discrete")
-    # Of a world, its spaces are enough, and processes that have not loaded the world can build the policy.
-    spaces: Any = SimpleNamespace(observation=world.observation, action=world.action)
-    return functools.partial(build_policy, kind, spaces, **arguments)

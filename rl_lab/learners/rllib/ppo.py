@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from rl_lab.core.agent import Rollout
@@ -11,6 +10,7 @@ from rl_lab.core.world import Array
 from rl_lab.learners.rllib.algorithm import algorithm_config
 from rl_lab.learners.rllib.connector import NothingToLearnError
 from rl_lab.learners.rllib.learner import RllibLearner
+from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 
 
 class RllibPPO(RllibLearner):
@@ -30,12 +30,12 @@ class RllibPPO(RllibLearner):
         "vf_explained_var": "train/explained_variance",
     }
 
-    def _build(self, build: Callable[[], Any], seed: int, device: str) -> Any:
+    def _build(self, build: PolicyBuilder, seed: int, device: str) -> Any:
         rows = self.envs.rewards.size
         length = self._settings.train_batch_size_per_learner // rows
         return self._build_algorithm(build, fragment_length=length, num_envs=rows, seed=seed, device=device)
 
-    def _build_algorithm(self, build: Callable[[], Any], *, device: str, **arguments: Any) -> Any:
+    def _build_algorithm(self, build: PolicyBuilder, *, device: str, **arguments: Any) -> Any:
         policy = build()
         spaces = policy.observation_space, policy.action_space
         gpu = device.startswith("cuda")

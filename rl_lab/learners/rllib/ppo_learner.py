@@ -26,11 +26,12 @@ from rl_lab.learners.compiled.thread_pool import available_threads
 from rl_lab.learners.rllib.compiled_update import CompiledUpdate, minibatch_order
 from rl_lab.learners.rllib.connector import connector_of
 from rl_lab.learners.rllib.finite_gradients import FiniteGradients
+from rl_lab.learners.rllib.frozen_trunk import FrozenTrunk
 from rl_lab.learners.rllib.pending_state import pending_arrays, restored_pending
 from rl_lab.learners.sb3.network_import import UnsupportedByCompiledError
 
 
-class LabPPOTorchLearner(FiniteGradients, PPOTorchLearner):  # type: ignore[misc]
+class LabPPOTorchLearner(FrozenTrunk, FiniteGradients, PPOTorchLearner):  # type: ignore[misc]
     """RLlib's learner of PPO.
 
     `compiled` updates where there is one learner, on a CPU, of one policy whose network the compiled learners know; it
@@ -49,7 +50,7 @@ class LabPPOTorchLearner(FiniteGradients, PPOTorchLearner):  # type: ignore[misc
         if not is_known or torch.device(self.device).type != "cpu" or list(self.module.keys()) != [DEFAULT_MODULE_ID]:
             return
         module = self.module[DEFAULT_MODULE_ID].unwrapped()
-        if not module.model_config.get("compiled", True):
+        if not module.model_config.get("compiled", True) or self.begins_frozen() is not None:
             return
         try:
             self.compiled = CompiledUpdate(module.policy, self.get_optimizer(DEFAULT_MODULE_ID), available_threads())

@@ -36,11 +36,9 @@ class LearnsRemotely(SamplesRemotely):
         if not self.learns_here:
             self._send_weights()
 
-    @property
-    def backend(self) -> str:
-        """Return what trains, and where."""
+    def _engine(self) -> str:
         if self.learns_here:
-            return super().backend
+            return super()._engine()
         count, has_gpus = len(self._learners), self._settings.gpus_per_learner
         return f"{self._runners()}, {count} learner{'s' * (count > 1)} {'a GPU each' if has_gpus else 'on CPUs'}"
 

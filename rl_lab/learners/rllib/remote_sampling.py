@@ -70,9 +70,7 @@ class SamplesRemotely(RllibLearner):
             acting = "compiled code on the CPU (agent.compiled=false: torch on the GPU)"
         return f"{runners}, {share:g} GPU each, acting by {acting}"
 
-    @property
-    def backend(self) -> str:
-        """Return what trains, and where."""
+    def _engine(self) -> str:
         return f"{self._runners()}, updates by {self._learner().code}"
 
     @property

@@ -13,25 +13,32 @@ from gymnasium.spaces import Box
 from rl_lab.core.protocols import BatchedEnv
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.fragment import Fragment, Sample
+from rl_lab.learners.rllib.policy_builder import backbone_of
 
 # (observations [B, ...], masks, uint8 [B, n], or None): actions, log probabilities, and inputs of the distribution
 Act = Callable[[Array, Array | None], tuple[Array, Array, Array]]
+# observations [B, ...]: what the policy gets, [B, ...], in an array of its own
+Encode = Callable[[Array], Array]
 
 
-def sample_fragment(module: Any, envs: BatchedEnv, num_steps: int, *, act: Act | None = None) -> Sample:
+def sample_fragment(
+    module: Any, envs: BatchedEnv, num_steps: int, *, act: Act | None = None, encode: Encode = np.copy
+) -> Sample:
     """Step the environments `num_steps` times with actions of `act`, by default those that the module samples.
 
     They are sampled by torch's global generator, and clipped to the module's action space. An episode that ends is
-    followed by the next in the same step. The environments were reset before.
+    followed by the next in the same step. The environments were reset before. The fragment has the observations that
+    `encode` returns.
     """
     sample, space, act = Sample(), module.action_space, act or torch_act(module)
-    steps = [_step(act, space, envs, sample) for _ in range(num_steps)]
+    steps = [_step(act, encode, space, envs, sample) for _ in range(num_steps)]
     columns: dict[str, Any] = {name: np.stack([step[name] for step in steps]) for name in steps[0] if name != "final"}
     mask, acting = columns.pop("action_mask", None), columns.pop("acting", None)
+    final, observations = np.concatenate([step["final"] for step in steps]), columns["observations"]
     sample.fragment = Fragment(
         **columns,
-        final_observations=np.concatenate([step["final"] for step in steps]),
-        last_observations=_by_row(envs.observations).copy(),
+        final_observations=encode(final) if len(final) else observations[0, :0],
+        last_observations=encode(_by_row(envs.observations)),
         action_mask=mask,
         last_action_mask=None if mask is None else _by_row(envs.action_mask).copy(),
         acting=acting,
@@ -63,9 +70,17 @@ def batch_on_device(module: Any, observations: Array, action_mask: Array | None)
     return batch
 
 
-def _step(act: Act, space: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
+def encoder_of(module: Any) -> Encode:
+    """Return what makes of observations those that the module's policy gets: copies, or a backbone's features."""
+    backbone = backbone_of(module)
+    device = next(module.parameters()).device.type
+    encoder = None if backbone is None else backbone.encoder(device)
+    return np.copy if encoder is None else encoder
+
+
+def _step(act: Act, encode: Encode, space: Any, envs: BatchedEnv, sample: Sample) -> dict[str, Array]:
     begin, rows = time.perf_counter(), envs.rewards.size
-    observations = _by_row(envs.observations).copy()
+    observations = encode(_by_row(envs.observations))
     step = {"observations": observations}
     if envs.world.has_action_mask:
         step["action_mask"] = _by_row(envs.action_mask).copy()

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
@@ -55,11 +54,7 @@ class BackboneHandoff:
     """The hand-off of a saved backbone to an SB3 algorithm. Raises UsageError where the folder has changed."""
 
     def __init__(self, settings: BackboneSettings) -> None:
-        self.settings = settings
-        self.saved: SavedBackbone = folder.load(Path(settings.path))
-        if settings.sha256 and self.saved.sha256 != settings.sha256:
-            now, then = self.saved.sha256[:12], settings.sha256[:12]
-            raise UsageError(f"{settings.path} is not the backbone that it was: SHA-256 {now}..., not {then}...")
+        self.settings, self.saved = settings, load_saved(settings)
         self.parts: tuple[str, ...] = ()
         self._model: Any = None
         self._actor: list[nn.Parameter] = []  # of the policy head, where the critic learns before it
@@ -75,38 +70,19 @@ class BackboneHandoff:
         Raises ValueError for parts that the folder lacks or the agent has not, and for another world's actions.
         """
         self._model, policy = model, model.policy
-        spec, is_actor_critic = self.saved.spec, isinstance(model, OnPolicyAlgorithm)
-        self.parts = self._parts(spec, is_actor_critic)
-        if "policy" in self.parts:
-            offered = action_contract(model.action_space)
-            if spec.action != offered:
-                raise ValueError(f"backbone {self.settings.path} has a policy for {spec.action}, not for {offered}")
-        modules = _modules(policy, is_actor_critic, encoded=self.settings.mode == "encoded")
-        _load_parts(modules, self.saved, tuple(part for part in self.parts if part in modules))
-        if "policy" in self.parts:
-            _load_log_std(policy, self.saved)
-        if not is_actor_critic:
-            policy.q_net_target.load_state_dict(policy.q_net.state_dict())
-        self._set_up_critic_and_teacher(modules, is_actor_critic)
-        self._trunk = [parameter for module in modules.get("trunk", []) for parameter in module.parameters()]
+        self.parts = load_parts(policy, self.settings, self.saved)
+        self._set_up_critic_and_teacher(_modules(policy, encoded=self.settings.mode == "encoded"))
+        self._trunk = trunk_parameters(policy, self.settings)
         self._set_up_optimizer()
         self.begin_iteration(0)
 
-    def _parts(self, spec: BackboneSpec, is_actor_critic: bool) -> tuple[str, ...]:
-        available = ("trunk", *spec.heads) if is_actor_critic else ("trunk",)
-        for part in self.settings.parts:
-            if part not in available:
-                reason = "the folder has none" if is_actor_critic else "a Q-network has no such head"
-                raise ValueError(f"parts: no {part}: {reason}; there is {', '.join(available)}")
-        return tuple(self.settings.parts) or available
-
-    def _set_up_critic_and_teacher(self, modules: dict[str, list[nn.Module]], is_actor_critic: bool) -> None:
+    def _set_up_critic_and_teacher(self, modules: dict[str, list[nn.Module]]) -> None:
         """Collect what a warm-up of the critic freezes, and add the divergence from the teacher to the loss.
 
         Raises ValueError for an agent without a critic, and for a teacher without a policy.
         """
         settings, model = self.settings, self._model
-        if (settings.critic_warmup or settings.kl_coef) and not is_actor_critic:
+        if (settings.critic_warmup or settings.kl_coef) and not _is_actor_critic(model.policy):
             raise ValueError("backbone.critic_warmup and backbone.kl_coef are for agent=ppo")
         if settings.critic_warmup:
             self._actor = [p for module in modules["policy"] for p in module.parameters()]
@@ -151,8 +127,57 @@ class BackboneHandoff:
 
     def describe(self) -> str:
         """Return what the first line of a training says about the backbone."""
-        kind, mode = self.saved.spec.network.kind, self.settings.mode
-        return f"backbone: {kind} {self.saved.sha256[:12]}, {mode}, parts {'+'.join(self.parts)}"
+        return describe(self._model.policy, self.settings, self.saved)
+
+
+def load_saved(settings: BackboneSettings) -> SavedBackbone:
+    """Return the backbone of these settings. Raises UsageError where its folder has changed."""
+    saved = folder.load(Path(settings.path))
+    if settings.sha256 and saved.sha256 != settings.sha256:
+        now, then = saved.sha256[:12], settings.sha256[:12]
+        raise UsageError(f"{settings.path} is not the backbone that it was: SHA-256 {now}..., not {then}...")
+    return saved
+
+
+def load_parts(policy: Any, settings: BackboneSettings, saved: SavedBackbone) -> tuple[str, ...]:
+    """Load the parts of a backbone into a policy that has its network, and verify them; return which these are.
+
+    Raises ValueError for parts that the folder lacks or the policy has not, and for another world's actions.
+    """
+    spec, parts = saved.spec, _parts(policy, settings, saved.spec)
+    if "policy" in parts:
+        offered = action_contract(policy.action_space)
+        if spec.action != offered:
+            raise ValueError(f"backbone {settings.path} has a policy for {spec.action}, not for {offered}")
+    modules = _modules(policy, encoded=settings.mode == "encoded")
+    _copy_parts(modules, saved, tuple(part for part in parts if part in modules))
+    if "policy" in parts:
+        _load_log_std(policy, saved)
+    if not _is_actor_critic(policy):
+        policy.q_net_target.load_state_dict(policy.q_net.state_dict())
+    return parts
+
+
+def _parts(policy: Any, settings: BackboneSettings, spec: BackboneSpec) -> tuple[str, ...]:
+    is_actor_critic = _is_actor_critic(policy)
+    available = ("trunk", *spec.heads) if is_actor_critic else ("trunk",)
+    for part in settings.parts:
+        if part not in available:
+            reason = "the folder has none" if is_actor_critic else "a Q-network has no such head"
+            raise ValueError(f"parts: no {part}: {reason}; there is {', '.join(available)}")
+    return tuple(settings.parts) or available
+
+
+def trunk_parameters(policy: Any, settings: BackboneSettings) -> list[nn.Parameter]:
+    """Return the parameters of a policy's trunk, none where an encoder has it."""
+    modules = _modules(policy, encoded=settings.mode == "encoded")
+    return [parameter for module in modules.get("trunk", []) for parameter in module.parameters()]
+
+
+def describe(policy: Any, settings: BackboneSettings, saved: SavedBackbone) -> str:
+    """Return what the first line of a training says about the backbone of its policy."""
+    parts = _parts(policy, settings, saved.spec)
+    return f"backbone: {saved.spec.network.kind} {saved.sha256[:12]}, {settings.mode}, parts {'+'.join(parts)}"
 
 
 def _freeze(parameters: list[nn.Parameter], frozen: bool) -> None:
@@ -171,7 +196,7 @@ def actor_critic_state(settings: BackboneSettings, world: EnvSpec, saved: SavedB
     arguments = backbone_policy_arguments(settings, world)
     kind: type[Any] = MaskableActorCriticPolicy if world.has_action_mask else ActorCriticPolicy
     policy: Any = build_policy(kind, world, **arguments)
-    _load_parts(_modules(policy, True), saved, ("trunk", *saved.spec.heads))
+    _copy_parts(_modules(policy), saved, ("trunk", *saved.spec.heads))
     _load_log_std(policy, saved)
     return as_arrays(policy.state_dict())
 
@@ -197,8 +222,13 @@ def saved_encoder(settings: BackboneSettings | None, saved: StateDict, device: s
     return Encoder(settings.backbone_spec(), as_tensors(saved.tensors["encoder"]), device)
 
 
-def _modules(policy: Any, is_actor_critic: bool, *, encoded: bool = False) -> dict[str, list[nn.Module]]:
+def _is_actor_critic(policy: Any) -> bool:
+    return hasattr(policy, "action_net")
+
+
+def _modules(policy: Any, *, encoded: bool = False) -> dict[str, list[nn.Module]]:
     """Return the modules of a policy by part, in the order of a backbone's layers; an encoder's trunk is none."""
+    is_actor_critic = _is_actor_critic(policy)
     network = policy if is_actor_critic else policy.q_net
     trunk = {} if encoded else {"trunk": [network.features_extractor.backbone]}
     if not is_actor_critic:
@@ -209,7 +239,7 @@ def _modules(policy: Any, is_actor_critic: bool, *, encoded: bool = False) -> di
     }
 
 
-def _load_parts(modules: Mapping[str, list[nn.Module]], saved: SavedBackbone, parts: tuple[str, ...]) -> None:
+def _copy_parts(modules: Mapping[str, list[nn.Module]], saved: SavedBackbone, parts: tuple[str, ...]) -> None:
     for part in parts:
         _load(modules[part], saved.part(part), part)
 

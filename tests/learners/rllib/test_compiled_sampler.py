@@ -19,8 +19,8 @@ pytest.importorskip("ray.rllib", reason="needs the extra rllib")
 
 from rl_lab.learners.rllib.compiled_sampler import CompiledSampler, acts_compiled, sampler
 from rl_lab.learners.rllib.fragment import Fragment
-from rl_lab.learners.rllib.learner import policy_builder
 from rl_lab.learners.rllib.module import LabActorCritic
+from rl_lab.learners.rllib.policy_builder import policy_builder
 
 NUM_ENVS, STEPS = 96, 12  # above one tile of rows, and enough for two threads
 # Several agents a world, two of which have masks; boards through a convolution; continuous actions.

@@ -24,8 +24,8 @@ from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
 from rl_lab.learners.rllib import collector
 from rl_lab.learners.rllib.algorithm import algorithm_config
-from rl_lab.learners.rllib.learner import policy_builder
 from rl_lab.learners.rllib.learners import Learners
+from rl_lab.learners.rllib.policy_builder import policy_builder
 
 WORDS = "agent=rllib_ppo agent.env_runners=2 worlds=4 seed=7 agent.train_batch_size_per_learner=64"
 WORDS += " agent.minibatch_size=32 agent.num_epochs=2 agent.net_arch=[16]"

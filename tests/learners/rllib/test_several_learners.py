@@ -14,8 +14,8 @@ pytest.importorskip("ray.rllib", reason="needs the extra rllib")
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
 from rl_lab.learners.rllib.dqn_algorithm import dqn_config
-from rl_lab.learners.rllib.learner import policy_builder
 from rl_lab.learners.rllib.learners import policy_of, restore_state
+from rl_lab.learners.rllib.policy_builder import policy_builder
 
 SETTINGS = {
     "rllib_appo": "rollout_fragment_length=8 target_network_update_freq=1 circular_buffer_num_batches=1",
