@@ -9,6 +9,7 @@ backbone= is a name in agents/backbones/, or the folder of a backbone to begin w
   epochs=50  patience=5  batch_size=256  learning_rate=1e-3  validation=0.1  net_arch=[64]  freeze_trunk=true
   gamma=0.99  seed=0  device=cpu  threads=2  run_dir=PATH  world=NAME  evaluation.episodes=100
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
+  model=decision_tree, or boosted trees: hist_gradient_boosting, xgboost, lightgbm  num_trees=100  learning_rate=0.1
   max_depth=6  max_leaf_nodes=30  min_samples_leaf=1  iterations=10  rollout_episodes=32  rollout_steps=20000  noise=0
   weighted=true  feature_names=[A,B]  seed=0  run_dir=PATH  world=NAME  world.params.FIELD=VALUE  opponent=AGENT
 """

@@ -19,9 +19,12 @@ from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import checked_type, read_json
 from rl_lab.experiments.pretraining_config import as_settings, parse_value
+from rl_lab.learners.pretraining import boosted_fit
 
 DISTILLATION = "distillation.json"  # the file of a run's folder that says it is a distillation
 _FORMAT = {"format": "rl_lab.distillation", "version": 1}
+MODELS = ("decision_tree", *boosted_fit.NAMES)
+_BOOSTED = ("num_trees", "learning_rate")  # settings that a single tree has not
 _SCENARIO_KEYS = (
     "seed",
     "threads",
@@ -40,9 +43,12 @@ _FEATURE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,40}")
 class TreeSettings:
     """How a tree is distilled."""
 
-    max_depth: int = hyperparameter(6, "comparisons of a decision, at most", low=1, high=64)
+    model: str = "decision_tree"  # of MODELS
+    max_depth: int = hyperparameter(6, "comparisons of a decision in a tree, at most", low=1, high=64)
     max_leaf_nodes: int | None = hyperparameter(None, "leaves, at most; null: no limit", low=2, high=2**16)
     min_samples_leaf: int = hyperparameter(1, "decisions in a leaf, at least", low=1, high=2**31)
+    num_trees: int = hyperparameter(100, "boosted trees; of each action, if there are over two", low=1, high=10_000)
+    learning_rate: float = hyperparameter(0.1, "factor of what each boosted tree adds", low=1e-6, high=1)
     iterations: int = hyperparameter(10, "trees that are fitted; the best one is kept", low=1, high=10_000)
     rollout_episodes: int = hyperparameter(32, "episodes that are played for each tree", low=1, high=2**16)
     rollout_steps: int = hyperparameter(20_000, "decisions that are recorded for each tree, at most", low=1, high=2**31)
@@ -96,6 +102,13 @@ def _check_ranges(settings: TreeSettings) -> TreeSettings:
             low, high, value = each.metadata["low"], each.metadata["high"], getattr(settings, each.name)
             if low is not None and value is not None and not low <= value <= high:
                 raise UsageError(f"{each.name}={value}: expected {low} to {high}")
+    if settings.model not in MODELS:
+        raise UsageError(f"model={settings.model!r:.40}; {nearest(settings.model, MODELS)}")
+    for name in _BOOSTED:
+        if settings.model == MODELS[0] and getattr(settings, name) != getattr(TreeSettings, name):
+            raise UsageError(f"{name} is of boosted trees: add model={MODELS[1]}, {' or '.join(MODELS[2:])}")
+    if settings.model == "xgboost" and settings.min_samples_leaf > 1:
+        raise UsageError("min_samples_leaf: xgboost has no such limit; leave it out")
     for name in settings.feature_names:
         if not _FEATURE_NAME.fullmatch(name):
             raise UsageError(f"feature_names: {name!r:.60} is no name of 1 to 40 characters")

@@ -1,4 +1,6 @@
-"""Distil an agent into a decision tree (`rl-lab pretrain tree`): `distil` starts a run, `resume` begins it again.
+"""Distil an agent into a decision tree, or a sum of trees, by `rl-lab pretrain tree`.
+
+`distil` starts a run, `resume` begins it again.
 
 Source: Bastani, Pu and Solar-Lezama, Verifiable Reinforcement Learning via Policy Extraction (VIPER), NeurIPS 2018. As
 in DAgger, each new tree plays episodes and the teacher says what it would have done in them; the next tree is fitted to
@@ -46,11 +48,13 @@ from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.training_envs import make_agent
 from rl_lab.experiments.training_metrics import Metrics
 from rl_lab.experiments.tree_config import TreeRequest, TreeSettings
-from rl_lab.learners.pretraining import decision_tree, tree_fit
+from rl_lab.learners.pretraining import boosted_fit, tree_files, tree_fit
+from rl_lab.learners.pretraining.boosted_fit import Boosting
 from rl_lab.learners.pretraining.contract import contract_of
-from rl_lab.learners.pretraining.decision_tree import DecisionTree
 from rl_lab.learners.pretraining.tree_agent import MEMBER, TreeAgent, action_kind
-from rl_lab.learners.pretraining.tree_rules import rules
+from rl_lab.learners.pretraining.tree_ensemble import TreeEnsemble
+from rl_lab.learners.pretraining.tree_files import Trees
+from rl_lab.learners.pretraining.tree_rules import ensemble_rules, rules
 
 RULES = "rules.md"
 
@@ -60,7 +64,7 @@ class DistillationResult:
     """The result of a distillation. `scores` are those by which the tree was selected; `summary` is its evaluation."""
 
     run: Run
-    tree: DecisionTree
+    tree: Trees
     seconds: float
     scores: dict[str, float]
     summary: dict[str, Any]
@@ -75,9 +79,10 @@ class DistillationResult:
         return {
             "run_dir": str(self.run.path),
             "tree": str(self.folder),
-            "sha256": self.tree.sha256(),
+            "sha256": tree_files.sha256(self.tree),
             "depth": self.tree.depth,
             "leaves": self.tree.num_leaves,
+            "trees": self.tree.num_trees if isinstance(self.tree, TreeEnsemble) else 1,
             "seconds": round(self.seconds, 3),
             "scores": self.scores,
             **self.summary,
@@ -88,7 +93,7 @@ def distil(request: TreeRequest, command: list[str], progress: Progress) -> Dist
     """Distil a teacher into a tree. Nothing is written before teacher and world are known to go together.
 
     Raises:
-        UsageError: teacher, world and settings do not go together, scikit-learn is missing, or the run's folder exists.
+        UsageError: teacher, world and settings do not go together, a library is missing, or the run's folder exists.
         Interrupted: a signal has ended the work; resuming `run` begins it again.
     """
     user_code.refuse_while_loading()
@@ -128,7 +133,10 @@ class _Distillation:
     """The loop of DAgger, and its best tree. Raises UsageError where teacher, world and settings do not fit."""
 
     def __init__(self, scenario: Scenario, settings: TreeSettings, teacher: dict[str, Any]) -> None:
-        tree_fit.sklearn_tree()
+        if settings.model in boosted_fit.NAMES:
+            boosted_fit.library(settings.model)
+        else:
+            tree_fit.sklearn_tree()
         self.scenario, self.settings, self.reference = scenario, settings, teacher
         try:
             envs = make.make(scenario.world, 1, scenario.params)
@@ -147,7 +155,7 @@ class _Distillation:
         # In self-play, the mean return over all agents says nothing about their strength.
         self.is_self_play = not self.opponents and bool(getattr(self.world, "zero_sum", False))
         self.best: tuple[float, int] | None = None
-        self.best_tree: DecisionTree | None = None
+        self.best_tree: Trees | None = None
         self.best_scores: dict[str, float] = {}
 
     def run(self, run: Run, progress: Progress, interrupts: Interrupts) -> DistillationResult:
@@ -200,19 +208,19 @@ class _Distillation:
             metrics.close()
         progress.end()
 
-    def _fit(self, data: Demonstrations) -> DecisionTree:
+    def _fit(self, data: Demonstrations) -> Trees:
         settings = self.settings
         num_actions = int(self.world.action.n) if isinstance(self.world.action, Discrete) else None
-        model = tree_fit.estimator(
-            num_actions,
-            max_depth=settings.max_depth,
-            max_leaf_nodes=settings.max_leaf_nodes,
-            min_samples_leaf=settings.min_samples_leaf,
-            seed=self.scenario.seed,
-        )
-        return tree_fit.fit(
-            model, data.observations, data.actions, self._weights(data), contract=self.contract, num_actions=num_actions
-        )
+        size: dict[str, Any] = {
+            name: getattr(settings, name) for name in ("max_depth", "max_leaf_nodes", "min_samples_leaf")
+        }
+        size["seed"] = self.scenario.seed
+        spaces: dict[str, Any] = {"contract": self.contract, "num_actions": num_actions}
+        decisions = data.observations, data.actions, self._weights(data)
+        if settings.model not in boosted_fit.NAMES:
+            return tree_fit.fit(tree_fit.estimator(num_actions, **size), *decisions, **spaces)
+        boosting = Boosting(settings.num_trees, settings.learning_rate, **size)
+        return boosted_fit.fit(settings.model, boosting, *decisions, **spaces)
 
     def _weights(self, data: Demonstrations) -> Array:
         """Return the weights of the decisions; equal ones where none matters to the teacher."""
@@ -220,7 +228,7 @@ class _Distillation:
             return np.ones(len(data.weights))
         return np.asarray(data.weights / data.weights.mean())
 
-    def _scores(self, tree: DecisionTree, data: Demonstrations, interrupts: Interrupts) -> dict[str, float]:
+    def _scores(self, tree: Trees, data: Demonstrations, interrupts: Interrupts) -> dict[str, float]:
         """Return the tree's mean return on the selection's seeds, and how well it imitates its training data."""
         evaluations = [
             evaluate(
@@ -243,14 +251,14 @@ class _Distillation:
             scores["mean_squared_error"] = float(np.mean((actions - data.actions) ** 2))
         return {**scores, "leaves": tree.num_leaves, "depth": tree.depth, "decisions": len(data.actions)}
 
-    def _keep_best(self, tree: DecisionTree, scores: dict[str, float]) -> None:
+    def _keep_best(self, tree: Trees, scores: dict[str, float]) -> None:
         """Keep the tree with the best return, and of equal ones that with the fewest leaves."""
         imitation = scores.get("agreement", -scores.get("mean_squared_error", 0.0))
         rank = (imitation if self.is_self_play else scores["mean_return"], -tree.num_leaves)
         if self.best is None or rank > self.best:
             self.best, self.best_tree, self.best_scores = rank, tree, scores
 
-    def _write(self, run: Run, tree: DecisionTree) -> None:
+    def _write(self, run: Run, tree: Trees) -> None:
         """Write the tree, its rules, and the checkpoint of its agent."""
         scenario, folder = self.scenario, run.path / "tree"
         settings = {**dataclasses.asdict(self.settings), "seed": scenario.seed}
@@ -260,19 +268,35 @@ class _Distillation:
             "settings": settings,
             "scores": self.best_scores,
         }
-        decision_tree.save(folder, tree, about)
-        teacher = self.reference.get("path") or self.reference["name"]
-        head = (
-            f"# A decision tree for {scenario.world}\n\nIt imitates {teacher}: depth {tree.depth}, {tree.num_leaves} "
-        )
-        head += "leaves. Exactly one rule applies to an observation, and names the action."
-        head += " Where it is illegal, the next one is taken.\n\n" if self.world.has_action_mask else "\n\n"
-        text = rules(tree, self.settings.feature_names, all_legal=not self.world.has_action_mask)
-        atomic_write_bytes(folder / RULES, (head + text).encode())
-        tensors, state = decision_tree.as_state(tree)
+        tree_files.save(folder, tree, about)
+        atomic_write_bytes(folder / RULES, self._rules(tree).encode())
+        tensors, state = tree_files.as_state(tree)
         shutil.rmtree(run.agent, ignore_errors=True)
         step = int(self.best_scores["decisions"])
         checkpoint.save(run.agent, step, {MEMBER: tensors}, {**state, "deterministic": True}, keep_last=1)
+
+    def _rules(self, tree: Trees) -> str:
+        """Return what rules.md says: all rules of a tree, or those of the first of many trees."""
+        teacher, masked = self.reference.get("path") or self.reference["name"], self.world.has_action_mask
+        imitates = (
+            f"for {self.scenario.world}\n\n{{}} imitate{{}} {teacher}: depth {tree.depth}, {tree.num_leaves} leaves"
+        )
+        names = self.settings.feature_names
+        if isinstance(tree, TreeEnsemble):
+            shown = min(3, tree.num_trees)
+            head = f"# {tree.num_trees} boosted trees {imitates.format('They', '')} in all. "
+            if tree.action_kind == "discrete":
+                begin = ", ".join(f"{score:.4g}" for score in tree.nodes.base)
+                head += f"Each action has a score; before the first tree the scores are [{begin}]. "
+                head += "In each tree exactly one rule applies to an observation, and adds its number to one score. "
+                head += f"The {'legal ' * masked}action with the highest score is taken. "
+            else:
+                head += "In each tree exactly one rule applies, and adds its number to one number of the action. "
+            return f"{head}The first {shown} trees are shown.\n\n{ensemble_rules(tree, names, first=shown)}"
+        head = f"# A decision tree {imitates.format('It', 's')}. "
+        head += "Exactly one rule applies to an observation, and names the action."
+        head += " Where it is illegal, the next one is taken.\n\n" if masked else "\n\n"
+        return head + rules(tree, names, all_legal=not masked)
 
 
 def _parse_teacher(node: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,12 @@ def decision_tree() -> ModuleType:
 
 
 @cache
+def tree_ensemble() -> ModuleType:
+    """Return the functions of `templates/tree_ensemble.py`."""
+    return template("tree_ensemble", (), tree_records)
+
+
+@cache
 def param_copy() -> ModuleType:
     """Return the functions of `templates/param_copy.py`."""
     return template("param_copy", ())

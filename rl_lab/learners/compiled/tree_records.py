@@ -1,4 +1,4 @@
-"""The arrays of a decision tree, which `templates/decision_tree.py` walks. This module only declares types."""
+"""The arrays of decision trees, which templates walk. This module only declares types."""
 
 from __future__ import annotations
 
@@ -15,3 +15,20 @@ class TreeArrays(NamedTuple):
     left: Array  # int64 [M]
     right: Array  # int64 [M]
     values: Array  # float64 [M, n]: probabilities of n actions; or [M, k]: the numbers of a continuous action
+
+
+class EnsembleArrays(NamedTuple):
+    """K trees with M nodes in all, one tree after the other, whose leaves are summed up to n scores.
+
+    Within a tree, nodes lie as in `TreeArrays`. The scores are those of n actions, or the n numbers of
+    a continuous one.
+    """
+
+    root: Array  # int64 [K]: the first node of each tree
+    output: Array  # int64 [K]: the score to which the tree adds
+    base: Array  # float64 [n]: the scores before the first tree
+    feature: Array  # int64 [M]
+    threshold: Array  # float64 [M]
+    left: Array  # int64 [M]
+    right: Array  # int64 [M]
+    value: Array  # float64 [M]: what a leaf adds

@@ -1,4 +1,4 @@
-"""A decision tree as an agent."""
+"""A decision tree, or a sum of trees, as an agent."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.contract import contract_of, require_same
-from rl_lab.learners.pretraining.decision_tree import DecisionTree, from_state
+from rl_lab.learners.pretraining.tree_files import Trees, from_state
 
 MEMBER = "tree"  # of an agent's checkpoint
 
 
 class TreeAgent:
-    """An agent that takes the best legal action of a row's leaf, as a DQN takes that with the largest value."""
+    """An agent that takes the best legal action of a row's leaves, as a DQN takes that with the largest value."""
 
     name = "tree"
 
-    def __init__(self, tree: DecisionTree) -> None:
+    def __init__(self, tree: Trees) -> None:
         self.tree = tree
 
     def is_row_wise(self, *, deterministic: bool) -> bool:
@@ -52,7 +52,7 @@ class TreeAgent:
         """
         if self.tree.action_kind == "continuous":
             raise ValueError("a tree of continuous actions has no probabilities of them")
-        size = self.tree.nodes.values.shape[1] if action_mask is None else action_mask.shape[1]
+        size = self.tree.num_outputs if action_mask is None else action_mask.shape[1]
         return np.asarray(np.eye(size)[self.tree.act(observations, action_mask)])
 
 
@@ -73,7 +73,7 @@ def load_tree(world: EnvSpec, saved: StateDict) -> TreeAgent:
     require_same(tree.observation, contract_of(world.observation), "the tree", world.name)
     kind, space = action_kind(world), world.action
     size = space.shape[0] if isinstance(space, Box) else int(space.n)
-    if (tree.action_kind, tree.nodes.values.shape[1]) != (kind, size):
-        own = f"{tree.action_kind} actions of size {tree.nodes.values.shape[1]}"
+    if (tree.action_kind, tree.num_outputs) != (kind, size):
+        own = f"{tree.action_kind} actions of size {tree.num_outputs}"
         raise ValueError(f"the tree has {own}; {world.name} takes {space}")
     return TreeAgent(tree)

@@ -1,13 +1,15 @@
-"""A decision tree as rules that a person reads: one line for each leaf, with the bounds of what leads there."""
+"""Decision trees as rules that a person reads: one line for each leaf, with the bounds of what leads there."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rl_lab.learners.compiled.tree_records import TreeArrays
 from rl_lab.learners.pretraining.decision_tree import DecisionTree
+from rl_lab.learners.pretraining.tree_ensemble import TreeEnsemble
 
 _Bounds = dict[int, tuple[float, float]]  # by feature: it is above the first number, and at most the second
 
@@ -21,34 +23,56 @@ def rules(tree: DecisionTree, names: Sequence[str] = (), *, all_legal: bool = Tr
         all_legal: every action is legal in every state. Then leaves beside each other with the same most probable
             action are one rule. Otherwise a rule names all actions of its leaf, the most probable first.
     """
-    names = list(names) or [f"x[{index}]" for index in range(tree.num_features)]
+    return _numbered(tree.nodes, _names(tree, names), lambda leaf: _action(tree, leaf, all_legal))
+
+
+def ensemble_rules(trees: TreeEnsemble, names: Sequence[str] = (), *, first: int = 3) -> str:
+    """Return the rules of the first trees, in Markdown: what each leaf adds to a score. `names` as in `rules`."""
+    texts = []
+    for number in range(min(first, trees.num_trees)):
+        tree = trees.tree(number)
+        added = [f"{value:+.4g}" for value in tree.nodes.values[:, 0]]
+        target = f"action {tree.output}" if trees.action_kind == "discrete" else f"number {tree.output} of the action"
+        lines = _numbered(tree.nodes, _names(trees, names), added.__getitem__)
+        texts.append(f"## Tree {number + 1}, which adds to {target}\n\n{lines}")
+    return "\n".join(texts)
+
+
+def _names(tree: DecisionTree | TreeEnsemble, names: Sequence[str]) -> Sequence[str]:
+    return list(names) or [f"x[{index}]" for index in range(tree.num_features)]
+
+
+def _numbered(nodes: TreeArrays, names: Sequence[str], text_of: Callable[[int], str]) -> str:
+    """Return one line for each leaf, or for neighbours with the same text."""
     leaves: list[tuple[_Bounds, str]] = []
-    _collect(tree, 0, {}, all_legal, leaves)
-    lines = [f"{_conditions(bounds, names)}: {action}" for bounds, action in leaves]
+    _collect(nodes, 0, {}, text_of, leaves)
+    lines = [f"{_conditions(bounds, names)}: {text}" for bounds, text in leaves]
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1)) + "\n"
 
 
-def _collect(tree: DecisionTree, node: int, bounds: _Bounds, merges: bool, leaves: list[tuple[_Bounds, str]]) -> None:
+def _collect(
+    nodes: TreeArrays, node: int, bounds: _Bounds, text_of: Callable[[int], str], leaves: list[tuple[_Bounds, str]]
+) -> None:
     """Add the rules of the leaves below a node, which has these bounds, from left to right."""
-    actions = {_action(tree, leaf, merges) for leaf in _leaves(tree, node)}
-    if len(actions) == 1:
-        leaves.append((bounds, actions.pop()))
+    texts = {text_of(leaf) for leaf in _leaves(nodes, node)}
+    if len(texts) == 1:
+        leaves.append((bounds, texts.pop()))
         return
-    feature, threshold = int(tree.nodes.feature[node]), float(tree.nodes.threshold[node])
+    feature, threshold = int(nodes.feature[node]), float(nodes.threshold[node])
     low, high = bounds.get(feature, (-math.inf, math.inf))
-    for child, part in ((tree.nodes.left[node], (low, threshold)), (tree.nodes.right[node], (threshold, high))):
-        _collect(tree, int(child), {**bounds, feature: part}, merges, leaves)
+    for child, part in ((nodes.left[node], (low, threshold)), (nodes.right[node], (threshold, high))):
+        _collect(nodes, int(child), {**bounds, feature: part}, text_of, leaves)
 
 
-def _leaves(tree: DecisionTree, node: int) -> list[int]:
+def _leaves(nodes: TreeArrays, node: int) -> list[int]:
     """Return the leaves below a node, which may be one itself."""
     pending, leaves = [node], []
     while pending:
         node = pending.pop()
-        if tree.nodes.left[node] < 0:
+        if nodes.left[node] < 0:
             leaves.append(node)
         else:
-            pending += [int(tree.nodes.left[node]), int(tree.nodes.right[node])]
+            pending += [int(nodes.left[node]), int(nodes.right[node])]
     return leaves
 
 

@@ -20,7 +20,7 @@ from rl_lab.core.errors import UsageError
 from rl_lab.engine import world_registry
 from rl_lab.evaluation.demonstrations import DemonstrationPlan, Demonstrations, demonstrate
 from rl_lab.learners.compiled.tree_records import TreeArrays
-from rl_lab.learners.pretraining import decision_tree, tree_fit
+from rl_lab.learners.pretraining import tree_files, tree_fit
 from rl_lab.learners.pretraining.contract import ObservationContract
 from rl_lab.learners.pretraining.decision_tree import DecisionTree
 from rl_lab.learners.pretraining.tree_rules import rules
@@ -95,14 +95,15 @@ def test_other_shapes_are_refused() -> None:
 @pytest.mark.parametrize("num_actions", [4, None])
 def test_a_folder_is_read_as_it_was_written(tmp_path: Path, num_actions: int | None) -> None:
     _, tree = fitted(1, num_actions)
-    decision_tree.save(tmp_path, tree, {"teacher": "scripted"})
-    again = decision_tree.load(tmp_path)
-    assert again.sha256() == tree.sha256()
+    tree_files.save(tmp_path, tree, {"teacher": "scripted"})
+    again = tree_files.load(tmp_path)
+    assert tree_files.sha256(again) == tree_files.sha256(tree)
     for name in TreeArrays._fields:
         before, after = getattr(tree.nodes, name), getattr(again.nodes, name)
         assert after.dtype == before.dtype and np.array_equal(after, before)
-    tensors, state = decision_tree.as_state(tree)
-    assert decision_tree.from_state(tensors, json.loads(json.dumps(state))).sha256() == tree.sha256()
+    tensors, state = tree_files.as_state(tree)
+    again = tree_files.from_state(tensors, json.loads(json.dumps(state)))
+    assert tree_files.sha256(again) == tree_files.sha256(tree)
 
 
 def damage(node: dict[str, Any], name: str) -> None:
@@ -139,22 +140,22 @@ DAMAGES = """version foreign missing infinite circle beyond negative feature fra
 @pytest.mark.parametrize("name", [*DAMAGES, "one threshold"])
 def test_a_damaged_file_is_one_line(tmp_path: Path, name: str) -> None:
     _, tree = fitted(2, 3)
-    decision_tree.save(tmp_path, tree, {})
+    tree_files.save(tmp_path, tree, {})
     node = json.loads((tmp_path / "tree.json").read_text())
     damage(node, name)
     (tmp_path / "tree.json").write_text(json.dumps(node))
     with pytest.raises(UsageError) as error:
-        decision_tree.load(tmp_path)
+        tree_files.load(tmp_path)
     assert "tree.json is damaged: " in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_is_no_tree_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a tree: it has no tree.json"):
-        decision_tree.load(tmp_path)
+        tree_files.load(tmp_path)
     for text in ("", "{", "[]", "null", "[" * 10_000):
         (tmp_path / "tree.json").write_text(text)
         with pytest.raises(UsageError, match="is damaged"):
-            decision_tree.load(tmp_path)
+            tree_files.load(tmp_path)
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from rl_lab.cli import main
 from rl_lab.core import checkpoint
-from rl_lab.learners.pretraining import decision_tree
+from rl_lab.learners.pretraining import tree_files
 
 SMALL = ["iterations=2", "rollout_episodes=8", "rollout_steps=3000", "evaluation.episodes=5"]
 SMALL += ["evaluation.selection_episodes=5"]
@@ -48,8 +48,8 @@ def test_distil_evaluate_and_resume(capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluated["mean_return"] == made["mean_return"]
     rules = Path("made/tree/rules.md").read_text()
     assert "It imitates scripted: depth" in rules and ("angle" in rules or "spin" in rules) and "x[" not in rules
-    tree, about = decision_tree.load(Path("made")), json.loads(Path("made/tree/tree.json").read_text())["about"]
-    assert tree.sha256() == made["sha256"] and about["teacher"]["name"] == "scripted"
+    tree, about = tree_files.load(Path("made")), json.loads(Path("made/tree/tree.json").read_text())["about"]
+    assert tree_files.sha256(tree) == made["sha256"] and about["teacher"]["name"] == "scripted"
 
     same = result(capsys, *CARTPOLE, "run_dir=same", "max_depth=4", "feature_names=[place,speed,angle,spin]")
     other = result(capsys, *CARTPOLE, "run_dir=other", "max_depth=4", "seed=1")
@@ -83,7 +83,7 @@ def test_continuous_actions(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["pretrain", "tree", "teacher=scripted", "world=mountain_car_continuous", *SMALL, "run_dir=made"]
     made = result(capsys, *words)
     assert made["scores"]["mean_squared_error"] < 0.1 and made["mean_return"] > 0  # doing nothing gets 0
-    tree = decision_tree.load(Path("made"))
+    tree = tree_files.load(Path("made"))
     assert tree.action_kind == "continuous" and tree.act(np.zeros((3, 2), np.float32)).shape == (3, 1)
     assert "action [" in Path("made/tree/rules.md").read_text()
 
