@@ -4,9 +4,11 @@
   rl-lab pretrain bc data=demos/cartpole backbone=mlp backbone.hidden=[64,64]
   rl-lab train cartpole backbone=runs/bc-cartpole-... mode=finetune
   rl-lab pretrain tree teacher=RUN max_depth=6
-METHOD is bc (imitates the recorded actions) or critic (predicts the discounted sum of the rewards that follow).
+METHOD is bc (imitates the recorded actions), critic (predicts the discounted sum of the rewards that follow), selfpred
+(predicts its own features some steps ahead, and the actions between) or vae (reconstructs observations).
 backbone= is a name in agents/backbones/, or the folder of a backbone to begin with. Settings are key=value:
   epochs=50  patience=5  batch_size=256  learning_rate=1e-3  validation=0.1  net_arch=[64]  freeze_trunk=true
+  horizon=5  momentum=0.99  inverse_weight=1 (selfpred)  beta=1  latent_size=32 (vae)
   gamma=0.99  seed=0  device=cpu  threads=2  run_dir=PATH  world=NAME  evaluation.episodes=100
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
   model=decision_tree, or boosted trees: hist_gradient_boosting, xgboost, lightgbm  num_trees=100  learning_rate=0.1
@@ -89,6 +91,7 @@ def report_tree(result: DistillationResult, as_json: bool) -> None:
 def report(result: PretrainResult, as_json: bool) -> None:
     """Print the scores, the evaluation of a cloned agent, and the next commands; with JSON, the total result."""
     from rl_lab.evaluation.evaluate import table
+    from rl_lab.experiments import observation_sheet
     from rl_lab.experiments.run_dir import shell_quoted
 
     if as_json:
@@ -100,6 +103,8 @@ def report(result: PretrainResult, as_json: bool) -> None:
     print(f"  {result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s; validation: {scores}")
     path = shell_quoted(result.run.path)
     print(f"\n  run       {result.run.path}\n  backbone  {result.run.backbone}")
+    if (picture := result.run.path / observation_sheet.NAME).is_file():
+        print(f"  picture   {picture}")
     world = result.run.scenario().world
     print(f"\nnext: rl-lab train {world} backbone={path} mode=finetune")
     if result.summary is not None:

@@ -3,7 +3,8 @@
 A pretraining has a run's folder, with metrics and a checkpoint for each epoch, from which it resumes with the same
 bits. The result is written into `backbone/` of the run. With the method `bc` (behaviour cloning), the run also gets an
 agent of PPO that acts as the cloned policy, so that `rl-lab evaluate`, `watch` and `tournament` can load it as from any
-other run. Torch's number of threads and its global random generator are set.
+other run. With `vae`, it gets a picture of reconstructions. Torch's number of threads and its global random generator
+are set.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rl_lab.core.interrupts import Interrupted, Interrupts
 from rl_lab.core.progress import Progress
 from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.engine import user_code
-from rl_lab.experiments import pretraining_config, run_dir
+from rl_lab.experiments import observation_sheet, pretraining_config, run_dir
 from rl_lab.experiments.agent_loading import as_usage_error, device_of, load_agent
 from rl_lab.experiments.backbone_config import find_backbone
 from rl_lab.experiments.build import evaluate_scenario
@@ -161,14 +162,18 @@ def _model(
     if settings.backbone in networks.names() or networks.is_code(settings.backbone):
         network = _new_network(settings, scenario)
         action = action_contract(world.action) if head == "policy" else None
-        spec = BackboneSpec(
-            network, observation_contract, action, (head,), tuple(settings.net_arch), settings.activation
-        )
+        heads: tuple[str, ...] = () if head is None else (head,)
+        spec = BackboneSpec(network, observation_contract, action, heads, tuple(settings.net_arch), settings.activation)
         return BackboneModel(spec), None
     initial_backbone = find_backbone(settings.backbone)
     if settings.network or settings.net_arch:
         raise UsageError(f"{settings.backbone} has its own layers: leave backbone.KEY and net_arch out")
     require_same(initial_backbone.spec.observation, observation_contract, f"backbone {settings.backbone}", world.name)
+    if head is None:  # the heads of a backbone do not fit a trunk that is trained further
+        spec = dataclasses.replace(initial_backbone.spec, action=None, heads=())
+        model = BackboneModel(spec)
+        model.trunk.load_state_dict(initial_backbone.part("trunk"))
+        return model, initial_backbone
     other_heads = tuple(other_head for other_head in initial_backbone.spec.heads if other_head != head)
     if other_heads and not settings.freeze_trunk:
         raise UsageError(
@@ -277,6 +282,9 @@ class _Pretraining:
                 evaluation = evaluate_scenario(agent, run.scenario(), interrupts.check)
             evaluation.save(run.evaluation(step))
             summary = evaluation.summary
+        trainer.load_best()
+        if pictures := trainer.method.pictures(trainer.model, observation_sheet.COLUMNS):
+            observation_sheet.write_sheet(run.path / observation_sheet.NAME, pictures, self.data.observation_space)
         scores = trainer.best_scores
         return PretrainResult(run, self.method, sha256, trainer.epoch, trainer.updates, self.seconds, scores, summary)
 

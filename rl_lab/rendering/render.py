@@ -52,15 +52,38 @@ def picture(envs: BatchedEnv, i: int, *, left: str = "", right: str = "", size: 
         draw(envs.world, state, params, canvas)
     elif getattr(envs, "renders", False):  # a foreign environment that renders itself
         image = envs.picture(i)  # type: ignore[attr-defined]
-    elif envs.observations.ndim in (4, 5):
-        image = _grid_picture(envs.observations[i, 0], envs.world.observation)
     else:
-        _draw_bars(canvas, envs.observations[i, 0].ravel(), envs.world.observation)
+        image = _draw_observation(canvas, envs.observations[i, 0], envs.world.observation)
     canvas.heads_up(left, right)
     frame = canvas.frame()
     if image is not None:
         _paste(image, frame[strip:])
     return frame
+
+
+def observation_picture(observation: Array, space: Box, *, size: tuple[int, int] = (96, 96)) -> Array:
+    """Return a picture of an observation alone, uint8 [H, W, 3]; `size` is (W, H).
+
+    Numbers are bars, a grid is cells with a colour for each channel, an image is unchanged. Numbers may be between
+    those that the space has: a cell of 0.5 has half of its colour.
+    """
+    canvas = _canvas(*size)
+    canvas.headroom = 0.0
+    canvas.view(0, 0, 1, 1)
+    canvas.clear()
+    image = _draw_observation(canvas, observation, space)
+    frame = canvas.frame()
+    if image is not None:
+        _paste(image, frame)
+    return frame
+
+
+def _draw_observation(canvas: PygameCanvas, observation: Array, space: Box) -> Array | None:
+    """Draw a vector's numbers as bars, or return a grid or an image as pixels."""
+    if observation.ndim in (2, 3):
+        return _grid_picture(observation, space)
+    _draw_bars(canvas, observation.ravel(), space)
+    return None
 
 
 def _paste(image: Array, place: Array) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pygame
 import pytest
 import safetensors.numpy
 from support.backbones import write_backbone, write_demonstrations
@@ -104,15 +105,48 @@ def test_a_critic_is_added_to_a_cloned_policy(capsys: pytest.CaptureFixture[str]
     assert status == 0 and "finetune, parts trunk+policy+value" in err
 
 
-def test_a_resumed_pretraining_has_the_same_bits(capsys: pytest.CaptureFixture[str]) -> None:
-    write_demonstrations(Path("demo"))
-    assert run(capsys, "pretrain", "bc", "data=demo", "run_dir=bc", *PRETRAIN_OVERRIDES)[0] == 0
+@pytest.mark.parametrize("method", ["bc", "selfpred", "vae"])
+def test_a_resumed_pretraining_has_the_same_bits(capsys: pytest.CaptureFixture[str], method: str) -> None:
+    write_demonstrations(Path("demo"), episodes=20)
+    assert run(capsys, "pretrain", method, "data=demo", "run_dir=bc", *PRETRAIN_OVERRIDES)[0] == 0
     before = reproducible_bytes(Path("bc"))
     shutil.rmtree(sorted(Path("bc/checkpoints").iterdir())[-1])
     shutil.rmtree("bc/backbone")
     status, out, _ = run(capsys, "resume", "bc")
     assert status == 0 and "next: rl-lab train cartpole backbone=bc" in out
     assert reproducible_bytes(Path("bc")) == before
+
+
+@pytest.mark.parametrize("method", ["selfpred", "vae"])
+def test_a_trunk_without_a_head_begins_a_training(capsys: pytest.CaptureFixture[str], method: str) -> None:
+    write_demonstrations(Path("demo"), episodes=20)
+    words = ["data=demo", "backbone.hidden=[32]", *PRETRAIN_OVERRIDES]
+    status, out, _ = run(capsys, "pretrain", method, "run_dir=first", *words)
+    assert status == 0 and "effective_rank" in out
+    picture = Path("first/reconstructions.png")
+    assert picture.is_file() == (method == "vae") == (str(picture) in out)
+    if method == "vae":
+        image = pygame.image.load(picture)
+        assert image.get_width() > 10 * image.get_height() / 3 * 0.9  # 3 rows with a title and 10 squares each
+    status, _, err = run(capsys, "train", "cartpole", "backbone=first", "run_dir=tuned", *TRAIN_OVERRIDES)
+    assert status == 0 and "finetune, parts trunk" in err
+    words = ["data=demo", "backbone=first", "run_dir=second", *PRETRAIN_OVERRIDES]
+    assert run(capsys, "pretrain", "bc", *words)[0] == 0  # a policy is added to the trunk
+    words[-len(PRETRAIN_OVERRIDES) - 1 :] = ["run_dir=third", "learning_rate=0", "epochs=1"]
+    words[1] = "backbone=second"
+    assert run(capsys, "pretrain", method, *words)[0] == 0  # and is left out where the trunk is trained further
+    second, third = (safetensors.numpy.load_file(f"{name}/backbone/model.safetensors") for name in ("second", "third"))
+    assert sorted(third) == [name for name in sorted(second) if name.startswith("trunk.")]
+    assert all((second[name] == value).all() for name, value in third.items())
+
+
+def test_features_that_collapse_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    about = cartpole_metadata()
+    columns = random_columns(about, [20] * 8)
+    columns.observations[:] = 1.0
+    write_data_set(Path("demo"), about, columns)
+    status, _, err = run(capsys, "pretrain", "selfpred", "data=demo", *PRETRAIN_OVERRIDES)
+    assert status == 2 and "the features have collapsed" in err.splitlines()[-1] and "Traceback" not in err
 
 
 def test_resume_refuses_data_that_have_changed(capsys: pytest.CaptureFixture[str]) -> None:

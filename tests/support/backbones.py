@@ -12,11 +12,15 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
+from rl_lab.datasets.dataset import open_dataset
 from rl_lab.learners.pretraining import folder, networks
 from rl_lab.learners.pretraining.contract import contract_of
+from rl_lab.learners.pretraining.examples import Examples
+from rl_lab.learners.pretraining.methods import HEADS
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.settings import BackboneSettings
-from rl_lab.learners.pretraining.spec import BackboneSpec, action_contract
+from rl_lab.learners.pretraining.spec import BackboneSpec, Network, action_contract
+from rl_lab.learners.pretraining.trainer import PretrainingTrainer, TrainerConfig
 
 
 def write_backbone(
@@ -73,3 +77,25 @@ def write_demonstrations(path: Path, *, episodes: int = 60, length: int = 50, sh
         rng.shuffle(actions)
     write_data_set(path, metadata, dataclasses.replace(columns, observations=observations, actions=actions))
     return path
+
+
+def trainer_of(path: Path, method: str = "bc", network: Network | None = None, **config: Any) -> PretrainingTrainer:
+    """Return a trainer on a data set, of an mlp of 32 features where no other network is given."""
+    data = open_dataset(path)
+    head = HEADS[method]
+    action = action_contract(data.action_space) if head == "policy" else None
+    heads = () if head is None else (head,)
+    torch.manual_seed(0)
+    spec = BackboneSpec(
+        network or networks.network_of("mlp", {"hidden": [32]}), contract_of(data.observation_space), action, heads
+    )
+    examples = Examples(data, 0.3, 0, "cpu")
+    values = TrainerConfig(**{"batch_size": 64, "learning_rate": 3e-3, "epochs": 4, **config})
+    return PretrainingTrainer(method, BackboneModel(spec), examples, values, seed=5)
+
+
+def train(trainer: PretrainingTrainer) -> PretrainingTrainer:
+    """Train until the trainer is done, and return it."""
+    while not trainer.is_done:
+        trainer.train_epoch()
+    return trainer

@@ -24,6 +24,19 @@ class Batch:
     masks: torch.Tensor | None
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """What follows B transitions for K steps.
+
+    `observations[b, k]` came after `actions[b, k]`, and `actions[b, 0]` is that of transition b. Where `is_inside` is
+    False, the episode has ended before, and the other two have no meaning.
+    """
+
+    actions: torch.Tensor  # int64 [B, K] or float32 [B, K, n]
+    observations: torch.Tensor  # [B, K, *shape]
+    is_inside: torch.Tensor  # bool [B, K]
+
+
 class Examples:
     """The transitions of a data set, some to train from and some to validate with, which have other level seeds."""
 
@@ -42,6 +55,16 @@ class Examples:
             self.tensor(self.data.actions[rows]),
             None if masks is None else self.tensor(masks[rows] != 0),
         )
+
+    def sequences(self, rows: Array, horizon: int) -> Sequences:
+        """Return what follows each of these transitions, int64 [B], for `horizon` steps within its episode."""
+        data = self.data
+        steps = rows[:, None] + np.arange(horizon)
+        ends = data.episode_offsets[data.episode_of(rows) + 1]
+        is_inside = steps < ends[:, None]
+        steps = np.where(is_inside, steps, rows[:, None])  # any rows of the data do where nothing is predicted
+        after = data.next_observations(steps.reshape(-1)).reshape(*steps.shape, *data.observations.shape[1:])
+        return Sequences(self.tensor(data.actions[steps]), self.tensor(after), self.tensor(is_inside))
 
     def tensor(self, array: Array) -> torch.Tensor:
         """Return a copy of an array as a tensor on the device."""

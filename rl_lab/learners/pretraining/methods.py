@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,33 +11,17 @@ from torch import nn
 from torch.distributions import Normal
 
 from rl_lab.core.world import Array
+from rl_lab.learners.pretraining.autoencoder import Autoencoder
+from rl_lab.learners.pretraining.base import Method
 from rl_lab.learners.pretraining.examples import Batch, Examples
 from rl_lab.learners.pretraining.model import BackboneModel
+from rl_lab.learners.pretraining.self_prediction import SelfPrediction
+
+if TYPE_CHECKING:
+    from rl_lab.learners.pretraining.trainer import TrainerConfig
 
 
-class Method(Protocol):
-    """A method of pretraining. It has one head, which is trained with the trunk."""
-
-    head: str  # policy or value
-    score: str  # of `scores`, by which the best parameters are chosen; larger is better
-
-    def begin_epoch(self, model: BackboneModel) -> None:
-        """Compute what stays fixed for an epoch."""
-
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
-        """Return the mean loss of a batch."""
-
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
-        """Return what `scores` needs of a batch, arrays of B rows."""
-
-    def scores(self, predictions: Mapping[str, Array]) -> dict[str, float]:
-        """Return the scores over all validation rows."""
-
-    def finish(self, model: BackboneModel) -> None:
-        """Change the head so that it needs nothing that only the method has."""
-
-
-class BehaviourCloning:
+class BehaviourCloning(Method):
     """The policy head imitates the recorded actions: cross-entropy, or the likelihood of a Gaussian.
 
     Where the data have action masks, illegal actions have probability 0, as in MaskablePPO. Raises ValueError where a
@@ -47,13 +31,11 @@ class BehaviourCloning:
     head, score = "policy", "likelihood"
 
     def __init__(self, examples: Examples) -> None:
+        super().__init__()
         data = examples.data
         self.is_discrete = data.actions.ndim == 1
         if data.action_masks is not None and not np.take_along_axis(data.action_masks, data.actions[:, None], 1).all():
             raise ValueError(f"{data.path} has actions that its own action masks forbid")
-
-    def begin_epoch(self, model: BackboneModel) -> None:
-        """Do nothing."""
 
     def _logits(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = model.policy(model.trunk(batch.observations))
@@ -88,9 +70,6 @@ class BehaviourCloning:
             return scores | {"squared_error": float(np.square(actions - greedy).mean(dtype=np.float64))}
         return scores | {"accuracy": float((actions == greedy).mean()), "f1": macro_f1(actions, greedy)}
 
-    def finish(self, model: BackboneModel) -> None:
-        """Do nothing."""
-
 
 def macro_f1(actions: Array, predicted: Array) -> float:
     """Return the mean over the actions that occur of the harmonic mean of precision and recall."""
@@ -101,7 +80,7 @@ def macro_f1(actions: Array, predicted: Array) -> float:
     return float(np.mean(values))
 
 
-class Critic:
+class Critic(Method):
     """The value head predicts the discounted sum of the rewards that follow.
 
     Episodes that were truncated continue beyond their last transition: there, as in PPO, the value of the final
@@ -112,6 +91,7 @@ class Critic:
     head, score = "value", "explained_variance"
 
     def __init__(self, examples: Examples, gamma: float) -> None:
+        super().__init__()
         self.examples = examples
         data = examples.data
         self._returns = np.zeros(data.num_steps)
@@ -127,7 +107,7 @@ class Critic:
         self.mean, self.deviation = float(returns.mean()), max(float(returns.std()), 1e-6)
         self._targets = self._returns
 
-    def begin_epoch(self, model: BackboneModel) -> None:
+    def begin_epoch(self, model: BackboneModel, epoch: int) -> None:
         """Compute the targets with the present values of the final observations."""
         data, values = self.examples.data, []
         with torch.no_grad():
@@ -176,10 +156,17 @@ def discounted_sums(rewards: Array, gamma: float) -> Array:
     return np.asarray(lfilter([1.0], [1.0, -gamma], rewards[::-1].astype(np.float64)))[::-1]
 
 
-HEADS = {"bc": "policy", "critic": "value"}  # of each method, by its name
+# The head of the backbone that each method trains, by the method's name; None: the trunk alone.
+HEADS = {"bc": "policy", "critic": "value", "selfpred": None, "vae": None}
 NAMES = tuple(HEADS)
 
 
-def make(name: str, examples: Examples, gamma: float) -> Method:
-    """Return the method of this name, one of NAMES, for these examples."""
-    return BehaviourCloning(examples) if name == "bc" else Critic(examples, gamma)
+def make(name: str, examples: Examples, model: BackboneModel, config: TrainerConfig, seed: int) -> Method:
+    """Return the method of this name, one of NAMES, for these examples. Raises ValueError for data that do not fit."""
+    if name == "bc":
+        return BehaviourCloning(examples)
+    if name == "critic":
+        return Critic(examples, config.gamma)
+    if name == "selfpred":
+        return SelfPrediction(examples, model, config)
+    return Autoencoder(examples, model, config, seed)

@@ -22,6 +22,8 @@ from rl_lab.learners.pretraining import methods
 from rl_lab.learners.pretraining.examples import Examples
 from rl_lab.learners.pretraining.model import BackboneModel
 
+_OWN = "method."  # before the names of parameters that are not the backbone's
+
 
 @dataclass(frozen=True)
 class TrainerConfig:
@@ -36,10 +38,15 @@ class TrainerConfig:
     validation: float = hyperparameter(0.1, "share of the episodes to validate with; no level seed is on both sides")
     gamma: float = hyperparameter(0.99, "discount of the returns that critic predicts", low=0, high=1)
     freeze_trunk: bool = hyperparameter(False, "train the head alone, on the features of the trunk as it is")
+    horizon: int = hyperparameter(5, "selfpred: how far ahead features are predicted", "steps", low=1, high=64)
+    momentum: float = hyperparameter(0.99, "selfpred: share of the target that stays at an update", low=0, high=1)
+    inverse_weight: float = hyperparameter(1.0, "selfpred: weight of the inverse dynamics in the loss", low=0)
+    beta: float = hyperparameter(1.0, "vae: weight of the divergence from the prior in the loss", low=0)
+    latent_size: int = hyperparameter(32, "vae: numbers of a latent vector", low=1, high=4096)
 
 
 class PretrainingTrainer:
-    """A training of a trunk and one head.
+    """A training of a trunk, with a head or with networks of the method's own.
 
     Raises ValueError for hyperparameters out of range, and for data that the method cannot use.
     """
@@ -49,11 +56,16 @@ class PretrainingTrainer:
     ) -> None:
         check_bounds(config)
         self.model, self.examples, self.config, self.seed = model, examples, config, seed
-        self.method = methods.make(method, examples, config.gamma)
+        self.method = methods.make(method, examples, model, config, seed)
+        self.method.networks.to(examples.device)
+        if config.freeze_trunk and self.method.head is None:
+            raise ValueError(f"{method} trains a trunk, so freeze_trunk=true leaves nothing to learn")
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        parts = [getattr(model, self.method.head)] + ([] if config.freeze_trunk else [model.trunk])
+        parts = [] if self.method.head is None else [getattr(model, self.method.head)]
+        parts += [] if config.freeze_trunk else [model.trunk]
         self.parameters = [parameter for part in parts for parameter in part.parameters()]
+        self.parameters += [each for each in self.method.networks.parameters() if each.requires_grad]
         if self.method.head == "policy" and hasattr(model, "log_std"):
             self.parameters.append(model.log_std)
         for parameter in self.parameters:
@@ -82,7 +94,7 @@ class PretrainingTrainer:
         Raises NonFiniteError for a loss that is not finite.
         """
         total, rows = torch.zeros((), dtype=torch.float64), 0
-        self.method.begin_epoch(self.model)
+        self.method.begin_epoch(self.model, self.epoch)
         self.model.train()
         for batch in self.examples.epoch(self.config.batch_size, self.seed, self.epoch):
             loss = self.method.loss(self.model, batch)
@@ -92,6 +104,7 @@ class PretrainingTrainer:
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
             self.optimizer.step()
+            self.method.after_update(self.model)
             total += loss.detach().cpu() * len(batch.rows)
             rows += len(batch.rows)
             self.updates += 1
@@ -109,19 +122,34 @@ class PretrainingTrainer:
         return self.method.scores({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def _keep_best(self, scores: dict[str, float]) -> None:
-        score = scores[self.method.score]
+        score = math.inf if self.method.score is None else scores[self.method.score]
         self.epochs_without_gain += 1
-        if score > self.best_score:
+        if score > self.best_score or self.method.score is None:
             self.best_score, self.best_scores, self.best = score, scores, self._copy()
             self.epochs_without_gain = 0
 
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and buffers of the model and, with a prefix, of the method's own networks."""
+        own = {f"{_OWN}{name}": value for name, value in self.method.networks.state_dict().items()}
+        return {**self.model.state_dict(), **own}
+
     def _copy(self) -> dict[str, torch.Tensor]:
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self._tensors().items()}
+
+    def _load(self, tensors: dict[str, torch.Tensor]) -> None:
+        own = {name.removeprefix(_OWN): value for name, value in tensors.items() if name.startswith(_OWN)}
+        self.method.networks.load_state_dict(own)
+        self.model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_OWN)})
+
+    def load_best(self) -> None:
+        """Give the model and the method's networks the parameters with the best validation score, at the end."""
+        self._load(self.best)
+        self.model.eval()
 
     def finished_model(self) -> BackboneModel:
-        """Return a copy of the model with the parameters that had the best validation score."""
+        """Return a copy of the model with the parameters that had the best validation score, or else the last."""
         model = copy.deepcopy(self.model)
-        model.load_state_dict(self.best)
+        model.load_state_dict({name: value for name, value in self.best.items() if not name.startswith(_OWN)})
         self.method.finish(model)
         return model.cpu().eval()
 
@@ -129,7 +157,7 @@ class PretrainingTrainer:
         """Return the state between two epochs."""
         optimizer = self.optimizer.state_dict()["state"]
         moments = {f"{index}.{key}": value for index, entry in optimizer.items() for key, value in entry.items()}
-        members = {"model": self.model.state_dict(), "best": self.best, "optimizer": moments}
+        members = {"model": self._tensors(), "best": self.best, "optimizer": moments}
         tensors = {
             member: {name: np.array(value.detach().cpu().numpy()) for name, value in values.items()}
             for member, values in members.items()
@@ -149,10 +177,10 @@ class PretrainingTrainer:
         self.updates = checked_int(state["updates"], "updates")
         self.epochs_without_gain = checked_int(state["epochs_without_gain"], "epochs_without_gain")
         self.best_scores = {name: checked_number(value, name) for name, value in state["best_scores"].items()}
-        self.best_score = self.best_scores.get(self.method.score, -math.inf)
-        own = self.model.state_dict()
+        self.best_score = -math.inf if self.method.score is None else self.best_scores.get(self.method.score, -math.inf)
+        own = self._tensors()
         self.best = self._checked(saved.tensors["best"], own)
-        self.model.load_state_dict(self._checked(saved.tensors["model"], own))
+        self._load(self._checked(saved.tensors["model"], own))
         self._restore_optimizer(saved.tensors["optimizer"])
 
     def _checked(self, arrays: dict[str, Array], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from stable_baselines3 import PPO
-from support.backbones import learner_of, settings_of, write_backbone
+from stable_baselines3.common.policies import ActorCriticPolicy
+from support.backbones import learner_of, settings_of, train, trainer_of, write_backbone
+from support.datasets import cartpole_metadata, random_columns, write_data_set
 
+from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.core.errors import UsageError
+from rl_lab.learners.pretraining import folder, networks
+from rl_lab.learners.pretraining.contract import contract_of
+from rl_lab.learners.pretraining.methods import HEADS
 from rl_lab.learners.pretraining.model import tensor_hash
+from rl_lab.learners.sb3.backbone_extractor import BackboneExtractor
+from rl_lab.learners.sb3.inference import CompiledPolicy
 
 
 def _trunk(learner: Any) -> torch.nn.Module:
@@ -37,6 +47,41 @@ def test_ppo_has_the_features_and_outputs_of_the_backbone(tmp_path: Path, net_ar
         expected = model.policy(model(observations))
         assert torch.allclose(logits, expected - expected.logsumexp(1, keepdim=True), atol=1e-5)
         assert torch.allclose(policy.predict_values(observations), model.value(model(observations)), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", HEADS)
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_features_are_equal_in_torch_in_sb3_and_in_compiled_code(tmp_path: Path, method: str, kind: str) -> None:
+    """A policy whose action is the vector of features shows how compiled code computes them."""
+    world = "cartpole" if kind == "mlp" else "breakout"
+    about = cartpole_metadata() if kind == "mlp" else cartpole_metadata(Box(0, 1, (10, 10, 4), np.uint8), Discrete(3))
+    write_data_set(tmp_path / "d", about, random_columns(about, [20] * 8))
+    network = networks.network_of(kind, {"hidden": [32]} if kind == "mlp" else {"features": 32})
+    trainer = train(trainer_of(tmp_path / "d", method, network, epochs=1))
+    model = trainer.finished_model()
+    model.spec = dataclasses.replace(model.spec, observation=contract_of(make.make(world, 1).world.observation))
+    folder.save(tmp_path / "b", model, {})
+    learner = learner_of(settings_of(tmp_path / "b", parts=["trunk"]), world=world, compiled=True)
+    assert learner.backend.startswith("compiled; ") and "parts trunk" in learner.backend
+    observations = np.array(trainer.examples.data.observations)
+
+    policy = ActorCriticPolicy(
+        learner.model.observation_space,
+        Box(-1e9, 1e9, (32,), np.float32),
+        lambda _: 0.0,
+        net_arch=[],
+        features_extractor_class=BackboneExtractor,
+        features_extractor_kwargs={"network": network},
+        normalize_images=False,
+    )
+    policy.features_extractor.load_state_dict(learner.model.policy.features_extractor.state_dict())
+    with torch.no_grad():
+        policy.action_net.weight.copy_(torch.eye(32))
+        policy.action_net.bias.zero_()
+        expected = model(torch.from_numpy(observations)).numpy()
+        in_sb3 = learner.model.policy.extract_features(torch.from_numpy(observations)).numpy()
+    assert np.allclose(in_sb3, expected, atol=1e-5) and expected.std() > 1e-3
+    assert np.allclose(CompiledPolicy(policy).act(observations, None), expected, atol=1e-5)
 
 
 def test_parts_that_are_not_named_are_new(tmp_path: Path) -> None:

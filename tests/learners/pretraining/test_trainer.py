@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from support.backbones import write_demonstrations
+from support.backbones import train, trainer_of, write_demonstrations
 from support.datasets import cartpole_metadata, random_columns, write_data_set
 
-from rl_lab.datasets.dataset import open_dataset
-from rl_lab.learners.pretraining import networks
-from rl_lab.learners.pretraining.contract import contract_of
-from rl_lab.learners.pretraining.examples import Examples
-from rl_lab.learners.pretraining.methods import Critic, discounted_sums, macro_f1
-from rl_lab.learners.pretraining.model import BackboneModel, tensor_hash
-from rl_lab.learners.pretraining.spec import BackboneSpec, action_contract
-from rl_lab.learners.pretraining.trainer import PretrainingTrainer, TrainerConfig
-
-
-def trainer_of(path: Path, method: str = "bc", **config: Any) -> PretrainingTrainer:
-    """Return a trainer of an mlp of 32 features on a data set."""
-    data = open_dataset(path)
-    head = "policy" if method == "bc" else "value"
-    action = action_contract(data.action_space) if method == "bc" else None
-    torch.manual_seed(0)
-    spec = BackboneSpec(
-        networks.network_of("mlp", {"hidden": [32]}), contract_of(data.observation_space), action, (head,)
-    )
-    examples = Examples(data, 0.3, 0, "cpu")
-    values = TrainerConfig(**{"batch_size": 64, "learning_rate": 3e-3, "epochs": 4, **config})
-    return PretrainingTrainer(method, BackboneModel(spec), examples, values, seed=5)
-
-
-def train(trainer: PretrainingTrainer) -> PretrainingTrainer:
-    while not trainer.is_done:
-        trainer.train_epoch()
-    return trainer
+from rl_lab.learners.pretraining.methods import HEADS, Critic, discounted_sums, macro_f1
+from rl_lab.learners.pretraining.model import tensor_hash
 
 
 def test_bc_learns_a_rule_and_its_scores_are_of_other_episodes(tmp_path: Path) -> None:
@@ -56,9 +29,9 @@ def test_shuffled_labels_give_chance_accuracy(tmp_path: Path) -> None:
     assert rows > 500 and abs(trainer.best_scores["accuracy"] - 0.5) < 5 * 0.5 / rows**0.5
 
 
-@pytest.mark.parametrize("method", ["bc", "critic"])
+@pytest.mark.parametrize("method", HEADS)
 def test_a_restored_trainer_continues_bit_for_bit(tmp_path: Path, method: str) -> None:
-    path = write_demonstrations(tmp_path / "d")
+    path = write_demonstrations(tmp_path / "d", episodes=20)
     first = trainer_of(path, method)
     first.train_epoch()
     saved = first.save()
@@ -177,12 +150,17 @@ def test_a_critic_continues_truncated_episodes_by_the_value_of_their_last_observ
         for parameter in trainer.model.value.parameters():
             parameter.zero_()
         trainer.model.value[-1].bias += (2.0 - method.mean) / method.deviation  # every value is 2
-    method.begin_epoch(trainer.model)
+    method.begin_epoch(trainer.model, 0)
     batch = trainer.examples.batch(trainer.examples.validation)
     with torch.no_grad():
         predictions = method.predict(trainer.model, batch)
     assert np.allclose(predictions["values"], 2.0, atol=1e-5)
     assert np.allclose(predictions["targets"], 2.0, atol=1e-5)  # 1 + 1/2 + 1/4 + ..., wherever the episode was cut
+
+
+def test_a_method_that_trains_only_the_trunk_refuses_a_frozen_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="freeze_trunk=true leaves nothing to learn"):
+        trainer_of(write_demonstrations(tmp_path / "d", episodes=4), "vae", freeze_trunk=True)
 
 
 def test_a_trunk_that_is_frozen_keeps_its_bits(tmp_path: Path) -> None:
