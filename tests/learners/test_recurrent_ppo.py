@@ -347,8 +347,8 @@ def test_a_run_is_trained_evaluated_and_resumed_but_not_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = "t_maze budget=256 worlds=2 agent.n_epochs=1 agent.batch_size=64 agent.recurrent_size=8 video=false evaluation.episodes=4"
-    words += " evaluation.selections=1 evaluation.selection_episodes=2 checkpoint.steps=128"
+    words = "t_maze budget=256 worlds=2 agent.n_epochs=1 agent.batch_size=64 agent.recurrent_size=8 video=false"
+    words += " evaluation.episodes=4 evaluation.selections=1 evaluation.selection_episodes=2 checkpoint.steps=128"
     assert main(["train", *words.split(), f"run_dir={run}"]) == 0
     assert "learner: torch, because its policy is recurrent" in capsys.readouterr().err
     check_evaluates_and_resumes(run, capsys)
