@@ -277,12 +277,12 @@ def test_the_same_calls_draw_the_same_picture() -> None:
 
 
 def test_shapes_far_larger_than_the_window_are_quick_and_right(canvas: PygameCanvas) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     canvas.rectangle(10, 5 - 1e8, 2e8, 2e8, BLACK)
     canvas.circle(1e7, 1e7, 1.0, BLACK)
     canvas.line([(-1e7, 8), (1e7, 8)], BLACK, width=1)
     canvas.polygon([(0, 1e6), (20, 1e6), (1e6, 2e6)], BLACK)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     assert ink(canvas).sum() == pytest.approx(200 * 50 + 200 * 10, rel=0.02)
 
 
@@ -321,10 +321,10 @@ def test_typical_frame_is_quick() -> None:
     draw()
     seconds = []
     for _ in range(10):
-        started = time.perf_counter()
+        started = time.process_time()
         draw()
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.02  # about 4 ms on an idle machine; the bound leaves room for a busy one
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.02  # about 4 ms; caches that other programs fill make it longer
 
 
 def test_needs_no_display_and_says_nothing() -> None:

@@ -15,7 +15,6 @@ from rl_lab.core.interrupts import Interrupted, Interrupts
 
 def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is in numba's callbacks, from which no exception gets out."""
-    begin = time.monotonic()
     monkeypatch.setattr(interrupts, "GRACE", 0.1)
     monkeypatch.setattr(interrupts, "RAISE_INTERVAL", 0.1)
     with Interrupts() as noticed:
@@ -23,9 +22,8 @@ def test_who_waits_is_interrupted_and_again_where_that_is_lost(monkeypatch: pyte
         with pytest.raises(Interrupted) as stopped, noticed.iteration():
             for _ in range(2):
                 with suppress(KeyboardInterrupt):
-                    threading.Event().wait(10)
-            time.sleep(10)
-        assert time.monotonic() - begin < 5
+                    threading.Event().wait(1000)  # longer than a test may take
+            time.sleep(1000)
         assert stopped.value.is_work_lost and stopped.value.code == 130
         time.sleep(0.3)  # once more comes too late, and disturbs nothing
         with pytest.raises(Interrupted):

@@ -33,7 +33,7 @@ def expect_signals_handled(noticed: Interrupts) -> None:
     assert noticed.code == 0
     signal_later(signal.SIGINT, 0.1)
     with pytest.raises(Interrupted), noticed.abort_after(0.0):
-        time.sleep(10)
+        time.sleep(1000)  # longer than a test may take
 
 
 # Forked children
@@ -46,7 +46,7 @@ def test_a_forked_child_can_be_terminated_and_its_parent_goes_on() -> None:
             child.start()
             child.terminate()  # at once: there is no moment at which it has its parent's handlers
         for child in children:
-            child.join(20)
+            child.join(100)
         assert [child.exitcode for child in children] == [-signal.SIGTERM] * 20
         expect_signals_handled(noticed)
 
@@ -82,12 +82,10 @@ interrupts.DEADLINE, interrupts.REPEAT_WINDOW = {deadline}, 0.1
 for seconds in {seconds}:
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 before = signal.getsignal(signal.SIGINT)
-begin = time.monotonic()
 try:
     with Interrupts():
-        time.sleep(20)
+        time.sleep(1000)  # longer than the test waits
 except KeyboardInterrupt:
-    assert time.monotonic() - begin < 15
     assert signal.getsignal(signal.SIGINT) is before
     print("lives")
 sys.exit(7)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import programs
 from support.runs import reproducible_content
+from support.time_limits import within
 
 from rl_lab.core import checkpoint
 
@@ -118,10 +119,9 @@ def test_a_signal_ends_training_with_a_checkpoint_within_5_seconds(
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.01)
-    begin = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - begin < 5
+    with within(5):
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert f"rl-lab resume {folder}" in errors
     assert checkpoint.latest(folder / "checkpoints")[0] is not None
@@ -140,13 +140,11 @@ def test_a_signal_while_compiling_ends_training_within_5_seconds(tmp_path: Path,
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.5)
-    begin = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    seconds_taken = time.monotonic() - begin
+    with within(5):
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"stopped before its next checkpoint; continue with: rl-lab resume {folder}" in errors
-    assert seconds_taken < 5
     programs.run(command("resume", str(folder), "--json"), check=True, capture_output=True)
     assert reproducible_content(folder) == uninterrupted["ppo"]
 

@@ -65,10 +65,10 @@ def test_a_draw_that_never_returns_is_ended(
     function: Callable[..., None], how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drawing, "MAX_SECONDS", 0.2)
-    began = time.monotonic()
+    began = time.process_time()  # the loop takes processor time, of which other work on the machine takes none
     message = expect_draw_error(function, how)
     assert message.startswith(f"{__file__}:") and message.endswith("catch's draw did not return within 0.2 s")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_what_comes_after_a_draw_that_was_ended_is_not_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.time_limits import within
 
 from rl_lab import cli
 from rl_lab.core.errors import UsageError
@@ -62,7 +63,7 @@ def bot(observation, legal): return 0
 
 # How long the processes sleep that these tests start, in place of <seconds>. No other process of the suite sleeps for
 # exactly this time.
-SLEEP_SECONDS = f"47.{os.getpid():07d}"
+SLEEP_SECONDS = f"470.{os.getpid():07d}"
 
 
 def marked_sleepers() -> set[str]:
@@ -79,10 +80,9 @@ def marked_sleepers() -> set[str]:
 
 def check_no_sleepers_left() -> None:
     """Fail unless all marked sleepers end within five seconds."""
-    deadline = time.monotonic() + 5
-    while left := marked_sleepers():
-        assert time.monotonic() < deadline, f"what was started goes on: {left}"
-        time.sleep(0.05)
+    with within(5):
+        while marked_sleepers():
+            time.sleep(0.05)
 
 
 def play_tournament(folder: Path, monkeypatch: pytest.MonkeyPatch, *, entrants: list[str], options: list[str]) -> int:
@@ -141,6 +141,7 @@ def test_what_an_import_starts_ends_with_it(tmp_path: Path) -> None:
 
 FORGER = """
 import os
+import time
 for number in range(3, 64):
     try:
         os.write(number, b'{"file": "/etc/passwd"}\\n' * 2)

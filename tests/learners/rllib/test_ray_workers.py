@@ -19,6 +19,7 @@ pytest.importorskip("ray", reason="needs the extra rllib")
 from support.commands import run_command
 from support.ray_clusters import cluster_of, workers_of
 from support.runs import reproducible_content
+from support.time_limits import within
 from support.walk_world import WALK
 
 from rl_lab.cli import main
@@ -95,10 +96,9 @@ def test_a_stopped_worker_holds_nothing_up(cluster: Any, tmp_path: Path, monkeyp
     process, stopped_at = stopped[0]
     assert time.monotonic() - stopped_at > LEAST_SILENCE
     assert sorted(read(there.ledger), key=lambda match: match.id) == expected
-    limit = time.monotonic() + 10.0
-    while Path(f"/proc/{process}/exe").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
+    with within(10):
+        while Path(f"/proc/{process}/exe").exists():
+            time.sleep(0.1)
 
 
 def test_an_evaluation_goes_on_without_a_stopped_worker(
