@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +218,10 @@ FAULTS = {
 
 
 @pytest.fixture
-def frozen_heap() -> Iterator[None]:
+def frozen_heap() -> None:
     """Keep objects of other tests out of collections, of which a full one takes longer than a move may here."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("frozen_heap")
