@@ -62,16 +62,16 @@ quick: ## the inner loop: fast tests, under 90 seconds
 		[ -n "$$file" ] || { echo "Makefile: QUICK names test_$$name.py, which is not in tests/"; exit 1; }; \
 		files="$$files $$file"; \
 	done; \
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "not slow" -k "$(QUICK_ONLY)" $$files
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" -k "$(QUICK_ONLY)" $$files
 
 test: ## all tests but the slow ones: 15 to 20 minutes on two cores
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 slow: ## the tests that train for minutes: half an hour and more
 	$(BIN)/python -m pytest -m slow --timeout 7200
 
 cov: ## all tests but the slow ones, with the lines that they miss, in htmlcov/
-	$(BIN)/python -m pytest -n auto --dist loadgroup --cov=rl_lab --cov-report=term --cov-report=html
+	$(BIN)/python -m pytest -n auto --cov=rl_lab --cov-report=term --cov-report=html
 
 format: ## format the code, and repair what the linter can repair
 	$(BIN)/ruff format .

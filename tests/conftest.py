@@ -9,11 +9,10 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from rl_lab.engine import world_registry
 
 # The same examples every time: a test that fails by chance says nothing about the change that it stops.
 # How long an example takes, or its data, says how busy the machine is.
@@ -40,13 +39,17 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let all tests of a world run in one process, and all others of a file."""
+    from support.scheduling import WorldScheduling
+
+    return WorldScheduling(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let all tests of a world run in one process: two would compile the same kernels at the same time."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    names = set(world_registry.names())
-    for item in items:
-        values = getattr(item, "callspec", None)
-        about = next((v for v in values.params.values() if isinstance(v, str) and v in names), None) if values else None
-        item.add_marker(pytest.mark.xdist_group(about or item.nodeid.partition("::")[0]))
+    """Where several processes share the tests, begin with the files: the worlds' groups are short, and end together."""
+    if hasattr(config, "workerinput"):
+        from support.scheduling import group_of, world_names
+
+        items.sort(key=lambda item: group_of(item.nodeid) in world_names())
