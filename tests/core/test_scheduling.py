@@ -23,7 +23,7 @@ def test_a_test_belongs_to_its_world_or_to_its_file(nodeid: str, group: str) -> 
 
 
 def test_this_run_is_spread_so(request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("tx"):
+    if not hasattr(request.config, "workerinput"):
         pytest.skip("one process runs all tests")
     scheduler = request.config.hook.pytest_xdist_make_scheduler(config=request.config, log=None)
     assert isinstance(scheduler, WorldScheduling)
