@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("xdist", reason="needs the extra dev")
 
-from support.scheduling import WorldScheduling, group_of
+from support.scheduling import group_of
 
 
 @pytest.mark.parametrize(
@@ -22,8 +24,29 @@ def test_a_test_belongs_to_its_world_or_to_its_file(nodeid: str, group: str) -> 
     assert group_of(nodeid) == group
 
 
-def test_this_run_is_spread_so(request: pytest.FixtureRequest) -> None:
-    if not hasattr(request.config, "workerinput"):
-        pytest.skip("one process runs all tests")
-    scheduler = request.config.hook.pytest_xdist_make_scheduler(config=request.config, log=None)
-    assert isinstance(scheduler, WorldScheduling)
+class Process:
+    """Stands for a process of xdist: it keeps the numbers of the tests that it is sent."""
+
+    shutting_down = False
+
+    def __init__(self) -> None:
+        self.tests: list[int] = []
+        self.gateway = SimpleNamespace(id="gw")
+
+    def send_runtest_some(self, numbers: list[int]) -> None:
+        self.tests += numbers
+
+    def shutdown(self) -> None:
+        self.shutting_down = True
+
+
+def test_a_process_is_sent_whole_groups(request: pytest.FixtureRequest) -> None:
+    config = SimpleNamespace(getvalue=lambda name: ["2*popen"], option=SimpleNamespace())
+    scheduler = request.config.hook.pytest_xdist_make_scheduler(config=config, log=None)
+    processes = [Process(), Process()]
+    for process in processes:
+        scheduler.add_node(process)
+    for process in processes:
+        scheduler.add_node_collection(process, ["a.py::one", "b.py::test[catch]", "a.py::two", "a.py::three[catch-1]"])
+    scheduler.schedule()
+    assert [process.tests for process in processes] == [[0, 2], [1, 3]]
