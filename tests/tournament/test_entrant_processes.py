@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -93,22 +94,40 @@ def play_tournament(folder: Path, monkeypatch: pytest.MonkeyPatch, *, entrants: 
     return cli.main(["tournament", "tic_tac_toe", *entrants, "random", "--dir", "t", *options])
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_code_that_ends_or_hangs_in_a_report_costs_its_games_only(
-    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    entrants = ["a=bots.py:bot", "scripted"]
-    assert play_tournament(tmp_path, monkeypatch, entrants=entrants, options=["--pairs", "1", "--timeout", "0.2"]) == 0
-    capsys.readouterr()
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a tournament of an honest bot, which tests copy."""
+    folder = tmp_path_factory.mktemp("played")
+    with pytest.MonkeyPatch.context() as patch:
+        options = ["--pairs", "1", "--timeout", "0.2"]
+        assert play_tournament(folder, patch, entrants=["a=bots.py:bot", "scripted"], options=options) == 0
+    return folder
+
+
+@pytest.fixture
+def copy_of_played(played: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of `played`, which is the current folder."""
+    folder = shutil.copytree(played, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_report_shows_all_games_of_an_honest_bot(copy_of_played: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tournament", "report", "t", "--code", "--json"]) == 0
     # Three entrants make three pairings of two games each: "a" plays in 4 games, the other two entrants meet in 2.
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["watchable"] == 6
-    (tmp_path / "evil").write_text(end)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_code_that_ends_or_hangs_in_a_report_costs_its_games_only(
+    end: str, copy_of_played: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy_of_played / "evil").write_text(end)
     assert cli.main(["tournament", "report", "t", "--code", "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["watchable"] == 2
     assert report["missing"] == ["4 games came out differently when they were played again"]
-    match = json.loads((tmp_path / "t/matches.jsonl").read_text().splitlines()[0])
+    match = json.loads((copy_of_played / "t/matches.jsonl").read_text().splitlines()[0])
     assert "a" in match["pairing"]
     assert cli.main(["tournament", "replay", "t", match["id"], "--code"]) == 1
     assert "came out differently" in capsys.readouterr().err
@@ -141,6 +160,7 @@ def test_what_an_import_starts_ends_with_it(tmp_path: Path) -> None:
 
 FORGER = """
 import os
+import shutil
 import time
 for number in range(3, 64):
     try:
