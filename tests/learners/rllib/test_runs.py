@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import programs
 from support.runs import reproducible_content
 from support.time_limits import within
 
@@ -35,7 +36,7 @@ def train(folder: Path, world: str = "cartpole", *more: str) -> list[str]:
 
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=240)
+    return programs.run(words, capture_output=True, text=True, timeout=240)
 
 
 def agent_of(folder: Path) -> Any:
@@ -46,7 +47,8 @@ def agent_of(folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
-    done = run(train(folder))
+    # In a new interpreter, with a hash seed of its own.
+    done = subprocess.run(train(folder), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "learner: RLlib" in done.stderr and "acting by compiled code, updates by compiled code" in done.stderr
     assert "ray" not in done.stderr.replace("RLlib", "").lower()
@@ -74,7 +76,7 @@ def test_the_agent_needs_no_ray_and_acts_as_rllibs_module(whole: Path, tmp_path:
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen(train(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = programs.Popen(train(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
     while not list(folder.glob("checkpoints/step-*")):
         assert process.poll() is None and time.monotonic() < limit
