@@ -93,13 +93,11 @@ class Sb3Learner:
         if isinstance(self.model, MaskedDQN):
             self.model.vec_env = self.vec_env
         # Which code trains it.
-        self.backend = "stock, because compiled=false"
+        self.backend = getattr(type(self.model), "backend", "") or "stock, because compiled=false"
         if self.structure is not None:
             self.backend = f"stock, because its observations are a {self.structure.kind}"
         if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
             self.model.prepare_compiled()
-            self.backend = self.model.backend
-        elif isinstance(self.model, RecurrentPPO):
             self.backend = self.model.backend
         self._is_compiled = self.backend == "compiled"
         if backbone is not None:
@@ -247,8 +245,7 @@ class Sb3Learner:
         statistics = self._observation_statistics()
         arguments: dict[str, Any] = {"indicator": self.indicator, "structure": self.structure, "encoder": self.encoder}
         agent_class: Any = RecurrentAgent if isinstance(self.model, RecurrentPPO) else Sb3Agent
-        agent: PolicyAgentBase = agent_class(self.name, self.model.policy, statistics, **arguments)
-        return agent
+        return cast(PolicyAgentBase, agent_class(self.name, self.model.policy, statistics, **arguments))
 
     def save_agent(self) -> StateDict:
         """Return the policy's parameters and the observation statistics."""
