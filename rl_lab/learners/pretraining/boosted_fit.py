@@ -63,9 +63,10 @@ def library(name: str) -> Any:
     """Return the module that fits this model. Raises UsageError where it is missing."""
     module, extra = _LIBRARIES[name]
     try:
+        importlib.import_module("sklearn")  # the estimators of all three are its classes
         return importlib.import_module(module)
-    except ImportError:
-        package = module.partition(".")[0].replace("sklearn", "scikit-learn")
+    except ImportError as error:
+        package = (error.name or module).partition(".")[0].replace("sklearn", "scikit-learn")
         install = f'pip install "rl-lab[{extra}]"'
         raise UsageError(f"model={name} needs {package}, which is not installed: {install}") from None
 

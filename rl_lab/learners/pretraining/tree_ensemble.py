@@ -38,7 +38,11 @@ class TreeEnsemble:
     def __post_init__(self) -> None:
         nodes = self.nodes
         trees, size, outputs = len(nodes.root), len(nodes.feature), len(nodes.base)
-        if size > MAX_NODES or trees > size or not 1 <= outputs <= MAX_ACTIONS:
+        if size > MAX_NODES:
+            raise ValueError(
+                f"{trees} trees have {size:,} nodes; {MAX_NODES:,} at most are allowed: fewer or smaller trees fit"
+            )
+        if trees > size or not 1 <= outputs <= MAX_ACTIONS:
             raise ValueError(f"{trees} trees of {size} nodes with {outputs} scores are no ensemble")
         checked_array(nodes.output, "output", np.zeros(trees, np.int64), 0, outputs - 1)
         checked_array(nodes.base, "base", np.zeros(outputs))

@@ -28,7 +28,7 @@ _ARRAYS: dict[type[Trees], type[TreeArrays] | type[EnsembleArrays]] = {
     DecisionTree: TreeArrays,
     TreeEnsemble: EnsembleArrays,
 }
-_MAX_BYTES = 2**26  # of tree.json; larger files are refused
+_MAX_BYTES = 2**27  # of tree.json; larger files are refused
 _INDICES = ("feature", "left", "right", "root", "output")
 
 

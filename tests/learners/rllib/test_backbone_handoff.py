@@ -63,8 +63,9 @@ def network_of(agent: str) -> str:
     return "q_net." if agent == "rllib_dqn" else ""
 
 
-@pytest.mark.parametrize("mode", ["finetune", "encoded"])
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    ("agent", "mode"), [*((agent, "finetune") for agent in AGENTS), ("rllib_ppo", "encoded"), ("rllib_dqn", "encoded")]
+)
 def test_what_acts_has_the_parameters_of_what_learns(tmp_path: Path, agent: str, mode: str) -> None:
     model = write_backbone(tmp_path / "b")
     learner = learner_of(settings_of(tmp_path / "b", mode=mode), agent)
@@ -159,9 +160,15 @@ def test_an_encoded_agent_is_saved_with_its_encoder(tmp_path: Path, agent: str) 
         assert loaded.act(observations)[0].tolist() == expected
 
 
-@pytest.mark.parametrize("agent", AGENTS)
 @pytest.mark.parametrize(
-    "values", [{"mode": "frozen"}, {"mode": "frozen_then_finetune", "freeze_steps": 128}, {"mode": "encoded"}], ids=str
+    ("agent", "values"),
+    [
+        ("rllib_ppo", {"mode": "frozen"}),
+        ("rllib_appo", {"mode": "frozen_then_finetune", "freeze_steps": 128}),
+        ("rllib_ppo", {"mode": "encoded"}),
+        ("rllib_dqn", {"mode": "encoded"}),
+    ],
+    ids=str,
 )
 def test_a_restored_learner_continues_bit_for_bit(tmp_path: Path, agent: str, values: dict[str, Any]) -> None:
     write_backbone(tmp_path / "b")
