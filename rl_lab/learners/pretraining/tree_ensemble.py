@@ -39,9 +39,7 @@ class TreeEnsemble:
         nodes = self.nodes
         trees, size, outputs = len(nodes.root), len(nodes.feature), len(nodes.base)
         if size > MAX_NODES:
-            raise ValueError(
-                f"{trees} trees have {size:,} nodes; {MAX_NODES:,} at most are allowed: fewer or smaller trees fit"
-            )
+            raise ValueError(f"{trees} trees have {size:,} nodes, over {MAX_NODES:,}: take fewer or smaller ones")
         if trees > size or not 1 <= outputs <= MAX_ACTIONS:
             raise ValueError(f"{trees} trees of {size} nodes with {outputs} scores are no ensemble")
         checked_array(nodes.output, "output", np.zeros(trees, np.int64), 0, outputs - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -49,9 +50,7 @@ def fitted(
     if classes is not None:
         actions = np.array(classes)[np.digitize(score, np.quantile(score, np.linspace(0, 1, len(classes) + 1)[1:-1]))]
     weights = rng.random(600) + 0.1
-    boosting = (
-        BOOSTING._replace(**values) if hasattr(BOOSTING, "_replace") else Boosting(**{**vars(BOOSTING), **values})
-    )
+    boosting = dataclasses.replace(BOOSTING, **values)
     trees = boosted_fit.fit(name, boosting, obs, actions, weights, contract=CONTRACT, num_actions=num_actions)
     return models, trees
 
