@@ -105,14 +105,17 @@ def _show_progress(done: int, total: int) -> None:
 
 
 def _differs_from_run(scenario: Scenario, run: Run) -> bool:
-    """Return whether world, opponent or settings of an evaluation differ from the run's; then it is not saved there."""
+    """Return whether an evaluation differs from the run's in agent, world, opponent or settings.
+
+    Then it is not saved there.
+    """
     trained = run.scenario()
     same_evaluation = (
         dataclasses.replace(scenario.evaluation, episodes=trained.evaluation.episodes) == trained.evaluation
     )
     same_opponent = (scenario.opponent, scenario.role) == (trained.opponent, trained.role)
     same_world = scenario.world == trained.world and scenario.params == trained.params
-    return not (same_evaluation and same_opponent and same_world)
+    return not (same_evaluation and same_opponent and same_world and scenario.config == trained.config)
 
 
 def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run | None, int]:

@@ -10,6 +10,9 @@ backbone= is a name in agents/backbones/, or the folder of a backbone to begin w
   epochs=50  patience=5  batch_size=256  learning_rate=1e-3  validation=0.1  net_arch=[64]  freeze_trunk=true
   horizon=5  momentum=0.99  inverse_weight=1 (selfpred)  beta=1  latent_size=32 (vae)
   gamma=0.99  seed=0  device=cpu  threads=2  run_dir=PATH  world=NAME  evaluation.episodes=100
+METHOD diffusion (sequences of continuous actions) or sequence (a transformer that aims at a return) trains an agent:
+  history=2  horizon=16  act_steps=8  width=256  layers=3  noise_levels=100  denoising_steps=10  average_decay=0.995
+  context=20  target_return=200  width=64  layers=2  heads=2  dropout=0.1
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
   model=decision_tree, or boosted trees: hist_gradient_boosting, xgboost, lightgbm  num_trees=100  learning_rate=0.1
   max_depth=6  max_leaf_nodes=30  min_samples_leaf=1  iterations=10  rollout_episodes=32  rollout_steps=20000  noise=0
@@ -45,15 +48,21 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands.train import report_interruption
     from rl_lab.core.interrupts import Interrupted
     from rl_lab.core.progress import Progress
+    from rl_lab.experiments import policy_pretraining
     from rl_lab.experiments.pretraining import pretrain
-    from rl_lab.experiments.pretraining_config import parse_settings
+    from rl_lab.experiments.pretraining_config import POLICIES, parse_settings
 
     command = [shlex.quote(word) for word in sys.argv]
     try:
         if args.method == "tree":
             return _distil(args, command)
-        settings = parse_settings(args.method, args.overrides)
-        result = pretrain(args.method, settings, command, Progress(quiet=args.json, unit="updates"))
+        progress = Progress(quiet=args.json, unit="updates")
+        if args.method in POLICIES:
+            settings = policy_pretraining.parse_settings(args.method, args.overrides)
+            result = pretrain(args.method, settings, command, progress, policy_pretraining.prepare)
+        else:
+            settings = parse_settings(args.method, args.overrides)
+            result = pretrain(args.method, settings, command, progress)
     except Interrupted as stop:
         return report_interruption(stop)
     report(result, args.json)
@@ -102,7 +111,11 @@ def report(result: PretrainResult, as_json: bool) -> None:
     scores = "  ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
     print(f"  {result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s; validation: {scores}")
     path = shell_quoted(result.run.path)
-    print(f"\n  run       {result.run.path}\n  backbone  {result.run.backbone}")
+    print(f"\n  run       {result.run.path}")
+    if not result.has_backbone:
+        print(f"\nnext: rl-lab watch {path}\n      rl-lab evaluate {path} evaluation.episodes=1000")
+        return
+    print(f"  backbone  {result.run.backbone}")
     if (picture := result.run.path / observation_sheet.NAME).is_file():
         print(f"  picture   {picture}")
     world = result.run.scenario().world

@@ -24,7 +24,7 @@ class Agent(Protocol):
     - An agent whose actions depend on `deterministic` sets `stochastic = True` and is evaluated in both modes. One that
       is to be evaluated in the greedy mode alone sets `samples_on_request = True` instead.
     - An agent has `is_row_wise(deterministic=...)`, which returns True, if its action for a row depends on that row's
-      observation and world alone, to the bit, and not on the batch or on earlier calls.
+      observation and world and, with a state, on the row's part of it alone, to the bit, and not on the batch.
     - An agent that was trained and then loaded has `selected_deterministic`. It is True where model selection in
       training compared greedy actions, False where it compared sampled ones.
     """

@@ -111,12 +111,10 @@ class FrozenAgentRef(AgentReference):
         batchable = [network for network in layers if network is not None]
         if len(batchable) == len(checkpoints):
             return AveragePolicyAgent(name, stack_policies(scenario.config.activation, batchable), len(checkpoints))
-        from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent  # it imports torch
-
         agents = [build_agent(each, scenario) for each in checkpoints]
-        if isinstance(agent := agents[0], RecurrentAgent):  # its probabilities depend on what it remembers
-            agent.always_samples = True
-            return agent
+        if hasattr(agents[0], "always_samples"):  # its probabilities depend on what it remembers
+            agents[0].always_samples = True
+            return agents[0]
         if not all(hasattr(agent, "probabilities") for agent in agents):
             raise UsageError(f"{self.path}: {name} does not tell how likely its actions are")
         return AveragePolicyAgent(name, SequentialPolicies(agents), len(checkpoints))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from rl_lab.learners.sb3.backbone import actor_critic_state
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """The result of a pretraining. `summary` is that of the cloned agent's evaluation, None without an agent."""
+    """The result of a pretraining. `summary` is that of the agent's evaluation, None without an agent."""
 
     run: Run
     method: str
@@ -58,21 +59,33 @@ class PretrainResult:
     seconds: float
     scores: dict[str, float]
     summary: dict[str, Any] | None
+    has_backbone: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return what `pretrain --json` prints."""
         values = {name: getattr(self, name) for name in ("method", "sha256", "epochs", "updates", "scores")}
         return {
             "run_dir": str(self.run.path),
-            "backbone": str(self.run.backbone),
+            **({"backbone": str(self.run.backbone)} if self.has_backbone else {}),
             **values,
             "seconds": round(self.seconds, 3),
             **(self.summary or {}),
         }
 
 
-def pretrain(method: str, settings: PretrainSettings, command: list[str], progress: Progress) -> PretrainResult:
-    """Train a backbone from the start. Nothing is written before the data and the network could be made.
+# The type of a function (method, settings, data, scenario) that returns a pretraining at its start. The scenario is
+# that of a run that is resumed, None for a new one. The function raises UsageError where they do not go together.
+Prepare = Callable[[str, PretrainSettings, Dataset, Scenario | None], "Pretraining"]
+
+
+def pretrain(
+    method: str,
+    settings: PretrainSettings,
+    command: list[str],
+    progress: Progress,
+    prepare_method: Prepare | None = None,
+) -> PretrainResult:
+    """Train from the start what `prepare_method` prepares, by default a backbone. Nothing is written before that.
 
     Raises:
         UsageError: the data, the backbone and the world do not go together, or the run's folder exists.
@@ -82,17 +95,13 @@ def pretrain(method: str, settings: PretrainSettings, command: list[str], progre
     with Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
             data = open_dataset(Path(settings.data))
-            scenario = _scenario(method, settings, data)
-            training = _prepare(method, settings, scenario, data)
-        scenario = dataclasses.replace(
-            scenario, backbone=_backbone_settings(training.trainer.model.spec, Path("backbone"))
-        )
-        with run_dir.new_run(scenario, command) as run:
+            training = (prepare_method or prepare)(method, settings, data, None)
+        with run_dir.new_run(training.scenario, command) as run:
             pretraining_config.write(run.path, method, settings, data.content_hash)
             return training.run(run, progress, interrupts)
 
 
-def resume(run: Run, progress: Progress) -> PretrainResult:
+def resume(run: Run, progress: Progress, prepare_method: Prepare | None = None) -> PretrainResult:
     """Continue a pretraining from its newest valid checkpoint, with the same bits. Raises as `pretrain`."""
     method, settings, data_hash = pretraining_config.read(run.path)
     with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
@@ -101,7 +110,7 @@ def resume(run: Run, progress: Progress) -> PretrainResult:
             if data.content_hash != data_hash:
                 now, then = data.content_hash[:12], data_hash[:12]
                 raise UsageError(f"{settings.data} has other data than at the start: SHA-256 {now}..., not {then}...")
-            training = _prepare(method, settings, scenario, data)
+            training = (prepare_method or prepare)(method, settings, data, scenario)
             saved = run_dir.load_latest(run)
             if saved is not None:
                 with as_usage_error(saved.path):
@@ -110,14 +119,17 @@ def resume(run: Run, progress: Progress) -> PretrainResult:
         return training.run(run, progress, interrupts)
 
 
-def _scenario(method: str, settings: PretrainSettings, data: Dataset) -> Scenario:
-    """Return the scenario in which a cloned agent is evaluated. Raises UsageError where it does not fit the data."""
+def scenario_of(method: str, settings: PretrainSettings, data: Dataset, agent: list[str]) -> Scenario:
+    """Return the scenario in which an agent is evaluated. Raises UsageError where it does not fit the data.
+
+    `agent` are the overrides that name the agent and its hyperparameters.
+    """
     name = settings.world or data.world
     if not name:
         raise UsageError(f"{data.path} does not say which world it is of: add world=NAME")
     if not settings.world and user_code.is_code(name):
         raise UsageError(f"{data.path} is of a world of a user's own, {name}: name it yourself, world={name}")
-    lines = ["agent=ppo", "video=false", f"seed={settings.seed}", f"device={settings.device}"]
+    lines = [*agent, "video=false", f"seed={settings.seed}", f"device={settings.device}"]
     lines += [f"threads={settings.threads}", f"evaluation.episodes={settings.episodes}"]
     lines += [] if settings.run_dir is None else [f"run_dir={settings.run_dir}"]
     scenario = compose(name, lines)
@@ -134,8 +146,10 @@ def _backbone_settings(spec: BackboneSpec, path: Path) -> BackboneSettings:
     return BackboneSettings(str(path), spec=spec.as_json())
 
 
-def _prepare(method: str, settings: PretrainSettings, scenario: Scenario, data: Dataset) -> _Pretraining:
-    """Return the pretraining at its start. Raises UsageError where data, backbone and world do not go together."""
+def prepare(method: str, settings: PretrainSettings, data: Dataset, scenario: Scenario | None) -> Pretraining:
+    """Return the pretraining of a backbone at its start; see `Prepare`."""
+    if scenario is None:
+        scenario = scenario_of(method, settings, data, ["agent=ppo"])
     torch.set_num_threads(settings.threads)
     try:
         device = device_of(settings.device)
@@ -147,7 +161,8 @@ def _prepare(method: str, settings: PretrainSettings, scenario: Scenario, data: 
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return _Pretraining(method, scenario, trainer, data, initial_backbone)
+    scenario = dataclasses.replace(scenario, backbone=_backbone_settings(model.spec, Path("backbone")))
+    return Pretraining(method, scenario, trainer, data, initial_backbone)
 
 
 def _model(
@@ -202,8 +217,13 @@ def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
     return networks.network_of(settings.backbone, settings.network)
 
 
-class _Pretraining:
-    """The loop over epochs. It writes metrics and checkpoints, and at the end the backbone's folder and the agent."""
+class Pretraining:
+    """The loop over epochs. It writes metrics and checkpoints, and at the end the backbone's folder and the agent.
+
+    `scenario` is written into the run's folder. A subclass changes what is written at the end.
+    """
+
+    has_backbone = True
 
     def __init__(
         self,
@@ -216,6 +236,11 @@ class _Pretraining:
         self.method, self.scenario, self.trainer, self.data = method, scenario, trainer, data
         self.initial_backbone = initial_backbone  # None for a new one
         self.metrics_size, self.seconds = 0, 0.0
+
+    @property
+    def has_agent(self) -> bool:
+        """Return whether an agent is written."""
+        return "policy" in self.trainer.model.spec.heads
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state of a checkpoint. Raises KeyError or ValueError where it does not fit."""
@@ -235,7 +260,7 @@ class _Pretraining:
         size = run.metrics.stat().st_size if run.metrics.exists() else 0
         metrics = Metrics(run, size=min(self.metrics_size, size), step=trainer.updates)
         total = trainer.config.epochs * trainer.updates_per_epoch
-        progress.note(self._first_line())
+        progress.note(self.first_line())
         progress.begin(trainer.updates, total)
 
         def after_update(updates: int) -> None:
@@ -256,9 +281,10 @@ class _Pretraining:
         finally:
             metrics.close()
         progress.end()
-        return self._finish(run, interrupts)
+        return self.finish(run, interrupts)
 
-    def _first_line(self) -> str:
+    def first_line(self) -> str:
+        """Return what is trained, and on which data."""
         trainer, (train, validation) = self.trainer, self.trainer.examples.episodes
         spec, begin = trainer.model.spec, "new" if self.initial_backbone is None else self.initial_backbone.sha256[:12]
         episodes = f"{train} episodes, {validation} to validate with"
@@ -270,13 +296,18 @@ class _Pretraining:
         keep = self.scenario.checkpoint.keep_last
         checkpoint.save(run.checkpoints, self.trainer.updates, saved.tensors, state, keep_last=keep)
 
-    def _finish(self, run: Run, interrupts: Interrupts) -> PretrainResult:
-        trainer = self.trainer
-        model = trainer.finished_model()
+    def write(self, run: Run) -> str:
+        """Write the backbone's folder and, where it has a policy, the agent; return the hash of the backbone."""
+        model = self.trainer.finished_model()
         sha256 = folder.save(run.backbone, model, self._model_card())
-        summary = None
         if "policy" in model.spec.heads:
             self._write_agent(run, model)
+        return sha256
+
+    def finish(self, run: Run, interrupts: Interrupts) -> PretrainResult:
+        """Write what was trained, evaluate its agent if there is one, and return the result."""
+        trainer, sha256, summary = self.trainer, self.write(run), None
+        if self.has_agent:
             with interrupts.abort_after(0.0):
                 agent, step = load_agent(run.agent, run.scenario())
                 evaluation = evaluate_scenario(agent, run.scenario(), interrupts.check)
@@ -285,8 +316,8 @@ class _Pretraining:
         trainer.load_best()
         if pictures := trainer.method.pictures(trainer.model, observation_sheet.COLUMNS):
             observation_sheet.write_sheet(run.path / observation_sheet.NAME, pictures, self.data.observation_space)
-        scores = trainer.best_scores
-        return PretrainResult(run, self.method, sha256, trainer.epoch, trainer.updates, self.seconds, scores, summary)
+        spent = (trainer.epoch, trainer.updates, self.seconds)
+        return PretrainResult(run, self.method, sha256, *spent, trainer.best_scores, summary, self.has_backbone)
 
     def _model_card(self) -> dict[str, Any]:
         trainer, data = self.trainer, self.data

@@ -25,7 +25,10 @@ from rl_lab.learners.pretraining.trainer import TrainerConfig
 
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
 # Keys whose values are taken as they are typed.
-_TEXT_KEYS = ("data", "backbone", "world", "device", "run_dir", "activation")
+TEXT_KEYS = ("data", "backbone", "world", "device", "run_dir", "activation")
+_NO_KEYS = ("network", "episodes", "agent")  # settings that keys of other names describe
+# Methods that train an agent, agents/METHOD.py, in place of a backbone; see `policy_pretraining`.
+POLICIES = ("diffusion", "sequence")
 _MAX_BYTES = 2**20
 _Settings = TypeVar("_Settings")
 
@@ -39,6 +42,7 @@ class PretrainSettings(TrainerConfig):
     network: dict[str, Any] = field(default_factory=dict)  # hyperparameters of a new backbone, backbone.KEY=VALUE
     net_arch: list[int] = field(default_factory=list)  # hidden layers of the head
     activation: str = "tanh"  # of those layers
+    agent: dict[str, Any] = field(default_factory=dict)  # hyperparameters of an agent, where one is trained
     world: str = ""  # empty: the data's
     seed: int = 0
     device: str = "auto"
@@ -54,8 +58,8 @@ class PretrainSettings(TrainerConfig):
 def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
-        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, 'tree'])}")
-    keys = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in ("network", "episodes")]
+        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICIES, 'tree'])}")
+    keys = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in _NO_KEYS]
     node: dict[str, Any] = {"network": {}}
     for line in lines:
         key, equals, text = line.partition("=")
@@ -66,12 +70,12 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
         elif key == "evaluation.episodes":
             node["episodes"] = parse_value(line, text)
         elif key in keys:
-            node[key] = text if key in _TEXT_KEYS else parse_value(line, text)
+            node[key] = text if key in TEXT_KEYS else parse_value(line, text)
         else:
             raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
-    return _check_ranges(as_settings(PretrainSettings, node))
+    return check_ranges(as_settings(PretrainSettings, node))
 
 
 def parse_value(line: str, text: str) -> Any:
@@ -100,7 +104,7 @@ def as_settings(settings: type[_Settings], node: dict[str, Any]) -> _Settings:
         raise UsageError(explain(error)) from None
 
 
-def _check_ranges(settings: PretrainSettings) -> PretrainSettings:
+def check_ranges(settings: PretrainSettings) -> PretrainSettings:
     """Return the settings. Raises UsageError for a value out of range; the trainer checks its own."""
     if not 0.0 < settings.validation < 1.0:
         raise UsageError(f"validation={settings.validation}: expected a number between 0 and 1")
@@ -135,9 +139,9 @@ def read(folder: Path) -> tuple[str, PretrainSettings, str]:
         if any(record.get(key) != value for key, value in _FORMAT.items()):
             raise ValueError(f"it is {record.get('format')!r:.40} version {record.get('version')!r:.20}")
         method = checked_type(record["method"], "method", str)
-        if method not in methods.NAMES:
+        if method not in (*methods.NAMES, *POLICIES):
             raise ValueError(f"method is {method!r:.40}")
-        settings = _check_ranges(as_settings(PretrainSettings, checked_type(record["settings"], "settings", dict)))
+        settings = check_ranges(as_settings(PretrainSettings, checked_type(record["settings"], "settings", dict)))
         return method, settings, checked_type(record["data_sha256"], "data_sha256", str)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error

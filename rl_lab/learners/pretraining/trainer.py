@@ -19,8 +19,8 @@ from rl_lab.core.untrusted import checked_array, checked_int, checked_number
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import NonFiniteError
 from rl_lab.learners.pretraining import methods
+from rl_lab.learners.pretraining.base import Method
 from rl_lab.learners.pretraining.examples import Examples
-from rl_lab.learners.pretraining.model import BackboneModel
 
 _OWN = "method."  # before the names of parameters that are not the backbone's
 
@@ -48,15 +48,17 @@ class TrainerConfig:
 class PretrainingTrainer:
     """A training of a trunk, with a head or with networks of the method's own.
 
+    `method` is a name in `methods`, or a method that is made for this model.
+
     Raises ValueError for hyperparameters out of range, and for data that the method cannot use.
     """
 
     def __init__(
-        self, method: str, model: BackboneModel, examples: Examples, config: TrainerConfig, *, seed: int
+        self, method: str | Method, model: Any, examples: Examples, config: TrainerConfig, *, seed: int
     ) -> None:
         check_bounds(config)
         self.model, self.examples, self.config, self.seed = model, examples, config, seed
-        self.method = methods.make(method, examples, model, config, seed)
+        self.method = methods.make(method, examples, model, config, seed) if isinstance(method, str) else method
         self.method.networks.to(examples.device)
         if config.freeze_trunk and self.method.head is None:
             raise ValueError(f"{method} trains a trunk, so freeze_trunk=true leaves nothing to learn")
@@ -146,7 +148,7 @@ class PretrainingTrainer:
         self._load(self.best)
         self.model.eval()
 
-    def finished_model(self) -> BackboneModel:
+    def finished_model(self) -> Any:
         """Return a copy of the model with the parameters that had the best validation score, or else the last."""
         model = copy.deepcopy(self.model)
         model.load_state_dict({name: value for name, value in self.best.items() if not name.startswith(_OWN)})

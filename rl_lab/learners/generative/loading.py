@@ -1,0 +1,56 @@
+"""A generative policy's network and its form in the checkpoint of an agent: saved, and loaded with all checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from rl_lab.core.agent import StateDict
+from rl_lab.core.protocols import EnvSpec
+from rl_lab.core.untrusted import checked_array
+from rl_lab.learners.pretraining.contract import contract_of, read_contract, require_same
+
+MEMBER = "policy"  # of an agent's checkpoint; the hash of an agent covers it
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+def as_state(network: nn.Module, world: EnvSpec) -> StateDict:
+    """Return what an agent's checkpoint has of a network that was trained for this world's observations."""
+    tensors = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    return StateDict(
+        {MEMBER: tensors}, {"observation": contract_of(world.observation).as_json(), "deterministic": True}
+    )
+
+
+def load_network(
+    make: Callable[[], _Network], world: EnvSpec, saved: StateDict, *, device: str, agent: str
+) -> _Network:
+    """Return the network that `make` makes, with the saved parameters, in evaluation mode.
+
+    Raises ValueError or KeyError where the parameters do not fit, and where the world has other observations.
+    """
+    require_same(read_contract(saved.state["observation"]), contract_of(world.observation), agent, world.name)
+    arrays = saved.tensors[MEMBER]
+    with torch.device("meta"):  # only shapes are made, so that a file can ask for no memory beyond its own size
+        expected = make().state_dict()
+    if differing := sorted(set(expected) ^ set(arrays)):
+        raise ValueError(f"{differing[0]:.80} is missing or unknown")
+    for name, tensor in expected.items():
+        like = np.broadcast_to(torch.zeros((), dtype=tensor.dtype).numpy(), tuple(tensor.shape))
+        checked_array(arrays[name], name, like)
+    with torch.random.fork_rng(devices=[]):  # the initial parameters, which are replaced, cost no random numbers
+        network = make()
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
+    return network.to(device).eval()
+
+
+def require_same_spaces(agent: str, world: EnvSpec) -> None:
+    """Raise ValueError where the agents of a world have different spaces: one policy acts for all of them."""
+    spaces: tuple[Any, ...]
+    for spaces in (world.observation_spaces, world.action_spaces):
+        if any(space != spaces[0] for space in spaces):
+            raise ValueError(f"{agent} needs agents with the same spaces; those of {world.name} differ")
