@@ -1,18 +1,25 @@
 """Keys and doors: find the keys of three locked doors, in order, and walk through four rooms to the exit.
 
-observation  u1 (7, 7, 6)  1 where the agent is; a wall or locked door; the exit; then each key with its locked door
+observation  u1 (8, 8, 8)  1 where a wall or locked door is; the exit; each of the 3 keys; each of their locked doors
 action       0 left, 1 right, 2 down, 3 up, 4 take the key in this cell, 5 open a door beside it whose key was taken
 reward       +1 at the exit, nothing before
 ends         at the exit
+
+The agent stands in row 4, column 4 of what it observes: the board is moved, and not the agent. A wall around the board
+fills one row and one column, and what leaves the view on one side comes back on the other, so all is seen. A
+network that has learned to walk to a key in one place can thus walk to it from anywhere.
 """
 
 import numpy as np
 
 from rl_lab.core.canvas import ACCENTS, BACKGROUND, GREEN, INK, translucent
 from rl_lab.core.rng import bits, philox
+from rl_lab.core.symmetry import Symmetry
 from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f8, i4, i8, kernel, u1
 
 SIZE, ROOM, DOORS, CELLS = 7, 3, 3, 49
+VIEW, CENTRE = SIZE + 1, 4  # the view has one row and one column more than the board, for the wall around it
+CHANNELS = 2 + 2 * DOORS
 NOWHERE = -1  # of a key that was taken and of a door that was opened
 LEFT, RIGHT, DOWN, UP, TAKE, OPEN = range(6)
 BOARD = i8(2**CELLS - 1)  # sets of cells are integers: bit x + SIZE * y is the cell in column x and row y
@@ -129,18 +136,31 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
 
 
 @kernel
+def seen_at(position: int, own: int) -> int:
+    """Return the row of the view in which a row of the board is, or its column, from the agent's own row or column."""
+    return (position - own + CENTRE + VIEW) % VIEW
+
+
+@kernel
+def mark(s: State, cell: int, channel: int, out: Array) -> None:
+    """Write a 1 into a channel of the observation, where the agent sees a cell of the board."""
+    out[seen_at(cell // SIZE, s.cell // SIZE), seen_at(cell % SIZE, s.cell % SIZE), channel] = 1
+
+
+@kernel
 def observe(s: State, p: Params, out: Array) -> None:
-    out[s.cell // SIZE, s.cell % SIZE, 0] = 1
-    out[s.exit // SIZE, s.exit % SIZE, 2] = 1
+    for k in range(VIEW):
+        out[seen_at(SIZE, s.cell // SIZE), k, 0] = out[k, seen_at(SIZE, s.cell % SIZE), 0] = 1
     for cell in range(CELLS):
         if s.walls[cell] == 1:
-            out[cell // SIZE, cell % SIZE, 1] = 1
+            mark(s, cell, 0, out)
+    mark(s, s.exit, 1, out)
     for k in range(DOORS):
         if s.keys[k] != NOWHERE:
-            out[s.keys[k] // SIZE, s.keys[k] % SIZE, 3 + k] = 1
+            mark(s, s.keys[k], 2 + k, out)
         if s.doors[k] != NOWHERE:
-            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 1] = 1
-            out[s.doors[k] // SIZE, s.doors[k] % SIZE, 3 + k] = 1
+            mark(s, s.doors[k], 0, out)
+            mark(s, s.doors[k], 2 + DOORS + k, out)
 
 
 @kernel
@@ -203,6 +223,19 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
         canvas.circle(x + side, y + 0.06, 0.05, INK)
 
 
+def mirrored(is_left_right: bool, is_up_down: bool, is_diagonal: bool) -> Symmetry:
+    """Return what is observed and done on a mirrored board; the agent stays in the middle of its view."""
+    view = np.arange(VIEW * VIEW * CHANNELS).reshape(VIEW, VIEW, CHANNELS)
+    reverse, actions = (2 * CENTRE - np.arange(VIEW)) % VIEW, np.arange(6)
+    if is_left_right:
+        view, actions = view[:, reverse], np.array([RIGHT, LEFT, DOWN, UP, TAKE, OPEN])[actions]
+    if is_up_down:
+        view, actions = view[reverse], np.array([LEFT, RIGHT, UP, DOWN, TAKE, OPEN])[actions]
+    if is_diagonal:
+        view, actions = view.swapaxes(0, 1), np.array([DOWN, UP, LEFT, RIGHT, TAKE, OPEN])[actions]
+    return Symmetry(view.reshape(-1), actions)
+
+
 world = World(
     State,
     Params,
@@ -211,9 +244,10 @@ world = World(
     observe,
     expert=expert,
     draw=draw,
-    observation=Box(0, 1, (SIZE, SIZE, 3 + DOORS), np.uint8),
+    observation=Box(0, 1, (VIEW, VIEW, CHANNELS), np.uint8),
     action=Discrete(6),
     horizon=200,
     frames_per_second=8,
     solved=1.0,
+    symmetries=tuple(mirrored(bool(k & 1), bool(k & 2), bool(k & 4)) for k in range(1, 8)),
 )

@@ -16,6 +16,7 @@ from rl_lab.core.agent_spaces import action_dtype_of, join_spaces, mask_size_of,
 from rl_lab.core.canvas import Canvas
 from rl_lab.core.kernel import is_kernel, kernel, loop_limited_copy, source_location
 from rl_lab.core.record import Record, WorldState, bounded, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
+from rl_lab.core.symmetry import Symmetry
 from rl_lab.core.world_errors import WorldError
 
 Array = np.ndarray[Any, Any]
@@ -76,6 +77,7 @@ class World:
         illegal_action_reward: the reward of an agent whose illegal action ends the episode, in a batch with
             `illegal="forfeit"`.
         solved: the mean return that counts as a solution; None if there is no such return.
+        symmetries: ways to permute observations and actions under which the world behaves alike, for pretraining.
 
     A State may have a field `log`, a Record of f8 fields: the engine sums it over finished episodes.
 
@@ -105,6 +107,7 @@ class World:
     illegal_action_reward: float = -1.0
     frames_per_second: int = 30
     solved: float | None = None
+    symmetries: tuple[Symmetry, ...] = ()
 
     def __post_init__(self) -> None:
         location = source_location(self.step)
@@ -113,6 +116,8 @@ class World:
         self._check_kernels()
         self._check_records(location)
         self._check_agents(location)
+        for symmetry in self.symmetries:
+            symmetry.check(location, self.observation, self.action)
 
     def _set_spaces(self, location: str) -> None:
         """Store each agent's spaces, and set `observation` and `action` to the spaces that hold those of all agents."""

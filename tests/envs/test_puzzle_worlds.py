@@ -46,6 +46,61 @@ def test_things_lie_in_cells_of_their_own_outside_of_walls() -> None:
     assert not states["walls"][np.arange(3000)[:, None], things].any()
 
 
+def test_the_agent_sees_the_whole_board_from_the_middle_of_its_view() -> None:
+    batch = new_batch("keys_and_doors", 300)
+    for _ in range(12):
+        view, states = batch.observations[:, 0].copy(), batch.states
+        assert not view[:, 4, 4, 0].any()  # no wall where the agent stands
+        # Each thing is as many rows and columns away as on the board, modulo the 8 of the view.
+        for channel, cells in ((1, states["exit"]), (2, states["keys"][:, 0]), (7, states["doors"][:, 2])):
+            there = np.flatnonzero(cells >= 0)
+            rows, columns = ((4 + cells // size % 7 - states["cell"] // size % 7) % 8 for size in (7, 1))
+            assert (view[there, rows[there], columns[there], channel] == 1).all()
+            assert (view[..., channel].sum(axis=(1, 2)) == (cells >= 0)).all()
+        walls = states["walls"].sum(axis=1) + (states["doors"] >= 0).sum(axis=1)
+        assert (view[..., 0].sum(axis=(1, 2)) == walls + 15).all()  # and the wall around the board
+        batch.scripted_actions("expert")
+        batch.step()
+
+
+def in_form(batch: Batch, view: Array) -> None:
+    """Give each world of a batch the state that it must be in where its agent has this view, u1 [N, 8, 8, 8]."""
+    for state, seen in zip(batch.states, view, strict=True):
+        # The wall around the board is the one row, and the one column, that is all wall and has no door.
+        is_wall = seen[..., 0] - seen[..., 5:].sum(axis=-1)
+        row, column = (int(np.flatnonzero(is_wall.all(axis=axis))[0]) for axis in (1, 0))
+        board = np.roll(seen, (7 - row, 7 - column), axis=(0, 1))[:7, :7]
+        state["cell"] = (4 + 7 - row) % 8 * 7 + (4 + 7 - column) % 8
+        cells = [np.flatnonzero(board[..., channel]) for channel in range(8)]
+        things = [cell[0] if len(cell) else -1 for cell in cells[1:]]
+        state["exit"], state["keys"], state["doors"] = things[0], things[1:4], things[4:]
+        state["walls"] = board[..., 0].reshape(-1)
+        state["walls"][[door for door in things[4:] if door >= 0]] = 0
+
+
+def test_a_mirrored_board_behaves_as_its_symmetries_say() -> None:
+    batch, mirrored = (new_batch("keys_and_doors", 40) for _ in range(2))
+    rng = np.random.default_rng(0)
+    assert len({each.observation.tobytes() for each in batch.world.symmetries}) == 7
+    for step in range(60):
+        symmetry = batch.world.symmetries[step % 7]
+        view = batch.observations[:, 0].reshape(40, -1)
+        in_form(mirrored, view[:, symmetry.observation].reshape(40, 8, 8, 8))
+        batch.scripted_actions("expert")
+        is_random = rng.random(40) < 0.3
+        batch.actions[is_random] = rng.integers(6, size=batch.actions[is_random].shape)
+        mirrored.actions[...] = symmetry.actions[batch.actions]
+        for each in (batch, mirrored):
+            each.step()
+        assert np.array_equal(batch.rewards, mirrored.rewards) and np.array_equal(batch.terminated, mirrored.terminated)
+        expected = batch.observations[:, 0].reshape(40, -1)[:, symmetry.observation]
+        live = ~batch.done
+        assert np.array_equal(mirrored.observations[:, 0].reshape(40, -1)[live], expected[live])
+        if batch.done.all():
+            break
+    assert batch.done.mean() > 0.5
+
+
 def test_the_number_of_levels_can_be_limited() -> None:
     few, all_levels = (new_batch("keys_and_doors", 3000, levels=levels).observations for levels in (10, 0))
     assert len({row.tobytes() for row in few}) == 10
