@@ -16,12 +16,14 @@ import torch
 from gymnasium.spaces import Discrete
 from support.datasets import cartpole_metadata, random_columns, write_data_set
 
+from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.commands.evaluate import find_agent
 from rl_lab.core import checkpoint
 from rl_lab.datasets import cache
 from rl_lab.evaluation.evaluate import evaluate
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
+from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 SMALL = ["epochs=2", "batch_size=64", "evaluation.episodes=3", "validation=0.3"]
 WORDS = {
@@ -288,6 +290,22 @@ def test_policies_that_remember_play_games(capsys: pytest.CaptureFixture[str]) -
     matches = ["tournament", "tic_tac_toe", "made", "random", "--pairs", "2", "--dir", "matches", "--workers", "1"]
     status, _, err = run(capsys, *matches)
     assert status == 0 and "fault" not in err, err
-    small = ["budget=64", "worlds=4", "video=false", "agent.n_steps=8", "agent.batch_size=32", "run_dir=learner"]
-    small += ["evaluation.episodes=2", "evaluation.selections=1", "evaluation.selection_episodes=2"]
-    assert result(capsys, "train", "tic_tac_toe", "opponent=made", *small)["episodes"] == 2
+
+    envs = make.make("tic_tac_toe", 3, {}, seed=0)
+    wrapped = OpponentsWrapper(envs, FrozenAgentRef("made").opponents(envs.world), seed=1)
+
+    def play(steps: int) -> list[bytes]:
+        boards = []
+        for _ in range(steps):
+            wrapped.actions[...] = wrapped.action_mask.argmax(-1)
+            torch.manual_seed(0)  # of which the opponent's actions are sampled
+            wrapped.step()  # raises where the opponent takes an illegal action
+            boards.append(wrapped.observations.tobytes())
+        return boards
+
+    wrapped.reset()
+    play(2)
+    saved = wrapped.snapshot()
+    continued = play(4)
+    wrapped.restore(saved)  # the opponent remembers what it did when it was saved
+    assert play(4) == continued
