@@ -13,6 +13,8 @@ backbone= is a name in agents/backbones/, or the folder of a backbone to begin w
 METHOD diffusion (sequences of continuous actions) or sequence (a transformer that aims at a return) trains an agent:
   history=2  horizon=16  act_steps=8  width=256  layers=3  noise_levels=100  denoising_steps=10  average_decay=0.995
   context=20  target_return=200  width=64  layers=2  heads=2  dropout=0.1
+METHOD dagger clones an agent that is asked in the states which its clone reaches. It has the settings above, and:
+  teacher=AGENT  rounds=5  rollout_episodes=16  rollout_steps=1000  teacher_share=0  sample=true
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
   model=decision_tree, or boosted trees: hist_gradient_boosting, xgboost, lightgbm  num_trees=100  learning_rate=0.1
   max_depth=6  max_leaf_nodes=30  min_samples_leaf=1  iterations=10  rollout_episodes=32  rollout_steps=20000  noise=0
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         if args.method == "tree":
             return _distil(args, command)
         progress = Progress(quiet=args.json, unit="updates")
+        if args.method == "dagger":
+            return _aggregate(args, command)
         if args.method in POLICIES:
             settings = policy_pretraining.parse_settings(args.method, args.overrides)
             result = pretrain(args.method, settings, command, progress, policy_pretraining.prepare)
@@ -66,6 +70,16 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted as stop:
         return report_interruption(stop)
     report(result, args.json)
+    return 0
+
+
+def _aggregate(args: argparse.Namespace, command: list[str]) -> int:
+    from rl_lab.core.progress import Progress
+    from rl_lab.experiments.dagger import aggregate
+    from rl_lab.experiments.dagger_config import parse_request
+
+    progress = Progress(quiet=args.json, unit="rounds")
+    report(aggregate(parse_request(args.overrides), command, progress), args.json)
     return 0
 
 
@@ -109,7 +123,7 @@ def report(result: PretrainResult, as_json: bool) -> None:
     if result.summary is not None:
         print(table(result.summary) + "\n")
     scores = "  ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
-    print(f"  {result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s; validation: {scores}")
+    print(f"  {result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s; {result.scored}: {scores}")
     path = shell_quoted(result.run.path)
     print(f"\n  run       {result.run.path}")
     if not result.has_backbone:

@@ -21,13 +21,17 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands import pretrain
     from rl_lab.commands.train import exit_status, report, report_interruption, report_nothing, report_videos
     from rl_lab.core.progress import Progress
-    from rl_lab.experiments import policy_pretraining, pretraining, pretraining_config, tree_distillation
+    from rl_lab.experiments import dagger, policy_pretraining, pretraining, pretraining_config, tree_distillation
+    from rl_lab.experiments.dagger_config import is_dagger
     from rl_lab.experiments.run_dir import find
     from rl_lab.experiments.trainer import Interrupted, resume
     from rl_lab.experiments.tree_config import is_distillation
 
     try:
         run = find(args.run_dir, unfinished=True)
+        if is_dagger(run.path):
+            pretrain.report(dagger.resume(run, Progress(quiet=args.json, unit="rounds")), args.json)
+            return 0
         if pretraining_config.is_pretraining(run.path):
             is_policy = pretraining_config.read(run.path)[0] in pretraining_config.POLICIES
             prepare = policy_pretraining.prepare if is_policy else None

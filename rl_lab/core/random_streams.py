@@ -18,7 +18,7 @@ class GeneratorStream(IntEnum):
     EXPLOITER_RESET = 1  # whether a league's exploiter starts again from its first parameters
     COLLECTION = 3  # the seeds of the episodes of a data set
     FRAGMENT = 2  # the seed of the actions that an env runner samples in one fragment
-    DISTILLATION = 4  # the episodes, and the random actions, that a tree learns from
+    DISTILLATION = 4  # the episodes, and the random actions, that a tree, or a clone of a live teacher, learns from
     GENERATIVE_TRAINING = 8  # the noise and dropout of an epoch in which a generative policy is trained
 
 

@@ -37,6 +37,8 @@ class DemonstrationPlan:
     steps: int
     seed: int
     noise: float = 0.0  # the probability that a random legal action is played instead of the player's
+    teacher_share: float = 0.0  # the probability that the teacher's action is played instead of the player's
+    sample: bool = False  # the player samples its actions
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Demonstrations:
     actions: Array  # the teacher's: int64 [M], or float32 [M, k]
     weights: Array  # float64 [M]
     action_mask: Array  # uint8 [M, n], or [M, 0] where every action is legal
+    worlds: Array  # int64 [M], in which of the plan's episodes it was
 
     @staticmethod
     def joined(parts: list[Demonstrations]) -> Demonstrations:
@@ -92,8 +95,8 @@ def _play(
         rows = np.flatnonzero(envs.acting & live[:, None])
         labels = None
         for index, agent in enumerate(agents):
-            acting = rows if several else None
-            states[index] = write_actions(agent, envs, acting, state=states[index], deterministic=True)
+            acting, is_deterministic = rows if several else None, index == 0 or not plan.sample
+            states[index] = write_actions(agent, envs, acting, state=states[index], deterministic=is_deterministic)
             labels = actions[rows].copy() if labels is None else labels
         assert labels is not None
         if len(rows):
@@ -101,8 +104,12 @@ def _play(
             mask = _mask(envs, rows)
             weights = _weights(envs, teacher, observations, rows, mask)
             no_mask = np.zeros((len(rows), 0), np.uint8)
-            parts.append(Demonstrations(observations, labels, weights, no_mask if mask is None else mask))
+            worlds = rows // len(envs.world.agents)
+            parts.append(Demonstrations(observations, labels, weights, no_mask if mask is None else mask, worlds))
             count += len(rows)
+        if plan.teacher_share and player is not None:
+            is_teachers = generator.random(len(rows)) < plan.teacher_share
+            actions[rows[is_teachers]] = labels[is_teachers]
         if plan.noise:
             _add_noise(envs, rows, plan.noise, generator)
         envs.step()

@@ -25,6 +25,7 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.errors import UsageError
 from rl_lab.core.interrupts import Interrupted, Interrupts
 from rl_lab.core.progress import Progress
+from rl_lab.core.symmetry import Symmetry
 from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.engine import user_code
 from rl_lab.experiments import observation_sheet, pretraining_config, run_dir
@@ -46,6 +47,8 @@ from rl_lab.learners.pretraining.spec import BackboneSpec, Network, action_contr
 from rl_lab.learners.pretraining.trainer import PretrainingTrainer
 from rl_lab.learners.sb3.backbone import actor_critic_state
 
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0  # epochs over few demonstrations take less time than a checkpoint
+
 
 @dataclass(frozen=True)
 class PretrainResult:
@@ -58,6 +61,7 @@ class PretrainResult:
     updates: int
     seconds: float
     scores: dict[str, float]
+    scored: str  # on which episodes: validation or, where there are no such ones, train
     summary: dict[str, Any] | None
     has_backbone: bool = True
 
@@ -155,7 +159,7 @@ def prepare(method: str, settings: PretrainSettings, data: Dataset, scenario: Sc
         device = device_of(settings.device)
         torch.manual_seed(settings.seed)
         model, initial_backbone = _model(method, settings, scenario, data)
-        examples = Examples(data, settings.validation, settings.seed, device)
+        examples = Examples(data, settings.validation, settings.seed, device, _symmetries(method, settings, scenario))
         trainer = PretrainingTrainer(method, model.to(device), examples, settings.trainer(), seed=settings.seed)
     except UsageError:
         raise
@@ -206,6 +210,20 @@ def _model(
     }
     model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()}, strict=False)
     return model, initial_backbone
+
+
+def _symmetries(method: str, settings: PretrainSettings, scenario: Scenario) -> tuple[Symmetry, ...]:
+    """Return the world's symmetries, if they are to be used. Raises UsageError where method or world has none."""
+    if not settings.symmetries:
+        return ()
+    if methods.HEADS[method] is None:  # it predicts what follows, which would have to be seen in the same form
+        raise UsageError(f"symmetries=true is for bc, critic and dagger, not for {method}")
+    envs = make.make(scenario.world, 1, scenario.params)
+    symmetries: tuple[Symmetry, ...] = getattr(envs.world, "symmetries", ())
+    envs.close()
+    if not symmetries:
+        raise UsageError(f"{scenario.world} declares no symmetries: leave symmetries=true out")
+    return symmetries
 
 
 def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
@@ -267,7 +285,8 @@ class Pretraining:
             interrupts.check()
             progress.show(updates, None, {})
 
-        begin = time.perf_counter() - self.seconds
+        begin = last_save = time.perf_counter()
+        begin -= self.seconds
         try:
             while not trainer.is_done:
                 values = trainer.train_epoch(after_update)
@@ -275,8 +294,11 @@ class Pretraining:
                 metrics.write(trainer.updates, {"epoch": trainer.epoch, **values}, {"time/seconds": self.seconds})
                 scores = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 progress.note(f"epoch {trainer.epoch}: {scores}")
-                metrics.sync()
-                self._save(run, metrics.size)
+                now = time.perf_counter()
+                if trainer.is_done or now - last_save >= _SECONDS_BETWEEN_CHECKPOINTS:
+                    metrics.sync()
+                    self._save(run, metrics.size)
+                    last_save = now
                 interrupts.check()
         finally:
             metrics.close()
@@ -317,7 +339,9 @@ class Pretraining:
         if pictures := trainer.method.pictures(trainer.model, observation_sheet.COLUMNS):
             observation_sheet.write_sheet(run.path / observation_sheet.NAME, pictures, self.data.observation_space)
         spent = (trainer.epoch, trainer.updates, self.seconds)
-        return PretrainResult(run, self.method, sha256, *spent, trainer.best_scores, summary, self.has_backbone)
+        return PretrainResult(
+            run, self.method, sha256, *spent, trainer.best_scores, trainer.scored, summary, self.has_backbone
+        )
 
     def _model_card(self) -> dict[str, Any]:
         trainer, data = self.trainer, self.data

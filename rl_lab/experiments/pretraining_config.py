@@ -58,8 +58,16 @@ class PretrainSettings(TrainerConfig):
 def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
-        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICIES, 'tree'])}")
-    keys = [each.name for each in dataclasses.fields(PretrainSettings) if each.name not in _NO_KEYS]
+        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICIES, 'dagger', 'tree'])}")
+    node = parse_lines(PretrainSettings, lines)
+    if not node.get("data"):
+        raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
+    return check_ranges(as_settings(PretrainSettings, node))
+
+
+def parse_lines(settings: type[PretrainSettings], lines: Iterable[str]) -> dict[str, Any]:
+    """Return the values of key=value lines by the names of fields. Raises UsageError for unknown keys."""
+    keys = [each.name for each in dataclasses.fields(settings) if each.name not in _NO_KEYS]
     node: dict[str, Any] = {"network": {}}
     for line in lines:
         key, equals, text = line.partition("=")
@@ -73,9 +81,7 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
             node[key] = text if key in TEXT_KEYS else parse_value(line, text)
         else:
             raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
-    if not node.get("data"):
-        raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
-    return check_ranges(as_settings(PretrainSettings, node))
+    return node
 
 
 def parse_value(line: str, text: str) -> Any:
@@ -106,8 +112,8 @@ def as_settings(settings: type[_Settings], node: dict[str, Any]) -> _Settings:
 
 def check_ranges(settings: PretrainSettings) -> PretrainSettings:
     """Return the settings. Raises UsageError for a value out of range; the trainer checks its own."""
-    if not 0.0 < settings.validation < 1.0:
-        raise UsageError(f"validation={settings.validation}: expected a number between 0 and 1")
+    if not 0.0 <= settings.validation < 1.0:
+        raise UsageError(f"validation={settings.validation}: expected a number from 0 to below 1")
     for key, low, high in (("seed", 0, 2**31 - 1), ("threads", 1, 1024), ("episodes", 1, 2**24)):
         if not low <= getattr(settings, key) <= high:
             raise UsageError(f"{key}={getattr(settings, key)}: expected {low} to {high}")

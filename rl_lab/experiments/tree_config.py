@@ -19,6 +19,7 @@ from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import checked_type, read_json
 from rl_lab.experiments.pretraining_config import as_settings, parse_value
+from rl_lab.experiments.teachers import TeacherRequest
 from rl_lab.learners.pretraining import boosted_fit
 
 DISTILLATION = "distillation.json"  # the file of a run's folder that says it is a distillation
@@ -61,11 +62,9 @@ class TreeSettings:
 class TreeRequest:
     """What `rl-lab pretrain tree` is asked for."""
 
-    teacher: str
-    teacher_options: dict[str, Any]  # hyperparameters of an agent that is not trained
+    teacher: TeacherRequest
     settings: TreeSettings
     scenario_lines: tuple[str, ...]  # overrides of the scenario in which the tree is evaluated
-    world: str = ""  # empty: the world of the teacher's run
 
 
 def parse_request(lines: Iterable[str]) -> TreeRequest:
@@ -92,7 +91,8 @@ def parse_request(lines: Iterable[str]) -> TreeRequest:
             raise UsageError(f"pretrain tree has no key {key!r}; {nearest(key, [*names, 'teacher', *_SCENARIO_KEYS])}")
     if not teacher:
         raise UsageError("say which agent the tree is to imitate: teacher=RUN, or an agent that is not trained")
-    return TreeRequest(teacher, options, _check_ranges(as_settings(TreeSettings, values)), tuple(scenario_lines), world)
+    settings = _check_ranges(as_settings(TreeSettings, values))
+    return TreeRequest(TeacherRequest(teacher, options, world), settings, tuple(scenario_lines))
 
 
 def _check_ranges(settings: TreeSettings) -> TreeSettings:

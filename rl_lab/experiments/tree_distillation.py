@@ -39,13 +39,9 @@ from rl_lab.evaluation.evaluate import SELECTION_SEED, evaluate
 from rl_lab.experiments import run_dir, tree_config
 from rl_lab.experiments.agent_loading import load_agent
 from rl_lab.experiments.build import evaluate_scenario, evaluation_opponents
-from rl_lab.experiments.checkpoint_lookup import locate
-from rl_lab.experiments.compose import compose
-from rl_lab.experiments.frozen_agent import FrozenAgentRef
-from rl_lab.experiments.multiagent_config import parse_agent
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.experiments.training_envs import make_agent
+from rl_lab.experiments.teachers import load_teacher, scenario_and_teacher
 from rl_lab.experiments.training_metrics import Metrics
 from rl_lab.experiments.tree_config import TreeRequest, TreeSettings
 from rl_lab.learners.pretraining import boosted_fit, tree_files, tree_fit
@@ -99,7 +95,8 @@ def distil(request: TreeRequest, command: list[str], progress: Progress) -> Dist
     user_code.refuse_while_loading()
     with Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
-            scenario, teacher = _scenario_and_teacher(request)
+            lines = ["agent=tree", *request.scenario_lines]
+            scenario, teacher = scenario_and_teacher("pretrain tree", request.teacher, lines)
             distillation = _Distillation(scenario, request.settings, teacher)
         with run_dir.new_run(scenario, command) as run:
             tree_config.write(run.path, request.settings, teacher)
@@ -113,20 +110,6 @@ def resume(run: Run, progress: Progress) -> DistillationResult:
         with interrupts.abort_after(0.0):
             distillation = _Distillation(scenario, settings, teacher)
         return distillation.run(run, progress, interrupts)
-
-
-def _scenario_and_teacher(request: TreeRequest) -> tuple[Scenario, dict[str, Any]]:
-    """Return the scenario in which the tree is evaluated, and the teacher as a scenario describes an agent."""
-    teacher = parse_agent("pretrain tree", "teacher", request.teacher, request.teacher_options)
-    lines = ["agent=tree", "video=false", "backbone=null", "policies={}", "league=null", *request.scenario_lines]
-    if "path" in teacher:
-        teacher = dataclasses.asdict(FrozenAgentRef(**teacher).with_content_hash())
-        target = request.world or str(locate(teacher["path"]).run.path / "config.yaml")
-    elif request.world:
-        target = request.world
-    else:
-        raise UsageError(f"say which world {request.teacher} is to be imitated in: add world=NAME")
-    return compose(target, lines), teacher
 
 
 class _Distillation:
@@ -143,7 +126,7 @@ class _Distillation:
             self.world: EnvSpec = envs.world
             envs.close()
             self.kind, self.contract = action_kind(self.world), contract_of(self.world.observation)
-            self.teacher: Agent = make_agent(_parse_teacher(teacher), self.world)
+            self.teacher: Agent = load_teacher("distillation.json", teacher, self.world)
             self.opponents: list[Agent | None] = [*evaluation_opponents(scenario, self.world)]
         except UsageError:
             raise
@@ -297,10 +280,3 @@ class _Distillation:
         head += "Exactly one rule applies to an observation, and names the action."
         head += " Where it is illegal, the next one is taken.\n\n" if masked else "\n\n"
         return head + rules(tree, names, all_legal=not masked)
-
-
-def _parse_teacher(node: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of an agent. Raises UsageError where it has other keys than an agent has."""
-    if "path" in node:
-        return {"path": node["path"], "average": node["average"], "sha256": node["sha256"]}
-    return parse_agent("distillation.json", "teacher", node["name"], {k: v for k, v in node.items() if k != "name"})

@@ -168,7 +168,7 @@ WRONG_PRETRAININGS: dict[str, tuple[list[str], str]] = {
     "key": (["bc", "data=demo", "batchsize=3"], "pretrain has no key 'batchsize'; did you mean 'batch_size'?"),
     "type": (["bc", "data=demo", "epochs=many"], "epochs"),
     "range": (["bc", "data=demo", "epochs=0"], "epochs=0: expected at least 1"),
-    "share": (["bc", "data=demo", "validation=1.5"], "validation=1.5: expected a number between 0 and 1"),
+    "share": (["bc", "data=demo", "validation=1.5"], "validation=1.5: expected a number from 0 to below 1"),
     "backbone": (["bc", "data=demo", "backbone=mpl"], "no backbone mpl; name a folder, or a run"),
     "layer": (["bc", "data=demo", "backbone.hiden=[3]"], "backbone mlp has no 'hiden'; did you mean 'hidden'?"),
     "world": (["bc", "data=demo", "world=acrobot"], "is data of another world"),

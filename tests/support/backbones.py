@@ -89,8 +89,8 @@ def trainer_of(path: Path, method: str = "bc", network: Network | None = None, *
     spec = BackboneSpec(
         network or networks.network_of("mlp", {"hidden": [32]}), contract_of(data.observation_space), action, heads
     )
-    examples = Examples(data, 0.3, 0, "cpu")
-    values = TrainerConfig(**{"batch_size": 64, "learning_rate": 3e-3, "epochs": 4, **config})
+    values = TrainerConfig(**{"batch_size": 64, "learning_rate": 3e-3, "epochs": 4, "validation": 0.3, **config})
+    examples = Examples(data, values.validation, 0, "cpu")
     return PretrainingTrainer(method, BackboneModel(spec), examples, values, seed=5)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from rl_lab.core.symmetry import Symmetry
 from rl_lab.core.world import Array
 from rl_lab.datasets.dataset import Dataset
 
@@ -38,13 +39,25 @@ class Sequences:
 
 
 class Examples:
-    """The transitions of a data set, some to train from and some to validate with, which have other level seeds."""
+    """The transitions of a data set, some to train from and some to validate with, which have other level seeds.
 
-    def __init__(self, data: Dataset, validation: float, seed: int, device: str) -> None:
+    With `validation` 0, all transitions are trained from, and scores are measured on the same ones. With symmetries,
+    each row of an epoch is seen in a random one of its forms, of which one is how it was recorded.
+    """
+
+    def __init__(
+        self, data: Dataset, validation: float, seed: int, device: str, symmetries: Sequence[Symmetry] = ()
+    ) -> None:
         self.data, self.device = data, device
-        train, held_out = data.split(validation, seed)
+        self._forms = None
+        if symmetries:
+            size, num_actions = symmetries[0].observation.size, symmetries[0].actions.size
+            forms = [Symmetry(np.arange(size), np.arange(num_actions)), *symmetries]
+            self._forms = np.stack([each.observation for each in forms]), np.stack([each.actions for each in forms])
+        everything = np.arange(data.num_episodes)
+        train, held_out = data.split(validation, seed) if validation else (everything, everything)
         self.train, self.validation = data.steps_of(train), data.steps_of(held_out)
-        self.episodes = len(train), len(held_out)
+        self.episodes = len(train), len(held_out) if validation else 0
 
     def batch(self, rows: Array) -> Batch:
         """Return these transitions, int64 [B]."""
@@ -72,9 +85,22 @@ class Examples:
 
     def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Batch]:
         """Yield the training rows in a random order that depends on the seed and on the epoch's number alone."""
-        order = np.random.default_rng((seed, number)).permutation(self.train)
+        generator = np.random.default_rng((seed, number))
+        order = generator.permutation(self.train)
         for first in range(0, len(order), batch_size):
-            yield self.batch(order[first : first + batch_size])
+            batch = self.batch(order[first : first + batch_size])
+            yield batch if self._forms is None else self._in_random_forms(batch, *self._forms, generator)
+
+    def _in_random_forms(
+        self, batch: Batch, observations: Array, actions: Array, generator: np.random.Generator
+    ) -> Batch:
+        """Return a batch with each row in a random form; `observations` and `actions` have a row for each form."""
+        chosen = generator.integers(len(actions), size=len(batch.rows))
+        sources, targets = self.tensor(observations[chosen]), self.tensor(actions[chosen])
+        seen = batch.observations.flatten(1).gather(1, sources).view_as(batch.observations)
+        done = targets.gather(1, batch.actions[:, None])[:, 0]
+        masks = None if batch.masks is None else batch.masks.gather(1, targets.argsort(1))
+        return Batch(batch.rows, seen, done, masks)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Yield the validation rows in order, in large batches."""

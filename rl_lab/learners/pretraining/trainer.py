@@ -35,9 +35,10 @@ class TrainerConfig:
     learning_rate: float = hyperparameter(1e-3, "learning rate of Adam", low=0)
     weight_decay: float = hyperparameter(0.0, "decoupled weight decay, as in AdamW", low=0)
     max_grad_norm: float = hyperparameter(1.0, "gradients are clipped to this norm", low=0)
-    validation: float = hyperparameter(0.1, "share of the episodes to validate with; no level seed is on both sides")
+    validation: float = hyperparameter(0.1, "share of the episodes to validate with; 0: all epochs, the last is kept")
     gamma: float = hyperparameter(0.99, "discount of the returns that critic predicts", low=0, high=1)
     freeze_trunk: bool = hyperparameter(False, "train the head alone, on the features of the trunk as it is")
+    symmetries: bool = hyperparameter(False, "show each transition in a random one of its symmetric forms")
     horizon: int = hyperparameter(5, "selfpred: how far ahead features are predicted", "steps", low=1, high=64)
     momentum: float = hyperparameter(0.99, "selfpred: share of the target that stays at an update", low=0, high=1)
     inverse_weight: float = hyperparameter(1.0, "selfpred: weight of the inverse dynamics in the loss", low=0)
@@ -81,7 +82,8 @@ class PretrainingTrainer:
     @property
     def is_done(self) -> bool:
         """Return whether the last epoch has been trained, or the validation score has stopped to grow."""
-        return self.epoch >= self.config.epochs or self.epochs_without_gain >= self.config.patience
+        has_stopped = bool(self.config.validation) and self.epochs_without_gain >= self.config.patience
+        return self.epoch >= self.config.epochs or has_stopped
 
     @property
     def updates_per_epoch(self) -> int:
@@ -114,10 +116,15 @@ class PretrainingTrainer:
         self.epoch += 1
         scores = self.validate()
         self._keep_best(scores)
-        return {"train/loss": float(total) / rows, **{f"validation/{name}": value for name, value in scores.items()}}
+        return {"train/loss": float(total) / rows, **{f"{self.scored}/{name}": each for name, each in scores.items()}}
+
+    @property
+    def scored(self) -> str:
+        """Return on which episodes the scores are measured: "validation" or, without such ones, "train"."""
+        return "validation" if self.config.validation else "train"
 
     def validate(self) -> dict[str, float]:
-        """Return the scores of the present parameters on the validation episodes."""
+        """Return the scores of the present parameters on the validation episodes, see `scored`."""
         self.model.eval()
         with torch.no_grad():
             parts = [self.method.predict(self.model, batch) for batch in self.examples.validation_batches()]
@@ -126,7 +133,7 @@ class PretrainingTrainer:
     def _keep_best(self, scores: dict[str, float]) -> None:
         score = math.inf if self.method.score is None else scores[self.method.score]
         self.epochs_without_gain += 1
-        if score > self.best_score or self.method.score is None:
+        if score > self.best_score or self.method.score is None or not self.config.validation:
             self.best_score, self.best_scores, self.best = score, scores, self._copy()
             self.epochs_without_gain = 0
 

@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from support.backbones import train, trainer_of, write_demonstrations
 from support.datasets import cartpole_metadata, random_columns, write_data_set
 
+from rl_lab.datasets.dataset import open_dataset
 from rl_lab.learners.pretraining.methods import HEADS, Critic, discounted_sums, macro_f1
 from rl_lab.learners.pretraining.model import tensor_hash
 
@@ -20,6 +21,14 @@ def test_bc_learns_a_rule_and_its_scores_are_of_other_episodes(tmp_path: Path) -
     trainer = train(trainer_of(write_demonstrations(tmp_path / "d")))
     assert trainer.best_scores["accuracy"] > 0.95 and trainer.best_scores["f1"] > 0.95
     assert not set(trainer.examples.train) & set(trainer.examples.validation)
+
+
+def test_without_validation_all_episodes_are_learned_for_all_epochs(tmp_path: Path) -> None:
+    path = write_demonstrations(tmp_path / "d", episodes=4, shuffled=True)  # so that scores do not grow for long
+    trainer = train(trainer_of(path, validation=0.0, patience=1, epochs=6))
+    assert trainer.epoch == 6 and len(trainer.examples.train) == open_dataset(path).num_steps
+    last, model = trainer.model.state_dict(), trainer.finished_model().state_dict()
+    assert all(torch.equal(last[name], value) for name, value in model.items())
 
 
 def test_shuffled_labels_give_chance_accuracy(tmp_path: Path) -> None:
