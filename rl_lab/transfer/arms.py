@@ -15,6 +15,7 @@ from rl_lab.core.world import Array
 from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.experiments.backbone_config import find_backbone
 from rl_lab.experiments.compose import compose
+from rl_lab.experiments.pretraining_config import as_settings
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.learners.pretraining import folder
 from rl_lab.learners.pretraining.examples import Examples
@@ -47,6 +48,8 @@ def make_arms(settings: TransferSettings, saved: SavedBackbone) -> list[Arm]:
     begin = [f"backbone={saved.path}", *settings.handoff]
     arms = [_arm(settings, SCRATCH, "from scratch", lambda seed: [])]
     arms.append(_arm(settings, BACKBONE, f"backbone ({mode})", lambda seed: begin))
+    if not settings.controls:
+        return arms
     for seed in range(settings.seeds):
         _write_random(backbones / f"random-s{seed}", saved, seed)
     arms.append(
@@ -54,7 +57,8 @@ def make_arms(settings: TransferSettings, saved: SavedBackbone) -> list[Arm]:
             settings,
             RANDOM,
             "random frozen trunk",
-            lambda seed: [f"backbone={backbones / f'random-s{seed}'}", "mode=frozen"],
+            # It is what mode=frozen would learn, in a fraction of the time: no update computes the trunk again.
+            lambda seed: [f"backbone={backbones / f'random-s{seed}'}", "mode=encoded"],
         )
     )
     if settings.data:
@@ -113,7 +117,7 @@ def _write_shuffled(path: Path, saved: SavedBackbone, data_path: Path, scenario:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SHUFFLE_SEED)
         model = BackboneModel(dataclasses.replace(saved.spec, action=action, heads=("policy",)))
-        config = TrainerConfig()
+        config = _trainer_config(saved)
         try:
             examples = Examples(shuffled, config.validation, _SHUFFLE_SEED, "cpu")
             trainer = PretrainingTrainer("bc", model, examples, config, seed=_SHUFFLE_SEED)
@@ -123,6 +127,17 @@ def _write_shuffled(path: Path, saved: SavedBackbone, data_path: Path, scenario:
             trainer.train_epoch()
     card = {"method": "bc", "shuffled": True, "data_sha256": data.content_hash, "scores": trainer.best_scores}
     folder.save(path, trainer.finished_model(), card)
+
+
+def _trainer_config(saved: SavedBackbone) -> TrainerConfig:
+    """Return the hyperparameters with which a backbone was pretrained, but for a trunk that was not trained.
+
+    Raises UsageError where its card has values of other types.
+    """
+    settings = saved.card.get("settings")
+    names = {each.name for each in dataclasses.fields(TrainerConfig)} - {"freeze_trunk"}
+    node = {key: value for key, value in settings.items() if key in names} if isinstance(settings, dict) else {}
+    return as_settings(TrainerConfig, node)
 
 
 def _require_world(data: Dataset, scenario: Scenario) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rl_lab.adapters import make
 from rl_lab.core import lock
 from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes, require_writable
@@ -47,12 +48,21 @@ def compare(
         trainings = _train_all(settings, arms, command, note, progress)
         results = [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
         cloning = _cloning(settings.out, saved, scenario)
-        made = report.make_report(scenario, results, cloning, reference=settings.reference, floor=settings.floor)
+        goal = {"reference": settings.reference, "solved": _solved(scenario), "floor": settings.floor}
+        made = report.make_report(scenario, results, cloning, **goal)
         made |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
         made["backbone"]["spent"] = saved.card.get("spent")
         atomic_write_bytes(settings.out / JSON, (json.dumps(made, indent=1, allow_nan=False) + "\n").encode())
         atomic_write_bytes(settings.out / PAGE, html_page(made).encode())
     return made
+
+
+def _solved(scenario: Scenario) -> float | None:
+    """Return the mean return that counts as a solution of the world, None where its author has not named one."""
+    envs = make.make(scenario.world, 1, scenario.params)
+    solved = envs.world.solved
+    envs.close()
+    return solved
 
 
 def _require_one_policy(scenario: Scenario) -> None:

@@ -27,6 +27,7 @@ class TransferSettings:
     data: str = ""  # the data set of the control with shuffled actions; empty: without it
     reference: float | None = None  # the score whose shares are to be reached; None: what the scenario expects
     floor: float | None = None  # the score that counts as 0 % of the reference
+    controls: bool = True  # false: only the training from scratch and that with the backbone
     handoff: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
 
@@ -45,7 +46,7 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
             raise UsageError(f"{line!r} is not a setting; write key=value")
         if key in _OF_ARMS:
             raise UsageError(f"{line}: the report sets {key} for each training; use seeds=N and out=DIR")
-        if key in ("backbone", "out", "seeds", "data", "reference", "floor"):
+        if key in ("backbone", "out", "seeds", "data", "reference", "floor", "controls"):
             own[key] = text
         elif key in ("mode", "parts") or key.startswith("backbone."):
             handoff.append(line)
@@ -57,6 +58,8 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
     reference, floor = (_number(key, own.get(key)) for key in ("reference", "floor"))
     if reference is not None and floor is not None and floor >= reference:
         raise UsageError(f"reference={reference:g} is not above floor={floor:g}")
+    if own.get("controls", "true") not in ("true", "false"):
+        raise UsageError(f"controls={own['controls'][:40]}: expected true or false")
     typed = {line.partition("=")[0] for line in overrides}
     overrides += [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in typed]
     return TransferSettings(
@@ -67,6 +70,7 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
         own.get("data", ""),
         reference,
         floor,
+        own.get("controls", "true") == "true",
         handoff,
         overrides,
     )
