@@ -123,8 +123,9 @@ def learner(
         arguments["learning_rate"] = lambda progress_remaining: max(progress_remaining, 0.0) * rate
     algorithm: Any = CompiledPPO if config.compiled else PPO
     if config.policy == "gru":
+        sizes = config.n_steps, config.batch_size, config.sequence_length
         algorithm, arguments["burn_in"] = RecurrentPPO, config.burn_in
-        arguments["sequence_length"] = check_sequences(config.n_steps, config.batch_size, config.sequence_length)
+        arguments["sequence_length"] = check_sequences(*sizes, config.burn_in)
     return Sb3Learner(
         "ppo",
         algorithm,

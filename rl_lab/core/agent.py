@@ -16,7 +16,8 @@ class Agent(Protocol):
 
     - An agent whose `act` returns a state has `begin(state, fresh) -> state`. It returns the state with the rows where
       fresh, bool [B], is True reset to what they are before an episode's first step. A state is of all B rows of the
-      batch that `bind` got; with `rows`, `act` changes it for these rows alone. Where the agent can be an opponent in
+      batch that `bind` got; with `rows`, `act` returns one that differs in these rows alone. Neither changes the state
+      that it is given, because a caller may repeat a call. Where the agent can be an opponent in
       training, `initial_state()` returns the array with which a state from a checkpoint is compared.
     - An agent that uses random numbers may have `set_row_seeds(keys, clock)`, which is called after `bind`. From then
       on its random numbers for row r depend only on its own seed, keys[r], uint64 [B], and the step clock[r // A],

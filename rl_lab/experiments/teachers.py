@@ -52,10 +52,17 @@ def scenario_and_teacher(
 def load_teacher(file: str, node: dict[str, Any], world: EnvSpec) -> Agent:
     """Return the teacher that a run's `file` describes.
 
-    Raises UsageError, ValueError, TypeError or KeyError where there is no such agent, or none for this world.
+    Raises UsageError, ValueError, TypeError or KeyError where there is no such agent, none for this world, or one that
+    cannot be asked in states that another agent reaches.
     """
     if "path" in node:
         node = {"path": node["path"], "average": node["average"], "sha256": node["sha256"]}
     else:
         node = parse_agent(file, "teacher", node["name"], {key: value for key, value in node.items() if key != "name"})
-    return make_agent(node, world)
+    teacher = make_agent(node, world)
+    if getattr(teacher, "remembers_actions", False):
+        raise UsageError(
+            f"teacher: {teacher.name} depends on the actions that it has chosen, so it cannot be asked where another "
+            "agent plays; record its episodes (rl-lab data collect) and clone these (rl-lab pretrain bc)"
+        )
+    return teacher

@@ -293,7 +293,9 @@ class MultiPolicyAgent:
             index = np.flatnonzero(np.isin(numbers % self._num_agents, member.seats))
             if len(index):
                 masks = None if action_mask is None else action_mask[index]
-                actions[index], _ = member.agent.act(
+                actions[index], memory = member.agent.act(
                     observations[index], action_mask=masks, rows=numbers[index], deterministic=deterministic
                 )
+                if memory is not None:
+                    raise ValueError(f"{member.agent.name} remembers, and several policies have no place for a state")
         return actions, None

@@ -64,6 +64,10 @@ class OpponentMixture:
             agent, own_rows, state = self.agents[index], rows[opponents == index], self.states.get(index)
             state = write_actions(agent, envs, own_rows, state=state, deterministic=deterministic)
             if state is not None:
+                if not hasattr(agent, "initial_state"):
+                    raise ValueError(
+                        f"opponent {agent.name} returns a state, and has no initial_state() to check one by"
+                    )
                 self.states[index] = state
 
     def snapshot(self) -> dict[str, Array]:

@@ -11,6 +11,7 @@ time is WALL_CLOCK_FACTOR times as long.
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable
@@ -176,6 +177,8 @@ class EntrantRunner:
             return self._check_type(answer[None], 1, actions)
         arguments = {"action_mask": action_mask[rows]} if self._has_mask else {}
         state, keys = self._memory
+        if self._is_code and state is not None:
+            state = copy.deepcopy(state)  # code of a user's may change it, and the call may be repeated
         is_new = self._keys != keys  # rows in which a match has begun since the last call
         if state is not None and is_new.any():
             state = self._agent.begin(state, is_new)

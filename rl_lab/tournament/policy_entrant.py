@@ -32,6 +32,8 @@ class PolicyAgent:
 
     def __init__(self, agent: Agent, *, sample: bool) -> None:
         self.name, self.agent, self.sample = agent.name, agent, sample
+        if hasattr(agent, "begin"):  # a policy that remembers
+            self.begin = agent.begin
 
     def bind(self, envs: BatchedEnv) -> None:
         """See `Agent`."""
@@ -41,10 +43,6 @@ class PolicyAgent:
     def set_row_seeds(self, keys: Array, clock: Array) -> None:
         """See `Agent`."""
         self._keys, self._clock = keys, clock
-
-    def begin(self, state: Any, fresh: Array) -> Any:
-        """See `Agent`; only a policy that remembers has a state."""
-        return self.agent.begin(state, fresh)  # type: ignore[attr-defined]
 
     def act(
         self,

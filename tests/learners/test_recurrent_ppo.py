@@ -29,6 +29,7 @@ from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 from rl_lab.tournament.call_record import CallRecord
 from rl_lab.tournament.entrant_calls import EntrantRunner
+from rl_lab.tournament.functions import ObjectAgent
 from rl_lab.tournament.policy_entrant import PolicyAgent
 
 PPO = agent_registry.load("ppo")
@@ -267,6 +268,34 @@ def test_an_entrant_begins_each_match_without_a_state() -> None:
     assert not np.allclose(states[2][2], states[1][2]) and not states[2][[1, 3]].any()
 
 
+class Counter:
+    """A user's agent that draws a random number in each call, and changes its state in place."""
+
+    def begin(self, state: Any, fresh: Array) -> Any:
+        state[fresh] = 0
+        return state
+
+    def act(self, observations: Array, *, state: Any, action_mask: Array, rows: Array, deterministic: bool) -> Any:
+        np.random.random()
+        state = np.zeros(4, np.int64) if state is None else state
+        state[rows] += 1
+        return action_mask.argmax(axis=1), state
+
+
+def test_a_call_that_is_repeated_finds_the_state_as_it_was() -> None:
+    """The agent is called for all rows, and once more row by row because it uses a global random generator."""
+    envs = envs_of("tic_tac_toe", 2)
+    envs.reset()
+    states: list[Array] = []
+    counter: Any = Counter()
+    act = counter.act
+    counter.act = lambda *args, **more: _recorded(states, act(*args, **more))
+    keys, clock = np.arange(1, 5, dtype=np.uint64), np.zeros(2, np.int64)
+    runner = EntrantRunner(ObjectAgent("counter", counter), envs, keys, clock, 0.0, CallRecord())
+    assert not runner.request_actions(np.array([0, 2]))
+    assert states[-1].tolist() == [1, 0, 1, 0]
+
+
 def _recorded(states: list[Array], result: Any) -> Any:
     states.append(result[1])
     return result
@@ -277,7 +306,7 @@ def _recorded(states: list[Array], result: Any) -> Any:
 
 @pytest.mark.parametrize("world", ["t_maze", "tic_tac_toe", "race"])
 def test_a_restored_learner_continues_with_the_same_bits(world: str) -> None:
-    options = {"n_steps": 5, "sequence_length": 5, "batch_size": 15, "burn_in": 2, "n_epochs": 2}
+    options = {"n_steps": 10, "sequence_length": 5, "batch_size": 15, "burn_in": 2, "n_epochs": 2}
     options["normalize_rewards"] = True
     envs = envs_of(world)
     learner = learner_of(envs, **options)
@@ -356,12 +385,33 @@ def test_a_run_is_trained_evaluated_and_resumed_but_not_exported(
     assert "recurrent policy, which Stable-Baselines3 lacks" in capsys.readouterr().err
 
 
+def test_an_opponent_whose_state_cannot_be_checked_is_refused_at_once() -> None:
+    """And not when the training is resumed."""
+
+    class Stranger:
+        name = "stranger"
+
+        def bind(self, envs: Any) -> None: ...
+
+        def begin(self, state: Any, fresh: Array) -> Any:
+            return state
+
+        def act(self, observations: Array, *, action_mask: Array, **_: Any) -> Any:
+            return action_mask.argmax(axis=1), 1
+
+    stranger: Any = Stranger()
+    envs = OpponentsWrapper(envs_of("tic_tac_toe"), [stranger])
+    with pytest.raises(ValueError, match="opponent stranger returns a state, and has no initial_state"):
+        envs.reset()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("simple_spread agent.policy=gru policies={a:[agent_0],b:[agent_1,agent_2]}", "goes with one policy"),
         ("connect_four_league agent.policy=gru", "goes with one policy"),
         ("t_maze agent.batch_size=16", "batch_size=16: expected a multiple of sequence_length=32"),
+        ("t_maze agent.n_steps=32 agent.batch_size=32 agent.burn_in=4", "burn_in=4: no steps precede a sequence"),
         ("t_maze agent.use_sde=true", "use_sde is not supported"),
         ("gym:Blackjack-v1 agent.policy=gru", "policy=gru: "),
         ("cartpole agent=dqn agent.policy=gru", "expected one of mlp, cnn"),

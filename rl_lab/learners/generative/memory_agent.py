@@ -16,11 +16,13 @@ class MemoryAgent:
     """The base class of agents that remember an episode. Subclasses implement `choose`.
 
     The state that `act` returns is float32 [B, size], for all B rows of the batch. An action depends on the row's own
-    observations, its own state and, where it is sampled, its own random numbers: to the bit the same in every batch.
+    observations and state, to the bit the same in every batch. Where it is sampled, it also depends on the row's random
+    numbers, or on torch's global generator where `set_row_seeds` has not been called.
     With `always_samples`, actions are sampled in both modes.
     """
 
     name: str
+    remembers_actions = True  # those that it has chosen, so it cannot say what it would do where another agent plays
     samples_on_request = True  # where not deterministic; it is measured by its best actions alone
 
     def __init__(self, row_state: RowState) -> None:

@@ -26,8 +26,8 @@ class DiffusionConfig:
         check_bounds(self)
         if self.act_steps > self.horizon:
             raise ValueError(f"act_steps={self.act_steps} is more than horizon={self.horizon}")
-        if self.denoising_steps > self.noise_levels:
-            raise ValueError(f"denoising_steps={self.denoising_steps} is more than noise_levels={self.noise_levels}")
+        if self.noise_levels % self.denoising_steps:  # DDIM would leave noise in the actions
+            raise ValueError(f"denoising_steps={self.denoising_steps} does not divide noise_levels={self.noise_levels}")
 
 
 @dataclass(frozen=True)

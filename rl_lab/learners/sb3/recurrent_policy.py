@@ -97,12 +97,17 @@ def recurrent_policy_arguments(
     return {**policy_arguments(world, "mlp", net_arch, activation), "recurrent_size": recurrent_size}
 
 
-def check_sequences(n_steps: int, batch_size: int, sequence_length: int) -> int:
+def check_sequences(n_steps: int, batch_size: int, sequence_length: int, burn_in: int) -> int:
     """Return the length of the sequences of a rollout, L: at most its number of steps.
 
-    Raises ValueError unless rollouts and minibatches consist of whole sequences.
+    Raises ValueError unless rollouts and minibatches consist of whole sequences, and for a burn-in without steps.
     """
     length = min(sequence_length, n_steps)
+    if burn_in and length == n_steps:
+        raise ValueError(
+            f"burn_in={burn_in}: no steps precede a sequence that is a whole rollout; choose a sequence_length below "
+            f"n_steps={n_steps}, or burn_in=0"
+        )
     for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
         if value % length:
             raise ValueError(f"{name}={value}: expected a multiple of sequence_length={length}")

@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no data": (["pretrain", "diffusion"], "say which data set to learn from: data=DIR"),
     "discrete": (["pretrain", "diffusion", "data=sequence-data"], "diffusion needs continuous actions"),
     "act steps": (["pretrain", "diffusion", "data=diffusion-data", "act_steps=9", "horizon=8"], "more than horizon=8"),
-    "levels": (["pretrain", "diffusion", "data=diffusion-data", "noise_levels=5"], "more than noise_levels=5"),
+    "levels": (["pretrain", "diffusion", "data=diffusion-data", "noise_levels=5"], "does not divide noise_levels=5"),
     "heads": (["pretrain", "sequence", "data=sequence-data", "heads=3"], "heads=3 does not divide width=64"),
     "range": (["pretrain", "sequence", "data=sequence-data", "context=0"], "context=0: expected 1 to 512"),
     "type": (["pretrain", "sequence", "data=sequence-data", "context=long"], "context"),
@@ -245,6 +245,14 @@ def test_wrong_input_is_one_line(capsys: pytest.CaptureFixture[str], trained: Pa
     status, _, err = run(capsys, *words)
     assert status == 2 and expected in err and err.count("\n") == 1
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("method", ["dagger", "tree"])
+def test_a_policy_that_remembers_its_actions_is_no_teacher(
+    capsys: pytest.CaptureFixture[str], trained: Path, method: str
+) -> None:
+    status, _, err = run(capsys, "pretrain", method, f"teacher={trained}/sequence-run")
+    assert status == 2 and "cannot be asked where another agent plays" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("method, package", [("diffusion", "diffusers"), ("sequence", "transformers")])
