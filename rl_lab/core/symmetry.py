@@ -31,5 +31,8 @@ class Symmetry:
             raise WorldError(f"{location}: symmetries are for worlds with Discrete actions")
         sizes = {"observation": int(np.prod(observation.shape)), "actions": int(action.n)}
         for name, size in sizes.items():
-            if not np.array_equal(np.sort(getattr(self, name)), np.arange(size)):
+            array = getattr(self, name)
+            if not isinstance(array, np.ndarray) or array.dtype.kind != "i":
+                raise WorldError(f"{location}: {name} of a symmetry is {type(array).__name__}; expected an int64 array")
+            if not np.array_equal(np.sort(array), np.arange(size)):
                 raise WorldError(f"{location}: {name} of a symmetry is no permutation of {size} numbers")

@@ -72,7 +72,8 @@ def demonstrate(plan: DemonstrationPlan, teacher: Agent, player: Agent | None, i
     generator = np.random.default_rng((plan.seed, iteration, GeneratorStream.DISTILLATION))
     with preserve_global_rng():
         if torch := sys.modules.get("torch"):
-            torch.manual_seed(plan.seed)
+            words = np.random.SeedSequence((plan.seed, iteration, GeneratorStream.DISTILLATION)).generate_state(2)
+            torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
         disabled = AutoresetMode.DISABLED
         with closing(make.make(plan.world, plan.episodes, plan.params, autoreset=disabled)) as envs:
             envs.seed((int(generator.integers(_SEEDS)) + np.arange(plan.episodes)) % _SEEDS)

@@ -90,6 +90,7 @@ class _Aggregation:
         self.rounds: list[Demonstrations] = []  # the decisions of each round
         self.agreement = 1.0  # of the learner with the teacher, in the newest round's states
         self.metrics_size, self.seconds = 0, 0.0
+        self._is_saved = False  # whether nothing has been done since the last checkpoint
         try:
             envs = make.make(scenario.world, 1, scenario.params)
             self.world: EnvSpec = envs.world
@@ -135,7 +136,7 @@ class _Aggregation:
         try:
             return self._run(run, progress, interrupts)
         except Interrupted as stop:
-            stop.run, stop.is_work_lost = run, len(self.rounds) < self.settings.rounds
+            stop.run, stop.is_work_lost = run, not self._is_saved
             raise
 
     def _run(self, run: Run, progress: Progress, interrupts: Interrupts) -> PretrainResult:
@@ -152,11 +153,14 @@ class _Aggregation:
                 if len(self.rounds) >= self.settings.rounds:
                     break
                 learner, _ = load_agent(run.agent, run.scenario())
-                self.gather(learner)
-                self.agreement = self._agreement(learner, self.rounds[-1])
+                with interrupts.abort_after(0.0):
+                    self.gather(learner)
+                    self.agreement = self._agreement(learner, self.rounds[-1])
                 metrics.sync()
                 self._save(run, metrics.size)
+                self._is_saved = True
                 interrupts.check()
+                self._is_saved = False
         finally:
             metrics.close()
         progress.end()

@@ -174,7 +174,11 @@ def _notes(settings: ProbeSettings, data: Dataset, backbones: dict[str, SavedBac
         if not isinstance(card_data, dict) or not isinstance(card_settings, dict):
             continue
         split = card_settings.get("seed"), card_settings.get("validation")
-        if card_data.get("sha256") == data.content_hash and split != (settings.seed, settings.validation):
+        if card_data.get("sha256") != data.content_hash:
+            continue
+        if not split[1]:
+            notes.append(f"{text} has learned from all of these episodes: scores of other data say more")
+        elif split != (settings.seed, settings.validation):
             notes.append(
                 f"{text} has learned from some of these validation episodes; seed={split[0]} and"
                 f" validation={split[1]} have those of its pretraining"

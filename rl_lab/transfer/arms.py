@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from rl_lab.core.errors import UsageError
+from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.world import Array
 from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.experiments.backbone_config import find_backbone
@@ -107,25 +108,30 @@ def _write_random(path: Path, saved: SavedBackbone, seed: int) -> None:
 def _write_shuffled(path: Path, saved: SavedBackbone, data_path: Path, scenario: Scenario) -> None:
     """Write a backbone of the same kind that has cloned shuffled actions, unless it is there already."""
     data = open_dataset(data_path)
+    config = _trainer_config(saved)
     if path.exists():
-        if folder.load(path).card.get("data_sha256") != data.content_hash:
+        card = folder.load(path).card
+        if card.get("data_sha256") != data.content_hash:
             raise UsageError(f"{path} was made from other data than {data_path}: choose another out=DIR")
+        if card.get("settings") != dataclasses.asdict(config):
+            raise UsageError(f"{path} was made with other settings than {saved.path}: choose another out=DIR")
         return
-    _require_world(data, scenario)
+    world = _require_world(data, scenario)
+    symmetries = getattr(world, "symmetries", ()) if config.symmetries else ()
     action: ActionContract = action_contract(data.action_space)
     shuffled = dataclasses.replace(data, actions=shuffled_actions(data))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SHUFFLE_SEED)
         model = BackboneModel(dataclasses.replace(saved.spec, action=action, heads=("policy",)))
-        config = _trainer_config(saved)
         try:
-            examples = Examples(shuffled, config.validation, _SHUFFLE_SEED, "cpu")
+            examples = Examples(shuffled, config.validation, _SHUFFLE_SEED, "cpu", symmetries)
             trainer = PretrainingTrainer("bc", model, examples, config, seed=_SHUFFLE_SEED)
         except ValueError as error:
             raise UsageError(str(error)) from None
         while not trainer.is_done:
             trainer.train_epoch()
     card = {"method": "bc", "shuffled": True, "data_sha256": data.content_hash, "scores": trainer.best_scores}
+    card["settings"] = dataclasses.asdict(config)
     folder.save(path, trainer.finished_model(), card)
 
 
@@ -140,13 +146,15 @@ def _trainer_config(saved: SavedBackbone) -> TrainerConfig:
     return as_settings(TrainerConfig, node)
 
 
-def _require_world(data: Dataset, scenario: Scenario) -> None:
+def _require_world(data: Dataset, scenario: Scenario) -> EnvSpec:
+    """Return the world of a scenario. Raises UsageError where the data are of another one."""
     from rl_lab.adapters import make
 
     envs = make.make(scenario.world, 1, scenario.params)
     world = envs.world
     envs.close()
     data.require_world(world)
+    return world
 
 
 def shuffled_actions(data: Dataset) -> Array:

@@ -60,6 +60,8 @@ def parse_settings(target: str, lines: Iterable[str]) -> TransferSettings:
         raise UsageError(f"reference={reference:g} is not above floor={floor:g}")
     if own.get("controls", "true") not in ("true", "false"):
         raise UsageError(f"controls={own['controls'][:40]}: expected true or false")
+    if own.get("controls") == "false" and own.get("data"):
+        raise UsageError("data= is for the control with shuffled actions, which controls=false leaves out")
     typed = {line.partition("=")[0] for line in overrides}
     overrides += [f"{key}={value}" for key, value in _DEFAULTS.items() if key not in typed]
     return TransferSettings(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 
 from rl_lab.core.random_actions import write_uniform_actions
+from rl_lab.core.symmetry import Symmetry
 from rl_lab.core.world import Array
+from rl_lab.core.world_errors import WorldError
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
 
@@ -99,6 +104,14 @@ def test_a_mirrored_board_behaves_as_its_symmetries_say() -> None:
         if batch.done.all():
             break
     assert batch.done.mean() > 0.5
+
+
+@pytest.mark.parametrize("wrong", [[1, 0], np.array([1.0, 0.0]), np.array([0, 0]), np.array([0, 1, 2])])
+def test_a_symmetry_that_is_no_permutation_is_refused(wrong: Any) -> None:
+    right = np.array([1, 0])
+    for symmetry in (Symmetry(wrong, right), Symmetry(right, wrong)):
+        with pytest.raises(WorldError, match="of a symmetry is"):
+            symmetry.check("my_world", Box(0, 1, (2,)), Discrete(2))
 
 
 def test_the_number_of_levels_can_be_limited() -> None:

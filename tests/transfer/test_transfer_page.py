@@ -57,7 +57,7 @@ def test_the_reference_is_what_the_scenario_expects_unless_it_is_given() -> None
 
 def test_where_nothing_was_learned_there_is_a_report_without_steps_to_a_score() -> None:
     idle = Training(0, [500, 1000], [0.0, 0.0], 0.0, 0.0)
-    scenario = compose("keys_and_doors", ["budget=1000"])
+    scenario = compose("freeway", ["budget=1000"])
     result = report.make_report(scenario, [ArmResult(SCRATCH, "from scratch", [idle])], None)
     assert result["goal"]["scores"] == {} and "set reference=" in report.text(result)
     assert "from scratch" in html_page(result)

@@ -107,6 +107,7 @@ def test_an_interrupted_training_is_resumed_and_ends_with_the_same_curve(
         ([*COMMAND, "seeds=0"], "seeds=0: expected"),
         ([*COMMAND, "seed=3"], "use seeds=N"),
         ([*COMMAND, "reference=high"], "reference=high: expected a number"),
+        ([*COMMAND, "controls=false", "data=d"], "which controls=false leaves out"),
         ([*COMMAND, "reference=10", "floor=20"], "not above floor=20"),
         ([*COMMAND, "budgte=5"], "budget"),
         ([*COMMAND, "mode=thawed"], "mode='thawed'"),

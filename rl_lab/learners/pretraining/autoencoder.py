@@ -49,9 +49,12 @@ class Autoencoder(Method):
         self.decoder = _Decoder(config.latent_size, numbers)
         self.networks["encoder"], self.networks["decoder"] = self.encoder, self.decoder
         if not self.is_binary:
-            mean, deviation = _moments(examples)
+            mean, deviation, varies = _moments(examples)
+            if not varies.any():
+                raise ValueError("all observations of the data are equal: there is nothing to reconstruct")
             self.decoder.mean.copy_(torch.from_numpy(mean))
             self.decoder.deviation.copy_(torch.from_numpy(deviation))
+            self.decoder.varies.copy_(torch.from_numpy(varies))
         self._noise, self._weight = torch.Generator(), config.beta
         self._examples = examples
 
@@ -81,7 +84,8 @@ class Autoencoder(Method):
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Return each row's error [B], divergence from the prior [B], and, for scores, other quantities.
 
-        The error of a board is its negative log likelihood; that of other observations their mean squared error.
+        The error of a board is its negative log likelihood; that of other observations is the mean squared error of the
+        numbers that vary in the data.
         """
         features, mean, log_variance = self._encode(model, batch.observations)
         sample = torch.randn(mean.shape, generator=noise).to(mean.device)
@@ -90,7 +94,7 @@ class Autoencoder(Method):
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         details = {"features": features, "mean": mean}
         if not self.is_binary:
-            return (outputs - wanted).square().mean(1), divergence, details
+            return (outputs - wanted).square()[:, self.decoder.varies].mean(1), divergence, details
         is_set, is_predicted = wanted > 0.5, outputs > 0
         details |= {"hits": (is_set & is_predicted).sum(1), "set": is_set.sum(1) + is_predicted.sum(1)}
         losses = nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
@@ -104,7 +108,7 @@ class Autoencoder(Method):
 
     def _gaussian_loss(self, square: torch.Tensor) -> torch.Tensor:
         """Return the negative log likelihood of a row under Gaussians whose variance is the mean squared error."""
-        return 0.5 * self.decoder.mean.numel() * ((2 * np.pi * square.clamp(min=_LEAST_VARIANCE)).log() + 1)
+        return 0.5 * self.decoder.varies.sum() * ((2 * np.pi * square.clamp(min=_LEAST_VARIANCE)).log() + 1)
 
     def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
         """Return error, divergence, latent mean and features of each row.
@@ -137,7 +141,10 @@ class Autoencoder(Method):
     def _decode(self, latents: torch.Tensor) -> Array:
         """Return observations, [B, *shape], of latent vectors; boards of 0 and 1 are probabilities, float32."""
         decoder, outputs = self.decoder, self.decoder(latents)
-        outputs = outputs.sigmoid() if self.is_binary else outputs * decoder.deviation + decoder.mean
+        if self.is_binary:
+            outputs = outputs.sigmoid()
+        else:  # the decoder has learned nothing about numbers that never change
+            outputs = torch.where(decoder.varies, outputs, 0.0) * decoder.deviation + decoder.mean
         observations = np.asarray(outputs.reshape(-1, *self.shape).cpu().numpy())
         return observations if not self.is_image else np.clip(observations.round(), 0, 255).astype(np.uint8)
 
@@ -160,6 +167,7 @@ class _Decoder(nn.Module):
 
     mean: torch.Tensor
     deviation: torch.Tensor
+    varies: torch.Tensor  # bool [numbers]: whether a number changes in the data
 
     def __init__(self, latent_size: int, numbers: int) -> None:
         super().__init__()
@@ -172,16 +180,17 @@ class _Decoder(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("deviation", torch.ones(numbers))
+        self.register_buffer("varies", torch.ones(numbers, dtype=torch.bool))
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.layers(latents)
         return outputs
 
 
-def _moments(examples: Examples) -> tuple[Array, Array]:
+def _moments(examples: Examples) -> tuple[Array, Array, Array]:
     """Return mean and standard deviation of each number of the training observations, float32 [numbers].
 
-    The deviation of a number that never changes is 1.
+    The third array says whether the number changes, bool [numbers]; else its deviation is 1.
     """
     data, rows = examples.data, examples.train
     total = squares = np.zeros(int(np.prod(data.observations.shape[1:])))
@@ -191,5 +200,6 @@ def _moments(examples: Examples) -> tuple[Array, Array]:
         total, squares = total + part.sum(0), squares + np.square(part).sum(0)
     mean = total / len(rows)
     deviation = np.sqrt(np.clip(squares / len(rows) - np.square(mean), 0.0, None))
-    deviation[deviation < 1e-5 * (1 + np.abs(mean))] = 1.0
-    return mean.astype(np.float32), deviation.astype(np.float32)
+    varies = deviation >= 1e-5 * (1 + np.abs(mean))
+    deviation[~varies] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32), varies

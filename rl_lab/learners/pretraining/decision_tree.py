@@ -80,9 +80,10 @@ def check_nodes(feature: Array, threshold: Array, left: Array, right: Array, roo
     for name, array in {"feature": feature, "left": left, "right": right}.items():
         checked_array(array, name, np.zeros(size, np.int64))
     checked_array(threshold, "threshold", np.zeros(size))
-    checked_array(roots, "root", np.zeros(len(roots), np.int64))
+    # In this range, their differences do not overflow.
+    checked_array(roots, "root", np.zeros(len(roots), np.int64), 0, max(size - 1, 0))
     # Without a tree there are no nodes; else the first one is a root.
-    if np.any(np.diff(roots) <= 0) or (len(roots) > 0) != (size > 0) or (size and (roots[0] != 0 or roots[-1] >= size)):
+    if np.any(np.diff(roots) <= 0) or (len(roots) > 0) != (size > 0) or (size and roots[0] != 0):
         raise ValueError("the roots are not the first nodes of trees")
     number = np.arange(size)
     inner = left >= 0

@@ -46,6 +46,13 @@ def test_vectors_are_reconstructed_in_their_own_units(tmp_path: Path) -> None:
     assert abs(pictures["sampled"][:, 1].mean() - 0.5) < 0.2
 
 
+def test_numbers_that_never_change_count_in_no_score(tmp_path: Path) -> None:
+    """A decoder that knows nothing but the mean explains nothing, however many numbers are constant."""
+    path = write_vectors(tmp_path / "d")
+    trainer = train(trainer_of(path, "vae", epochs=1, latent_size=1, beta=1000.0))
+    assert trainer.best_scores["explained_variance"] < 0.2
+
+
 def test_boards_are_reconstructed_as_probabilities(tmp_path: Path) -> None:
     trainer = train(trainer_of(write_boards(tmp_path / "d"), "vae", epochs=14, latent_size=8, beta=0.2))
     assert trainer.best_scores["f1"] > 0.9 and trainer.best_scores["active_latents"] >= 2

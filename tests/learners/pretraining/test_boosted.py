@@ -124,6 +124,7 @@ DAMAGES: dict[str, tuple[str, Any]] = {
     "another tree's child": ("left", lambda nodes: [nodes["root"][1] + 1, *nodes["left"][1:]]),
     "a root too many": ("root", lambda nodes: [*nodes["root"], nodes["root"][-1] + 1]),
     "no root": ("root", lambda nodes: []),
+    "roots whose differences overflow": ("root", lambda nodes: [0, 2**63 - 1, -(2**63), -(2**63) + 1]),
     "roots in disorder": ("root", lambda nodes: nodes["root"][::-1]),
     "a score that is none": ("output", lambda nodes: [9, *nodes["output"][1:]]),
     "a text": ("value", lambda nodes: ["1", *nodes["value"][1:]]),
