@@ -56,7 +56,9 @@ class Case:
             own = (
                 f"agent=ppo agent.n_steps={self.n_steps} agent.batch_size={self.minibatch} agent.n_epochs={self.epochs}"
             )
-            own += f" agent.learning_rate=1e-3 agent.ent_coef={self.entropy}"
+            own += f" agent.learning_rate=1e-3 agent.ent_coef={self.entropy} agent.gae_lambda=0.95"
+            # What a recipe may have set otherwise, and RLlib has not.
+            own += " agent.learning_rate_schedule=constant agent.agent_indicator=false agent.normalize_rewards=false"
             return f"{own} {common}".split()
         rows = self.n_steps * self.worlds * self.agents
         own = f"agent=rllib_ppo agent.train_batch_size_per_learner={rows} agent.minibatch_size={self.minibatch}"
