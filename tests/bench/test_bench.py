@@ -260,7 +260,7 @@ def test_rllib_alone_has_the_configuration_of_the_labs_rllib_ppo() -> None:
     pytest.importorskip("ray.rllib", reason="needs the extra rllib")
     from rl_lab.bench import peer_rllib
     from rl_lab.learners.rllib.algorithm import TRAINING, algorithm_config
-    from rl_lab.learners.rllib.learner import policy_builder
+    from rl_lab.learners.rllib.policy_builder import policy_builder
 
     setting, factory, world = SETTINGS["rllib"], agent_registry.load("rllib_ppo"), make("cartpole", 1).world
     settings: Any = factory.Config(**setting.config)
