@@ -140,9 +140,12 @@ def hyperparameter(
 
 
 def check_bounds(config: Any) -> None:
-    """Raise ValueError for the first hyperparameter of a Config outside its bounds; the value None is always valid."""
+    """Raise ValueError for the first hyperparameter outside its bounds, of a Config or another dataclass that has some.
+
+    The value None is always valid.
+    """
     for field in dataclasses.fields(config):
-        value, low, high = getattr(config, field.name), field.metadata["low"], field.metadata["high"]
+        value, low, high = getattr(config, field.name), field.metadata.get("low"), field.metadata.get("high")
         if value is None or low is None:
             continue
         if not low <= value or (high is not None and not value <= high):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_lab.core.agent import hyperparameter
+from rl_lab.core.agent import check_bounds, hyperparameter
 from rl_lab.core.errors import UsageError, one_line
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import checked_type, read_json
@@ -68,10 +68,10 @@ def parse_request(lines: Iterable[str]) -> DaggerRequest:
 def _check_ranges(settings: DaggerSettings) -> DaggerSettings:
     """Return the same settings. Raises UsageError for a value out of range."""
     check_ranges(settings)
-    for name in ("rounds", "rollout_episodes", "rollout_steps", "teacher_share"):
-        about = DaggerSettings.__dataclass_fields__[name].metadata
-        if not about["low"] <= getattr(settings, name) <= about["high"]:
-            raise UsageError(f"{name}={getattr(settings, name)}: expected {about['low']} to {about['high']}")
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return settings
 
 

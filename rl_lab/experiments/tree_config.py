@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rl_lab.core.agent import hyperparameter
+from rl_lab.core.agent import check_bounds, hyperparameter
 from rl_lab.core.errors import UsageError, nearest, one_line
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.untrusted import checked_type, read_json
@@ -97,11 +97,10 @@ def parse_request(lines: Iterable[str]) -> TreeRequest:
 
 def _check_ranges(settings: TreeSettings) -> TreeSettings:
     """Return the same settings. Raises UsageError for a value out of range."""
-    for each in dataclasses.fields(settings):
-        if each.metadata:
-            low, high, value = each.metadata["low"], each.metadata["high"], getattr(settings, each.name)
-            if low is not None and value is not None and not low <= value <= high:
-                raise UsageError(f"{each.name}={value}: expected {low} to {high}")
+    try:
+        check_bounds(settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if settings.model not in MODELS:
         raise UsageError(f"model={settings.model!r:.40}; {nearest(settings.model, MODELS)}")
     for name in _BOOSTED:
