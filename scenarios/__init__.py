@@ -1,1 +1,1 @@
-"""Scenarios: one YAML file is one recipe."""
+"""Scenarios: one YAML file is one scenario."""
