@@ -35,7 +35,7 @@ def main() -> None:
                 batch.step()
                 steps += 1
             seconds_per_bird[n].append((time.perf_counter() - begin) / steps / n)
-    print("| birds | ns a bird and step, lowest to highest | birds' steps/s | n log n would be |")
+    print("| birds | ns a bird and step, lowest to highest | birds' steps/s | ns if the cost grew as n log n |")
     print("|---|---|---|---|")
     first_cost = statistics.median(seconds_per_bird[SIZES[0]])
     for n, costs in seconds_per_bird.items():

@@ -142,7 +142,7 @@ def time_command(scenario: Scenario, words: list[str], *, seeds: int = 10) -> li
     process = "fresh process, full cache, from typing"
     return [
         {**common, "conditions": f"{process} to {score:g} in {episodes} episodes", "seconds": interval(solved)},
-        {**common, "conditions": f"{process} to exit, all measurements and films made", "seconds": interval(exited)},
+        {**common, "conditions": f"{process} to exit, all evaluations and videos made", "seconds": interval(exited)},
     ]
 
 

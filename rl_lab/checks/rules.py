@@ -227,7 +227,7 @@ def seats_can_be_swapped(subject: WorldUnderTest) -> list[str]:
         for _ in range(agents - 1):
             rotate(PlainRecord(row[0]), PlainRecord(one.params[0]))
         if row.tobytes() != one.state(0):
-            return [f"step {t}: {agents} swaps in a row do not give the state back"]
+            return [f"step {t}: {agents} rotations do not give the state back"]
         other.actions[...] = np.roll(one.actions, 1, axis=1)
         one.step()
         other.step()
