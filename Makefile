@@ -40,7 +40,7 @@ $(VENV)/installed-docs: $(VENV)/installed
 	@$(call quietly,--constraint requirements.lock --editable '.[docs]')
 	@touch $@
 
-demo: install ## install, train PPO on CartPole, evaluate and film it
+demo: install ## install, train PPO on CartPole, evaluate it and record videos
 	@$(BIN)/rl-lab train cartpole
 	@echo "first: source $(BIN)/activate"
 

@@ -34,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--out", type=Path, help="folder for episodes.jsonl and summary.json; a run's own by default")
-    parser.add_argument("--video", action="store_true", help="film the best, median and worst episode")
-    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
+    parser.add_argument("--video", action="store_true", help="record videos of the best, median and worst episode")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 if a video cannot be made")
 
 
 def run(args: argparse.Namespace) -> int:

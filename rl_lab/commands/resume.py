@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     add_option(parser)
     parser.add_argument("run_dir", metavar="RUN", help="a run's folder, or the beginning of its name in runs/")
-    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 if a video cannot be made")
 
 
 def run(args: argparse.Namespace) -> int:

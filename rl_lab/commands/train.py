@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", metavar="SCENARIO")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of key=a,b,c")
-    parser.add_argument("--require-video", action="store_true", help="exit with status 1 where a film cannot be made")
+    parser.add_argument("--require-video", action="store_true", help="exit with status 1 if a video cannot be made")
 
 
 def run(args: argparse.Namespace) -> int:
