@@ -1,11 +1,11 @@
 """Distil an agent into a decision tree, or a sum of trees, by `rl-lab pretrain tree`.
 
-`distil` starts a run, `resume` begins it again.
+`distil` starts a run, `resume` starts it from the beginning.
 
 Source: Bastani, Pu and Solar-Lezama, Verifiable Reinforcement Learning via Policy Extraction (VIPER), NeurIPS 2018. As
 in DAgger, each new tree plays episodes and the teacher says what it would have done in them; the next tree is fitted to
-all decisions so far. A decision's weight is how much worse than the best action the worst one is; the paper draws a
-sample by these weights instead.
+all decisions so far. The weight of a decision is the teacher's value of its best action minus that of its worst; the
+paper draws a sample by these weights instead.
 
 In the run's folder, `tree/` gets the best tree as JSON and as rules, and `agent/` a checkpoint, so that `rl-lab
 evaluate`, `watch` and `tournament` can load it as from any other run. An interrupted distillation has no checkpoint to
@@ -120,7 +120,7 @@ class _Distillation:
             boosted_fit.library(settings.model)
         else:
             tree_fit.sklearn_tree()
-        self.scenario, self.settings, self.reference = scenario, settings, teacher
+        self.scenario, self.settings, self.teacher_description = scenario, settings, teacher
         try:
             envs = make.make(scenario.world, 1, scenario.params)
             self.world: EnvSpec = envs.world
@@ -195,15 +195,18 @@ class _Distillation:
         settings = self.settings
         num_actions = int(self.world.action.n) if isinstance(self.world.action, Discrete) else None
         size: dict[str, Any] = {
-            name: getattr(settings, name) for name in ("max_depth", "max_leaf_nodes", "min_samples_leaf")
+            "max_depth": settings.max_depth,
+            "max_leaf_nodes": settings.max_leaf_nodes,
+            "min_samples_leaf": settings.min_samples_leaf,
+            "seed": self.scenario.seed,
         }
-        size["seed"] = self.scenario.seed
+        observations, actions, weights = data.observations, data.actions, self._weights(data)
         spaces: dict[str, Any] = {"contract": self.contract, "num_actions": num_actions}
-        decisions = data.observations, data.actions, self._weights(data)
         if settings.model not in boosted_fit.NAMES:
-            return tree_fit.fit(tree_fit.estimator(num_actions, **size), *decisions, **spaces)
+            model = tree_fit.estimator(num_actions, **size)
+            return tree_fit.fit(model, observations, actions, weights, **spaces)
         boosting = Boosting(settings.num_trees, settings.learning_rate, **size)
-        return boosted_fit.fit(settings.model, boosting, *decisions, **spaces)
+        return boosted_fit.fit(settings.model, boosting, observations, actions, weights, **spaces)
 
     def _weights(self, data: Demonstrations) -> Array:
         """Return the weights of the decisions; equal ones where none matters to the teacher."""
@@ -212,7 +215,7 @@ class _Distillation:
         return np.asarray(data.weights / data.weights.mean())
 
     def _scores(self, tree: Trees, data: Demonstrations, interrupts: Interrupts) -> dict[str, float]:
-        """Return the tree's mean return on the selection's seeds, and how well it imitates its training data."""
+        """Return the mean return on the selection's seeds, and how well the tree imitates its training data."""
         evaluations = [
             evaluate(
                 TreeAgent(tree),
@@ -235,7 +238,7 @@ class _Distillation:
         return {**scores, "leaves": tree.num_leaves, "depth": tree.depth, "decisions": len(data.actions)}
 
     def _keep_best(self, tree: Trees, scores: dict[str, float]) -> None:
-        """Keep the tree with the best return, and of equal ones that with the fewest leaves."""
+        """Keep the tree with the best mean return, or of self-play the best imitation; of equal ones the smallest."""
         imitation = scores.get("agreement", -scores.get("mean_squared_error", 0.0))
         rank = (imitation if self.is_self_play else scores["mean_return"], -tree.num_leaves)
         if self.best is None or rank > self.best:
@@ -247,7 +250,7 @@ class _Distillation:
         settings = {**dataclasses.asdict(self.settings), "seed": scenario.seed}
         about = {
             "world": scenario.world,
-            "teacher": self.reference,
+            "teacher": self.teacher_description,
             "settings": settings,
             "scores": self.best_scores,
         }
@@ -255,28 +258,27 @@ class _Distillation:
         atomic_write_bytes(folder / RULES, self._rules(tree).encode())
         tensors, state = tree_files.as_state(tree)
         shutil.rmtree(run.agent, ignore_errors=True)
+        # A checkpoint is named by a number of steps. The decisions that the tree was fitted to take their place here.
         step = int(self.best_scores["decisions"])
         checkpoint.save(run.agent, step, {MEMBER: tensors}, {**state, "deterministic": True}, keep_last=1)
 
     def _rules(self, tree: Trees) -> str:
         """Return what rules.md says: all rules of a tree, or those of the first of many trees."""
-        teacher, masked = self.reference.get("path") or self.reference["name"], self.world.has_action_mask
-        imitates = (
-            f"for {self.scenario.world}\n\n{{}} imitate{{}} {teacher}: depth {tree.depth}, {tree.num_leaves} leaves"
-        )
-        names = self.settings.feature_names
+        teacher = self.teacher_description.get("path") or self.teacher_description["name"]
+        masked, names = self.world.has_action_mask, self.settings.feature_names
+        title, sizes = f"for {self.scenario.world}", f"{teacher}: depth {tree.depth}, {tree.num_leaves} leaves"
         if isinstance(tree, TreeEnsemble):
             shown = min(3, tree.num_trees)
-            head = f"# {tree.num_trees} boosted trees {imitates.format('They', '')} in all. "
+            head = f"# {tree.num_trees} boosted trees {title}\n\nThey imitate {sizes} in all. "
             if tree.action_kind == "discrete":
                 begin = ", ".join(f"{score:.4g}" for score in tree.nodes.base)
                 head += f"Each action has a score; before the first tree the scores are [{begin}]. "
                 head += "In each tree exactly one rule applies to an observation, and adds its number to one score. "
-                head += f"The {'legal ' * masked}action with the highest score is taken. "
+                head += f"The {'legal action' if masked else 'action'} with the highest score is taken. "
             else:
                 head += "In each tree exactly one rule applies, and adds its number to one number of the action. "
             return f"{head}The first {shown} trees are shown.\n\n{ensemble_rules(tree, names, first=shown)}"
-        head = f"# A decision tree {imitates.format('It', 's')}. "
+        head = f"# A decision tree {title}\n\nIt imitates {sizes}. "
         head += "Exactly one rule applies to an observation, and names the action."
         head += " Where it is illegal, the next one is taken.\n\n" if masked else "\n\n"
         return head + rules(tree, names, all_legal=not masked)

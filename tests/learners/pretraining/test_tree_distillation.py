@@ -152,6 +152,17 @@ def test_a_foreign_or_damaged_agent_is_one_line(capsys: pytest.CaptureFixture[st
     assert status == 2 and "distillation.json is damaged" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("model", ["decision_tree", "hist_gradient_boosting"])
+def test_a_teachers_folder_may_have_braces_in_its_name(
+    capsys: pytest.CaptureFixture[str], trained: Path, model: str
+) -> None:
+    shutil.copytree(trained, "seed{1}")
+    words = ["pretrain", "tree", "teacher=seed{1}", *SMALL, "iterations=1", "run_dir=copy", f"model={model}"]
+    status, _, err = run(capsys, *words)
+    assert status == 0, err
+    assert "seed{1}: depth" in Path("copy/tree/rules.md").read_text()
+
+
 def test_a_teacher_that_has_changed_is_not_imitated_further(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     shutil.copytree(trained, "made")
     result(capsys, "pretrain", "tree", "teacher=made", *SMALL, "iterations=1", "run_dir=copy")
