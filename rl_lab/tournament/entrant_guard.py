@@ -49,14 +49,15 @@ class CallTimer:
     Interval timers and signal handlers that were set before are restored by `__exit__`. With `enabled` False, as for
     entrants that are no user code, nothing is done.
 
-    Attributes: `is_armed`, a call is limited; `has_fired`, its time was exceeded; `interrupted`, the user has pressed
-    Ctrl-C; `can_interrupt`, this thread can be stopped.
+    Attributes: `is_armed`, a call is limited; `has_fired`, its time was exceeded, or the call has forked;
+    `interrupted`, the user has pressed Ctrl-C; `can_interrupt`, this thread can be stopped.
     """
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
 
     def __enter__(self) -> CallTimer:
+        # `is_armed` is set without a limit of time as well: the timer also stops a call that has forked.
         self.is_armed = self.has_fired = self.interrupted = False
         self.can_interrupt = self.enabled and threading.current_thread() is threading.main_thread()
         if self.can_interrupt:
@@ -214,13 +215,22 @@ def fault_from_exception(error: BaseException) -> EntrantFault:
     """
     name = "an exception"
     try:
-        name = "".join(str(type(error).__name__))
-        text = str(error)
+        name = _plain_text(type(error).__name__)  # a metaclass may define `__name__`
+        text = _plain_text(error)
     except TimeLimitExceeded:
         raise
     except BaseException:
         return "crash", one_line(f"{name}, whose message cannot be read")[:MAX_REASON_LENGTH]
-    return "crash", one_line(f"{name}: {text[:2000]}")[:MAX_REASON_LENGTH]
+    return "crash", one_line(f"{name}: {text}")[:MAX_REASON_LENGTH]
+
+
+def _plain_text(value: object) -> str:
+    """Return the beginning of str(value), as a str and not as an object of a subclass of str.
+
+    `__str__` may return an object of a subclass, whose methods are the entrant's code. They must not run outside of
+    the guard, so a method of str itself copies the text.
+    """
+    return str.__getitem__(str(value), slice(2000))
 
 
 def _children() -> list[int]:
@@ -243,7 +253,8 @@ def global_rng_states() -> tuple[Any, ...]:
 def seed_global_rngs(key: int, clock: int) -> None:
     """Seed the global generators of random, numpy and, where it has been imported, torch from these two numbers.
 
-    The numbers that an entrant draws from them then depend on its match, its seat and the step alone.
+    `key` is of a match and a seat, `clock` is the step of the match, both non-negative. The numbers that an entrant
+    draws from the generators then depend on its match, its seat and the step alone.
     """
     # A hash of 64 bits, with the multipliers of SplitMix64.
     seed = (key * 0x9E3779B97F4A7C15 + clock * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)

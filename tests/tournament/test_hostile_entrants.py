@@ -83,6 +83,7 @@ class Base(BaseException):
 class Text(str):
     split = raise_again
     __str__ = raise_again
+    __getitem__ = raise_again
 
 class Tricky(Exception):
     def __str__(self):
@@ -332,6 +333,7 @@ def test_exceptions_cost_the_one_who_raises_them() -> None:
     reasons = {match.fault.entrant: match.fault.reason for match in matches if match.fault}
     assert reasons["raises_Mute"] == "Mute, whose message cannot be read"
     assert reasons["raises_KeyboardInterrupt"].startswith("KeyboardInterrupt")
+    assert reasons["raises_Tricky"] == "Tricky: text"
     assert reasons["raises_MuteLeaves"] == "its process ended: exit status 9"
 
 
