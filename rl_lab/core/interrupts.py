@@ -1,11 +1,12 @@
 """This module stops work at Ctrl-C, SIGTERM and SIGHUP: cleanly where a run can stop, and in any case within 5 seconds.
 
 Python calls a signal's handler only between two bytecodes of the main thread, so not while compiled code runs.
-Therefore a thread waits for the signal, which the system writes to a pipe. After a signal
+Therefore Python's C handler writes the signal's number into a pipe (`signal.set_wakeup_fd`), and a thread waits at its
+other end. After a signal
 
 - `check` raises `Interrupted` wherever it is called;
-- once the time limit of the current work is over, a flag is set that compiled loops read (they return, and their
-  results are discarded), and KeyboardInterrupt is raised in the main thread;
+- once the time limit of the current work is over, the flag of `stop_flag` is set, which compiled loops read (they
+  return, and their results are discarded), and KeyboardInterrupt is raised in the main thread;
 - after `DEADLINE` seconds, or at a second signal, the process of a command is ended, with one line that says how to
   continue. Files that were written before are not damaged by that: checkpoints, ledgers and results are renamed to
   their names when they are complete. A program that uses rl_lab as a library is not ended: its own handlers are
@@ -19,7 +20,6 @@ sys.unraisablehook; leaving restores them. A forked child has the original handl
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -31,6 +31,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from rl_lab.core.stop_flag import set_flag
 from rl_lab.core.thread_activity import activity
 
 GRACE = 1.5  # seconds that an iteration may continue after a signal: all must be over within 5
@@ -39,21 +40,9 @@ DEADLINE = 3.5  # seconds after a signal at which the process is ended
 REPEAT_WINDOW = 0.3  # seconds within which a second signal counts as the first: a process group may receive it twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_INTERVAL = 0.05  # seconds between looks at the clock, once a signal has come
-_flag = ctypes.c_int64()
 last_signal: list[float] = []  # time.monotonic() of the last signal; empty if none has come since a command began
-_entered: list[Interrupts] = []  # the outermost first
+_active_interrupts: list[Interrupts] = []  # the Interrupts that are active, the outermost first
 _fork_state = threading.local()  # `mask`: the signals that a forking thread had blocked before
-
-
-def flag_address() -> int:
-    """Return the address of an int64 flag for compiled loops: once it is not 0, they return, with any result."""
-    return ctypes.addressof(_flag)
-
-
-def check_flag() -> None:
-    """Raise KeyboardInterrupt if the flag is set: compiled loops have returned early, with results of no use."""
-    if _flag.value:
-        raise KeyboardInterrupt
 
 
 class Interrupted(Exception):
@@ -73,7 +62,7 @@ def is_interruption(error: BaseException) -> bool:
     signal has come; elsewhere that is not known, and each counts.
     """
     if isinstance(error, KeyboardInterrupt):
-        return not _entered or any(each.code for each in _entered)
+        return not _active_interrupts or any(each.code for each in _active_interrupts)
     return isinstance(error, Interrupted)
 
 
@@ -85,8 +74,9 @@ class Interrupts:
     an enclosing Interrupts; `exit_message` is printed then. Elsewhere the original handlers are restored, and
     KeyboardInterrupt is raised.
 
-    A signal for which nothing inside has raised Interrupted is handed to the enclosing Interrupts, and to those that
-    are entered in that one later. Where there is no enclosing one, leaving raises Interrupted.
+    On leaving, the signal's exit status is handed to the enclosing Interrupts, together with whether Interrupted was
+    already raised for it. With no enclosing one, leaving raises Interrupted unless that was done or another exception
+    is on its way.
     """
 
     def __init__(self, *, ends_process: bool = False) -> None:
@@ -94,9 +84,11 @@ class Interrupts:
         self.exit_message = ""
         self._ends_process = ends_process
         self._has_raised = False  # whether Interrupted was raised
-        self._may_raise = False  # whether KeyboardInterrupt may be raised: not while it is entered or left
+        self._may_raise = False  # False while `__enter__` and `__exit__` run
         self._restoring_handlers = False  # whether the original handlers are to be restored
-        self._lock = threading.RLock()  # held to change `_restoring_handlers`, or to send the signal that announces it
+        # Held to change `_restoring_handlers`, or to send the signal that announces it. Re-entrant, because the handler
+        # of another signal may interrupt one that holds it, in the same thread.
+        self._lock = threading.RLock()
         self._time_limit: float | None = None
         # Whether a SIGINT that this object sent is still to be handled by the main thread.
         self._own_signal_pending = False
@@ -107,9 +99,9 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return self
-        if _entered:
-            self.code = _entered[-1].code
-            self._ends_process |= _entered[-1]._ends_process
+        if _active_interrupts:
+            self.code = _active_interrupts[-1].code
+            self._ends_process |= _active_interrupts[-1]._ends_process
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._main_thread_id = threading.main_thread().ident or 0
@@ -119,7 +111,7 @@ class Interrupts:
         self._original_handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
         if self._original_handlers[signal.SIGHUP] == signal.SIG_IGN:
             del self._original_handlers[signal.SIGHUP]
-        _entered.append(self)
+        _active_interrupts.append(self)
         for number in self._original_handlers:
             signal.signal(number, self._handle_signal)
         self._outer_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -136,14 +128,14 @@ class Interrupts:
         sys.unraisablehook = self._outer_hook
         os.close(self._reader)
         os.close(self._writer)
-        _flag.value = 0
-        _entered.remove(self)
+        set_flag(False)
+        _active_interrupts.remove(self)
         self._restore_handlers()
         if not self.code:
             return
-        if _entered:
-            _entered[-1].code = _entered[-1].code or self.code
-            _entered[-1]._has_raised |= self._has_raised
+        if _active_interrupts:
+            _active_interrupts[-1].code = _active_interrupts[-1].code or self.code
+            _active_interrupts[-1]._has_raised |= self._has_raised
         elif not self._has_raised and exception[0] is None:
             raise Interrupted(self.code)
 
@@ -152,7 +144,7 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _deactivate(self) -> None:
-        """Do nothing from now on: this is the copy in a forked child."""
+        """Switch this object off in a forked child, where it has no thread: restore the handlers, close the pipe."""
         if self._thread is not None:
             self._thread, self.code = None, 0
             self._restore_handlers()
@@ -165,6 +157,7 @@ class Interrupts:
         if not self._own_signal_pending:
             self.code = self.code or 128 + number
         now = time.monotonic()
+        # A time limit above 0 is watched by the thread, which sends a signal of its own when it is over.
         is_due = self._own_signal_pending or (self._time_limit == 0 and now - self._last_raise > RAISE_INTERVAL)
         self._own_signal_pending = False
         if not self._may_raise:
@@ -191,7 +184,8 @@ class Interrupts:
         poller, signal_time = select.poll(), 0.0
         poller.register(self._reader, select.POLLIN)
         while True:
-            received = os.read(self._reader, 64) if poller.poll(1000 * _POLL_INTERVAL if signal_time else None) else b""
+            milliseconds = 1000 * _POLL_INTERVAL if signal_time else None
+            received = os.read(self._reader, 64) if poller.poll(milliseconds) else b""
             now = time.monotonic()
             for number in received:
                 if number == 0:
@@ -202,11 +196,9 @@ class Interrupts:
                     signal_time, self.code = now, self.code or 128 + number
                     last_signal[:] = [signal_time]
                 elif number in _SIGNALS and now - signal_time > REPEAT_WINDOW:
-                    if self._ends_process:
-                        os._exit(128 + number)
-                    return self._restore_and_interrupt()
+                    return self._end("at a second signal")
             if signal_time and now - signal_time > DEADLINE:
-                return self._end_process() if self._ends_process else self._restore_and_interrupt()
+                return self._end(f"{DEADLINE:g} s after the signal")
             if signal_time:
                 self._interrupt_if_due(signal_time, now)
 
@@ -215,8 +207,9 @@ class Interrupts:
         time_limit = self._time_limit
         if time_limit is None or now - signal_time < time_limit:
             return
-        _flag.value = 1
-        # Where the main thread waits for nothing, the handler raises it by itself, as soon as it is called.
+        set_flag(True)
+        # While the main thread runs Python code, its handler raises within one poll interval; only a waiting one needs
+        # another signal.
         if now - self._last_raise > RAISE_INTERVAL and now - signal_time > _POLL_INTERVAL:
             self._last_raise = now
             self._own_signal_unread = self._own_signal_pending = True
@@ -225,8 +218,9 @@ class Interrupts:
 
     def _restore_and_interrupt(self) -> None:
         """Make the main thread restore the original handlers and raise KeyboardInterrupt."""
-        _flag.value = 1
-        self._restoring_handlers = True
+        set_flag(True)
+        with self._lock:
+            self._restoring_handlers = True
         while True:  # a signal that arrives just before the main thread starts to wait does not wake it
             with self._lock:
                 if not (self._restoring_handlers and self._may_raise):
@@ -234,9 +228,13 @@ class Interrupts:
                 signal.pthread_kill(self._main_thread_id, signal.SIGINT)
             time.sleep(_POLL_INTERVAL)
 
-    def _end_process(self) -> None:
+    def _end(self, when: str) -> None:
+        """End the process, or restore the handlers and interrupt the main thread where `ends_process` is False."""
+        return self._end_process(when) if self._ends_process else self._restore_and_interrupt()
+
+    def _end_process(self, when: str) -> None:
         """Print where the main thread is and `exit_message`, and end the process."""
-        cause = f"ended {DEADLINE:g} s after the signal, {activity(self._main_thread_id)}"
+        cause = f"ended {when}, {activity(self._main_thread_id)}"
         message = f"\n{cause}\n{self.exit_message}".rstrip()
         with suppress(OSError):
             os.write(2, f"{message}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
@@ -278,7 +276,7 @@ class Interrupts:
 
 def _before_fork() -> None:
     """Block signals during the fork, while the child still has the parent's handlers and pipe."""
-    if _entered:
+    if _active_interrupts:
         _fork_state.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
@@ -289,11 +287,11 @@ def _after_fork() -> None:
 
 def _after_fork_in_child() -> None:
     last_signal.clear()
-    _flag.value = 0
-    if _entered:
+    set_flag(False)
+    if _active_interrupts:
         signal.set_wakeup_fd(-1)
-        while _entered:
-            _entered.pop()._deactivate()
+        while _active_interrupts:
+            _active_interrupts.pop()._deactivate()
     _after_fork()
 
 

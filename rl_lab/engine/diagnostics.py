@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rl_lab.core.endless_loops import LoopError
 from rl_lab.core.errors import nearest, one_line, without_colours
-from rl_lab.core.interrupts import check_flag
 from rl_lab.core.kernel import reachable_kernels
+from rl_lab.core.stop_flag import check_flag
 from rl_lab.core.world import World, WorldError
 from rl_lab.engine.compiler import CompilerError, cache_folder
 

@@ -99,6 +99,26 @@ def test_a_program_that_uses_the_library_is_not_ended(deadline: float, seconds: 
     assert (done.returncode, done.stdout, done.stderr) == (7, "lives\n", "")
 
 
+COMMAND = """
+import os, signal, sys, threading, time
+from rl_lab.core import interrupts
+from rl_lab.core.interrupts import Interrupts
+interrupts.DEADLINE, interrupts.REPEAT_WINDOW = 60, 0.1
+for number, seconds in ((signal.SIGTERM, 0.2), (signal.SIGINT, 0.6)):
+    threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
+with Interrupts(ends_process=True) as guard:
+    guard.exit_message = "continue with: rl-lab resume run"
+    time.sleep(1000)  # longer than the test waits
+"""
+
+
+def test_a_command_that_a_second_signal_ends_says_how_to_continue() -> None:
+    done = programs.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stdout == ""  # of the first signal
+    cause, advice = done.stderr.strip().splitlines()
+    assert cause.startswith("ended at a second signal, at ") and advice == "continue with: rl-lab resume run"
+
+
 def test_training_that_is_interrupted_twice_raises(tmp_path: Path) -> None:
     """Where an environment does not come back from a step, as a library call."""
     (tmp_path / "stuck.py").write_text(STUCK)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.endless_loops import LoopError
-from rl_lab.core.interrupts import check_flag, flag_address
 from rl_lab.core.kernel import reachable_kernels
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.record import PlainRecord
+from rl_lab.core.stop_flag import check_flag, flag_address
 from rl_lab.core.world import Array, World, WorldError
 from rl_lab.engine import compiler
 from rl_lab.engine.batch import Batch

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rl_lab.core.interrupts import flag_address
+from rl_lab.core.stop_flag import flag_address
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab.core.interrupts import check_flag
+from rl_lab.core.stop_flag import check_flag
 from rl_lab.core.world import Array
 
 NUM_SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same

@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.dqn.policies import DQNPolicy
 
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.core.interrupts import check_flag
+from rl_lab.core.stop_flag import check_flag
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch, NonFiniteError
 from rl_lab.learners.compiled import adam_records, build
