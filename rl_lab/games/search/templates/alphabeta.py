@@ -153,19 +153,33 @@ def _back_up(depth: Any, value: Any, is_open: Any, ab_buffers: Any) -> None:
 
 
 @inline
+def _is_cut_off(ply: Any) -> Any:
+    """Return True if the other player would not enter this ply, whatever the untried actions are worth.
+
+    alpha >= beta says the same only where alpha < beta at entry. Beside a large reward, the two differences
+    alpha - reward and beta - reward can round to one number, and the ply must be searched all the same.
+    """
+    return ply.best_value >= ply.beta if ply.seat == 0 else ply.best_value <= ply.alpha
+
+
+@inline
 def _store_in_table(depth: Any, max_depth: Any, ab_buffers: Any) -> None:
     """Write a ply's value into the transposition table, over the entry that is there; count a cutoff.
 
     Cutoffs far from the depth limit save more, so their weight is the square of the remaining depth.
     """
     ply = ab_buffers.plies[depth]
-    if ply.alpha >= ply.beta:
+    is_cut_off = _is_cut_off(ply)
+    if is_cut_off:
         ab_buffers.cutoff_weights[ply.seat, ply.best_action] += (max_depth - depth) * (max_depth - depth)
     entry = _table_entry(ab_buffers, ply.key)
     entry.key, entry.root_number, entry.depth_limit = ply.key, ab_buffers.counters[ROOT_NUMBER], max_depth
     entry.value, entry.best_action, entry.is_open = ply.best_value, ply.best_action, ply.is_open
     is_upper_bound, is_lower_bound = ply.best_value <= ply.alpha_at_entry, ply.best_value >= ply.beta_at_entry
-    entry.bound = AT_MOST if is_upper_bound else AT_LEAST if is_lower_bound else EXACT
+    if is_cut_off:  # first: where alpha and beta were equal at entry, the value may be equal to both
+        entry.bound = AT_LEAST if ply.seat == 0 else AT_MOST
+    else:
+        entry.bound = AT_MOST if is_upper_bound else AT_LEAST if is_lower_bound else EXACT
 
 
 @internal
@@ -188,19 +202,23 @@ def _search_to_depth(max_depth: Any, buffers: Any, ab_buffers: Any, p: Any) -> A
         if is_entering:
             has_value = _begin_ply(depth, alpha, beta, max_depth, buffers, ab_buffers, p)
         ply = ab_buffers.plies[depth]
-        is_entering = not has_value and ply.num_tried < ply.num_actions and ply.alpha < ply.beta
+        is_entering = not has_value and ply.num_tried < ply.num_actions and not _is_cut_off(ply)
         if is_entering:
+            # The search to depth 1 is always finished, so that there is an answer.
             if max_depth > 1 and 0 < ab_buffers.max_nodes <= ab_buffers.counters[NUM_SEARCHED]:
                 return False
             if read_at(buffers.stop_address) != 0:
                 return False
             ab_buffers.counters[NUM_SEARCHED] += 1
-            ply.current_action = _next_action(depth, ab_buffers)
+            parent = ply
+            parent.current_action = _next_action(depth, ab_buffers)
             copy_state(buffers.words, depth + 1, buffers.words, depth)
             depth += 1
-            reward, over = take_action(buffers.states[depth], ply.current_action, p, buffers.rewards, buffers.horizon)
-            ply.reward = reward * (1.0 - depth * DEPTH_DISCOUNT)
-            alpha, beta = ply.alpha - ply.reward, ply.beta - ply.reward
+            reward, over = take_action(
+                buffers.states[depth], parent.current_action, p, buffers.rewards, buffers.horizon
+            )
+            parent.reward = reward * (1.0 - depth * DEPTH_DISCOUNT)
+            alpha, beta = parent.alpha - parent.reward, parent.beta - parent.reward
             if over:
                 ab_buffers.plies[depth].best_value, ab_buffers.plies[depth].is_open = 0.0, 0
                 is_entering, has_value = False, True
