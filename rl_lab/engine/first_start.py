@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _MAX_SECONDS = 0.5  # of plain Python: for resets, and again for steps
 _NUM_RESETS, _NUM_STEPS, _NUM_WORLDS = 8, 200, 2
-_CHECK_MODULES = ("first_start", "kernel_rules", "kernel_syntax", "bounds_checked")  # their sources are hashed
+# The modules by which a new version is checked; their sources are hashed.
+_CHECK_MODULES = ("first_start", "kernel_rules", "kernel_source", "kernel_syntax", "syntax_tree", "bounds_checked")
 
 
 @cache

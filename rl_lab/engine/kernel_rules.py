@@ -17,13 +17,22 @@ from gymnasium.spaces import Discrete
 from rl_lab.core.errors import nearest, one_line
 from rl_lab.core.kernel import is_kernel
 from rl_lab.engine.kernel_source import KernelSource, kernel_sources
-from rl_lab.engine.kernel_syntax import assignments, body_nodes, resolve_global, root_variable, syntax_violations
+from rl_lab.engine.kernel_syntax import syntax_violations
+from rl_lab.engine.syntax_tree import assignments, body_nodes, resolve_global, root_variable
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World
 
 _ENGINE_FIELDS = {"t": "the engine counts steps in State.t", "rng_key": "the random stream is rl_lab.core.rng's"}
 _ENGINE_FIELDS["rng_counter"] = _ENGINE_FIELDS["rng_key"]
+_MUST_RETURN_NOTHING = {
+    "reset": "reset returns nothing: it fills s, and observe(s, p, out) writes what agents see",
+    "observe": "observe returns nothing: it writes into out, out[0] = ...",
+    "action_mask": "action_mask returns nothing: it writes mask[k] = 1 where action k may be taken",
+    "rotate_seats": "rotate_seats returns nothing: it changes s",
+    "expert": "the script of a Box returns nothing: it writes action[0] = ...",
+    "novice": "the script of a Box returns nothing: it writes action[0] = ...",
+}
 _HOW_TO_WRITE = {"out": "out[0] = ...", "mask": "mask[k] = 1", "rewards": "rewards[a] = ..."}
 
 
@@ -85,6 +94,7 @@ def _check_parameters(kernel: KernelSource) -> Iterator[tuple[int, str]]:
 def _check_returns(kernel: KernelSource) -> Iterator[tuple[int, str]]:
     """Check what the kernel returns, and that it does on every path."""
     single_agent = len(kernel.world.agents) == 1
+    returns_action = kernel.kernel_name in ("expert", "novice") and isinstance(kernel.world.action, Discrete)
     for node in body_nodes(kernel.definition):
         if isinstance(node, ast.Return):
             value = node.value
@@ -93,17 +103,15 @@ def _check_returns(kernel: KernelSource) -> Iterator[tuple[int, str]]:
                 message = (
                     _wrong_reward_and_terminated(kernel, value) if single_agent else _wrong_terminated(kernel, value)
                 )
-            elif kernel.kernel_name in ("expert", "novice") and isinstance(kernel.world.action, Discrete):
+            elif returns_action:
                 several = isinstance(value, ast.Tuple | ast.List)
                 message = "returns the number of one action: return int(...)" if empty or several else ""
             else:
-                message = "" if empty else _RETURNS_NOTHING[kernel.kernel_name]
+                message = "" if empty else _MUST_RETURN_NOTHING[kernel.kernel_name]
             if message:
                 yield node.lineno, message
-    needed = kernel.kernel_name == "step" or (
-        kernel.kernel_name != "reset" and isinstance(kernel.world.action, Discrete)
-    )
-    if needed and kernel.kernel_name in ("step", "expert", "novice") and not _always_returns(kernel.definition.body):
+    must_return = kernel.kernel_name == "step" or returns_action
+    if must_return and not _always_returns(kernel.definition.body):
         pair = "return reward, terminated" if single_agent else "return terminated"
         statement = pair if kernel.kernel_name == "step" else "return action"
         line = kernel.definition.body[-1].lineno
@@ -237,21 +245,22 @@ def _check_index(kernel: KernelSource, node: ast.Subscript) -> Iterator[tuple[in
             yield node.lineno, f"index {index.value} is not in 0 to {size - 1}: {target_text} has shape {list(shape)}"
 
 
-_RETURNS_NOTHING = {
-    "reset": "reset returns nothing: it fills s, and observe(s, p, out) writes what agents see",
-    "observe": "observe returns nothing: it writes into out, out[0] = ...",
-    "action_mask": "action_mask returns nothing: it writes mask[k] = 1 where action k may be taken",
-    "rotate_seats": "rotate_seats returns nothing: it changes s",
-    "expert": "the script of a Box returns nothing: it writes action[0] = ...",
-    "novice": "the script of a Box returns nothing: it writes action[0] = ...",
-}
-
-
 def _always_returns(statements: list[ast.stmt]) -> bool:
     """Return True if every path through these statements returns."""
     last = statements[-1]
     if isinstance(last, ast.If):
         return bool(last.orelse) and _always_returns(last.body) and _always_returns(last.orelse)
-    if isinstance(last, ast.While):
-        return isinstance(last.test, ast.Constant)
+    if isinstance(last, ast.While):  # one that goes on for ever can only be left by a return, or by a break
+        return isinstance(last.test, ast.Constant) and bool(last.test.value) and not _has_break(last.body)
     return isinstance(last, ast.Return | ast.Raise | ast.Try | ast.With | ast.Match)
+
+
+def _has_break(statements: list[ast.stmt]) -> bool:
+    """Return True if one of the statements in a loop's body, nested ones included, is a `break` of this loop."""
+    for statement in statements:
+        nested = list(getattr(statement, "orelse", []))  # the `else` of a loop inside belongs to this loop
+        if not isinstance(statement, ast.For | ast.While):
+            nested += getattr(statement, "body", [])
+        if isinstance(statement, ast.Break) or _has_break(nested):
+            return True
+    return False

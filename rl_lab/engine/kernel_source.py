@@ -17,7 +17,7 @@ from gymnasium.spaces import Discrete
 
 from rl_lab.core.kernel import is_kernel
 from rl_lab.core.record import FieldType, f4
-from rl_lab.engine.kernel_syntax import assignments, body_nodes, function_definition, parameter_names, resolve_global
+from rl_lab.engine.syntax_tree import assignments, body_nodes, function_definition, parameter_names, resolve_global
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World

@@ -2,8 +2,7 @@
 
 Kernels are scalar code: they do not allocate, raise, print, or hold state of their own. numba accepts some of that,
 refuses some with messages that an author does not understand, and does something else than Python with the rest. So the
-source is checked, and each message says what to write instead. `kernel_rules`, `kernel_source` and `vectorization` use
-the functions that read the syntax tree.
+source is checked, and each message says what to write instead.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-import linecache
 import math
 from collections.abc import Iterator
 from enum import Enum
-from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -24,12 +21,13 @@ import numpy as np
 from rl_lab.core.errors import nearest
 from rl_lab.core.kernel import is_kernel, source_location
 from rl_lab.core.record import FieldType, Record, f4
+from rl_lab.engine.syntax_tree import assignments, body_nodes, parameter_names, resolve_global, root_variable
 
 _DRAW_FROM_RNG = (
     "draw from the world's own stream: integers(s, n), uniform(s, low, high) or normal(s) of rl_lab.core.rng"
 )
 _KEEP_IN_STATE = "what lasts longer than a call is a field of State"
-_STATEMENTS: dict[str, str] = {
+_REFUSED_SYNTAX: dict[str, str] = {  # by the name of the class in `ast`; what to write instead
     "Assert": "assert: a kernel cannot raise; give the field bounded(...), which rl-lab check and saved states obey",
     "Raise": "raise: a kernel cannot raise; end the episode, or rule the action out by an action_mask or a space",
     "Try": "try: a kernel cannot catch errors; ask with `if` before",
@@ -64,9 +62,9 @@ _REFUSED_BUILTINS = {
     "any": "any(...): write a for loop, or `or`",
     "all": "all(...): write a for loop, or `and`",
     "sorted": "sorted(...): allocates; keep what is sorted in a field of State and sort it by a loop",
-    "list": _STATEMENTS["List"],
-    "dict": _STATEMENTS["Dict"],
-    "set": _STATEMENTS["Set"],
+    "list": _REFUSED_SYNTAX["List"],
+    "dict": _REFUSED_SYNTAX["Dict"],
+    "set": _REFUSED_SYNTAX["Set"],
     "str": "str: kernels have no text; use numbers",
     "super": "super: a kernel is a function and no method",
 }
@@ -93,86 +91,6 @@ _ALLOCATING = frozenset(
 )
 
 
-@cache
-def _parsed(filename: str, text: str) -> dict[int, ast.FunctionDef]:
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return {}
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {min(node.lineno, *(d.lineno for d in node.decorator_list), node.lineno): node for node in functions}
-
-
-def function_definition(function: FunctionType) -> ast.FunctionDef | None:
-    """Return the syntax tree of a function's definition, or None where its file is not there."""
-    code = function.__code__
-    result = _parsed(code.co_filename, "".join(linecache.getlines(code.co_filename))).get(code.co_firstlineno)
-    return result if result is not None and result.name == function.__name__ else None
-
-
-def root_variable(node: ast.AST) -> str:
-    """Return the variable that an expression like `s.x[0].y` begins with, or ""."""
-    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def assignments(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:
-    """Yield the targets that a statement writes to, tuples taken apart, with the value where there is one for each."""
-    pairs: list[tuple[Any, Any]] = []
-    if isinstance(node, ast.Assign):
-        pairs = [(target, node.value) for target in node.targets]
-    elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr):
-        pairs = [(node.target, node.value)]
-    elif isinstance(node, ast.For):
-        pairs = [(node.target, None)]
-    while pairs:
-        target, value = pairs.pop()
-        if isinstance(target, ast.Tuple | ast.List):
-            same = isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts)
-            pairs += zip(target.elts, value.elts if same else [None] * len(target.elts), strict=True)
-        else:
-            yield target, value
-
-
-def resolve_global(function: FunctionType, node: ast.AST) -> Any:
-    """Return what a dotted name of a kernel's globals means, or None."""
-    if isinstance(node, ast.Name):
-        return function.__globals__.get(node.id, getattr(builtins, node.id, None))
-    if isinstance(node, ast.Attribute):
-        owner = resolve_global(function, node.value)
-        return getattr(owner, node.attr, None) if isinstance(owner, ModuleType) else None
-    return None
-
-
-@cache
-def body_nodes(definition: ast.FunctionDef) -> tuple[ast.AST, ...]:
-    """Return every node of a function's body, but for its docstring and annotations."""
-    skipped, result = 0, []
-    if definition.body and isinstance(definition.body[0], ast.Expr):
-        skipped = isinstance(definition.body[0].value, ast.Constant)
-    pending: list[ast.AST] = list(definition.body[skipped:])
-    while pending:
-        node = pending.pop()
-        result.append(node)
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.JoinedStr):
-            pending += [
-                child
-                for name, value in ast.iter_fields(node)
-                if name != "annotation"
-                for child in (value if isinstance(value, list) else [value])
-                if isinstance(child, ast.AST)
-            ]
-    return tuple(result)
-
-
-def parameter_names(definition: ast.FunctionDef) -> list[str]:
-    """Return the names of a function's parameters, in order."""
-    arguments = definition.args
-    more = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
-    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *more)]
-
-
 def syntax_violations(function: FunctionType, definition: ast.FunctionDef) -> Iterator[tuple[int, str]]:
     """Yield line and message for every statement, value or call that a kernel may not have."""
     local = set(parameter_names(definition)) | {
@@ -181,7 +99,7 @@ def syntax_violations(function: FunctionType, definition: ast.FunctionDef) -> It
     for node in body_nodes(definition):
         line = getattr(node, "lineno", definition.lineno)
         unpacks = isinstance(node, ast.List) and isinstance(node.ctx, ast.Store)
-        if not unpacks and (message := _STATEMENTS.get(type(node).__name__)):
+        if not unpacks and (message := _REFUSED_SYNTAX.get(type(node).__name__)):
             yield line, message
         elif isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             yield line, f"the text {node.value!r}: kernels have no text; use numbers, named at the top of the file"
@@ -226,28 +144,28 @@ def _is_readable(value: Any) -> bool:
 
 def _wrong_call(function: FunctionType, node: ast.Call, local: set[str]) -> str:
     """Return what is wrong with a call in a kernel, or an empty text."""
-    called, first = node.func, root_variable(node.func)
-    if isinstance(called, ast.Name) and called.id in local:
+    callee, first = node.func, root_variable(node.func)
+    if isinstance(callee, ast.Name) and callee.id in local:
         return ""
-    inner = called.value if isinstance(called, ast.Attribute) else None  # of super().reset(), what is called first
+    inner = callee.value if isinstance(callee, ast.Attribute) else None  # of super().reset(): super()
     if isinstance(inner, ast.Call) and (message := _wrong_call(function, inner, local)):
         return message
-    owner = resolve_global(function, called.value) if isinstance(called, ast.Attribute) else None
-    if isinstance(called, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
-        outer = resolve_global(function, called.value.value) if isinstance(called.value, ast.Attribute) else None
+    owner = resolve_global(function, callee.value) if isinstance(callee, ast.Attribute) else None
+    if isinstance(callee, ast.Attribute) and (not first or first in local or not isinstance(owner, ModuleType)):
+        outer = resolve_global(function, callee.value.value) if isinstance(callee.value, ast.Attribute) else None
         if first and first not in local and outer is None and first not in function.__globals__:
-            return ""  # the undefined name is told
+            return ""  # `_wrong_global` reports the undefined name
         return (
-            f"{ast.unparse(called)}(...): numbers, records and arrays have no methods in a kernel; write it as a loop"
+            f"{ast.unparse(callee)}(...): numbers, records and arrays have no methods in a kernel; write it as a loop"
         )
-    text, value = ast.unparse(called), resolve_global(function, called)
-    if isinstance(owner, ModuleType) and isinstance(called, ast.Attribute):
+    text, value = ast.unparse(callee), resolve_global(function, callee)
+    if isinstance(owner, ModuleType) and isinstance(callee, ast.Attribute):
         if "random" in owner.__name__.split("."):
             return f"{text}: {_DRAW_FROM_RNG}"
         if owner is np or owner.__name__.startswith("numpy"):
-            return _wrong_numpy(owner.__name__, text, called.attr)
-        if not hasattr(owner, called.attr):
-            return f"{owner.__name__} has no {called.attr!r}; {nearest(called.attr, dir(owner))}"
+            return _wrong_numpy(owner.__name__, text, callee.attr)
+        if not hasattr(owner, callee.attr):
+            return f"{owner.__name__} has no {callee.attr!r}; {nearest(callee.attr, dir(owner))}"
     return _wrong_function(function.__name__, text, value, node)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.core.kernel import is_kernel, reachable_kernels
-from rl_lab.engine.kernel_syntax import body_nodes, function_definition, resolve_global
+from rl_lab.engine.syntax_tree import body_nodes, function_definition, resolve_global
 
 if TYPE_CHECKING:
     from rl_lab.core.world import World

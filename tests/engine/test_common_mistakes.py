@@ -49,6 +49,12 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "terminated left out": (RETURN_OF_STEP, "    return 1.0, None\n", "True or False, not None"),
     "no reward": (RETURN_OF_STEP, "    return None, False\n", "reward is a number, not None"),
     "nothing at all": (RETURN_OF_STEP, "    s.speed = 0.0\n", "end with `return reward, terminated`"),
+    "a loop that can be left without a return": (
+        RETURN_OF_STEP,
+        "    while True:\n        if s.x == 9:\n            break\n        return 1.0, True\n",
+        "on some way through",
+    ),
+    "a loop that never begins": (RETURN_OF_STEP, "    while False:\n        return 1.0, True\n", "on some way through"),
     "a way out without a return": (
         RETURN_OF_STEP,
         "    if s.x == 9:\n        return 1.0, True\n",
@@ -187,6 +193,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_there_are_forty_and_the_file_without_them_is_right(file: Path) -> None:
     assert len(MISTAKES) >= 40
+    assert violations(world_registry.load(file.stem)) == []
+
+
+def test_an_endless_loop_is_left_by_its_returns_alone(file: Path) -> None:
+    loop = "    while True:\n        for k in range(9):\n            if k == s.x:\n                break\n"
+    file.write_text(WALK.replace(RETURN_OF_STEP, f"{loop}        return 1.0, True\n"))
     assert violations(world_registry.load(file.stem)) == []
 
 
