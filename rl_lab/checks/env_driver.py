@@ -144,10 +144,19 @@ def random_episode(
 
 
 def bitwise_equal(a: Any, b: Any) -> bool:
-    """Return whether two observations, dicts or tuples of arrays to any depth, are the same, bit for bit."""
+    """Return whether two observations, dicts or tuples of arrays to any depth, are the same, bit for bit.
+
+    Objects of other classes are compared by their `==`, or by their class alone if it defines none.
+    """
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(bitwise_equal(a[key], b[key]) for key in a)
     if isinstance(a, tuple | list):
         return isinstance(b, tuple | list) and len(a) == len(b) and all(map(bitwise_equal, a, b))
     x, y = np.asarray(a), np.asarray(b)
-    return x.dtype == y.dtype and x.shape == y.shape and (x.dtype == object or x.tobytes() == y.tobytes())
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    if x.dtype != object:
+        return x.tobytes() == y.tobytes()
+    if x.ndim:
+        return all(map(bitwise_equal, x.flat, y.flat))
+    return type(a) is type(b) and (type(a).__eq__ is object.__eq__ or bool(a == b))
