@@ -40,9 +40,9 @@ def stack_alloc() -> Any:
 def reward_column() -> tuple[Any, Any]:
     """Return the intrinsics `store_lane(memory, lane, value)` and `load_lane(memory, lane, like)`.
 
-    The column has the type of `value`.
-
-    The type of a reward is the author's and known only to the compiler; wider than needed, it would halve the speed.
+    The column holds BLOCK values of the type of `value`, which is the author's and known only to the compiler. `like`
+    is any value of that type and is not read. A float64 column for every reward would halve the speed, because a vector
+    instruction would process half as many lanes.
     """
     from numba import types
     from numba.extending import intrinsic
@@ -86,50 +86,53 @@ def make_field_copy(fields: list[ColumnField], from_columns: bool, to_columns: b
     ) -> Any:
         data = context.make_array(array_type)(context, builder, array).data
         data = builder.bitcast(data, cgutils.voidptr_t)
-        word = index.type
+        intp = index.type  # calling an LLVM type makes a constant of it
         stride = field.dtype.itemsize if columns else array_type.dtype.size
         start = field.column_offset if columns else field.offset
-        byte_offset = builder.add(builder.mul(index, word(stride)), word(start))
-        return builder.bitcast(builder.gep(data, [byte_offset]), number(context, field).as_pointer())
+        byte_offset = builder.add(builder.mul(index, intp(stride)), intp(start))
+        return builder.bitcast(builder.gep(data, [byte_offset]), llvm_type(context, field).as_pointer())
 
-    def number(context: Any, field: ColumnField) -> Any:
+    def llvm_type(context: Any, field: ColumnField) -> Any:
         from numba.np.numpy_support import from_dtype
 
         return context.get_data_type(from_dtype(field.dtype))
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def move(context: Any, source: Any, i: Any, target: Any, j: Any, is_selected: Any) -> Any:
+    def move(context: Any, source_type: Any, i: Any, target_type: Any, j: Any, is_selected: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            s, i, t, j, is_selected = arguments
-            source, _, target, *_ = signature.args
+            source, i, target, j, is_selected = arguments
+            source_type, _, target_type, *_ = signature.args
             for field in fields:
-                a = address(context, builder, source, s, i, field, from_columns)
-                b = address(context, builder, target, t, j, field, to_columns)
+                a = address(context, builder, source_type, source, i, field, from_columns)
+                b = address(context, builder, target_type, target, j, field, to_columns)
                 align = field.dtype.itemsize
                 new, old = builder.load(a, align=align), builder.load(b, align=align)
                 builder.store(builder.select(is_selected, new, old), b, align=align)
             return context.get_dummy_value()
 
-        return types.void(source, types.intp, target, types.intp, types.boolean), code
+        return types.void(source_type, types.intp, target_type, types.intp, types.boolean), code
 
     return move
 
 
-def _split_into_runs(fields: list[ColumnField]) -> list[list[ColumnField]]:
-    """Split fields into runs of 4, 2 or 1 that lie side by side in a record and have one size: vectors."""
-    runs: list[list[ColumnField]] = []
+def _group_adjacent_fields(fields: list[ColumnField]) -> list[list[ColumnField]]:
+    """Return the fields in groups of 4, 2 or 1 that are adjacent in a record and have one size.
+
+    The fields of a group are loaded and stored as one vector.
+    """
+    groups: list[list[ColumnField]] = []
     for field in fields:
-        last = runs[-1][-1] if runs else None
+        last = groups[-1][-1] if groups else None
         size = field.dtype.itemsize
         beside = last and (last.offset + size, last.dtype.itemsize) == (field.offset, size)
-        if beside and len(runs[-1]) < 4:
-            runs[-1].append(field)
+        if beside and len(groups[-1]) < 4:
+            groups[-1].append(field)
         else:
-            runs.append([field])
-    for k, run in enumerate(runs):
-        if len(run) == 3:
-            runs[k : k + 1] = [run[:2], run[2:]]
-    return runs
+            groups.append([field])
+    for k, group in enumerate(groups):
+        if len(group) == 3:
+            groups[k : k + 1] = [group[:2], group[2:]]
+    return groups
 
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
@@ -151,12 +154,11 @@ def _concatenate(builder: Any, vectors: list[Any]) -> Any:
 
 
 def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
-    """Return the intrinsic `move(records, i, columns, lane)`: copies these fields to columns, or back.
+    """Return the intrinsic `move(records, i, columns, lane)`, which copies these fields to columns, or back.
 
-    A call moves TRANSPOSE_TILE records, from record i and lane `lane` on.
-
-    Written out as vector loads, shuffles and stores: left to itself LLVM takes gather instructions, which are slower
-    than scalar code on many machines.
+    A call moves TRANSPOSE_TILE records, from record i and lane `lane` on. The intrinsic emits vector loads, shuffles
+    and stores itself, because for a plain loop LLVM would choose gather instructions, which are slower than scalar code
+    on many machines.
     """
     from llvmlite import ir
     from numba import types
@@ -164,28 +166,32 @@ def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
     from numba.extending import intrinsic
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def move(context: Any, records: Any, i: Any, columns: Any, lane: Any) -> Any:
+    def move(context: Any, records_type: Any, i: Any, columns_type: Any, lane: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            records, _, columns, _ = signature.args
-            r, i, c, lane = arguments
-            base, memory = (
-                builder.bitcast(context.make_array(kind)(context, builder, value).data, cgutils.voidptr_t)
-                for kind, value in ((records, r), (columns, c))
+            records_type, _, columns_type, _ = signature.args
+            records, i, columns, lane = arguments
+            records_start, columns_start = (
+                builder.bitcast(context.make_array(array_type)(context, builder, array).data, cgutils.voidptr_t)
+                for array_type, array in ((records_type, records), (columns_type, columns))
             )
-            word = i.type
-            for run in _split_into_runs(fields):
-                width, size = len(run), run[0].dtype.itemsize
-                number = ir.IntType(8 * size)
+            intp = i.type  # calling an LLVM type makes a constant of it
 
-                def pointer_to(
-                    start: Any, index: Any, stride: int, offset: int, count: int, number: Any = number
-                ) -> Any:
-                    at = builder.add(builder.mul(index, word(stride)), word(offset))
-                    return builder.bitcast(builder.gep(start, [at]), ir.VectorType(number, count).as_pointer())
+            def pointer_to(start: Any, index: Any, stride: int, offset: int, vector_type: Any) -> Any:
+                byte_offset = builder.add(builder.mul(index, intp(stride)), intp(offset))
+                return builder.bitcast(builder.gep(start, [byte_offset]), vector_type.as_pointer())
 
-                indices = [builder.add(i, word(k)) for k in range(TRANSPOSE_TILE)]
-                rows = [pointer_to(base, index, records.dtype.size, run[0].offset, width) for index in indices]
-                column_pointers = [pointer_to(memory, lane, size, field.column_offset, TRANSPOSE_TILE) for field in run]
+            for group in _group_adjacent_fields(fields):
+                width, size = len(group), group[0].dtype.itemsize
+                element_type = ir.IntType(8 * size)
+                row_type, column_type = ir.VectorType(element_type, width), ir.VectorType(element_type, TRANSPOSE_TILE)
+                indices = [builder.add(i, intp(k)) for k in range(TRANSPOSE_TILE)]
+                rows = [
+                    pointer_to(records_start, index, records_type.dtype.size, group[0].offset, row_type)
+                    for index in indices
+                ]
+                column_pointers = [
+                    pointer_to(columns_start, lane, size, field.column_offset, column_type) for field in group
+                ]
                 if to_columns:
                     vector = _concatenate(builder, [builder.load(row, align=size) for row in rows])
                     for k, column_pointer in enumerate(column_pointers):
@@ -204,6 +210,6 @@ def make_aos_soa_transpose(fields: list[ColumnField], to_columns: bool) -> Any:
                         builder.store(row_vector, row, align=size)
             return context.get_dummy_value()
 
-        return types.void(records, types.intp, columns, types.intp), code
+        return types.void(records_type, types.intp, columns_type, types.intp), code
 
     return move

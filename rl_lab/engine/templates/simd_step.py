@@ -59,7 +59,7 @@ def _narrow_discrete_action(actions: Any, narrow_actions: Any, lane: Any) -> Non
 
 @inline
 def _keep_box_action(actions: Any, narrow_actions: Any, lane: Any) -> None:
-    pass
+    pass  # the numbers of a Box are read where they are: their dtype is the author's choice
 
 
 @inline
@@ -81,7 +81,9 @@ prepare_action, read_action = (
 def step_simd(low: Any, high: Any, handle: Any) -> Any:
     """Step worlds low..high-1; write the arrays that a step writes, and return the outcome.
 
-    The arrays must have memory up to the end of the last block, which is written, too.
+    `handle` is the address of the batch's header, see `step`. The outcome is the number of episodes that ended, or a
+    negative number that names a fault and its world. The arrays must have memory up to the end of the last block, which
+    is written, too.
     """
     view = batch_view(handle)
     mode, horizon, states, params = view.mode, view.horizon, view.states, view.params
@@ -102,6 +104,7 @@ def step_simd(low: Any, high: Any, handle: Any) -> Any:
     out, row = carray(memory, OBSERVATION_SHAPE, OBSERVATION), carray(memory, (OBSERVATION_SIZE,), OBSERVATION)
 
     horizon_or_max = np.int32(horizon if 0 < horizon < NO_HORIZON else NO_HORIZON)
+    # With SAME_STEP, a world whose `done` is 1 was reset in that step already, so it is stepped like the others.
     done_event = np.uint8(0 if mode == SAME_STEP else ALREADY_DONE)
     has_own_params = len(params) > 1
     finished = 0
@@ -113,7 +116,7 @@ def step_simd(low: Any, high: Any, handle: Any) -> Any:
         running_returns_here = running_returns[first:, 0]
         terminated_here, truncated_here, done_here = terminated[first:], truncated[first:], done[first:]
         flat_here = flat_observations[first:, 0]
-        # Copy the states, params, actions and ended worlds of the block into columns.
+        # Copy the states, params and actions of the block into columns, and mark in `events` which worlds had ended.
         for lane in range(0, BLOCK, TRANSPOSE_TILE):
             gather_states(states, first + lane, state_columns, lane)
         if has_own_params:
@@ -135,6 +138,7 @@ def step_simd(low: Any, high: Any, handle: Any) -> Any:
             stored_reward = np.float32(reward)  # a large float64 becomes infinite in it
             was_done = events[lane] != 0
             save_state(state, 0, state_columns, lane, not was_done)
+            # x - x is 0 for a finite x, and NaN, which is not equal to 0, where x is infinite or NaN.
             event = (
                 (TERMINATED if is_terminated else 0)
                 | (TRUNCATED if horizon_or_max <= s.t else 0)
@@ -149,7 +153,7 @@ def step_simd(low: Any, high: Any, handle: Any) -> Any:
             for k in range(OBSERVATION_SIZE):
                 row[k] = 0
             observe(state[0], env_params[0], out)
-            nonfinite = row[0] - row[0]
+            nonfinite = row[0] - row[0]  # the sum of x - x: 0 if all numbers are finite, else NaN
             for k in range(OBSERVATION_SIZE):
                 nonfinite += row[k] - row[k]
                 observation_columns[k, lane] = row[k]
