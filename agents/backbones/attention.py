@@ -15,6 +15,7 @@ from gymnasium.spaces import Box
 from torch import nn
 
 from rl_lab.core.agent import hyperparameter
+from rl_lab.core.image_shape import has_channels_first
 
 _MOST_TOKENS = 1024  # attention costs memory in proportion to the square of their number
 
@@ -26,20 +27,21 @@ class Config:
     width: int = hyperparameter(64, "numbers of a token, and features", low=1, high=4096)
     heads: int = hyperparameter(4, "attention heads, which divide width", low=1, high=64)
     layers: int = hyperparameter(2, "blocks of attention and a dense part", low=1, high=32)
-    entity_size: int = hyperparameter(1, "numbers of a vector that are one token, in order", low=1, high=2**16)
+    entity_size: int = hyperparameter(1, "how many consecutive numbers of a vector form one token", low=1, high=2**16)
 
 
 class Backbone(nn.Module):
     """A transformer over the cells of observations [H, W] or [H, W, C] (or [C, H, W]), or the entities of vectors [d].
 
-    Integers from 0 to 255 are scaled to 0 to 1. Raises ValueError where the sizes do not fit.
+    Of three axes, the shorter one of the first and the last has the channels, see `core.image_shape`. Integers from 0
+    to 255 are scaled to 0 to 1. Raises ValueError where the sizes do not fit.
     """
 
     def __init__(self, space: Box, config: Config) -> None:
         super().__init__()
         shape = space.shape
         self.scale = 1 / 255 if space.dtype == "uint8" and space.high.max() == 255 else 1.0
-        self.channels_first = len(shape) == 3 and shape[2] > shape[0]
+        self.channels_first = len(shape) == 3 and has_channels_first(shape)
         size = config.entity_size
         if len(shape) == 3:
             size = shape[0] if self.channels_first else shape[2]

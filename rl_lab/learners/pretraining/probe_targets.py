@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl_lab.core.image_shape import has_channels_first
 from rl_lab.core.world import Array
 from rl_lab.datasets.dataset import Dataset
 
@@ -60,8 +61,8 @@ def _is_binary(data: Dataset) -> bool:
 
 
 def _positions(boards: Array) -> list[Target]:
-    """Return row and column of what each channel of boards [N, H, W, C] shows, where it shows one cell."""
-    if boards.shape[3] > boards.shape[1]:  # channels first, as the networks have it
+    """Return row and column of what each channel of boards [N, H, W, C] or [N, C, H, W] shows, if it shows one cell."""
+    if has_channels_first(boards.shape[1:]):
         boards = boards.transpose(0, 2, 3, 1)
     width, positions_of_channels = boards.shape[2], []
     for channel in range(boards.shape[3]):

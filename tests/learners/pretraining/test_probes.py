@@ -21,21 +21,26 @@ ROWS = np.arange(300), np.arange(300, 400)
 EVERY = np.ones(400, np.bool_)
 
 
-def board_data(path: Path) -> Dataset:
-    """Return 2 episodes of 6 boards [5, 4, 3]: one cell that moves; two cells; one cell in some boards only."""
-    about = cartpole_metadata(Box(0, 1, (5, 4, 3), np.uint8), Discrete(3))
+def board_data(path: Path, channels_first: bool) -> Dataset:
+    """Return 2 episodes of 6 boards [5, 4, 3] or [3, 5, 4].
+
+    The channels show one cell that moves, two cells, and one cell in some boards only.
+    """
+    about = cartpole_metadata(Box(0, 1, (3, 5, 4) if channels_first else (5, 4, 3), np.uint8), Discrete(3))
     columns = random_columns(about, [6, 6])
     boards = np.zeros((12, 5, 4, 3), np.uint8)
     for k in range(12):
         boards[k, k % 5, k % 4, 0] = boards[k, 0, 1, 1] = boards[k, 2, 1, 1] = 1
         boards[k, 4, k % 4, 2] = k < 9
+    boards = boards.transpose(0, 3, 1, 2) if channels_first else boards
     rewards = np.ones_like(columns.rewards)
     write_data_set(path, about, dataclasses.replace(columns, observations=boards, rewards=rewards))
     return open_dataset(path)
 
 
-def test_targets_of_boards(tmp_path: Path) -> None:
-    data = board_data(tmp_path / "d")
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_targets_of_boards(tmp_path: Path, channels_first: bool) -> None:
+    data = board_data(tmp_path / "d", channels_first)
     steps = np.array([0, 5, 6, 11, 3])
     found = {target.name: target for target in targets(data, steps)}
     assert list(found) == [
