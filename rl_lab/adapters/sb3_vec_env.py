@@ -46,9 +46,9 @@ class LabVecEnv(VecEnv):
     next episode. Of two agents, one may be truncated in the step in which the other is terminated.
 
     Attributes, all of B rows:
-        acted: bool, True for rows that acted in the last step.
-        rewarded: bool, True for rows whose last reward counts: those that acted, and those that got a reward or came
-            to the end of their episode while other agents acted.
+        is_decision_step: bool, True for rows that acted in the last step.
+        reward_is_valid: bool, True for rows whose last reward counts: those that acted, and those that got a reward or
+            came to the end of their episode while other agents acted.
         agent_done: bool, True for rows whose own episode is over while their world's is not.
         acting: bool, True for rows that act in the next step.
         action_mask: uint8 [B, actions], 1 for legal actions; `action_masks` returns it for sb3-contrib.
@@ -69,8 +69,8 @@ class LabVecEnv(VecEnv):
         self.has_agent_indicator = indicator
         self._seats = np.tile(np.arange(self.agents), envs.num_envs) if indicator else None
         self._structure = structure_of(envs.world)
-        self.acted, self.agent_done = np.ones(rows, np.bool_), np.zeros(rows, np.bool_)
-        self.rewarded = np.ones(rows, np.bool_)
+        self.is_decision_step, self.agent_done = np.ones(rows, np.bool_), np.zeros(rows, np.bool_)
+        self.reward_is_valid = np.ones(rows, np.bool_)
         self.resets = 0
         self._empty: dict[str, Any] = {}
         self._start_time = time.time()
@@ -141,13 +141,13 @@ class LabVecEnv(VecEnv):
             if ended is not None:
                 self._write_infos(ended, infos)
             return self._policy_observations(self._observations), self._rewards.copy(), envs.done.copy(), infos
-        self.acted[...] = self.acting
+        self.is_decision_step[...] = self.acting
         finished = envs.step()
         world_done = np.repeat(envs.done, self.agents)
         dones = world_done | self._left_episode
-        self.rewarded[...] = self.acted | ((dones | (self._rewards != 0)) & ~self.agent_done)
+        self.reward_is_valid[...] = self.is_decision_step | ((dones | (self._rewards != 0)) & ~self.agent_done)
         if finished or self._left_episode.any():
-            self.agent_done &= ~self.acted
+            self.agent_done &= ~self.is_decision_step
             # The ends of rows in `agent_done` have been reported already.
             self._write_infos(dones & ~self.agent_done, infos)
             self.agent_done |= self._left_episode

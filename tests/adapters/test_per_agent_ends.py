@@ -152,7 +152,7 @@ def test_ppo_bootstraps_each_agent_by_its_own_end(name: str, ends: str, compiled
         model.collect_rollouts(model.env, taught.callback, model.rollout_buffer, 41)
         buffer = model.rollout_buffer
         checked = 0
-        for t, row in np.argwhere(buffer.acted):
+        for t, row in np.argwhere(buffer.has_complete_transition):
             end, kind = ENDS[ends]["ab"[row % 2]]
             seen, left = buffer.observations[t, row], end - buffer.observations[t, row, 1]
             assert seen[0] == row % 2 and left > 0
@@ -171,7 +171,7 @@ def test_dqn_keeps_each_agents_own_end(ends: str) -> None:
     taught.train_iteration()
     buffer = taught.model.replay_buffer
     filled, checked = buffer.buffer_size if buffer.full else buffer.pos, 0
-    for t, row in np.argwhere(buffer.acted[:filled]):
+    for t, row in np.argwhere(buffer.has_complete_transition[:filled]):
         end, kind = ENDS[ends]["ab"[row % 2]]
         over = buffer.observations[t, row, 1] == end - 1
         assert buffer.next_observations[t, row].tolist() == [row % 2, buffer.observations[t, row, 1] + 1]
@@ -190,8 +190,8 @@ def test_against_an_opponent_the_learners_own_end_counts(role: str, name: str, e
     taught.train_iteration()
     buffer, (end, kind) = taught.model.replay_buffer, ENDS[ends][role]
     filled, checked = buffer.buffer_size if buffer.full else buffer.pos, 0
-    acted = getattr(buffer, "acted", np.ones((filled, 2), bool))
-    for t, row in np.argwhere(acted[:filled]):
+    is_complete = getattr(buffer, "has_complete_transition", np.ones((filled, 2), bool))
+    for t, row in np.argwhere(is_complete[:filled]):
         over = buffer.observations[t, row, 1] == end - 1
         assert buffer.next_observations[t, row, 1] == buffer.observations[t, row, 1] + 1
         assert buffer.dones[t, row] == over and buffer.timeouts[t, row] == (over and kind == "truncated")

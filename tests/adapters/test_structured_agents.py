@@ -192,8 +192,8 @@ def test_what_is_learned_from_is_what_the_agents_saw(kind: str) -> None:
         shown.clear()
         taught.model.collect_rollouts(rows, taught.callback, taught.model.rollout_buffer, 3)
         buffer = taught.model.rollout_buffer
-        assert buffer.acted.any()
+        assert buffer.has_complete_transition.any()
         for key, kept in buffer.observations.items():
-            for t, row in np.argwhere(buffer.acted):
+            for t, row in np.argwhere(buffer.has_complete_transition):
                 np.testing.assert_array_equal(kept[t, row], np.reshape(shown[t][key][row], kept[t, row].shape))
         taught.model.train()

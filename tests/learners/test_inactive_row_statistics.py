@@ -118,8 +118,8 @@ def test_the_explained_variance_is_that_of_complete_transitions(compiled: bool) 
     for _ in range(3):
         metrics = learner.train_iteration()
         buffer = learner.model.rollout_buffer
-        assert buffer.acted.sum() < 0.6 * buffer.acted.size
-        acted = buffer.acted.swapaxes(0, 1).reshape(-1)
+        assert buffer.has_complete_transition.sum() < 0.6 * buffer.has_complete_transition.size
+        acted = buffer.has_complete_transition.swapaxes(0, 1).reshape(-1)
         rows = [buffer.values, buffer.returns]
         if compiled:
             rows = [array.swapaxes(0, 1) for array in rows]

@@ -21,8 +21,11 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.core.world import Array
-from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplayBuffer, ActingReplayBuffer
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
+from rl_lab.learners.sb3.masked_replay_buffer import CompleteTransitionDictReplayBuffer, CompleteTransitionReplayBuffer
+from rl_lab.learners.sb3.masked_rollout_buffers import (
+    CompleteTransitionMaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
+)
 
 GAMMA = 0.9
 
@@ -58,7 +61,7 @@ def test_learners_get_as_many_losses_as_wins(steps: int, rollouts: int, compiled
     model, counts = learner.model, np.zeros(2, np.int64)
     for _ in range(rollouts):
         model.collect_rollouts(model.env, learner.callback, model.rollout_buffer, steps)
-        rewards = model.rollout_buffer.rewards[model.rollout_buffer.acted]
+        rewards = model.rollout_buffer.rewards[model.rollout_buffer.has_complete_transition]
         counts += [(rewards == 1).sum(), (rewards == -1).sum()]
     assert counts[0] == counts[1] > rollouts * steps * 4 / 12, "a game has at most nine moves, and few are drawn"
 
@@ -72,7 +75,9 @@ def test_a_rollout_with_a_single_transition_is_learned_from(compiled: bool) -> N
         before, bias = model._n_updates, model.policy.value_net.bias.clone()
         learner.train_iteration()
         changed = bool(model.policy.value_net.bias != bias)
-        outcomes.add((int(model.rollout_buffer.acted.sum()), model._n_updates - before, changed))
+        if not model.rollout_buffer.has_complete_transition.any():
+            assert list(model.rollout_buffer.get(4)) == []
+        outcomes.add((int(model.rollout_buffer.has_complete_transition.sum()), model._n_updates - before, changed))
     assert {(0, 0, False), (1, 1, True)} <= outcomes <= {(0, 0, False), (1, 1, True), (2, 1, True)}
     assert model.normalize_advantage and all(torch.isfinite(p).all() for p in model.policy.parameters())
 
@@ -122,8 +127,8 @@ def value(observation: Any) -> Any:
 def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, horizon: int, waiting_prob: float) -> None:
     """With lambda 0, a target is the transition's reward plus gamma times the value of its next observation."""
     episodes = RandomEpisodes(seed, 9 * horizon, 3, waiting_prob)
-    vec_env: Any = SimpleNamespace(acted=np.ones(3, bool), acting=episodes.acting[0])
-    buffer_class = ActingMaskableRolloutBuffer if masked else ActingRolloutBuffer
+    vec_env: Any = SimpleNamespace(is_decision_step=np.ones(3, bool), acting=episodes.acting[0])
+    buffer_class = CompleteTransitionMaskableRolloutBuffer if masked else CompleteTransitionRolloutBuffer
     space, discounts = Box(-np.inf, np.inf, (1,)), {"gamma": GAMMA, "gae_lambda": 0.0}
     buffer = buffer_class(horizon, space, Discrete(2), device="cpu", n_envs=3, vec_env=vec_env, **discounts)
     targets: dict[float, float] = {}
@@ -131,7 +136,7 @@ def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, hori
     for first in range(0, episodes.steps, horizon):
         buffer.reset()
         for t in range(first, first + horizon):
-            vec_env.acted, vec_env.acting = episodes.acting[t], episodes.acting[t + 1]
+            vec_env.is_decision_step, vec_env.acting = episodes.acting[t], episodes.acting[t + 1]
             rewards = episodes.rewards[t] + episodes.truncated[t] * GAMMA * value(
                 episodes.final_observations[t, :, 0]
             )  # as SB3 bootstraps
@@ -141,7 +146,7 @@ def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, hori
             buffer.add(observation, actions, rewards.astype(np.float32), starts, *values_and_log_probs, **masks)
             starts = episodes.dones[t]
         buffer.compute_returns_and_advantage(torch.as_tensor(value(episodes.observations[first + horizon])), starts)
-        for t, b in np.argwhere(buffer.acted):
+        for t, b in np.argwhere(buffer.has_complete_transition):
             observation = float(buffer.observations[t, b, 0])
             assert observation not in targets, "a transition is learned from once"
             assert buffer.log_probs[t, b] == observation and buffer.values[t, b] == pytest.approx(value(observation))
@@ -157,13 +162,16 @@ def test_value_targets_are_those_of_whole_episodes(masked: bool, seed: int, hori
 
 
 def make_replay(
-    episodes: RandomEpisodes, slots: int, steps: int, buffer_class: type[ActingReplayBuffer] = ActingReplayBuffer
-) -> ActingReplayBuffer:
+    episodes: RandomEpisodes,
+    slots: int,
+    steps: int,
+    buffer_class: type[CompleteTransitionReplayBuffer] = CompleteTransitionReplayBuffer,
+) -> CompleteTransitionReplayBuffer:
     """Return a replay buffer filled with the episodes; Dict observations have them as "x" and their negative as "y"."""
-    vec_env: Any = SimpleNamespace(acted=None, acting=None, resets=0)
+    vec_env: Any = SimpleNamespace(is_decision_step=None, acting=None, resets=0)
     vec_env.envs = SimpleNamespace(world=SimpleNamespace(has_action_mask=False))
     space, count = Box(-np.inf, np.inf, (1,)), episodes.shape[1]
-    is_dict = buffer_class is ActingDictReplayBuffer
+    is_dict = buffer_class is CompleteTransitionDictReplayBuffer
 
     def as_obs(observation: Array) -> Any:
         return {"x": observation, "y": -observation} if is_dict else observation
@@ -171,7 +179,7 @@ def make_replay(
     space = Dict({"x": space, "y": space}) if is_dict else space
     buffer = buffer_class(slots * count, space, Discrete(2), "cpu", count, vec_env=vec_env, n_steps=steps, gamma=GAMMA)
     for t in range(episodes.steps):
-        vec_env.acted, vec_env.acting = episodes.acting[t], episodes.acting[t + 1]
+        vec_env.is_decision_step, vec_env.acting = episodes.acting[t], episodes.acting[t + 1]
         after = np.where(episodes.dones[t, :, None], episodes.final_observations[t], episodes.observations[t + 1])
         infos = [{"TimeLimit.truncated": bool(late)} for late in episodes.truncated[t]]
         buffer.add(
@@ -200,12 +208,12 @@ def n_step(episodes: RandomEpisodes, t: int, row: int, steps: int) -> tuple[floa
     return result
 
 
-@pytest.mark.parametrize("buffer_class", [ActingReplayBuffer, ActingDictReplayBuffer])
+@pytest.mark.parametrize("buffer_class", [CompleteTransitionReplayBuffer, CompleteTransitionDictReplayBuffer])
 @pytest.mark.parametrize("steps", [1, 3])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), slots=st.integers(2, 40), waiting_prob=st.sampled_from([0.0, 0.3, 0.7, 0.95]))
 def test_dqn_samples_all_complete_transitions_and_no_others(
-    buffer_class: type[ActingReplayBuffer], steps: int, seed: int, slots: int, waiting_prob: float
+    buffer_class: type[CompleteTransitionReplayBuffer], steps: int, seed: int, slots: int, waiting_prob: float
 ) -> None:
     """They are those of the last `slots` steps, each with its n-step return."""
     episodes = RandomEpisodes(seed, 40, 3, waiting_prob)
@@ -217,7 +225,7 @@ def test_dqn_samples_all_complete_transitions_and_no_others(
     expected = {observation: result for observation, result in expected.items() if result is not None}
     filled = buffer.buffer_size if buffer.full else buffer.pos
     buffer_obs: Any = buffer.observations["x"] if isinstance(buffer.observations, dict) else buffer.observations
-    complete = [float(buffer_obs[t, b, 0]) for t, b in np.argwhere(buffer.acted[:filled])]
+    complete = [float(buffer_obs[t, b, 0]) for t, b in np.argwhere(buffer.has_complete_transition[:filled])]
     assert sorted(complete) == sorted(expected)
     if not complete:
         with pytest.raises(ValueError, match="no complete transition"):
@@ -243,7 +251,7 @@ def test_compiled_n_step_returns_are_those_of_the_episodes(waiting_prob: float) 
         episodes = RandomEpisodes(seed, 40, 3, waiting_prob)
         buffer = make_replay(episodes, slots, 3)
         filled = buffer.buffer_size if buffer.full else buffer.pos
-        for slot, row in np.argwhere(buffer.acted[:filled]):
+        for slot, row in np.argwhere(buffer.has_complete_transition[:filled]):
             t, b = episodes.steps_of_observations()[float(buffer.observations[slot, row, 0])]
             arrays = replay_arrays(buffer)
             rewards, last, discount = n_step_return(int(slot), int(row), arrays, 3, GAMMA, buffer.pos, filled)

@@ -19,26 +19,26 @@ from support.compiled import plain_n_step_return
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry
 from rl_lab.learners.sb3.dqn_arguments import replay_arrays
-from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer, end_episodes
+from rl_lab.learners.sb3.masked_replay_buffer import CompleteTransitionReplayBuffer, end_episodes
 
 GAMMA, STEPS, SPACE = 0.9, 3, Box(-np.inf, np.inf, (1,))
 
 
 class TwoRows:
-    """An `ActingReplayBuffer` of two rows that is filled step by step; observations are the number of the step."""
+    """A replay buffer of two rows that is filled step by step; observations are the number of the step."""
 
     def __init__(self, slots: int) -> None:
         self.vec_env: Any = SimpleNamespace(resets=0, envs=SimpleNamespace(world=SimpleNamespace(has_action_mask=True)))
         self.vec_env.action_masks = lambda: np.array([[True, False]] * 2)
         options: Any = {"vec_env": self.vec_env, "n_steps": STEPS, "gamma": GAMMA}
-        self.buffer = ActingReplayBuffer(2 * slots, SPACE, Discrete(2), "cpu", 2, **options)
+        self.buffer = CompleteTransitionReplayBuffer(2 * slots, SPACE, Discrete(2), "cpu", 2, **options)
         self.time = 0
 
     def step(
         self, reward: float, acted: tuple[bool, bool] = (True, True), acting_next: tuple[bool, bool] = (True, True)
     ) -> None:
         """Add a step in which rows get this reward, rows of `acted` act, and those of `acting_next` act in the next."""
-        self.vec_env.acted, self.vec_env.acting = np.array(acted), np.array(acting_next)
+        self.vec_env.is_decision_step, self.vec_env.acting = np.array(acted), np.array(acting_next)
         obs = np.full((2, 1), float(self.time))
         self.buffer.add(obs, obs + 1, np.zeros((2, 1)), np.full(2, reward), np.zeros(2), [{}, {}])
         self.time += 1
@@ -93,7 +93,7 @@ def test_no_return_crosses_a_reset_wherever_the_buffer_wraps(
     assert (batch.rewards[is_before] < 1000).all() and (batch.next_observations[is_before] <= steps_before).all()
     n_step_return = plain_n_step_return()
     filled = buffer.size()
-    for slot, row in np.argwhere(buffer.acted[:filled]).tolist():
+    for slot, row in np.argwhere(buffer.has_complete_transition[:filled]).tolist():
         reward, _, _ = n_step_return(slot, row, replay_arrays(buffer), STEPS, GAMMA, buffer.pos, filled)
         assert reward < 1000 or buffer.observations[slot, row, 0] >= steps_before
 

@@ -172,7 +172,7 @@ def test_rows_say_which_agents_acted_and_are_done() -> None:
     for _ in range(3):
         rows.step_async(np.tile([[1.0], [2.0], [1.5]], (2, 1)).astype(np.float32))
         observations, rewards, dones, infos = rows.step_wait()
-        seen.append((rows.acted[:3].tolist(), rewards[:3].tolist(), dones[:3].tolist()))
+        seen.append((rows.is_decision_step[:3].tolist(), rewards[:3].tolist(), dones[:3].tolist()))
     assert seen[1] == ([True, True, True], [-1, -1, -1], [False, True, True])  # the hares arrive
     assert seen[2] == ([True, False, False], [-1, 0, 0], [True, True, True])
     assert infos[0]["episode"]["r"] == -3 and infos[0]["terminal_observation"].tolist() == [3, 3, 1, 0, 0]
@@ -197,8 +197,8 @@ def test_ppo_never_acts_illegally_nor_learns_from_waiting_agents() -> None:
         trained.train_iteration()  # the batch refuses illegal actions
     model, buffer = trained.model, trained.model.rollout_buffer
     model.collect_rollouts(model.env, trained.callback, buffer, 8)
-    expected = int(buffer.acted.sum())
-    assert 0.3 < buffer.acted.mean() < 0.7
+    expected = int(buffer.has_complete_transition.sum())
+    assert 0.3 < buffer.has_complete_transition.mean() < 0.7
     assert sum(len(part.observations) for part in buffer.get(10)) in (expected, expected - 1)
     assert all((part.observations[:, 1] == 1).all() for part in buffer.get(10)), "whose move it was not is in"
 
@@ -213,7 +213,7 @@ def test_advantages_are_those_of_each_players_own_turns() -> None:
     for row in range(16):
         ends = [t for t in range(1, 8) if buffer.episode_starts[t, row]]
         for first, last in zip([0, *ends], ends, strict=False):  # whole or begun before, but ended in the rollout
-            turns = [t for t in range(first, last) if buffer.acted[t, row]]
+            turns = [t for t in range(first, last) if buffer.has_complete_transition[t, row]]
             following = 0.0
             for k in reversed(range(len(turns))):
                 until = turns[k + 1] if k + 1 < len(turns) else last
@@ -230,8 +230,8 @@ def test_dqn_samples_only_rows_that_acted() -> None:
     for _ in range(3):
         trained.train_iteration()
     buffer = trained.model.replay_buffer
-    assert 0.05 < buffer.acted.mean() < 0.95
-    buffer.rewards[~buffer.acted] = 777.0
+    assert 0.05 < buffer.has_complete_transition.mean() < 0.95
+    buffer.rewards[~buffer.has_complete_transition] = 777.0
     assert buffer.sample(2000).rewards.max() < 700
 
 
@@ -267,7 +267,7 @@ def test_a_view_of_one_seat_knows_which_agents_wait_and_have_left() -> None:
         gone = envs.left_episode[:, 0] & ~envs.done
         left += int(gone.sum())
         assert dones[gone].all() and all("terminal_observation" in infos[i] for i in np.flatnonzero(gone))
-    assert left > 0 and not rows.acted.all()
+    assert left > 0 and not rows.is_decision_step.all()
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -36,7 +36,7 @@ class DqnEnvArrays(NamedTuple):
 
 
 class ReplayBuffer(NamedTuple):
-    """The arrays of a `stable_baselines3.common.buffers.ReplayBuffer`, or of `ActingReplayBuffer`.
+    """The arrays of a `stable_baselines3.common.buffers.ReplayBuffer`, or of `CompleteTransitionReplayBuffer`.
 
     Slot s of row b is the transition that b's agent made in one step.
     """
@@ -49,7 +49,7 @@ class ReplayBuffer(NamedTuple):
     rewards: Array  # float32 [S, B]
     dones: Array  # float32 [S, B]: 1 where the episode ended, truncations included
     timeouts: Array  # float32 [S, B]: 1 where it was truncated
-    acted: Array  # bool [S, B]: the transitions that may be sampled; or [S, 0] where all of them may be
+    has_complete_transition: Array  # bool [S, B]: the transitions that may be sampled; or [S, 0]: all of them may be
     next_action_masks: Array  # uint8 [S, B, n]: of the next states; or [S, B, 0] where every action is legal
 
 

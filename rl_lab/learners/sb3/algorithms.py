@@ -19,12 +19,12 @@ from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.learners.sb3.agent import maskable_policy
 from rl_lab.learners.sb3.dqn import CompiledDQN, CompiledMaskedDQN
 from rl_lab.learners.sb3.masked_dqn import MaskedDQN
-from rl_lab.learners.sb3.masked_replay_buffer import ActingDictReplayBuffer, ActingReplayBuffer
+from rl_lab.learners.sb3.masked_replay_buffer import CompleteTransitionDictReplayBuffer, CompleteTransitionReplayBuffer
 from rl_lab.learners.sb3.masked_rollout_buffers import (
-    ActingDictRolloutBuffer,
-    ActingMaskableDictRolloutBuffer,
-    ActingMaskableRolloutBuffer,
-    ActingRolloutBuffer,
+    CompleteTransitionDictRolloutBuffer,
+    CompleteTransitionMaskableDictRolloutBuffer,
+    CompleteTransitionMaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
 )
 from rl_lab.learners.sb3.ppo import CompiledMaskablePPO, CompiledPPO
 from rl_lab.learners.sb3.recurrent_buffers import MaskableSequenceRolloutBuffer, SequenceRolloutBuffer
@@ -58,10 +58,10 @@ def with_masked_rows(
     if not issubclass(algorithm, OnPolicyAlgorithm):
         algorithm = CompiledMaskedDQN if issubclass(algorithm, CompiledDQN) else MaskedDQN
         replay = {"vec_env": vec_env, "n_steps": arguments.pop("n_steps", 1), "gamma": arguments["gamma"]}
-        replay_class = ActingDictReplayBuffer if is_dict else ActingReplayBuffer
+        replay_class = CompleteTransitionDictReplayBuffer if is_dict else CompleteTransitionReplayBuffer
         return algorithm, arguments | {"replay_buffer_class": replay_class, "replay_buffer_kwargs": replay}
     if not vec_env.envs.world.has_action_mask:
-        rollout_class: type[Any] = ActingDictRolloutBuffer if is_dict else ActingRolloutBuffer
+        rollout_class: type[Any] = CompleteTransitionDictRolloutBuffer if is_dict else CompleteTransitionRolloutBuffer
         return algorithm, arguments | {
             "rollout_buffer_class": rollout_class,
             "rollout_buffer_kwargs": {"vec_env": vec_env},
@@ -70,7 +70,7 @@ def with_masked_rows(
         raise ValueError("use_sde is for continuous actions")
     del arguments["sde_sample_freq"]
     _, arguments["policy_kwargs"] = maskable_policy(arguments["policy_kwargs"])
-    rollout_class = ActingMaskableDictRolloutBuffer if is_dict else ActingMaskableRolloutBuffer
+    rollout_class = CompleteTransitionMaskableDictRolloutBuffer if is_dict else CompleteTransitionMaskableRolloutBuffer
     arguments |= {"rollout_buffer_class": rollout_class, "rollout_buffer_kwargs": {"vec_env": vec_env}}
     return CompiledMaskablePPO if issubclass(algorithm, CompiledPPO) else MaskablePPO, arguments
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecTransposeImage
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.core.untrusted import checked_array, checked_shape
 from rl_lab.core.world import Array
-from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer, end_episodes
+from rl_lab.learners.sb3.masked_replay_buffer import CompleteTransitionReplayBuffer, end_episodes
 from rl_lab.learners.sb3.state_validation import arrays_by_name
 
 _REPLAY_ARRAYS: tuple[str, ...] = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -52,12 +52,11 @@ def restore_replay(model: Any, arrays: dict[str, Array], position: dict[str, Any
 
 def _replay_arrays(buffer: Any) -> dict[str, Array]:
     """Return the arrays of a replay buffer by their names in checkpoints."""
-    names = _REPLAY_ARRAYS
-    if isinstance(buffer, ActingReplayBuffer):
-        names = (*names, "next_action_masks", "acted")
     arrays: dict[str, Array] = {}
-    for name in names:
+    for name in _REPLAY_ARRAYS:
         arrays |= arrays_by_name(name, getattr(buffer, name))
+    if isinstance(buffer, CompleteTransitionReplayBuffer):
+        arrays |= {"next_action_masks": buffer.next_action_masks, "acted": buffer.has_complete_transition}
     return arrays
 
 
@@ -67,7 +66,9 @@ def pending_arrays(model: Any) -> dict[str, Array] | None:
     if vec_env is None:
         return None
     arrays = {name: values.copy() for name, values in _pending_targets(vec_env, buffer).items()}
-    if not isinstance(buffer, ActingReplayBuffer):  # rows that have none still hold an earlier one: save zeros
+    if not isinstance(
+        buffer, CompleteTransitionReplayBuffer
+    ):  # rows that have none still hold an earlier one: save zeros
         for name in buffer.pending:
             has_pending = buffer.has_pending.reshape(-1, *(1,) * (arrays[name].ndim - 1))
             arrays[name] = np.where(has_pending, arrays[name], 0)
@@ -97,7 +98,7 @@ def restore_pending(model: Any, arrays: dict[str, Array]) -> None:
             target[...] = arrays[name]
         else:
             target[...] = 0
-    if isinstance(buffer, ActingReplayBuffer):
+    if isinstance(buffer, CompleteTransitionReplayBuffer):
         buffer.resets = vec_env.resets
 
 
@@ -109,14 +110,14 @@ def _vec_env_and_buffer(model: Any) -> tuple[LabVecEnv | None, Any]:
 
 def _pending_targets(vec_env: LabVecEnv, buffer: Any) -> dict[str, Array]:
     """Return the learner's own arrays of pending transitions by their names in checkpoints."""
-    if isinstance(buffer, ActingReplayBuffer):
+    if isinstance(buffer, CompleteTransitionReplayBuffer):
         return {"agent_done": vec_env.agent_done, "pending_slots": buffer.pending_slots}
     return {"agent_done": vec_env.agent_done, "has_pending": buffer.has_pending, **buffer.pending}
 
 
 def _check_pending(model: Any, buffer: Any, saved: dict[str, Array]) -> None:
     """Raise ValueError for pending transitions that are not in the replay buffer, or whose actions are illegal."""
-    if isinstance(buffer, ActingReplayBuffer):
+    if isinstance(buffer, CompleteTransitionReplayBuffer):
         slots, filled = saved["pending_slots"], buffer.buffer_size if buffer.full else buffer.pos
         if (slots < -1).any() or (slots >= filled).any():
             raise ValueError(f"{_PENDING}: slots {slots.min()} to {slots.max()}; the replay buffer has {filled}")

@@ -37,7 +37,7 @@ from rl_lab.learners.sb3.compiled_batch import compiled_batch_of
 from rl_lab.learners.sb3.dqn_arguments import dqn_settings, env_arrays, q_networks, replay_arrays
 from rl_lab.learners.sb3.generator_state import new_rng_key
 from rl_lab.learners.sb3.masked_dqn import MaskedDQN
-from rl_lab.learners.sb3.masked_replay_buffer import ActingReplayBuffer
+from rl_lab.learners.sb3.masked_replay_buffer import CompleteTransitionReplayBuffer
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, adam_settings, q_network
 from rl_lab.learners.sb3.priority_state import priority_arrays, restore_priority_tree
 from rl_lab.learners.sb3.sparse_observations import is_sparse
@@ -103,7 +103,7 @@ class _CompiledDqnMixin:
         buffer = model.replay_buffer
         if type(model.policy) is not DQNPolicy or not isinstance(model.action_space, Discrete):
             raise UnsupportedByCompiledError(f"its policy is a {type(model.policy).__name__}")
-        supported = type(buffer) in (Sb3ReplayBuffer, NStepReplayBuffer, ActingReplayBuffer)
+        supported = type(buffer) in (Sb3ReplayBuffer, NStepReplayBuffer, CompleteTransitionReplayBuffer)
         if not supported or buffer.optimize_memory_usage:
             raise UnsupportedByCompiledError(f"its replay buffer is a {type(buffer).__name__}")
         if not buffer.handle_timeout_termination:
@@ -232,8 +232,8 @@ class _CompiledDqnMixin:
             return
         if self.priority_exponent:
             raise ValueError("priority_exponent is for training in the lab: SB3's own loop does not support it")
-        acted = getattr(model.replay_buffer, "acted", None)
-        if acted is not None and not acted.any():
+        is_complete = getattr(model.replay_buffer, "has_complete_transition", None)
+        if is_complete is not None and not is_complete.any():
             return
         records = self.training_records(np.asarray(model._last_obs), batch_size)
         finite = self._compiled.train(gradient_steps, *records)
@@ -257,9 +257,9 @@ class _CompiledDqnMixin:
         """
         model: Any = self
         records = self.training_records(batch.observations.reshape(model.n_envs, -1), model.batch_size)
-        acted = getattr(model.replay_buffer, "acted", None)
-        if acted is not None:
-            acted[:] = True  # in a batch that `compiled_batch` returns, every agent acts in every step
+        is_complete = getattr(model.replay_buffer, "has_complete_transition", None)
+        if is_complete is not None:
+            is_complete[:] = True  # in a batch that `compiled_batch` returns, every agent acts in every step
         env = env_arrays(batch, model.n_envs, model.ep_info_buffer.maxlen)
         outcome = self._compiled.learn(target_timesteps, env, *records)
         check_flag()

@@ -38,7 +38,7 @@ def env_arrays(batch: Batch, n_envs: int, num_episodes: int) -> DqnEnvArrays:
 
 
 def replay_arrays(buffer: Sb3ReplayBuffer) -> ReplayBuffer:
-    """Return the arrays of SB3's replay buffer, or of an `ActingReplayBuffer`, for compiled code."""
+    """Return the arrays of SB3's replay buffer, or of a `CompleteTransitionReplayBuffer`, for compiled code."""
     buffer_size, n_envs = buffer.rewards.shape
     all_legal = np.zeros((buffer_size, n_envs, 0), np.uint8)
     return ReplayBuffer(
@@ -50,7 +50,7 @@ def replay_arrays(buffer: Sb3ReplayBuffer) -> ReplayBuffer:
         rewards=buffer.rewards,
         dones=buffer.dones,
         timeouts=buffer.timeouts,
-        acted=getattr(buffer, "acted", np.zeros((buffer_size, 0), np.bool_)),
+        has_complete_transition=getattr(buffer, "has_complete_transition", np.zeros((buffer_size, 0), np.bool_)),
         next_action_masks=getattr(buffer, "next_action_masks", all_legal),
     )
 

@@ -110,7 +110,7 @@ class Sb3Learner:
         """Return the env in a VecNormalize, whose statistics leave out rows whose agents do not act."""
         normalizer = VecNormalize(env, norm_obs=observations, norm_reward=rewards, gamma=gamma)
         if self.vec_env.envs.world.is_multi_agent:
-            normalizer.ret_rms = ActingRunningMeanStd(self.vec_env, "rewarded", normalizer.ret_rms)
+            normalizer.ret_rms = ActingRunningMeanStd(self.vec_env, "reward_is_valid", normalizer.ret_rms)
             if observations:
                 statistics: Any = ActingRunningMeanStd(self.vec_env, "acting", cast(Any, normalizer.obs_rms))
                 normalizer.obs_rms = statistics
@@ -153,10 +153,10 @@ class Sb3Learner:
     def _train_on_policy(self, model: Any) -> None:
         """Collect one rollout and update."""
         self._collect(model)
-        acted = getattr(model.rollout_buffer, "acted", None)
-        if acted is None or acted.any():
-            self._learn(lambda: _train(model, single=acted is not None and acted.sum() == 1))
-            if acted is not None and not self._is_compiled:  # SB3 has counted rows whose agents did not act
+        is_complete = getattr(model.rollout_buffer, "has_complete_transition", None)
+        if is_complete is None or is_complete.any():
+            self._learn(lambda: _train(model, single=is_complete is not None and is_complete.sum() == 1))
+            if is_complete is not None and not self._is_compiled:  # SB3 has counted rows whose agents did not act
                 explained = model.rollout_buffer.explained_variance()
                 model.logger.record("train/explained_variance", explained)
 

@@ -1,7 +1,7 @@
 """DQN for rows whose agents may wait, leave early or have illegal actions, in torch.
 
 `CompiledMaskedDQN` computes the same in compiled code. Illegal actions are left out of exploration, of the greedy
-action and of the target. The terms (row, acted, pending) are those of `masked_rollout_buffers`.
+action and of the target. The terms (row, complete, pending) are those of `masked_rollout_buffers`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MaskedDQN(DQN):
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Take gradient steps on the Huber loss of n-step targets, with the maximum over legal actions."""
-        if not self.replay_buffer.acted.any():  # type: ignore[union-attr]
+        if not self.replay_buffer.has_complete_transition.any():  # type: ignore[union-attr]
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)

@@ -30,8 +30,8 @@ class MaskedReplaySamples(NamedTuple):
 
 
 def end_episodes(buffer: Any) -> None:
-    """Mark every running episode in an `ActingReplayBuffer`, or in SB3's buffer, as truncated at its last step."""
-    if isinstance(buffer, ActingReplayBuffer):
+    """Mark every running episode in a replay buffer, of this module or SB3's, as truncated at its last step."""
+    if isinstance(buffer, CompleteTransitionReplayBuffer):
         buffer.truncate_episodes()
     elif buffer.size():
         rows = np.arange(buffer.n_envs)
@@ -45,10 +45,10 @@ def _truncate(buffer: Any, slots: Array, rows: Array) -> None:
         array[slots[unfinished], rows[unfinished]] = 1
 
 
-class ActingReplayBuffer(ReplayBuffer):
+class CompleteTransitionReplayBuffer(ReplayBuffer):
     """A replay buffer [S, B] that samples only complete transitions, and has the action masks of the next states.
 
-    `acted`, bool [S, B], marks the complete transitions, in the slots of the steps in which they start.
+    `has_complete_transition`, bool [S, B], marks these transitions, in the slots of the steps in which they start.
     `pending_slots`, int64 [B], is the slot of each row's pending transition, or -1: later steps add their rewards to it
     and overwrite its next observation. `next_action_masks`, uint8 [S, B, n], are those of the next states. `resets` is
     the number of resets of the vector env at the last step.
@@ -59,12 +59,12 @@ class ActingReplayBuffer(ReplayBuffer):
         self.vec_env, self.n_steps, self.gamma = vec_env, n_steps, gamma
         num_actions = int(self.action_space.n)  # type: ignore[attr-defined]
         self.next_action_masks = np.ones((self.buffer_size, self.n_envs, num_actions), np.uint8)
-        self.acted = np.zeros((self.buffer_size, self.n_envs), np.bool_)
+        self.has_complete_transition = np.zeros((self.buffer_size, self.n_envs), np.bool_)
         self.pending_slots, self.resets = np.full(self.n_envs, -1, np.int64), vec_env.resets
 
     def add(self, obs: Array, next_obs: Array, action: Array, reward: Array, done: Array, infos: Any) -> None:
         """Add a step of every row, arrays [B, ...]; see `ReplayBuffer.add`."""
-        pos, acted = self.pos, self.vec_env.acted
+        pos, is_decision_step = self.pos, self.vec_env.is_decision_step
         if self.resets != self.vec_env.resets:
             self.truncate_episodes()
         self.pending_slots[self.pending_slots == pos] = -1  # this step overwrites the slot
@@ -74,10 +74,10 @@ class ActingReplayBuffer(ReplayBuffer):
             self.next_action_masks[pos] = np.where(done[:, None], 1, self.vec_env.action_masks())
         super().add(obs, next_obs, action, reward, done, infos)
         complete = self.vec_env.acting | (np.asarray(done) != 0)
-        self.acted[pos] = acted & complete
+        self.has_complete_transition[pos] = is_decision_step & complete
         if (self.pending_slots >= 0).any():
             self._extend_pending(pos, complete)
-        self.pending_slots[acted & ~complete] = pos
+        self.pending_slots[is_decision_step & ~complete] = pos
 
     def _extend_pending(self, pos: int, complete: Array) -> None:
         """Add the step in slot `pos` to the pending transitions, which it completes in the rows marked, bool [B]."""
@@ -87,7 +87,7 @@ class ActingReplayBuffer(ReplayBuffer):
         self.rewards[pos, rows] = 0.0
         for array in (*_arrays(self.next_observations), self.dones, self.timeouts, self.next_action_masks):
             array[slots, rows] = array[pos, rows]
-        self.acted[slots, rows] = complete[rows]
+        self.has_complete_transition[slots, rows] = complete[rows]
         self.pending_slots[rows[complete[rows]]] = -1
 
     def truncate_episodes(self) -> None:
@@ -98,20 +98,22 @@ class ActingReplayBuffer(ReplayBuffer):
         """
         rows = np.flatnonzero(self.pending_slots >= 0)
         slots = self.pending_slots[rows]
-        for array in (self.dones, self.timeouts, self.acted, self.next_action_masks):
+        for array in (self.dones, self.timeouts, self.has_complete_transition, self.next_action_masks):
             array[slots, rows] = 1
         self.pending_slots[:], self.resets = -1, self.vec_env.resets
         if filled := self.size():
             newest_first = (self.pos - 1 - np.arange(filled)) % self.buffer_size
-            last, rows = newest_first[self.acted[newest_first].argmax(axis=0)], np.arange(self.n_envs)
-            _truncate(self, last[self.acted[last, rows]], rows[self.acted[last, rows]])
+            last, rows = newest_first[self.has_complete_transition[newest_first].argmax(axis=0)], np.arange(self.n_envs)
+            _truncate(
+                self, last[self.has_complete_transition[last, rows]], rows[self.has_complete_transition[last, rows]]
+            )
 
     def _next_transitions(self, slots: Array, rows: Array) -> Array:
         """Return the slots of the transitions that follow these, int64 [M]; where none follows yet, the own slot."""
         next_slots, candidates = slots.copy(), (slots + 1) % self.buffer_size
         searching = candidates != self.pos
         while searching.any():
-            follows = searching & self.acted[candidates, rows]
+            follows = searching & self.has_complete_transition[candidates, rows]
             next_slots[follows] = candidates[follows]
             candidates = (candidates + 1) % self.buffer_size
             searching &= ~follows & (candidates != self.pos)
@@ -123,7 +125,7 @@ class ActingReplayBuffer(ReplayBuffer):
         Raises:
             ValueError: There is no complete transition.
         """
-        indices = np.flatnonzero(self.acted[: self.size()])
+        indices = np.flatnonzero(self.has_complete_transition[: self.size()])
         if not len(indices):
             raise ValueError("the replay buffer has no complete transition yet")
         slots, rows = np.divmod(indices[np.random.randint(len(indices), size=batch_size)], self.n_envs)
@@ -163,7 +165,7 @@ class ActingReplayBuffer(ReplayBuffer):
         return last, returns, discounts
 
 
-class ActingDictReplayBuffer(ActingReplayBuffer, DictReplayBuffer):  # type: ignore[misc]  # its observations are a dict
+class CompleteTransitionDictReplayBuffer(CompleteTransitionReplayBuffer, DictReplayBuffer):  # type: ignore[misc]  # its observations are a dict
     """The replay buffer for Dict observations, with one array for each key."""
 
 

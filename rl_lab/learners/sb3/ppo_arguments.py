@@ -117,12 +117,12 @@ def minibatch_indices(model: Any) -> tuple[Array, int]:
     The order is sampled from numpy's global generator as SB3 does, so that the same seed gives the same minibatches.
     """
     n_steps, rows = model.n_steps, model.rollout_buffer.n_envs
-    acted = getattr(model.rollout_buffer, "acted", None)
-    transitions = np.arange(n_steps * rows) if acted is None else np.flatnonzero(acted.swapaxes(0, 1))
+    is_complete = getattr(model.rollout_buffer, "has_complete_transition", None)
+    transitions = np.arange(n_steps * rows) if is_complete is None else np.flatnonzero(is_complete.swapaxes(0, 1))
     order = np.stack([np.random.permutation(transitions) for _ in range(model.n_epochs)])
     order = order % n_steps * rows + order // n_steps  # SB3 numbers transitions by row, then step; the buffer by step
-    # Where not all rows acted, a last minibatch of one transition is left out: see `masked_rollout_buffers`.
-    return order, len(transitions) if acted is None else max(len(transitions) - 1, 1)
+    # Where rows may wait, a last minibatch of one transition is left out: see `masked_rollout_buffers`.
+    return order, len(transitions) if is_complete is None else max(len(transitions) - 1, 1)
 
 
 def ppo_settings(model: Any, clip_range: float, betas: tuple[float, float], eps: float) -> PpoSettings:

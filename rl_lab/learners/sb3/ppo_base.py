@@ -19,13 +19,21 @@ from rl_lab.learners.compiled import build
 from rl_lab.learners.compiled.ppo_records import PolicyNetwork, RandomStream
 from rl_lab.learners.compiled.thread_pool import WorkerPool, available_threads
 from rl_lab.learners.sb3.generator_state import new_rng_key
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
+from rl_lab.learners.sb3.masked_rollout_buffers import (
+    CompleteTransitionMaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
+)
 from rl_lab.learners.sb3.network_import import ParameterMirror, UnsupportedByCompiledError, actor_critic, adam_settings
 from rl_lab.learners.sb3.ppo_arguments import policy_outputs
 from rl_lab.learners.sb3.precompile import BackgroundCompile, background_compile
 from rl_lab.learners.sb3.sparse_observations import is_sparse
 
-_BUFFERS = (RolloutBuffer, MaskableRolloutBuffer, ActingRolloutBuffer, ActingMaskableRolloutBuffer)
+_BUFFERS = (
+    RolloutBuffer,
+    MaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
+    CompleteTransitionMaskableRolloutBuffer,
+)
 
 
 class CompiledPpoBase:

@@ -9,7 +9,10 @@ from stable_baselines3.common.utils import explained_variance
 
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled import ppo_records
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
+from rl_lab.learners.sb3.masked_rollout_buffers import (
+    CompleteTransitionMaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
+)
 
 
 def log_update(model: Any, report: Array, clip_range: float) -> None:
@@ -27,7 +30,7 @@ def log_update(model: Any, report: Array, clip_range: float) -> None:
         ("loss", ppo_records.LOSS),
     ):
         logger.record(f"train/{name}", float(report[column]))
-    if isinstance(buffer, ActingRolloutBuffer | ActingMaskableRolloutBuffer):
+    if isinstance(buffer, CompleteTransitionRolloutBuffer | CompleteTransitionMaskableRolloutBuffer):
         explained = buffer.explained_variance()
     else:
         explained = float(explained_variance(buffer.values.reshape(-1), buffer.returns.reshape(-1)))

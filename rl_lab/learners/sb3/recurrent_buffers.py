@@ -21,7 +21,10 @@ import numpy as np
 import torch
 
 from rl_lab.core.world import Array
-from rl_lab.learners.sb3.masked_rollout_buffers import ActingMaskableRolloutBuffer, ActingRolloutBuffer
+from rl_lab.learners.sb3.masked_rollout_buffers import (
+    CompleteTransitionMaskableRolloutBuffer,
+    CompleteTransitionRolloutBuffer,
+)
 
 
 class Sequences(NamedTuple):
@@ -30,7 +33,7 @@ class Sequences(NamedTuple):
     observations: torch.Tensor  # [W + L, S, ...]
     states: torch.Tensor  # float32 [S, H], before the first step
     episode_starts: torch.Tensor  # bool [W + L, S]
-    acted: torch.Tensor  # bool [W + L, S], steps that change the state
+    updates_state: torch.Tensor  # bool [W + L, S], steps that change the state
     is_learned: torch.Tensor  # bool [L, S], with M entries that are True
     # Of the M transitions, in the order of `is_learned`:
     actions: torch.Tensor  # [M, k or 1]
@@ -41,10 +44,10 @@ class Sequences(NamedTuple):
     action_masks: torch.Tensor | None  # float32 [M, actions]
 
 
-class _SequenceBuffer(ActingRolloutBuffer):
+class _SequenceBuffer(CompleteTransitionRolloutBuffer):
     """A rollout buffer with `states`, float32 [T, B, H], of a policy with H = `recurrent_size`."""
 
-    names = (*ActingRolloutBuffer.names, "states")
+    flattened_arrays = (*CompleteTransitionRolloutBuffer.flattened_arrays, "states")
 
     def __init__(self, *args: Any, recurrent_size: int, **kwargs: Any) -> None:
         self.recurrent_size = recurrent_size
@@ -65,7 +68,7 @@ class _SequenceBuffer(ActingRolloutBuffer):
 
         Sequences without a complete transition are left out. The last minibatch may be smaller.
         """
-        has_any = self.acted.reshape(-1, length, self.n_envs).any(axis=1)  # [T / L, B]
+        has_any = self.has_complete_transition.reshape(-1, length, self.n_envs).any(axis=1)  # [T / L, B]
         chosen = np.random.permutation(np.argwhere(has_any))
         count = batch_size // length
         for first in range(0, len(chosen), count):
@@ -79,16 +82,16 @@ class _SequenceBuffer(ActingRolloutBuffer):
         """
         steps = starts - burn_in + np.arange(burn_in + length)[:, None]  # [W + L, S]
         in_rollout, steps = steps >= 0, np.maximum(steps, 0)
-        acted = self.acted[steps, rows] & in_rollout
-        learned = np.nonzero(acted[burn_in:])
+        updates_state = self.has_complete_transition[steps, rows] & in_rollout
+        learned = np.nonzero(updates_state[burn_in:])
         index = steps[burn_in:][learned], rows[learned[1]]  # of the M transitions in the rollout
         masks = getattr(self, "action_masks", None)
         return Sequences(
             observations=self.to_torch(self.observations[steps, rows]),
             states=self.to_torch(self.states[steps[0], rows]),
             episode_starts=self.to_torch((self.episode_starts[steps, rows] != 0) & in_rollout),
-            acted=self.to_torch(acted),
-            is_learned=self.to_torch(acted[burn_in:]),
+            updates_state=self.to_torch(updates_state),
+            is_learned=self.to_torch(updates_state[burn_in:]),
             actions=self.to_torch(self.actions[index]),
             old_values=self.to_torch(self.values[index]),
             old_log_probs=self.to_torch(self.log_probs[index]),
@@ -102,7 +105,7 @@ class SequenceRolloutBuffer(_SequenceBuffer):
     """The rollout buffer of a recurrent PPO."""
 
 
-class MaskableSequenceRolloutBuffer(_SequenceBuffer, ActingMaskableRolloutBuffer):  # type: ignore[misc]  # one yields more fields
+class MaskableSequenceRolloutBuffer(_SequenceBuffer, CompleteTransitionMaskableRolloutBuffer):  # type: ignore[misc]  # sb3-contrib's yields masks, too
     """The rollout buffer of a recurrent PPO where actions can be illegal."""
 
-    names = (*ActingMaskableRolloutBuffer.names, "states")
+    flattened_arrays = (*CompleteTransitionMaskableRolloutBuffer.flattened_arrays, "states")

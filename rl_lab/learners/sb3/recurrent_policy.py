@@ -53,7 +53,11 @@ class RecurrentPolicy(ActorCriticPolicy):
         return next_states
 
     def unroll(
-        self, observations: torch.Tensor, states: torch.Tensor, episode_starts: torch.Tensor, acted: torch.Tensor
+        self,
+        observations: torch.Tensor,
+        states: torch.Tensor,
+        episode_starts: torch.Tensor,
+        updates_state: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states after each step of sequences, [L, S, H], and after the last one, [S, H].
 
@@ -61,14 +65,16 @@ class RecurrentPolicy(ActorCriticPolicy):
             observations: [L, S, ...].
             states: [S, H], before the first step.
             episode_starts: bool [L, S]; the state is set to zero before such a step.
-            acted: bool [L, S]; where it is False, the step does not change the state.
+            updates_state: bool [L, S]; where it is False, the step does not change the state.
         """
-        length, count = acted.shape
+        length, count = updates_state.shape
         features: Any = self.extract_features(observations.flatten(0, 1))
         outputs = []
-        for step_features, starts, acts in zip(features.view(length, count, -1), episode_starts, acted, strict=True):
+        for step_features, starts, updates in zip(
+            features.view(length, count, -1), episode_starts, updates_state, strict=True
+        ):
             states = states.masked_fill(starts[:, None], 0.0)
-            states = torch.where(acts[:, None], self.gru(step_features, states), states)
+            states = torch.where(updates[:, None], self.gru(step_features, states), states)
             outputs.append(states)
         return torch.stack(outputs), states
 

@@ -87,7 +87,7 @@ class RecurrentPPO(PPO):
         self.num_timesteps += env.num_envs
         self._update_info_buffer(infos, dones)
         # A row that did not act has not seen its observation either: it keeps its state.
-        self.recurrent_states = np.where(vec_env.acted[:, None], next_states.cpu().numpy(), states)
+        self.recurrent_states = np.where(vec_env.is_decision_step[:, None], next_states.cpu().numpy(), states)
         truncated = [k for k in np.flatnonzero(dones) if infos[k].get("TimeLimit.truncated", False)]
         if truncated:
             final_obs = np.stack([infos[k]["terminal_observation"] for k in truncated])
@@ -186,10 +186,10 @@ class RecurrentPPO(PPO):
         if burn_in:
             with torch.no_grad():
                 _, states = policy.unroll(
-                    batch.observations[:burn_in], states, batch.episode_starts[:burn_in], batch.acted[:burn_in]
+                    batch.observations[:burn_in], states, batch.episode_starts[:burn_in], batch.updates_state[:burn_in]
                 )
         outputs, _ = policy.unroll(
-            batch.observations[burn_in:], states, batch.episode_starts[burn_in:], batch.acted[burn_in:]
+            batch.observations[burn_in:], states, batch.episode_starts[burn_in:], batch.updates_state[burn_in:]
         )
         learned = outputs[batch.is_learned]
         distribution = policy.distribution(learned, batch.action_masks)

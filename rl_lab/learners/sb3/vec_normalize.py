@@ -21,7 +21,7 @@ _NO_STATISTICS = np.zeros((3, 0))
 class ActingRunningMeanStd(RunningMeanStd):
     """Running statistics for VecNormalize that leave out rows whose agent waits or has left.
 
-    `attribute` is the mask of a LabVecEnv, bool [B], of the rows that count: "acting" or "rewarded".
+    `attribute` is the mask of a LabVecEnv, bool [B], of the rows that count: "acting" or "reward_is_valid".
     """
 
     def __init__(self, vec_env: LabVecEnv, attribute: str, like: RunningMeanStd) -> None:

@@ -66,7 +66,7 @@ def store_transition(env: DqnEnvArrays, replay: ReplayBuffer, priorities: Priori
 
     It also sets the priority of the new transitions, and records the episodes that have ended in `ep_info_buffer`. The
     slot's observations and actions are already there: `store_observations_before` and `dqn_exploration.sample_actions`
-    wrote them before the step. Its `acted` is set in Python, see `sb3.dqn`.
+    wrote them before the step. Its `has_complete_transition` is set in Python, see `sb3.dqn`.
 
     At the end of an episode the next observation is the final one; its legal actions are unknown, so all count as
     legal. See `OffPolicyAlgorithm._store_transition` and `ReplayBuffer.add`.
@@ -162,7 +162,8 @@ def n_step_return(slot: Any, row: Any, replay: ReplayBuffer, n_steps: Any, gamma
     transition. `pos` is the slot that is written next, `size` the number of slots that are filled. Steps in which the
     row did not act are left out. See `NStepReplayBuffer._get_samples`.
     """
-    rewards, dones, timeouts, acted = replay.rewards, replay.dones, replay.timeouts, replay.acted
+    rewards, dones, timeouts = replay.rewards, replay.dones, replay.timeouts
+    is_complete = replay.has_complete_transition
     total, discount, buffer_size = 0.0, 1.0, len(rewards)
     for k in range(n_steps):
         total += discount * rewards[slot, row]
@@ -170,7 +171,7 @@ def n_step_return(slot: Any, row: Any, replay: ReplayBuffer, n_steps: Any, gamma
         if dones[slot, row] or timeouts[slot, row] or k == n_steps - 1:
             break
         next_slot = (slot + 1) % buffer_size
-        while acted.shape[1] and next_slot != pos and next_slot < size and not acted[next_slot, row]:
+        while is_complete.shape[1] and next_slot != pos and next_slot < size and not is_complete[next_slot, row]:
             next_slot = (next_slot + 1) % buffer_size
         if next_slot == pos or next_slot >= size:
             break
@@ -184,14 +185,15 @@ def sample_uniformly(replay: ReplayBuffer, minibatch: Minibatch, settings: DqnSe
 
     If the row did not act in a transition, another one is sampled, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, num_rows = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    slots, rows, num_rows = minibatch.slots, minibatch.rows, replay.rewards.shape[1]
+    is_complete = replay.has_complete_transition
     first_counter = np.uint64(counters.n_updates) << UPDATE_SHIFT
     for i in range(len(slots)):
         for attempt in range(MAX_ATTEMPTS):
             counter = first_counter + np.uint64(2 * (i + len(slots) * attempt))
             slots[i] = random_integer(counters.size, settings.rng_key, counter)
             rows[i] = random_integer(num_rows, settings.rng_key, counter + np.uint64(1)) if num_rows > 1 else 0
-            if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
+            if is_complete.shape[1] == 0 or is_complete[slots[i], rows[i]]:
                 break
 
 
@@ -203,7 +205,8 @@ def sample_by_priority(
 
     If the row did not act in a transition, another one is sampled from the same part, up to MAX_ATTEMPTS in all.
     """
-    slots, rows, acted, num_rows = minibatch.slots, minibatch.rows, replay.acted, replay.rewards.shape[1]
+    slots, rows, num_rows = minibatch.slots, minibatch.rows, replay.rewards.shape[1]
+    is_complete = replay.has_complete_transition
     first_counter, batch_size = np.uint64(counters.n_updates) << UPDATE_SHIFT, len(slots)
     for i in range(batch_size):
         for attempt in range(MAX_ATTEMPTS):
@@ -211,7 +214,7 @@ def sample_by_priority(
             fraction = (i + unit_uniform(philox(settings.rng_key, counter))) / batch_size
             leaf = find_leaf(priorities.sums, fraction)
             slots[i], rows[i] = leaf // num_rows, leaf % num_rows
-            if acted.shape[1] == 0 or acted[slots[i], rows[i]]:
+            if is_complete.shape[1] == 0 or is_complete[slots[i], rows[i]]:
                 break
 
 
