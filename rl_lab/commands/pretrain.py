@@ -30,7 +30,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rl_lab.experiments.pretraining import PretrainResult
+    from rl_lab.experiments.pretraining_run import PretrainResult
     from rl_lab.experiments.tree_distillation import DistillationResult
 
 from rl_lab.engine.user_code import add_option
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.core.progress import Progress
     from rl_lab.experiments import policy_pretraining
     from rl_lab.experiments.pretraining import pretrain
-    from rl_lab.experiments.pretraining_config import POLICIES, parse_settings
+    from rl_lab.experiments.pretraining_config import POLICY_METHODS, parse_settings
 
     command = [shlex.quote(word) for word in sys.argv]
     try:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         progress = Progress(quiet=args.json, unit="updates")
         if args.method == "dagger":
             return _aggregate(args, command)
-        if args.method in POLICIES:
+        if args.method in POLICY_METHODS:
             settings = policy_pretraining.parse_settings(args.method, args.overrides)
             result = pretrain(args.method, settings, command, progress, policy_pretraining.prepare)
         else:
@@ -123,7 +123,8 @@ def report(result: PretrainResult, as_json: bool) -> None:
     if result.summary is not None:
         print(table(result.summary) + "\n")
     scores = "  ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
-    print(f"  {result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s; {result.scored}: {scores}")
+    effort = f"{result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s"
+    print(f"  {effort}; {result.score_split}: {scores}")
     path = shell_quoted(result.run.path)
     print(f"\n  run       {result.run.path}")
     if not result.has_backbone:

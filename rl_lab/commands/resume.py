@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
             pretrain.report(dagger.resume(run, Progress(quiet=args.json, unit="rounds")), args.json)
             return 0
         if pretraining_config.is_pretraining(run.path):
-            is_policy = pretraining_config.read(run.path)[0] in pretraining_config.POLICIES
+            is_policy = pretraining_config.read(run.path)[0] in pretraining_config.POLICY_METHODS
             prepare = policy_pretraining.prepare if is_policy else None
             progress = Progress(quiet=args.json, unit="updates")
             pretrain.report(pretraining.resume(run, progress, prepare), args.json)

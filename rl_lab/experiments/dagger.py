@@ -35,7 +35,8 @@ from rl_lab.evaluation.demonstrations import DemonstrationPlan, Demonstrations, 
 from rl_lab.experiments import dagger_config, decisions, run_dir
 from rl_lab.experiments.agent_loading import as_usage_error, load_agent
 from rl_lab.experiments.dagger_config import DaggerRequest, DaggerSettings
-from rl_lab.experiments.pretraining import Pretraining, PretrainResult, prepare
+from rl_lab.experiments.pretraining import prepare
+from rl_lab.experiments.pretraining_run import Pretraining, PretrainResult
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.teachers import load_teacher, scenario_and_teacher
@@ -176,7 +177,7 @@ class _Aggregation:
         trainer = training.trainer
         values: dict[str, float] = {"round": len(self.rounds), "labels": self._labels(), "epochs": trainer.epoch}
         values["agreement"] = self.agreement
-        values |= {f"{trainer.scored}/{name}": value for name, value in trainer.best_scores.items()}
+        values |= {f"{trainer.score_split}/{name}": value for name, value in trainer.best_scores.items()}
         metrics.write(self._labels(), values, {"time/seconds": self.seconds})
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "round")
         progress.note(f"round {len(self.rounds)}: {text}")

@@ -20,8 +20,9 @@ from rl_lab.core.errors import UsageError, nearest
 from rl_lab.datasets.dataset import Dataset
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
-from rl_lab.experiments.pretraining import Pretraining, scenario_of
+from rl_lab.experiments.pretraining import scenario_of
 from rl_lab.experiments.pretraining_config import TEXT_KEYS, PretrainSettings, as_settings, check_ranges, parse_value
+from rl_lab.experiments.pretraining_run import Pretraining
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.learners.generative.diffusion_training import DiffusionTraining

@@ -26,9 +26,10 @@ from rl_lab.learners.pretraining.trainer import TrainerConfig
 _FORMAT = {"format": "rl_lab.pretraining", "version": 1}
 # Keys whose values are taken as they are typed.
 TEXT_KEYS = ("data", "backbone", "world", "device", "run_dir", "activation")
-_NO_KEYS = ("network", "episodes", "agent")  # settings that keys of other names describe
+# Fields that no key of the same name sets: backbone.KEY, evaluation.episodes and agent.KEY do.
+_FIELDS_WITHOUT_KEY = ("network", "episodes", "agent")
 # Methods that train an agent, agents/METHOD.py, in place of a backbone; see `policy_pretraining`.
-POLICIES = ("diffusion", "sequence")
+POLICY_METHODS = ("diffusion", "sequence")
 _MAX_BYTES = 2**20
 _Settings = TypeVar("_Settings")
 
@@ -58,7 +59,9 @@ class PretrainSettings(TrainerConfig):
 def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
-        raise UsageError(f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICIES, 'dagger', 'tree'])}")
+        raise UsageError(
+            f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICY_METHODS, 'dagger', 'tree'])}"
+        )
     node = parse_lines(PretrainSettings, lines)
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
@@ -67,7 +70,7 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
 
 def parse_lines(settings: type[PretrainSettings], lines: Iterable[str]) -> dict[str, Any]:
     """Return the values of key=value lines by the names of fields. Raises UsageError for unknown keys."""
-    keys = [each.name for each in dataclasses.fields(settings) if each.name not in _NO_KEYS]
+    keys = [each.name for each in dataclasses.fields(settings) if each.name not in _FIELDS_WITHOUT_KEY]
     node: dict[str, Any] = {"network": {}}
     for line in lines:
         key, equals, text = line.partition("=")
@@ -85,7 +88,10 @@ def parse_lines(settings: type[PretrainSettings], lines: Iterable[str]) -> dict[
 
 
 def parse_value(line: str, text: str) -> Any:
-    """Return the value of the setting `line`, the text after its equals sign. Raises UsageError."""
+    """Return the value that `text` says: a number, a bool, a text or a list. `line` is the setting, for messages.
+
+    Raises UsageError where it is none of these, or has an interpolation of OmegaConf.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -145,7 +151,7 @@ def read(folder: Path) -> tuple[str, PretrainSettings, str]:
         if any(record.get(key) != value for key, value in _FORMAT.items()):
             raise ValueError(f"it is {record.get('format')!r:.40} version {record.get('version')!r:.20}")
         method = checked_type(record["method"], "method", str)
-        if method not in (*methods.NAMES, *POLICIES):
+        if method not in (*methods.NAMES, *POLICY_METHODS):
             raise ValueError(f"method is {method!r:.40}")
         settings = check_ranges(as_settings(PretrainSettings, checked_type(record["settings"], "settings", dict)))
         return method, settings, checked_type(record["data_sha256"], "data_sha256", str)

@@ -227,8 +227,9 @@ def _transpose() -> Any:
 def _activation_backward(relu: bool) -> Any:
     """Return `backward(grad, y, bias, ld, rows)`, which replaces grad [rows, PAD] and adds to bias [PAD].
 
-    grad is the gradient by outputs y [rows, PAD], and becomes that by the sums of which y is the ReLU or, if not
-    `relu`, the tanh. Its columns are added to bias, the gradient by the layer's bias. Rows are `ld` floats apart.
+    grad [rows, PAD] is the gradient with respect to the outputs y; it is overwritten by the gradient with respect to
+    the pre-activations, whose ReLU or, if not `relu`, tanh y is. Its column sums are added to bias [PAD], the gradient
+    with respect to the bias. Rows are `ld` floats apart.
     """
     from llvmlite import ir
     from numba import types

@@ -33,7 +33,7 @@ BIAS = 6  # where its bias begins there
 TRANSPOSED = 7  # where the transposed copy of its weight begins among those copies; -1 where there is none
 ROW_MAJOR_OUT = 8  # whether its weight lies as [outputs, inputs], and not as [inputs, outputs]
 ACTIVATION = 9  # LINEAR, TANH or RELU
-ADD_TO_SOURCE_GRAD = 10  # whether, backwards, another layer has already written the gradient by the source buffer
+ADD_TO_SOURCE_GRAD = 10  # whether, backwards, another layer has written the gradient with respect to the source buffer
 OUT_WIDTH = 11  # of a convolution, how many output positions a row of the board has
 LAYER_COLUMNS = 12
 DENSE, CONVOLUTION = 0, 1
@@ -98,7 +98,7 @@ class NetworkSpec:
         row_major_out = int(n < PAD and source > 0)  # rows of n floats would be padding mostly
         weight = self._allocate(padded_length(k) * padded_length(n))
         bias = self._allocate(padded_length(n))
-        # The first layer needs no transposed copy: nothing asks for the gradient by observations.
+        # The first layer needs no transposed copy: nothing asks for the gradient with respect to observations.
         needs_transposed = source > 0 or row_major_out
         transposed = self.transposed_size if needs_transposed else -1
         self.transposed_size += padded_length(k) * padded_length(n) if needs_transposed else 0
@@ -106,7 +106,17 @@ class NetworkSpec:
         row = np.arange(n)[:, None]
         index = row * padded_length(k) + column if row_major_out else column * padded_length(n) + row
         self.param_indices += [weight + index, bias + np.arange(n)]
-        layer = [DENSE, source, 0, k, n, weight, bias, transposed, row_major_out, activation, 0, 0]
+        layer = {
+            LAYER_KIND: DENSE,
+            SOURCE_BUFFER: source,
+            INPUTS: k,
+            OUTPUTS: n,
+            WEIGHT: weight,
+            BIAS: bias,
+            TRANSPOSED: transposed,
+            ROW_MAJOR_OUT: row_major_out,
+            ACTIVATION: activation,
+        }
         return self._add_layer(layer, padded_length(n))
 
     def add_convolution(self, rows: int, side: int, depth: int, activation: int) -> tuple[int, Array]:
@@ -122,7 +132,17 @@ class NetworkSpec:
         self.param_indices += [weight + ((c * 3 + dy) * 3 + 2 - dx) * FILTERS + f, bias + np.arange(FILTERS)]
         positions = (rows - 2) * (side - 2)
         f, position = np.indices((FILTERS, positions)).reshape(2, -1)
-        layer = [CONVOLUTION, 0, 0, self.inputs, FILTERS * positions, weight, bias, -1, 0, activation, 0, side - 2]
+        layer = {
+            LAYER_KIND: CONVOLUTION,
+            SOURCE_BUFFER: 0,
+            INPUTS: self.inputs,
+            OUTPUTS: FILTERS * positions,
+            WEIGHT: weight,
+            BIAS: bias,
+            TRANSPOSED: -1,
+            ACTIVATION: activation,
+            OUT_WIDTH: side - 2,
+        }
         self.conv_index = _conv_index(rows, side, depth)
         return self._add_layer(layer, FILTERS * positions), position * FILTERS + f
 
@@ -142,12 +162,16 @@ class NetworkSpec:
         """Return how many outputs the layer has that writes this buffer."""
         return next(layer[OUTPUTS] for layer in self.layers if layer[TARGET_BUFFER] == buffer)
 
-    def _add_layer(self, layer: list[int], width: int) -> int:
-        """Append a layer with a new buffer, whose rows have `width` numbers; return the buffer."""
-        layer[TARGET_BUFFER] = len(self.strides)
-        self.layers.append(layer)
+    def _add_layer(self, layer: dict[int, int], width: int) -> int:
+        """Append a layer with a new buffer, whose rows have `width` numbers; return the buffer.
+
+        `layer` has the numbers by the columns of `Network.layers`; those that are left out are 0.
+        """
+        buffer = len(self.strides)
+        layer = {**layer, TARGET_BUFFER: buffer}
+        self.layers.append([layer.get(column, 0) for column in range(LAYER_COLUMNS)])
         self.strides.append(row_stride(width))
-        return layer[TARGET_BUFFER]
+        return buffer
 
     @property
     def begins_with_convolution(self) -> bool:
@@ -158,8 +182,9 @@ class NetworkSpec:
 def _conv_index(rows: int, side: int, depth: int) -> Array:
     """Return the table `conv_index`, int64 [inputs, 4], of the inputs of boards [rows, side, depth]."""
     row, column, channel = np.indices((rows, side, depth)).reshape(3, -1)
-    # The input lies in row dy and column dx of the filter at position (row - dy, column - dx). These are the ranges of
-    # dy and dx, from and to (exclusive), for which the position is on the board.
+    # The filter at output position (y, x) covers the board's rows y to y + 2 and columns x to x + 2. So the input at
+    # (row, column) has the weight (dy, dx) of the filter at position (row - dy, column - dx). Here are the first dy and
+    # dx, and the ends of their ranges (exclusive), for which that position is one of the outputs.
     top, bottom = np.maximum(0, row - rows + 3), np.minimum(3, row + 1)
     left, right = np.maximum(0, column - side + 3), np.minimum(3, column + 1)
     position = (row - top) * (side - 2) + column - right + 1  # in the last row of the window, its first one

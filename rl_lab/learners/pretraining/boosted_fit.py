@@ -31,8 +31,8 @@ _LIBRARIES = {
     "lightgbm": ("lightgbm", "boosted"),
 }
 NAMES = tuple(_LIBRARIES)
-NEVER = -1e9  # the score of an action without examples
-_VERIFIED = 1000  # rows for which the trees' actions are compared with the library's
+UNSEEN_ACTION_SCORE = -1e9  # the score of an action without examples
+_NUM_VERIFIED_ROWS = 1000  # rows for which the trees' actions are compared with the library's
 _MOST_LEAVES = 2**16  # of one tree, where nothing else limits them
 
 
@@ -98,27 +98,27 @@ def fit(
     """
     rows = np.ascontiguousarray(observations, np.float32).reshape(len(observations), -1)
     if num_actions is None:
-        fitted = [_fitted(name, boosting, rows, column, weights, None) for column in actions.T]
+        fitted = [_fit_library(name, boosting, rows, column, weights, None) for column in actions.T]
         trees = [tree._replace(output=number) for number, each in enumerate(fitted) for tree in each.trees]
         base = np.concatenate([each.base for each in fitted])
-        expected = np.stack([each.predict(rows[:_VERIFIED]) for each in fitted], axis=1)
-        ensemble = TreeEnsemble(contract, "continuous", _joined(trees, base))
-        is_equal = np.isclose(ensemble.act(rows[:_VERIFIED]), expected, rtol=1e-4, atol=1e-5)
+        expected = np.stack([each.predict(rows[:_NUM_VERIFIED_ROWS]) for each in fitted], axis=1)
+        ensemble = TreeEnsemble(contract, "continuous", _concatenate_trees(trees, base))
+        is_equal = np.isclose(ensemble.act(rows[:_NUM_VERIFIED_ROWS]), expected, rtol=1e-4, atol=1e-5)
     else:
         # The libraries take classes 0, 1, ... of which each has examples.
         classes, targets = np.unique(actions, return_inverse=True)
-        own = _fitted(name, boosting, rows, targets, weights, len(classes))
-        base = np.full(num_actions, NEVER)
+        own = _fit_library(name, boosting, rows, targets, weights, len(classes))
+        base = np.full(num_actions, UNSEEN_ACTION_SCORE)
         base[classes] = own.base if len(own.base) == len(classes) else [0.0, *own.base]
         trees = [tree._replace(output=int(classes[tree.output])) for tree in own.trees]
-        ensemble = TreeEnsemble(contract, "discrete", _joined(trees, base))
-        is_equal = ensemble.act(rows[:_VERIFIED]) == classes[own.predict(rows[:_VERIFIED])]
+        ensemble = TreeEnsemble(contract, "discrete", _concatenate_trees(trees, base))
+        is_equal = ensemble.act(rows[:_NUM_VERIFIED_ROWS]) == classes[own.predict(rows[:_NUM_VERIFIED_ROWS])]
     if is_equal.mean() < 0.99:  # rounding may decide between equal scores
         raise WorkFailed(f"model={name}: the trees of this version of {library(name).__name__} are not understood")
     return ensemble
 
 
-class _Fitted(NamedTuple):
+class _LibraryTrees(NamedTuple):
     """Trees whose outputs are classes, or 0; the scores before the first tree; and the library's own predictions."""
 
     trees: list[_Tree]
@@ -126,17 +126,17 @@ class _Fitted(NamedTuple):
     predict: Callable[[Array], Array]
 
 
-def _fitted(
+def _fit_library(
     name: str, boosting: Boosting, rows: Array, targets: Array, weights: Array, num_classes: int | None
-) -> _Fitted:
+) -> _LibraryTrees:
     """Fit one classifier of so many classes, or one regressor."""
     if num_classes == 1:
-        return _Fitted([], np.zeros(1), lambda rows: np.zeros(len(rows), np.int64))
+        return _LibraryTrees([], np.zeros(1), lambda rows: np.zeros(len(rows), np.int64))
     functions = {"hist_gradient_boosting": _scikit_learn, "xgboost": _xgboost, "lightgbm": _lightgbm}
     model, trees, base = functions[name](boosting, rows, targets, weights, num_classes is not None)
     if num_classes == 2:  # one score, of the second class
         trees = [tree._replace(output=1) for tree in trees]
-    return _Fitted([_from_root(tree) for tree in trees], base, model.predict)
+    return _LibraryTrees([_from_root(tree) for tree in trees], base, model.predict)
 
 
 def _scikit_learn(
@@ -254,7 +254,7 @@ def _from_root(tree: _Tree) -> _Tree:
     return _Tree(tree.output, feature, threshold, place[tree.left[order]], place[tree.right[order]], value)
 
 
-def _joined(trees: list[_Tree], base: Array) -> EnsembleArrays:
+def _concatenate_trees(trees: list[_Tree], base: Array) -> EnsembleArrays:
     """Return the arrays of all trees, one after the other."""
     root = np.cumsum([0, *(len(tree.left) for tree in trees)])[: len(trees)]
 

@@ -22,7 +22,7 @@ from rl_lab.learners.pretraining import methods
 from rl_lab.learners.pretraining.base import Method
 from rl_lab.learners.pretraining.examples import Examples
 
-_OWN = "method."  # before the names of parameters that are not the backbone's
+_METHOD_PREFIX = "method."  # before the names of parameters that are not the backbone's
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class TrainerConfig:
     learning_rate: float = hyperparameter(1e-3, "learning rate of Adam", low=0)
     weight_decay: float = hyperparameter(0.0, "decoupled weight decay, as in AdamW", low=0)
     max_grad_norm: float = hyperparameter(1.0, "gradients are clipped to this norm", low=0)
-    validation: float = hyperparameter(0.1, "share of the episodes to validate with; 0: all epochs, the last is kept")
+    validation: float = hyperparameter(
+        0.1, "share of the episodes to validate with; 0: train on all episodes and keep the last epoch"
+    )
     gamma: float = hyperparameter(0.99, "discount of the returns that critic predicts", low=0, high=1)
     freeze_trunk: bool = hyperparameter(False, "train the head alone, on the features of the trunk as it is")
     symmetries: bool = hyperparameter(False, "show each transition in a random one of its symmetric forms")
@@ -81,7 +83,7 @@ class PretrainingTrainer:
 
     @property
     def is_done(self) -> bool:
-        """Return whether the last epoch has been trained, or the validation score has stopped to grow."""
+        """Return whether the last epoch has been trained, or the validation score has stopped growing."""
         has_stopped = bool(self.config.validation) and self.epochs_without_gain >= self.config.patience
         return self.epoch >= self.config.epochs or has_stopped
 
@@ -90,10 +92,10 @@ class PretrainingTrainer:
         """Return the number of optimizer steps in an epoch."""
         return -(-len(self.examples.train) // self.config.batch_size)
 
-    def train_epoch(self, look: Callable[[int], None] = lambda updates: None) -> dict[str, float]:
-        """Train one epoch, then validate; return the metrics. `look` is called with the number of updates so far.
+    def train_epoch(self, on_update: Callable[[int], None] = lambda updates: None) -> dict[str, float]:
+        """Train one epoch, then validate; return the metrics. `on_update` gets the number of updates so far.
 
-        What `look` raises ends the epoch in the middle: continue from a state that was saved before it.
+        What `on_update` raises ends the epoch in the middle: continue from a state that was saved before it.
 
         Raises NonFiniteError for a loss that is not finite.
         """
@@ -112,19 +114,22 @@ class PretrainingTrainer:
             total += loss.detach().cpu() * len(batch.rows)
             rows += len(batch.rows)
             self.updates += 1
-            look(self.updates)
+            on_update(self.updates)
         self.epoch += 1
         scores = self.validate()
         self._keep_best(scores)
-        return {"train/loss": float(total) / rows, **{f"{self.scored}/{name}": each for name, each in scores.items()}}
+        return {
+            "train/loss": float(total) / rows,
+            **{f"{self.score_split}/{name}": each for name, each in scores.items()},
+        }
 
     @property
-    def scored(self) -> str:
-        """Return on which episodes the scores are measured: "validation" or, without such ones, "train"."""
+    def score_split(self) -> str:
+        """Return the split of the episodes on which scores are measured: "validation" or, if it is empty, "train"."""
         return "validation" if self.config.validation else "train"
 
     def validate(self) -> dict[str, float]:
-        """Return the scores of the present parameters on the validation episodes, see `scored`."""
+        """Return the scores of the present parameters on the validation episodes, see `score_split`."""
         self.model.eval()
         with torch.no_grad():
             parts = [self.method.predict(self.model, batch) for batch in self.examples.validation_batches()]
@@ -139,16 +144,22 @@ class PretrainingTrainer:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Return the parameters and buffers of the model and, with a prefix, of the method's own networks."""
-        own = {f"{_OWN}{name}": value for name, value in self.method.networks.state_dict().items()}
+        own = {f"{_METHOD_PREFIX}{name}": value for name, value in self.method.networks.state_dict().items()}
         return {**self.model.state_dict(), **own}
 
     def _copy(self) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in self._tensors().items()}
 
     def _load(self, tensors: dict[str, torch.Tensor]) -> None:
-        own = {name.removeprefix(_OWN): value for name, value in tensors.items() if name.startswith(_OWN)}
+        own = {
+            name.removeprefix(_METHOD_PREFIX): value
+            for name, value in tensors.items()
+            if name.startswith(_METHOD_PREFIX)
+        }
         self.method.networks.load_state_dict(own)
-        self.model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith(_OWN)})
+        self.model.load_state_dict(
+            {name: value for name, value in tensors.items() if not name.startswith(_METHOD_PREFIX)}
+        )
 
     def load_best(self) -> None:
         """Give the model and the method's networks the parameters with the best validation score, at the end."""
@@ -158,7 +169,7 @@ class PretrainingTrainer:
     def finished_model(self) -> Any:
         """Return a copy of the model with the parameters that had the best validation score, or else the last."""
         model = copy.deepcopy(self.model)
-        model.load_state_dict({name: value for name, value in self.best.items() if not name.startswith(_OWN)})
+        model.load_state_dict({name: value for name, value in self.best.items() if not name.startswith(_METHOD_PREFIX)})
         self.method.finish(model)
         return model.cpu().eval()
 

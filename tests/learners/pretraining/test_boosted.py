@@ -35,14 +35,14 @@ def fitted(
 ) -> tuple[list[Any], TreeEnsemble]:
     """Return the library's estimators, which have learned a rule with noise, and their trees."""
     models: list[Any] = []
-    original = boosted_fit._fitted
+    original = boosted_fit._fit_library
 
     def remember(*arguments: Any) -> Any:
         result = original(*arguments)
         models.append(result)
         return result
 
-    monkeypatch.setattr(boosted_fit, "_fitted", remember)
+    monkeypatch.setattr(boosted_fit, "_fit_library", remember)
     rng = np.random.default_rng(5)
     obs = rng.normal(size=(600, 4)).astype(np.float32)
     score = obs[:, 0] + obs[:, 1] * obs[:, 2] + 0.3 * rng.normal(size=600)

@@ -58,7 +58,7 @@ def convolve(layer: Any, net: Any, y: Any, values: Any, indices: Any, count: Any
 
 @internal
 def convolve_backward(layer: Any, net: Any, grad: Any, values: Any, indices: Any, count: Any) -> None:
-    """Add the gradient by the weights, from one row's gradient by the sums of the outputs, grad [positions, 16]."""
+    """Add the gradient of the weights, from one row's gradient of the pre-activations, grad [positions, 16]."""
     table = as_i64(net, NUM_ADDRESSES)
     weight_grads = table[AT_PARAM_GRADS] + 4 * layer[WEIGHT]
     for i in range(count):

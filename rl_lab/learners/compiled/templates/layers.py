@@ -95,9 +95,9 @@ def activation_forward(layer: Any, y: Any, n: Any) -> None:
 
 @internal
 def activation_backward(layer: Any, net: Any, grad: Any, y: Any, rows: Any, stride: Any, n: Any) -> None:
-    """Turn grad, the gradient by outputs y [rows, n], into that by the sums before the activation.
+    """Turn grad, the gradient with respect to the outputs y [rows, n], into that with respect to the pre-activations.
 
-    Both are addresses of rows `stride` floats apart. The columns are added to the gradient by the layer's bias.
+    Both are addresses of rows `stride` floats apart. The column sums are added to the gradient of the layer's bias.
     """
     bias_grad = as_i64(net, NUM_ADDRESSES)[AT_PARAM_GRADS] + 4 * layer[BIAS]
     for column in range(0, 4 * n, 4 * PAD):  # in bytes
@@ -173,10 +173,10 @@ def forward(rows: Any, sparse: Any, net: Any) -> Any:
 
 
 def backward(rows: Any, sparse: Any, net: Any) -> Any:
-    """Add the loss gradient of `rows` rows by all parameters to the network's parameter gradient.
+    """Add the loss gradient of `rows` rows with respect to all parameters to the network's parameter gradient.
 
-    The caller has written the gradient by the network's outputs to its activation gradients, after `forward` has
-    computed the same rows.
+    The caller has written the gradient with respect to the network's outputs to its activation gradients, after
+    `forward` has computed the same rows.
     """
     table = as_i64(net, NUM_ADDRESSES)
     layers = as_i64(table[AT_LAYERS], table[AT_NUM_LAYERS] * LAYER_COLUMNS).reshape(table[AT_NUM_LAYERS], LAYER_COLUMNS)
@@ -189,10 +189,11 @@ def backward(rows: Any, sparse: Any, net: Any) -> Any:
         x, x_stride = buffer_address(table[AT_ACTIVATIONS], table[AT_BUFFER_LAYOUT], layer[SOURCE_BUFFER])
         y_grad, _ = buffer_address(table[AT_ACTIVATION_GRADS], table[AT_BUFFER_LAYOUT], layer[TARGET_BUFFER])
         x_grad, _ = buffer_address(table[AT_ACTIVATION_GRADS], table[AT_BUFFER_LAYOUT], layer[SOURCE_BUFFER])
-        # 1. From the gradient by the outputs to that by the sums, and by the bias. A convolution does it row by row.
+        # 1. The gradients of the pre-activations, from those of the outputs, and of the bias. A convolution does it row
+        # by row.
         if layer[LAYER_KIND] != CONVOLUTION:
             activation_backward(layer, net, y_grad, y, rows, y_stride, padded_out)
-        # 2. The gradient by the weights: that of the sums times the inputs.
+        # 2. The gradient of the weights: that of the pre-activations times the inputs.
         weight_grad = table[AT_PARAM_GRADS] + 4 * layer[WEIGHT]
         if sparse and layer[SOURCE_BUFFER] == 0:
             for r in range(rows):
@@ -213,7 +214,7 @@ def backward(rows: Any, sparse: Any, net: Any) -> Any:
         else:
             grads = Matrix(weight_grad, padded_out)
             multiply(n_in, padded_out, rows, grads, grads, Transpose(x, x_stride), Matrix(y_grad, y_stride))
-        # 3. The gradient by the inputs: that of the sums times the weights. Nothing needs it of the observations.
+        # 3. The gradient of the inputs: that of the pre-activations times the weights. Observations need none.
         if layer[SOURCE_BUFFER] > 0:
             weight = (
                 table[AT_WEIGHTS] + 4 * layer[WEIGHT]

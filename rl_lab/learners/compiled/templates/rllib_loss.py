@@ -104,7 +104,7 @@ def add_gaussian_kl_grad(
 
 @internal
 def clipped_value_loss_grad(value: Any, target: Any, weight: Any, vf_clip_param: Any, report: Any) -> Any:
-    """Report the squared error of one row's value, at most `vf_clip_param`; return the gradient by the value.
+    """Report the squared error of one row's value, at most `vf_clip_param`; return the gradient of the value.
 
     It is weight, 2 vf_loss_coeff / M, times the error, and 0 where the squared error is above `vf_clip_param`.
     """
