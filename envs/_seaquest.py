@@ -1,9 +1,9 @@
 """This module has Seaquest's State and the kernels of its rules; seaquest.py has step, observe, expert and the picture.
 
 Swimmers are fish, enemy submarines and divers: the first `num_swimmers` rows of `s.swimmers`, in the order in which
-they came, with the columns X to KIND. Torpedoes are the player's, shots the enemy submarines'; both are boards of bits
-[2, 2]: axis 0 is the direction, left or right; axis 1 the upper and the lower half of the board, one int64 each, with
-the bit of cell (x, y) at SIDE * y + x, less BITS_PER_WORD in the lower half.
+they came; the numbers of a row have the indices X to KIND. Torpedoes are the player's, shots the enemy submarines';
+both are boards of bits [2, 2]: axis 0 is the direction, left or right; axis 1 the upper and the lower half of the
+board, one int64 each, with the bit of cell (x, y) at `bit_index(x, y, half)`.
 """
 
 from rl_lab.envs._minatar import DOWN, LEFT, RIGHT, SIDE, UP, GameState, RampingParams
@@ -20,9 +20,9 @@ MAX_AIR, MAX_DIVERS = 200, 6  # steps; divers aboard
 RELOAD_STEPS, DIVER_INTERVAL, DIVER_REST, SHOT_INTERVAL = 5, 30, 5, 10  # steps
 SLOWEST_SPAWN_INTERVAL, LONGEST_REST, SHORTEST_REST = 20, 5, 2  # steps; of enemies
 FISH, SUB, DIVER = 5, 6, 9  # kinds of swimmer, by their channels
-# Columns of `swimmers`: cell, -1 left or 1 right, steps to its next move, steps to its next shot, kind.
+# Indices into a row of `swimmers`: its cell, -1 left or 1 right, steps to its next move, steps to its next shot, kind.
 X, Y, HEADING, WAIT, AIM, KIND = range(6)
-REMOVED = -1  # the column of a swimmer that is to be removed
+REMOVED = -1  # X of a swimmer that is to be removed
 MAX_SWIMMERS = 36  # even at the fastest rate, fewer are present
 
 
@@ -43,7 +43,7 @@ class State(GameState):
     num_swimmers: i1 = bounded(0, low=0, high=MAX_SWIMMERS)
     torpedoes: i8[2, 2] = bounded(0, low=0, high=ALL_BITS)  # flying left and right; one bit a cell
     shots: i8[2, 2] = bounded(0, low=0, high=ALL_BITS)  # of the enemies' submarines
-    swimmers: i1[MAX_SWIMMERS, 6] = bounded(0, low=-1, high=LAST)  # one range for all columns: AIM goes down to -1
+    swimmers: i1[MAX_SWIMMERS, 6] = bounded(0, low=-1, high=LAST)  # one range for all of them: AIM goes down to -1
 
 
 Params = RampingParams
@@ -67,10 +67,16 @@ def spawn_swimmer(s: State, enemy: bool) -> None:
 
 
 @kernel
+def bit_index(x: int, y: int, half: int) -> int:
+    """Return the position of a cell's bit in the int64 of its half of the board."""
+    return (SIDE * y) + x - (BITS_PER_WORD * half)
+
+
+@kernel
 def add_shot(shots: Array, x: int, y: int, heading: int) -> None:
     """Add a torpedo or shot at a cell, with this heading, to a board of bits."""
     side, half = 1 if heading > 0 else 0, 1 if y >= SIDE // 2 else 0
-    shots[side, half] |= 1 << SIDE * y + x - BITS_PER_WORD * half
+    shots[side, half] |= 1 << bit_index(x, y, half)
 
 
 @kernel
@@ -85,14 +91,14 @@ def move_shots(shots: Array) -> None:
 def has_shot_at(shots: Array, x: int, y: int) -> bool:
     """Return True if a torpedo or shot is in a cell."""
     half = 1 if y >= SIDE // 2 else 0
-    return (shots[0, half] | shots[1, half]) >> SIDE * y + x - BITS_PER_WORD * half & 1 != 0
+    return ((shots[0, half] | shots[1, half]) >> bit_index(x, y, half)) & 1 != 0
 
 
 @kernel
 def shots_in_row(shots: Array, side: int, y: int) -> int:
     """Return the torpedoes or shots in a row that fly to a side, one bit per column."""
     half = 1 if y >= SIDE // 2 else 0
-    return shots[side, half] >> SIDE * y - BITS_PER_WORD * half & 2**SIDE - 1
+    return (shots[side, half] >> bit_index(0, y, half)) & (2**SIDE - 1)
 
 
 @kernel
@@ -103,7 +109,7 @@ def hit_by_torpedo(s: State, i: int) -> bool:
     if hit:
         half = 1 if y >= SIDE // 2 else 0
         for side in range(2):
-            s.torpedoes[side, half] &= ~(1 << SIDE * y + x - BITS_PER_WORD * half)
+            s.torpedoes[side, half] &= ~(1 << bit_index(x, y, half))
         s.swimmers[i, X] = REMOVED
     return hit
 
@@ -125,13 +131,18 @@ def remove_marked_swimmers(s: State) -> None:
 
 @kernel
 def move_torpedoes(s: State) -> float:
-    """Move the player's torpedoes and return the number of hits: in each cell, the first fish or else submarine."""
+    """Move the player's torpedoes and return the number of hits: in each cell, the first fish or else submarine.
+
+    MinAtar compares each torpedo with all fish before all submarines.
+    """
     move_shots(s.torpedoes)
-    check_torpedoes = False
+    needs_second_pass = False  # a torpedo is in the cell of an enemy, which a second loop removes
     for i in range(s.num_swimmers):
-        check_torpedoes |= (s.swimmers[i, KIND] != DIVER) & has_shot_at(s.torpedoes, s.swimmers[i, X], s.swimmers[i, Y])
+        needs_second_pass |= (s.swimmers[i, KIND] != DIVER) & has_shot_at(
+            s.torpedoes, s.swimmers[i, X], s.swimmers[i, Y]
+        )
     hits = 0.0
-    if check_torpedoes:
+    if needs_second_pass:
         for kind in range(FISH, SUB + 1):
             for i in range(s.num_swimmers):
                 if s.swimmers[i, KIND] == kind and hit_by_torpedo(s, i):
@@ -145,9 +156,11 @@ def move_swimmers(s: State) -> tuple[float, bool]:
     """Move the swimmers; return the number that swam into a torpedo, and whether an enemy touched the bow.
 
     The last swimmer moves first, which matters if only one more diver fits aboard. Of enemies in a torpedo's cell,
-    submarines are hit first.
+    submarines are hit first. Both orders are MinAtar's, which moves each kind from the last to the first, and
+    submarines before fish.
     """
-    over, check_torpedoes = False, False
+    over = False
+    needs_second_pass = False  # a swimmer has left the board or is to be removed, or is in a torpedo's cell
     for i in range(s.num_swimmers - 1, -1, -1):
         swimmer = s.swimmers[i]
         x, y, kind, wait, aim = swimmer[X], swimmer[Y], swimmer[KIND], swimmer[WAIT], swimmer[AIM]
@@ -163,9 +176,9 @@ def move_swimmers(s: State) -> tuple[float, bool]:
         if kind == SUB and aim < 0 and not has_left:
             add_shot(s.shots, x, y, swimmer[HEADING])
         swimmer[AIM] = SHOT_INTERVAL - 1 if aim < 0 else aim - 1
-        check_torpedoes |= has_left | has_shot_at(s.torpedoes, max(x, 0), y)
+        needs_second_pass |= has_left | has_shot_at(s.torpedoes, max(x, 0), y)
     hits = 0.0
-    if check_torpedoes:
+    if needs_second_pass:
         # Swimmers that were in a torpedo's cell before were hit by `move_torpedoes`, so only those that moved are left.
         for kind in range(SUB, FISH - 1, -1):
             for i in range(s.num_swimmers - 1, -1, -1):
