@@ -19,7 +19,7 @@ class UsageError(ValueError):
 
 
 class WorkFailed(Exception):  # noqa: N818
-    """The input was right but the work failed: the message is one line, the exit status 1."""
+    """The work failed, also by a mistake in a world's code: the message is one line, the exit status 1."""
 
 
 def one_line(text: object) -> str:
