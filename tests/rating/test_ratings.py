@@ -67,7 +67,7 @@ def assert_same(one: Ratings, other: Ratings) -> None:
 
 
 def test_the_maximum_is_the_one_that_scipy_finds() -> None:
-    """Seat, draws and prior, by an optimiser that knows only the likelihood written out below."""
+    """Seat, draws and prior, by an optimizer that knows only the likelihood written out below."""
     games = simulate_games(np.random.default_rng(3), np.array([0.0, 0.7, -0.4, 1.5]), 30)
     prior_precision = (ELO_PER_LOG_ODDS / 400) ** 2
 
