@@ -67,7 +67,8 @@ class EpisodeRecorder:
         envs, place = self._envs, (rows, self._length[rows])
         self._steps["observations"][place] = envs.observations.reshape(-1, *envs.observations.shape[2:])[rows]
         self._steps["actions"][place] = envs.actions.reshape(-1, *envs.actions.shape[2:])[rows]
-        self._steps["rewards"][place] = 0.0
+        for name in ("rewards", "terminated", "truncated"):
+            self._steps[name][place] = 0
         if self._layout["action_masks"][0] != (0,):
             self._steps["action_masks"][place] = envs.action_mask.reshape(self._num_rows, -1)[rows]
         self._length[rows] += 1
@@ -127,7 +128,5 @@ class EpisodeRecorder:
             self._steps = {name: self._empty(name) for name in STEP_COLUMNS}
         for name, array in self._steps.items():
             array[:, :kept] = before[name]
-            if name in ("terminated", "truncated"):
-                array[:, kept:] = False
         self._length -= taken
         self._first = np.maximum(self._first - taken, 0)

@@ -74,3 +74,41 @@ def test_the_episode_of_an_agent_ends_when_it_leaves() -> None:
 def test_an_agent_that_never_acts_has_no_episode() -> None:
     data = _play(([0], [1, 1], {"terminated": 1}))
     assert data is not None and data.agent_indices.tolist() == [0]
+
+
+def test_an_episode_after_one_that_filled_the_buffer_has_no_end_before_its_last_step() -> None:
+    box, flags = Box(-1, 1, (1,), np.float32), np.zeros((2, 1), np.bool_)
+    envs = SimpleNamespace(
+        world=SimpleNamespace(observation=box, action=Discrete(2), agents=("a",), has_action_mask=False),
+        observations=np.zeros((2, 1, 1), np.float32),
+        actions=np.zeros((2, 1), np.int64),
+        action_mask=np.zeros((2, 1, 1), np.uint8),
+        rewards=np.zeros((2, 1), np.float32),
+        agent_terminated=flags.copy(),
+        agent_truncated=flags,
+    )
+    recorder, one = EpisodeRecorder(envs), np.array([0])  # type: ignore[arg-type]
+
+    def begin(world: int) -> None:
+        recorder.begin(np.array([world]), one, one, np.zeros((1, 1), np.int64))
+
+    begin(0)
+    begin(1)
+    for number in range(10_000):  # the first world's episode ends in the step that fills the buffer
+        recorder.record_decisions(np.arange(2))
+        envs.agent_terminated[:, 0] = recorder.is_full, number == 2
+        recorder.record_outcomes()
+        if number == 2:
+            begin(1)
+        if recorder.is_full:
+            break
+    first = recorder.take()
+    assert first is not None and first.terminated.sum() == 2
+    begin(0)
+    for is_last in (False, True):
+        recorder.record_decisions(np.arange(2))
+        envs.agent_terminated[:] = is_last
+        recorder.record_outcomes()
+    second = recorder.take()
+    assert second is not None and second.lengths[0] == 2
+    assert np.flatnonzero(second.terminated).tolist() == [1, 1 + second.lengths[1]]
