@@ -19,6 +19,8 @@ class Agent(Protocol):
       batch that `bind` got; with `rows`, `act` returns one that differs in these rows alone. Neither changes the state
       that it is given, because a caller may repeat a call. Where the agent can be an opponent in
       training, `initial_state()` returns the array with which a state from a checkpoint is compared.
+    - An agent that remembers its actions may have `replace_actions(state, actions, rows) -> state`. It is called where
+      other actions, [R, ...], are carried out than those that `act` returned for these rows, int64 [R].
     - An agent that uses random numbers may have `set_row_seeds(keys, clock)`, which is called after `bind`. From then
       on its random numbers for row r depend only on its own seed, keys[r], uint64 [B], and the step clock[r // A],
       int64 [N]. The caller updates both arrays in place. So an episode is the same in every batch.

@@ -243,3 +243,13 @@ class _EpisodeCollector:
         masks = envs.action_mask.reshape(len(actions), -1)[random_rows] if envs.world.has_action_mask else None
         uniform = numbers[is_random, 1:].reshape(len(random_rows), *shape)
         actions[random_rows] = actions_at(uniform, envs.world.action_spaces, random_rows % self.num_agents, masks)
+        self._tell_executed_actions(random_rows)
+
+    def _tell_executed_actions(self, rows: Array) -> None:
+        """Let agents that remember their actions remember the random ones that replace them in these rows."""
+        actions = self.envs.actions.reshape(-1, *self.envs.actions.shape[2:])
+        acting = self.policy_of_agent.reshape(-1)[rows]
+        for index in self.policy_indices:
+            replace_actions = getattr(self.policies[index].agent, "replace_actions", None)
+            if replace_actions is not None and len(own := rows[acting == index]):
+                self.states[index] = replace_actions(self.states[index], actions[own], own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from gymnasium.spaces import Box
@@ -10,12 +12,12 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.random_actions import sample_categorical
 from rl_lab.core.world import Array
-from rl_lab.learners.generative.loading import load_network, require_same_spaces
+from rl_lab.learners.generative.loading import MEMBER, load_network, require_same_spaces
 from rl_lab.learners.generative.memory_agent import MemoryAgent
 from rl_lab.learners.generative.requirement import require
 from rl_lab.learners.generative.row_blocks import call_in_blocks, uniforms
 from rl_lab.learners.generative.row_state import RowState
-from rl_lab.learners.generative.sequence_network import Context, SequencePolicy, make_policy
+from rl_lab.learners.generative.sequence_network import STEP_TABLE, Context, SequencePolicy, make_policy
 from rl_lab.learners.generative.settings import SequenceConfig
 
 _ILLEGAL = -1e8  # the score of an action that is not legal
@@ -45,6 +47,15 @@ class SequenceAgent(MemoryAgent):
             actions = _discrete_actions(predictions, action_mask, keys)
         memory["actions"][np.arange(len(rows)), position] = actions
         return actions
+
+    def replace_actions(self, state: Any, actions: Array, rows: Array) -> Any:
+        """See `agent.Agent`."""
+        states = np.array(state)
+        own = states[rows]
+        memory = self._row_state.views(own)
+        memory["actions"][np.arange(len(rows)), memory["length"][:, 0].astype(np.int64) - 1] = actions
+        states[rows] = own
+        return states
 
     def _remember(self, memory: dict[str, Array], observations: Array, rows: Array) -> Array:
         """Add a transition without its action to the memory; return its place in the context, int64 [R]."""
@@ -88,6 +99,11 @@ def _discrete_actions(scores: Array, action_mask: Array | None, keys: Array | No
     return sample_categorical(probs / probs.sum(1, keepdims=True), uniforms(keys))
 
 
+def _rows_of_step_table(saved: StateDict) -> int:
+    shape = np.shape(saved.tensors[MEMBER][STEP_TABLE])
+    return max(shape[0], 1) if len(shape) == 2 else 1
+
+
 def load_sequence(config: SequenceConfig, world: EnvSpec, saved: StateDict, device: str) -> SequenceAgent:
     """Return the agent of a checkpoint. Raises ValueError or KeyError where it does not fit the world."""
     config.check()
@@ -95,5 +111,7 @@ def load_sequence(config: SequenceConfig, world: EnvSpec, saved: StateDict, devi
         raise ValueError("agent.target_return is missing: say at which return it aims")
     require_same_spaces("sequence", world)
     require("transformers", "agent sequence")
-    policy = load_network(lambda: make_policy(world, config), world, saved, device=device, agent="sequence")
+    # The world's time limit may be another one than in training.
+    num_steps = _rows_of_step_table(saved)
+    policy = load_network(lambda: make_policy(world, config, num_steps), world, saved, device=device, agent="sequence")
     return SequenceAgent(policy, config.target_return, config.context, world)

@@ -22,6 +22,7 @@ from rl_lab.learners.generative.scaler import Scaler
 from rl_lab.learners.generative.settings import SequenceConfig
 
 _MOST_STEPS = 4096  # rows of the table of steps; later steps of an episode have the last one
+STEP_TABLE = "transformer.embed_timestep.weight"
 
 
 class Context(NamedTuple):
@@ -39,12 +40,12 @@ class SequencePolicy(nn.Module):
     return_scale: torch.Tensor
 
     def __init__(
-        self, observation_size: int, action: Discrete[Any] | Box, horizon: int, config: SequenceConfig
+        self, observation_size: int, action: Discrete[Any] | Box, num_steps: int, config: SequenceConfig
     ) -> None:
         super().__init__()
         self.is_discrete = isinstance(action, Discrete)
         self.action_size = int(action.n) if isinstance(action, Discrete) else action.shape[0]
-        self.num_steps = min(horizon or _MOST_STEPS, _MOST_STEPS)
+        self.num_steps = num_steps
         self.transformer = _transformer(observation_size, self.action_size, self.num_steps, self.is_discrete, config)
         self.observations = Scaler(observation_size)
         self.actions = Scaler(self.action_size)  # of continuous actions
@@ -67,10 +68,13 @@ class SequencePolicy(nn.Module):
         return predictions
 
 
-def make_policy(world: EnvSpec, config: SequenceConfig) -> SequencePolicy:
-    """Return a policy with new parameters for a world."""
+def make_policy(world: EnvSpec, config: SequenceConfig, num_steps: int | None = None) -> SequencePolicy:
+    """Return a policy with new parameters for a world.
+
+    `num_steps` is the number of rows in the table of steps, by default that of the longest episode.
+    """
     numbers = int(torch.Size(world.observation.shape).numel())
-    return SequencePolicy(numbers, world.action, world.horizon, config)
+    return SequencePolicy(numbers, world.action, num_steps or min(world.horizon or _MOST_STEPS, _MOST_STEPS), config)
 
 
 def _transformer(

@@ -54,7 +54,8 @@ class SequenceTraining(GenerativeMethod):
             policy.actions.fit_range(np.asarray(data.actions[rows]))
         self.best_return = float(data.returns().max())
         self.returns_to_go = _returns_to_go(np.asarray(data.rewards), np.asarray(data.episode_offsets))
-        policy.return_scale.fill_(max(float(np.abs(data.returns()).max()), 1e-6))
+        returns = data.returns()[np.unique(data.episode_of(rows))]
+        policy.return_scale.fill_(max(float(np.abs(returns).max()), 1e-6))
         self.model = SequenceModel(policy)
         self._thin()
 

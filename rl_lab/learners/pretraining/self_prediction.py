@@ -86,15 +86,17 @@ class SelfPrediction(Method):
         """Compare predictions from a batch with what followed."""
         following = self.examples.sequences(batch.rows, self.config.horizon)
         rows, horizon = following.is_inside.shape
+        is_inside = following.is_inside.flatten()
         features = model.trunk(batch.observations)
         with torch.no_grad():
             later_features = self.target["trunk"](following.observations.flatten(0, 1))
-            targets = nn.functional.normalize(_standardised(self.target["projector"](later_features)), dim=1)
+            projected_targets = _standardised(self.target["projector"](later_features), is_inside)
+            targets = nn.functional.normalize(projected_targets, dim=1)
         predicted, later = features, []
         for step in range(horizon):
             predicted = predicted + self.dynamics(torch.cat([predicted, self._encoded(following.actions[:, step])], 1))
             later.append(predicted)
-        projected = _standardised(self.projector(torch.stack(later, 1).flatten(0, 1)))
+        projected = _standardised(self.projector(torch.stack(later, 1).flatten(0, 1)), is_inside)
         predictions = nn.functional.normalize(self.predictor(projected), dim=1)
         similarities = (predictions * targets).sum(1).reshape(rows, horizon)
         next_features = model.trunk(following.observations[:, 0])
@@ -162,10 +164,10 @@ def _two_layers(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, outputs))
 
 
-def _standardised(projections: torch.Tensor) -> torch.Tensor:
-    """Return projections [N, projection] with mean 0 and variance 1 over the batch.
+def _standardised(projections: torch.Tensor, is_inside: torch.Tensor) -> torch.Tensor:
+    """Return projections [N, projection] with mean 0 and variance 1 over those that are inside their episode, bool [N].
 
     Features after a ReLU have a mean that is much larger than their differences. All cosines would be near 1.
     """
-    variance, mean = torch.var_mean(projections, dim=0, correction=0)
+    variance, mean = torch.var_mean(projections[is_inside], dim=0, correction=0)
     return (projections - mean) / (variance + 1e-5).sqrt()

@@ -19,8 +19,10 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.commands.evaluate import find_agent
-from rl_lab.core import checkpoint
+from rl_lab.core import agent_registry, checkpoint
 from rl_lab.datasets import cache
+from rl_lab.datasets.dataset import open_dataset
+from rl_lab.evaluation.collection import CollectionPlan, Policy, collect
 from rl_lab.evaluation.evaluate import evaluate
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
@@ -189,6 +191,54 @@ def test_a_sequence_policy_takes_legal_actions_alone(two_returns: Path) -> None:
     for deterministic in (True, False):
         actions, _ = agent.act(observations, action_mask=masks, deterministic=deterministic)
         assert actions.tolist() == [0, 1]
+
+
+def test_a_sequence_policy_remembers_the_actions_that_are_carried_out(two_returns: Path) -> None:
+    """With noise=1, all recorded actions are random. The recorded ones must be those in the agent's memory."""
+    agent: Any = find_agent(str(two_returns), [])[0]
+    contexts: list[np.ndarray] = []
+    choose = agent.choose
+
+    def recording_choose(memory: dict[str, np.ndarray], *arguments: Any) -> np.ndarray:
+        actions: np.ndarray = choose(memory, *arguments)
+        contexts.append(memory["actions"][0].copy())
+        return actions
+
+    agent.choose = recording_choose
+    plan = CollectionPlan("cartpole", {}, seed=0, episodes=1, noise=1.0)
+    (columns,) = collect(plan, [Policy(agent, deterministic=True)])
+    assert 0 < columns.actions.mean() < 1
+    for step in range(1, len(columns.actions)):
+        known = min(step, agent.context - 1)  # actions before this step's
+        assert contexts[step][:known].tolist() == columns.actions[step - known : step].tolist()
+
+
+def test_a_sequence_policy_acts_in_a_world_with_another_time_limit(two_returns: Path) -> None:
+    agent, *_ = find_agent(str(two_returns), [])
+    network: Any = agent.policy
+    saved, _ = checkpoint.latest(two_returns / "agent")
+    assert saved is not None
+    factory: Any = agent_registry.load("sequence")
+    envs = make.make("cartpole", 2, {})
+    for horizon in (network.num_steps // 2, 0, 5000):
+        world = replace(envs.world, horizon=horizon)
+        loaded = factory.load(find_agent(str(two_returns), [])[1].config, world, saved, device="cpu")
+        agent.bind(envs)
+        loaded.bind(envs)
+        assert np.array_equal(loaded.act(envs.observations[:, 0])[0], agent.act(envs.observations[:, 0])[0])
+
+
+def test_the_scale_of_returns_is_that_of_the_training_episodes(capsys: pytest.CaptureFixture[str]) -> None:
+    metadata = cartpole_metadata()
+    columns = random_columns(metadata, [10] * 10)
+    rewards = np.repeat(np.arange(10.0, dtype=np.float32), 10)
+    write_data_set(Path("demo"), metadata, replace(columns, rewards=rewards))
+    data = open_dataset(Path("demo"))
+    seed = next(seed for seed in range(99) if 9 in data.split(0.3, seed)[1])  # the best episode validates
+    train = data.split(0.3, seed)[0]
+    words = ["data=demo", "run_dir=made", f"seed={seed}", *WORDS["sequence"], *SMALL, "epochs=1"]
+    result(capsys, "pretrain", "sequence", *words)
+    assert find_agent("made", [])[0].policy.return_scale == data.returns()[train].max()
 
 
 def test_what_is_predicted_first_depends_on_nothing_that_comes_later(two_returns: Path) -> None:

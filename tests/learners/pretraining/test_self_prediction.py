@@ -14,7 +14,7 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 from rl_lab.core.errors import UsageError
 from rl_lab.datasets.columns import Columns
 from rl_lab.datasets.dataset import open_dataset
-from rl_lab.learners.pretraining.examples import Examples
+from rl_lab.learners.pretraining.examples import Examples, Sequences
 from rl_lab.learners.pretraining.feature_statistics import FeatureStatistics, feature_statistics
 from rl_lab.learners.pretraining.model import tensor_hash
 
@@ -66,6 +66,23 @@ def test_neither_other_episodes_nor_rewards_change_the_loss(tmp_path: Path) -> N
         trainer = trainer_of(write_walks(tmp_path / name, **changes), "selfpred")
         losses.append(trainer.method.loss(trainer.model, trainer.examples.batch(np.arange(LENGTH))).item())
     assert losses[0] == losses[1]
+
+
+def test_what_lies_beyond_the_end_of_an_episode_does_not_change_the_loss(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = trainer_of(write_walks(tmp_path / "d"), "selfpred", horizon=4)
+    batch, sequences = trainer.examples.batch(np.arange(LENGTH)), trainer.examples.sequences
+    loss = trainer.method.loss(trainer.model, batch).item()
+
+    def changed_beyond_the_end(rows: np.ndarray, horizon: int) -> Sequences:
+        following = sequences(rows, horizon)
+        assert not following.is_inside.all()
+        following.observations[~following.is_inside] = 50.0
+        return following
+
+    monkeypatch.setattr(trainer.examples, "sequences", changed_beyond_the_end)
+    assert trainer.method.loss(trainer.model, batch).item() == loss
 
 
 @pytest.mark.parametrize(("momentum", "follows"), [(0.0, True), (1.0, False)])
