@@ -1,17 +1,18 @@
 """The peer rllib of `rl-lab bench rollout` and `train`: RLlib's own PPO, network and env runner, in this process.
 
-`run` builds the algorithm; it starts a Ray for this process alone where none runs yet. Environments are Gymnasium's.
+`run` builds the algorithm; it starts a private Ray where none runs yet. Environments are Gymnasium's.
 """
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any
 
 from rl_lab.bench.env_throughput import ORIGINALS
 from rl_lab.bench.settings import NETWORK, Setting
+from rl_lab.learners.rllib.cluster import LocalCluster
 
 # Entries of a setting that are not passed to `training()` under their names, because they are passed otherwise.
 _PASSED_OTHERWISE = {"train_batch_size_per_learner", "shuffle_batch_per_epoch", *NETWORK}
@@ -62,13 +63,12 @@ def vectorised(world: str) -> bool:
 def run(kind: str, world: str, setting: Setting) -> Callable[[], int]:
     """Return a function that samples one train batch, and unless `kind` is "rollout" trains on it; it returns steps.
 
-    Ray is started where it does not run yet, for this process alone.
+    A private Ray is started where none runs yet, see `LocalCluster`; it ends with this process.
     """
     import ray
 
     if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        atexit.register(LocalCluster(num_cpus=os.cpu_count() or 1).close)
     algorithm = config(world, setting).build_algo()
     runner, size = algorithm.env_runner, setting.config["train_batch_size_per_learner"]
 

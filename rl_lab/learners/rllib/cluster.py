@@ -99,7 +99,7 @@ class Cluster:
             job_config = JobConfig()
             job_config._py_driver_sys_path = _DriverPath()
             with _stderr_to(self.log):  # of Ray's compiled code, which reports what the exceptions say, too
-                ray.init(
+                ray.init(  # noqa: TID251
                     configure_logging=True,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
