@@ -137,7 +137,7 @@ def step(s: State, action: int, p: Params) -> tuple[float, bool]:
 
 @kernel
 def seen_at(position: int, own: int) -> int:
-    """Return the row of the view in which a row of the board is, or its column, from the agent's own row or column."""
+    """Return the row of the view that shows a row of the board, for an agent in row `own`; columns are alike."""
     return (position - own + CENTRE + VIEW) % VIEW
 
 

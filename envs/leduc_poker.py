@@ -29,7 +29,9 @@ PUBLIC = 2  # the index of the public card
 class State(WorldState):
     to_move: i4 = bounded(0, low=0, high=1)
     round: i4 = bounded(0, low=0, high=ROUNDS - 1)
-    cards: i4[3] = bounded(0, low=0, high=DECK - 1)  # first's, second's and the public one; its half is its rank
+    cards: i4[3] = bounded(
+        0, low=0, high=DECK - 1
+    )  # of the first and second player, and the public one; card // 2 is its rank
     stakes: i4[2] = bounded(0, low=0, high=13)  # chips paid in
     moves: i4[ROUNDS] = bounded(0, low=0, high=MAX_MOVES)  # made in each round
     raises: i4[ROUNDS] = bounded(0, low=0, high=2**MAX_MOVES - 1)  # bit k: move k of the round was a raise
@@ -113,7 +115,8 @@ def pot_share(s: State, agent: int) -> tuple[int, int]:
     It averages over the cards that the other player may have; a raise of that player makes its high cards more likely.
     """
     own, other, won, total = s.cards[agent], 1 - agent, 0, 0
-    # The raises of the other player, who makes every second move, in the first and the second round.
+    # How often the other player has raised in the first and in the second round. It makes every second move, whose bits
+    # 0b101 << other selects.
     early_raises, late_raises = count_bits(s.raises[0] & 5 << other), count_bits(s.raises[1] & 5 << other)
     for theirs in range(DECK):
         for public in range(DECK):
@@ -142,8 +145,8 @@ def expert(s: State, agent: int, p: Params) -> int:
 @kernel
 def novice(s: State, agent: int, p: Params) -> int:
     public = s.cards[PUBLIC] if s.round == 1 else DECK
-    good = hand_strength(s.cards[agent], public) >= RANKS - 1
-    return RAISE if good and may_raise(s) else CALL
+    has_top_hand = hand_strength(s.cards[agent], public) >= RANKS - 1  # the highest rank, or a pair
+    return RAISE if has_top_hand and may_raise(s) else CALL
 
 
 def draw(s: State, p: Params, canvas: Canvas) -> None:

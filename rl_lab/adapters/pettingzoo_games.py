@@ -83,7 +83,10 @@ class _GameBase:
                 raise InvalidDataError(f"returned no {what.partition(' ')[2]} for agent {agent}")
 
     def _agents_flagged(self, terminated: Any, truncated: Any, agents: list[Any]) -> list[list[Any]]:
-        """Return those of `agents` that terminated and those that were truncated; check each flag."""
+        """Return two lists, the agents that terminated and those that were truncated.
+
+        Raises InvalidDataError where an agent has no flag, or a flag is no bool.
+        """
         ends = []
         for name, flags in (("termination", terminated), ("truncation", truncated)):
             self._check_agents(flags, f"a {name}", agents)
@@ -91,9 +94,9 @@ class _GameBase:
         return ends
 
     def _check_presence(self, before: list[Any], ends: list[list[Any]]) -> None:
-        """Raise InvalidDataError where one of the agents `before` a step has left `agents` and its end has no flag.
+        """Raise InvalidDataError where an agent of `before` is no longer in `agents` and neither of its flags is set.
 
-        Nothing would say whether a learner has to bootstrap the value of its last state.
+        Without a flag, a learner would not know whether to bootstrap the value of the agent's last state.
         """
         agents = self.env.agents
         if not isinstance(agents, list | tuple):
@@ -107,7 +110,7 @@ class _GameBase:
                 raise InvalidDataError(message)
 
 
-class _ParallelGame(_GameBase):
+class ParallelGame(_GameBase):
     """A game over a ParallelEnv."""
 
     def __init__(self, env: Any) -> None:
@@ -116,10 +119,12 @@ class _ParallelGame(_GameBase):
         self.horizon = cycles if isinstance(cycles, int) else 0
 
     def reset(self, seed: int) -> None:
+        """See `Game.reset`."""
         self._store(*checked_parts(self.env.reset(seed=seed), "observations, infos"))
         self.acting = list(self.env.agents)
 
     def step(self, actions: dict[Any, Any]) -> tuple[dict[Any, float], list[Any], list[Any]]:
+        """See `Game.step`."""
         observations, rewards, terminated, truncated, infos = checked_parts(self.env.step(actions), _STEP_RESULT)
         self._store(observations, infos)
         self._check_agents(rewards, "a reward", self.acting)
@@ -183,4 +188,4 @@ class AECGame(_GameBase):
 
 def make_game(kind: str, env: Any) -> Game:
     """Return the game over an environment; `kind` is "parallel" or "aec"."""
-    return _ParallelGame(env) if kind == "parallel" else AECGame(env)
+    return ParallelGame(env) if kind == "parallel" else AECGame(env)

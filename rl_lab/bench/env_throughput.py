@@ -26,13 +26,15 @@ ORIGINALS = {
     "mountain_car_continuous": "MountainCarContinuous-v0",
     "pendulum": "Pendulum-v1",
 }
-_ACTIONS = 64  # the number of arrays of random actions that are drawn before the measurement and then repeated
+_NUM_ACTION_ARRAYS = (
+    64  # the number of arrays of random actions that are drawn before the measurement and then repeated
+)
 
 
 def _random_actions(space: Any, dtype: Any = None) -> list[Any]:
-    """Return `_ACTIONS` random elements of a space."""
+    """Return `_NUM_ACTION_ARRAYS` random elements of a space."""
     space.seed(0)
-    return [np.asarray(space.sample(), dtype) for _ in range(_ACTIONS)]
+    return [np.asarray(space.sample(), dtype) for _ in range(_NUM_ACTION_ARRAYS)]
 
 
 def _stepper(step: Callable[[Any], Any], actions: list[Any], num_envs: int) -> Callable[[], int]:
@@ -57,9 +59,11 @@ def engine(world: str, num_envs: int) -> Contender:
     if isinstance(batch, Batch) and (batch.world.has_action_mask or len(batch.world.agents) > 1):
         return _engine_with_legal_actions(batch, begin)
     if hasattr(space, "n"):
-        actions: list[Any] = [generator.integers(0, space.n, shape) for _ in range(_ACTIONS)]
+        actions: list[Any] = [generator.integers(0, space.n, shape) for _ in range(_NUM_ACTION_ARRAYS)]
     else:
-        actions = [generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_ACTIONS)]
+        actions = [
+            generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_NUM_ACTION_ARRAYS)
+        ]
 
     def step(action: Any) -> None:
         batch.actions[...] = action
@@ -76,7 +80,7 @@ def _engine_with_legal_actions(batch: Batch, begin: float) -> Contender:
 
     def run() -> int:
         acted = 0
-        for _ in range(_ACTIONS):
+        for _ in range(_NUM_ACTION_ARRAYS):
             batch.random_actions()
             acted += batch.num_envs if in_turns else int(np.count_nonzero(batch.acting))
             batch.step()
@@ -123,22 +127,26 @@ def gymnasium_envs(world: str, num_envs: int) -> Contender:
 
 
 def envpool_envs(world: str, num_envs: int) -> Contender:
-    """Return EnvPool's environments, with one thread for each core."""
+    """Return EnvPool's environments, with one thread for each core that this process may use."""
     import os
 
     import envpool
 
     begin = time.perf_counter()
-    threads = os.cpu_count() or 1
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env = envpool.make_gymnasium(ORIGINALS[world], num_envs=num_envs, num_threads=threads)
     env.reset()
     space = env.action_space
     generator = np.random.default_rng(0)
     if hasattr(space, "n"):
-        actions: list[Any] = [generator.integers(0, space.n, num_envs).astype(np.int32) for _ in range(_ACTIONS)]
+        actions: list[Any] = [
+            generator.integers(0, space.n, num_envs).astype(np.int32) for _ in range(_NUM_ACTION_ARRAYS)
+        ]
     else:
         shape = (num_envs, *space.shape)
-        actions = [generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_ACTIONS)]
+        actions = [
+            generator.uniform(space.low, space.high, shape).astype(np.float32) for _ in range(_NUM_ACTION_ARRAYS)
+        ]
     env.step(actions[0])
     cold = time.perf_counter() - begin
     conditions = f"{num_envs} worlds, {threads} threads, {ORIGINALS[world]}"
@@ -146,6 +154,7 @@ def envpool_envs(world: str, num_envs: int) -> Contender:
 
 
 def _peer_game(peer: str, world: str, num_envs: int) -> Contender:
+    """Return a peer's game, of which there is one environment, whatever `num_envs` is: its API has no batches."""
     return peers_multiagent.reference(peer, world)
 
 

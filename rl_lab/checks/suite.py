@@ -71,21 +71,20 @@ def explain_exception(error: BaseException, files: set[str] | None) -> str:
 
 def properties() -> dict[str, Property]:
     """Return the function that tests each property, by the property's name."""
-    from rl_lab.checks import interfaces, rules
-    from rl_lab.checks import world as check_world
+    from rl_lab.checks import interfaces, rules, world
 
     return {
         RULES: rules.kernels_keep_the_rules,
-        INDICES: check_world.indices_stay_in_range,
-        "compiled code equals plain Python": check_world.compiled_equals_plain,
-        "same seed, same episodes": check_world.same_seed_same_episodes,
-        "the same in every slot of a batch": check_world.same_in_every_slot,
-        "the same however a batch is split": check_world.same_in_any_split,
-        "the same on two threads": check_world.same_on_two_threads,
-        "the same in another process": check_world.same_in_another_process,
-        "another seed, another episode": check_world.seeds_differ,
-        "observing changes nothing": check_world.observing_changes_nothing,
-        "states can be saved and branched": check_world.states_can_be_saved,
+        INDICES: world.indices_stay_in_range,
+        "compiled code equals plain Python": world.compiled_equals_plain,
+        "same seed, same episodes": world.same_seed_same_episodes,
+        "the same in every slot of a batch": world.same_in_every_slot,
+        "the same however a batch is split": world.same_in_any_split,
+        "the same on two threads": world.same_on_two_threads,
+        "the same in another process": world.same_in_another_process,
+        "another seed, another episode": world.seeds_differ,
+        "observing changes nothing": world.observing_changes_nothing,
+        "states can be saved and branched": world.states_can_be_saved,
         "observations lie in their spaces": rules.observations_lie_in_their_spaces,
         "masks tell the truth": rules.masks_tell_the_truth,
         "agents that left stay away": rules.agents_that_left_stay_away,

@@ -61,8 +61,9 @@ def matchmaking_probs(
 ) -> Array:
     """Return the probability that a learner plays each player, float64 [M], from its win rates, float64 [M].
 
-    At most max(config.max_opponents, m + 1) probabilities are nonzero, where m is the number of main agents: all of
-    these are kept if any has a share, and one or more of the other players. Which of them is drawn from `generator`.
+    At most max(config.max_opponents, m + 1) probabilities are nonzero, where m is the number of main agents. If the
+    main agents have a share, all of them keep it. Which of the other players keep theirs, at least one if any has a
+    share, is sampled with `generator`.
     """
     probs = np.zeros(players.total)
     if kind == "main":

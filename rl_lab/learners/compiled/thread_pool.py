@@ -15,7 +15,9 @@ import numpy as np
 from rl_lab.core.stop_flag import check_flag
 from rl_lab.core.world import Array
 
-NUM_SHARDS = 4  # parts of a minibatch and of the parameters: as many threads can share the work, and fewer do the same
+# Parts of a minibatch and of the parameters: up to this many threads share the work; with fewer, the parts and so the
+# sums keep the same bits.
+NUM_SHARDS = 4
 MIN_SHARD_ROWS = 32  # of a minibatch's part
 # Counters of a barrier, see `templates/barrier.py`: bytes from its address, a cache line apart.
 ARRIVED, ROUND, ABORTED = 0, 64, 128

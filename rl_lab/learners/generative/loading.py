@@ -14,15 +14,17 @@ from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.untrusted import checked_array
 from rl_lab.learners.pretraining.contract import contract_of, read_contract, require_same
 
-MEMBER = "policy"  # of an agent's checkpoint; the hash of an agent covers it
+# The name of the network's tensors in an agent's checkpoint, as in other agents. The hash of an agent covers what has
+# this name.
+POLICY_TENSORS = "policy"
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def as_state(network: nn.Module, world: EnvSpec) -> StateDict:
-    """Return what an agent's checkpoint has of a network that was trained for this world's observations."""
+    """Return the tensors and the JSON that an agent's checkpoint keeps of a network trained for this world."""
     tensors = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     return StateDict(
-        {MEMBER: tensors}, {"observation": contract_of(world.observation).as_json(), "deterministic": True}
+        {POLICY_TENSORS: tensors}, {"observation": contract_of(world.observation).as_json(), "deterministic": True}
     )
 
 
@@ -34,7 +36,7 @@ def load_network(
     Raises ValueError or KeyError where the parameters do not fit, and where the world has other observations.
     """
     require_same(read_contract(saved.state["observation"]), contract_of(world.observation), agent, world.name)
-    arrays = saved.tensors[MEMBER]
+    arrays = saved.tensors[POLICY_TENSORS]
     with torch.device("meta"):  # only shapes are made, so that a file can ask for no memory beyond its own size
         expected = make().state_dict()
     if differing := sorted(set(expected) ^ set(arrays)):

@@ -19,9 +19,9 @@ class LabQNetwork(TorchRLModule, QNetAPI, TargetNetworkAPI):  # type: ignore[mis
     def setup(self) -> None:
         """Build the policy."""
         self.policy = self.model_config["build"]()
-        self.policy.optimizer = None  # SB3's own, of which there is no need
-        # Already here: RLlib calls it again once it has wrapped the module for several learners, and these wait for the
-        # gradients of all parameters that had one when they were wrapped.
+        self.policy.optimizer = None  # RLlib has an optimizer of its own
+        # RLlib calls this as well, but after it has wrapped the module for several learners. These wait for the
+        # gradients of all parameters that needed one when it was wrapped, so the target's must not need one by then.
         self.make_target_networks()
 
     def make_target_networks(self) -> None:

@@ -23,6 +23,7 @@ def lab_env_of(env: VecEnv) -> LabVecEnv | None:
 
 def compiled_batch_of(lab_env: LabVecEnv) -> Batch | None:
     """Return the batch inside of a vector env if compiled code can act in it without Python, else None."""
+    # The flag of a base class does not count, because a subclass may override `step_wait`.
     if lab_env.has_agent_indicator or not vars(type(lab_env)).get("supports_compiled_rollout"):
         return None
     return lab_env.envs if is_compiled_batch(lab_env.envs) else None

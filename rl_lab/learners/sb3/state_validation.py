@@ -69,7 +69,12 @@ def validated_optimizer_groups(optimizer: torch.optim.Optimizer, saved: Any) -> 
 
 
 def validated_moments(optimizer: torch.optim.Optimizer, arrays: dict[str, Array]) -> dict[int, dict[str, torch.Tensor]]:
-    """Return Adam's moments by the index of the parameter; a parameter has all three of its shape, or none."""
+    """Return Adam's moments and number of steps by the index of the parameter.
+
+    `arrays` are named "INDEX.step", "INDEX.exp_avg" and "INDEX.exp_avg_sq". A parameter has all three, or none.
+
+    Raises ValueError where a name, a shape or a value does not fit the optimizer's parameters.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names = {"step", "exp_avg", "exp_avg_sq"}
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -145,14 +150,14 @@ def check_generators(arrays: dict[str, Array], state: dict[str, Any]) -> None:
         checked_number(gauss, "python: gauss", *_NORMAL_RANGE)
 
 
-def check_action_space(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:
+def check_bit_generator_state(saved: Any, current: dict[str, Any], name: str = "action_space") -> None:
     """Check that the state of a bit generator has the keys of the current one and words of at most 128 bits."""
     if sorted(checked_type(saved, name, dict)) != sorted(current):
         raise ValueError(f"{name} has the keys {', '.join(sorted(saved)):.80}")
     limits = {"has_uint32": 1, "uinteger": 2**32 - 1}
     for key, value in current.items():
         if isinstance(value, dict):
-            check_action_space(saved[key], value, f"{name}: {key}")
+            check_bit_generator_state(saved[key], value, f"{name}: {key}")
         elif isinstance(value, int):
             checked_int(saved[key], f"{name}: {key}", 0, limits.get(key, 2**128 - 1))
         elif saved[key] != value:

@@ -28,7 +28,7 @@ from rl_lab.learners.sb3.generator_state import generator_arrays, generator_valu
 from rl_lab.learners.sb3.recurrent_ppo import RecurrentPPO
 from rl_lab.learners.sb3.state_validation import (
     arrays_by_name,
-    check_action_space,
+    check_bit_generator_state,
     check_counters,
     check_generators,
     check_last_observations,
@@ -188,7 +188,7 @@ def _check(model: Any, tensors: dict[str, Any], state: dict[str, Any]) -> None:
     check_parameters(model.policy, tensors["policy"])
     check_last_observations(tensors["last"], model)
     check_generators(tensors["generators"], state)
-    check_action_space(state["action_space"], model.action_space.np_random.bit_generator.state)
+    check_bit_generator_state(state["action_space"], model.action_space.np_random.bit_generator.state)
     if (normalizer := model.get_vec_normalize_env()) is not None:
         check_normalizer(normalizer, tensors["normalizer"], state["normalizer_counts"])
 

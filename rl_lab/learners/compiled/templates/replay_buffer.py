@@ -1,11 +1,11 @@
 """The replay buffer in compiled code: transitions are stored, and sampled uniformly or by priority.
 
-A template, executed by `build` before `dqn`: see `engine/template_context.py`. Its functions are those of
-Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer`. A row, one agent of one environment, is what SB3 counts as
-an environment in `n_envs`. `dqn.collect_rollouts` stores, which writes slot `pos` of the replay buffer, the counters,
-the priority of new transitions, and `ep_info_buffer` where episodes end. `dqn.take_gradient_steps` samples, which
-writes the minibatch. The records and their shapes are described in `compiled.dqn_records`; `counters` is a record of
-DQN_COUNTERS.
+A template, executed by `build` before `dqn`: see `engine/template_context.py`. Its functions do what those of
+Stable-Baselines3's `ReplayBuffer` and `NStepReplayBuffer` do. A row, one agent of one environment, is what SB3 counts
+as an environment in `n_envs`. `dqn.collect_rollouts` stores, which writes slot `pos` of the replay buffer, the
+counters, the priority of new transitions, and `ep_info_buffer` where episodes end. `dqn.take_gradient_steps` samples,
+which writes the minibatch. The records and their shapes are described in `compiled.dqn_records`; `counters` is a record
+of DQN_COUNTERS.
 
 Priorities are the leaves of a binary tree whose inner nodes are the sums of their two children, so that one priority is
 changed, or a leaf sampled in proportion to its priority, in as many steps as the tree has levels:
@@ -31,9 +31,9 @@ from rl_lab.learners.compiled.templates.random_numbers import random_integer, un
 
 inline, internal = decorators().inline, decorators().internal
 philox = primitives().philox
-# Gradient step u uses the Philox counters from u * 2**24 on: at most 2 * batch size * MAX_ATTEMPTS of them. No check
-# holds that below 2**24. Only a batch of more than 8388 transitions, many of which need many attempts, uses numbers of
-# the next gradient step as well.
+# Gradient step u uses the Philox counters from u * 2**24 on, at most 2 * batch size * MAX_ATTEMPTS of them. Nothing
+# enforces this limit: above 8388 transitions in a batch, of which many need many attempts, a gradient step also uses
+# numbers of the next one.
 UPDATE_SHIFT = np.uint64(24)
 MIN_PRIORITY = 1e-6  # added to an error, so that every transition may be sampled again
 MAX_ATTEMPTS = 1000  # to find a transition in which the row acted; the last attempt is used in any case
