@@ -159,4 +159,5 @@ def bitwise_equal(a: Any, b: Any) -> bool:
         return x.tobytes() == y.tobytes()
     if x.ndim:
         return all(map(bitwise_equal, x.flat, y.flat))
-    return type(a) is type(b) and (type(a).__eq__ is object.__eq__ or bool(a == b))
+    has_equality = any("__eq__" in vars(kind) for kind in type(a).__mro__[:-1])  # the last one is object
+    return type(a) is type(b) and (not has_equality or bool(a == b))
