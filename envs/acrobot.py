@@ -141,5 +141,5 @@ world = World(
     action=Discrete(3),
     horizon=500,
     frames_per_second=15,
-    solved=-100,
+    reward_threshold=-100,
 )

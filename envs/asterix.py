@@ -173,5 +173,5 @@ world = World(
     action=Discrete(DOWN + 1),
     horizon=HORIZON,
     frames_per_second=15,
-    solved=20,
+    reward_threshold=20,
 )

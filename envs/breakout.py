@@ -161,5 +161,5 @@ world = World(
     action=Discrete(len(ACTIONS)),
     horizon=HORIZON,
     frames_per_second=12,
-    solved=30,  # a whole wall
+    reward_threshold=30,  # a whole wall
 )

@@ -118,5 +118,5 @@ world = World(
     action=Discrete(2),
     horizon=500,
     frames_per_second=50,
-    solved=475,
+    reward_threshold=475,
 )

@@ -75,5 +75,5 @@ world = World(
     action=Discrete(3),
     horizon=100,
     frames_per_second=6,
-    solved=1.0,
+    reward_threshold=1.0,
 )

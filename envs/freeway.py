@@ -158,5 +158,5 @@ world = World(
     action=Discrete(len(ACTIONS)),
     horizon=HORIZON,
     frames_per_second=20,
-    solved=50,
+    reward_threshold=50,
 )

@@ -152,5 +152,5 @@ world = World(
     alive_field="is_present",
     horizon=200,
     frames_per_second=10,
-    solved=0.9,  # with six of eight cars present, if no car crashes and none waits for long
+    reward_threshold=0.9,  # with six of eight cars present, if no car crashes and none waits for long
 )

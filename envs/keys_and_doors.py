@@ -248,6 +248,6 @@ world = World(
     action=Discrete(6),
     horizon=200,
     frames_per_second=8,
-    solved=1.0,
+    reward_threshold=1.0,
     symmetries=tuple(mirrored(bool(k & 1), bool(k & 2), bool(k & 4)) for k in range(1, 8)),
 )

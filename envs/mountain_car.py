@@ -127,5 +127,5 @@ world = World(
     observation=Box(LOWEST, HIGHEST),
     action=Discrete(3),
     horizon=MAX_STEPS,
-    solved=-110,
+    reward_threshold=-110,
 )

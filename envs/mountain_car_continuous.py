@@ -48,5 +48,5 @@ world = World(
     observation=Box(LOWEST, HIGHEST),
     action=Box(-1, 1, (1,)),
     horizon=999,
-    solved=90,
+    reward_threshold=90,
 )

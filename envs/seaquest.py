@@ -238,5 +238,5 @@ world = World(
     action=Discrete(6),
     horizon=HORIZON,
     frames_per_second=12,
-    solved=30,
+    reward_threshold=30,
 )

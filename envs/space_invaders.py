@@ -260,5 +260,5 @@ world = World(
     action=Discrete(len(ACTIONS)),
     horizon=HORIZON,
     frames_per_second=12,
-    solved=96,  # four waves
+    reward_threshold=96,  # four waves
 )

@@ -90,5 +90,5 @@ world = World(
     action=Discrete(3),
     horizon=150,
     frames_per_second=6,
-    solved=1.0,
+    reward_threshold=1.0,
 )

@@ -146,5 +146,5 @@ world = World(
     action=Box(-1, 1, (2,)),
     horizon=600,
     frames_per_second=20,
-    solved=6.0,
+    reward_threshold=6.0,
 )

@@ -20,7 +20,7 @@ class ForeignWorld(SharedSpaces):
     observation: Box
     action: Discrete[Any] | Box
     horizon: int
-    solved: float | None
+    reward_threshold: float | None
     frames_per_second: int
     agents: tuple[str, ...] = ("agent",)
     has_action_mask: bool = False

@@ -84,7 +84,7 @@ class ForeignBatch(EnvBuffers):
             observation=self._observation_space(name, space),
             action=self._action_space(name, action),
             horizon=horizon_of(self.env.envs[0]),
-            solved=spec.reward_threshold,
+            reward_threshold=spec.reward_threshold,
             structures=(self._structure,),
             frames_per_second=data.frames_per_second(self.env.metadata),
         )

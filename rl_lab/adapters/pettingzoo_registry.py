@@ -142,7 +142,7 @@ def describe(name: str, game: Game) -> tuple[PettingZooWorld, list[Any]]:
         observation=_padded(observation_spaces),
         action=Discrete(max(counts)) if counts else _padded(action_spaces),
         horizon=game.horizon,
-        solved=None,
+        reward_threshold=None,
         frames_per_second=frames_per_second(game.env.metadata),
         agents=tuple(str(agent) for agent in game.possible_agents),
         has_action_mask=masked,

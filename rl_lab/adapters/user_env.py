@@ -94,7 +94,7 @@ def spec_of(name: str) -> EnvSpec:
         member = user_code.load(name)
         if identity not in gymnasium.registry and code.entry:
             horizon = code.horizon or None
-            return EnvSpec(identity, member, max_episode_steps=horizon, reward_threshold=code.solved)
+            return EnvSpec(identity, member, max_episode_steps=horizon, reward_threshold=code.reward_threshold)
         if identity not in gymnasium.registry:
             raise UsageError(f"{code.file} registers no id {identity!r}; {nearest(identity, gymnasium.registry)}")
     spec = copy.copy(gymnasium.spec(identity))

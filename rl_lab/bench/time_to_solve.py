@@ -43,17 +43,17 @@ class SeedOutcome:
 
 
 def score_of(scenario: Scenario) -> float:
-    """Return the mean return that solves the world: the world's `solved`, else the scenario's expected return.
+    """Return the mean return that solves the world: its `reward_threshold`, else the scenario's expected return.
 
     Raises UsageError where neither is set.
     """
     envs = make(scenario.world, 1, scenario.params)
-    solved = envs.world.solved
+    threshold = envs.world.reward_threshold
     envs.close()
     expected = scenario.expect.get(scenario.agent)
-    if solved is None and expected is None:
+    if threshold is None and expected is None:
         raise UsageError(f"{scenario.name}: neither the world says when it is solved, nor the scenario what to expect")
-    return float(solved if solved is not None else expected.mean_return)  # type: ignore[union-attr]
+    return float(threshold if threshold is not None else expected.mean_return)  # type: ignore[union-attr]
 
 
 def solve(
@@ -148,7 +148,7 @@ def time_command(scenario: Scenario, words: list[str], *, seeds: int = 10) -> li
 
 def _train(words: list[str], score: float) -> tuple[float, float]:
     """Return the seconds until a selection reaches the score, infinity if none does, and until the process exits."""
-    begin, solved, lines = time.perf_counter(), math.inf, []
+    begin, solved_seconds, lines = time.perf_counter(), math.inf, []
     with tempfile.TemporaryDirectory() as folder:
         command_line = [sys.executable, "-m", "rl_lab.cli", "train", *words, f"run_dir={Path(folder) / 'run'}"]
         with subprocess.Popen(command_line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -156,8 +156,8 @@ def _train(words: list[str], score: float) -> tuple[float, float]:
                 lines.append(line)
                 match = _SELECTION_LINE.search(line)
                 if match and float(match[1]) >= score:
-                    solved = min(solved, time.perf_counter() - begin)
+                    solved_seconds = min(solved_seconds, time.perf_counter() - begin)
         seconds = time.perf_counter() - begin
     if process.returncode:
         raise ChildProcessError(one_line((lines or [""])[-1].strip()))
-    return solved, seconds
+    return solved_seconds, seconds

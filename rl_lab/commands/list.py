@@ -143,7 +143,7 @@ def _worlds(verbose: bool) -> list[dict[str, Any]]:
             "observation": _spaces(definition.observation, definition.observation_spaces, _observation_text),
             "action": _spaces(definition.action, definition.action_spaces, _action_text),
             "horizon": definition.horizon or None,
-            "solved": definition.solved,
+            "reward_threshold": definition.reward_threshold,
             "expert": "yes" if definition.expert else "no",
             "steps/s": f"{speeds[definition.name] / 1e6:,.1f} M" if definition.name in speeds else None,
             **({"stepping": stepping(definition)} if verbose else {}),
@@ -154,7 +154,9 @@ def _worlds(verbose: bool) -> list[dict[str, Any]]:
         reason = vectorization.why_not_vectorized(definition)
         return f"not vectorised: {reason}" if reason else "vectorised"
 
-    columns = f"name|agents|moves|observation|action|horizon|solved|expert|steps/s|{'stepping|' * verbose}what"
+    columns = (
+        f"name|agents|moves|observation|action|horizon|reward_threshold|expert|steps/s|{'stepping|' * verbose}what"
+    )
     return [_row(name, partial(world, name), columns, "what") for name in world_registry.names()]
 
 

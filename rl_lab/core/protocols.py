@@ -21,7 +21,7 @@ class EnvSpec(Protocol):
     @property
     def horizon(self) -> int: ...  # noqa: D102
     @property
-    def solved(self) -> float | None: ...  # noqa: D102
+    def reward_threshold(self) -> float | None: ...  # noqa: D102
     @property
     def agents(self) -> tuple[str, ...]: ...  # noqa: D102
     @property

@@ -76,7 +76,7 @@ class World:
             anything.
         illegal_action_reward: the reward of an agent whose illegal action ends the episode, in a batch with
             `illegal="forfeit"`.
-        solved: the mean return that counts as a solution; None if there is no such return.
+        reward_threshold: the mean return that counts as a solution; None if there is no such return.
         symmetries: ways to permute observations and actions under which the world behaves alike, for pretraining.
 
     A State may have a field `log`, a Record of f8 fields: the engine sums it over finished episodes.
@@ -106,7 +106,7 @@ class World:
     perfect_information: bool | None = None
     illegal_action_reward: float = -1.0
     frames_per_second: int = 30
-    solved: float | None = None
+    reward_threshold: float | None = None
     symmetries: tuple[Symmetry, ...] = ()
 
     def __post_init__(self) -> None:
@@ -204,11 +204,11 @@ class World:
             ("horizon", 0, 2**31 - 1, (int, np.integer)),
             ("frames_per_second", 1, 1000, (int, np.integer)),
             ("illegal_action_reward", -1e9, 1e9, (int, float, np.number)),
-            ("solved", -1e30, 1e30, (int, float, np.number)),
+            ("reward_threshold", -1e30, 1e30, (int, float, np.number)),
         )
         for name, low, high, kinds in limits:
             value: Any = getattr(self, name)
-            if value is None and name == "solved":
+            if value is None and name == "reward_threshold":
                 continue
             is_number = isinstance(value, kinds) and not isinstance(value, bool)
             if not is_number or not low <= value <= high:

@@ -20,9 +20,9 @@ _trusted: set[str] = set()  # lines of this process, for the case that the file 
 class UserCode:
     """The code of a world: its name, the absolute path of its source file, and that file's SHA-256.
 
-    `entry`, `horizon` and `solved` belong to an id that a Python program has registered: the name of its class in the
-    file, its max_episode_steps (0 for none) and its reward_threshold. `named_by_user` is True if the user has
-    named this world and not only allowed its file; then the world may be an object that the file has imported.
+    `entry`, `horizon` and `reward_threshold` belong to an id that a Python program has registered: the name of its
+    class in the file, its max_episode_steps (0 for none) and its reward_threshold. `named_by_user` is True if the user
+    has named this world and not only allowed its file; then the world may be an object that the file has imported.
     """
 
     world: str
@@ -30,12 +30,13 @@ class UserCode:
     sha256: str
     entry: str = ""
     horizon: int = 0
-    solved: float | None = None
+    reward_threshold: float | None = None
     named_by_user: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return the values that a run stores beside the world's name."""
-        registration = {"entry": self.entry, "horizon": self.horizon, "solved": self.solved}
+        # config.yaml of a run has no format version, so the threshold keeps the key that existing runs have.
+        registration = {"entry": self.entry, "horizon": self.horizon, "solved": self.reward_threshold}
         return {"file": self.file, "sha256": self.sha256, **(registration if self.entry else {})}
 
 

@@ -34,7 +34,7 @@ _WORLD_KEYWORD_ALIASES |= {"present": "alive_field", "swap": "rotate_seats", "fo
 _WORLD_KEYWORD_ALIASES |= {
     "policy": "expert",
     "scripted": "expert",
-    "reward_threshold": "solved",
+    "solved": "reward_threshold",
     "alive": "alive_field",
 }
 FIELD_TYPES = "field types are f4 f8 i1 i2 i4 i8 u1 u2 u4 u8, with a shape like u1[10, 10] for arrays"

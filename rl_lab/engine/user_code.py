@@ -117,7 +117,8 @@ def permit_recorded(name: str, record: dict[str, Any], source: str) -> UserCode 
         missing = f"{source}: the code of world {name!r} is not here, SHA-256 {expected[:16] or 'unknown'}"
         _refuse(name, f"{missing}; say where it is with --allow-code FILE")
         return UserCode(name, str(base_folder / (path or location)), expected)
-    registration = {key: record[key] for key in ("entry", "horizon", "solved") if key in record}
+    fields = {"entry": "entry", "horizon": "horizon", "solved": "reward_threshold"}
+    registration = {fields[key]: value for key, value in record.items() if key in fields}
     code = UserCode(name, str(file), digest(file), **registration)
     if permitted_code is not None and not expected:
         return permitted_code

@@ -49,7 +49,7 @@ class Episode:
     length: int  # environment steps
     terminated: bool
     truncated: bool
-    success: bool | None  # whether the return reached the world's `solved`; None for a world without `solved`
+    success: bool | None  # whether the return reached the world's `reward_threshold`; None where it has none
     actions: Array = field(compare=False, repr=False)  # int64 [T], or float32 [T, k]
     seats: tuple[int, ...] = (0,)
     returns: tuple[float, ...] = ()
@@ -209,7 +209,7 @@ def _play_episodes(runner: MatchRunner, plan: EpisodePlan, env_indices: range) -
                 length=int(envs.episode_lengths[i]),
                 terminated=bool(envs.terminated[i]),
                 truncated=bool(envs.truncated[i]),
-                success=None if world.solved is None else stats.reaches(return_, world.solved),
+                success=None if world.reward_threshold is None else stats.reaches(return_, world.reward_threshold),
                 actions=actions[i, : lengths[i]].copy(),
                 seats=agent_seats,
                 returns=tuple(envs.episode_returns[i].tolist()) if is_multi_agent else (),

@@ -20,7 +20,7 @@ class AgentSubsetSpec(SharedSpaces):
     observation: Box
     action: Discrete[Any] | Box
     horizon: int
-    solved: float | None
+    reward_threshold: float | None
     agents: tuple[str, ...]
     has_action_mask: bool
     frames_per_second: int
@@ -47,7 +47,7 @@ class AgentSubsetSpec(SharedSpaces):
             observation=observation,
             action=action,
             horizon=world.horizon,
-            solved=world.solved,
+            reward_threshold=world.reward_threshold,
             agents=agents,
             has_action_mask=world.has_action_mask,
             frames_per_second=world.frames_per_second,

@@ -48,7 +48,11 @@ def compare(
         trainings = _train_all(settings, arms, command, note, progress)
         results = [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
         cloning = _cloning(settings.out, saved, scenario)
-        goal = {"reference": settings.reference, "solved": _solved(scenario), "floor": settings.floor}
+        goal = {
+            "reference": settings.reference,
+            "reward_threshold": _reward_threshold(scenario),
+            "floor": settings.floor,
+        }
         made = report.make_report(scenario, results, cloning, **goal)
         made |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
         made["backbone"]["spent"] = saved.card.get("spent")
@@ -57,12 +61,12 @@ def compare(
     return made
 
 
-def _solved(scenario: Scenario) -> float | None:
+def _reward_threshold(scenario: Scenario) -> float | None:
     """Return the mean return that counts as a solution of the world, None where its author has not named one."""
     envs = make.make(scenario.world, 1, scenario.params)
-    solved = envs.world.solved
+    reward_threshold = envs.world.reward_threshold
     envs.close()
-    return solved
+    return reward_threshold
 
 
 def _require_one_policy(scenario: Scenario) -> None:

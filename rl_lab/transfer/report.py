@@ -41,14 +41,15 @@ def make_report(
     cloning: Mapping[str, Any] | None,
     *,
     reference: float | None = None,
-    solved: float | None = None,
+    reward_threshold: float | None = None,
     floor: float | None = None,
 ) -> dict[str, Any]:
     """Return the report. The first arm is the training from scratch. `cloning` has mean_return and ci95, or is None.
 
-    `solved` is the return that counts as a solution of the world. It is the reference where no other is given.
+    `reward_threshold` is the return that counts as a solution of the world. It is the reference where there is no
+    other.
     """
-    goal = _goal(scenario, arms, reference, solved, floor)
+    goal = _goal(scenario, arms, reference, reward_threshold, floor)
     report_arms = [_arm_report(arm, arms[0], scenario.budget, goal) for arm in arms]
     return {
         "format": "rl_lab.transfer_report",
@@ -70,7 +71,7 @@ def _goal(
     scenario: Scenario,
     arms: Sequence[ArmResult],
     reference: float | None,
-    solved: float | None,
+    reward_threshold: float | None,
     floor: float | None,
 ) -> dict[str, Any]:
     """Return the reference score, the floor, where they are from, and the scores that are to be reached."""
@@ -78,8 +79,8 @@ def _goal(
     expected = scenario.expect.get(scenario.agent)
     if reference is None and expected is not None:
         reference, source = expected.mean_return, f"what scenario {scenario.name} expects"
-    if reference is None and solved is not None:
-        reference, source = solved, f"the return that solves {scenario.world}"
+    if reference is None and reward_threshold is not None:
+        reference, source = reward_threshold, f"the return that solves {scenario.world}"
     if reference is None:
         finals = [iqm([t.scores[-1] for t in arm.trainings]) for arm in arms]
         reference, source = max(finals), "the best arm's IQM at the end of the budget"

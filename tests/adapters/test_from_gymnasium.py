@@ -273,11 +273,11 @@ def test_worlds_that_wait_are_frozen() -> None:
 def test_what_is_known_of_it() -> None:
     envs = make.make("gym:LabIdentity-v3", 2)
     world = envs.world
-    assert (world.name, world.horizon, world.solved) == ("gym:LabIdentity-v3", 8, 7.5)
+    assert (world.name, world.horizon, world.reward_threshold) == ("gym:LabIdentity-v3", 8, 7.5)
     assert world.agents == ("agent",) and not envs.restores_exactly
     assert (world.observation, world.action) == (Box(0, 1, (3,), np.float32), Discrete(3))
     world = make.make("gym:LabWalk-v3", 1, {"sees": "unbounded", "takes": "double"}).world
-    assert (world.solved, world.frames_per_second) == (None, 7)
+    assert (world.reward_threshold, world.frames_per_second) == (None, 7)
     assert world.observation == Box(-np.inf, np.inf, (3,), np.float32)
     assert world.action == Box(np.float32(-0.1), np.float32(0.1), (2,), np.float32)
     assert make.make("gym:LabWalk-v3", 1, {"sees": "bytes"}).world.observation == SPACES["bytes"]

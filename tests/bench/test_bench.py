@@ -407,7 +407,7 @@ def test_a_seed_that_does_not_reach_the_score_counts_as_unsolved() -> None:
 def test_the_score_is_the_worlds_solved_or_else_the_expected_return() -> None:
     assert time_to_solve.score_of(compose("cartpole")) == 475.0
     pendulum = compose("pendulum")
-    assert time_to_solve.score_of(pendulum) == pendulum.expect["ppo"].mean_return  # the world has no `solved`
+    assert time_to_solve.score_of(pendulum) == pendulum.expect["ppo"].mean_return  # the world has no `reward_threshold`
     with pytest.raises(UsageError, match="neither"):
         time_to_solve.score_of(dataclasses.replace(pendulum, expect={}))
 

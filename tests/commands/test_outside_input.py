@@ -301,7 +301,7 @@ def catch_with(**changes: Any) -> World:
         *(("horizon", value) for value in (2**70, 2**31, -1, 1.5, True, "10", None, float("nan"), np.zeros(2))),
         *(("frames_per_second", value) for value in (0, -1, 1.5, 2**70, "30", None)),
         *(("illegal_action_reward", value) for value in (float("nan"), float("inf"), "x", None, 10**400)),
-        *(("solved", value) for value in (float("nan"), "x", 10**400)),
+        *(("reward_threshold", value) for value in (float("nan"), "x", 10**400)),
         *(("observation", Box(-1, 1, shape)) for shape in ((0,), (3, 0))),
         *(("action", space) for space in (Discrete(2**40), Box(-1, 1, (0,)))),
     ],
@@ -314,7 +314,7 @@ def test_a_world_with_an_invalid_argument_is_refused_with_its_name(name: str, va
 
 
 def test_a_world_accepts_numpy_integers_and_ints_for_floats() -> None:
-    assert catch_with(horizon=np.int64(7), illegal_action_reward=-2, solved=3).horizon == 7
+    assert catch_with(horizon=np.int64(7), illegal_action_reward=-2, reward_threshold=3).horizon == 7
 
 
 # --- Unexpected errors

@@ -54,10 +54,10 @@ def test_expert_solves_its_world(name: str) -> None:
     world = small_world(name)
     if world.expert is None:
         pytest.skip("has no expert")
-    bar = world.solved if world.solved is not None else BARS.get(name)
+    bar = world.reward_threshold if world.reward_threshold is not None else BARS.get(name)
     if bar is None and len(world.agents) > 1:
         pytest.skip("has no return that counts as solved: see the next test")
-    assert bar is not None, f"{name} has an expert: give World(..., solved=) the return that it must reach"
+    assert bar is not None, f"{name} has an expert: give World(..., reward_threshold=) the return that it must reach"
     returns = play(world, ["expert"] * len(world.agents))
     assert returns.mean() >= bar, f"mean {returns.mean():.1f}, worst {returns.min():.1f}"
 

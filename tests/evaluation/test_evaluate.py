@@ -173,11 +173,11 @@ def test_parameters_reach_the_world() -> None:
     assert strong.params == strong.summary["params"] == {"force": 20.0}
 
 
-def test_success_is_a_return_that_reaches_the_worlds_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_success_is_a_return_that_reaches_the_worlds_reward_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=30)
     assert [e.success for e in evaluated.episodes] == [e.return_ >= 1.0 for e in evaluated.episodes]
     assert 0 < evaluated.summary["success_rate"] < 1
-    unsolvable = dataclasses.replace(world_registry.load("catch"), solved=None)
+    unsolvable = dataclasses.replace(world_registry.load("catch"), reward_threshold=None)
     monkeypatch.setattr("rl_lab.engine.world_registry.load", lambda name: unsolvable)
     evaluation = evaluate(FunctionAgent(always_action_1), "catch", {}, episodes=3)
     assert {e.success for e in evaluation.episodes} == {None}

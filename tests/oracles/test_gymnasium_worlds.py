@@ -483,5 +483,5 @@ def test_spaces_horizon_and_reward_threshold_are_gymnasiums(name: str) -> None:
     env = gym.make(oracle.id, disable_env_checker=True)
     assert world.observation == env.observation_space
     assert world.action == env.action_space
-    assert world.solved == gym.spec(oracle.id).reward_threshold
+    assert world.reward_threshold == gym.spec(oracle.id).reward_threshold
     assert world.horizon == gym.spec(oracle.id).max_episode_steps
