@@ -114,7 +114,7 @@ def learner(
 
 
 def load(
-    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+    config: Config, world: EnvSpec, state_dict: StateDict, *, device: str, backbone: BackboneSettings | None = None
 ) -> Agent:
     """Return a trained DQN agent."""
     from stable_baselines3.dqn import MlpPolicy
@@ -126,7 +126,7 @@ def load(
 
     require_discrete_actions("dqn", world)
     indicator = config.agent_indicator
-    encoder = saved_encoder(backbone, saved, device)
+    encoder = saved_encoder(backbone, state_dict, device)
     options: dict[str, Any] = {"indicator": indicator, "normalized": config.normalize_observations}
     options["features"] = None if encoder is None else encoder.space
     policy = build_policy(MlpPolicy, world, **options, **_policy_arguments(config, world, backbone)).to(device)
@@ -135,4 +135,4 @@ def load(
         "structure": structure_of(world),
         "encoder": encoder,
     }
-    return load_policy(policy, "dqn", saved, normalized=config.normalize_observations, **extra)
+    return load_policy(policy, "dqn", state_dict, normalized=config.normalize_observations, **extra)

@@ -150,7 +150,7 @@ def _check_recurrent(config: Config, backbone: BackboneSettings | None) -> None:
 
 
 def load(
-    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+    config: Config, world: EnvSpec, state_dict: StateDict, *, device: str, backbone: BackboneSettings | None = None
 ) -> Agent:
     """Return a trained PPO agent."""
     from stable_baselines3.ppo import MlpPolicy
@@ -163,7 +163,7 @@ def load(
     from rl_lab.learners.sb3.recurrent_policy import RecurrentPolicy
 
     arguments, indicator = _policy_arguments(config, world, backbone), config.agent_indicator
-    encoder = saved_encoder(backbone, saved, device)
+    encoder = saved_encoder(backbone, state_dict, device)
     policy_type: Any
     policy_type, arguments = maskable_policy(arguments) if world.has_action_mask else (MlpPolicy, arguments)
     agent_class: Any = Sb3Agent
@@ -173,4 +173,6 @@ def load(
     options["features"] = None if encoder is None else encoder.space
     policy = build_policy(policy_type, world, **options, **arguments).to(device)
     extra = {"indicator": len(world.agents) if indicator else 0, "structure": structure_of(world), "encoder": encoder}
-    return load_policy(policy, "ppo", saved, normalized=config.normalize_observations, agent_class=agent_class, **extra)
+    return load_policy(
+        policy, "ppo", state_dict, normalized=config.normalize_observations, agent_class=agent_class, **extra
+    )

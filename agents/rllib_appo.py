@@ -121,9 +121,9 @@ def learner(
 
 
 def load(
-    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+    config: Config, world: EnvSpec, state_dict: StateDict, *, device: str, backbone: BackboneSettings | None = None
 ) -> Agent:
     """Return a trained agent; Ray is not needed."""
     from rl_lab.learners.rllib import policies
 
-    return policies.load("rllib_appo", policy_class(config, world, backbone), world, saved, device, backbone)
+    return policies.load("rllib_appo", policy_class(config, world, backbone), world, state_dict, device, backbone)

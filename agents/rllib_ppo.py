@@ -143,9 +143,9 @@ def _check_batch(config: Config, rows: int) -> None:
 
 
 def load(
-    config: Config, world: EnvSpec, saved: StateDict, *, device: str, backbone: BackboneSettings | None = None
+    config: Config, world: EnvSpec, state_dict: StateDict, *, device: str, backbone: BackboneSettings | None = None
 ) -> Agent:
     """Return a trained agent; Ray is not needed."""
     from rl_lab.learners.rllib import policies
 
-    return policies.load("rllib_ppo", policy_class(config, world, backbone), world, saved, device, backbone)
+    return policies.load("rllib_ppo", policy_class(config, world, backbone), world, state_dict, device, backbone)

@@ -17,8 +17,8 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
     raise ValueError(f"agent sequence learns from a data set of {envs.world.name}: rl-lab pretrain sequence data=DIR")
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(config: Config, world: EnvSpec, state_dict: StateDict, *, device: str) -> Agent:
     """Return the agent of a policy. Raises ValueError or KeyError where it does not fit the world."""
     from rl_lab.learners.generative.sequence_agent import load_sequence
 
-    return load_sequence(config, world, saved, device)
+    return load_sequence(config, world, state_dict, device)

@@ -23,8 +23,8 @@ def learner(config: Config, envs: BatchedEnv, *, budget: int, seed: int, device:
     raise ValueError(f"a tree is distilled from an agent: rl-lab pretrain tree teacher=RUN world={envs.world.name}")
 
 
-def load(config: Config, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+def load(config: Config, world: EnvSpec, state_dict: StateDict, *, device: str) -> Agent:
     """Return the agent of a tree. Raises ValueError or KeyError where it does not fit the world."""
     from rl_lab.learners.pretraining.tree_agent import load_tree
 
-    return load_tree(world, saved)
+    return load_tree(world, state_dict)

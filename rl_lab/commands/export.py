@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     training = TrainingState(
         config=scenario.config,
         arguments=agent_registry.load(scenario.agent).library_arguments(scenario.config, envs.world),
-        saved=load_learner_state(args.target),
+        state_dict=load_learner_state(args.target),
         budget=scenario.budget,
         seats=envs.world.roles[scenario.role] if scenario.role else None,
     )

@@ -106,7 +106,7 @@ class Learner(Protocol):
     def save(self) -> StateDict:
         """Return the state from which `restore` continues bit for bit; the environments are not part of it."""
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Continue from a state that `save` returned."""
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Factory(Protocol):
     def make(self, config: Any, world: EnvSpec) -> Agent:
         """Return an agent that needs no learning."""
 
-    def load(self, config: Any, world: EnvSpec, saved: StateDict, *, device: str) -> Agent:
+    def load(self, config: Any, world: EnvSpec, state_dict: StateDict, *, device: str) -> Agent:
         """Return the agent that `save_agent` saved. Raises ValueError where the state does not fit."""
 
 

@@ -113,14 +113,14 @@ def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
     """
     factory = agent_registry.load(scenario.agent)
     envs = make.make(scenario.world, 1, scenario.params)
-    saved = StateDict(loaded.tensors, loaded.state)
+    state_dict = StateDict(loaded.tensors, loaded.state)
     with as_usage_error(loaded.path):
         agent: Agent
         device = device_of(scenario.device)
         if scenario.policies:
             policies = seats_of(envs.world, scenario.policies)
             agents: dict[str, Agent] = {}
-            for name, part in split(saved, list(policies)).items():
+            for name, part in split(state_dict, list(policies)).items():
                 view = AgentSubsetView(envs, policies[name], LockstepScheduler(envs))
                 agents[name] = factory.load(scenario.config, view.world, part, device=device)
             agent = MultiPolicyAgent(agents, policies)
@@ -128,7 +128,7 @@ def build_agent(loaded: checkpoint.Checkpoint, scenario: Scenario) -> Agent:
             has_all_seats = scenario.opponent is None and scenario.league is None
             learner_envs = envs if has_all_seats else OpponentsWrapper(envs, [], role=scenario.role)
             options = {} if scenario.backbone is None else {"backbone": scenario.backbone}
-            agent = factory.load(scenario.config, learner_envs.world, saved, device=device, **options)
+            agent = factory.load(scenario.config, learner_envs.world, state_dict, device=device, **options)
     envs.close()
     setattr(agent, "selected_deterministic", loaded.state.get("deterministic") is not False)  # noqa: B010 - optional
     return agent

@@ -144,8 +144,10 @@ def _make_league(
         wrapped.seed(scenario.seed, index * _SEEDS_PER_LEARNER)
         return wrapped
 
-    def load_snapshot(saved: StateDict) -> Agent:
-        agent: Agent = agent_registry.load(scenario.agent).load(scenario.config, learner_spec, saved, device=device)
+    def load_snapshot(state_dict: StateDict) -> Agent:
+        agent: Agent = agent_registry.load(scenario.agent).load(
+            scenario.config, learner_spec, state_dict, device=device
+        )
         return agent
 
     def make_anchors() -> list[Agent]:

@@ -115,7 +115,7 @@ class PolicyPretraining(Pretraining):
         network = trainer.method.agent_network(trainer.finished_model())
         envs = make.make(self.scenario.world, 1, self.scenario.params)
         envs.close()
-        saved = as_state(network, envs.world)
+        state_dict = as_state(network, envs.world)
         shutil.rmtree(run.agent, ignore_errors=True)
-        checkpoint.save(run.agent, trainer.updates, saved.tensors, saved.state, keep_last=1)
+        checkpoint.save(run.agent, trainer.updates, state_dict.tensors, state_dict.state, keep_last=1)
         return FrozenAgentRef(str(run.path)).with_content_hash().sha256

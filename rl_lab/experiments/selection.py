@@ -122,9 +122,9 @@ class Selection:
 
     def _agent_checkpoint(self, learner: Any, result: ModeResult) -> checkpoint.Checkpoint:
         """Return the learner's agent with the result of its selection, as a checkpoint that is not written yet."""
-        saved = learner.save_agent()
+        state_dict = learner.save_agent()
         # What `rl-lab export` needs besides the agent, for example the optimizer's moments.
         export = learner.export_state() if hasattr(learner, "export_state") else StateDict({}, {})
-        state = {**saved.state, "selection_return": result.score, "export": export.state}
+        state = {**state_dict.state, "selection_return": result.score, "export": export.state}
         state["deterministic"] = result.deterministic
-        return checkpoint.Checkpoint(self.run.agent, learner.steps, {**saved.tensors, **export.tensors}, state)
+        return checkpoint.Checkpoint(self.run.agent, learner.steps, {**state_dict.tensors, **export.tensors}, state)

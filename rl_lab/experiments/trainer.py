@@ -263,11 +263,11 @@ class _Training:
 
     def _state(self) -> checkpoint.Checkpoint:
         """Return the whole state; some of its arrays are memory that the next iteration changes."""
-        saved, selection, best = self.learner.save(), self.selection, self.selection.best_agent
+        state_dict, selection, best = self.learner.save(), self.selection, self.selection.best_agent
         size, seconds = self.metrics.size, self._elapsed()
         loop = LoopState(selection.best_score, best, selection.count, self.training_return, size, seconds)
-        state = {"learner": saved.state, **loop.entries()}
-        tensors = {**saved.tensors, whole_state.ENVS: self.envs.snapshot()}
+        state = {"learner": state_dict.state, **loop.entries()}
+        tensors = {**state_dict.tensors, whole_state.ENVS: self.envs.snapshot()}
         if best is not None:
             tensors |= {whole_state.BEST_PREFIX + name: arrays for name, arrays in best.tensors.items()}
         return checkpoint.Checkpoint(self.run.checkpoints, self.learner.steps, tensors, state)

@@ -41,12 +41,12 @@ def learner_state(loaded: Checkpoint, scenario: Scenario) -> StateDict:
 
     Raises KeyError or ValueError where the state has another form.
     """
-    saved = StateDict(learner_tensors(loaded), checked_type(loaded.state["learner"], "learner", dict))
+    state_dict = StateDict(learner_tensors(loaded), checked_type(loaded.state["learner"], "learner", dict))
     if scenario.league is None:
-        return saved
+        return state_dict
     main = next(iter(scenario.league.learners()))
-    learners = checked_type(saved.state["learners"], "learners", dict)
-    return split(StateDict(saved.tensors, learners), [main])[main]
+    learners = checked_type(state_dict.state["learners"], "learners", dict)
+    return split(StateDict(state_dict.tensors, learners), [main])[main]
 
 
 def as_agent(loaded: Checkpoint, scenario: Scenario) -> Checkpoint:

@@ -48,7 +48,7 @@ class League:
         config: the settings of the league.
         make_learner: `make_learner(envs, budget, seed)` returns a learner for these environments, to be trained for
             `budget` environment steps.
-        load_agent: `load_agent(saved)` returns the agent that a learner saved.
+        load_agent: `load_agent(state_dict)` returns the agent that a learner saved.
         make_envs: `make_envs(k, opponents)` returns new environments for learner k, with these opponents.
         make_anchors: `make_anchors()` returns new agents that are not trained.
         settings: the hyperparameters of the learners.
@@ -170,15 +170,16 @@ class League:
     def _update_opponents(self) -> None:
         """Copy the present parameters of the learners to the opponents that play for them."""
         for index, player in enumerate(self.learners):  # `index` is the number of the policy and of the player
-            saved = player.learner.save_agent()  # a copy, because the learner is trained while others play against it
+            # It is a copy, because the learner is trained while others play against it.
+            state_dict = player.learner.save_agent()
             if self.batched_policies is not None:
-                self.batched_policies.set_policy(index, self._layers(saved))
+                self.batched_policies.set_policy(index, self._layers(state_dict))
                 continue
             for other in self.learners:
-                other.opponents.replace(index, self._load_agent(saved))
+                other.opponents.replace(index, self._load_agent(state_dict))
 
-    def _layers(self, saved: StateDict) -> Layers:
-        layers = layers_of(saved.tensors, self.settings, self.learners[0].envs.world)
+    def _layers(self, state_dict: StateDict) -> Layers:
+        layers = layers_of(state_dict.tensors, self.settings, self.learners[0].envs.world)
         if layers is None:
             raise ValueError("the policies of a league must have one architecture")
         return layers
@@ -217,9 +218,9 @@ class League:
         if self.batched_policies is not None:
             # The anchors, which are opponents too, have no policy in `batched_policies`.
             policy_index = len(self.learners) + self.pool.snapshots.index(snapshot)
-            self.batched_policies.set_policy(policy_index, self._layers(snapshot.saved))
+            self.batched_policies.set_policy(policy_index, self._layers(snapshot.state_dict))
         for player in self.learners:
-            player.opponents.add(None if self.batched_policies is not None else self._load_agent(snapshot.saved))
+            player.opponents.add(None if self.batched_policies is not None else self._load_agent(snapshot.state_dict))
         self.win_table.grow(self._first_snapshot + len(self.pool.snapshots))
 
     def agent(self) -> Agent:
@@ -269,13 +270,13 @@ class League:
             if generation != player.generation:
                 self._restart(index, generation)
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned; the pool and the environments have been restored already.
 
         Raises ValueError for counters or a table of results that do not fit, KeyError for what is missing, and what the
         learners' `restore` raises.
         """
-        state, games = saved.state, saved.tensors["league"]["games"]
+        state, games = state_dict.state, state_dict.tensors["league"]["games"]
         counters = [state["iteration"], *(n for player in self.learners for n in state["counts"][player.name])]
         if not all(_is_counter(n, _MAX_STEPS) for n in counters):
             raise ValueError("a counter of the league is not a non-negative integer")
@@ -283,7 +284,7 @@ class League:
         if games.shape != shape or games.dtype != np.float64 or not (np.isfinite(games) & (games >= 0)).all():
             raise ValueError("the league's table of results does not fit")
         self.iteration, self.win_table.games = state["iteration"], games
-        parts = split(StateDict(saved.tensors, state["learners"]), [player.name for player in self.learners])
+        parts = split(StateDict(state_dict.tensors, state["learners"]), [player.name for player in self.learners])
         for player in self.learners:
             _, player.past_steps, player.steps_at_snapshot = state["counts"][player.name]
             player.learner.restore(parts[player.name])

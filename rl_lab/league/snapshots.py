@@ -29,7 +29,7 @@ class Snapshot:
     name: str  # of the learner
     step: int  # environment steps of the whole league so far
     sha256: str  # `content_hash` of the parameters
-    saved: StateDict  # what `Learner.save_agent` returned; its arrays are read-only
+    state_dict: StateDict  # what `Learner.save_agent` returned; its arrays are read-only
 
     @property
     def path(self) -> Path:
@@ -59,15 +59,15 @@ class Pool:
         self.snapshots: list[Snapshot] = []
         self.run_dir: Path | None = None
 
-    def freeze(self, name: str, step: int, saved: StateDict) -> Snapshot:
+    def freeze(self, name: str, step: int, state_dict: StateDict) -> Snapshot:
         """Add a read-only copy of an agent's state, write it to `run_dir`, and return it.
 
         Raises as `checkpoint.save` does.
         """
-        tensors = {m: {k: _read_only_copy(a) for k, a in arrays.items()} for m, arrays in saved.tensors.items()}
-        snapshot = Snapshot(name, step, content_hash(tensors), StateDict(tensors, dict(saved.state)))
+        tensors = {m: {k: _read_only_copy(a) for k, a in arrays.items()} for m, arrays in state_dict.tensors.items()}
+        snapshot = Snapshot(name, step, content_hash(tensors), StateDict(tensors, dict(state_dict.state)))
         if self.run_dir is not None:
-            state = {**snapshot.saved.state, "sha256": snapshot.sha256}
+            state = {**snapshot.state_dict.state, "sha256": snapshot.sha256}
             checkpoint.save((self.run_dir / snapshot.path).parent, step, tensors, state, keep_last=_KEEP_ALL)
         self.snapshots.append(snapshot)
         return snapshot

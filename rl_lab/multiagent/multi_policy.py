@@ -220,11 +220,11 @@ class MultiPolicyLearner:
         """Return the state of every learner, joined."""
         return join({name: learner.save() for name, learner in self.learners.items()})
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned; the batch has been restored already."""
         for view in self.views.values():
             view.refresh()
-        for name, part in split(saved, list(self.learners)).items():
+        for name, part in split(state_dict, list(self.learners)).items():
             self.learners[name].restore(part)
 
     def close(self) -> None:
@@ -239,15 +239,15 @@ def join(parts: dict[str, StateDict]) -> StateDict:
     return StateDict(tensors, {name: part.state for name, part in parts.items()})
 
 
-def split(saved: StateDict, names: list[str]) -> dict[str, StateDict]:
+def split(state_dict: StateDict, names: list[str]) -> dict[str, StateDict]:
     """Return the state of each policy from a joined one. Raises ValueError where a policy is missing."""
-    if not set(names) <= set(saved.state):
-        raise ValueError(f"the state is of the policies {', '.join(saved.state)}; expected {', '.join(names)}")
+    if not set(names) <= set(state_dict.state):
+        raise ValueError(f"the state is of the policies {', '.join(state_dict.state)}; expected {', '.join(names)}")
     parts: dict[str, StateDict] = {}
     for name in names:
         prefix = name + _SEPARATOR
-        tensors = {key.removeprefix(prefix): v for key, v in saved.tensors.items() if key.startswith(prefix)}
-        parts[name] = StateDict(tensors, saved.state[name])
+        tensors = {key.removeprefix(prefix): v for key, v in state_dict.tensors.items() if key.startswith(prefix)}
+        parts[name] = StateDict(tensors, state_dict.state[name])
     return parts
 
 

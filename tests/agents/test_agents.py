@@ -438,13 +438,13 @@ def test_two_seeds_learn_differently_and_one_the_same() -> None:
 
 
 def without(member: str, *names: str) -> Callable[[StateDict], StateDict]:
-    def change(saved: StateDict) -> StateDict:
-        tensors = {key: dict(arrays) for key, arrays in saved.tensors.items()}
+    def change(state_dict: StateDict) -> StateDict:
+        tensors = {key: dict(arrays) for key, arrays in state_dict.tensors.items()}
         if not names:
             del tensors[member]
         for name in names:
             tensors[member].pop(name)
-        return StateDict(tensors, saved.state)
+        return StateDict(tensors, state_dict.state)
 
     return change
 
@@ -452,7 +452,7 @@ def without(member: str, *names: str) -> Callable[[StateDict], StateDict]:
 def state_of_another_learner(case: str, n: int = 4, **settings: Any) -> Callable[[StateDict], StateDict]:
     """Return a function that replaces a state by that of a new learner of this case with other settings."""
 
-    def change(saved: StateDict) -> StateDict:
+    def change(state_dict: StateDict) -> StateDict:
         agent, world, case_settings = LEARNER_CASES[case]
         learner = make(agent, {**case_settings, **settings}, make_batch(world, n, horizon=30))
         learner.train_iteration()
@@ -463,8 +463,8 @@ def state_of_another_learner(case: str, n: int = 4, **settings: Any) -> Callable
 
 PPO, DQN = "ppo, normalised", "dqn, normalised"
 WRONG_STATES: dict[str, tuple[str, Callable[[StateDict], StateDict]]] = {
-    "nothing": (PPO, lambda saved: StateDict({}, {})),
-    "no state": (PPO, lambda saved: StateDict(saved.tensors, {})),
+    "nothing": (PPO, lambda state_dict: StateDict({}, {})),
+    "no state": (PPO, lambda state_dict: StateDict(state_dict.tensors, {})),
     "no optimizer": (PPO, without("optimizer")),
     "no normalizer": (PPO, without("normalizer")),
     "half a normalizer": (PPO, without("normalizer", "observation_mean")),
@@ -496,14 +496,14 @@ def test_a_state_that_does_not_fit_is_refused(case: str, change: Callable[[State
 
 
 WRONG_AGENTS: dict[str, Callable[[StateDict], StateDict]] = {
-    "nothing": lambda saved: StateDict({}, {}),
+    "nothing": lambda state_dict: StateDict({}, {}),
     "one parameter less": without("policy", "action_net.bias"),
-    "dqn's": lambda saved: state_of_another_learner(DQN)(saved),
+    "dqn's": lambda state_dict: state_of_another_learner(DQN)(state_dict),
     "another net_arch": state_of_another_learner(PPO, net_arch=[17]),
     "another world": state_of_another_learner("ppo, observations"),
     "no normalizer": without("normalizer"),
-    "another's normalizer": lambda saved: StateDict(
-        {**saved.tensors, "normalizer": {"mean": np.zeros(3), "var": np.ones(3)}}, {}
+    "another's normalizer": lambda state_dict: StateDict(
+        {**state_dict.tensors, "normalizer": {"mean": np.zeros(3), "var": np.ones(3)}}, {}
     ),
 }
 

@@ -91,12 +91,12 @@ def test_a_snapshot_does_not_change_while_its_learner_trains(tmp_path: Path) -> 
     assert content_hash(league.learners[0].learner.save_agent().tensors) != content_hash(first_params.tensors), (
         "it learns"
     )
-    assert content_hash(snapshot.saved.tensors) == snapshot.sha256
+    assert content_hash(snapshot.state_dict.tensors) == snapshot.sha256
     assert content_hash(checkpoint.load(tmp_path / snapshot.path).tensors) == snapshot.sha256
     assert {p: p.read_bytes() for p in files} == files and {p: p.stat().st_mtime_ns for p in files} == modified
     assert logits_of_first_snapshot(league).tobytes() == logits_before.tobytes()
     with pytest.raises(ValueError, match="read-only"):
-        next(iter(snapshot.saved.tensors["policy"].values()))[...] = 0
+        next(iter(snapshot.state_dict.tensors["policy"].values()))[...] = 0
     names = [(snapshot.name, snapshot.step) for snapshot in league.pool.snapshots]
     assert len(set(names)) == len(names) and {name for name, _ in names} == set(league.config.learners())
 
@@ -123,7 +123,7 @@ def test_a_snapshot_with_edited_parameters_is_refused(has_manifest: bool, tmp_pa
     reloaded = Pool()
     reloaded.run_dir = tmp_path
     reloaded.reload_snapshots(pool.entries(), ["main"])
-    assert (reloaded.snapshots[0].saved.tensors["policy"]["w"] == 1).all()
+    assert (reloaded.snapshots[0].state_dict.tensors["policy"]["w"] == 1).all()
     if has_manifest:  # the manifest of the edited files is right, too
         shutil.rmtree(tmp_path / snapshot.path)
         tensors = {"policy": {"w": np.full(4, 2, np.float32)}}

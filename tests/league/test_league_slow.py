@@ -79,7 +79,7 @@ def test_the_average_policy_of_kuhn_poker_is_hardly_exploitable() -> None:
     while learner.steps < 800_000:
         learner.train_iteration()
     spec = learner.learners[0].envs.world
-    layers = [layers_of(snapshot.saved.tensors, learner.settings, spec) for snapshot in learner.pool.snapshots]
+    layers = [layers_of(snapshot.state_dict.tensors, learner.settings, spec) for snapshot in learner.pool.snapshots]
     policies = AveragePolicyAgent(
         "average", stack_policies("tanh", [each for each in layers if each]), len(layers)
     ).policy_functions()

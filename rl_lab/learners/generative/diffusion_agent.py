@@ -72,13 +72,13 @@ def require_diffusible(world: EnvSpec) -> Box:
     return world.action
 
 
-def load_diffusion(config: DiffusionConfig, world: EnvSpec, saved: StateDict, device: str) -> DiffusionAgent:
+def load_diffusion(config: DiffusionConfig, world: EnvSpec, state_dict: StateDict, device: str) -> DiffusionAgent:
     """Return the agent of a checkpoint. Raises ValueError or KeyError where it does not fit the world."""
     config.check()
     space = require_diffusible(world)
     acting_scheduler(config)  # Diffusers may be missing
     size = int(np.prod(world.observation.shape))
     policy = load_network(
-        lambda: DiffusionPolicy(size, space.shape[0], config), world, saved, device=device, agent="diffusion"
+        lambda: DiffusionPolicy(size, space.shape[0], config), world, state_dict, device=device, agent="diffusion"
     )
     return DiffusionAgent(policy, config, space)

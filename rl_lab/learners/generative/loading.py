@@ -29,14 +29,14 @@ def as_state(network: nn.Module, world: EnvSpec) -> StateDict:
 
 
 def load_network(
-    make: Callable[[], _Network], world: EnvSpec, saved: StateDict, *, device: str, agent: str
+    make: Callable[[], _Network], world: EnvSpec, state_dict: StateDict, *, device: str, agent: str
 ) -> _Network:
     """Return the network that `make` makes, with the saved parameters, in evaluation mode.
 
     Raises ValueError or KeyError where the parameters do not fit, and where the world has other observations.
     """
-    require_same(read_contract(saved.state["observation"]), contract_of(world.observation), agent, world.name)
-    arrays = saved.tensors[POLICY_TENSORS]
+    require_same(read_contract(state_dict.state["observation"]), contract_of(world.observation), agent, world.name)
+    arrays = state_dict.tensors[POLICY_TENSORS]
     with torch.device("meta"):  # only shapes are made, so that a file can ask for no memory beyond its own size
         expected = make().state_dict()
     if differing := sorted(set(expected) ^ set(arrays)):

@@ -190,18 +190,18 @@ class PretrainingTrainer:
         }
         return StateDict(tensors, state)
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Continue from a state that `save` returned. Raises ValueError or KeyError where it does not fit."""
-        state = saved.state
+        state = state_dict.state
         self.epoch = checked_int(state["epoch"], "epoch", 0, self.config.epochs)
         self.updates = checked_int(state["updates"], "updates")
         self.epochs_without_gain = checked_int(state["epochs_without_gain"], "epochs_without_gain")
         self.best_scores = {name: checked_number(value, name) for name, value in state["best_scores"].items()}
         self.best_score = -math.inf if self.method.score is None else self.best_scores.get(self.method.score, -math.inf)
         own = self._tensors()
-        self.best = self._checked(saved.tensors["best"], own)
-        self._load(self._checked(saved.tensors["model"], own))
-        self._restore_optimizer(saved.tensors["optimizer"])
+        self.best = self._checked(state_dict.tensors["best"], own)
+        self._load(self._checked(state_dict.tensors["model"], own))
+        self._restore_optimizer(state_dict.tensors["optimizer"])
 
     def _checked(self, arrays: dict[str, Array], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if differing := sorted(set(like) ^ set(arrays)):

@@ -67,9 +67,9 @@ def action_kind(world: EnvSpec) -> str:
     return "discrete" if isinstance(world.action, Discrete) else "continuous"
 
 
-def load_tree(world: EnvSpec, saved: StateDict) -> TreeAgent:
+def load_tree(world: EnvSpec, state_dict: StateDict) -> TreeAgent:
     """Return the agent of a checkpoint. Raises ValueError or KeyError where it is none, or does not fit the world."""
-    tree = from_state(saved.tensors[MEMBER], saved.state)
+    tree = from_state(state_dict.tensors[MEMBER], state_dict.state)
     require_same(tree.observation, contract_of(world.observation), "the tree", world.name)
     kind, space = action_kind(world), world.action
     size = space.shape[0] if isinstance(space, Box) else int(space.n)

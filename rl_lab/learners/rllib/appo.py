@@ -138,13 +138,13 @@ class DistributedAPPO(LearnsRemotely, RllibAPPO):
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations."""
-        saved = super().save()
-        return StateDict({**saved.tensors, "behaviour": self._behaviour}, saved.state)
+        state_dict = super().save()
+        return StateDict({**state_dict.tensors, "behaviour": self._behaviour}, state_dict.state)
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError where it does not fit."""
-        super().restore(saved)
-        self._behaviour = saved.tensors["behaviour"]
+        super().restore(state_dict)
+        self._behaviour = state_dict.tensors["behaviour"]
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)

@@ -74,11 +74,11 @@ class LabAPPOTorchLearner(FrozenTrunk, FiniteGradients, APPOTorchLearner):  # ty
         }
         return StateDict(tensors, state)
 
-    def restore_own_state(self, saved: StateDict, with_pending: bool) -> None:
+    def restore_own_state(self, state_dict: StateDict, with_pending: bool) -> None:
         """Restore what `own_state` returned; `with_pending` where the environments continue their episodes."""
-        state = saved.state
-        self._old_policy().load_state_dict(as_tensors(saved.tensors["target"]))
-        self.pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
+        state = state_dict.state
+        self._old_policy().load_state_dict(as_tensors(state_dict.tensors["target"]))
+        self.pending = restored_pending(state_dict.tensors.get("pending", {})) if with_pending else []
         self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state["kl_coeff"])
         self._last_update_ts_by_mid[DEFAULT_MODULE_ID] = state["last_target_update"]
         self.trained = state["trained"]

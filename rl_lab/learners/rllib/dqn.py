@@ -120,13 +120,13 @@ class RllibDQN(RllibLearner):
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations, with the replay buffer."""
-        saved = super().save()
-        return StateDict({**saved.tensors, **self._replay.arrays()}, {**saved.state, **self._replay.values()})
+        state_dict = super().save()
+        return StateDict({**state_dict.tensors, **self._replay.arrays()}, {**state_dict.state, **self._replay.values()})
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError where it does not fit."""
-        super().restore(saved)
-        self._replay.restore(saved.tensors, saved.state)
+        super().restore(state_dict)
+        self._replay.restore(state_dict.tensors, state_dict.state)
         if not self.envs.restores_exactly:
             self._replay.end_episodes()
         self._runner.fragments = self._steps // self._round_steps
@@ -177,10 +177,10 @@ class DistributedDQN(LearnsRemotely, RllibDQN):
         tensors, state = {"replay_generators": generator_arrays()}, {"replay_generators": generator_values()}
         return StateDict({**saved.tensors, **tensors}, {**saved.state, **state})
 
-    def _restore_learners(self, saved: StateDict) -> None:
-        super()._restore_learners(saved)
+    def _restore_learners(self, state_dict: StateDict) -> None:
+        super()._restore_learners(state_dict)
         if not self.learns_here:
-            restore_generators(saved.tensors["replay_generators"], saved.state["replay_generators"])
+            restore_generators(state_dict.tensors["replay_generators"], state_dict.state["replay_generators"])
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         super()._check(state, tensors)

@@ -52,6 +52,6 @@ class LabDQNTorchLearner(FrozenTrunk, FiniteGradients, DQNTorchLearner):  # type
         """Return what DQN adds to the state of a learner: when the target network was last updated."""
         return StateDict({}, {"last_target_update": int(self.last_update_ts_by_mid[DEFAULT_MODULE_ID])})
 
-    def restore_own_state(self, saved: StateDict, with_pending: bool) -> None:
+    def restore_own_state(self, state_dict: StateDict, with_pending: bool) -> None:
         """Restore what `own_state` returned."""
-        self.last_update_ts_by_mid[DEFAULT_MODULE_ID] = saved.state["last_target_update"]
+        self.last_update_ts_by_mid[DEFAULT_MODULE_ID] = state_dict.state["last_target_update"]

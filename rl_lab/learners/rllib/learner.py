@@ -155,21 +155,21 @@ class RllibLearner:
         self._steps = state["steps"]
         runner.episodes, runner.returns, runner.lengths = state["episodes"], state["returns"], state["lengths"]
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned, also the global random generators. Raises ValueError where it does not fit."""
-        state, tensors, runner = saved.state, saved.tensors, self._runner
+        state, tensors, runner = state_dict.state, state_dict.tensors, self._runner
         try:
             self._check(state, tensors)
             validated_moments(self._optimizer(), tensors["optimizer"])
         except KeyError as error:
             raise ValueError(f"the checkpoint does not fit this learner: {error.args[0]} is missing") from None
-        self._restore_learners(saved)
+        self._restore_learners(state_dict)
         self._send_weights()
         self._set_counters(state)
         runner.set_started()
 
-    def _restore_learners(self, saved: StateDict) -> None:
-        restore_state(self._learner(), saved, with_pending=self.envs.restores_exactly)
+    def _restore_learners(self, state_dict: StateDict) -> None:
+        restore_state(self._learner(), state_dict, with_pending=self.envs.restores_exactly)
 
     def _check(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> None:
         """Raise ValueError or KeyError unless the state has the types, shapes and ranges of this learner's."""

@@ -131,13 +131,13 @@ def state_of(learner: Any) -> StateDict:
     return StateDict(tensors, {**own.state, **generator_values()})
 
 
-def restore_state(learner: Any, saved: StateDict, with_pending: bool = True) -> None:
+def restore_state(learner: Any, state_dict: StateDict, with_pending: bool = True) -> None:
     """Restore what `state_of` returned; `with_pending` where the environments continue their episodes."""
     optimizer = learner.get_optimizer(MODULE)
-    policy_of(learner).load_state_dict(as_tensors(saved.tensors["policy"]))
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(saved.tensors["optimizer"])})
-    learner.restore_own_state(saved, with_pending)
-    restore_generators(saved.tensors["generators"], saved.state)
+    policy_of(learner).load_state_dict(as_tensors(state_dict.tensors["policy"]))
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": _moments(state_dict.tensors["optimizer"])})
+    learner.restore_own_state(state_dict, with_pending)
+    restore_generators(state_dict.tensors["generators"], state_dict.state)
 
 
 def _moments(arrays: dict[str, Any]) -> dict[int, dict[str, torch.Tensor]]:

@@ -45,7 +45,7 @@ def load(
     agent: str,
     policy: tuple[Any, dict[str, Any]],
     world: EnvSpec,
-    saved: StateDict,
+    state_dict: StateDict,
     device: str,
     backbone: BackboneSettings | None = None,
 ) -> Agent:
@@ -55,6 +55,6 @@ def load(
     from rl_lab.learners.sb3.policies import build_policy
 
     kind, arguments = policy
-    encoder = saved_encoder(backbone, saved, device)
+    encoder = saved_encoder(backbone, state_dict, device)
     untrained = build_policy(kind, world, features=None if encoder is None else encoder.space, **arguments)
-    return load_policy(untrained.to(device), agent, saved, normalized=False, encoder=encoder)
+    return load_policy(untrained.to(device), agent, state_dict, normalized=False, encoder=encoder)

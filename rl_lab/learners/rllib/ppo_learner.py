@@ -128,10 +128,10 @@ class LabPPOTorchLearner(FrozenTrunk, FiniteGradients, PPOTorchLearner):  # type
         kl_coeff = float(self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
         return StateDict({"pending": arrays} if arrays else {}, {"kl_coeff": kl_coeff})
 
-    def restore_own_state(self, saved: StateDict, with_pending: bool) -> None:
+    def restore_own_state(self, state_dict: StateDict, with_pending: bool) -> None:
         """Restore what `own_state` returned; `with_pending` where the environments continue their episodes."""
-        self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(saved.state["kl_coeff"])
-        connector_of(self).pending = restored_pending(saved.tensors.get("pending", {})) if with_pending else []
+        self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].fill_(state_dict.state["kl_coeff"])
+        connector_of(self).pending = restored_pending(state_dict.tensors.get("pending", {})) if with_pending else []
 
 
 def _losses(report: Array, settings: RllibSettings, rows: int) -> dict[str, float]:

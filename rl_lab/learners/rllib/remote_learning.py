@@ -76,12 +76,12 @@ class LearnsRemotely(SamplesRemotely):
     def _trained_parameters(self) -> list[torch.nn.Parameter]:
         return list(self._policy.parameters())
 
-    def _restore_learners(self, saved: StateDict) -> None:
+    def _restore_learners(self, state_dict: StateDict) -> None:
         if self.learns_here:
-            super()._restore_learners(saved)
+            super()._restore_learners(state_dict)
             return
-        members = {name: saved.tensors[name] for name in (*_SHARED, *_OWN) if name in saved.tensors}
-        states = [StateDict(members, saved.state), *self._other_states(saved.state, saved.tensors)]
+        members = {name: state_dict.tensors[name] for name in (*_SHARED, *_OWN) if name in state_dict.tensors}
+        states = [StateDict(members, state_dict.state), *self._other_states(state_dict.state, state_dict.tensors)]
         self._learners.restore(states, with_pending=self.envs.restores_exactly)
 
     def _other_states(self, state: dict[str, Any], tensors: dict[str, dict[str, Array]]) -> list[StateDict]:

@@ -98,9 +98,9 @@ class SamplesRemotely(RllibLearner):
     def _fragments_per_learner(self) -> int:
         return len(self.envs.recipes) // len(self._learners)
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned; runners continue from the restored environments. Raises as `RllibLearner`."""
-        super().restore(saved)
+        super().restore(state_dict)
         self._number = self._steps // (self.envs.rows * self._runner.config.rollout_fragment_length)
         self.collector.abandon()
         self.collector.forget()

@@ -186,7 +186,7 @@ class Sb3Agent(PolicyAgentBase):
 def load_policy(
     policy: BasePolicy,
     name: str,
-    saved: StateDict,
+    state_dict: StateDict,
     *,
     normalized: bool,
     indicator: int = 0,
@@ -196,14 +196,14 @@ def load_policy(
 ) -> _PolicyAgent:
     """Return an agent with a new policy and the saved parameters. Raises ValueError where they do not fit."""
     try:
-        policy.load_state_dict(as_tensors(saved.tensors["policy"]))
+        policy.load_state_dict(as_tensors(state_dict.tensors["policy"]))
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"the saved parameters do not fit this {name} policy: {error}") from None
     for member in ("policy", "normalizer", "encoder"):
-        for key, array in saved.tensors.get(member, {}).items():
+        for key, array in state_dict.tensors.get(member, {}).items():
             if not np.isfinite(array).all():
                 raise ValueError(f"the saved {key} is not finite")
-    statistics = saved.tensors.get("normalizer")
+    statistics = state_dict.tensors.get("normalizer")
     if statistics is not None:
         statistics = {key.removeprefix("observation_"): value for key, value in statistics.items()}
         statistics = {key: statistics[key] for key in ("mean", "var")} if "mean" in statistics else None

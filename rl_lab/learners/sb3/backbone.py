@@ -212,14 +212,14 @@ def handoff(settings: BackboneSettings | None, config: Any) -> BackboneHandoff |
     return None if settings is None else BackboneHandoff(settings)
 
 
-def saved_encoder(settings: BackboneSettings | None, saved: StateDict, device: str) -> Encoder | None:
+def saved_encoder(settings: BackboneSettings | None, state_dict: StateDict, device: str) -> Encoder | None:
     """Return the encoder of a saved agent's observations, None where its policy gets them raw.
 
     Raises ValueError or KeyError where the saved parameters are not those of the backbone.
     """
     if settings is None or settings.mode != "encoded":
         return None
-    return Encoder(settings.backbone_spec(), as_tensors(saved.tensors["encoder"]), device)
+    return Encoder(settings.backbone_spec(), as_tensors(state_dict.tensors["encoder"]), device)
 
 
 def _is_actor_critic(policy: Any) -> bool:

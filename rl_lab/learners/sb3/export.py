@@ -49,7 +49,7 @@ class TrainingState:
 
     config: Any  # the hyperparameters, an agent's `Config`
     arguments: dict[str, Any]  # of SB3's algorithm for these hyperparameters
-    saved: StateDict  # what `training_state.export_state` or `training_state.save` returned
+    state_dict: StateDict  # what `training_state.export_state` or `training_state.save` returned
     budget: int  # environment steps
     seats: tuple[int, ...] | None = None  # the agents of the world that the policy plays; None for all
 
@@ -112,7 +112,7 @@ def _notes(agent: Sb3Agent, envs: BatchedEnv, algorithm: type[Any], training: Tr
         notes += [
             f"{name}={getattr(config, name)} is not known to the library: learn() does without" for name in unsupported
         ]
-        if training.saved.state.get("rows", 1) > 1 and config.compiled:
+        if training.state_dict.state.get("rows", 1) > 1 and config.compiled:
             notes.append("the library explores in all environments at once, the lab in each by itself")
     if world.is_multi_agent:
         notes.append("agents wait or leave in this world: the lab does not learn from those rows, the library would")
@@ -137,7 +137,9 @@ def _model(
     model: Any = algorithm(policy_name, None, device="cpu", _init_setup_model=False, **arguments)
     spaces = spaces_outside(envs, policy.observation_space, policy.action_space, training.seats)
     model.observation_space, model.action_space = spaces
-    rows = training.saved.state.get("rows") or len(training.saved.tensors.get("last", {}).get("episode_starts", [0]))
+    rows = training.state_dict.state.get("rows") or len(
+        training.state_dict.tensors.get("last", {}).get("episode_starts", [0])
+    )
     model.n_envs = int(rows)
     # Buffers are not part of the file, so the model is built with buffers of one step to save memory.
     size = "buffer_size" if algorithm is DQN else "n_steps"
@@ -151,12 +153,12 @@ def _model(
         model.replay_buffer_class, model.replay_buffer_kwargs = None, {}
     model.policy.load_state_dict(policy.state_dict())
     model._total_timesteps = training.budget
-    return model, restore_export_state(model, agent.name, training.saved)
+    return model, restore_export_state(model, agent.name, training.state_dict)
 
 
 def _normalizer(agent: Sb3Agent, envs: BatchedEnv, model: Any, training: TrainingState) -> tuple[VecNormalize, bool]:
     """Return a VecNormalize with the statistics of the run's, and whether the saved statistics were complete."""
-    config, saved = training.config, training.saved
+    config, state_dict = training.config, training.state_dict
     if config.normalize_observations and not isinstance(model.observation_space, Box):
         raise ValueError(
             f"{envs.world.name}: the run normalizes one-hot observations of {model.observation_space}, which "
@@ -171,7 +173,7 @@ def _normalizer(agent: Sb3Agent, envs: BatchedEnv, model: Any, training: Trainin
     )
     # SB3 compares these spaces with those of the environment when the file is loaded.
     normalizer.observation_space, normalizer.action_space = model.observation_space, model.action_space
-    arrays, counts = saved.tensors.get("normalizer", {}), saved.state.get("normalizer_counts")
+    arrays, counts = state_dict.tensors.get("normalizer", {}), state_dict.state.get("normalizer_counts")
     if counts is not None and "return_mean" in arrays:
         restore_normalizer_statistics(normalizer, arrays, counts)
         return normalizer, True

@@ -263,14 +263,14 @@ class Sb3Learner:
 
     def save(self) -> StateDict:
         """Return the algorithm's whole state between two iterations."""
-        saved = save(self.model, compiled=self._is_compiled)
+        state_dict = save(self.model, compiled=self._is_compiled)
         if self.encoder is not None:  # it does not change; an agent is made of a checkpoint, too
-            saved.tensors["encoder"] = self.encoder.arrays()
-        return saved
+            state_dict.tensors["encoder"] = self.encoder.arrays()
+        return state_dict
 
-    def restore(self, saved: StateDict) -> None:
+    def restore(self, state_dict: StateDict) -> None:
         """Restore what `save` returned. Raises ValueError for the state of another algorithm or size."""
-        restore(self.model, self.name, saved, compiled=self._is_compiled)
+        restore(self.model, self.name, state_dict, compiled=self._is_compiled)
 
     def close(self) -> None:
         """Do nothing: there are no other processes."""

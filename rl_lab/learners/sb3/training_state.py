@@ -108,7 +108,7 @@ def export_state(algorithm: BaseAlgorithm) -> StateDict:
     return StateDict(tensors, state)
 
 
-def restore_export_state(algorithm: BaseAlgorithm, name: str, saved: StateDict) -> bool:
+def restore_export_state(algorithm: BaseAlgorithm, name: str, state_dict: StateDict) -> bool:
     """Restore what `export_state` or `save` returned into an algorithm of SB3, but for a VecNormalize.
 
     Returns False, and changes nothing, if it has no optimizer state or lacks a counter.
@@ -117,12 +117,12 @@ def restore_export_state(algorithm: BaseAlgorithm, name: str, saved: StateDict) 
         ValueError: The state is of another algorithm or size. The algorithm may be restored in part.
     """
     model: Any = algorithm
-    state = saved.state
+    state = state_dict.state
     counters = {"steps", "updates", "episodes", "progress", "episode_infos"}
-    if "optimizer" not in saved.tensors or not {"optimizer_groups", *counters} <= set(state):
+    if "optimizer" not in state_dict.tensors or not {"optimizer_groups", *counters} <= set(state):
         return False
     try:
-        _restore_optimizer(model.policy.optimizer, saved.tensors["optimizer"], state["optimizer_groups"])
+        _restore_optimizer(model.policy.optimizer, state_dict.tensors["optimizer"], state["optimizer_groups"])
         model.num_timesteps, model._n_updates = int(state["steps"]), int(state["updates"])
         model._episode_num, model._current_progress_remaining = int(state["episodes"]), float(state["progress"])
         infos = [{"r": float(r), "l": int(length)} for r, length in state["episode_infos"]]
@@ -140,14 +140,14 @@ def restore_normalizer_statistics(normalizer: Any, arrays: dict[str, Array], cou
     _restore_normalizer(normalizer, {"returns": normalizer.returns, **arrays}, counts)
 
 
-def restore(algorithm: BaseAlgorithm, name: str, saved: StateDict, *, compiled: bool) -> None:
+def restore(algorithm: BaseAlgorithm, name: str, state_dict: StateDict, *, compiled: bool) -> None:
     """Restore what `save` returned; also set the global random generators of torch (CUDA included), numpy and random.
 
     Raises:
         ValueError: The state is of another algorithm or size, or damaged. The algorithm may be restored in part.
     """
     model: Any = algorithm
-    tensors, state = saved.tensors, saved.state
+    tensors, state = state_dict.tensors, state_dict.state
     try:
         _check(model, tensors, state)
         model.policy.load_state_dict(as_tensors(tensors["policy"]))
