@@ -55,7 +55,7 @@ def check(name: str, params: dict[str, Any]) -> None:
         _check_kind(name, field, value, accepted.get(field))
 
 
-def refused(name: str, params: dict[str, Any], error: Exception) -> UsageError:
+def parameter_error(name: str, params: dict[str, Any], error: Exception) -> UsageError:
     """Return the error for an environment whose constructor has raised `error` when it got these parameters."""
     listing = ", ".join(f"{field}={value!r}" for field, value in params.items())
     if isinstance(error, ForeignError):  # its message is one line that names the place

@@ -57,7 +57,7 @@ def make(
         except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
             if not params:
                 raise
-            raise env_parameters.refused(name, params, error) from error
+            raise env_parameters.parameter_error(name, params, error) from error
     world = world_registry.load(name)
     return Batch(world, num_envs, parameters(world, params or {}), seed=seed, threads=threads, autoreset=autoreset)
 

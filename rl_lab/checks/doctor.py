@@ -1,7 +1,7 @@
 """This module checks whether this machine can run the lab; each check returns one line, with advice where it fails.
 
-`rl-lab doctor` prints what `examine` returns. The checks import packages, compile a small world (which fills the cache
-folder of machine code), start numba's threads and look at the system; they change nothing else.
+`rl-lab doctor` prints what `run_checks` returns. The checks import packages, compile a small world (which fills the
+cache folder of machine code), start numba's threads and look at the system; they change nothing else.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Check:
 
     name: str
     status: str  # ok, note or fail
-    found: str  # one line
+    detail: str  # one line
     advice: str = ""  # what to do; empty where there is no problem
 
 
-def examine() -> list[dict[str, Any]]:
+def run_checks() -> list[dict[str, Any]]:
     """Return the results of all checks as dictionaries; a check that raises an exception has failed."""
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),

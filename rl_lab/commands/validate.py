@@ -1,6 +1,6 @@
 """Recompute published or exactly known values of games and of statistics, and compare them.
 
-Each line has the expected and the obtained value, and the source of a value that differs. Values that need training
+Each line has the expected and the actual value, and the source of a value that differs. Values that need training
 name the test that measures them.
   rl-lab validate      rl-lab validate kuhn_poker sprt      rl-lab validate --slow connect_four
 """
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for finding in reference_values.run_checks(selected, slow=args.slow):
         findings.append(finding)
         if not args.json:
-            result = finding.note or f"obtained {_as_text(finding.obtained)}"
+            result = finding.note or f"actual {_as_text(finding.actual)}"
             status = {"elsewhere": "-", "slow": "-"}.get(finding.status, finding.status)
             print(f"{status:<4}  {finding.name:<{width}}  expected {_as_text(finding.expected)}  {result}", flush=True)
             if finding.status == "fail":

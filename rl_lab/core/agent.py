@@ -14,10 +14,10 @@ class Agent(Protocol):
 
     Some agents have optional members:
 
-    - An agent whose `act` returns a state has `begin(state, fresh) -> state`. It returns the state with the rows where
-      fresh, bool [B], is True reset to what they are before an episode's first step. A state is of all B rows of the
-      batch that `bind` got; with `rows`, `act` returns one that differs in these rows alone. Neither changes the state
-      that it is given, because a caller may repeat a call. Where the agent can be an opponent in
+    - An agent whose `act` returns a state has `begin(state, episode_starts) -> state`. It returns the state with the
+      rows where episode_starts, bool [B], is True reset to what they are before an episode's first step. A state is of
+      all B rows of the batch that `bind` got; with `rows`, `act` returns one that differs in these rows alone. Neither
+      changes the state that it is given, because a caller may repeat a call. Where the agent can be an opponent in
       training, `initial_state()` returns the array with which a state from a checkpoint is compared.
     - An agent that remembers its actions may have `replace_actions(state, actions, rows) -> state`. It is called where
       other actions, [R, ...], are carried out than those that `act` returned for these rows, int64 [R].

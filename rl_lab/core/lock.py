@@ -34,7 +34,7 @@ class InUseError(UsageError):
 
 
 @contextmanager
-def locked(folder: Path, content: str) -> Iterator[None]:
+def lock_folder(folder: Path, content: str) -> Iterator[None]:
     """Hold the lock of an existing folder while the block runs; `content` names the folder's content in the error.
 
     Raises:

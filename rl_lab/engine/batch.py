@@ -237,7 +237,7 @@ class Batch(BatchArrays):
         outcome = self._step_threaded() if tuner.threaded else int(self._step_serial(self._address))
         end = time.perf_counter()
         tuner.record(end, end - begin)
-        if tuner.settled:
+        if tuner.is_final:
             self.tuner = None
         return outcome
 

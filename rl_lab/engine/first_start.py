@@ -44,7 +44,7 @@ def examined_loops(world: World, make_plain: Callable[..., Batch]) -> ModuleType
     try:
         compiler.compiled_loops(world)
     except TypeError:  # a function that is no kernel: the rules name the line that calls it
-        examine(world, "rules", make_plain)
+        check_plain_execution(world, "rules", make_plain)
         raise
     examine_once(world, "rules", make_plain)
     if "rl_lab.cli" in sys.modules:  # a command explains a crash, which the shell only names
@@ -65,12 +65,12 @@ def examine_once(world: World, check: str, make_plain: Callable[..., Batch]) -> 
     folder = Path(str(compiler.compiled_loops(world).__file__)).parent
     passed_marker = folder / f"{check}-examined-{version_of_the_checks()}"
     if not passed_marker.exists():
-        examine(world, check, make_plain)
+        check_plain_execution(world, check, make_plain)
         with suppress(OSError):
             passed_marker.touch()
 
 
-def examine(world: World, check: str, make_plain: Callable[..., Batch]) -> None:
+def check_plain_execution(world: World, check: str, make_plain: Callable[..., Batch]) -> None:
     """Raise WorldError for a mistake in the source of the world's kernels ("rules"), or one that playing shows.
 
     "resets" plays resets and observes; "steps" plays episodes with random actions and the world's scripts. Both look

@@ -31,11 +31,11 @@ class ThreadTuner:
 
     Attributes:
         threaded: True if the next step is to be threaded.
-        settled: True once serial steps are so short that threads can never help: no more calls are needed.
+        is_final: True once serial steps are so short that threads can never help: no more calls are needed.
     """
 
     def __init__(self) -> None:
-        self.threaded = self.settled = False
+        self.threaded = self.is_final = False
         self._timed_steps: list[float] = []
         self._num_to_time = _FIRST_SERIAL_STEPS
         self._serial_seconds = 0.0  # seconds of a serial step
@@ -64,12 +64,12 @@ class ThreadTuner:
         self._timed_steps.append(seconds)
         if len(self._timed_steps) == self._num_to_time:
             self._serial_seconds = statistics.median(self._timed_steps)
-            self.settled = self._serial_seconds <= MIN_PARALLEL_SECONDS
+            self.is_final = self._serial_seconds <= MIN_PARALLEL_SECONDS
             self._timed_steps = []
-            if not self.settled and self._step_fraction(now) < MIN_STEP_FRACTION:
+            if not self.is_final and self._step_fraction(now) < MIN_STEP_FRACTION:
                 self._return_to_serial(now)
             else:
-                self.threaded = not self.settled
+                self.threaded = not self.is_final
 
     def _record_threaded(self, now: float, seconds: float) -> None:
         if self._in_trial:

@@ -52,8 +52,8 @@ class Demonstrations:
     worlds: Array  # int64 [M], in which of the plan's episodes it was
 
     @staticmethod
-    def joined(parts: list[Demonstrations]) -> Demonstrations:
-        """Return the decisions of several parts, in their order."""
+    def concatenate(parts: list[Demonstrations]) -> Demonstrations:
+        """Return the decisions of several parts as one, in their order."""
         return Demonstrations(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in Demonstrations.__annotations__)
         )
@@ -115,7 +115,7 @@ def _play(
             _add_noise(envs, rows, plan.noise, generator)
         envs.step()
         live &= ~envs.done
-    return Demonstrations.joined(parts)
+    return Demonstrations.concatenate(parts)
 
 
 def _mask(envs: BatchedEnv, rows: Array) -> Array | None:

@@ -73,14 +73,14 @@ class EpisodePlan:
     role: str = ""
     num_envs: int | None = None  # N; environment n plays the episodes n, n + N, n + 2N and so on
 
-    def sized(self) -> EpisodePlan:
+    def with_num_envs(self) -> EpisodePlan:
         """Return the plan with `num_envs` set: at most one environment for each episode."""
         default = _NUM_FOREIGN_ENVS if make.is_foreign(self.world, self.params) else _NUM_ENVS
         return replace(self, num_envs=min(self.num_envs or default, self.episodes))
 
     def divide(self, parts: int) -> list[range]:
         """Divide the indices of the environments into at most `parts` ranges of nearly equal size, and return these."""
-        num_envs = self.sized().num_envs or 1
+        num_envs = self.with_num_envs().num_envs or 1
         ends = [round(k * num_envs / min(parts, num_envs)) for k in range(min(parts, num_envs) + 1)]
         return [range(first, last) for first, last in zip(ends, ends[1:], strict=False)]
 
@@ -122,7 +122,7 @@ def play_part(
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationPart:
     """Play the episodes of the environments with these indices, by default of all. Raises as `evaluate.evaluate`."""
-    plan = plan.sized()
+    plan = plan.with_num_envs()
     env_indices = range(plan.num_envs or 1) if env_indices is None else env_indices
     with preserve_global_rng():
         if not (plan.deterministic and plan.opponent_deterministic) and (torch := sys.modules.get("torch")):

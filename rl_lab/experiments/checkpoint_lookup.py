@@ -104,4 +104,4 @@ def _containing_run(folder: Path) -> Run:
     depth = len(folder.absolute().relative_to(runs[0]).parts)
     # The run's path is as short as the user typed it; it is absolute where the current folder is inside the run.
     typed_path = Path(*folder.parts[: len(folder.parts) - depth])
-    return run_dir.checked(Run(typed_path if len(folder.parts) >= depth else runs[0]))
+    return run_dir.validate_run(Run(typed_path if len(folder.parts) >= depth else runs[0]))

@@ -28,14 +28,14 @@ def as_dataset(rounds: Sequence[Demonstrations], world: EnvSpec, name: str, path
     These actions were not played, so that an episode has neither rewards nor ends: both are 0 in the data set. `name`
     is the world's name, `path` what errors call the data.
     """
-    joined = Demonstrations.joined(list(rounds))
+    decisions = Demonstrations.concatenate(list(rounds))
     of_round = np.repeat(np.arange(len(rounds)), [len(each.actions) for each in rounds])
-    order = np.lexsort((joined.worlds, of_round))  # it is stable, so that decisions stay in the order of time
-    keys = np.stack([of_round[order], joined.worlds[order]])
+    order = np.lexsort((decisions.worlds, of_round))  # it is stable, so that decisions stay in the order of time
+    keys = np.stack([of_round[order], decisions.worlds[order]])
     starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
-    observations, actions = joined.observations[order], joined.actions[order]
+    observations, actions = decisions.observations[order], decisions.actions[order]
     actions = _typed(actions)
-    masks = joined.action_mask[order] if joined.action_mask.shape[1] else None
+    masks = decisions.action_mask[order] if decisions.action_mask.shape[1] else None
     content = hashlib.sha256(observations.tobytes() + actions.tobytes())
     steps, episodes = len(actions), len(starts)
     return Dataset(
@@ -63,10 +63,10 @@ def as_dataset(rounds: Sequence[Demonstrations], world: EnvSpec, name: str, path
 
 def as_arrays(rounds: Sequence[Demonstrations]) -> dict[str, Array]:
     """Return all decisions as arrays of M rows, with the numbers of decisions of the rounds, int64 [rounds]."""
-    joined = Demonstrations.joined(list(rounds))
+    decisions = Demonstrations.concatenate(list(rounds))
     sizes = np.array([len(each.actions) for each in rounds], np.int64)
-    columns = {name: np.ascontiguousarray(getattr(joined, name)) for name in _FIELDS}
-    return {**columns, "actions": _typed(joined.actions), "sizes": sizes}
+    columns = {name: np.ascontiguousarray(getattr(decisions, name)) for name in _FIELDS}
+    return {**columns, "actions": _typed(decisions.actions), "sizes": sizes}
 
 
 def _typed(actions: Array) -> Array:

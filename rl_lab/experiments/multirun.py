@@ -15,7 +15,7 @@ from typing import Any
 
 from rl_lab.core.errors import UsageError, WorkFailed, one_line
 from rl_lab.core.interrupts import Interrupted
-from rl_lab.core.lock import locked
+from rl_lab.core.lock import lock_folder
 from rl_lab.core.text_table import format_table
 from rl_lab.evaluation.stats import across_seeds
 from rl_lab.experiments.compose import compose, target_of
@@ -119,7 +119,7 @@ def _lock_run_dirs(scenarios: Sequence[Scenario]) -> Iterator[None]:
         for folder in {scenario.run_dir for scenario in scenarios if scenario.run_dir is not None}:
             try:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(Path(folder), f"sweep {folder}"))
+                stack.enter_context(lock_folder(Path(folder), f"sweep {folder}"))
             except OSError as error:
                 message = f"cannot write run_dir {folder}: {error.strerror}; choose another with run_dir=PATH"
                 raise RunError(message) from None

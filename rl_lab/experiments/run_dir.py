@@ -123,7 +123,7 @@ def new_run(scenario: Scenario, command: list[str]) -> Iterator[Run]:
             else:
                 _require_free(path, scenario)
                 path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock.locked(path, f"run {path}"))
+            stack.enter_context(lock.lock_folder(path, f"run {path}"))
             _require_free(path, scenario)  # another process may have written there before the lock was taken
             clear(path)
             atomic_write_bytes(path / "config.yaml", _config_yaml(scenario, path).encode())
@@ -147,7 +147,7 @@ def locked_run(run: Run) -> Iterator[Scenario]:
     Temporary files are deleted, and a missing run.json is written. Raises as `Run.scenario`, RunError for a damaged
     run.json, and lock.InUseError for a run that is locked.
     """
-    with lock.locked(run.path, f"run {run.path}"):
+    with lock.lock_folder(run.path, f"run {run.path}"):
         if (run.path / "run.json").exists():
             run_record.read(run.path)
         scenario = run.scenario()
@@ -210,7 +210,7 @@ def find(path: str, *, unfinished: bool = False) -> Run:
         if has_config and not (folder / "run.json").exists() and not unfinished:
             raise _unfinished(folder)
         if has_config and (has_run_json or not (folder / "run.json").exists()):
-            return checked(Run(folder))
+            return validate_run(Run(folder))
         is_folder = folder.is_dir()
     except RunError:
         raise
@@ -230,7 +230,7 @@ def _unfinished(folder: Path) -> RunError:
     return RunError(f"{folder} has no run.json: the run was killed while it started; continue with: {hint}")
 
 
-def checked(run: Run) -> Run:
+def validate_run(run: Run) -> Run:
     """Return the run. Raises RunError for a damaged run.json, or for a link, by which other files could be changed."""
     if (run.path / run_record.NAME).is_file():
         run_record.read(run.path)

@@ -133,7 +133,7 @@ class _Training:
         self.overhead_seconds = 0.0  # of all but iterations: metrics, selections, checkpoints; shown as "log"
         self.metrics_size = 0  # bytes, at the checkpoint that has been restored
         self.saved_step = 0  # steps of the learner in the last checkpoint
-        self.unsaved = True  # whether the state has changed since the last checkpoint
+        self.has_unsaved_changes = True  # whether the state has changed since the last checkpoint
         self.may_be_aborted = False  # whether the last iteration took longer than one may take after a signal
         self._started_at = time.perf_counter()
         self._next_checkpoint_at = self._started_at + scenario.checkpoint.seconds
@@ -150,7 +150,7 @@ class _Training:
         self.selection.best_score, self.selection.best_agent = loop.best_score, loop.best_agent
         self.selection.count, self.metrics_size = loop.selections, loop.metrics_size
         self.training_return, self.seconds = loop.training_return, loop.seconds
-        self.saved_step, self.unsaved = saved.step, False
+        self.saved_step, self.has_unsaved_changes = saved.step, False
         # Last, because it sets the global random generators.
         self.learner.restore(StateDict(whole_state.learner_tensors(saved), saved.state["learner"]))
         if self.learner.steps != saved.step:
@@ -161,7 +161,7 @@ class _Training:
         try:
             return self._run_to_budget(report)
         except Interrupted as stop:
-            stop.run, stop.is_work_lost = self.run, self.unsaved
+            stop.run, stop.is_work_lost = self.run, self.has_unsaved_changes
             raise
 
     def _run_to_budget(self, report: Callable[[Result], None]) -> Result:
@@ -231,7 +231,7 @@ class _Training:
             if state is not None:
                 self._write_checkpoint(state)
             raise
-        self.unsaved = True
+        self.has_unsaved_changes = True
         train_seconds = time.perf_counter() - began
         self.may_be_aborted = train_seconds > GRACE
         return values, train_seconds
@@ -248,14 +248,14 @@ class _Training:
         if not self.selection.is_due(steps):
             return
         result, note = self.selection.measure(self.learner, self.training_return)
-        self.unsaved = True
+        self.has_unsaved_changes = True
         self.metrics.write_events(steps, {"selection/return": result.score, "selection/length": result.length})
         self.progress.note(f"selection at {steps:,} steps: mean return {result.score:.2f}{note}")
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint if the state has changed since the last one, and set the time of the next one."""
         began = time.perf_counter()
-        if self.unsaved:
+        if self.has_unsaved_changes:
             self._write_checkpoint(self._state())
         cost = time.perf_counter() - began
         pause = max(self.scenario.checkpoint.seconds, cost / MAX_CHECKPOINT_TIME_SHARE)
@@ -274,7 +274,7 @@ class _Training:
 
     def _copy_of_state(self) -> checkpoint.Checkpoint | None:
         """Return a copy of the whole state; None where it is saved already, or too large to be copied each time."""
-        if not self.unsaved:
+        if not self.has_unsaved_changes:
             return None
         state = self._state()
         if sum(array.nbytes for arrays in state.tensors.values() for array in arrays.values()) > _MAX_COPIED_BYTES:
@@ -289,7 +289,7 @@ class _Training:
         self.metrics.sync()
         keep = self.scenario.checkpoint.keep_last
         checkpoint.save(state.path, state.step, state.tensors, state.state, keep_last=keep)
-        self.saved_step, self.unsaved = state.step, False
+        self.saved_step, self.has_unsaved_changes = state.step, False
 
     def _elapsed(self) -> float:
         """Return the seconds of training so far, over all parts of a run that was resumed."""

@@ -178,7 +178,7 @@ class _Distillation:
             for iteration in range(settings.iterations):
                 parts.append(demonstrate(plan, self.teacher, player, iteration))
                 interrupts.check()
-                data = Demonstrations.joined(parts)
+                data = Demonstrations.concatenate(parts)
                 tree = self._fit(data)
                 player = TreeAgent(tree)
                 scores = self._scores(tree, data, interrupts)

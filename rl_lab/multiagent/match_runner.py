@@ -108,7 +108,7 @@ def begin_episodes(player: Agent, state: Any, mask: Array, envs: BatchedEnv) -> 
         return None
     begin = getattr(player, "begin", None)
     if begin is None:
-        raise ValueError(f"agent {player.name} returns a state but has no begin(state, fresh)")
+        raise ValueError(f"agent {player.name} returns a state but has no begin(state, episode_starts)")
     return begin(state, np.repeat(mask, len(envs.world.agents)))
 
 
@@ -133,7 +133,7 @@ def write_actions(
         arguments["action_mask"] = action_mask
     returned, state = player.act(observations, state=state, deterministic=deterministic, **arguments)
     if rows is not None and state is not None and not hasattr(player, "begin"):
-        raise ValueError(f"agent {player.name} returns a state but has no begin(state, fresh)")
+        raise ValueError(f"agent {player.name} returns a state but has no begin(state, episode_starts)")
     actions, kinds = np.asarray(returned), "iu" if all_actions.dtype.kind == "i" else "fiu"
     # numpy's assignment would broadcast one action to all rows, and truncate a fractional action, without an error.
     expected = (len(observations), *all_actions.shape[1:])

@@ -179,14 +179,14 @@ class EntrantRunner:
         state, keys = self._memory
         if self._is_code and state is not None:
             state = copy.deepcopy(state)  # code of a user's may change it, and the call may be repeated
-        is_new = self._keys != keys  # rows in which a match has begun since the last call
-        if state is not None and is_new.any():
-            state = self._agent.begin(state, is_new)
+        episode_starts = self._keys != keys  # rows in which a match has begun since the last call
+        if state is not None and episode_starts.any():
+            state = self._agent.begin(state, episode_starts)
         answer, state = self._agent.act(
             observations[rows], state=state, rows=rows.copy(), deterministic=True, **arguments
         )
         if state is not None and not hasattr(self._agent, "begin"):
-            return "crash", "it returns a state but has no begin(state, fresh)"
+            return "crash", "it returns a state but has no begin(state, episode_starts)"
         self._memory = state, self._keys.copy()
         return self._check_type(np.array(answer), len(rows), actions)
 

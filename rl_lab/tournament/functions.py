@@ -82,10 +82,10 @@ class ObjectAgent(CodeAgent):
             if hasattr(self._agent, "set_row_seeds"):
                 self._agent.set_row_seeds(keys, clock)
 
-    def _begin(self, state: Any, fresh: Array) -> Any:
+    def _begin(self, state: Any, episode_starts: Array) -> Any:
         """See `Agent.begin`."""
         with self.folder_imports:
-            return self._agent.begin(state, fresh)
+            return self._agent.begin(state, episode_starts)
 
     def act(self, observations: Array, **arguments: Any) -> Any:
         """See `Agent.act`; the result is returned unchecked."""

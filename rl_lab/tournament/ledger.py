@@ -26,7 +26,7 @@ from rl_lab.core.untrusted import parse_json
 from rl_lab.engine.batch import NUM_SEEDS
 
 FILE_NAME = "matches.jsonl"
-ENDINGS = "terminated", "truncated", "forfeit"  # of a match, `Match.ended`
+ENDINGS = "terminated", "truncated", "forfeit"  # of a match, `Match.ending`
 FAULT_KINDS = "crash", "timeout", "illegal", "nonfinite"  # `Fault.kind`
 _MAX_NAME_LENGTH = 10_000  # characters
 _TRACE_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +65,7 @@ class Match:
     returns: tuple[float, ...]
     ranks: tuple[int, ...]  # 1 is best; tied entrants have the same rank, and so have all seats of one entrant
     steps: int
-    ended: str  # one of ENDINGS
+    ending: str  # one of ENDINGS
     fault: Fault | None
     trace: str  # SHA-256 of the actions
 
@@ -110,8 +110,8 @@ def parse(text: str | bytes) -> Match:
     _require(values["seed"] < NUM_SEEDS, "seed", values["seed"])
     _require(_TRACE_PATTERN.fullmatch(values["trace"]) is not None, "trace", values["trace"])
     _require(isinstance(values["params"], dict), "params", values["params"])
-    _require(values["ended"] in ENDINGS, "ended", values["ended"])
-    _require((fault is not None) == (values["ended"] == "forfeit"), "fault", fault)
+    _require(values["ending"] in ENDINGS, "ending", values["ending"])
+    _require((fault is not None) == (values["ending"] == "forfeit"), "fault", fault)
     values |= {"ranks": tuple(ranks), "returns": tuple(map(float, returns))}
     values["fault"] = None if fault is None else _parse_fault(fault, values)
     return Match(**values)
@@ -194,7 +194,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
-            stack.enter_context(lock.locked(path.parent, f"tournament {path.parent}"))
+            stack.enter_context(lock.lock_folder(path.parent, f"tournament {path.parent}"))
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             stack.callback(os.close, self._file)
             text = path.read_bytes()

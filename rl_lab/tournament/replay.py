@@ -61,7 +61,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
     match = matches[match_id]
     task = task_of(tournament, tournament.make_schedule(), match)
     folder = tournament.path / "videos" if out is None else out
-    if match.ended != "forfeit":
+    if match.ending != "forfeit":
         folder.mkdir(parents=True, exist_ok=True)  # before the match is played, because it may fail
     entrants = tuple(each for each in tournament.entrants if each.name in match.pairing)
     changed = changed_entrants(dataclasses.replace(tournament, entrants=entrants))
@@ -71,7 +71,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         if before != now:
             reason = f"; {', '.join(changed)} changed since" if changed else ""
             raise ReplayError(f"match {match_id} came out differently: {name} was {before}, is {now}{reason}")
-    if match.ended == "forfeit":
+    if match.ending == "forfeit":
         return Replay(match, None, changed)
     if actions is None:
         raise ReplayError(f"match {match_id} cannot be filmed: an entrant sometimes ends the process it plays in")
@@ -82,8 +82,8 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         seed=match.seed,
         return_=mean_return(np.array(match.returns), seats),
         length=match.steps,
-        terminated=match.ended == "terminated",
-        truncated=match.ended == "truncated",
+        terminated=match.ending == "terminated",
+        truncated=match.ending == "truncated",
         success=None,
         actions=actions,
         seats=seats,

@@ -128,7 +128,7 @@ def _replay_matches(
     same_results = {r.match.id: r for r in results if r.match == expected[r.match.id]}
     if differing := len(expected) - len(same_results):
         recording.missing.append(f"{differing:,} games came out differently when they were played again")
-    return {key: each for key, each in same_results.items() if each.match.ended != "forfeit"}
+    return {key: each for key, each in same_results.items() if each.match.ending != "forfeit"}
 
 
 def _replay_tasks(

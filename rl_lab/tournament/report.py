@@ -100,7 +100,7 @@ def _data(
     rows = []
     for match in listed:
         seating = seatings.setdefault((match.pairing, match.entrants), len(seatings))
-        result = results.setdefault((match.ranks, match.ended), len(results))
+        result = results.setdefault((match.ranks, match.ending), len(results))
         value = surprises[match.id]
         rows.append([seating, match.pair, match.leg, result, match.steps, -1 if value is None else round(1000 * value)])
     seats = list(matches[0].seats) if matches else []
@@ -117,7 +117,7 @@ def _data(
         "seats": seats,
         "seatOf": {**labels, **{seat: k for k, seat in enumerate(seats)}},
         "seatings": [[[index[x] for x in pairing], [index[x] for x in entrants]] for pairing, entrants in seatings],
-        "results": [[list(ranks), ended] for ranks, ended in results],
+        "results": [[list(ranks), ending] for ranks, ending in results],
         "rows": rows,
         "unlisted": len(matches) - len(listed),
         "faults": _faults(matches),

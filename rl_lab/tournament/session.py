@@ -183,7 +183,7 @@ class Session:
             returns=tuple(returns.tolist()),
             ranks=ranks(task.entrants, returns, fault),
             steps=len(actions),
-            ended=ending,
+            ending=ending,
             fault=fault,
             trace=hashlib.sha256(actions.tobytes()).hexdigest(),
         )

@@ -35,7 +35,7 @@ from rl_lab.tournament.ledger import FILE_NAME as LEDGER_FILE
 from rl_lab.tournament.matches import MatchEngine, MatchSetup, world_version
 from rl_lab.tournament.schedule import SCHEDULES, Schedule, default_rounds
 
-_SETTINGS_FILE, _FORMAT = "tournament.json", "rl_lab.tournament 1"
+_SETTINGS_FILE, _FORMAT = "tournament.json", "rl_lab.tournament 2"
 _MAX_BYTES = 2**24  # of tournament.json
 _MAX_COUNT, _MAX_TIMEOUT = 10**9, 10**6  # of pairs, rounds and opening moves each; seconds for a move
 # The folders that `create` has made in this process, innermost first, by the tournament's path; for `discard`.
@@ -149,7 +149,7 @@ def _write_new(tournament: Tournament, settings: dict[str, Any], stem: str | Non
         else:
             _require_free(path)
             path.mkdir(parents=True, exist_ok=True)
-        with lock.locked(path, f"tournament {path}"):
+        with lock.lock_folder(path, f"tournament {path}"):
             _require_free(path)  # another process may have used the folder since
             settings["source"] = None if source is None else _relative_record(source, path)
             _write_settings(path, settings)

@@ -39,7 +39,7 @@ def compare(
     """
     saved = load_backbone(settings)
     require_writable(settings.out, "out=")
-    with lock.locked(settings.out, f"report {settings.out}"):
+    with lock.lock_folder(settings.out, f"report {settings.out}"):
         arms = make_arms(settings, saved)
         scenario = arms[0].scenarios[0]
         _require_one_policy(scenario)

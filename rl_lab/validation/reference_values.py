@@ -24,7 +24,7 @@ _NUM_GAMES = 100_000  # of random play
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: a reference value and the value obtained.
+    """The result of one check: a reference value and the value computed here.
 
     The fields are the keys of `rl-lab validate --json`.
     """
@@ -32,7 +32,7 @@ class Finding:
     name: str
     status: str  # pass; fail; elsewhere, for values that training measures; or slow, for values that were skipped
     expected: Any
-    obtained: Any  # None where the value was not computed, or its computation failed
+    actual: Any  # None where the value was not computed, or its computation failed
     seconds: float  # that the computation took
     source: str
     note: str = ""  # why it was skipped, or the exception
@@ -50,25 +50,25 @@ def entries() -> list[Entry]:
     return list(json.loads((resources.files(__package__) / "reference.json").read_text("utf-8")))
 
 
-def run_checks(checked: list[Entry] | None = None, *, slow: bool = False) -> Iterator[Finding]:
+def run_checks(selected: list[Entry] | None = None, *, slow: bool = False) -> Iterator[Finding]:
     """Yield a finding for each entry, in order; an entry whose computation raises an exception fails, with a note.
 
     Args:
-        checked: the entries; by default, all entries of reference.json.
+        selected: the entries; by default, all entries of reference.json.
         slow: compute also the values that take minutes.
     """
-    for entry in entries() if checked is None else checked:
+    for entry in entries() if selected is None else selected:
         skipped = _skip_reason(entry, slow)
         if skipped is not None:
             yield Finding(entry["name"], skipped[0], entry["expected"], None, 0.0, entry["source"], skipped[1])
             continue
-        begin, note, passed, value = time.perf_counter(), "", False, None
+        start_time, note, passed, value = time.perf_counter(), "", False, None
         try:
-            obtained = compute(entry)
-            passed, value = within_tolerance(entry, obtained), to_json(obtained)
+            computed = compute(entry)
+            passed, value = within_tolerance(entry, computed), to_json(computed)
         except Exception as error:  # an error in one value must not hide the others
             note = f"{type(error).__name__}: {error}"
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - start_time
         status = "pass" if passed else "fail"
         yield Finding(entry["name"], status, entry["expected"], value, seconds, entry["source"], note)
 
@@ -82,17 +82,17 @@ def _skip_reason(entry: Entry, slow: bool) -> tuple[str, str] | None:
     return None
 
 
-def within_tolerance(entry: Entry, obtained: Any) -> bool:
+def within_tolerance(entry: Entry, value: Any) -> bool:
     """Return True if a value equals the expected one, all its numbers within the tolerance."""
     expected = entry["expected"]
     if isinstance(expected, dict):
-        return list(expected) == list(obtained) and within_tolerance(
-            {**entry, "expected": list(expected.values())}, list(obtained.values())
+        return list(expected) == list(value) and within_tolerance(
+            {**entry, "expected": list(expected.values())}, list(value.values())
         )
     if isinstance(expected, str) and "/" not in expected:
-        return bool(expected == obtained)
+        return bool(expected == value)
     target = np.array(float(Fraction(expected)) if isinstance(expected, str) else expected, np.float64)
-    actual = np.asarray(obtained, np.float64)
+    actual = np.asarray(value, np.float64)
     return actual.shape == target.shape and bool((np.abs(actual - target) <= np.array(entry["tolerance"])).all())
 
 

@@ -22,7 +22,7 @@ from support.time_limits import within
 from rl_lab.cli import main
 from rl_lab.core import lock
 from rl_lab.core.files import clear, partial
-from rl_lab.core.lock import InUseError, create_new_folder, locked
+from rl_lab.core.lock import InUseError, create_new_folder, lock_folder
 
 TINY = (
     "budget=256 worlds=2 agent.n_steps=64 agent.batch_size=64 agent.n_epochs=1 device=cpu video=false threads=1 "
@@ -31,8 +31,8 @@ TINY = (
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from rl_lab.core.lock import locked
-with locked(Path(sys.argv[1]), "run x"):
+from rl_lab.core.lock import lock_folder
+with lock_folder(Path(sys.argv[1]), "run x"):
     {inside}
     print("held", flush=True)
     time.sleep(60)
@@ -68,28 +68,28 @@ def start_process(*words: str) -> subprocess.Popen[str]:
 def test_a_second_process_is_told_who_has_it_and_a_dead_one_has_it_no_more(work_folder: Path) -> None:
     expected = r"^run y is under way: process {} on \S+ since 20\S+ is at work on it$"
     with start_holder(work_folder) as pid, pytest.raises(InUseError, match=expected.format(pid)):
-        locked(work_folder, "run y").__enter__()
+        lock_folder(work_folder, "run y").__enter__()
     assert (work_folder / lock.NAME).exists()  # nothing was cleaned up
-    with locked(work_folder, "run y"):
+    with lock_folder(work_folder, "run y"):
         pass
     assert list(work_folder.iterdir()) == []
 
 
 def test_one_process_does_not_have_it_twice(work_folder: Path) -> None:
-    with locked(work_folder, "a"), pytest.raises(InUseError, match=f"b is under way: process {os.getpid()} "):
-        locked(work_folder, "b").__enter__()
-    with locked(work_folder, "a"):
+    with lock_folder(work_folder, "a"), pytest.raises(InUseError, match=f"b is under way: process {os.getpid()} "):
+        lock_folder(work_folder, "b").__enter__()
+    with lock_folder(work_folder, "a"):
         pass
 
 
 @pytest.mark.parametrize("inside", ["os.fork() or time.sleep(200)", "os.posix_spawn('/bin/sleep', ['s', '200'], {})"])
 def test_children_do_not_keep_it(inside: str, work_folder: Path) -> None:
     with start_holder(work_folder, inside) as pid, pytest.raises(InUseError, match=f"process {pid} "):
-        locked(work_folder, "run y").__enter__()
+        lock_folder(work_folder, "run y").__enter__()
     # The child lives on. It closes its copy of the lock as soon as it runs, which is soon.
     with within(10):
         while True:
-            with suppress(InUseError), locked(work_folder, "run y"):
+            with suppress(InUseError), lock_folder(work_folder, "run y"):
                 assert (work_folder / lock.NAME).exists()
                 break
             time.sleep(0.01)
@@ -101,16 +101,16 @@ def test_a_folder_that_was_made_again_keeps_its_new_lock(work_folder: Path) -> N
     folder = work_folder / "run"
     folder.mkdir()
     with ExitStack() as stack:
-        with locked(folder, "run x"):
+        with lock_folder(folder, "run x"):
             shutil.rmtree(folder)
             folder.mkdir()
             pid = stack.enter_context(start_holder(folder))
         with pytest.raises(InUseError, match=f"run y is under way: process {pid} "):
-            locked(folder, "run y").__enter__()
+            lock_folder(folder, "run y").__enter__()
 
 
 def test_a_forked_child_does_not_give_it_up(work_folder: Path) -> None:
-    with locked(work_folder, "run x"):
+    with lock_folder(work_folder, "run x"):
         child = os.fork()
         if child == 0:
             try:
@@ -119,14 +119,14 @@ def test_a_forked_child_does_not_give_it_up(work_folder: Path) -> None:
                 os._exit(0)
         os.waitpid(child, 0)
         with pytest.raises(InUseError):
-            locked(work_folder, "run y").__enter__()
+            lock_folder(work_folder, "run y").__enter__()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
 def test_a_lock_that_is_no_file_is_refused_and_left(make: object, work_folder: Path) -> None:
     make(work_folder / lock.NAME)  # type: ignore[operator]
     with pytest.raises((ValueError, OSError)):
-        locked(work_folder, "run x").__enter__()
+        lock_folder(work_folder, "run x").__enter__()
     assert os.path.lexists(work_folder / lock.NAME)
 
 
@@ -137,7 +137,7 @@ def test_many_at_once_have_it_one_after_the_other(work_folder: Path) -> None:
         nonlocal inside, most, done
         while True:
             try:
-                with locked(work_folder, "x"):
+                with lock_folder(work_folder, "x"):
                     inside += 1
                     most = max(most, inside)
                     time.sleep(0.001)

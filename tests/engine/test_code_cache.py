@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import programs
 
-from rl_lab.checks.doctor import examine
+from rl_lab.checks.doctor import run_checks
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import WorldError
 from rl_lab.engine import compiler, diagnostics, first_start, numba_environment, world_registry
@@ -146,8 +146,8 @@ def test_a_switched_off_compiler_is_told_as_such(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError, match="unset it"):
         Batch(world_registry.load("catch"), 1)
     Batch(world_registry.load("catch"), 1, plain=True).reset()  # what a debugger wants works
-    failed = {check["name"]: check for check in examine() if check["status"] == "fail"}
-    assert "NUMBA_DISABLE_JIT" in failed["compiler"]["found"] and "unset" in failed["compiler"]["advice"]
+    failed = {check["name"]: check for check in run_checks() if check["status"] == "fail"}
+    assert "NUMBA_DISABLE_JIT" in failed["compiler"]["detail"] and "unset" in failed["compiler"]["advice"]
 
 
 def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(
@@ -172,7 +172,7 @@ def test_what_the_compiler_cannot_do_is_not_told_as_a_mistake_in_a_world(
 
 def test_a_world_that_passed_other_rules_is_examined_again(monkeypatch: pytest.MonkeyPatch) -> None:
     world, examined = world_registry.load("catch"), list[str]()
-    monkeypatch.setattr(first_start, "examine", lambda world, what, make_plain: examined.append(what))
+    monkeypatch.setattr(first_start, "check_plain_execution", lambda world, what, make_plain: examined.append(what))
 
     def start() -> list[str]:
         examined.clear()

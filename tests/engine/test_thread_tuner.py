@@ -18,14 +18,14 @@ class Clock:
             seconds = self.threaded if self.pace.threaded else self.serial
             threaded += self.pace.threaded
             self.now += self.rest + seconds
-            if not self.pace.settled:
+            if not self.pace.is_final:
                 self.pace.record(self.now, seconds)
         return threaded / count
 
 
 def test_short_steps_stay_serial_for_good() -> None:
     clock = Clock(0.9 * MIN_PARALLEL_SECONDS, 0.1 * MIN_PARALLEL_SECONDS)
-    assert clock.steps(1000) == 0 and clock.pace.settled
+    assert clock.steps(1000) == 0 and clock.pace.is_final
 
 
 def test_threads_are_used_where_they_are_quicker() -> None:

@@ -88,7 +88,7 @@ def test_a_file_that_names_another_member_of_trusted_code_is_refused(
     assert main(["evaluate", "random", "world=env.py:Env", "evaluation.episodes=1"]) == 0
     (project_folder / "theirs.yaml").write_text(yaml.dump({"world": world(name, params, **more)}))
     assert "--allow-code" in expect_refusal(capsys, "train", "theirs.yaml", *SMALL)
-    facts = {"format": "rl_lab.tournament 1", "world": name, "params": params, "schedule": "round-robin"}
+    facts = {"format": "rl_lab.tournament 2", "world": name, "params": params, "schedule": "round-robin"}
     facts |= {"pairs": 1, "rounds": 1, "seed": 0, "opening": 0, "timeout": 1.0, "test": None}
     facts |= {"entrants": [{"name": n, "spec": "random", "kind": "made", "hash": "0"} for n in ("a", "b")]}
     facts |= {"source": world(name, params, **more)}

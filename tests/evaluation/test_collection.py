@@ -132,8 +132,8 @@ class StepCounterAgent:
     def bind(self, envs: Any) -> None:
         self.seen: list[int] = []
 
-    def begin(self, state: Any, fresh: Any) -> Any:
-        return np.where(fresh, 0, state)
+    def begin(self, state: Any, episode_starts: Any) -> Any:
+        return np.where(episode_starts, 0, state)
 
     def act(self, observations: Any, *, state: Any = None, **_: Any) -> tuple[Any, Any]:
         state = np.zeros(len(observations), np.int64) if state is None else state

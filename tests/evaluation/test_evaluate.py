@@ -68,8 +68,8 @@ class FirstAngleAgent:
         first = np.where(np.isnan(first), observations[:, 2], first)
         return np.where(first > 0, balance_pole(observations), 0), first
 
-    def begin(self, state: Any, fresh: Array) -> Any:
-        return np.where(fresh, np.nan, state)
+    def begin(self, state: Any, episode_starts: Array) -> Any:
+        return np.where(episode_starts, np.nan, state)
 
 
 def balance_pole(observations: Array) -> Array:
@@ -161,7 +161,9 @@ def test_an_agent_with_a_state_needs_begin_where_an_environment_plays_several_ep
         begin = None  # type: ignore[assignment]
 
     evaluate(WithoutBegin(), "cartpole", {}, episodes=4, num_envs=4)
-    with pytest.raises(ValueError, match=r"agent first_angle returns a state but has no begin\(state, fresh\)"):
+    with pytest.raises(
+        ValueError, match=r"agent first_angle returns a state but has no begin\(state, episode_starts\)"
+    ):
         evaluate(WithoutBegin(), "cartpole", {}, episodes=8, num_envs=4)
 
 

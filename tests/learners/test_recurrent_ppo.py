@@ -179,7 +179,7 @@ def test_a_truncated_episode_is_bootstrapped_with_its_state() -> None:
 class Forgetless(RecurrentAgent):
     """A recurrent agent that does not forget the episodes before."""
 
-    def begin(self, state: Any, fresh: Array) -> Any:
+    def begin(self, state: Any, episode_starts: Array) -> Any:
         return state
 
 
@@ -271,8 +271,8 @@ def test_an_entrant_begins_each_match_without_a_state() -> None:
 class Counter:
     """A user's agent that draws a random number in each call, and changes its state in place."""
 
-    def begin(self, state: Any, fresh: Array) -> Any:
-        state[fresh] = 0
+    def begin(self, state: Any, episode_starts: Array) -> Any:
+        state[episode_starts] = 0
         return state
 
     def act(self, observations: Array, *, state: Any, action_mask: Array, rows: Array, deterministic: bool) -> Any:
@@ -393,7 +393,7 @@ def test_an_opponent_whose_state_cannot_be_checked_is_refused_at_once() -> None:
 
         def bind(self, envs: Any) -> None: ...
 
-        def begin(self, state: Any, fresh: Array) -> Any:
+        def begin(self, state: Any, episode_starts: Array) -> Any:
             return state
 
         def act(self, observations: Array, *, action_mask: Array, **_: Any) -> Any:

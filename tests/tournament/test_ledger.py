@@ -47,7 +47,7 @@ def ledger() -> Path:
 
 
 def test_a_line_has_exactly_what_was_agreed(ledger: Path) -> None:
-    keys = "id world version params pairing pair leg entrants hashes seats seed returns ranks steps ended fault trace"
+    keys = "id world version params pairing pair leg entrants hashes seats seed returns ranks steps ending fault trace"
     lines = ledger.read_text().splitlines()
     assert [list(json.loads(line)) for line in lines] == [keys.split()] * 18 and list(FIELDS) == keys.split()
     assert {parse(line).line() for line in lines} == set(lines)
@@ -82,11 +82,11 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a huge seed": change(seed=2**40),
     "a stranger at a seat": change(entrants=["random", "stranger"]),
     "an unsorted pairing": change(pairing=["scripted", "random"]),
-    "no such ending": change(ended="won"),
-    "a forfeit without fault": change(ended="forfeit"),
+    "no such ending": change(ending="won"),
+    "a forfeit without fault": change(ending="forfeit"),
     "a fault without forfeit": change(fault={"seat": 0, "entrant": "random", "kind": "crash", "reason": ""}),
-    "a fault of no entrant": change(ended="forfeit", fault={"seat": 9, "entrant": "x", "kind": "crash", "reason": ""}),
-    "a fault that is text": change(ended="forfeit", fault="crash"),
+    "a fault of no entrant": change(ending="forfeit", fault={"seat": 9, "entrant": "x", "kind": "crash", "reason": ""}),
+    "a fault that is text": change(ending="forfeit", fault="crash"),
     "a trace that is none": change(trace="x" * 64),
     "a name with a line break": change(id="a\nb"),
     "a name that is a number": change(world=3),

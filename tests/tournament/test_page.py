@@ -56,7 +56,7 @@ def tournament_with_forfeits() -> tuple[Any, list[Any]]:
                 f"reason of {faulty_entrant} in {match.id}" + " and so on" * 12,
             )
             ranks = tuple(1 + (k == seat) for k in range(2))
-            match = dataclasses.replace(match, ended="forfeit", fault=fault, ranks=ranks)
+            match = dataclasses.replace(match, ending="forfeit", fault=fault, ranks=ranks)
         matches.append(match)
     outcome.tournament.ledger.write_text("".join(match.line() + "\n" for match in matches))
     return outcome.tournament, matches

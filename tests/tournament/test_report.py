@@ -133,7 +133,7 @@ def test_a_page_holds_all_numbers_and_their_games() -> None:
         pairing, entrants_at_seats = ([data["names"][k] for k in each] for each in data["seatings"][seating])
         match = ids.pop(f"{'~'.join(pairing)}/{pair}/{leg}")
         assert (list(match.entrants), match.steps) == (entrants_at_seats, steps)
-        assert data["results"][result] == [list(match.ranks), match.ended]
+        assert data["results"][result] == [list(match.ranks), match.ending]
     assert not ids and all(k < 10 for k in data["notable"])  # those to be watched come first
 
 

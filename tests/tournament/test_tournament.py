@@ -184,7 +184,7 @@ def test_results_of_a_game_known_move_by_move() -> None:
     assert (one.entrants, other.entrants) == (("a", "b"), ("b", "a"))
     for match in (one, other):  # 0 1 2 3 4 5 6: x has the diagonal
         assert (match.returns, match.ranks, match.steps) == ((1.0, -1.0), (1, 2), 7)
-        assert (match.ended, match.fault, match.seats) == ("terminated", None, ("x", "o"))
+        assert (match.ending, match.fault, match.seats) == ("terminated", None, ("x", "o"))
     assert one.trace == other.trace and one.hashes == other.hashes
 
 
@@ -234,9 +234,9 @@ def test_an_entrant_that_fails_loses_its_own_matches_only() -> None:
     entrants_at_fault: set[str] = set()
     for match in matches:
         if match.fault is None:
-            assert match.ended != "forfeit"
+            assert match.ending != "forfeit"
             continue
-        assert match.ended == "forfeit" and match.entrants[match.fault.seat] == match.fault.entrant
+        assert match.ending == "forfeit" and match.entrants[match.fault.seat] == match.fault.entrant
         assert match.ranks[match.fault.seat] == 2 and match.returns[match.fault.seat] == -1 == -sum(match.returns) - 1
         kind, reason = FAULTS[match.fault.entrant.removeprefix("bots:")]
         assert match.fault.kind == kind and reason in match.fault.reason and match.fault.reason.isprintable()

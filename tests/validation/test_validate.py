@@ -29,7 +29,7 @@ def test_everything_that_is_published_comes_out(capsys: pytest.CaptureFixture[st
     reasons = {"pass": "", "elsewhere": "measured by: ", "slow": "not recomputed: it takes"}
     for value in values:
         assert value["source"] and value["note"].startswith(reasons[value["status"]])
-        assert (value["obtained"] is None) == (value["status"] != "pass")
+        assert (value["actual"] is None) == (value["status"] != "pass")
     assert [value["name"] for value in values if value["status"] == "slow"] == ["connect_four.perfect_play"]
 
 
@@ -48,7 +48,7 @@ def test_a_value_that_is_off_fails(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert main(["validate"]) == 1
     output = capsys.readouterr().out
     fails = [line for line in output.splitlines() if line.startswith("fail")]
-    assert len(fails) == 2 and "expected 0.76  obtained 0.7597" in fails[0] and "ValueError" in fails[1]
+    assert len(fails) == 2 and "expected 0.76  actual 0.7597" in fails[0] and "ValueError" in fails[1]
     assert f"source: {entries[0]['source']}" in output and f"{len(entries)} passed, 2 failed" in output
     assert main(["validate", "--json"]) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["ok"] is False

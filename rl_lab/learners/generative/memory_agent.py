@@ -46,9 +46,9 @@ class MemoryAgent:
         """Return the state before the first episodes. Raises ValueError where `bind` has not been called."""
         return self._row_state.initial(self._bound().rewards.size)
 
-    def begin(self, state: Any, fresh: Array) -> Any:
+    def begin(self, state: Any, episode_starts: Array) -> Any:
         """See `agent.Agent`: the state of these rows is zero before an episode."""
-        return np.where(np.asarray(fresh)[:, None], np.float32(0.0), state)
+        return np.where(np.asarray(episode_starts)[:, None], np.float32(0.0), state)
 
     def act(
         self,

@@ -73,7 +73,7 @@ class Cluster:
         self._environment = {name: os.environ.get(name) for name in names}
         self._to_file: logging.FileHandler | None = None
         self._janitor: subprocess.Popen[str] | None = None
-        self._looked, self._silent = time.monotonic(), 0
+        self._last_check, self._silent = time.monotonic(), 0
         _open.append(self)
 
     def _connect(self, environment: dict[str, str], *, is_private: bool, **arguments: Any) -> None:
@@ -139,10 +139,10 @@ class Cluster:
         import ray
 
         now = time.monotonic()
-        if now - self._looked < _LOOK:
+        if now - self._last_check < _LOOK:
             return
         address = ray.get_runtime_context().gcs_address
-        self._looked, self._silent = now, 0 if answers(address, 1.0) else self._silent + 1
+        self._last_check, self._silent = now, 0 if answers(address, 1.0) else self._silent + 1
         if self._silent >= _SILENT:
             reason = f"the head node of the Ray cluster, {address}, does not answer any more"
             raise WorkFailed(f"{reason}; a run can be resumed from its last checkpoint, a tournament from its ledger")

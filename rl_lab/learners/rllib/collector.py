@@ -70,19 +70,20 @@ class Collector:
         self.envs, self.runners, self.timeout, self._check = envs, runners, timeout, check
         self._idle: list[int] = []  # runners that are ready
         self._calls: dict[Any, _Call] = {}  # by the reference to the result
-        self._holders: list[int | None] = [None] * len(envs.recipes)  # the runner that has each part's last state
+        # The runner that has each part's last state.
+        self._runner_of_part: list[int | None] = [None] * len(envs.recipes)
         self.prepared: set[tuple[int, int]] = set()
         self._pings: dict[int, float] = {}  # when to call a runner that did not start, by runner
         self._work: _Round | None = None  # that was started
-        self._looked = 0.0  # when deadlines were looked at
-        self._alone_since = time.monotonic()  # when the last runner was lost
-        self._patience = START
+        self._last_deadline_check = 0.0
+        self._no_runner_since = time.monotonic()  # when the last runner was lost
+        self._restart_timeout = START
         for runner in range(len(runners)):
             self._ping(runner)
 
     def forget(self) -> None:
         """Have all parts start from the snapshots in `envs`, which were restored."""
-        self._holders = [None] * len(self._holders)
+        self._runner_of_part = [None] * len(self._runner_of_part)
 
     def collect(self, number: int, weights: dict[str, Array]) -> list[tuple[Any, Part]]:
         """Return fragment `number` of each part, sampled with these weights, and a reference to it, by part.
@@ -101,7 +102,7 @@ class Collector:
 
     def start(self, number: int, weights: dict[str, Array]) -> None:
         """Have idle runners begin what `collect` returns, and return at once; `finish` waits for it."""
-        self._work = _Round(number, ray.put(weights), list(range(len(self._holders))))
+        self._work = _Round(number, ray.put(weights), list(range(len(self._runner_of_part))))
         self._assign(self._work)
 
     def finish(self) -> list[tuple[Any, Part]]:
@@ -111,7 +112,7 @@ class Collector:
             # Copies: the arrays lie in Ray's object store, where they would keep the whole result.
             self.envs.snapshots[part] = {name: np.array(array) for name, array in result.snapshot.items()}
             self.envs.logs.append(result.log)
-        return [work.parts[part] for part in range(len(self._holders))]
+        return [work.parts[part] for part in range(len(self._runner_of_part))]
 
     def abandon(self) -> None:
         """Let what `start` has begun come to its end, and do without it; the environments' snapshots do not change."""
@@ -125,14 +126,14 @@ class Collector:
         # Results that came while nobody waited are in time.
         for reference in ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)[0] if self._calls else ():
             self._receive(work, reference, self._calls.pop(reference))
-        while len(work.parts) < len(self._holders):
+        while len(work.parts) < len(self._runner_of_part):
             self._assign(work)
             for reference in self._wait():
                 self._receive(work, reference, self._calls.pop(reference))
             # Also where results come in quick succession: a runner that cannot start fails each call at once.
-            if time.monotonic() - self._looked >= TICK:
-                self._looked = time.monotonic()
-                self._look_at_deadlines(work)
+            if time.monotonic() - self._last_deadline_check >= TICK:
+                self._last_deadline_check = time.monotonic()
+                self._check_deadlines(work)
         self._work = None
         return work
 
@@ -149,9 +150,9 @@ class Collector:
         for part in list(work.waiting):
             if not self._idle:
                 return
-            runner = self._holders[part]
+            runner = self._runner_of_part[part]
             if runner not in self._idle:
-                others = [self._holders[other] for other in work.waiting if other != part]
+                others = [self._runner_of_part[other] for other in work.waiting if other != part]
                 free = [idle for idle in self._idle if idle not in others]
                 if not free:
                     continue
@@ -162,7 +163,7 @@ class Collector:
     def _send(self, work: _Round, part: int, runner: int | None, *, whole: bool = False) -> None:
         assert runner is not None
         self._idle.remove(runner)
-        snapshot = self.envs.snapshots[part] if whole or self._holders[part] != runner else None
+        snapshot = self.envs.snapshots[part] if whole or self._runner_of_part[part] != runner else None
         reference = self.runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
         # A runner that has not sampled this part makes its environments first, which may compile them.
         more = 0.0 if (runner, part) in self.prepared else START
@@ -179,10 +180,10 @@ class Collector:
         except RayError as error:
             if getattr(error, "actor_init_failed", False):
                 raise WorkFailed(f"env runner {call.runner} cannot be made: {last_line(error)}") from None
-            self._lose(work, call, last_line(error))
+            self._handle_lost_runner(work, call, last_line(error))
             return
         self._idle.append(call.runner)
-        self._patience, self._alone_since = RESTART, float("inf")
+        self._restart_timeout, self._no_runner_since = RESTART, float("inf")
         if call.part is None:
             return
         if result is None:  # the runner has been started again since its last fragment
@@ -191,9 +192,9 @@ class Collector:
             return
         self.prepared.add((call.runner, call.part))
         work.parts[call.part] = reference, result
-        self._holders[call.part] = call.runner
+        self._runner_of_part[call.part] = call.runner
 
-    def _lose(self, work: _Round, call: _Call, reason: str) -> None:
+    def _handle_lost_runner(self, work: _Round, call: _Call, reason: str) -> None:
         """Have the part of a runner that has died sampled by another one."""
         if call.part is not None:
             _LOG.warning("env runner %d was lost: %s", call.runner, reason)
@@ -201,16 +202,16 @@ class Collector:
             work.deaths[call.part] = work.deaths.get(call.part, 0) + 1
             if work.deaths[call.part] >= _DEATHS:
                 raise WorkFailed(f"{_DEATHS} env runners were lost while they sampled the same fragment: {reason}")
-        self._holders = [None if holder == call.runner else holder for holder in self._holders]
+        self._runner_of_part = [None if runner == call.runner else runner for runner in self._runner_of_part]
         self.prepared = {(runner, part) for runner, part in self.prepared if runner != call.runner}
         if call.part is None:  # it is being started, or there is no room for it
             self._pings[call.runner] = time.monotonic() + TICK
         else:
             self._ping(call.runner)
         if not self._idle and all(each.part is None for each in self._calls.values()):
-            self._alone_since = min(self._alone_since, time.monotonic())
+            self._no_runner_since = min(self._no_runner_since, time.monotonic())
 
-    def _look_at_deadlines(self, work: _Round) -> None:
+    def _check_deadlines(self, work: _Round) -> None:
         self._check()
         now = time.monotonic()
         for runner in [runner for runner, due in self._pings.items() if due <= now]:
@@ -221,7 +222,7 @@ class Collector:
                 del self._calls[reference]
                 ray.kill(self.runners[call.runner], no_restart=False)
                 limit = f"agent.sample_timeout_s={self.timeout:g}" if call.part is not None else f"{START:.0f} s"
-                self._lose(work, call, f"it took longer than {limit}")
-        if now - self._alone_since > self._patience:
-            what = "could be started" if self._patience == START else "is left, and none could be started again"
-            raise WorkFailed(f"no env runner {what} within {self._patience:.0f} s")
+                self._handle_lost_runner(work, call, f"it took longer than {limit}")
+        if now - self._no_runner_since > self._restart_timeout:
+            what = "could be started" if self._restart_timeout == START else "is left, and none could be started again"
+            raise WorkFailed(f"no env runner {what} within {self._restart_timeout:.0f} s")

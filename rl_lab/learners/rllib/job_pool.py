@@ -73,19 +73,22 @@ class JobPool:
         self._starts = dict.fromkeys(range(count), 0.0)  # when to start a worker
         self._waiting: deque[list[Any]] = deque()  # jobs
         self._deaths: dict[int, int] = {}  # by the identity of a task
-        self._alive_at = time.monotonic()  # when there was a worker that had started
-        self._listened = 0.0  # when heartbeats were read
+        self._last_alive_time = time.monotonic()  # when there was a worker that had started
+        self._last_heartbeat_read = 0.0
 
-    def run(self, jobs: Iterable[Sequence[Any]], lost: Callable[[Any, WorkFailed], Any] | None = None) -> Iterator[Any]:
+    def run(
+        self, jobs: Iterable[Sequence[Any]], on_task_failed: Callable[[Any, WorkFailed], Any] | None = None
+    ) -> Iterator[Any]:
         """Do all tasks, and yield what they make, in any order.
 
-        `lost` returns what to yield for a task that has ended several workers; by default the error is raised.
+        `on_task_failed` returns what to yield for a task that has ended several workers; by default the error is
+        raised.
 
         Raises:
             WorkFailed: no worker is left and none can be started, or the cluster is gone.
             Exception: what the performer raises.
         """
-        source, looked = iter(jobs), 0.0
+        source, last_deadline_check = iter(jobs), 0.0
         has_more = True
         while True:
             while self._idle and (self._waiting or has_more):
@@ -100,11 +103,11 @@ class JobPool:
             if self._poll is not None:
                 self._poll()
             for handle in self._wait():
-                yield from self._receive(handle, lost)
+                yield from self._receive(handle, on_task_failed)
             # Also where results come in quick succession.
-            if time.monotonic() - looked >= _TICK:
-                looked = time.monotonic()
-                yield from self._look_at_deadlines(lost)
+            if time.monotonic() - last_deadline_check >= _TICK:
+                last_deadline_check = time.monotonic()
+                yield from self._check_deadlines(on_task_failed)
 
     def _wait(self) -> list[Any]:
         """Return what has come, or nothing after a moment."""
@@ -125,7 +128,7 @@ class JobPool:
         results = self._workers[worker].perform.options(num_returns="streaming").remote(tasks)
         self._calls[results] = _Call(worker, dict(enumerate(tasks)), time.monotonic() + _SILENT)
 
-    def _receive(self, handle: Any, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+    def _receive(self, handle: Any, on_task_failed: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         """Yield what has come, if it is a result."""
         call = self._calls[handle]
         try:
@@ -145,13 +148,15 @@ class JobPool:
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else WorkFailed(last_line(error)) from None
         except RayError as error:
-            yield from self._lose(handle, last_line(error), lost)
+            yield from self._handle_lost_worker(handle, last_line(error), on_task_failed)
             return
         del self._calls[handle]
         self._idle.append(call.worker)
 
-    def _lose(self, handle: Any, reason: str, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
-        """Replace a worker, and have what is left of its job done by another; yield what `lost` returns."""
+    def _handle_lost_worker(
+        self, handle: Any, reason: str, on_task_failed: Callable[[Any, WorkFailed], Any] | None
+    ) -> Iterator[Any]:
+        """Replace a worker, and have what is left of its job done by another; yield what `on_task_failed` returns."""
         call = self._calls.pop(handle)
         _LOG.warning("worker %d was lost: %s", call.worker, reason)
         with suppress(RayError):
@@ -167,30 +172,30 @@ class JobPool:
                 remaining.append(task)
                 continue
             error = WorkFailed(f"{_DEATHS} workers were lost while they did the same work: {reason}")
-            if lost is None:
+            if on_task_failed is None:
                 raise error
-            yield lost(task, error)
+            yield on_task_failed(task, error)
         if remaining:
             self._waiting.append(remaining)
 
-    def _look_at_deadlines(self, lost: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
+    def _check_deadlines(self, on_task_failed: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         self._cluster.check()
         now = time.monotonic()
         for worker in [worker for worker, due in self._starts.items() if due <= now]:
             del self._starts[worker]
             self._start(worker)
-        if (elapsed := now - self._listened) >= heartbeat.INTERVAL:
-            if self._listened and elapsed > _PAUSE:
+        if (elapsed := now - self._last_heartbeat_read) >= heartbeat.INTERVAL:
+            if self._last_heartbeat_read and elapsed > _PAUSE:
                 for call in self._calls.values():
                     call.deadline += elapsed
-            self._listened = now
+            self._last_heartbeat_read = now
             self._listen(now)
         for handle, call in [(handle, call) for handle, call in self._calls.items() if call.deadline < now]:
             limit = f"start within {_START:.0f} s" if call.tasks is None else f"answer for {_SILENT:.0f} s"
-            yield from self._lose(handle, f"it did not {limit}", lost)
+            yield from self._handle_lost_worker(handle, f"it did not {limit}", on_task_failed)
         if self._idle or any(call.tasks is not None for call in self._calls.values()):
-            self._alive_at = now
-        elif now - self._alive_at > _START:
+            self._last_alive_time = now
+        elif now - self._last_alive_time > _START:
             raise WorkFailed(f"no worker could be started on the cluster within {_START:.0f} s: are its CPUs in use?")
 
     def _listen(self, now: float) -> None:

@@ -121,9 +121,9 @@ class Replay:
         last, steps = slots, np.ones(len(slots), np.float32)
         rewards, goes_on = self.columns["rewards"][slots].astype(np.float64), np.ones(len(slots), np.bool_)
         for k in range(1, n_step):
-            following = self.columns["following"][last]
-            goes_on = goes_on & ~self.columns["ended"][last] & (following >= 0)
-            last = np.where(goes_on, following % self.capacity, last)
+            next_index = self.columns["following"][last]
+            goes_on = goes_on & ~self.columns["ended"][last] & (next_index >= 0)
+            last = np.where(goes_on, next_index % self.capacity, last)
             rewards += goes_on * gamma**k * self.columns["rewards"][last]
             steps += goes_on
         return last, rewards.astype(np.float32), steps
@@ -141,10 +141,10 @@ class Replay:
 
     def arrays(self) -> dict[str, dict[str, Array]]:
         """Return the arrays of a checkpoint, which are not copied."""
-        saved = {"replay": {name: column[: len(self)] for name, column in self.columns.items()}}
-        saved["replay"]["last"] = self._last
+        members = {"replay": {name: column[: len(self)] for name, column in self.columns.items()}}
+        members["replay"]["last"] = self._last
         pending = pending_arrays(self.pending)
-        return saved | ({"pending": pending} if pending else {})
+        return members | ({"pending": pending} if pending else {})
 
     def values(self) -> dict[str, Any]:
         """Return the numbers of a checkpoint."""

@@ -42,9 +42,9 @@ class RecurrentAgent(PolicyAgentBase):
         """Return the state before the first episodes."""
         return np.zeros((self._num_rows, self.state_size), np.float32)
 
-    def begin(self, state: Any, fresh: Array) -> Any:
+    def begin(self, state: Any, episode_starts: Array) -> Any:
         """See `Agent`: the state of these rows is zero before an episode."""
-        return np.where(fresh[:, None], np.float32(0.0), state)
+        return np.where(episode_starts[:, None], np.float32(0.0), state)
 
     def act(
         self,

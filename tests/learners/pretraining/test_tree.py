@@ -246,7 +246,7 @@ def test_noise_changes_what_is_played_and_not_what_the_teacher_says() -> None:
     assert not np.array_equal(noisy.observations[4:40], alone.observations[4:40])
     for data in (alone, noisy):
         assert np.array_equal(data.actions, teacher.act(data.observations)[0])
-    joined = Demonstrations.joined([alone, noisy])
+    joined = Demonstrations.concatenate([alone, noisy])
     assert len(joined.actions) == len(alone.actions) + len(noisy.actions) == len(joined.weights)
 
 
