@@ -114,9 +114,11 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
             canvas.line(arc, RIB, 0.5)
     for k in range(50):
         canvas.rectangle(MOUTH_X + 26 - 0.4 * k, 0, 60, 40, SEA)
-    for born in range(max(1, s.t - TRAIL_LENGTH + 1), s.t + 1):  # bubbles
-        (x, y), age = s.trail[born % TRAIL_LENGTH], s.t - born
-        canvas.circle(x - 0.6, y + 0.02 * age, 0.13 * (born * born % 7) / 6, (255, 235, 230, 130 - 3 * age))
+    for emission_step in range(max(1, s.t - TRAIL_LENGTH + 1), s.t + 1):  # bubbles
+        (x, y), age = s.trail[emission_step % TRAIL_LENGTH], s.t - emission_step
+        canvas.circle(
+            x - 0.6, y + 0.02 * age, 0.13 * (emission_step * emission_step % 7) / 6, (255, 235, 230, 130 - 3 * age)
+        )
     for k in range(4, 13):
         canvas.polygon([at(0.3, 0), at(k / 2, 0.16 * k), at(k / 2, -0.16 * k)], LIGHT)
     for side, up in (0, -1), (1, 1):

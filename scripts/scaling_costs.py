@@ -35,7 +35,7 @@ ROWS = {
 seconds: dict[str, float] = defaultdict(float)  # of this iteration
 
 
-def timed(owner: Any, name: str) -> None:
+def time_calls(owner: Any, name: str) -> None:
     """Add the time of a method's calls to `seconds`."""
     method: Callable[..., Any] = getattr(owner, name)
 
@@ -84,9 +84,9 @@ def measure(length: int) -> tuple[dict[str, float], dict[str, int]]:
 
 def main() -> None:
     """Measure both lengths and print the table."""
-    timed(FragmentsToBatch, "train_batch")
-    timed(CompiledUpdate, "update")
-    timed(LearnsRemotely, "_send_weights")
+    time_calls(FragmentsToBatch, "train_batch")
+    time_calls(CompiledUpdate, "update")
+    time_calls(LearnsRemotely, "_send_weights")
     short, long = (measure(length) for length in LENGTHS)
     steps = [WORLDS * length for length in LENGTHS]
     print(

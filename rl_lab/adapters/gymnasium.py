@@ -20,7 +20,7 @@ from rl_lab.engine.batch import NUM_SEEDS, Batch
 _NEW_BUFFER_BYTES = 2**17  # observations of this size or more are written to a new buffer; smaller ones are copied
 
 
-def _checked(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
+def _check_actions(actions: Any, shape: tuple[int, ...], discrete: bool, space: Any) -> Array:
     """Return actions as an array. Raises ValueError for another shape, or for other numbers."""
     array = np.asarray(actions)
     if array.shape != shape or array.dtype.kind not in (
@@ -81,7 +81,7 @@ class LabEnv(RenderMixin, gymnasium.Env[Array, Any]):
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Take one action. Raises ValueError for one outside the space."""
         b = self.batch
-        b.actions[0, 0] = _checked(action, b.actions.shape[2:], self._discrete, self.action_space)
+        b.actions[0, 0] = _check_actions(action, b.actions.shape[2:], self._discrete, self.action_space)
         b.step()
         if self.render_mode == "human":
             self.render()
@@ -176,7 +176,7 @@ class LabVectorEnv(gymnasium.vector.VectorEnv[Array, Array, Array]):
         Raises ValueError for actions outside the space.
         """
         b = self.batch
-        self._actions[...] = _checked(actions, self._actions.shape, self._discrete, self.action_space)
+        self._actions[...] = _check_actions(actions, self._actions.shape, self._discrete, self.action_space)
         ended = b.step_into_new_buffer() if self.returns_new_arrays else b.step()
         infos = self._final_infos() if ended and self._same_step else {}
         observations = b.observations[:, 0] if self.returns_new_arrays else b.observations[:, 0].copy()

@@ -130,9 +130,9 @@ def _try_actions(
     """
     mask = env_step.masks[agent]
     legal, illegal = np.flatnonzero(mask), np.flatnonzero(mask == 0)
-    tried = [indices[:: max(len(indices) // 4, 1)][:4] for indices in (legal, illegal)]
+    samples = [indices[:: max(len(indices) // 4, 1)][:4] for indices in (legal, illegal)]
     findings, t = [], len(earlier_steps)
-    for k in np.concatenate(tried).tolist():
+    for k in np.concatenate(samples).tolist():
         driver.reset(_MASK_SEED)
         for _, actions in earlier_steps:
             driver.step(actions)

@@ -159,11 +159,11 @@ def _play_interruptibly(
 
 def _resume_hint(tournament: Tournament) -> str:
     """Return the line that is printed after an interruption."""
-    words = f"{_quoted(tournament)}{' --code' if tournament.code else ''}"
+    words = f"{_quote_folder(tournament)}{' --code' if tournament.code else ''}"
     return f"stopped; go on with: rl-lab tournament resume {words}"
 
 
-def _quoted(tournament: Tournament) -> str:
+def _quote_folder(tournament: Tournament) -> str:
     return shlex.quote(str(tournament.path))
 
 
@@ -199,7 +199,9 @@ def _print_summary(outcome: Outcome, args: argparse.Namespace) -> int:
         print(f"\n  played {outcome.num_played:,} matches in {outcome.seconds:.1f} s ({rate:,.0f} matches/s)")
     if (printed := outcome.tournament.path / entrant_output.LOG_NAME).exists():
         print(f"  prints  {printed}")
-    print(f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quoted(outcome.tournament)}")
+    print(
+        f"  ledger  {outcome.tournament.ledger}\n  next    rl-lab tournament report {_quote_folder(outcome.tournament)}"
+    )
     return 0
 
 

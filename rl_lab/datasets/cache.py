@@ -39,13 +39,13 @@ def open_columns(folder: Path, description: Metadata) -> tuple[Columns, str]:
     """
     key = description.content_hash or file_hash(folder)
     place = root() / f"{key}-{_kind(description)}"
-    columns = _mapped(place, description)
+    columns = _map_columns(place, description)
     if columns is None:
         try:
             _build(place, folder, description)
         except OSError as error:
             raise WorkFailed(f"cannot write {place}: {error.strerror or error}") from None
-        columns = _mapped(place, description)
+        columns = _map_columns(place, description)
     if columns is None:
         raise WorkFailed(f"{place} was damaged while it was read")
     return columns, key
@@ -71,7 +71,7 @@ def file_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _mapped(place: Path, description: Metadata) -> Columns | None:
+def _map_columns(place: Path, description: Metadata) -> Columns | None:
     """Return the columns in a cache folder; None where it is missing, damaged or of other data."""
     arrays: dict[str, Array] = {}
     for name, (shape, dtype) in description.layout().items():

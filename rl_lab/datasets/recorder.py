@@ -104,26 +104,26 @@ class EpisodeRecorder:
 
         The steps of the others are kept.
         """
-        taken, columns = np.zeros(self._num_rows, np.int64), None
+        num_flushed, columns = np.zeros(self._num_rows, np.int64), None
         if self._ended:
             ended = {name: np.concatenate([part[name] for part in self._ended]) for name in self._ended[0]}
             order = np.lexsort((ended["last"], ended["row"]))
-            np.maximum.at(taken, ended["row"], ended["last"] + 1)
-            is_taken = np.arange(self._capacity) < taken[:, None]
+            np.maximum.at(num_flushed, ended["row"], ended["last"] + 1)
+            is_flushed = np.arange(self._capacity) < num_flushed[:, None]
             columns = Columns(
-                **{name: array[is_taken] for name, array in self._steps.items()},
+                **{name: array[is_flushed] for name, array in self._steps.items()},
                 **{name: ended[name][order] for name in EPISODE_COLUMNS},
             )
             self._ended = []
-        self._keep_from(taken)
+        self._keep_from(num_flushed)
         return columns
 
-    def _keep_from(self, taken: Array) -> None:
-        """Move the steps of each row from `taken`, int64 [B], on to the row's beginning; make room where needed."""
-        kept = int((self._length - taken).max())
-        source: Any = np.minimum(taken[:, None] + np.arange(kept), self._capacity - 1)
+    def _keep_from(self, num_flushed: Array) -> None:
+        """Move the remaining steps of each row, from number `num_flushed`, int64 [B], to its beginning; make room."""
+        num_remaining = int((self._length - num_flushed).max())
+        source: Any = np.minimum(num_flushed[:, None] + np.arange(num_remaining), self._capacity - 1)
         before = {name: array[np.arange(self._num_rows)[:, None], source] for name, array in self._steps.items()}
-        if 2 * kept > self._capacity:
+        if 2 * num_remaining > self._capacity:
             self._capacity *= 2
             self._steps = {name: self._empty(name) for name in STEP_COLUMNS}
         for name, array in self._steps.items():

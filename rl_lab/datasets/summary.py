@@ -30,8 +30,8 @@ def summary(data: Dataset) -> dict[str, Any]:
     return {
         "path": str(data.path),
         "world": data.world,
-        "observation": _described(data.observation_space),
-        "action": _described(data.action_space),
+        "observation": _describe_space(data.observation_space),
+        "action": _describe_space(data.action_space),
         "action_masks": data.action_masks is not None,
         "episodes": data.num_episodes,
         "steps": data.num_steps,
@@ -49,7 +49,7 @@ def summary(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _described(space: Box | Discrete[Any]) -> str:
+def _describe_space(space: Box | Discrete[Any]) -> str:
     if isinstance(space, Discrete):
         return f"Discrete({int(space.n)})"
     return f"{space.low.dtype} {list(space.shape)}"

@@ -100,9 +100,9 @@ def specialize(
     """
     numba_environment.check()
     dependencies = world_context.dependencies(world, keys)
-    authored = tuple(getattr(world, key) for key in keys)  # errors name their files and lines
+    author_kernels = tuple(getattr(world, key) for key in keys)  # errors name their files and lines
     fingerprint = kernels.fingerprint(*dependencies, with_modules=False)
-    key = (name, templates, sources, cache_folder(), authored, fingerprint)
+    key = (name, templates, sources, cache_folder(), author_kernels, fingerprint)
     if key not in _specialized:
         texts = [template_path(source).read_text() for source in (*_WORLD_SOURCES, *sources)]
         context = world_context.compiled_context(world, inline_decorator(), keys, _kernel_module(fingerprint))

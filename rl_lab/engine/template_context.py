@@ -41,8 +41,8 @@ class Decorator(Protocol):
 class Decorators:
     """The ways in which a template's functions are compiled.
 
-    Python may call what is `jit`, `parallel_jit` or `recursive_jit`; the rest has no entrance for it. Machine code of
-    `jit` and `parallel_jit` functions is kept on disk.
+    Python may call what is `jit`, `parallel_jit` or `recursive_jit`; the rest has no entry point for it. Machine code
+    of `jit` and `parallel_jit` functions is kept on disk.
     """
 
     inline: Decorator  # compiled into its callers

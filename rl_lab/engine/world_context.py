@@ -59,11 +59,11 @@ def plain_context(world: World) -> WorldContext:
 
 def dependencies(world: World, keys: tuple[str, ...]) -> list[Any]:
     """Return everything that machine code made of a context of these kernels depends on, for `kernel.fingerprint`."""
-    authored: list[Any] = [getattr(world, key) for key in keys]
+    author_kernels: list[Any] = [getattr(world, key) for key in keys]
     layout = buffers.Layout.of(world)
     sizes: list[Any] = [sorted(layout.shapes.items()), sorted(layout.dtypes.items())]
     plan = vectorization.vectorization_plan(world)
-    return [authored, world.current_player_field, world.alive_field, astuple(constants(world)), sizes, repr(plan)]
+    return [author_kernels, world.current_player_field, world.alive_field, astuple(constants(world)), sizes, repr(plan)]
 
 
 def constants(world: World) -> WorldConstants:

@@ -62,13 +62,11 @@ def returns_text(world: EnvSpec, returns: Array, players: Sequence[str] = ()) ->
         groups = world.roles
     else:
         return f"return {_format_return(float(np.mean(returns)))}"
-    names = {
-        group: f"{group}: {_shortened(players[seats[0]])}" if players else group for group, seats in groups.items()
-    }
+    names = {group: f"{group}: {_shorten(players[seats[0]])}" if players else group for group, seats in groups.items()}
     return "   ".join(f"{names[k]} {_format_return(float(returns[list(seats)].mean()))}" for k, seats in groups.items())
 
 
-def _shortened(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[: _MAX_NAME_LENGTH - 3]}..."
 
 

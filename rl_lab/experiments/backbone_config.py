@@ -115,6 +115,8 @@ def find_backbone(text: str) -> SavedBackbone:
             raise UsageError(f"no backbone {text}; name a folder, or a run of `rl-lab pretrain`")
         path = match
     if (path / "run.json").is_file() and not (path / PRETRAINING).is_file():
-        begun = f"; the backbone that it began with is {path / 'backbone'}" if (path / "backbone").is_dir() else ""
-        raise UsageError(f"{text} is no run of `rl-lab pretrain`{begun}")
+        source_note = (
+            f"; the backbone that it began with is {path / 'backbone'}" if (path / "backbone").is_dir() else ""
+        )
+        raise UsageError(f"{text} is no run of `rl-lab pretrain`{source_note}")
     return folder.load(path)

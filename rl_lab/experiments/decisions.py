@@ -34,7 +34,7 @@ def as_dataset(rounds: Sequence[Demonstrations], world: EnvSpec, name: str, path
     keys = np.stack([of_round[order], decisions.worlds[order]])
     starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
     observations, actions = decisions.observations[order], decisions.actions[order]
-    actions = _typed(actions)
+    actions = _with_type(actions)
     masks = decisions.action_mask[order] if decisions.action_mask.shape[1] else None
     content = hashlib.sha256(observations.tobytes() + actions.tobytes())
     steps, episodes = len(actions), len(starts)
@@ -66,10 +66,10 @@ def as_arrays(rounds: Sequence[Demonstrations]) -> dict[str, Array]:
     decisions = Demonstrations.concatenate(list(rounds))
     sizes = np.array([len(each.actions) for each in rounds], np.int64)
     columns = {name: np.ascontiguousarray(getattr(decisions, name)) for name in _FIELDS}
-    return {**columns, "actions": _typed(decisions.actions), "sizes": sizes}
+    return {**columns, "actions": _with_type(decisions.actions), "sizes": sizes}
 
 
-def _typed(actions: Array) -> Array:
+def _with_type(actions: Array) -> Array:
     """Return actions as a data set has them, int64 or float32."""
     return actions.astype(np.int64 if actions.dtype.kind in "iu" else np.float32)
 

@@ -116,7 +116,7 @@ def _parse_lines(overrides: Iterable[str]) -> list[Any]:
         if "=" not in line:
             raise ScenarioError(f"{line!r} is not an override; write key=value")
         override = _parse_line(line) or (
-            _parse_line(_quoted(*line.split("=", 1))) if _sets_world_parameter(line) else None
+            _parse_line(_quote(*line.split("=", 1))) if _sets_world_parameter(line) else None
         )
         if override is None:
             raise ScenarioError(f"cannot read override {line!r}: {_why_unreadable(line)}")
@@ -194,10 +194,10 @@ def _quote_text(line: str) -> str:
         or (key not in _KEYS_WITH_COMMAS and _is_comma_list(value))
     ):
         return line
-    return _quoted(key, value)
+    return _quote(key, value)
 
 
-def _quoted(key: str, value: str) -> str:
+def _quote(key: str, value: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return f"{key}={QuotedString(value, Quote.single).with_quotes()}"

@@ -65,7 +65,7 @@ def probe(settings: ProbeSettings, note: Callable[[str], None]) -> dict[str, Any
     if not targets:
         raise UsageError(f"{data.path}: nothing in it differs between transitions, so there is nothing to predict")
     representations = [
-        _scored({"name": "constant", "kind": CONSTANT}, None, targets, rows),
+        _score_targets({"name": "constant", "kind": CONSTANT}, None, targets, rows),
         *_raw(data, targets, rows, note),
     ]
     random_statistics = {}
@@ -74,7 +74,7 @@ def probe(settings: ProbeSettings, note: Callable[[str], None]) -> dict[str, Any
         features = _features(_random_trunk(saved, settings.seed), data, rows)
         random_statistics[str(saved.spec.network)] = feature_statistics(features[rows.validation])
         label: dict[str, Any] = {"name": f"random {saved.spec.network.kind}", "kind": RANDOM}
-        representations.append(_scored(label, features, targets, rows))
+        representations.append(_score_targets(label, features, targets, rows))
     for text, saved in backbones.items():
         note(text)
         features = _features(Encoder(saved.spec, saved.part("trunk"), "cpu"), data, rows)
@@ -82,7 +82,7 @@ def probe(settings: ProbeSettings, note: Callable[[str], None]) -> dict[str, Any
         if collapse := statistics.collapse(random_statistics[str(saved.spec.network)]):
             raise UsageError(f"backbone {text}: its features have collapsed: {collapse}")
         label = {"name": text, "kind": BACKBONE, "sha256": saved.sha256, "method": saved.card.get("method")}
-        representations.append(_scored(label, features, targets, rows))
+        representations.append(_score_targets(label, features, targets, rows))
     return _result(settings, data, rows, targets, representations, _notes(settings, data, backbones))
 
 
@@ -153,10 +153,10 @@ def _raw(data: Dataset, targets: list[Target], rows: _Rows, note: Callable[[str]
         return []
     note("raw observations")
     features = np.asarray(data.observations[rows.steps], np.float32).reshape(len(rows.steps), -1)
-    return [_scored({"name": "raw observations", "kind": RAW}, features, targets, rows)]
+    return [_score_targets({"name": "raw observations", "kind": RAW}, features, targets, rows)]
 
 
-def _scored(label: dict[str, Any], features: Array | None, targets: list[Target], rows: _Rows) -> dict[str, Any]:
+def _score_targets(label: dict[str, Any], features: Array | None, targets: list[Target], rows: _Rows) -> dict[str, Any]:
     """Return a representation with its scores by target; features None are those of the constant prediction."""
     if features is None:
         scores = {each.name: linear_probe.constant_score(each, rows.train, rows.validation) for each in targets}

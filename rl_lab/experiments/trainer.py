@@ -222,7 +222,7 @@ class _Training:
         Raises Interrupted for one that goes on for too long after a signal. The state before it is then saved where it
         was copied, and the iteration is repeated after a resume.
         """
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         state = self._copy_of_state() if self.may_be_aborted else None
         try:
             with self.interrupts.iteration():
@@ -232,7 +232,7 @@ class _Training:
                 self._write_checkpoint(state)
             raise
         self.has_unsaved_changes = True
-        train_seconds = time.perf_counter() - began
+        train_seconds = time.perf_counter() - start_time
         self.may_be_aborted = train_seconds > GRACE
         return values, train_seconds
 
@@ -254,10 +254,10 @@ class _Training:
 
     def _save_checkpoint(self) -> None:
         """Write a checkpoint if the state has changed since the last one, and set the time of the next one."""
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         if self.has_unsaved_changes:
             self._write_checkpoint(self._state())
-        cost = time.perf_counter() - began
+        cost = time.perf_counter() - start_time
         pause = max(self.scenario.checkpoint.seconds, cost / MAX_CHECKPOINT_TIME_SHARE)
         self._next_checkpoint_at = time.perf_counter() + pause
 

@@ -107,7 +107,7 @@ def minimax_value(world: World | str) -> float:
         best = np.full(len(layer.states), -np.inf)
         np.maximum.at(best, layer.parent, sign[layer.parent] * move_values)
         position_values = sign * best
-    return float(game.chance @ position_values)
+    return float(game.chance_probs @ position_values)
 
 
 def expected_sums(
@@ -128,7 +128,7 @@ def expected_sums(
         weighted = layer_probs[layer.parent, layer.action, None] * _move_values(layer, summands, position_values)
         position_values = np.zeros((len(layer.states), weighted.shape[1]))
         np.add.at(position_values, layer.parent, weighted)
-    value: Floats = game.chance @ position_values
+    value: Floats = game.chance_probs @ position_values
     return value
 
 
@@ -153,12 +153,12 @@ def _best_response_to(game: GameTree, probs: list[Floats], seat: int) -> Respons
             actions[layer.observations[k].tobytes()] = int(best[k])
         response = np.where(is_own_move[:, None], np.eye(layer_probs.shape[1])[best[layer.info_set]], layer_probs)
         position_values = (response * action_values).sum(axis=1)
-    return Response(seat, float(game.chance @ position_values), actions)
+    return Response(seat, float(game.chance_probs @ position_values), actions)
 
 
 def _reach_probs(game: GameTree, probs: list[Floats], seat: int) -> list[Floats]:
     """Return the probabilities of each layer's positions, [P], if `seat` always takes the actions that lead there."""
-    reach = game.chance
+    reach = game.chance_probs
     reaches: list[Floats] = []
     for layer, layer_probs in zip(game.layers, probs, strict=True):
         reaches.append(reach)

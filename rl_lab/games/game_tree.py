@@ -1,6 +1,6 @@
 """This module builds the complete game tree of a small world: every position, every move and every random reset.
 
-`build_game_tree` is the entrance. It steps batches of the world, one layer of the tree after the other, and caches the
+`build_game_tree` is the entry point. It steps batches of the world, one layer of the tree after another, and caches the
 trees of a process. `best_response`, `sequence_form` and `tabular_policy` compute on them, and only read them.
 
 A world's reset may use random integers, which are enumerated; worlds with other random numbers, or with random steps,
@@ -54,10 +54,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class GameTree:
-    """The game tree of a world; `chance`, [P], has the probabilities of the positions of the first layer."""
+    """The game tree of a world; `chance_probs`, [P], has the probabilities of the positions of the first layer."""
 
     world: World
-    chance: Floats
+    chance_probs: Floats
     layers: tuple[Layer, ...]
 
     @property
@@ -89,7 +89,7 @@ def _build_cached(world: World) -> GameTree:
     resets = list(_enumerate_resets(world))
     states = np.concatenate([state for state, _ in resets])
     first, group_of = _merge_positions(states)
-    chance = np.bincount(group_of, [probability for _, probability in resets])
+    chance_probs = np.bincount(group_of, [probability for _, probability in resets])
     states, layers, count = states[first], [], 0
     while len(states):
         count += len(states)
@@ -97,7 +97,7 @@ def _build_cached(world: World) -> GameTree:
             raise ValueError(f"{world.name} has more than {MAX_POSITIONS:,} positions")
         layer, states = _expand(world, states)
         layers.append(layer)
-    return GameTree(world, chance, tuple(layers))
+    return GameTree(world, chance_probs, tuple(layers))
 
 
 def batch_from_states(world: World, states: Array) -> Batch:

@@ -1,6 +1,6 @@
 """This module finds Nash equilibria of small zero-sum games with hidden information by sequence-form linear programs.
 
-`solve` is the entrance; it builds the world's game tree (cached by `game_tree`) and changes nothing.
+`solve` is the entry point; it builds the world's game tree (cached by `game_tree`) and changes nothing.
 
 A sequence of a seat is the list of its own actions on the way to a position. Its weight (realization probability) is
 the product of the probabilities of these actions. Expected returns are linear in the weights of either seat, and in
@@ -103,23 +103,23 @@ def solve(world: World | str) -> Equilibrium:
 def _sequences_and_payoff(game: GameTree) -> tuple[_SeatSequences, _SeatSequences, csr_array]:
     """Return both seats' sequences, and the expected reward of the first seat for each pair, [first's, second's]."""
     seats = (_SeatSequences(), _SeatSequences())
-    sequence = np.zeros((len(game.chance), 2), np.int64)  # [P, 2], each seat's sequence in each position
-    chance = game.chance  # float64 [P], the probability of what chance has done on the way to each position
+    sequence = np.zeros((len(game.chance_probs), 2), np.int64)  # [P, 2], each seat's sequence in each position
+    chance_probs = game.chance_probs  # float64 [P], the probability of what chance has done on the way to each position
     payments: list[tuple[Floats, Array]] = []  # of each layer: rewards [E] times chance, and pairs of sequences [E, 2]
     for layer in game.layers:
         next_sequence = _add_information_sets(game, layer, sequence, seats)
         after = sequence[layer.parent]  # int64 [E, 2], each seat's sequence after the move
         info_set, seat_to_move = layer.info_set[layer.parent], layer.seat_to_move[layer.parent]
         after[np.arange(len(after)), seat_to_move] = next_sequence[info_set, layer.action]
-        payments.append((chance[layer.parent] * layer.rewards[:, 0], after))
+        payments.append((chance_probs[layer.parent] * layer.rewards[:, 0], after))
         continues = layer.child >= 0
         size = int(layer.child.max(initial=-1)) + 1
         if continues.sum() != size:
             raise ValueError(f"{game.world.name} reaches positions in several ways: see best_response.minimax_value")
-        sequence, next_chance = np.zeros((size, 2), np.int64), np.zeros(size)
+        sequence, next_chance_probs = np.zeros((size, 2), np.int64), np.zeros(size)
         sequence[layer.child[continues]] = after[continues]
-        next_chance[layer.child[continues]] = chance[layer.parent][continues]
-        chance = next_chance
+        next_chance_probs[layer.child[continues]] = chance_probs[layer.parent][continues]
+        chance_probs = next_chance_probs
     rewards, pairs = np.concatenate([r for r, _ in payments]), np.concatenate([p for _, p in payments])
     shape = (seats[0].count, seats[1].count)
     return (*seats, coo_array((rewards, (pairs[:, 0], pairs[:, 1])), shape=shape).tocsr())

@@ -72,7 +72,7 @@ def average(policies: Sequence[Any], world: World | str, *, samples: int = 0) ->
     """
     game, probs = build_game_tree(world), {}
     tables = [policy_probs(game, p, samples) for p in policies]
-    reach = np.ones((len(tables), len(game.chance), 2))  # probabilities of positions by each seat's own actions
+    reach = np.ones((len(tables), len(game.chance_probs), 2))  # probabilities of positions by each seat's own actions
     for depth, layer in enumerate(game.layers):
         own_reach = reach[:, np.arange(len(layer.seat_to_move)), layer.seat_to_move]
         first = np.unique(layer.info_set, return_index=True)[1]

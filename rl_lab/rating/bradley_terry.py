@@ -1,6 +1,6 @@
 """This module fits Bradley-Terry ratings to games of two players, with draws and an advantage of the first seat.
 
-`fit` is the entrance: `tables.fit_ratings` calls it for tournaments. It takes `PairwiseResults` and returns a new
+`fit` is the entry point: `tables.fit_ratings` calls it for tournaments. It takes `PairwiseResults` and returns a new
 `Ratings`; it changes nothing else. The model and its maximum are `davidson`'s, the variances are those of
 `uncertainty`, and `ratings` converts log-odds to Elo points and intervals. The order of the games changes no bit of the
 result.

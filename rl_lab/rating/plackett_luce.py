@@ -1,6 +1,6 @@
 """This module fits Plackett-Luce ratings to matches of any number of entrants, from their order of finish.
 
-`fit` is the entrance: `tables.fit_ratings` calls it for matches of more than two entrants. It takes `RankedResults`
+`fit` is the entry point: `tables.fit_ratings` calls it for matches of more than two entrants. It takes `RankedResults`
 and returns a new `Ratings`; it changes nothing else.
 
 With strengths t_i in log-odds, entrant i is the best of a set S with probability exp(t_i) / sum over j in S of

@@ -1,6 +1,6 @@
 """This module has TrueSkill: each player has a mean and a standard deviation, updated after every match.
 
-`update` is the entrance; all functions are pure. The result depends on the order of matches, so tables use
+`update` is the entry point; all functions are pure. The result depends on the order of matches, so tables use
 `bradley_terry` and `plackett_luce`. TrueSkill is for ratings during a series of games, and for comparison with
 published values.
 

@@ -57,7 +57,7 @@ class Window:
 
         self._pygame, self._title, self._size = pygame, title, (width, height)
         self._pressed: list[Action] = []
-        self._woke = time.monotonic()
+        self._last_wake_time = time.monotonic()
         self._open()
 
     def _open(self) -> pygame.Surface:
@@ -94,7 +94,7 @@ class Window:
 
         Return False as soon as a key of KEYS is pressed; the next wait continues with the remaining time.
         """
-        end = self._woke + seconds
+        end = self._last_wake_time + seconds
         while self._pygame.display.get_init():
             num_pressed = len(self._pressed)
             self._record_keys(self._pygame.event.get())
@@ -107,7 +107,7 @@ class Window:
             if len(self._pressed) > num_pressed:
                 return False
         time.sleep(max(end - time.monotonic(), 0.0))
-        self._woke = time.monotonic()
+        self._last_wake_time = time.monotonic()
         return True
 
     def events(self) -> list[Action]:

@@ -1,6 +1,6 @@
 """This module calls the code of an entrant so that its exceptions, its time and its forks cannot harm the tournament.
 
-`call_guarded` is the entrance; `entrant_calls` calls it for every move. An exception of any class is a fault of the
+`call_guarded` is the entry point; `entrant_calls` calls it for every move. An exception of any class is a fault of the
 entrant. Code that takes too long is stopped by a signal. A process that the code forks ends at once, because it would
 otherwise continue as a second copy of the tournament.
 

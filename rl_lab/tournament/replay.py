@@ -1,6 +1,6 @@
 """This module plays a match again from its seed, checks that it is the same, and writes a video of it.
 
-`replay` is the entrance, for `rl-lab tournament replay`. It reads the tournament's ledger and writes one .mp4 file.
+`replay` is the entry point, for `rl-lab tournament replay`. It reads the tournament's ledger and writes one .mp4 file.
 `task_of` is used by `replay_frames` as well.
 """
 

@@ -1,6 +1,6 @@
 """This module writes `report.html`: one offline file with a tournament's tables, its matches, and replays of games.
 
-`write` is the entrance, for `rl-lab tournament report`. It plays some matches again (`replay_frames`), collects all
+`write` is the entry point, for `rl-lab tournament report`. It plays some matches again (`replay_frames`), collects all
 data of the page as JSON, and inserts it with the style and the script of the folder `page/` into `page.html`. The
 script draws everything in the browser.
 """

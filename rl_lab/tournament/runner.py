@@ -1,6 +1,6 @@
 """This module runs a tournament: it plays the matches of its schedule that its ledger lacks.
 
-`run_tournament` is the entrance, for `rl-lab tournament`, `resume` and `compare`. It locks the tournament's folder,
+`run_tournament` is the entry point, for `rl-lab tournament`, `resume` and `compare`. It locks the tournament's folder,
 starts the workers, sends them tasks in blocks, appends their matches to the ledger as they come, and ends the workers.
 So a tournament that is killed at any moment can be resumed.
 """

@@ -53,12 +53,12 @@ def compare(
             "reward_threshold": _reward_threshold(scenario),
             "floor": settings.floor,
         }
-        made = report.make_report(scenario, results, cloning, **goal)
-        made |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
-        made["backbone"]["spent"] = saved.card.get("spent")
-        atomic_write_bytes(settings.out / JSON, (json.dumps(made, indent=1, allow_nan=False) + "\n").encode())
-        atomic_write_bytes(settings.out / PAGE, html_page(made).encode())
-    return made
+        result = report.make_report(scenario, results, cloning, **goal)
+        result |= {"backbone": {"path": str(saved.path), "sha256": saved.sha256, "kind": saved.spec.network.kind}}
+        result["backbone"]["spent"] = saved.card.get("spent")
+        atomic_write_bytes(settings.out / JSON, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+        atomic_write_bytes(settings.out / PAGE, html_page(result).encode())
+    return result
 
 
 def _reward_threshold(scenario: Scenario) -> float | None:

@@ -121,7 +121,9 @@ def test_an_average_is_worth_what_drawing_one_of_them_is() -> None:
 def test_every_deal_is_enumerated_once() -> None:
     for name, num_deals in (("kuhn_poker", 6), ("leduc_poker", 120), (TIC_TAC_TOE, 1)):
         game = build_game_tree(name)
-        assert len(game.chance) == num_deals and game.chance == pytest.approx(np.full(num_deals, 1 / num_deals))
+        assert len(game.chance_probs) == num_deals and game.chance_probs == pytest.approx(
+            np.full(num_deals, 1 / num_deals)
+        )
         assert build_game_tree(world_registry.load(name)) is game
     # OpenSpiel has as many information sets, if observations show the rank of a card only.
     assert sum(len(layer.action_mask) for layer in build_game_tree("leduc_poker").layers) == 288

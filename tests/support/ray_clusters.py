@@ -17,7 +17,7 @@ from ray import _raylet
 from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 
-from rl_lab.learners.rllib import janitor
+from rl_lab.learners.rllib import ray_cleanup
 
 LOCAL = "127.0.0.1"
 
@@ -41,7 +41,7 @@ def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
         yield cluster, [cluster.add_node(num_cpus=1, node_ip_address=LOCAL) for _ in range(nodes)]
     finally:
         cluster.shutdown()
-        for process in janitor.processes_of(folder):
+        for process in ray_cleanup.processes_of(folder):
             os.kill(process, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         patch.undo()
@@ -50,5 +50,5 @@ def cluster_of(nodes: int) -> Iterator[tuple[Any, list[Any]]]:
 def workers_of(cluster: Any) -> list[int]:
     """Return the process numbers of the cluster's workers of `learners.rllib.job_pool`."""
     folder = cluster.head_node.get_temp_dir_path()
-    titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in janitor.processes_of(folder)}
+    titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in ray_cleanup.processes_of(folder)}
     return [process for process, title in titles.items() if title.startswith(b"ray::_Worker")]

@@ -30,24 +30,26 @@ class DiffusionAgent(MemoryAgent):
     def __init__(self, policy: DiffusionPolicy, config: DiffusionConfig, space: Box) -> None:
         self.policy, self.config, self.space = policy, config, space
         (size,) = policy.observations.offset.shape
-        parts = {"seen": (1,), "left": (1,), "history": (config.history, size)}
+        parts = {"has_observation": (1,), "actions_left": (1,), "history": (config.history, size)}
         super().__init__(RowState({**parts, "queue": (config.act_steps, *space.shape)}))
 
     def choose(
         self, memory: dict[str, Array], observations: Array, rows: Array, keys: Array | None, action_mask: Array | None
     ) -> Array:
         """See `MemoryAgent.choose`. Before an episode's first observation there are copies of it."""
-        history, queue, seen, left = (memory[name] for name in ("history", "queue", "seen", "left"))
-        is_first = seen[:, 0] == 0
+        history, queue, has_observation, actions_left = (
+            memory[name] for name in ("history", "queue", "has_observation", "actions_left")
+        )
+        is_first = has_observation[:, 0] == 0
         history[:, :-1] = history[:, 1:].copy()
         history[:, -1] = observations
         history[is_first] = observations[is_first, None]
-        seen[:] = 1
-        if len(empty := np.flatnonzero(left[:, 0] == 0)):
+        has_observation[:] = 1
+        if len(empty := np.flatnonzero(actions_left[:, 0] == 0)):
             actions = self._sequences(history[empty], None if keys is None else keys[empty])
-            queue[empty], left[empty] = actions[:, : self.config.act_steps], self.config.act_steps
-        position = self.config.act_steps - left[:, 0].astype(np.int64)
-        left -= 1
+            queue[empty], actions_left[empty] = actions[:, : self.config.act_steps], self.config.act_steps
+        position = self.config.act_steps - actions_left[:, 0].astype(np.int64)
+        actions_left -= 1
         return queue[np.arange(len(queue)), position]
 
     def _sequences(self, history: Array, keys: Array | None) -> Array:

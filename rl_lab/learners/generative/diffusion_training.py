@@ -99,14 +99,14 @@ class DiffusionTraining(GenerativeMethod):
         noisy = self.scheduler.add_noise(actions, noise, levels)
         denoised = model.network.denoiser(noisy, levels, history)
         network, first = model.network, self.config.act_steps
-        made = network(network.observations.inverse(history), noise)[:, :first]
+        sampled = network(network.observations.inverse(history), noise)[:, :first]
         recorded = network.actions.inverse(actions)[:, :first]
-        errors = {"denoising": (denoised - actions).square(), "actions": (made - recorded).square()}
+        errors = {"denoising": (denoised - actions).square(), "actions": (sampled - recorded).square()}
         values = {name: error.mean((1, 2)).cpu().numpy() for name, error in errors.items()}
         return values | {"squares": actions.square().mean((1, 2)).cpu().numpy()}
 
     def scores(self, predictions: Mapping[str, Array]) -> dict[str, float]:
-        """Return the explained share of the actions' mean square, and the squared error of the actions made."""
+        """Return the explained share of the actions' mean square, and the squared error of sampled actions."""
         means = {name: float(values.mean(dtype=np.float64)) for name, values in predictions.items()}
         explained = 1 - means["denoising"] / max(means["squares"], 1e-12)
         return {"explained_variance": explained, "squared_error": means["actions"]}

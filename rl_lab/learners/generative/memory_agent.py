@@ -44,7 +44,7 @@ class MemoryAgent:
 
     def initial_state(self) -> Array:
         """Return the state before the first episodes. Raises ValueError where `bind` has not been called."""
-        return self._row_state.initial(self._bound().rewards.size)
+        return self._row_state.initial(self._require_envs().rewards.size)
 
     def begin(self, state: Any, episode_starts: Array) -> Any:
         """See `agent.Agent`: the state of these rows is zero before an episode."""
@@ -66,7 +66,7 @@ class MemoryAgent:
         flat = observations.reshape(len(observations), -1).astype(np.float32)
         keys = None
         if self.always_samples or not deterministic:
-            keys = sampling_keys(index, self._row_seeds, self._bound().rewards.shape[1])
+            keys = sampling_keys(index, self._row_seeds, self._require_envs().rewards.shape[1])
         actions = self.choose(self._row_state.views(own), flat, index, keys, action_mask)
         states[index] = own
         return actions, states
@@ -85,7 +85,7 @@ class MemoryAgent:
         """
         raise NotImplementedError
 
-    def _bound(self) -> BatchedEnv:
+    def _require_envs(self) -> BatchedEnv:
         if self._envs is None:
             raise ValueError(f"agent {self.name} must be bound to its environments (`bind`) before it acts")
         return self._envs

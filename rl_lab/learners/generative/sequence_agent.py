@@ -64,7 +64,7 @@ class SequenceAgent(MemoryAgent):
         for name in ("observations", "actions", "returns_to_go", "steps"):
             memory[name][is_full, :-1] = memory[name][is_full, 1:]
         position, index = np.minimum(length, self.context - 1), np.arange(len(rows))
-        returns_so_far = self._bound().running_returns.reshape(-1)[rows]
+        returns_so_far = self._require_envs().running_returns.reshape(-1)[rows]
         memory["observations"][index, position] = observations
         memory["returns_to_go"][index, position] = self.target_return - returns_so_far
         memory["steps"][index, position] = memory["step"][:, 0]

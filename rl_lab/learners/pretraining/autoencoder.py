@@ -90,14 +90,14 @@ class Autoencoder(Method):
         features, mean, log_variance = self._encode(model, batch.observations)
         sample = torch.randn(mean.shape, generator=noise).to(mean.device)
         outputs = self.decoder(mean + (log_variance / 2).exp() * sample)
-        wanted = self._standardised(batch.observations)
+        targets = self._standardised(batch.observations)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         details = {"features": features, "mean": mean}
         if not self.is_binary:
-            return (outputs - wanted).square()[:, self.decoder.varies].mean(1), divergence, details
-        is_set, is_predicted = wanted > 0.5, outputs > 0
+            return (outputs - targets).square()[:, self.decoder.varies].mean(1), divergence, details
+        is_set, is_predicted = targets > 0.5, outputs > 0
         details |= {"hits": (is_set & is_predicted).sum(1), "set": is_set.sum(1) + is_predicted.sum(1)}
-        losses = nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
+        losses = nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return losses.sum(1), divergence, details
 
     def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:

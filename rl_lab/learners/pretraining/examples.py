@@ -92,15 +92,19 @@ class Examples:
             yield batch if self._forms is None else self._in_random_forms(batch, *self._forms, generator)
 
     def _in_random_forms(
-        self, batch: Batch, observations: Array, actions: Array, generator: np.random.Generator
+        self, batch: Batch, source_of_form: Array, target_of_form: Array, generator: np.random.Generator
     ) -> Batch:
-        """Return a batch with each row in a random form; `observations` and `actions` have a row for each form."""
-        chosen = generator.integers(len(actions), size=len(batch.rows))
-        sources, targets = self.tensor(observations[chosen]), self.tensor(actions[chosen])
-        seen = batch.observations.flatten(1).gather(1, sources).view_as(batch.observations)
-        done = targets.gather(1, batch.actions[:, None])[:, 0]
+        """Return a batch with each row in a random form.
+
+        `source_of_form` has a row for each form, with the source of each number of an observation, and
+        `target_of_form` one with what each action becomes.
+        """
+        form_index = generator.integers(len(target_of_form), size=len(batch.rows))
+        sources, targets = self.tensor(source_of_form[form_index]), self.tensor(target_of_form[form_index])
+        observations = batch.observations.flatten(1).gather(1, sources).view_as(batch.observations)
+        actions = targets.gather(1, batch.actions[:, None])[:, 0]
         masks = None if batch.masks is None else batch.masks.gather(1, targets.argsort(1))
-        return Batch(batch.rows, seen, done, masks)
+        return Batch(batch.rows, observations, actions, masks)
 
     def validation_batches(self) -> Iterator[Batch]:
         """Yield the validation rows in order, in large batches."""

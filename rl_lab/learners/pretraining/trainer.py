@@ -199,11 +199,11 @@ class PretrainingTrainer:
         self.best_scores = {name: checked_number(value, name) for name, value in state["best_scores"].items()}
         self.best_score = -math.inf if self.method.score is None else self.best_scores.get(self.method.score, -math.inf)
         own = self._tensors()
-        self.best = self._checked(state_dict.tensors["best"], own)
-        self._load(self._checked(state_dict.tensors["model"], own))
+        self.best = self._check_arrays(state_dict.tensors["best"], own)
+        self._load(self._check_arrays(state_dict.tensors["model"], own))
         self._restore_optimizer(state_dict.tensors["optimizer"])
 
-    def _checked(self, arrays: dict[str, Array], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _check_arrays(self, arrays: dict[str, Array], like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if differing := sorted(set(like) ^ set(arrays)):
             raise ValueError(f"{differing[0]:.80} is missing or unknown")
         return {
@@ -217,7 +217,7 @@ class PretrainingTrainer:
         for index, parameter in enumerate(self.parameters if arrays else ()):
             like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
             own = {key: arrays[f"{index}.{key}"] for key in like}
-            entries[index] = self._checked(own, like)
+            entries[index] = self._check_arrays(own, like)
             entries[index]["step"] = entries[index]["step"].cpu()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})

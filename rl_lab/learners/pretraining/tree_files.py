@@ -56,7 +56,7 @@ def load(path: Path) -> Trees:
             raise ValueError(f"it is {other}; this version reads {' and '.join(kinds)}, version {VERSION}")
         arrays = checked_type(node["nodes"], "nodes", dict)
         nodes = {name: _numbers(arrays[name], name) for name in _ARRAYS[kind]._fields}
-        trees = _made(kind, node["observation"], node["action"], nodes)
+        trees = _make_trees(kind, node["observation"], node["action"], nodes)
         if node["sha256"] != sha256(trees):
             raise ValueError(f"its SHA-256 is {sha256(trees)[:12]}, it says {node['sha256']!r:.14}")
         return trees
@@ -79,7 +79,7 @@ def as_state(trees: Trees) -> tuple[dict[str, Array], dict[str, Any]]:
 def from_state(tensors: dict[str, Array], state: dict[str, Any]) -> Trees:
     """Return the trees of a checkpoint. Raises ValueError or KeyError where it has none."""
     kind: type[Trees] = TreeEnsemble if "root" in tensors else DecisionTree
-    return _made(kind, state["observation"], state["action"], dict(tensors))
+    return _make_trees(kind, state["observation"], state["action"], dict(tensors))
 
 
 def _as_json(trees: Trees) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _numbers(value: Any, name: str) -> Array:
     return result.astype(np.float64)
 
 
-def _made(kind: type[Trees], observation: Any, action_kind: Any, arrays: dict[str, Array]) -> Trees:
+def _make_trees(kind: type[Trees], observation: Any, action_kind: Any, arrays: dict[str, Array]) -> Trees:
     """Return the trees of data from a file. Raises ValueError or KeyError where these are none."""
     action = checked_type(action_kind, "action", str)
     if action not in ACTION_KINDS:

@@ -23,7 +23,7 @@ def rules(tree: DecisionTree, names: Sequence[str] = (), *, all_legal: bool = Tr
         all_legal: every action is legal in every state. Then leaves beside each other with the same most probable
             action are one rule. Otherwise a rule names all actions of its leaf, the most probable first.
     """
-    return _numbered(tree.nodes, _names(tree, names), lambda leaf: _action(tree, leaf, all_legal))
+    return _number_lines(tree.nodes, _names(tree, names), lambda leaf: _action(tree, leaf, all_legal))
 
 
 def ensemble_rules(trees: TreeEnsemble, names: Sequence[str] = (), *, first: int = 3) -> str:
@@ -33,7 +33,7 @@ def ensemble_rules(trees: TreeEnsemble, names: Sequence[str] = (), *, first: int
         tree = trees.tree(number)
         added = [f"{value:+.4g}" for value in tree.nodes.values[:, 0]]
         target = f"action {tree.output}" if trees.action_kind == "discrete" else f"number {tree.output} of the action"
-        lines = _numbered(tree.nodes, _names(trees, names), added.__getitem__)
+        lines = _number_lines(tree.nodes, _names(trees, names), added.__getitem__)
         texts.append(f"## Tree {number + 1}, which adds to {target}\n\n{lines}")
     return "\n".join(texts)
 
@@ -42,7 +42,7 @@ def _names(tree: DecisionTree | TreeEnsemble, names: Sequence[str]) -> Sequence[
     return list(names) or [f"x[{index}]" for index in range(tree.num_features)]
 
 
-def _numbered(nodes: TreeArrays, names: Sequence[str], text_of: Callable[[int], str]) -> str:
+def _number_lines(nodes: TreeArrays, names: Sequence[str], text_of: Callable[[int], str]) -> str:
     """Return one line for each leaf, or for neighbours with the same text."""
     leaves: list[tuple[_Bounds, str]] = []
     _collect(nodes, 0, {}, text_of, leaves)

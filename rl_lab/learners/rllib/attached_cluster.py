@@ -27,7 +27,7 @@ class AttachedCluster(Cluster):
     """
 
     def __init__(self, place: str) -> None:
-        address = _running() if place == "auto" else place
+        address = _find_running_cluster() if place == "auto" else place
         where = f"cluster={place}" if place == address else f"cluster={place}, which is {address}"
         environment = dict(QUIET)
         if not _is_loopback(address):
@@ -42,7 +42,7 @@ class AttachedCluster(Cluster):
         if not answers(address, _REACH):
             raise UsageError(f"{where}: nothing answers at this address")
         super().__init__()
-        self._start_janitor(is_quiet=False)
+        self._start_cleanup(is_quiet=False)
         loopback = _is_loopback(address)
         arguments: dict[str, Any] = {"_node_ip_address": "127.0.0.1"} if loopback else {}
         try:
@@ -52,12 +52,12 @@ class AttachedCluster(Cluster):
         import ray
 
         node: Any = ray._private.worker._global_node
-        assert self._janitor is not None and self._janitor.stdin is not None
-        self._janitor.stdin.write(f"{node.raylet_socket_name}\n")
-        self._janitor.stdin.flush()
+        assert self._cleanup_process is not None and self._cleanup_process.stdin is not None
+        self._cleanup_process.stdin.write(f"{node.raylet_socket_name}\n")
+        self._cleanup_process.stdin.flush()
 
 
-def _running() -> str:
+def _find_running_cluster() -> str:
     """Return the address of RAY_ADDRESS, or of the head node that this user has started on this machine."""
     address = os.environ.get("RAY_ADDRESS", "")
     if address and address not in ("auto", "local"):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.core.errors import UsageError, WorkFailed
-from rl_lab.learners.rllib import janitor
+from rl_lab.learners.rllib import ray_cleanup
 
 _STORE = 2**27  # bytes of shared memory; the least that Ray accepts is some 75 MB
 _FRAGMENTS_STORE = 2**30  # the same where other processes sample
@@ -72,7 +72,7 @@ class Cluster:
         names = (*_PRIVATE, "RAY_AUTH_TOKEN", "RAY_ADDRESS", "PYTHONBREAKPOINT")  # Ray sets the last
         self._environment = {name: os.environ.get(name) for name in names}
         self._to_file: logging.FileHandler | None = None
-        self._janitor: subprocess.Popen[str] | None = None
+        self._cleanup_process: subprocess.Popen[str] | None = None
         self._last_check, self._silent = time.monotonic(), 0
         _open.append(self)
 
@@ -184,20 +184,20 @@ class Cluster:
                 os.environ[name] = value
         self._remove()
 
-    def _start_janitor(self, *, is_quiet: bool) -> None:
+    def _start_cleanup(self, *, is_quiet: bool) -> None:
         """Start the program that cleans up after this process."""
-        words = [sys.executable, "-I", "-S", janitor.__file__, str(self.folder)]
+        words = [sys.executable, "-I", "-S", ray_cleanup.__file__, str(self.folder)]
         quiet = subprocess.DEVNULL
         stderr = quiet if is_quiet else None
-        self._janitor = subprocess.Popen(
+        self._cleanup_process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=quiet, stderr=stderr, start_new_session=True, text=True
         )
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._janitor is not None:
+        if self._cleanup_process is not None:
             with suppress(subprocess.TimeoutExpired):  # it goes on by itself
-                self._janitor.communicate(janitor.CLOSED, janitor.GRACE + janitor.LIMIT)
+                self._cleanup_process.communicate(ray_cleanup.CLOSED, ray_cleanup.GRACE + ray_cleanup.LIMIT)
 
 
 class _DriverPath(list[str]):
@@ -227,7 +227,7 @@ class LocalCluster(Cluster):
 
     def __init__(self, *, num_cpus: float, num_gpus: int = 0) -> None:
         super().__init__()
-        self._start_janitor(is_quiet=True)
+        self._start_cleanup(is_quiet=True)
         store, free = _FRAGMENTS_STORE if num_cpus else _STORE, shutil.disk_usage("/dev/shm").free
         in_memory = free > 2 * store
         if not in_memory and free > 2 * _STORE:

@@ -112,5 +112,5 @@ def policy_builder(
 
 def backbone_of(module: Any) -> RllibBackbone | None:
     """Return the backbone of one of RLlib's modules, None where its policy began without one."""
-    found: RllibBackbone | None = getattr(module.model_config["build"], "backbone", None)
-    return found
+    backbone: RllibBackbone | None = getattr(module.model_config["build"], "backbone", None)
+    return backbone

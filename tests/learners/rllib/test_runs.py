@@ -21,7 +21,7 @@ from rl_lab.adapters.make import make
 from rl_lab.cli import main
 from rl_lab.experiments.agent_loading import load_agent
 from rl_lab.experiments.run_dir import Run
-from rl_lab.learners.rllib import janitor
+from rl_lab.learners.rllib import ray_cleanup
 
 pytest.importorskip("ray", reason="needs the extra rllib")
 
@@ -100,7 +100,7 @@ def test_nothing_is_left_behind(number: int, tmp_path: Path) -> None:
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
     folder = folder_of(process.pid)
-    processes = janitor.processes_of(str(folder))
+    processes = ray_cleanup.processes_of(str(folder))
     assert len(processes) >= 2
     assert not [address for each in (process.pid, *processes) for address in listened(each) if not local(address)]
     process.send_signal(number)
@@ -120,7 +120,7 @@ def folder_of(process: int) -> Path:
     """Return the folder of the Ray that a process has started: the argument of the program that watches it."""
     (children,) = Path(f"/proc/{process}/task/{process}").glob("children")
     commands = [Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in children.read_text().split()]
-    (folder,) = [words[-2].decode() for words in commands if any(b"janitor" in word for word in words)]
+    (folder,) = [words[-2].decode() for words in commands if any(b"ray_cleanup" in word for word in words)]
     return Path(folder)
 
 

@@ -4,7 +4,7 @@ Run as a program by `cluster`: the argument is a temporary folder, and the end o
 process has ended or has closed the cluster. It needs the standard library only.
 
 A line of standard input may name the socket of the Ray node that the process has joined. Ray ends the process without
-a word when that node ends; the janitor says so, unless another line says that the cluster was closed.
+a word when that node ends; this process says so, unless another line says that the cluster was closed.
 """
 
 from __future__ import annotations
