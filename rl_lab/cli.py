@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The status is 0 for success, 1 where the work failed, 2 for wrong input, and 130, 143 or 129 after an interrupt.
     """
-    from rl_lab.core import streams
+    from rl_lab.core import standard_streams
 
-    streams.protect_standard_streams()
+    standard_streams.protect_standard_streams()
     previous_format, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
         return _after_output(_run(arguments))
@@ -96,9 +96,9 @@ def _format_warning(
 
 def _after_output(status: int) -> int:
     """Write out stdout; return the status of the command, or 1 where the output could not be written."""
-    from rl_lab.core import streams
+    from rl_lab.core import standard_streams
 
-    if (failure := streams.flush_standard_streams()) is not None:
+    if (failure := standard_streams.flush_standard_streams()) is not None:
         print(f"rl-lab: cannot write the output: {failure.strerror}", file=sys.stderr)
         return status or 1
     return status

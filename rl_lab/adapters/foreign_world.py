@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rl_lab.adapters.structured import Structure
+from rl_lab.adapters.structured import ObservationStructure
 from rl_lab.core.agent_spaces import SharedSpaces
 
 
@@ -25,7 +25,7 @@ class ForeignWorld(SharedSpaces):
     agents: tuple[str, ...] = ("agent",)
     has_action_mask: bool = False
     current_player_field: str = ""
-    structures: tuple[Structure | None, ...] = ()  # per agent: the layout of observations that are no single array
+    structures: tuple[ObservationStructure | None, ...] = ()  # per agent: of observations that are no single array
 
     @property
     def is_multi_agent(self) -> bool:

@@ -21,7 +21,7 @@ from gymnasium.wrappers import TransformObservation
 from rl_lab.adapters import foreign_data as data
 from rl_lab.adapters.foreign_errors import calling, close
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
-from rl_lab.adapters.structured import Structure, is_structured
+from rl_lab.adapters.structured import ObservationStructure, is_structured
 from rl_lab.adapters.user_env import horizon_of, spec_of, with_render_mode
 from rl_lab.core.errors import nearest_id
 from rl_lab.core.world import Array
@@ -101,7 +101,7 @@ class ForeignBatch(EnvBuffers):
         source = env if self._structure is None else env.env  # without the wrapper that flattens observations
         return [(source.observation_space, env.action_space)]
 
-    _structure: Structure | None = None
+    _structure: ObservationStructure | None = None
 
     def _maker(self, name: str, spec: Any, arguments: dict[str, Any]) -> Callable[[], Any]:
         """Return a function that makes one environment; its observations are flattened if they are structured."""
@@ -112,7 +112,7 @@ class ForeignBatch(EnvBuffers):
                 data.checked_space(getattr(env, what), f"an {what}")
             if not is_structured(env.observation_space):
                 return env
-            self._structure = self._structure or Structure(name, env.observation_space)
+            self._structure = self._structure or ObservationStructure(name, env.observation_space)
             return TransformObservation(env, self._structure.flatten, self._structure.box)
 
         return make

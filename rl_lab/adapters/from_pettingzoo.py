@@ -30,7 +30,7 @@ class ForeignPettingZooBatch(EnvBuffers):
     If the environment has a ParallelEnv, all agents act in each step; otherwise only `agent_selection` acts.
     Observations are float32 (images of bytes stay uint8), in one shape for all agents: vectors of different lengths are
     padded with zeros, and other arrays of different shapes are flattened first. Dict, Tuple, MultiDiscrete and
-    MultiBinary observations become vectors, see `structured.Structure`.
+    MultiBinary observations become vectors, see `structured.ObservationStructure`.
 
     The seed of each episode is derived from the environment's seed and the episode's number, so episodes can be
     repeated. The state cannot be saved, so `restores_exactly` is False and a resumed run begins new episodes.

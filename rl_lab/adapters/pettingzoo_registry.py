@@ -23,7 +23,7 @@ from rl_lab.adapters.foreign_data import as_vector, checked_space, frames_per_se
 from rl_lab.adapters.foreign_errors import calling
 from rl_lab.adapters.foreign_world import ForeignWorld, single_precision
 from rl_lab.adapters.pettingzoo_games import AECGame, Game, without_mask
-from rl_lab.adapters.structured import Structure, is_structured
+from rl_lab.adapters.structured import ObservationStructure, is_structured
 from rl_lab.core.errors import UsageError, nearest_id
 from rl_lab.engine import user_code
 
@@ -102,7 +102,7 @@ def describe(name: str, game: Game) -> tuple[PettingZooWorld, list[Any]]:
     """
     observation_spaces: list[Box] = []
     action_spaces: list[Any] = []
-    structures: list[Structure | None] = []
+    structures: list[ObservationStructure | None] = []
     sources = []
     for agent in game.possible_agents:
         with calling(name, "observation_space", game.env):
@@ -114,7 +114,9 @@ def describe(name: str, game: Game) -> tuple[PettingZooWorld, list[Any]]:
             space = Dict(inner) if isinstance(inner, dict) else inner
         structure = None
         if is_structured(space):  # agents of equal spaces share one, by which a policy of theirs is known
-            structure = next((each for each in structures if each and each.source == space), Structure(name, space))
+            structure = next(
+                (each for each in structures if each and each.source == space), ObservationStructure(name, space)
+            )
         structures.append(structure)
         if structure is not None:
             observation_spaces.append(structure.box)

@@ -1,7 +1,7 @@
 """This module flattens observations that are no single array: Dict, Tuple, MultiDiscrete and MultiBinary.
 
 The lab stores them as vectors. Stable-Baselines3's policies get them in the library's own form: a Dict of arrays (for
-MultiInputPolicy), or a MultiDiscrete or MultiBinary vector. A `Structure` converts both ways.
+MultiInputPolicy), or a MultiDiscrete or MultiBinary vector. An `ObservationStructure` converts both ways.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLIP = 10.0  # the bound to which VecNormalize clips observations
 _MIN_IMAGE_SIDE = 36  # the least height and width, in pixels, of an image for SB3's CNN
 
 
-class Structure:
+class ObservationStructure:
     """The layout of a structured observation in a vector of D numbers.
 
     `box` is the space of the vectors, float32 [D]. `space` is the space for SB3's policies, in which nested Dicts and
@@ -142,13 +142,13 @@ def is_structured(space: gymnasium.Space[Any]) -> bool:
     return not isinstance(space, Box | Discrete)
 
 
-def structure_of(world: EnvSpec) -> Structure | None:
+def structure_of(world: EnvSpec) -> ObservationStructure | None:
     """Return the layout of a world's structured observations, None if they are plain arrays.
 
     Raises:
         ValueError: the agents observe different things; each kind needs a policy of its own.
     """
-    structures: tuple[Structure | None, ...] = getattr(world, "structures", ())
+    structures: tuple[ObservationStructure | None, ...] = getattr(world, "structures", ())
     distinct = list(dict.fromkeys(structures))
     if len(distinct) > 1:
         kinds = " and ".join("plain arrays" if each is None else f"a {each.kind}" for each in distinct)

@@ -22,7 +22,7 @@ from rl_lab.engine.bounds_checked import with_bounds_checks
 
 
 @dataclass(frozen=True)
-class Result:
+class PropertyResult:
     """The result of one property: status is pass, fail or skip; findings are the errors, or why it was skipped."""
 
     name: str

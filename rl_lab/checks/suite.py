@@ -1,7 +1,7 @@
 """This module has the suite of `rl-lab check` for worlds: the list of properties that every world must have.
 
-`check_world` runs the properties one after the other and yields a `Result` for each. Their functions are in `rules`,
-`world` and `interfaces`. `run_property` turns an exception into a finding; `third_party` uses it as well.
+`check_world` runs the properties one after the other and yields a `PropertyResult` for each. Their functions are in
+`rules`, `world` and `interfaces`. `run_property` turns an exception into a finding; `third_party` uses it as well.
 
 Actions are random and, in every other environment of a batch, those of the world's expert. Every third environment
 repeats its random numbers for some steps, which drives it to the limits of its state.
@@ -22,7 +22,7 @@ from rl_lab.checks.subject import (
     RULES,
     CheckBudget,
     Property,
-    Result,
+    PropertyResult,
     Skip,
     WorldUnderTest,
 )
@@ -34,12 +34,12 @@ from rl_lab.engine.bounds_checked import OutOfRangeError
 from rl_lab.engine.diagnostics import author_location, authored_files, explain_compiler_error, message_with_hint
 
 
-def run_property(name: str, test: Callable[[], list[str]], files: set[str] | None = None) -> Result:
+def run_property(name: str, test: Callable[[], list[str]], files: set[str] | None = None) -> PropertyResult:
     """Return the result of one property; an exception is a finding with its location in the author's `files`."""
     try:
         findings = test()
     except Skip as reason:
-        return Result(name, "skip", (str(reason),))
+        return PropertyResult(name, "skip", (str(reason),))
     except UsageError:
         raise  # the user's input is wrong, so there is nothing to test
     except BaseException as error:  # SystemExit, too: it must not end the command
@@ -49,7 +49,7 @@ def run_property(name: str, test: Callable[[], list[str]], files: set[str] | Non
     lines = tuple(one_line(finding) for finding in findings[:MAX_FINDINGS])
     if len(findings) > MAX_FINDINGS:
         lines += (f"and {len(findings) - MAX_FINDINGS} more",)
-    return Result(name, "fail" if findings else "pass", lines)
+    return PropertyResult(name, "fail" if findings else "pass", lines)
 
 
 def explain_exception(error: BaseException, files: set[str] | None) -> str:
@@ -104,7 +104,7 @@ def with_few_agents(world: World, agents: int = FEW_AGENTS) -> World:
 
 def check_world(
     world: World, budget: CheckBudget = FULL, *, plain: bool = False, without: Sequence[str] = ()
-) -> Iterator[Result]:
+) -> Iterator[PropertyResult]:
     """Yield the result of every property except those in `without`, in order.
 
     After a failure of RULES or INDICES, the others are skipped unless `plain`: machine code might crash the process.
@@ -116,6 +116,6 @@ def check_world(
         if not failed or plain:
             result = run_property(name, partial(test, subject), authored_files(world))
         else:
-            result = Result(name, "skip", (f"not run before {failed}: compiled code does not check that",))
+            result = PropertyResult(name, "skip", (f"not run before {failed}: compiled code does not check that",))
         failed = name if name in (RULES, INDICES) and result.status == "fail" else failed
         yield result

@@ -1,7 +1,7 @@
 """This module has the suite of `rl-lab check` for Gymnasium and PettingZoo environments: seeds, spaces, action masks.
 
-`check_env` runs the functions of PROPERTIES one after the other and yields a `Result` for each. A property takes a
-function that makes the environment, makes its own instances, and returns findings, one line for each mistake.
+`check_env` runs the functions of PROPERTIES one after the other and yields a `PropertyResult` for each. A property
+takes a function that makes the environment, makes its own instances, and returns findings, one line for each mistake.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rl_lab.checks.env_driver import EnvDriver, EnvStep, bitwise_equal, random_episode
-from rl_lab.checks.subject import CheckBudget, Result, Skip
+from rl_lab.checks.subject import CheckBudget, PropertyResult, Skip
 from rl_lab.checks.suite import run_property
 from rl_lab.core.errors import UsageError, one_line
 
@@ -175,7 +175,7 @@ PROPERTIES: dict[str, Callable[[Callable[[], Any], CheckBudget], list[str]]] = {
 }
 
 
-def check_env(make: Callable[[], Any], budget: CheckBudget) -> Iterator[Result]:
+def check_env(make: Callable[[], Any], budget: CheckBudget) -> Iterator[PropertyResult]:
     """Yield the result of every property of the environment that `make()` returns."""
     if not callable(make):
         raise UsageError(f"{one_line(make)[:60]} is not a class or function that makes an environment")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rl_lab.checks.subject import Result
+    from rl_lab.checks.subject import PropertyResult
 
 NAME = "check"
 
@@ -57,7 +57,7 @@ class _ResultLines:
         self.reason = ""  # why the result of the last line was skipped
         self.not_printed = 0  # the number of results after it with the same reason
 
-    def add(self, result: Result) -> None:
+    def add(self, result: PropertyResult) -> None:
         """Print the line of a result, with the findings where it failed."""
         reason = result.findings[0] if result.status == "skip" else ""
         if reason and reason == self.reason:
@@ -76,7 +76,7 @@ class _ResultLines:
         self.reason, self.not_printed = "", 0
 
 
-def _results(target: str, quick: bool) -> Iterator[Result]:
+def _results(target: str, quick: bool) -> Iterator[PropertyResult]:
     """Load the target, and yield the result of each property when it has been checked."""
     from rl_lab.checks.subject import FULL, QUICK
     from rl_lab.checks.suite import check_world, run_property, with_few_agents

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rl_lab.tournament.compare import Hypotheses
-    from rl_lab.tournament.runner import Outcome
+    from rl_lab.tournament.runner import TournamentOutcome
     from rl_lab.tournament.store import Tournament
 
 from rl_lab.engine.user_code import add_option
@@ -171,21 +171,21 @@ def _rate(args: argparse.Namespace) -> int:
     return _print_summary(_current_outcome(_load(args)), args)
 
 
-def _current_outcome(tournament: Tournament) -> Outcome:
+def _current_outcome(tournament: Tournament) -> TournamentOutcome:
     """Return the matches of a tournament so far."""
     from rl_lab.tournament.ledger import read
-    from rl_lab.tournament.runner import Outcome
+    from rl_lab.tournament.runner import TournamentOutcome
 
-    return Outcome(tournament, read(tournament.ledger), tournament.make_schedule().total, 0, 0.0)
+    return TournamentOutcome(tournament, read(tournament.ledger), tournament.make_schedule().total, 0, 0.0)
 
 
-def _summary(outcome: Outcome, args: argparse.Namespace) -> dict[str, Any]:
+def _summary(outcome: TournamentOutcome, args: argparse.Namespace) -> dict[str, Any]:
     from rl_lab.tournament.summary import summarize
 
     return summarize(outcome.tournament, outcome.matches, outcome.total, anchor=args.anchor, intervals=args.intervals)
 
 
-def _print_summary(outcome: Outcome, args: argparse.Namespace) -> int:
+def _print_summary(outcome: TournamentOutcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament import entrant_output
     from rl_lab.tournament.summary import render_summary
 
@@ -247,14 +247,14 @@ def _run_comparison(tournament: Tournament, args: argparse.Namespace) -> int:
     """Play a comparison to its end, and print its verdict."""
     from rl_lab.tournament.compare import compare, settings_of_test
 
-    def show(result: tuple[Any, Outcome]) -> int:
+    def show(result: tuple[Any, TournamentOutcome]) -> int:
         counts, outcome = result
         return _print_verdict(counts, settings_of_test(tournament)[0], outcome, args)
 
     return _play_interruptibly(tournament, args, compare, show)
 
 
-def _print_verdict(counts: Any, hypotheses: Hypotheses, outcome: Outcome, args: argparse.Namespace) -> int:
+def _print_verdict(counts: Any, hypotheses: Hypotheses, outcome: TournamentOutcome, args: argparse.Namespace) -> int:
     from rl_lab.tournament.compare import comparison_data, render_comparison
 
     result = comparison_data(counts, hypotheses)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rl_lab.experiments.multirun import SweepOutcome, TrainAll
     from rl_lab.experiments.scenario import Scenario
-    from rl_lab.experiments.trainer import Result
+    from rl_lab.experiments.trainer import TrainingResult
     from rl_lab.learners.rllib.ray_workers import RayWorkers
 
 from rl_lab.engine.user_code import add_option
@@ -58,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     return exit_status([result], args.require_video)
 
 
-def report_nothing(result: Result) -> None:
+def report_nothing(result: TrainingResult) -> None:
     """Do nothing, in place of `report`."""
 
 
-def exit_status(results: list[Result], require_video: bool) -> int:
+def exit_status(results: list[TrainingResult], require_video: bool) -> int:
     """Return 1 where a required video is missing, else 0."""
     return int(require_video and any(result.video_failures for result in results))
 
@@ -81,7 +81,7 @@ def _train_each(target: str | None, overrides: list[str], args: argparse.Namespa
     from rl_lab.experiments.overrides import sweep_combinations
     from rl_lab.learners.rllib.ray_workers import take_workers
 
-    def train_one(scenario: Scenario) -> Result:
+    def train_one(scenario: Scenario) -> TrainingResult:
         return _train(scenario, args.json)
 
     def report_outcome(outcome: multirun.SweepOutcome) -> None:
@@ -141,7 +141,9 @@ def _split_target(first: str, overrides: list[str]) -> tuple[str | None, list[st
     return None, [first, *overrides]
 
 
-def _train(scenario: Scenario, quiet: bool, report: Callable[[Result], None] = report_nothing) -> Result:
+def _train(
+    scenario: Scenario, quiet: bool, report: Callable[[TrainingResult], None] = report_nothing
+) -> TrainingResult:
     from rl_lab.core.progress import Progress
     from rl_lab.experiments.trainer import train
 
@@ -163,7 +165,7 @@ def report_interruption(stop: Any) -> int:
     return int(stop.code)
 
 
-def report(result: Result) -> None:
+def report(result: TrainingResult) -> None:
     """Print the result and the paths of a run, before its videos are recorded."""
     from rl_lab.evaluation.evaluate import table
     from rl_lab.evaluation.stats import reaches
@@ -178,7 +180,7 @@ def report(result: Result) -> None:
     print(f"\n  run      {path}\n  agent    {result.run.agent}\n  metrics  {result.run.metrics}", flush=True)
 
 
-def report_videos(result: Result, as_json: bool) -> None:
+def report_videos(result: TrainingResult, as_json: bool) -> None:
     """Print the paths of the videos, or why they are missing, and the next commands; with JSON, the total result."""
     from rl_lab.experiments.run_dir import shell_quoted
 
@@ -194,7 +196,7 @@ def report_videos(result: Result, as_json: bool) -> None:
     print(f"      tensorboard --logdir {quoted}")
 
 
-def training_time(result: Result) -> str:
+def training_time(result: TrainingResult) -> str:
     """Return the number and the rate of training steps as text; the time of a compilation is shown separately."""
     steps, seconds = result.first_iteration
     total = f"{result.steps:,} steps in {result.seconds:.1f} s"

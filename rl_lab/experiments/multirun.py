@@ -22,7 +22,7 @@ from rl_lab.experiments.compose import compose, target_of
 from rl_lab.experiments.run_dir import run_label
 from rl_lab.experiments.run_record import RunError
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.experiments.trainer import Result
+from rl_lab.experiments.trainer import TrainingResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SweepOutcome:
 
     swept: dict[str, str]  # its values of the keys that vary, `seed` among them
     scenario: Scenario | None = None  # None where it could not be composed
-    result: Result | None = None
+    result: TrainingResult | None = None
     error: str = ""
 
     @property
@@ -42,13 +42,13 @@ class SweepOutcome:
 
 # The type of a function that trains scenarios, given by their numbers, and yields the number of each with its result,
 # or with the error that ended it, in the order in which they end.
-TrainAll = Callable[[Mapping[int, Scenario]], Iterator[tuple[int, Result | Exception]]]
+TrainAll = Callable[[Mapping[int, Scenario]], Iterator[tuple[int, TrainingResult | Exception]]]
 
 
-def train_in_sequence(train: Callable[[Scenario], Result]) -> TrainAll:
+def train_in_sequence(train: Callable[[Scenario], TrainingResult]) -> TrainAll:
     """Return a `TrainAll` that calls `train` for one scenario after the other, in this process."""
 
-    def train_all(scenarios: Mapping[int, Scenario]) -> Iterator[tuple[int, Result | Exception]]:
+    def train_all(scenarios: Mapping[int, Scenario]) -> Iterator[tuple[int, TrainingResult | Exception]]:
         for number, scenario in scenarios.items():
             yield number, _result_or_error(scenario, train)
 
@@ -126,7 +126,7 @@ def _lock_run_dirs(scenarios: Sequence[Scenario]) -> Iterator[None]:
         yield
 
 
-def _result_or_error(scenario: Scenario, train: Callable[[Scenario], Result]) -> Result | Exception:
+def _result_or_error(scenario: Scenario, train: Callable[[Scenario], TrainingResult]) -> TrainingResult | Exception:
     try:
         return train(scenario)
     except Interrupted:

@@ -29,7 +29,7 @@ from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.feature_statistics import feature_statistics
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.model import BackboneModel
-from rl_lab.learners.pretraining.probe_targets import Target
+from rl_lab.learners.pretraining.probe_targets import ProbeTarget
 from rl_lab.learners.sb3.encoder import Encoder
 
 FORMAT, VERSION = "rl_lab.probe", 1
@@ -148,7 +148,7 @@ def _features(encoder: Encoder, data: Dataset, rows: _Rows) -> Array:
     return np.concatenate(parts)
 
 
-def _raw(data: Dataset, targets: list[Target], rows: _Rows, note: Callable[[str], None]) -> list[dict[str, Any]]:
+def _raw(data: Dataset, targets: list[ProbeTarget], rows: _Rows, note: Callable[[str], None]) -> list[dict[str, Any]]:
     if np.prod(data.observations.shape[1:]) > _MOST_RAW:
         return []
     note("raw observations")
@@ -156,7 +156,9 @@ def _raw(data: Dataset, targets: list[Target], rows: _Rows, note: Callable[[str]
     return [_score_targets({"name": "raw observations", "kind": RAW}, features, targets, rows)]
 
 
-def _score_targets(label: dict[str, Any], features: Array | None, targets: list[Target], rows: _Rows) -> dict[str, Any]:
+def _score_targets(
+    label: dict[str, Any], features: Array | None, targets: list[ProbeTarget], rows: _Rows
+) -> dict[str, Any]:
     """Return a representation with its scores by target; features None are those of the constant prediction."""
     if features is None:
         scores = {each.name: linear_probe.constant_score(each, rows.train, rows.validation) for each in targets}
@@ -190,7 +192,7 @@ def _result(
     settings: ProbeSettings,
     data: Dataset,
     rows: _Rows,
-    targets: list[Target],
+    targets: list[ProbeTarget],
     representations: list[dict[str, Any]],
     notes: list[str],
 ) -> dict[str, Any]:

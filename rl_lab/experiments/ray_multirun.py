@@ -23,7 +23,7 @@ from rl_lab.experiments.multirun import failure_text
 from rl_lab.experiments.packed_scenario import PackedScenario, pack_scenario
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.experiments.trainer import Result, train
+from rl_lab.experiments.trainer import TrainingResult, train
 from rl_lab.learners.rllib.job_pool import JobPool, session_folder
 from rl_lab.learners.rllib.ray_workers import RayWorkers
 
@@ -45,7 +45,7 @@ class _JobResult:
     """What a worker returns: the files of the run's folder, and the result or the error."""
 
     files: PackedFiles
-    result: Result | None
+    result: TrainingResult | None
     error: str = ""
 
 
@@ -65,7 +65,7 @@ class RayTrainings:
         self._runs: dict[int, tuple[Run, ExitStack]] = {}  # runs that are being trained, by number, and their locks
         self._not_started: list[tuple[int, UsageError]] = []  # numbers and errors
 
-    def __call__(self, scenarios: Mapping[int, Scenario]) -> Iterator[tuple[int, Result | Exception]]:
+    def __call__(self, scenarios: Mapping[int, Scenario]) -> Iterator[tuple[int, TrainingResult | Exception]]:
         """Yield each training's number and its result or error, in the order in which they end."""
         with Interrupts() as interrupts:
             with interrupts.abort_after(0.0):
@@ -98,7 +98,9 @@ class RayTrainings:
                 continue
             yield [_TrainingJob(number, packed, self._command)]
 
-    def _store_run(self, number: int, scenario: Scenario, job_result: _JobResult | WorkFailed) -> Result | Exception:
+    def _store_run(
+        self, number: int, scenario: Scenario, job_result: _JobResult | WorkFailed
+    ) -> TrainingResult | Exception:
         """Write the files of a run to its folder, and return its result with their paths, or the error."""
         run, lock = self._runs.pop(number)
         with lock:

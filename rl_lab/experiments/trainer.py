@@ -32,10 +32,10 @@ from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.selection import Selection
 from rl_lab.experiments.training_metrics import Metrics, check_metrics_file
-from rl_lab.experiments.training_result import Result, budget_rounding
+from rl_lab.experiments.training_result import TrainingResult, budget_rounding
 from rl_lab.league.league import League
 
-__all__ = ["Interrupted", "Result", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
+__all__ = ["Interrupted", "TrainingResult", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
 MAX_CHECKPOINT_TIME_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
 _MAX_COPIED_BYTES = 2**26  # of state, copied before each iteration that may be aborted; this takes about 0.01 s
 
@@ -44,8 +44,8 @@ def train(
     scenario: Scenario,
     command: list[str],
     progress: Progress,
-    report: Callable[[Result], None] = lambda result: None,
-) -> Result:
+    report: Callable[[TrainingResult], None] = lambda result: None,
+) -> TrainingResult:
     """Train from the start. Nothing is written before the learner and its environments could be made.
 
     `report` is called with the result of the final evaluation, before videos are made.
@@ -67,7 +67,9 @@ def train(
             return _Training(run, scenario, learner, envs, interrupts, progress).run_to_budget(report)
 
 
-def resume(run: Run, progress: Progress, report: Callable[[Result], None] = lambda result: None) -> Result:
+def resume(
+    run: Run, progress: Progress, report: Callable[[TrainingResult], None] = lambda result: None
+) -> TrainingResult:
     """Continue from the newest valid checkpoint, or from the start without one.
 
     The result has the bits of an uninterrupted run where `restores_exactly` of the environments is True; the others
@@ -156,7 +158,7 @@ class _Training:
         if self.learner.steps != saved.step:
             raise ValueError(f"it is of step {self.learner.steps}")
 
-    def run_to_budget(self, report: Callable[[Result], None]) -> Result:
+    def run_to_budget(self, report: Callable[[TrainingResult], None]) -> TrainingResult:
         """Train until the budget is used, then evaluate the best agent, report the result and record videos."""
         try:
             return self._run_to_budget(report)
@@ -164,7 +166,7 @@ class _Training:
             stop.run, stop.is_work_lost = self.run, self.has_unsaved_changes
             raise
 
-    def _run_to_budget(self, report: Callable[[Result], None]) -> Result:
+    def _run_to_budget(self, report: Callable[[TrainingResult], None]) -> TrainingResult:
         self._started_at = time.perf_counter()
         size = self.run.metrics.stat().st_size if self.run.metrics.exists() else 0
         self.selection.write_best_agent()
@@ -295,12 +297,14 @@ class _Training:
         """Return the seconds of training so far, over all parts of a run that was resumed."""
         return self.seconds + time.perf_counter() - self._started_at
 
-    def _finish(self, elapsed: float, report: Callable[[Result], None]) -> Result:
+    def _finish(self, elapsed: float, report: Callable[[TrainingResult], None]) -> TrainingResult:
         """Evaluate the best agent, save the evaluation, report the result and record videos; return the result."""
         agent, step = load_agent(self.run.agent, self.scenario)
         evaluation = evaluate_scenario(agent, self.scenario, self.interrupts.check)
         evaluation.save(self.run.evaluation(step))
-        result = Result(self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary, self.first_iteration)
+        result = TrainingResult(
+            self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary, self.first_iteration
+        )
         report(result)
         if self.scenario.video:
             from rl_lab.evaluation.episode_videos import film_evaluation

@@ -32,7 +32,7 @@ def budget_rounding(scenario: Scenario, learner: Learner) -> str:
 
 
 @dataclass
-class Result:
+class TrainingResult:
     """The result of a run."""
 
     run: Run

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.world import Array, World
-from rl_lab.games.game_tree import GameTree, Layer, build_game_tree
+from rl_lab.games.game_tree import GameTree, GameTreeLayer, build_game_tree
 from rl_lab.games.tabular_policy import policy_probs
 from rl_lab.rating.results import Floats
 
@@ -168,7 +168,7 @@ def _reach_probs(game: GameTree, probs: list[Floats], seat: int) -> list[Floats]
     return reaches
 
 
-def _move_values(layer: Layer, rewards: Floats, position_values: Floats) -> Floats:
+def _move_values(layer: GameTreeLayer, rewards: Floats, position_values: Floats) -> Floats:
     """Return the value of each move, [E, K]: its reward plus the value of the next layer's position it leads to."""
     continues, move_values = layer.child >= 0, rewards.copy()
     move_values[continues] += position_values[layer.child[continues]]

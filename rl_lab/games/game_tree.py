@@ -35,7 +35,7 @@ _RNG_FIELDS = ("rng_key", "rng_counter")  # of a State: its random stream
 
 
 @dataclass(frozen=True)
-class Layer:
+class GameTreeLayer:
     """The positions after a number of moves, and every move from them.
 
     An information set is a set of positions in which the same seat is to move and has the same observation.
@@ -58,7 +58,7 @@ class GameTree:
 
     world: World
     chance_probs: Floats
-    layers: tuple[Layer, ...]
+    layers: tuple[GameTreeLayer, ...]
 
     @property
     def positions(self) -> int:
@@ -109,7 +109,7 @@ def batch_from_states(world: World, states: Array) -> Batch:
     return batch
 
 
-def _expand(world: World, states: Array) -> tuple[Layer, Array]:
+def _expand(world: World, states: Array) -> tuple[GameTreeLayer, Array]:
     """Return the layer of these positions, and the states of the next layer."""
     before, seat_to_move = batch_from_states(world, states), states[world.current_player_field].astype(np.int64)
     rows = np.arange(len(states))
@@ -134,7 +134,7 @@ def _expand(world: World, states: Array) -> tuple[Layer, Array]:
         child[unfinished], representatives = group_of, unfinished[first_rows]
     rewards = after.rewards.astype(np.float64)
     observations, action_mask = position_observations[first], position_masks[first]  # one of each information set
-    layer = Layer(states, seat_to_move, info_set, observations, action_mask, parent, action, child, rewards)
+    layer = GameTreeLayer(states, seat_to_move, info_set, observations, action_mask, parent, action, child, rewards)
     return layer, after.states[representatives].copy()
 
 

@@ -22,7 +22,7 @@ from scipy.optimize import linprog
 from scipy.sparse import coo_array, csr_array, hstack
 
 from rl_lab.core.world import Array, World
-from rl_lab.games.game_tree import GameTree, Layer, build_game_tree
+from rl_lab.games.game_tree import GameTree, GameTreeLayer, build_game_tree
 from rl_lab.games.tabular_policy import TabularPolicy
 from rl_lab.rating.results import Floats
 
@@ -126,7 +126,7 @@ def _sequences_and_payoff(game: GameTree) -> tuple[_SeatSequences, _SeatSequence
 
 
 def _add_information_sets(
-    game: GameTree, layer: Layer, sequence: Array, seats: tuple[_SeatSequences, _SeatSequences]
+    game: GameTree, layer: GameTreeLayer, sequence: Array, seats: tuple[_SeatSequences, _SeatSequences]
 ) -> Array:
     """Add a layer's information sets and their sequences to the seats; return the new sequences, int64 [I, S].
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rl_lab.core.world import Array, World
-from rl_lab.games.game_tree import GameTree, Layer, batch_from_states, build_game_tree
+from rl_lab.games.game_tree import GameTree, GameTreeLayer, batch_from_states, build_game_tree
 from rl_lab.rating.results import Floats
 
 Policy = Callable[[Array, Array], Any]
@@ -112,7 +112,7 @@ def policy_probs(game: GameTree, policy: Any, samples: int = 0, only_seat: int |
     return layers
 
 
-def _evaluate_policy(world: World, layer: Layer, rows: Array, policy: Any, samples: int) -> Floats:
+def _evaluate_policy(world: World, layer: GameTreeLayer, rows: Array, policy: Any, samples: int) -> Floats:
     """Return a policy's probabilities, [R, S], in positions `rows` [R], in which one seat is to move."""
     info_set, inverse = np.unique(layer.info_set[rows], return_inverse=True)
     action_mask = layer.action_mask[layer.info_set[rows]]
@@ -134,7 +134,7 @@ def _evaluate_policy(world: World, layer: Layer, rows: Array, policy: Any, sampl
     return probs
 
 
-def _estimate_probs(world: World, layer: Layer, rows: Array, agent: Any, samples: int) -> Floats:
+def _estimate_probs(world: World, layer: GameTreeLayer, rows: Array, agent: Any, samples: int) -> Floats:
     """Return the frequencies of an agent's actions, [R, S], in positions `rows` [R]; with samples=0, of one action."""
     if hasattr(agent, "begin"):
         raise ValueError("an agent that remembers has no policy of what it observes now")

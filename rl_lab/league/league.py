@@ -31,7 +31,7 @@ from rl_lab.league.matchmaking import PlayersByKind, is_snapshot_due, matchmakin
 from rl_lab.league.metrics import learner_metrics
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable
-from rl_lab.league.snapshots import Pool, Snapshot
+from rl_lab.league.snapshots import Snapshot, SnapshotPool
 from rl_lab.multiagent.multi_policy import join, split
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
@@ -72,7 +72,7 @@ class League:
         self.config, self.settings, self.seed = config, settings, seed
         self._make_learner, self._load_agent = make_learner, load_agent
         self._learner_budget = -(-budget // len(kinds))  # environment steps of each learner
-        self.pool, self.win_table, self.iteration = Pool(), WinTable(len(kinds)), 0
+        self.pool, self.win_table, self.iteration = SnapshotPool(), WinTable(len(kinds)), 0
         # The policies of the learners and of the snapshots, evaluated together; None where `BatchedPolicies` does not
         # support them, and each opponent is an agent of its own.
         self.batched_policies: BatchedPolicies | None = None

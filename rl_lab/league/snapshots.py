@@ -52,7 +52,7 @@ def content_hash(tensors: Mapping[str, Mapping[str, Array]]) -> str:
     return digest.hexdigest()
 
 
-class Pool:
+class SnapshotPool:
     """Snapshots in the order in which they were taken. Where `run_dir` is set, each is written to that folder once."""
 
     def __init__(self) -> None:

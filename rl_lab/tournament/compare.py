@@ -23,7 +23,7 @@ from rl_lab.rating import head_to_head
 from rl_lab.rating.results import PairwiseResults, convert_matches
 from rl_lab.rating.sprt import SprtState, sprt
 from rl_lab.tournament.ledger import Match
-from rl_lab.tournament.runner import Outcome, run_tournament
+from rl_lab.tournament.runner import TournamentOutcome, run_tournament
 from rl_lab.tournament.schedule import Task
 from rl_lab.tournament.store import Tournament, load, truncate_schedule
 from rl_lab.tournament.summary import MIN_DISTINCT_SHARE
@@ -87,7 +87,7 @@ def compare(
     workers: int | RayWorkers = 1,
     poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[ResultCounts, Outcome]:
+) -> tuple[ResultCounts, TournamentOutcome]:
     """Play pairs until the tournament's test decides or its schedule is complete; pairs of earlier runs count.
 
     The test is evaluated after every `batch` pairs, so it stops at the same pair whether or not it was interrupted. The

@@ -25,7 +25,7 @@ from rl_lab.tournament.workers import replay_in_process
 
 
 @dataclass(frozen=True)
-class Replay:
+class MatchReplay:
     """A match whose replay agrees with its line in the ledger."""
 
     match: Match
@@ -45,7 +45,7 @@ def task_of(tournament: Tournament, schedule: Schedule, match: Match) -> Task:
     return schedule.task(match.pairing, match.pair, match.leg)
 
 
-def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) -> Replay:
+def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) -> MatchReplay:
     """Play a match again and write a video into `out`, by default `videos/` in the tournament's folder.
 
     Entrants that are user code are run, in another process, so callers must have the user's consent.
@@ -72,7 +72,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
             reason = f"; {', '.join(changed)} changed since" if changed else ""
             raise ReplayError(f"match {match_id} came out differently: {name} was {before}, is {now}{reason}")
     if match.ending == "forfeit":
-        return Replay(match, None, changed)
+        return MatchReplay(match, None, changed)
     if actions is None:
         raise ReplayError(f"match {match_id} cannot be filmed: an entrant sometimes ends the process it plays in")
     # The episode's return is that of the first entrant, the mean over its seats.
@@ -90,7 +90,7 @@ def replay(tournament: Tournament, match_id: str, *, out: Path | None = None) ->
         returns=match.returns,
     )
     path = folder / (re.sub(r"[^\w.=-]+", "-", match_id) + ".mp4")
-    return Replay(match, film(episode, match.world, match.params, path, players=match.entrants), changed)
+    return MatchReplay(match, film(episode, match.world, match.params, path, players=match.entrants), changed)
 
 
 def _replay_task(setup: MatchSetup, task: Task) -> tuple[Match, Array | None]:

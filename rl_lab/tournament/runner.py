@@ -28,7 +28,7 @@ _MIN_BLOCKS_PER_WORKER = 8  # so that all workers finish at about the same time
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TournamentOutcome:
     """The matches of a tournament so far, and the effort of this run."""
 
     tournament: Tournament
@@ -45,7 +45,7 @@ def run_tournament(
     poll: Callable[[], None] | None = None,
     progress: Progress | None = None,
     next_tasks: Callable[[Mapping[str, Match]], list[Task]] | None = None,
-) -> Outcome:
+) -> TournamentOutcome:
     """Play the missing matches of a tournament, and return all of its matches.
 
     Args:
@@ -91,7 +91,9 @@ def run_tournament(
             if progress is not None:
                 progress.end()
         matches = [ledger.matches[key] for key in sorted(ledger.matches)]
-        return Outcome(tournament, matches, schedule.total, len(matches) - num_before, time.monotonic() - begin)
+        return TournamentOutcome(
+            tournament, matches, schedule.total, len(matches) - num_before, time.monotonic() - begin
+        )
 
 
 def _start_workers(tournament: Tournament, workers: int | RayWorkers, poll: Callable[[], None]) -> Workers:

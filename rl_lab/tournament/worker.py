@@ -1,4 +1,4 @@
-"""This module has a worker process of a tournament: `Worker` for the process that starts it, `_worker_main` inside it.
+"""This module has a worker process of a tournament: `WorkerProcess` for its parent, `_worker_main` inside it.
 
 `workers.ProcessPool` starts workers, sends tasks through a pipe, and receives messages. A worker has one `MatchEngine`
 and sends the matches of a block of tasks as they end. Where entrants are user code, the worker limits itself
@@ -58,7 +58,7 @@ def play_block(engine: MatchEngine, block: list[Task], poll: Callable[[], None] 
     yield results
 
 
-class Worker:
+class WorkerProcess:
     """A worker process with its unfinished tasks.
 
     `send_actions` is whether it sends the actions of matches. What entrants print is appended to the file `log`.

@@ -22,7 +22,7 @@ from rl_lab.tournament.isolation import PROCESS_EXITED
 from rl_lab.tournament.ledger import Match
 from rl_lab.tournament.matches import MatchEngine, MatchSetup
 from rl_lab.tournament.schedule import Task
-from rl_lab.tournament.worker import FAILURE, INVALID_INPUT, RESULT_INTERVAL, Worker, play_block
+from rl_lab.tournament.worker import FAILURE, INVALID_INPUT, RESULT_INTERVAL, WorkerProcess, play_block
 
 _MAX_CRASHES_PER_WORKER = 3  # processes that may end one after the other, without any result, before WorkerError
 
@@ -82,7 +82,7 @@ class ProcessPool:
     ) -> None:
         self.count = count
         self._setup, self._poll, self._actions, self._log = setup, poll, actions, log
-        self._workers = [Worker(setup, actions, log) for _ in range(count)]
+        self._workers = [WorkerProcess(setup, actions, log) for _ in range(count)]
         self._isolated_entrants: set[str] = set()  # whose matches are played in processes of their own
 
     def submit(self, blocks: Iterable[list[Task]]) -> Iterator[list[Match]]:
@@ -137,13 +137,13 @@ class ProcessPool:
                     retries.append(([*worker.tasks.values()], True))
                     self._replace(worker)
 
-    def _replace(self, worker: Worker) -> None:
+    def _replace(self, worker: WorkerProcess) -> None:
         """Replace a worker by a new process."""
         worker.end()
         for other in self._workers:
             if other is not worker and other.has_ended():
                 other.kill()  # before the start of the next process, with which multiprocessing reaps this one
-        self._workers[self._workers.index(worker)] = Worker(self._setup, self._actions, self._log)
+        self._workers[self._workers.index(worker)] = WorkerProcess(self._setup, self._actions, self._log)
 
     def _next_block(self, source: Iterator[list[Task]], retries: deque[tuple[list[Task], bool]]) -> Any:
         """Return the next tasks and whether to isolate each of them, or None at the end.
@@ -162,7 +162,7 @@ class ProcessPool:
             return retries.popleft()
         return None
 
-    def _receive(self, worker: Worker) -> list[tuple[Match, Array | None]]:
+    def _receive(self, worker: WorkerProcess) -> list[tuple[Match, Array | None]]:
         """Return the matches of a worker's next message, which are removed from its tasks.
 
         Where they were isolated, entrants that have ended or stopped their process are isolated from now on. Raises

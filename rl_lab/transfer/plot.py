@@ -13,7 +13,7 @@ _LEFT, _TOP, _BOTTOM = 52, 16, 40
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotFrame:
     """The size of a picture, the room right of the curves for names, and the ranges of both axes."""
 
     width: int
@@ -40,7 +40,7 @@ def curves_svg(report: Mapping[str, Any], width: int, height: int, right: int, k
     values += [] if cloning is None else [cloning["mean_return"]]
     low, high = min(values), max(values)
     margin = 0.04 * (high - low) or 1.0
-    frame = Frame(width, height, right, float(report["budget"]), low - margin, high + margin)
+    frame = PlotFrame(width, height, right, float(report["budget"]), low - margin, high + margin)
     ends = [(arm["band"][-1][1], arm["label"]) for arm in arms]
     ends += [] if cloning is None else [(cloning["mean_return"], "cloning alone")]
     parts = [_axes(frame, report["goal"]["reference"])]
@@ -56,7 +56,7 @@ def curves_svg(report: Mapping[str, Any], width: int, height: int, right: int, k
     return f'<svg class="plot {kind}" {view}>{"".join(parts)}</svg>'
 
 
-def _axes(frame: Frame, reference: float) -> str:
+def _axes(frame: PlotFrame, reference: float) -> str:
     parts = []
     right = frame.width - frame.right
     for score in ticks(frame.low, frame.high):
@@ -75,18 +75,18 @@ def _axes(frame: Frame, reference: float) -> str:
     return "".join(parts)
 
 
-def _band(frame: Frame, rows: Sequence[Sequence[float]], index: int) -> str:
+def _band(frame: PlotFrame, rows: Sequence[Sequence[float]], index: int) -> str:
     upper = [f"{frame.x(row[0]):.1f} {frame.y(row[3]):.1f}" for row in rows]
     lower = [f"{frame.x(row[0]):.1f} {frame.y(row[2]):.1f}" for row in reversed(rows)]
     return f'<path class="band" style="fill:var(--arm{index})" d="M{"L".join(upper + lower)}Z"/>'
 
 
-def _line(frame: Frame, rows: Sequence[Sequence[float]], index: int) -> str:
+def _line(frame: PlotFrame, rows: Sequence[Sequence[float]], index: int) -> str:
     points = "L".join(f"{frame.x(row[0]):.1f} {frame.y(row[1]):.1f}" for row in rows)
     return f'<path class="line" style="stroke:var(--arm{index})" d="M{points}"/>'
 
 
-def _names(frame: Frame, ends: Sequence[tuple[float, str]]) -> str:
+def _names(frame: PlotFrame, ends: Sequence[tuple[float, str]]) -> str:
     """Return the names right of the curves' ends, moved apart where they would overlap."""
     heights = spread([frame.y(score) for score, _ in ends], _LINE_HEIGHT, _TOP, frame.height - _BOTTOM)
     x = frame.width - frame.right + 8

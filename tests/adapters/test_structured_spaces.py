@@ -14,7 +14,7 @@ from support.runs import check_evaluates_and_resumes
 
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
-from rl_lab.adapters.structured import Structure
+from rl_lab.adapters.structured import ObservationStructure
 from rl_lab.cli import main
 from rl_lab.engine import user_code
 
@@ -131,7 +131,7 @@ NESTED = st.recursive(
 @settings(deadline=None, max_examples=60)
 @given(NESTED.filter(lambda space: not isinstance(space, spaces.Box | spaces.Discrete)), st.integers(0, 2**31))
 def test_a_vector_holds_all_that_was_seen(space: spaces.Space[Any], seed: int) -> None:
-    structure = Structure("any", space)
+    structure = ObservationStructure("any", space)
     space.seed(seed)
     sample = space.sample()
     vector = structure.flatten(sample)

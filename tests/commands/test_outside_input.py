@@ -420,8 +420,8 @@ def test_a_closed_stderr_is_not_reused_for_the_next_file(work_in_tmp_path: Path)
     """Without stderr, the first file that is opened would be descriptor 2, and libraries would write into it."""
     script = """
         import os
-        from rl_lab.core import streams
-        streams.protect_standard_streams()
+        from rl_lab.core import standard_streams
+        standard_streams.protect_standard_streams()
         with open("file", "w"):
             os.write(2, b"a library's message")
     """

@@ -38,12 +38,12 @@ def tiny_scenario(folder: Path, *overrides: str) -> Scenario:
     return dataclasses.replace(compose("cartpole", [*TINY_TRAINING, "video=false", *overrides]), run_dir=str(folder))
 
 
-def train(scenario: Scenario) -> trainer.Result:
+def train(scenario: Scenario) -> trainer.TrainingResult:
     return trainer.train(scenario, ["rl-lab", "train", "cartpole"], Progress(quiet=True))
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> trainer.Result:
+def result(tmp_path_factory: pytest.TempPathFactory) -> trainer.TrainingResult:
     return train(tiny_scenario(tmp_path_factory.mktemp("run") / "run", "video=true", "checkpoint.keep_last=2"))
 
 
@@ -57,7 +57,7 @@ def parse_strict_json(text: str) -> Any:
 # --- Files of a run
 
 
-def test_a_run_has_exactly_the_documented_files(result: trainer.Result) -> None:
+def test_a_run_has_exactly_the_documented_files(result: trainer.TrainingResult) -> None:
     plan = [
         r"run\.json",
         r"config\.yaml",
@@ -74,7 +74,7 @@ def test_a_run_has_exactly_the_documented_files(result: trainer.Result) -> None:
     assert not [f for f in result.run.path.rglob("*") if f.is_dir() and not any(f.iterdir())]
 
 
-def test_run_json_has_scenario_time_command_versions_and_host(result: trainer.Result) -> None:
+def test_run_json_has_scenario_time_command_versions_and_host(result: trainer.TrainingResult) -> None:
     record = parse_strict_json((result.run.path / "run.json").read_text())
     assert set(record) == {
         *("scenario", "world", "agent", "seed", "settings", "started", "command", "git_commit", "versions", "host")
@@ -89,11 +89,11 @@ def test_run_json_has_scenario_time_command_versions_and_host(result: trainer.Re
     assert record["host"]["cores"] == os.cpu_count()
 
 
-def test_config_yaml_reads_back_as_the_same_scenario(result: trainer.Result) -> None:
+def test_config_yaml_reads_back_as_the_same_scenario(result: trainer.TrainingResult) -> None:
     assert result.run.scenario() == dataclasses.replace(result.scenario, run_dir=None)
 
 
-def test_metrics_are_strict_json_in_order_of_steps(result: trainer.Result) -> None:
+def test_metrics_are_strict_json_in_order_of_steps(result: trainer.TrainingResult) -> None:
     text = result.run.metrics.read_text()
     assert text.endswith("\n")
     lines = [parse_strict_json(line) for line in text.splitlines()]
@@ -103,12 +103,12 @@ def test_metrics_are_strict_json_in_order_of_steps(result: trainer.Result) -> No
         assert all(isinstance(value, int | float) and math.isfinite(value) for value in line.values())
 
 
-def test_metrics_are_the_same_for_every_run_of_a_seed(result: trainer.Result, tmp_path: Path) -> None:
+def test_metrics_are_the_same_for_every_run_of_a_seed(result: trainer.TrainingResult, tmp_path: Path) -> None:
     second_result = train(tiny_scenario(tmp_path / "again"))
     assert second_result.run.metrics.read_bytes() == result.run.metrics.read_bytes()
 
 
-def test_tensorboard_events_have_all_metrics_and_times(result: trainer.Result) -> None:
+def test_tensorboard_events_have_all_metrics_and_times(result: trainer.TrainingResult) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(result.run.path))
     events.Reload()
@@ -126,7 +126,7 @@ def test_tensorboard_events_have_all_metrics_and_times(result: trainer.Result) -
     assert seconds == sorted(seconds) and seconds[0] > 0
 
 
-def test_the_evaluation_lies_in_the_folder_of_its_agents_step(result: trainer.Result) -> None:
+def test_the_evaluation_lies_in_the_folder_of_its_agents_step(result: trainer.TrainingResult) -> None:
     best_agent = checkpoint.latest(result.run.agent)[0]
     assert best_agent is not None
     folder = result.run.evaluation(best_agent.step)
@@ -137,7 +137,7 @@ def test_the_evaluation_lies_in_the_folder_of_its_agents_step(result: trainer.Re
     assert result.run.summary() == json.loads(json.dumps(result.summary))
 
 
-def test_the_videos_are_best_median_and_worst(result: trainer.Result) -> None:
+def test_the_videos_are_best_median_and_worst(result: trainer.TrainingResult) -> None:
     assert {name: path.name for name, path in result.videos.items()} == {
         name: f"{name}.mp4" for name in ("best", "median", "worst")
     }
@@ -295,7 +295,7 @@ def test_a_run_dir_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_run_dir_that_is_a_run_is_refused_with_the_resume_command(result: trainer.Result) -> None:
+def test_a_run_dir_that_is_a_run_is_refused_with_the_resume_command(result: trainer.TrainingResult) -> None:
     before = sorted(result.run.path.rglob("*"))
     with pytest.raises(RunError, match=f"rl-lab resume {re.escape(str(result.run.path))}"):
         create(result.scenario, [])

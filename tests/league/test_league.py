@@ -36,7 +36,7 @@ from rl_lab.league.league import League
 from rl_lab.league.matchmaking import PlayersByKind, is_snapshot_due, matchmaking_probs
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable, pfsp, sample_support
-from rl_lab.league.snapshots import Pool, content_hash
+from rl_lab.league.snapshots import SnapshotPool, content_hash
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
@@ -117,10 +117,10 @@ def test_a_content_hash_differs_for_other_values_names_shapes_or_types() -> None
 
 @pytest.mark.parametrize("has_manifest", [False, True])
 def test_a_snapshot_with_edited_parameters_is_refused(has_manifest: bool, tmp_path: Path) -> None:
-    pool = Pool()
+    pool = SnapshotPool()
     pool.run_dir = tmp_path
     snapshot = pool.freeze("main", 7, StateDict({"policy": {"w": np.ones(4, np.float32)}}, {}))
-    reloaded = Pool()
+    reloaded = SnapshotPool()
     reloaded.run_dir = tmp_path
     reloaded.reload_snapshots(pool.entries(), ["main"])
     assert (reloaded.snapshots[0].state_dict.tensors["policy"]["w"] == 1).all()

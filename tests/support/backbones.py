@@ -19,7 +19,7 @@ from rl_lab.learners.pretraining.examples import Examples
 from rl_lab.learners.pretraining.methods import HEADS
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.settings import BackboneSettings
-from rl_lab.learners.pretraining.spec import BackboneSpec, Network, action_contract
+from rl_lab.learners.pretraining.spec import BackboneSpec, NetworkChoice, action_contract
 from rl_lab.learners.pretraining.trainer import PretrainingTrainer, TrainerConfig
 
 
@@ -79,7 +79,9 @@ def write_demonstrations(path: Path, *, episodes: int = 60, length: int = 50, sh
     return path
 
 
-def trainer_of(path: Path, method: str = "bc", network: Network | None = None, **config: Any) -> PretrainingTrainer:
+def trainer_of(
+    path: Path, method: str = "bc", network: NetworkChoice | None = None, **config: Any
+) -> PretrainingTrainer:
     """Return a trainer on a data set, of an mlp of 32 features where no other network is given."""
     data = open_dataset(path)
     head = HEADS[method]

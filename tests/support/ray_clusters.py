@@ -51,4 +51,4 @@ def workers_of(cluster: Any) -> list[int]:
     """Return the process numbers of the cluster's workers of `learners.rllib.job_pool`."""
     folder = cluster.head_node.get_temp_dir_path()
     titles = {process: Path(f"/proc/{process}/cmdline").read_bytes() for process in ray_cleanup.processes_of(folder)}
-    return [process for process, title in titles.items() if title.startswith(b"ray::_Worker")]
+    return [process for process, title in titles.items() if title.startswith(b"ray::_JobWorker")]

@@ -68,7 +68,7 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
             killed.append(leader)
         own(leader)
 
-    begin = worker.Worker.__init__
+    begin = worker.WorkerProcess.__init__
 
     def record_worker(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
@@ -84,7 +84,7 @@ def test_only_numbers_that_are_still_a_workers_own_are_killed(tmp_path: Path, mo
             while any(is_alive(pid) for pid in dead):
                 time.sleep(0.01)
 
-    monkeypatch.setattr(worker.Worker, "__init__", record_worker)
+    monkeypatch.setattr(worker.WorkerProcess, "__init__", record_worker)
     monkeypatch.setattr(worker, "kill_group", record_kill)
     tournament = create(["minimax:depth=1", "random"], "tic_tac_toe", {}, path=tmp_path / "t", pairs=4, seed=5)
     matches = run_tournament(tournament, workers=2, poll=kill_one_worker).matches

@@ -66,7 +66,7 @@ class PriorityTree(NamedTuple):
 class QNetworks(NamedTuple):
     """The network that learns, its target network, and the state of Adam."""
 
-    q_net: int  # address of the online network's row of `network.Network.tables`
+    q_net: int  # address of the online network's row of `network.NetworkMemory.tables`
     q_net_target: int  # the same of the target network
     weights: Array  # float32 [P]
     target_weights: Array  # float32 [P]

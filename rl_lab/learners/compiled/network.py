@@ -1,9 +1,9 @@
 """A small network as compiled code sees it: a list of layers, one array of parameters, and addresses of both.
 
-`learners.sb3.network_import` describes a torch policy to a `NetworkSpec`, layer by layer, and makes a `Network` of it.
-A `Network` only allocates memory. The functions that compute with this memory are in `templates/layers.py`; they get
-the address of one row of `Network.tables` and find everything else through it. Nothing here is global but the
-constants: positions in the integer arrays that Python and compiled code share.
+`learners.sb3.network_import` describes a torch policy to a `NetworkSpec`, layer by layer, and makes a `NetworkMemory`
+of it. A `NetworkMemory` only allocates memory. The functions that compute with this memory are in
+`templates/layers.py`; they get the address of one row of `NetworkMemory.tables` and find everything else through it.
+Nothing here is global but the constants: positions in the integer arrays that Python and compiled code share.
 
 Memory of a network with B buffers (buffer 0 is the input; each layer reads one buffer and writes the next new one):
 
@@ -22,7 +22,7 @@ from rl_lab.core.stop_flag import flag_address
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
 
-# Columns of `Network.layers`, int64 [layers, LAYER_COLUMNS].
+# Columns of `NetworkMemory.layers`, int64 [layers, LAYER_COLUMNS].
 LAYER_KIND = 0  # DENSE or CONVOLUTION
 SOURCE_BUFFER = 1  # the buffer that the layer reads
 TARGET_BUFFER = 2  # the buffer that it writes
@@ -38,8 +38,8 @@ OUT_WIDTH = 11  # of a convolution, how many output positions a row of the board
 LAYER_COLUMNS = 12
 DENSE, CONVOLUTION = 0, 1
 LINEAR, TANH, RELU = 0, 1, 2
-# Columns of `Network.tables`: addresses of functions and arrays, the number of layers, and the address of an int64 that
-# is not 0 once the user has interrupted the work.
+# Columns of `NetworkMemory.tables`: addresses of functions and arrays, the number of layers, and the address of an
+# int64 that is not 0 once the user has interrupted the work.
 (
     AT_FORWARD, AT_BACKWARD, AT_TRANSPOSE_WEIGHTS, AT_LAYERS, AT_NUM_LAYERS, AT_BUFFER_LAYOUT, AT_WEIGHTS,
     AT_TRANSPOSED_WEIGHTS, AT_ACTIVATIONS, AT_ACTIVATION_GRADS, AT_PARAM_GRADS, AT_ZEROS, AT_NONZERO_STARTS,
@@ -78,7 +78,7 @@ class NetworkSpec:
     """
 
     inputs: int  # numbers of an observation
-    layers: list[list[int]] = field(default_factory=list)  # rows of `Network.layers`
+    layers: list[list[int]] = field(default_factory=list)  # rows of `NetworkMemory.layers`
     strides: list[int] = field(default_factory=list)  # of each buffer, the distance of its rows in floats
     param_indices: list[Array] = field(default_factory=list)
     size: int = 0  # floats that the parameters take, padding included
@@ -192,7 +192,7 @@ def _conv_index(rows: int, side: int, depth: int) -> Array:
     return np.stack([4 * FILTERS * position, 4 * FILTERS * weight, bottom - top, right - left], axis=1).astype(np.int64)
 
 
-class Network:
+class NetworkMemory:
     """The memory of a network: parameters, gradients and, for each thread, transposed weights and space for one tile.
 
     Public arrays: `weights`, float32 [size]. `grads`, float32 [shards, size]: the gradient is the sum of the shards.

@@ -74,9 +74,9 @@ class RolloutBuffers(NamedTuple):
 
 
 class PolicyNetwork(NamedTuple):
-    """An actor-critic, see `network.Network`: the addresses of its memory and which buffers have its outputs."""
+    """An actor-critic, see `network.NetworkMemory`: the addresses of its memory and which buffers have its outputs."""
 
-    tables: Array  # int64 [threads, NUM_ADDRESSES]: `Network.tables`
+    tables: Array  # int64 [threads, NUM_ADDRESSES]: `NetworkMemory.tables`
     logits_buffer: int  # index of the buffer that has the logits, or the means of continuous actions
     value_buffer: int  # index of the buffer that has the value
     log_std_offset: int  # index of the first parameter of log_std, for continuous actions
@@ -187,7 +187,7 @@ class SurrogateTerms(NamedTuple):
     inv_batch: np.float32  # 1 / M
 
 
-class Worker(NamedTuple):
+class ThreadRank(NamedTuple):
     """One of the threads that share an update."""
 
     rank: int  # its number, from 0

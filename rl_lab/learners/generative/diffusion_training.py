@@ -17,7 +17,7 @@ from rl_lab.learners.generative.diffusion_agent import require_diffusible
 from rl_lab.learners.generative.diffusion_network import DiffusionPolicy, training_scheduler
 from rl_lab.learners.generative.method import GenerativeMethod
 from rl_lab.learners.generative.settings import DiffusionConfig
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 
 _VALIDATION_SEED = 0  # of the noise in validation, which is the same in every epoch
 
@@ -72,7 +72,7 @@ class DiffusionTraining(GenerativeMethod):
             self.examples.tensor(data.actions[after])
         )
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Any, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean squared error of denoised actions, at a random level of noise for each row."""
         history, actions = self._batch(model, batch.rows)
         noise = torch.randn(actions.shape).to(actions.device)  # of the generator that the trainer seeds, on the CPU
@@ -90,7 +90,7 @@ class DiffusionTraining(GenerativeMethod):
             for average, trained in pairs:
                 average.lerp_(trained, 1 - decay)
 
-    def predict(self, model: Any, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: Any, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return the squared errors of denoised actions, and those of the first actions that DDIM makes."""
         history, actions = self._batch(model, batch.rows)
         generator = torch.Generator().manual_seed(_VALIDATION_SEED)

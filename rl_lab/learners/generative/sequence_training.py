@@ -16,7 +16,7 @@ from rl_lab.learners.generative.loading import require_same_spaces
 from rl_lab.learners.generative.method import GenerativeMethod
 from rl_lab.learners.generative.sequence_network import Context, SequencePolicy, make_policy
 from rl_lab.learners.generative.settings import SequenceConfig
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 
 _ILLEGAL = -1e8  # the score of an action that is not legal
 _OVERLAP = 4  # contexts of an epoch in which a transition occurs, about
@@ -90,7 +90,7 @@ class SequenceTraining(GenerativeMethod):
         predictions: torch.Tensor = model.policy(context)
         return predictions if masks is None else predictions.masked_fill(~masks, _ILLEGAL)
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Any, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean over all actions of the contexts: cross-entropy, or the squared error of scaled actions."""
         context, is_inside, masks = self._context(batch.rows)
         predictions = self._predictions(model, context, masks)[is_inside]
@@ -98,7 +98,7 @@ class SequenceTraining(GenerativeMethod):
             return nn.functional.cross_entropy(predictions, context.actions[is_inside])
         return nn.functional.mse_loss(predictions, model.policy.actions(context.actions[is_inside]))
 
-    def predict(self, model: Any, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: Any, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return what the last action of each context is, and what is predicted for it."""
         context, is_inside, masks = self._context(batch.rows)
         last = is_inside.sum(1) - 1

@@ -19,7 +19,7 @@ from torch import nn
 
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.base import Method
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 from rl_lab.learners.pretraining.feature_statistics import feature_statistics
 from rl_lab.learners.pretraining.model import BackboneModel
 
@@ -80,7 +80,7 @@ class Autoencoder(Method):
         return features, mean, log_variance.clamp(-20.0, 20.0)
 
     def _reconstruct(
-        self, model: BackboneModel, batch: Batch, noise: torch.Generator
+        self, model: BackboneModel, batch: ExampleBatch, noise: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """Return each row's error [B], divergence from the prior [B], and, for scores, other quantities.
 
@@ -100,7 +100,7 @@ class Autoencoder(Method):
         losses = nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
         return losses.sum(1), divergence, details
 
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def loss(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the negative log likelihood plus the weighted divergence from the prior, a mean over rows."""
         errors, divergence, _ = self._reconstruct(model, batch, self._noise)
         error = errors.mean() if self.is_binary else self._gaussian_loss(errors.mean())
@@ -110,7 +110,7 @@ class Autoencoder(Method):
         """Return the negative log likelihood of a row under Gaussians whose variance is the mean squared error."""
         return 0.5 * self.decoder.varies.sum() * ((2 * np.pi * square.clamp(min=_LEAST_VARIANCE)).log() + 1)
 
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: BackboneModel, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return error, divergence, latent mean and features of each row.
 
         The noise depends on the rows alone, so that epochs are compared on the same samples.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rl_lab.core.world import Array
-from rl_lab.learners.pretraining.examples import Batch
+from rl_lab.learners.pretraining.examples import ExampleBatch
 from rl_lab.learners.pretraining.model import BackboneModel
 
 
@@ -28,14 +28,14 @@ class Method:
     def begin_epoch(self, model: BackboneModel, epoch: int) -> None:
         """Compute what stays fixed in epoch number `epoch`, which counts from 0."""
 
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def loss(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean loss of a batch."""
         raise NotImplementedError
 
     def after_update(self, model: BackboneModel) -> None:
         """Change what follows the model without being trained."""
 
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: BackboneModel, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return what `scores` needs of a batch, arrays of B rows."""
         raise NotImplementedError
 

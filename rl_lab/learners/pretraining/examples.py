@@ -16,7 +16,7 @@ _ROWS = 4096  # of one forward pass where nothing is learned
 
 
 @dataclass(frozen=True)
-class Batch:
+class ExampleBatch:
     """B rows of a data set. `masks` is bool [B, actions], None where every action is legal."""
 
     rows: Array  # int64 [B], transitions of the data set
@@ -26,7 +26,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class FutureSteps:
     """What follows B transitions for K steps.
 
     `observations[b, k]` came after `actions[b, k]`, and `actions[b, 0]` is that of transition b. Where `is_inside` is
@@ -59,17 +59,17 @@ class Examples:
         self.train, self.validation = data.steps_of(train), data.steps_of(held_out)
         self.episodes = len(train), len(held_out) if validation else 0
 
-    def batch(self, rows: Array) -> Batch:
+    def batch(self, rows: Array) -> ExampleBatch:
         """Return these transitions, int64 [B]."""
         masks = self.data.action_masks
-        return Batch(
+        return ExampleBatch(
             rows,
             self.tensor(self.data.observations[rows]),
             self.tensor(self.data.actions[rows]),
             None if masks is None else self.tensor(masks[rows] != 0),
         )
 
-    def sequences(self, rows: Array, horizon: int) -> Sequences:
+    def sequences(self, rows: Array, horizon: int) -> FutureSteps:
         """Return what follows each of these transitions, int64 [B], for `horizon` steps within its episode."""
         data = self.data
         steps = rows[:, None] + np.arange(horizon)
@@ -77,13 +77,13 @@ class Examples:
         is_inside = steps < ends[:, None]
         steps = np.where(is_inside, steps, rows[:, None])  # any rows of the data do where nothing is predicted
         after = data.next_observations(steps.reshape(-1)).reshape(*steps.shape, *data.observations.shape[1:])
-        return Sequences(self.tensor(data.actions[steps]), self.tensor(after), self.tensor(is_inside))
+        return FutureSteps(self.tensor(data.actions[steps]), self.tensor(after), self.tensor(is_inside))
 
     def tensor(self, array: Array) -> torch.Tensor:
         """Return a copy of an array as a tensor on the device."""
         return torch.from_numpy(np.array(array)).to(self.device)
 
-    def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[Batch]:
+    def epoch(self, batch_size: int, seed: int, number: int) -> Iterator[ExampleBatch]:
         """Yield the training rows in a random order that depends on the seed and on the epoch's number alone."""
         generator = np.random.default_rng((seed, number))
         order = generator.permutation(self.train)
@@ -92,8 +92,8 @@ class Examples:
             yield batch if self._forms is None else self._in_random_forms(batch, *self._forms, generator)
 
     def _in_random_forms(
-        self, batch: Batch, source_of_form: Array, target_of_form: Array, generator: np.random.Generator
-    ) -> Batch:
+        self, batch: ExampleBatch, source_of_form: Array, target_of_form: Array, generator: np.random.Generator
+    ) -> ExampleBatch:
         """Return a batch with each row in a random form.
 
         `source_of_form` has a row for each form, with the source of each number of an observation, and
@@ -104,9 +104,9 @@ class Examples:
         observations = batch.observations.flatten(1).gather(1, sources).view_as(batch.observations)
         actions = targets.gather(1, batch.actions[:, None])[:, 0]
         masks = None if batch.masks is None else batch.masks.gather(1, targets.argsort(1))
-        return Batch(batch.rows, observations, actions, masks)
+        return ExampleBatch(batch.rows, observations, actions, masks)
 
-    def validation_batches(self) -> Iterator[Batch]:
+    def validation_batches(self) -> Iterator[ExampleBatch]:
         """Yield the validation rows in order, in large batches."""
         for first in range(0, len(self.validation), _ROWS):
             yield self.batch(self.validation[first : first + _ROWS])

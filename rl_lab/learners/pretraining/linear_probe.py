@@ -15,7 +15,7 @@ import numpy as np
 
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import Array
-from rl_lab.learners.pretraining.probe_targets import Target
+from rl_lab.learners.pretraining.probe_targets import ProbeTarget
 
 _PENALTIES = np.logspace(-2, 5, 8)
 _MOST_ITERATIONS = 300  # of logistic regression
@@ -29,7 +29,7 @@ def require_sklearn() -> None:
         raise UsageError('probes need scikit-learn, which is not installed: pip install "rl-lab[probes]"') from None
 
 
-def score(features: Array, target: Target, train: Array, validation: Array) -> float | None:
+def score(features: Array, target: ProbeTarget, train: Array, validation: Array) -> float | None:
     """Return the score of a probe on the validation rows; None where they, or the training rows, have one value only.
 
     Of classes it is the accuracy; of numbers the share of their variance that is explained (R^2), over all numbers
@@ -50,7 +50,7 @@ def score(features: Array, target: Target, train: Array, validation: Array) -> f
     return explained_variance(other_values, predicted.reshape(other_values.shape), values.std(0))
 
 
-def constant_score(target: Target, train: Array, validation: Array) -> float | None:
+def constant_score(target: ProbeTarget, train: Array, validation: Array) -> float | None:
     """Return the score of what needs no features: the most frequent class, or the mean, of the training rows."""
     (_, values), (_, other_values) = target.at(train), target.at(validation)
     if not (_varies(values) and _varies(other_values)):

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.autoencoder import Autoencoder
 from rl_lab.learners.pretraining.base import Method
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.self_prediction import SelfPrediction
 
@@ -37,11 +37,11 @@ class BehaviourCloning(Method):
         if data.action_masks is not None and not np.take_along_axis(data.action_masks, data.actions[:, None], 1).all():
             raise ValueError(f"{data.path} has actions that its own action masks forbid")
 
-    def _logits(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def _logits(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         logits: torch.Tensor = model.policy(model.trunk(batch.observations))
         return logits if batch.masks is None else logits.masked_fill(~batch.masks, -1e8)
 
-    def _log_probs(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def _log_probs(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the log probability of each row's action, float32 [B]."""
         if self.is_discrete:
             return -nn.functional.cross_entropy(self._logits(model, batch), batch.actions, reduction="none")
@@ -49,11 +49,11 @@ class BehaviourCloning(Method):
         log_probs: torch.Tensor = Normal(mean, model.log_std.exp()).log_prob(batch.actions).sum(1)  # type: ignore[no-untyped-call]
         return log_probs
 
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def loss(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the negative mean log-likelihood."""
         return -self._log_probs(model, batch).mean()
 
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: BackboneModel, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return the likelihood of each row's action and, of discrete actions, the most likely one."""
         predictions = {"log_probs": self._log_probs(model, batch), "actions": batch.actions}
         if self.is_discrete:
@@ -117,16 +117,16 @@ class Critic(Method):
         final = np.concatenate(values).astype(np.float64) * self.deviation + self.mean
         self._targets = self._returns + self._share * final[self._episodes]
 
-    def _standardised(self, batch: Batch) -> torch.Tensor:
+    def _standardised(self, batch: ExampleBatch) -> torch.Tensor:
         targets = (self._targets[batch.rows] - self.mean) / self.deviation
         return self.examples.tensor(targets.astype(np.float32))
 
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def loss(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean squared error of standardised returns."""
         values = model.value(model.trunk(batch.observations))[:, 0]
         return nn.functional.mse_loss(values, self._standardised(batch))
 
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: BackboneModel, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return the value and the target of each row."""
         values = model.value(model.trunk(batch.observations))[:, 0].cpu().numpy()
         return {"values": values * self.deviation + self.mean, "targets": self._targets[batch.rows]}

@@ -22,7 +22,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from rl_lab.core.agent import check_bounds
 from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import code_names, user_code
-from rl_lab.learners.pretraining.spec import Network
+from rl_lab.learners.pretraining.spec import NetworkChoice
 
 MAX_WIDTH = 2**16
 
@@ -54,9 +54,9 @@ def config_of(kind: str, values: dict[str, Any]) -> Any:
     return config
 
 
-def network_of(kind: str, values: dict[str, Any]) -> Network:
+def network_of(kind: str, values: dict[str, Any]) -> NetworkChoice:
     """Return a network with all hyperparameters, those in `values` in place of the defaults. Raises as `config_of`."""
-    return Network(kind, dataclasses.asdict(config_of(kind, values)))
+    return NetworkChoice(kind, dataclasses.asdict(config_of(kind, values)))
 
 
 def is_code(kind: str) -> bool:
@@ -64,7 +64,7 @@ def is_code(kind: str) -> bool:
     return code_names.parse(kind) is not None
 
 
-def network_of_code(kind: str, values: dict[str, Any]) -> Network:
+def network_of_code(kind: str, values: dict[str, Any]) -> NetworkChoice:
     """Return the network of a class that the user has named, which may run from now on.
 
     Raises UsageError where there is no such file.
@@ -74,10 +74,10 @@ def network_of_code(kind: str, values: dict[str, Any]) -> Network:
     code = user_code.permit_named(kind)
     if code is None:
         raise UsageError(f"backbone {kind}: there is no such file")
-    return Network(code.world, values, code.record())
+    return NetworkChoice(code.world, values, code.record())
 
 
-def _user_class(network: Network) -> Any:
+def _user_class(network: NetworkChoice) -> Any:
     """Return a user's class. Raises UsageError where its file may not run, is missing, or has no such module."""
     source = str(Path.cwd() / "the backbone")
     try:
@@ -90,7 +90,7 @@ def _user_class(network: Network) -> Any:
     return member
 
 
-def build(network: Network, space: Box) -> nn.Module:
+def build(network: NetworkChoice, space: Box) -> nn.Module:
     """Return the module with new weights for observations of this space.
 
     Raises ValueError where the network is not known, does not go with the space, or does not keep the contract.

@@ -18,7 +18,7 @@ _LEAST_SHARE = 0.5  # of the rows that have a position
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbeTarget:
     """One quantity of N rows. `values` is int64 [N] for classes, float64 [N, m] for numbers."""
 
     name: str
@@ -36,20 +36,20 @@ class Target:
         return defined, self.values[defined]
 
 
-def targets(data: Dataset, steps: Array) -> list[Target]:
+def targets(data: Dataset, steps: Array) -> list[ProbeTarget]:
     """Return the targets of these transitions, int64 [N], that differ between transitions."""
     actions, rewards = np.asarray(data.actions[steps]), np.asarray(data.rewards[steps], np.float64)
     # The logarithm: of episodes whose lengths differ much, the few longest would decide the score.
     steps_left = np.log(data.episode_offsets[data.episode_of(steps) + 1] - steps)
     every = np.ones(len(steps), np.bool_)
     candidates = [
-        Target("reward", rewards[:, None], every),
-        Target("log steps left", steps_left[:, None], every),
-        Target("action", actions if actions.ndim == 1 else actions.astype(np.float64), every),
+        ProbeTarget("reward", rewards[:, None], every),
+        ProbeTarget("log steps left", steps_left[:, None], every),
+        ProbeTarget("action", actions if actions.ndim == 1 else actions.astype(np.float64), every),
     ]
     shape = data.observations.shape[1:]
     if len(shape) == 1 and shape[0] <= _MOST_FIELDS:
-        candidates.append(Target("observation", np.asarray(data.observations[steps], np.float64), every))
+        candidates.append(ProbeTarget("observation", np.asarray(data.observations[steps], np.float64), every))
     if len(shape) == 3 and _is_binary(data):
         candidates += _positions(np.asarray(data.observations[steps]))
     return [target for target in candidates if _varies(target)]
@@ -72,10 +72,10 @@ def _positions(boards: Array) -> list[Target]:
             continue
         cell = cells.argmax(1)
         positions = np.stack([cell // width, cell % width], 1).astype(np.float64)
-        positions_of_channels.append(Target(f"cell of channel {channel}", positions, is_defined))
+        positions_of_channels.append(ProbeTarget(f"cell of channel {channel}", positions, is_defined))
     return positions_of_channels
 
 
-def _varies(target: Target) -> bool:
+def _varies(target: ProbeTarget) -> bool:
     values = target.values[target.is_defined]
     return len(values) > 0 and bool((values != values[0]).any())

@@ -23,7 +23,7 @@ from torch import nn
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.base import Method
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 from rl_lab.learners.pretraining.feature_statistics import feature_statistics
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.spec import action_contract
@@ -76,13 +76,13 @@ class SelfPrediction(Method):
             parts = [model(batch.observations).cpu().numpy() for batch in self.examples.validation_batches()]
         return np.concatenate(parts)
 
-    def loss(self, model: BackboneModel, batch: Batch) -> torch.Tensor:
+    def loss(self, model: BackboneModel, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean cosine distance of predictions from targets, plus the weighted loss of the actions."""
         compared = self._compare(model, batch)
         distance = 1 - (compared.similarities * compared.is_inside).sum() / compared.is_inside.sum()
         return distance + self.config.inverse_weight * compared.actions_loss.mean()
 
-    def _compare(self, model: BackboneModel, batch: Batch) -> _Comparison:
+    def _compare(self, model: BackboneModel, batch: ExampleBatch) -> _Comparison:
         """Compare predictions from a batch with what followed."""
         following = self.examples.sequences(batch.rows, self.config.horizon)
         rows, horizon = following.is_inside.shape
@@ -112,7 +112,7 @@ class SelfPrediction(Method):
             return actions
         return nn.functional.one_hot(actions, self.num_actions).float()
 
-    def _actions_loss(self, outputs: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def _actions_loss(self, outputs: torch.Tensor, batch: ExampleBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of each row's action, and the action that is predicted."""
         if not self.is_discrete:
             return (outputs - batch.actions).square().mean(1), outputs
@@ -128,7 +128,7 @@ class SelfPrediction(Method):
                 for buffer, new_buffer in zip(target.buffers(), online.buffers(), strict=True):
                     buffer.copy_(new_buffer)
 
-    def predict(self, model: BackboneModel, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: BackboneModel, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return each row's mean similarity over its steps, features, first prediction and target, and action."""
         compared = self._compare(model, batch)
         values = {name: getattr(compared, name) for name in ("features", "prediction", "target", "greedy")}

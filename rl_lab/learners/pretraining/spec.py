@@ -17,7 +17,7 @@ ACTIVATION_NAMES = ("tanh", "relu", "elu", "silu")
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkChoice:
     """Which module a backbone is, as plain data.
 
     `kind` is a name in agents/backbones/, or FILE.py:CLASS for a user's own module. `config` are the values of its
@@ -34,14 +34,14 @@ class Network:
         return node if self.code is not None else {key: value for key, value in node.items() if key != "code"}
 
 
-def read_network(node: Any) -> Network:
+def read_network(node: Any) -> NetworkChoice:
     """Return the network of data from a file. Raises ValueError or KeyError where it is none."""
     node = checked_type(node, "network", dict)
     kind, config = (
         checked_type(node["kind"], "network: kind", str),
         checked_type(node["config"], "network: config", dict),
     )
-    return Network(kind, config, checked_type(node["code"], "network: code", dict) if "code" in node else None)
+    return NetworkChoice(kind, config, checked_type(node["code"], "network: code", dict) if "code" in node else None)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ActionContract:
 class BackboneSpec:
     """What a backbone is, without its parameters: its network, its observations and actions, and its heads."""
 
-    network: Network
+    network: NetworkChoice
     observation: ObservationContract
     action: ActionContract | None = None  # None without a policy head
     heads: tuple[str, ...] = ()  # of policy and value

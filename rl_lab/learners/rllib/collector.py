@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from rl_lab.core.errors import WorkFailed
 from rl_lab.core.world import Array
 from rl_lab.learners.rllib.distributed_envs import DistributedEnvs
-from rl_lab.learners.rllib.env_runner import Part
+from rl_lab.learners.rllib.env_runner import PartResult
 from rl_lab.learners.rllib.job_pool import last_line
 
 _LOG = logging.getLogger("ray.rllib.rl_lab")  # goes to the log of the cluster
@@ -26,7 +26,7 @@ _DEATHS = 3  # of runners that sample the same fragment, after which it is the e
 
 
 @dataclass
-class _Call:
+class _RunnerCall:
     """A call that a runner is executing: the sampling of a part, or a ping until it has started."""
 
     runner: int
@@ -41,7 +41,7 @@ class _Round:
     number: int  # of the fragments of each part before
     weights: Any  # a reference to them
     waiting: list[int]  # parts that no runner has
-    parts: dict[int, tuple[Any, Part]] = field(default_factory=dict)  # references and results, by part
+    parts: dict[int, tuple[Any, PartResult]] = field(default_factory=dict)  # references and results, by part
     deaths: dict[int, int] = field(default_factory=dict)  # by part
 
 
@@ -69,7 +69,7 @@ class Collector:
     def __init__(self, runners: list[Any], envs: DistributedEnvs, *, timeout: float, check: Callable[[], None]) -> None:
         self.envs, self.runners, self.timeout, self._check = envs, runners, timeout, check
         self._idle: list[int] = []  # runners that are ready
-        self._calls: dict[Any, _Call] = {}  # by the reference to the result
+        self._calls: dict[Any, _RunnerCall] = {}  # by the reference to the result
         # The runner that has each part's last state.
         self._runner_of_part: list[int | None] = [None] * len(envs.recipes)
         self.prepared: set[tuple[int, int]] = set()
@@ -85,7 +85,7 @@ class Collector:
         """Have all parts start from the snapshots in `envs`, which were restored."""
         self._runner_of_part = [None] * len(self._runner_of_part)
 
-    def collect(self, number: int, weights: dict[str, Array]) -> list[tuple[Any, Part]]:
+    def collect(self, number: int, weights: dict[str, Array]) -> list[tuple[Any, PartResult]]:
         """Return fragment `number` of each part, sampled with these weights, and a reference to it, by part.
 
         Raises:
@@ -105,7 +105,7 @@ class Collector:
         self._work = _Round(number, ray.put(weights), list(range(len(self._runner_of_part))))
         self._assign(self._work)
 
-    def finish(self) -> list[tuple[Any, Part]]:
+    def finish(self) -> list[tuple[Any, PartResult]]:
         """Return what `start` has begun, as `collect` does."""
         work = self._complete()
         for part, (_, result) in sorted(work.parts.items()):
@@ -167,12 +167,12 @@ class Collector:
         reference = self.runners[runner].sample_part.remote(part, work.number, work.weights, snapshot)
         # A runner that has not sampled this part makes its environments first, which may compile them.
         more = 0.0 if (runner, part) in self.prepared else START
-        self._calls[reference] = _Call(runner, part, time.monotonic() + self.timeout + more)
+        self._calls[reference] = _RunnerCall(runner, part, time.monotonic() + self.timeout + more)
 
     def _ping(self, runner: int) -> None:
-        self._calls[self.runners[runner].ping.remote()] = _Call(runner, None, time.monotonic() + START)
+        self._calls[self.runners[runner].ping.remote()] = _RunnerCall(runner, None, time.monotonic() + START)
 
-    def _receive(self, work: _Round, reference: Any, call: _Call) -> None:
+    def _receive(self, work: _Round, reference: Any, call: _RunnerCall) -> None:
         try:
             result = ray.get(reference)
         except RayTaskError as error:
@@ -194,7 +194,7 @@ class Collector:
         work.parts[call.part] = reference, result
         self._runner_of_part[call.part] = call.runner
 
-    def _handle_lost_runner(self, work: _Round, call: _Call, reason: str) -> None:
+    def _handle_lost_runner(self, work: _Round, call: _RunnerCall, reason: str) -> None:
         """Have the part of a runner that has died sampled by another one."""
         if call.part is not None:
             _LOG.warning("env runner %d was lost: %s", call.runner, reason)

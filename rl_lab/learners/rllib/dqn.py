@@ -20,7 +20,7 @@ from rl_lab.learners.rllib.learners import MODULE
 from rl_lab.learners.rllib.pending_state import check_pending
 from rl_lab.learners.rllib.policy_builder import PolicyBuilder
 from rl_lab.learners.rllib.remote_learning import LearnsRemotely
-from rl_lab.learners.rllib.replay import Replay
+from rl_lab.learners.rllib.replay import PrioritizedReplayBuffer
 from rl_lab.learners.sb3.generator_state import generator_arrays, generator_values, restore_generators
 from rl_lab.learners.sb3.state_validation import check_generators
 
@@ -65,7 +65,9 @@ class RllibDQN(RllibLearner):
         config = dqn_config(settings, (space, action), build, seed=seed, gpu=gpu, **sizes)
         masked = int(action.n) if self.envs.world.has_action_mask else 0
         priorities = {"alpha": settings.alpha, "beta": settings.beta}
-        self._replay = Replay(settings.capacity, space, masked, parts=parts, rows=rows_of_part, **priorities)
+        self._replay = PrioritizedReplayBuffer(
+            settings.capacity, space, masked, parts=parts, rows=rows_of_part, **priorities
+        )
         self._round_steps, self._parts = length * rows, parts
         # As in RLlib: how often to sample, then how often to update.
         batch = self._batch_size()

@@ -27,7 +27,7 @@ _REPORTED = 100  # episodes over which returns and lengths are averaged
 
 
 @dataclass
-class Part:
+class PartResult:
     """What a runner in another process returns: a sample, and the environments' state after it."""
 
     sample: Sample
@@ -124,7 +124,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
 
     def sample_part(
         self, part: int, number: int, weights: dict[str, Array], snapshot: dict[str, Array] | None
-    ) -> Part | None:
+    ) -> PartResult | None:
         """Sample fragment `number` of a part of the environments with these weights.
 
         The result depends on the seed, the arguments and the environments' state, not on the runner: the actions are
@@ -158,7 +158,7 @@ class LabEnvRunner(EnvRunner):  # type: ignore[misc]
         sample.fragment.is_continuation = snapshot is None or envs.restores_exactly
         self._parts[part] = envs, sample_fragment, number + 1
         log = envs.drain_log()
-        return Part(sample, envs.snapshot(), log)
+        return PartResult(sample, envs.snapshot(), log)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **_: Any) -> dict[str, Any]:
         """Return the weights and their number; there are no connectors."""

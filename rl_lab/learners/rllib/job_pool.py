@@ -39,7 +39,7 @@ class Performer(Protocol):
 
 
 @dataclass
-class _Call:
+class _WorkerCall:
     """What a worker is doing: tasks that are not done, by their position; None while it starts."""
 
     worker: int
@@ -68,7 +68,7 @@ class JobPool:
         self._cluster, self._performer, self._poll = cluster, performer, poll
         self._workers: list[Any] = [None] * count
         self._keys = [""] * count  # of their heartbeats
-        self._calls: dict[Any, _Call] = {}  # by the generator of results, or by the reference to a start's answer
+        self._calls: dict[Any, _WorkerCall] = {}  # by the generator of results, or by the reference to a start's answer
         self._idle: list[int] = []
         self._starts = dict.fromkeys(range(count), 0.0)  # when to start a worker
         self._waiting: deque[list[Any]] = deque()  # jobs
@@ -118,15 +118,15 @@ class JobPool:
         return list(ready)
 
     def _start(self, worker: int) -> None:
-        actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_Worker)
+        actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_JobWorker)
         self._keys[worker] = heartbeat.new_key()
         self._workers[worker] = actor.remote(self._performer, os.getcwd(), self._keys[worker])
-        self._calls[self._workers[worker].begin.remote()] = _Call(worker, None, time.monotonic() + _START)
+        self._calls[self._workers[worker].begin.remote()] = _WorkerCall(worker, None, time.monotonic() + _START)
 
     def _send(self, tasks: list[Any]) -> None:
         worker = self._idle.pop()
         results = self._workers[worker].perform.options(num_returns="streaming").remote(tasks)
-        self._calls[results] = _Call(worker, dict(enumerate(tasks)), time.monotonic() + _SILENT)
+        self._calls[results] = _WorkerCall(worker, dict(enumerate(tasks)), time.monotonic() + _SILENT)
 
     def _receive(self, handle: Any, on_task_failed: Callable[[Any, WorkFailed], Any] | None) -> Iterator[Any]:
         """Yield what has come, if it is a result."""
@@ -215,7 +215,7 @@ class JobPool:
         self._cluster.close()
 
 
-class _Worker:
+class _JobWorker:
     """The actor: a process that does jobs."""
 
     def __init__(self, performer: Performer, folder: str, key: str) -> None:

@@ -21,7 +21,7 @@ from rl_lab.learners.rllib.transitions import Pending
 _SMALLEST_PRIORITY = 1e-12
 
 
-class Replay:
+class PrioritizedReplayBuffer:
     """The last S transitions.
 
     A transition has a number, and lies in the slot of this number modulo S. `following` has the number of the next

@@ -16,7 +16,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from rl_lab.adapters.sb3_vec_env import append_agent_indicator
-from rl_lab.adapters.structured import Structure
+from rl_lab.adapters.structured import ObservationStructure
 from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array
@@ -52,7 +52,7 @@ class PolicyAgentBase:
         *,
         indicator: int = 0,
         clip: float = 10.0,
-        structure: Structure | None = None,
+        structure: ObservationStructure | None = None,
         encoder: Encoder | None = None,
     ) -> None:
         self.name, self.policy, self.normalizer, self.clip = name, policy, normalizer, clip
@@ -190,7 +190,7 @@ def load_policy(
     *,
     normalized: bool,
     indicator: int = 0,
-    structure: Structure | None = None,
+    structure: ObservationStructure | None = None,
     encoder: Encoder | None = None,
     agent_class: type[_PolicyAgent] = Sb3Agent,  # type: ignore[assignment]
 ) -> _PolicyAgent:

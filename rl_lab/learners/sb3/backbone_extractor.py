@@ -7,13 +7,13 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from rl_lab.learners.pretraining import networks
-from rl_lab.learners.pretraining.spec import Network
+from rl_lab.learners.pretraining.spec import NetworkChoice
 
 
 class BackboneExtractor(BaseFeaturesExtractor):
     """A backbone as the features extractor of an SB3 policy."""
 
-    def __init__(self, observation_space: Box, network: Network) -> None:
+    def __init__(self, observation_space: Box, network: NetworkChoice) -> None:
         module = networks.build(network, observation_space)
         super().__init__(observation_space, networks.width_of(module, observation_space, network.kind))
         self.backbone = module

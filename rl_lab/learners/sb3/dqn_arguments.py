@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import ReplayBuffer as Sb3ReplayBuffer
 from rl_lab.core.world import Array
 from rl_lab.engine.batch import Batch
 from rl_lab.learners.compiled.dqn_records import DqnEnvArrays, DqnSettings, QNetworks, ReplayBuffer
-from rl_lab.learners.compiled.network import Network
+from rl_lab.learners.compiled.network import NetworkMemory
 from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
 
 
@@ -56,8 +56,8 @@ def replay_arrays(buffer: Sb3ReplayBuffer) -> ReplayBuffer:
 
 
 def q_networks(
-    q_net: Network,
-    q_net_target: Network,
+    q_net: NetworkMemory,
+    q_net_target: NetworkMemory,
     moments: list[Array],
     adam_settings: Array,
     output: int,

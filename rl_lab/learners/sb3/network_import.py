@@ -1,8 +1,8 @@
 """Maps Stable-Baselines3's networks to those of the compiled learners, and copies parameters between the two.
 
-`actor_critic` and `q_network` read the modules of a torch policy and build a `compiled.network.Network` of the same
-layers, or raise UnsupportedByCompiledError. `ParameterMirror` then copies parameters and Adam's moments: from torch's
-tensors into the network before compiled code runs, and back after it. Nothing else writes to the tensors.
+`actor_critic` and `q_network` read the modules of a torch policy and build a `compiled.network.NetworkMemory` of the
+same layers, or raise UnsupportedByCompiledError. `ParameterMirror` then copies parameters and Adam's moments: from
+torch's tensors into the network before compiled code runs, and back after it. Nothing else writes to the tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rl_lab.learners.compiled.network import (
     LINEAR,
     RELU,
     TANH,
-    Network,
+    NetworkMemory,
     NetworkSpec,
 )
 from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
@@ -54,7 +54,7 @@ class ParameterMirror:
     """
 
     def __init__(
-        self, network: Network, tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer | None
+        self, network: NetworkMemory, tensors: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer | None
     ) -> None:
         self.network, self.names, self.optimizer = network, list(tensors), optimizer
         self.tensors = list(tensors.values())
@@ -151,7 +151,7 @@ def adam_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return dict(group)
 
 
-def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torch.Tensor], Array]:
+def actor_critic(policy: Any, threads: int = 1) -> tuple[NetworkMemory, dict[str, torch.Tensor], Array]:
     """Return the network of an actor-critic policy, its tensors by name, and where its outputs are, int64 [3].
 
     The three are the buffer of logits, the buffer of values, and the offset of log_std, -1 for none. `threads` is the
@@ -189,7 +189,7 @@ def actor_critic(policy: Any, threads: int = 1) -> tuple[Network, dict[str, torc
     return network, tensors, np.array([logits, values, log_std if hasattr(policy, "log_std") else -1], np.int64)
 
 
-def q_network(network: Any) -> tuple[Network, dict[str, torch.Tensor], int]:
+def q_network(network: Any) -> tuple[NetworkMemory, dict[str, torch.Tensor], int]:
     """Return the network of an SB3 `QNetwork`, its tensors by name, and the buffer of its Q-values.
 
     Raises UnsupportedByCompiledError for a network that compiled code does not support.
@@ -213,7 +213,7 @@ def _check_observations(policy: Any) -> None:
 
 def _build_network(
     spec: NetworkSpec, names: list[str], module: nn.Module, threads: int = 1, shards: int = 1
-) -> tuple[Network, dict[str, torch.Tensor]]:
+) -> tuple[NetworkMemory, dict[str, torch.Tensor]]:
     """Return the network of a spec, and the module's parameters with these names, in the order of the spec's."""
     parameters = dict(module.named_parameters())
     if sorted(parameters) != sorted(names):
@@ -221,7 +221,7 @@ def _build_network(
     for name, index in zip(names, spec.param_indices, strict=True):
         if parameters[name].numel() != index.size:
             raise UnsupportedByCompiledError(f"its {name} has another size")
-    return Network(spec, threads, shards), {name: parameters[name] for name in names}
+    return NetworkMemory(spec, threads, shards), {name: parameters[name] for name in names}
 
 
 def _features(spec: NetworkSpec, extractor: Any, name: str, names: list[str]) -> tuple[int, Array | None]:

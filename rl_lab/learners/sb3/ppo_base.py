@@ -99,7 +99,7 @@ class CompiledPpoBase:
         return [*super()._excluded_save_params(), *excluded]  # type: ignore[misc]
 
     def network_tables(self) -> Array:
-        """Return `Network.tables`, int64 [threads, NUM_ADDRESSES], once the network's functions are compiled."""
+        """Return `NetworkMemory.tables`, int64 [threads, NUM_ADDRESSES], once the network's functions are compiled."""
         if self._background_compile is not None:
             self._background_compile.wait("network")
         return self.mirror.tables()

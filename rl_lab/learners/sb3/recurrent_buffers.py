@@ -27,7 +27,7 @@ from rl_lab.learners.sb3.masked_rollout_buffers import (
 )
 
 
-class Sequences(NamedTuple):
+class SequenceMinibatch(NamedTuple):
     """S sequences of W + L steps. The first W are the burn-in; M transitions of the others are learned from."""
 
     observations: torch.Tensor  # [W + L, S, ...]
@@ -63,7 +63,7 @@ class _SequenceBuffer(CompleteTransitionRolloutBuffer):
         self.states[self.pos] = states
         super().add(*args, **kwargs)
 
-    def sequences(self, batch_size: int, length: int, burn_in: int) -> Iterator[Sequences]:
+    def sequences(self, batch_size: int, length: int, burn_in: int) -> Iterator[SequenceMinibatch]:
         """Yield minibatches of `batch_size` steps, in whole sequences of `length` steps, in random order.
 
         Sequences without a complete transition are left out. The last minibatch may be smaller.
@@ -75,7 +75,7 @@ class _SequenceBuffer(CompleteTransitionRolloutBuffer):
             part = chosen[first : first + count]
             yield self._sequences(part[:, 0] * length, part[:, 1], length, burn_in)
 
-    def _sequences(self, starts: Array, rows: Array, length: int, burn_in: int) -> Sequences:
+    def _sequences(self, starts: Array, rows: Array, length: int, burn_in: int) -> SequenceMinibatch:
         """Return the sequences of these rows, [S], whose learned steps begin at `starts`, [S].
 
         Steps before the rollout, which a burn-in may include, do nothing.
@@ -86,7 +86,7 @@ class _SequenceBuffer(CompleteTransitionRolloutBuffer):
         learned = np.nonzero(updates_state[burn_in:])
         index = steps[burn_in:][learned], rows[learned[1]]  # of the M transitions in the rollout
         masks = getattr(self, "action_masks", None)
-        return Sequences(
+        return SequenceMinibatch(
             observations=self.to_torch(self.observations[steps, rows]),
             states=self.to_torch(self.states[steps[0], rows]),
             episode_starts=self.to_torch((self.episode_starts[steps, rows] != 0) & in_rollout),

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
 from rl_lab.core.world import Array
-from rl_lab.learners.sb3.recurrent_buffers import Sequences
+from rl_lab.learners.sb3.recurrent_buffers import SequenceMinibatch
 from rl_lab.learners.sb3.recurrent_policy import RecurrentPolicy
 
 
@@ -137,7 +137,7 @@ class RecurrentPPO(PPO):
                 break
         self._log(metrics, clip_range)
 
-    def _update(self, batch: Sequences, clip_range: float, metrics: dict[str, list[float]]) -> bool:
+    def _update(self, batch: SequenceMinibatch, clip_range: float, metrics: dict[str, list[float]]) -> bool:
         """Take a gradient step and append to the metrics; return False, without a step, beyond `target_kl`."""
         policy: Any = self.policy
         loss, approx_kl = self._loss(batch, clip_range, metrics)
@@ -149,7 +149,9 @@ class RecurrentPPO(PPO):
         policy.optimizer.step()
         return True
 
-    def _loss(self, batch: Sequences, clip_range: float, metrics: dict[str, list[float]]) -> tuple[torch.Tensor, float]:
+    def _loss(
+        self, batch: SequenceMinibatch, clip_range: float, metrics: dict[str, list[float]]
+    ) -> tuple[torch.Tensor, float]:
         """Return PPO's loss of a minibatch, and the divergence from the policy that acted; append to the metrics."""
         log_probs, values, entropy = self.evaluate_sequences(batch)
         advantages = batch.advantages
@@ -176,7 +178,7 @@ class RecurrentPPO(PPO):
             metrics[name].append(value)
         return loss, approx_kl
 
-    def evaluate_sequences(self, batch: Sequences) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def evaluate_sequences(self, batch: SequenceMinibatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Return log probabilities, values and entropies, each [M], of the transitions of a minibatch.
 
         The burn-in only brings the states up to date: no gradient flows into it.

@@ -9,13 +9,13 @@ import numpy as np
 
 from rl_lab.core.world import Array
 from rl_lab.learners.compiled import build
-from rl_lab.learners.compiled.network import Network
+from rl_lab.learners.compiled.network import NetworkMemory
 
 MIN_SPARSE_SIZE = 64  # numbers of an observation; smaller ones are always dense
 MIN_DENSE_SHARE = 0.25  # of numbers that are not zero, from which on observations are dense
 
 
-def is_sparse(network: Network, observations: Array) -> bool:
+def is_sparse(network: NetworkMemory, observations: Array) -> bool:
     """Return whether observations [R, d] enter a network as lists of their numbers that are not zero."""
     if network.spec.begins_with_convolution:
         return True
@@ -23,7 +23,7 @@ def is_sparse(network: Network, observations: Array) -> bool:
     return may_be_sparse and bool(np.count_nonzero(observations) < MIN_DENSE_SHARE * observations.size)
 
 
-def nonzero_lists(network: Network, observations: Array) -> tuple[Array, Array, Array]:
+def nonzero_lists(network: NetworkMemory, observations: Array) -> tuple[Array, Array, Array]:
     """Return the lists of numbers that are not zero in observations [R, d], see `ppo_records.RolloutSamples`.
 
     They are where each row's list begins, int64 [R + 1], the columns, int32, and the numbers, float32. The arrays are

@@ -14,7 +14,7 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 from rl_lab.core.errors import UsageError
 from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.learners.pretraining import linear_probe
-from rl_lab.learners.pretraining.probe_targets import Target, targets
+from rl_lab.learners.pretraining.probe_targets import ProbeTarget, targets
 
 RNG = np.random.default_rng(0)
 ROWS = np.arange(300), np.arange(300, 400)
@@ -58,8 +58,8 @@ def test_targets_of_boards(tmp_path: Path, channels_first: bool) -> None:
 
 def test_numbers_that_features_have_are_explained_and_others_are_not() -> None:
     features = RNG.normal(size=(400, 6)).astype(np.float32)
-    linear = Target("linear", features[:, :2] @ [[100.0, 0.0], [3.0, 1e-3]] + 7.0, EVERY)
-    noise = Target("noise", RNG.normal(size=(400, 1)), EVERY)
+    linear = ProbeTarget("linear", features[:, :2] @ [[100.0, 0.0], [3.0, 1e-3]] + 7.0, EVERY)
+    noise = ProbeTarget("noise", RNG.normal(size=(400, 1)), EVERY)
     assert linear_probe.score(features, linear, *ROWS) == pytest.approx(1.0, abs=1e-3)
     assert abs(linear_probe.score(features, noise, *ROWS) or 1.0) < 0.2
     assert abs(linear_probe.constant_score(linear, *ROWS) or 1.0) < 0.1
@@ -67,7 +67,7 @@ def test_numbers_that_features_have_are_explained_and_others_are_not() -> None:
 
 def test_classes_are_scored_by_accuracy() -> None:
     features = RNG.normal(size=(400, 3)).astype(np.float32)
-    classes = Target("classes", np.where(features[:, 0] > 0, 2, np.where(features[:, 1] > 1, 1, 0)), EVERY)
+    classes = ProbeTarget("classes", np.where(features[:, 0] > 0, 2, np.where(features[:, 1] > 1, 1, 0)), EVERY)
     accuracy, chance = linear_probe.score(features, classes, *ROWS), linear_probe.constant_score(classes, *ROWS)
     assert chance == (classes.values[300:] == np.bincount(classes.values[:300]).argmax()).mean()
     assert accuracy is not None and accuracy > 0.9 > chance
@@ -76,8 +76,8 @@ def test_classes_are_scored_by_accuracy() -> None:
 def test_rows_without_a_value_do_not_count() -> None:
     features, is_defined = RNG.normal(size=(400, 3)).astype(np.float32), np.arange(400) % 2 == 0
     values = np.where(is_defined[:, None], features[:, :1], 1e6)
-    assert linear_probe.score(features, Target("half", values, is_defined), *ROWS) == pytest.approx(1.0, abs=1e-3)
-    same = Target("same", np.where(np.arange(400) < 300, 1.0, 2.0)[:, None], EVERY)
+    assert linear_probe.score(features, ProbeTarget("half", values, is_defined), *ROWS) == pytest.approx(1.0, abs=1e-3)
+    same = ProbeTarget("same", np.where(np.arange(400) < 300, 1.0, 2.0)[:, None], EVERY)
     assert linear_probe.score(features, same, *ROWS) is None  # one value to fit to
 
 

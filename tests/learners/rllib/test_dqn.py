@@ -27,7 +27,7 @@ from rl_lab.learners.rllib.dqn_algorithm import dqn_config
 from rl_lab.learners.rllib.epsilon_greedy import EpsilonGreedy
 from rl_lab.learners.rllib.fragment import Fragment
 from rl_lab.learners.rllib.q_module import LabQNetwork
-from rl_lab.learners.rllib.replay import Replay
+from rl_lab.learners.rllib.replay import PrioritizedReplayBuffer
 
 SIZE, ACTIONS, GAMMA = 3, 4, 0.9
 SPACES = Box(-np.inf, np.inf, (SIZE,), np.float32), Discrete(ACTIONS)
@@ -176,7 +176,7 @@ def fragment(rng: np.random.Generator, first: int, steps: int, rows: int) -> Fra
 def test_n_step_returns_across_fragments(steps: int, n_step: int) -> None:
     """A return ends with its episode or with what is known, never in another row; truncation bootstraps."""
     rng, rows, capacity = np.random.default_rng(0), 5, 60
-    replay = Replay(capacity, Box(-1, 1, (1,)), 0, parts=1, rows=rows, alpha=0.0, beta=0.4)
+    replay = PrioritizedReplayBuffer(capacity, Box(-1, 1, (1,)), 0, parts=1, rows=rows, alpha=0.0, beta=0.4)
     fragments = [fragment(rng, first, steps, rows) for first in range(0, 21, steps)]
     for each in fragments:
         replay.add(0, each)
@@ -200,7 +200,7 @@ def test_n_step_returns_across_fragments(steps: int, n_step: int) -> None:
 
 
 def test_priorities_decide_what_is_sampled() -> None:
-    replay = Replay(20, Box(-1, 1, (1,)), 0, parts=1, rows=2, alpha=0.5, beta=0.4)
+    replay = PrioritizedReplayBuffer(20, Box(-1, 1, (1,)), 0, parts=1, rows=2, alpha=0.5, beta=0.4)
     replay.add(0, fragment(np.random.default_rng(0), 0, 10, 2))
     errors = np.arange(20) + 1.0
     replay.set_priorities(np.arange(20), errors)

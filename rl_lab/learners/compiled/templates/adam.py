@@ -18,7 +18,7 @@ import numpy as np
 from rl_lab.engine.template_context import decorators
 from rl_lab.learners.compiled.adam_records import BETA_1, BETA_2, EPSILON, LEARNING_RATE, MAX_GRAD_NORM, AdamStep
 from rl_lab.learners.compiled.matrix_intrinsics import PAD
-from rl_lab.learners.compiled.ppo_records import AdamState, Worker
+from rl_lab.learners.compiled.ppo_records import AdamState, ThreadRank
 from rl_lab.learners.compiled.templates.barrier import barrier_wait
 from rl_lab.learners.compiled.thread_pool import NUM_SHARDS
 
@@ -75,7 +75,7 @@ def reduce_gradients(rank: Any, num_threads: Any, grads: Any) -> Any:
 
 
 @internal
-def adam_step(worker: Worker, adam_state: AdamState, settings: Any) -> Any:
+def adam_step(worker: ThreadRank, adam_state: AdamState, settings: Any) -> Any:
     """Clip the gradient's norm and take one step of Adam; return False, and only sum the gradient, if it is not finite.
 
     The gradient is the sum of adam_state.grads [parts, P], as `reduce_gradients` leaves them, and is in the first of

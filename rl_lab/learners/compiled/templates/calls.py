@@ -1,7 +1,7 @@
 """Calls of machine code by its address: a network's functions, and a step of the environments.
 
 A template, executed by `build` after `observations`: see `engine/template_context.py`. The machine code of networks and
-worlds is compiled once, by itself, and called through the addresses in `network.Network.tables` and in a batch's
+worlds is compiled once, by itself, and called through the addresses in `network.NetworkMemory.tables` and in a batch's
 header. `net` is the address of a row of these tables. The calls write to the network's buffers or to the batch's
 arrays.
 """

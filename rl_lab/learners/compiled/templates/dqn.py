@@ -33,7 +33,7 @@ from rl_lab.learners.compiled.dqn_records import (
     ReplayBuffer,
 )
 from rl_lab.learners.compiled.network import AT_STOP_FLAG, NUM_ADDRESSES
-from rl_lab.learners.compiled.ppo_records import AdamState, Worker
+from rl_lab.learners.compiled.ppo_records import AdamState, ThreadRank
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.adam import adam_step
 from rl_lab.learners.compiled.templates.calls import step_envs, transpose_weights
@@ -174,7 +174,7 @@ def take_gradient_steps(
         sample(replay, priorities, minibatch, settings, counters)
         compute_targets(replay, q_nets, minibatch, settings)
         loss_sum = loss_and_gradient(replay, priorities, q_nets, minibatch, settings)
-        last_step, only_thread = np.float64(counters.adam_step), Worker(0, 1, 0)
+        last_step, only_thread = np.float64(counters.adam_step), ThreadRank(0, 1, 0)
         adam_state = AdamState(q_nets.weights, q_nets.grads, exp_avg, exp_avg_sq, last_step, norms)
         if not math.isfinite(loss_sum) or not adam_step(only_thread, adam_state, q_nets.adam_settings):
             return False

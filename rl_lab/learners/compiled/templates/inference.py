@@ -24,7 +24,7 @@ def greedy_actions(
     discrete_actions: Any,  # int64 [B], or [0] where actions are continuous
     continuous_actions: Any,  # float32 [B, k], or [0, 0]
     action_size: Any,  # n or k
-    nets: Any,  # int64 [1, NUM_ADDRESSES], see `network.Network.tables`
+    nets: Any,  # int64 [1, NUM_ADDRESSES], see `network.NetworkMemory.tables`
     output: Any,  # index of the network's buffer of logits, Q-values, or means of continuous actions
     sparse: Any,  # whether observations enter the network as lists of their numbers that are not zero
 ) -> None:

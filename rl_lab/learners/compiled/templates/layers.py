@@ -2,7 +2,7 @@
 
 A template, executed by `build` after `matrix_product` and `convolution`: see `engine/template_context.py`. Its last
 three functions are called by address from all other templates: they are the largest part of every learner, and compiled
-once. Each gets `net`, the address of a row of `network.Network.tables`, and finds all memory through it:
+once. Each gets `net`, the address of a row of `network.NetworkMemory.tables`, and finds all memory through it:
 
     transpose_weights  writes the thread's transposed copies of the weights
     forward            writes the thread's activations: reads buffer 0 or the sparse inputs, then layer by layer

@@ -3,7 +3,7 @@
 A template, executed by `build` before all others: see `engine/template_context.py`. Compiled code of the learners gets
 addresses, not arrays, for what differs between worlds and networks in shape or type, because numba would compile it
 anew for each type of array. These functions make an array of an address where its numbers are needed. The array owns
-nothing: the caller of compiled code keeps the memory. `net` is the address of a row of `network.Network.tables`.
+nothing: the caller of compiled code keeps the memory. `net` is the address of a row of `network.NetworkMemory.tables`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def copy(target: Any, source: Any) -> None:
 def buffer_address(memory: Any, buffer_layout: Any, index: Any) -> Any:
     """Return the address of buffer `index` in the memory at this address, and the distance of its rows in floats.
 
-    `buffer_layout` is the address of `Network.buffer_layout`.
+    `buffer_layout` is the address of `NetworkMemory.buffer_layout`.
     """
     offset_and_stride = as_i64(buffer_layout + 16 * index, 2)
     return memory + 4 * offset_and_stride[0], offset_and_stride[1]

@@ -5,7 +5,7 @@ uint8 [B, d] at an address. They enter a network, whose address is `net`, in one
 
     dense    rows [TILE, stride] in its buffer 0
     sparse   its lists of the numbers that are not zero: row r of the tile has values[starts[r, 0]:starts[r, 1]] in the
-             columns indices[starts[r, 0]:starts[r, 1]], see `network.Network`
+             columns indices[starts[r, 0]:starts[r, 1]], see `network.NetworkMemory`
 
 Sparse inputs are faster where most numbers are zero, as on the boards of MinAtar.
 """

@@ -26,7 +26,7 @@ def copy_params(addresses: Any, bounds: Any, rows: Any, param_index: Any, flat: 
     """Copy tensors to flat[param_index], or back if `to_tensors`.
 
     Tensor i is float32 [rows[i], ...] at addresses[i]; its elements lie in `flat`, float32 [P], at
-    param_index[bounds[i]:bounds[i + 1]]. The arguments but `flat` are int64 arrays, see `network.Network`.
+    param_index[bounds[i]:bounds[i + 1]]. The arguments but `flat` are int64 arrays, see `network.NetworkMemory`.
     """
     for i in range(len(addresses)):
         first, n = bounds[i], rows[i]

@@ -43,8 +43,8 @@ from rl_lab.learners.compiled.ppo_records import (
     RolloutBuffers,
     RolloutSamples,
     RunningStats,
+    ThreadRank,
     UpdateReport,
-    Worker,
 )
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.adam import adam_step
@@ -216,7 +216,7 @@ def train(
     table = policy.tables[rank].copy()
     table[AT_NONZERO_INDICES] = samples.nonzero_indices.ctypes.data
     table[AT_NONZERO_VALUES] = samples.nonzero_values.ctypes.data
-    worker, grads, batch_size = Worker(rank, num_threads, barrier), optimizer.grads, settings.batch_size
+    worker, grads, batch_size = ThreadRank(rank, num_threads, barrier), optimizer.grads, settings.batch_size
     totals, losses, minibatches = np.zeros(REPORTED), np.zeros(REPORTED), 0
     for epoch in range(len(samples.indices)):
         approx_kl, minibatches_in_epoch = 0.0, 0  # the divergence is reported for the last epoch alone

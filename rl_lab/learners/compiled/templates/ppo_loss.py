@@ -39,7 +39,7 @@ from rl_lab.learners.compiled.ppo_records import (
     PpoSettings,
     RolloutSamples,
     SurrogateTerms,
-    Worker,
+    ThreadRank,
 )
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.templates.adam import reduce_gradients
@@ -224,7 +224,7 @@ def add_loss_gradient(
 
 @internal
 def minibatch_gradient(
-    worker: Worker,
+    worker: ThreadRank,
     indices: Any,
     samples: RolloutSamples,
     policy: PolicyNetwork,
@@ -237,8 +237,8 @@ def minibatch_gradient(
 
     The minibatch is divided into shards, each with a gradient in grads [NUM_SHARDS, P] and sums of losses in report
     [NUM_SHARDS, REPORTED]. The shards depend on M only, so that the number of threads changes no result. `table` is
-    this thread's row of `Network.tables`; the address of the parameter gradient in it is set to that of each shard in
-    turn.
+    this thread's row of `NetworkMemory.tables`; the address of the parameter gradient in it is set to that of each
+    shard in turn.
 
     Returns the number of shards, and the number G of gradients that remain to be summed: the minibatch's gradient is
     the sum of grads[:G]. Both are 0 if the user interrupts the work.

@@ -7,8 +7,9 @@ buffers, the policy's outputs, the actions of the batch of environments, the run
 memory.
 
 Shapes are those of `ppo_records`. A function is called for rows low to high - 1 of B in step t of a rollout. `net` is
-the address of a row of `network.Network.tables`. The network evaluates up to TILE rows at a time; row r of its buffers,
-float32 [TILE, stride], then belongs to row low + r of B. `rank`, `num_threads` and `barrier` are those of `ppo`.
+the address of a row of `network.NetworkMemory.tables`. The network evaluates up to TILE rows at a time; row r of its
+buffers, float32 [TILE, stride], then belongs to row low + r of B. `rank`, `num_threads` and `barrier` are those of
+`ppo`.
 """
 
 from __future__ import annotations

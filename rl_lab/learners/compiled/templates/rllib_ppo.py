@@ -21,8 +21,8 @@ from rl_lab.learners.compiled.ppo_records import (
     GRADIENT_STEPS,
     AdamState,
     PolicyNetwork,
+    ThreadRank,
     UpdateReport,
-    Worker,
 )
 from rl_lab.learners.compiled.primitives import primitives
 from rl_lab.learners.compiled.rllib_records import SUM_TARGETS, RllibSamples, RllibSettings
@@ -88,7 +88,7 @@ def update(
     table = policy.tables[rank].copy()
     table[AT_NONZERO_INDICES] = samples.rollout.nonzero_indices.ctypes.data
     table[AT_NONZERO_VALUES] = samples.rollout.nonzero_values.ctypes.data
-    worker, grads, batch_size = Worker(rank, num_threads, barrier), optimizer.grads, settings.ppo.batch_size
+    worker, grads, batch_size = ThreadRank(rank, num_threads, barrier), optimizer.grads, settings.ppo.batch_size
     losses, steps = np.zeros(len(report.totals)), 0
     for begin in range(0, samples.rollout.end, batch_size):
         indices = samples.rollout.indices[0, begin : begin + batch_size]
@@ -119,7 +119,7 @@ def update(
 
 @internal
 def rllib_minibatch_gradient(
-    worker: Worker,
+    worker: ThreadRank,
     indices: Any,
     samples: RllibSamples,
     policy: PolicyNetwork,

@@ -1,6 +1,6 @@
 """This module protects a command from standard streams that are closed, full or no longer read.
 
-A command calls `protect_standard_streams` at its start, which replaces sys.stdout and sys.stderr by a `Stream`, and
+A command calls `protect_standard_streams` at its start, which replaces sys.stdout and sys.stderr by a `SafeStream`, and
 `flush_standard_streams` at its end. Output after the reader has gone (as in `rl-lab list | head`) is discarded.
 """
 
@@ -21,7 +21,7 @@ _READER_GONE = {
 }  # errors of a stream whose reader or terminal has gone
 
 
-class Stream:
+class SafeStream:
     """A text stream that discards output once its reader has gone. `failure` holds the first error of another kind."""
 
     def __init__(self, stream: Any) -> None:
@@ -62,7 +62,7 @@ class Stream:
 
 
 def protect_standard_streams() -> None:
-    """Wrap the process's standard streams in `Stream`; streams that a program has replaced are left alone.
+    """Wrap the process's standard streams in `SafeStream`; streams that a program has replaced are left alone.
 
     Closed descriptors 0, 1 and 2 are opened on the null device. Otherwise the next file to be opened would get such a
     number, and a library's messages would be written into it.
@@ -82,7 +82,7 @@ def protect_standard_streams() -> None:
         elif stream is getattr(sys, f"__{name}__"):
             if stream.errors == "strict":  # a file's name may have characters that the terminal's encoding lacks
                 stream.reconfigure(errors="backslashreplace")
-            setattr(sys, name, Stream(stream))
+            setattr(sys, name, SafeStream(stream))
 
 
 def flush_standard_streams() -> OSError | None:
@@ -90,4 +90,4 @@ def flush_standard_streams() -> OSError | None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    return sys.stdout.failure if isinstance(sys.stdout, Stream) else None
+    return sys.stdout.failure if isinstance(sys.stdout, SafeStream) else None
