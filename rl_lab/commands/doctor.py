@@ -6,6 +6,8 @@ import argparse
 import json
 import textwrap
 
+from rl_lab.core.text_table import format_table
+
 NAME = "doctor"
 
 
@@ -22,11 +24,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": not failed, "checks": checks}))
         return int(failed)
+    cells = []
     for check in checks:
-        lines = textwrap.wrap(check["detail"], 96) or [""]
-        print(f"{check['status']:<5} {check['name']:<9} {lines[0]}")
-        for line in lines[1:]:
-            print(" " * 16 + line)
+        first, *others = textwrap.wrap(check["detail"], 96) or [""]
+        cells.append((check["status"], check["name"], first))
+        cells += [("", "", line) for line in others]
         if check["advice"]:
-            print(" " * 16 + f"-> {check['advice']}")
+            cells.append(("", "", f"-> {check['advice']}"))
+    print(format_table(cells, left=(0, 1, 2)))
     return int(failed)

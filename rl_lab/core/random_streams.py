@@ -2,6 +2,10 @@
 
 A world and a learner draw from the stream of the seed itself. The streams of all other purposes are named here, in two
 separate sets of numbers, because they are combined with the seed in two ways.
+
+Some purposes have a seed of their own that nothing else uses, and no number here, which would change their results:
+the order of a data set's rows in an epoch (seed, epoch), the division of a data set (seed), the actions of
+`agent=random` (seed, call), the episodes of a foreign environment (seed, episode), and bootstraps (seed).
 """
 
 from __future__ import annotations
@@ -12,13 +16,17 @@ import numpy as np
 
 
 class GeneratorStream(IntEnum):
-    """Purposes of NumPy generators, whose seed is a tuple with this number as its last part."""
+    """Purposes of NumPy generators, whose seed is a tuple with this number as its last part.
+
+    Results depend on the numbers, so that none is changed or used again.
+    """
 
     MATCHMAKING = 0  # which snapshot a league's learner meets
     EXPLOITER_RESET = 1  # whether a league's exploiter starts again from its first parameters
-    COLLECTION = 3  # the seeds of the episodes of a data set
     FRAGMENT = 2  # the seed of the actions that an env runner samples in one fragment
+    COLLECTION = 3  # the seeds of the episodes of a data set
     DISTILLATION = 4  # the episodes, and the random actions, that a tree, or a clone of a live teacher, learns from
+    LATENT_NOISE = 5  # the noise of an epoch in which an autoencoder is trained
     GENERATIVE_TRAINING = 8  # the noise and dropout of an epoch in which a generative policy is trained
 
 

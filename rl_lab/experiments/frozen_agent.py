@@ -16,6 +16,7 @@ from rl_lab.adapters import make
 from rl_lab.core import checkpoint
 from rl_lab.core.agent import Agent
 from rl_lab.core.checkpoint import Tensors
+from rl_lab.core.content_hash import content_hash
 from rl_lab.core.errors import UsageError
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.experiments.agent_loading import build_agent, read_agent
@@ -25,7 +26,7 @@ from rl_lab.experiments.scenario import Scenario
 from rl_lab.league.average_policy import AveragePolicyAgent
 from rl_lab.league.batched_policies import SequentialPolicies, layers_of, stack_policies
 from rl_lab.league.opponents import opponents_of
-from rl_lab.league.snapshots import POOL_FOLDER, content_hash
+from rl_lab.league.snapshots import POOL_FOLDER
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 
 

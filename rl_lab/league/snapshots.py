@@ -6,8 +6,6 @@ when a run resumes. Files: `league/LEARNER/step-NNNNNNNNN/` in the run's folder.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from rl_lab.core import checkpoint
 from rl_lab.core.agent import StateDict
+from rl_lab.core.content_hash import content_hash
 from rl_lab.core.world import Array
 
 POOL_FOLDER = "league"  # the pool's folder in a run's folder
@@ -35,21 +34,6 @@ class Snapshot:
     def path(self) -> Path:
         """Return the path of its checkpoint inside of a run's folder."""
         return Path(POOL_FOLDER) / self.name / f"step-{self.step:09d}"
-
-
-def content_hash(tensors: Mapping[str, Mapping[str, Array]]) -> str:
-    """Return the SHA-256, in hexadecimal, of the names, dtypes, shapes and bytes of all tensors, sorted by name.
-
-    `tensors` are arrays by group and name. The bytes are hashed as little-endian and in C order, so the hash is the
-    same on every machine.
-    """
-    digest = hashlib.sha256()
-    for group in sorted(tensors):
-        for name, array in sorted(tensors[group].items()):
-            canonical = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            digest.update(f"{group}\0{name}\0{canonical.dtype.str}\0{array.shape}\0".encode())
-            digest.update(canonical.tobytes())
-    return digest.hexdigest()
 
 
 class SnapshotPool:

@@ -166,14 +166,14 @@ def _scale_line(result: dict[str, Any]) -> str:
 
 def _theory_lines(theory: dict[str, Any]) -> list[str]:
     """Return the game-theoretic results: one line for each entrant, then lines about all of them."""
-    lines, width = ["game theory of the cross table"], max(map(len, theory["names"]))
+    cells = []
     for k, name in enumerate(theory["names"]):
-        worst, parts = theory["worst"][k], [f"  {name:<{width}}"]
+        worst, row = theory["worst"][k], [name]
         if theory["nash"] is not None:
-            parts.append(f"alpha-rank {theory['alpha_rank'][k]:6.1%}  Nash {theory['nash'][k]:6.1%}")
-        if worst:
-            parts.append(f"least against {worst['opponent']} ({worst['score']:.1%})")
-        lines.append("  ".join(parts))
+            row += [f"alpha-rank {theory['alpha_rank'][k]:6.1%}", f"Nash {theory['nash'][k]:6.1%}"]
+        cells.append([*row, f"least against {worst['opponent']} ({worst['score']:.1%})" if worst else ""])
+    table = format_table(cells, left=range(len(cells[0])), indent="  ")
+    lines = ["game theory of the cross table", *table.splitlines()]
     if theory["missing"]:
         lines.append(f"{theory['missing']:,} pairings never met, so there is no alpha-rank, Nash or Smith set")
     elif theory["condorcet"]:

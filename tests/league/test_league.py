@@ -23,6 +23,7 @@ from rl_lab.adapters import make
 from rl_lab.cli import main
 from rl_lab.core import agent_registry, checkpoint
 from rl_lab.core.agent import StateDict
+from rl_lab.core.content_hash import content_hash
 from rl_lab.core.world import Array, World
 from rl_lab.engine import world_registry
 from rl_lab.engine.batch import Batch
@@ -36,7 +37,7 @@ from rl_lab.league.league import League
 from rl_lab.league.matchmaking import PlayersByKind, is_snapshot_due, matchmaking_probs
 from rl_lab.league.opponents import LeagueOpponents
 from rl_lab.league.pfsp import WinTable, pfsp, sample_support
-from rl_lab.league.snapshots import SnapshotPool, content_hash
+from rl_lab.league.snapshots import SnapshotPool
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rl_lab.core.random_streams import GeneratorStream
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.base import Method
 from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
@@ -64,7 +65,8 @@ class Autoencoder(Method):
         The weight grows to `beta` over the first epochs. The encoder would else give latent numbers up before the
         decoder has learned to use them.
         """
-        self._noise.manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)[0] >> 1))
+        sequence = np.random.SeedSequence((self.seed, epoch, GeneratorStream.LATENT_NOISE))
+        self._noise.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         growth = max(1, min(_MOST_GROWTH, self.config.epochs // 4))
         self._weight = self.config.beta * min(1.0, (epoch + 1) / growth)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import nn
 
+from rl_lab.core.content_hash import content_hash
 from rl_lab.core.world import Array
 from rl_lab.learners.pretraining import networks
 from rl_lab.learners.pretraining.spec import BackboneSpec
@@ -48,11 +47,8 @@ class BackboneModel(nn.Module):
 
 
 def tensor_hash(tensors: Mapping[str, torch.Tensor | Array]) -> str:
-    """Return the SHA-256 of tensors: of their names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        array = np.ascontiguousarray(value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value)
-        digest.update(f"{name}\0{array.dtype}\0{list(array.shape)}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    """Return the `content_hash` of the tensors of one network, by name."""
+    arrays = {
+        name: value.numpy(force=True) if isinstance(value, torch.Tensor) else value for name, value in tensors.items()
+    }
+    return content_hash({"": arrays})
