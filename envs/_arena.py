@@ -157,7 +157,7 @@ def update_sight(s: State, sight: float) -> None:
 def in_aim(s: State, a: int, k: int) -> bool:
     """Return True if a sees agent (a + k) % AGENTS at less than 15 degrees off its heading.
 
-    A shot hits the nearest opponent of whom this is true.
+    A shot hits the nearest opponent for which this is true.
     """
     b = (a + k) % AGENTS
     if not (s.counters[a, SEES_MASK] >> k) & 1 or not s.alive[b]:

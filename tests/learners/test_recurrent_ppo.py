@@ -208,7 +208,7 @@ def test_players_of_games_keep_states_of_their_own_seats() -> None:
     with torch.no_grad():
         opponent.policy.action_net.weight.mul_(-1)
     expected = games_of(agent, opponent, num_envs=6)
-    assert len(set(expected)) == 2  # nothing but who begins differs
+    assert len(set(expected)) == 2  # only the player that moves first differs
     assert games_of(agent, opponent, num_envs=1) == expected
     assert games_of(opponent, agent, num_envs=2)[1] == expected[0]
     agent.__class__ = Forgetless

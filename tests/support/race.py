@@ -1,4 +1,4 @@
-"""The definition of a small world for tests: three agents, who leave one after the other and have different spaces.
+"""The definition of a small world for tests: three agents that leave one after the other and have different spaces.
 
 A tortoise and two hares race. An agent that has arrived leaves the episode. The tortoise observes one number more, and
 its steps are at most half as long.

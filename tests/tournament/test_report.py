@@ -213,7 +213,7 @@ def test_numbers_lead_to_games_that_play() -> None:
     heat = re.search(r'class="heat">(.*?)</table>', page, re.S)[1]  # type: ignore[index]
     links = [html.unescape(each) for each in re.findall(r'href="(#games[^"]*)"', leaders)]
     assert len(links) == 3 * 9 and len(re.findall(r'href="#games', heat)) == 6
-    lost = next(link for link in links if "result=lost" in link and "who=2" in link)
+    lost = next(link for link in links if "result=lost" in link and "entrant=2" in link)
     listed = browse(lost)
     worst = summarize(load("t"), matches, 36)["table"][2]
     assert f"{worst['name']} lost: {worst['losses']} games" in listed

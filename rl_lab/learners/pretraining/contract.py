@@ -64,7 +64,7 @@ def read_contract(node: Any) -> ObservationContract:
     return ObservationContract(shape, dtype, *bounds)
 
 
-def require_same(own: ObservationContract, offered: ObservationContract, who: str, world: str) -> None:
+def require_same(own: ObservationContract, offered: ObservationContract, name: str, world: str) -> None:
     """Raise ValueError, with both contracts, where a world's observations are not those of a backbone."""
     if own != offered:
-        raise ValueError(f"{who} observes {own}; {world} gives {offered}")
+        raise ValueError(f"{name} observes {own}; {world} gives {offered}")

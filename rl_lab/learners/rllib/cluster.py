@@ -148,7 +148,7 @@ class Cluster:
             raise WorkFailed(f"{reason}; a run can be resumed from its last checkpoint, a tournament from its ledger")
 
     def wait_until_free(self, resource: str, count: float) -> None:
-        """Wait until so much of a resource is in use by nobody.
+        """Wait until `count` of a resource is free.
 
         Raises WorkFailed after two minutes, and as `check` does.
         """

@@ -24,23 +24,23 @@ const sum = values => values.reduce((a, b) => a + b, 0);
 // by its row number k in D.rows. Entrants are indices in D.names.
 const pairing = g => D.seatings[g[0]][0], entrantsAtSeats = g => D.seatings[g[0]][1];
 const matchId = g => pairing(g).map(k => D.names[k]).join("~") + "/" + g[1] + "/" + g[2];
-const rankIn = (g, who) => D.results[g[3]][0][entrantsAtSeats(g).indexOf(who)];
-function resultOf(g, who, versus) {
-  const others = versus === null ? pairing(g).filter(k => k !== who) : [versus];
-  const own = rankIn(g, who), best = Math.min(...others.map(k => rankIn(g, k)));
+const rankIn = (g, entrant) => D.results[g[3]][0][entrantsAtSeats(g).indexOf(entrant)];
+function resultOf(g, entrant, versus) {
+  const others = versus === null ? pairing(g).filter(k => k !== entrant) : [versus];
+  const own = rankIn(g, entrant), best = Math.min(...others.map(k => rankIn(g, k)));
   return own < best ? "won" : own === best ? "drawn" : "lost";
 }
 // Return the row numbers of the games that a filter selects, those with a replay first, then the most surprising.
 function select(filter) {
-  const who = filter.has("who") ? Number(filter.get("who")) : null, vs = filter.has("vs") ? Number(filter.get("vs")) : null;
+  const entrant = filter.has("entrant") ? Number(filter.get("entrant")) : null, vs = filter.has("vs") ? Number(filter.get("vs")) : null;
   const seat = filter.has("seat") ? Number(filter.get("seat")) : null, result = filter.get("result");
   const selected = [];
   D.rows.forEach((g, k) => {
-    if (who !== null && !pairing(g).includes(who) || vs !== null && !pairing(g).includes(vs)) return;
-    if (who !== null && pairing(g).length < 2) return;
-    if (seat !== null && entrantsAtSeats(g)[seat] !== who) return;
+    if (entrant !== null && !pairing(g).includes(entrant) || vs !== null && !pairing(g).includes(vs)) return;
+    if (entrant !== null && pairing(g).length < 2) return;
+    if (seat !== null && entrantsAtSeats(g)[seat] !== entrant) return;
     if (filter.has("forfeit") && D.results[g[3]][1] !== "forfeit") return;
-    if (result && resultOf(g, who, vs) !== result) return;
+    if (result && resultOf(g, entrant, vs) !== result) return;
     selected.push(k);
   });
   return selected.sort((a, b) => (b in D.watch) - (a in D.watch) || D.rows[b][5] - D.rows[a][5]);
@@ -53,8 +53,8 @@ function seatingText(g) {
 }
 function resultText(g) {
   const best = pairing(g).filter(k => rankIn(g, k) === 1);
-  const who = best.length === 1 ? D.names[best[0]] + " won" : "drawn";
-  return `${who}${D.results[g[3]][1] === "forfeit" ? " by forfeit" : ""}, ${g[4]} steps`;
+  const outcome = best.length === 1 ? D.names[best[0]] + " won" : "drawn";
+  return `${outcome}${D.results[g[3]][1] === "forfeit" ? " by forfeit" : ""}, ${g[4]} steps`;
 }
 // Return the list item of game k: a link, its seating and its result.
 function line(k) {
@@ -88,7 +88,7 @@ function board() {
   const zero = at(S.anchor ? S.anchor.elo : 0);
   const header = ["", "entrant", "rating, 95 % interval", "", "ranks", "games", "won", "drawn", "lost", "score", ...(seats.length <= 8 ? seats : [])];
   const body = rows.map((r, k) => {
-    const link = (text, more) => el("td", {}, el("a", {href: listing({who: k, ...more})}, text));
+    const link = (text, more) => el("td", {}, el("a", {href: listing({entrant: k, ...more})}, text));
     const anchored = S.anchor && S.anchor.name === r.name;
     const bar = svgElement("svg", {class: "bar", viewBox: "0 0 200 22", role: "img", "aria-label": anchored ? "anchor" : `${signed(r.low)} to ${signed(r.high)}`},
       svgElement("line", {class: "zero", x1: zero, x2: zero, y1: 0, y2: 22}),
@@ -100,7 +100,7 @@ function board() {
       return own ? link(percent(own.score), {seat: D.seatOf[seat]}) : el("td", {}, "–");
     });
     return el("tr", {}, el("td", {}, String(r.rank)), el("td", {class: "name", title: D.specs[r.name] || r.name}, r.name),
-      el("td", {class: "left"}, el("a", {href: listing({who: k})}, el("b", {}, anchored ? String(Math.round(r.rating)) : signed(r.rating)),
+      el("td", {class: "left"}, el("a", {href: listing({entrant: k})}, el("b", {}, anchored ? String(Math.round(r.rating)) : signed(r.rating)),
         anchored ? " (anchor)" : ` (${signed(r.low)} to ${signed(r.high)})`)), el("td", {class: "picture"}, bar),
       link(r.rank_low === r.rank_high ? String(r.rank_low) : `${r.rank_low}–${r.rank_high}`, {}),
       link(count(r.games), {}), link(count(r.wins), {result: "won"}), link(count(r.draws), {result: "drawn"}), link(count(r.losses), {result: "lost"}),
@@ -118,7 +118,7 @@ function heat() {
   const colour = x => x >= .5 ? `color-mix(in srgb, var(--win) ${200 * x - 100}%, var(--even))` : `color-mix(in srgb, var(--loss) ${100 - 200 * x}%, var(--even))`;
   const body = cross.names.map((name, i) => el("tr", {}, el("th", {class: "name", title: name}, `${i + 1}  ${name}`), cross.score[i].map((x, j) => {
     if (i === j || x === null) return el("td", {class: "self"}, i === j ? "" : "–");
-    const cell = el("td", {}, el("a", {href: listing({who: i, vs: j}), title: `${name} against ${cross.names[j]}: ${percent(x, 1)} of ${cross.games[i][j]} games`}, (100 * x).toFixed(0)));
+    const cell = el("td", {}, el("a", {href: listing({entrant: i, vs: j}), title: `${name} against ${cross.names[j]}: ${percent(x, 1)} of ${cross.games[i][j]} games`}, (100 * x).toFixed(0)));
     cell.style.background = colour(x);
     return cell;
   })));
@@ -138,7 +138,7 @@ function graph() {
     const [[x0, y0], [x1, y1]] = [place(i), place(j)], length = Math.hypot(x1 - x0, y1 - y0), hot = reach[j][i];
     const [dx, dy] = [(x1 - x0) / length, (y1 - y0) / length], path = {x1: x0 + 16 * dx, y1: y0 + 16 * dy, x2: x1 - 20 * dx, y2: y1 - 20 * dy};
     const title = `${D.names[i]} scores ${percent(score[i][j], 1)} against ${D.names[j]}`;
-    edges.push([hot, svgElement("a", {href: listing({who: i, vs: j})}, svgElement("title", {}, title), svgElement("line", {class: "hit", ...path}),
+    edges.push([hot, svgElement("a", {href: listing({entrant: i, vs: j})}, svgElement("title", {}, title), svgElement("line", {class: "hit", ...path}),
       svgElement("line", {class: hot ? "edge hot" : "edge", ...path, "stroke-width": 1 + 3 * (2 * score[i][j] - 1), "marker-end": hot ? "url(#tip-hot)" : "url(#tip)"}))]);
     for (const k of all) if (i < j && i < k && beats(j, k) && beats(k, i)) cycles.push([i, j, k]);
   }
@@ -156,8 +156,8 @@ function graph() {
 function theory() {
   const body = T.names.map((name, k) => {
     const worst = T.worst[k];
-    return el("tr", {}, el("td", {class: "name"}, name), ...(T.nash ? [T.alpha_rank[k], T.nash[k]] : []).map(mass => el("td", {}, el("a", {href: listing({who: k})}, percent(mass, 1)))),
-      worst ? el("td", {class: "left"}, el("a", {href: listing({who: k, vs: D.names.indexOf(worst.opponent)})}, `${worst.opponent} (${percent(worst.score, 1)})`)) : el("td", {}, "–"));
+    return el("tr", {}, el("td", {class: "name"}, name), ...(T.nash ? [T.alpha_rank[k], T.nash[k]] : []).map(mass => el("td", {}, el("a", {href: listing({entrant: k})}, percent(mass, 1)))),
+      worst ? el("td", {class: "left"}, el("a", {href: listing({entrant: k, vs: D.names.indexOf(worst.opponent)})}, `${worst.opponent} (${percent(worst.score, 1)})`)) : el("td", {}, "–"));
   });
   const conclusion = T.missing ? `${count(T.missing)} pairings never met, so there is no alpha-rank, Nash or Smith set.`
     : T.condorcet ? `${T.condorcet} scores above one half against every other entrant (Condorcet winner).` : `No entrant beats all others; the Smith set is ${T.smith.join(", ")}.`;
@@ -176,8 +176,8 @@ function faults() {
   if (!S.faults) return null;
   const groups = S.fault_groups.map(group => {
     const own = D.faults.filter(f => f[1] === group.entrant && f[3] === group.kind), list = el("ul", {class: "games"});
-    const line = ([id, who, seat, kind, reason]) => el("li", {}, el("a", {class: "play", href: "#game=" + encodeURIComponent(id)}, "match"), el("span", {}, el("code", {}, id), ` as ${seat}: ${reason}`));
-    const fold = el("details", {}, el("summary", {}, el("b", {class: "who"}, group.entrant), el("span", {class: "kind"}, KINDS[group.kind] || group.kind),
+    const line = ([id, entrant, seat, kind, reason]) => el("li", {}, el("a", {class: "play", href: "#game=" + encodeURIComponent(id)}, "match"), el("span", {}, el("code", {}, id), ` as ${seat}: ${reason}`));
+    const fold = el("details", {}, el("summary", {}, el("b", {class: "entrant"}, group.entrant), el("span", {class: "kind"}, KINDS[group.kind] || group.kind),
       el("span", {class: "times"}, `${count(group.count)} ${group.count === 1 ? "match" : "matches"}`), el("span", {class: "why"}, group.reason)), list);
     let numShown = 0;
     const grow = () => {
@@ -219,7 +219,7 @@ function open(title, ...children) {
 }
 function list(filter) {
   const games = select(filter), name = key => D.names[Number(filter.get(key))];
-  const title = [filter.has("who") ? name("who") : "all", filter.has("vs") ? `against ${name("vs")}` : "", filter.has("seat") ? `as ${D.seats[Number(filter.get("seat"))]}` : "",
+  const title = [filter.has("entrant") ? name("entrant") : "all", filter.has("vs") ? `against ${name("vs")}` : "", filter.has("seat") ? `as ${D.seats[Number(filter.get("seat"))]}` : "",
     filter.get("result") || "", filter.has("forfeit") ? "forfeits" : ""].filter(Boolean).join(" ");
   const items = el("ul", {class: "games"}, games.slice(0, MAX_LISTED_GAMES).map(line));
   const watchable = sum(games.map(k => k in D.watch ? 1 : 0));
