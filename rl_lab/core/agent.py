@@ -68,7 +68,7 @@ class StateDict:
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """What a learner collects before it updates. A rollout is never cut, also where it exceeds the budget."""
+    """The experience that a learner collects before it updates. It is never cut, also where it exceeds the budget."""
 
     steps: int  # environment steps, of all agents and all learners together
     setting: str  # the hyperparameter that decides their number
@@ -80,7 +80,7 @@ class Learner(Protocol):
 
     @property
     def backend(self) -> str:
-        """Return what computes the updates: "compiled", or "stock" and the reason."""
+        """Return what computes the updates: "compiled", or "Stable-Baselines3's own" and the reason."""
 
     @property
     def steps(self) -> int:

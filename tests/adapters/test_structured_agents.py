@@ -146,7 +146,7 @@ def check_training(words: list[str], capsys: Any, here: Path) -> str:
 )
 def test_agents_that_share_a_policy_train(kind: str, world: str, capsys: Any, here: Path) -> None:
     said = check_training([f"pair.py:{world}", f"world.params.kind={kind}", *PPO], capsys, here)
-    assert "learner: stock, because" in said or kind == "image"
+    assert "learner: Stable-Baselines3's own, because" in said or kind == "image"
 
 
 @pytest.mark.parametrize(

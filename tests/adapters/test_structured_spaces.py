@@ -74,7 +74,7 @@ def test_it_trains_is_measured_and_goes_on(kind: str, agent: str, capsys: Any, h
     words = ["train", "shows.py:Shows", f"world.params.kind={kind}", *f"agent={agent}".split(), *SMALL]
     assert main(words) == 0
     said = capsys.readouterr().err
-    assert "learner: stock, because" in said
+    assert "learner: Stable-Baselines3's own, because" in said
     check_evaluates_and_resumes(Path("run"), capsys)
     assert main(["watch", "run", "--file"]) == 0
 

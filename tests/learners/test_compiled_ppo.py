@@ -333,7 +333,7 @@ def test_sb3_trains_what_compiled_code_does_not_support_and_backend_says_why(arg
     model = make_model(CompiledPPO, "cartpole", 2, n_steps=16, batch_size=32, **arguments)
     collect(model)
     model.train()
-    assert model.backend.startswith("stock, because ") and reason in model.backend
+    assert model.backend.startswith("Stable-Baselines3's own, because ") and reason in model.backend
 
 
 def test_sb3_loads_a_saved_model_and_compiled_code_loads_it_again(tmp_path: Any) -> None:

@@ -81,7 +81,9 @@ def test_sb3_computes_n_step_returns_where_compiled_code_is_not_supported(case: 
         env = DummyVecEnv([RandomImages])
     model = CompiledDQN("MlpPolicy" if case == "normalised" else "CnnPolicy", env, n_steps=3, **DQN_ARGUMENTS)
     model.learn(80)
-    assert model.backend.startswith("stock, because") and isinstance(model.replay_buffer, NStepReplayBuffer)
+    assert model.backend.startswith("Stable-Baselines3's own, because") and isinstance(
+        model.replay_buffer, NStepReplayBuffer
+    )
     assert model._n_updates > 0
 
 
@@ -131,7 +133,7 @@ def test_n_steps_reaches_every_learner(world: str, buffer_class: Any, compiled: 
     buffer = learner.model.replay_buffer
     assert (buffer.n_steps, buffer.gamma) == (3, 0.9) and (buffer_class is None or isinstance(buffer, buffer_class))
     assert isinstance(learner.model, MaskedDQN) == (buffer_class is None) and learner.model._n_updates > 0
-    assert learner.backend == ("compiled" if compiled else "stock, because compiled=false")
+    assert learner.backend == ("compiled" if compiled else "Stable-Baselines3's own, because compiled=false")
 
 
 @pytest.mark.parametrize(("observations", "rewards"), [(True, False), (False, True), (True, True), (False, False)])

@@ -93,7 +93,7 @@ class BackboneHandoff:
             if settings.mode == "encoded":
                 raise ValueError("backbone.kl_coef needs raw observations: use mode=frozen in place of encoded")
             self._teacher = Teacher(self.saved, model)
-            model.backend = "stock, because the divergence from a teacher is in its loss"
+            model.backend = "Stable-Baselines3's own, because the divergence from a teacher is in its loss"
 
     def _set_up_optimizer(self) -> None:
         """Give the trunk a group of parameters of its own where it has a learning rate of its own, or is frozen."""

@@ -93,9 +93,9 @@ class Sb3Learner:
         if isinstance(self.model, MaskedDQN):
             self.model.vec_env = self.vec_env
         # Which code trains it.
-        self.backend = getattr(type(self.model), "backend", "") or "stock, because compiled=false"
+        self.backend = getattr(type(self.model), "backend", "") or "Stable-Baselines3's own, because compiled=false"
         if self.structure is not None:
-            self.backend = f"stock, because its observations are a {self.structure.kind}"
+            self.backend = f"Stable-Baselines3's own, because its observations are a {self.structure.kind}"
         if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
             self.model.prepare_compiled()
             self.backend = self.model.backend

@@ -39,7 +39,7 @@ _BUFFERS = (
 class CompiledPpoBase:
     """Preparation of compiled code for a PPO of SB3, and actions of the compiled policy.
 
-    `backend` says what trains: "compiled", or "stock, because ..." for SB3's own code. It is "" until the first use.
+    `backend` says what trains: "compiled", or "Stable-Baselines3's own, because ...". It is "" until the first use.
     """
 
     backend = ""
@@ -61,7 +61,7 @@ class CompiledPpoBase:
                 self._prepare()
                 self.backend = "compiled"
             except UnsupportedByCompiledError as error:
-                self.backend = f"stock, because {error}"
+                self.backend = f"Stable-Baselines3's own, because {error}"
         return self.backend == "compiled"
 
     def _check_supported(self) -> None:

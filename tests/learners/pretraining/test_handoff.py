@@ -213,7 +213,9 @@ def test_an_mlp_is_learned_by_compiled_code_as_by_the_librarys(tmp_path: Path) -
 @pytest.mark.parametrize("settings", [{"mode": "frozen"}, {"learning_rate": 1e-4}], ids=str)
 def test_the_first_line_says_why_compiled_code_does_not_learn(tmp_path: Path, settings: dict[str, Any]) -> None:
     write_backbone(tmp_path / "b")
-    assert learner_of(settings_of(tmp_path / "b", **settings), compiled=True).backend.startswith("stock, because ")
+    assert learner_of(settings_of(tmp_path / "b", **settings), compiled=True).backend.startswith(
+        "Stable-Baselines3's own, because "
+    )
 
 
 def test_a_world_with_other_observations_is_refused_with_both_contracts(tmp_path: Path) -> None:
