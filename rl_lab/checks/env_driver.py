@@ -19,7 +19,7 @@ from rl_lab.core.errors import UsageError
 
 @dataclass(frozen=True)
 class EnvStep:
-    """What an environment shows before an action or at the end of an episode; the agent of Gymnasium's is "agent"."""
+    """The observations and masks before an action, or at the end of an episode; Gymnasium's one agent is "agent"."""
 
     actors: tuple[str, ...]  # agents that are to act; none at the end of an episode
     observations: dict[str, Any]  # observations by agent, as the environment returned them

@@ -141,7 +141,7 @@ View = namedtuple("View", (*HEADER_SETTINGS, *HEADER_SLOTS, *RESHAPED_BUFFERS)) 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the symbols of the table mean for one world."""
+    """The shapes and dtypes of one world, for which the table has symbols."""
 
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype[Any]]

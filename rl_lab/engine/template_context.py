@@ -98,7 +98,7 @@ class WorldConstants:
 
 @dataclass(frozen=True)
 class SimdContext:
-    """What `templates/simd_step` needs besides: sizes, and the intrinsics of `soa_intrinsics` for this world."""
+    """The further names that `templates/simd_step` binds: sizes, and this world's intrinsics of `soa_intrinsics`."""
 
     block: int  # worlds stepped at a time
     transpose_tile: int  # records that `gather_` and `scatter_` move in one call
@@ -119,7 +119,7 @@ class SimdContext:
 
 @dataclass(frozen=True)
 class WorldContext:
-    """What a template that is compiled for one world may bind."""
+    """The names that a template may bind if it is compiled for one world."""
 
     kernels: Kernels
     constants: WorldConstants

@@ -44,7 +44,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """How much is collected, and in which world: at least `steps` transitions, or exactly `episodes` episodes."""
+    """The amount of data to collect, and the world: at least `steps` transitions, or exactly `episodes` episodes."""
 
     world: str
     params: dict[str, Any]

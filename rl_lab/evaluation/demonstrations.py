@@ -29,7 +29,7 @@ _LOWEST_PROBABILITY = 1e-6  # whose logarithm is still finite
 
 @dataclass(frozen=True)
 class DemonstrationPlan:
-    """What is played: `episodes` at once, until all have ended or `steps` decisions are recorded."""
+    """The episodes to play: `episodes` of them at once, until all have ended or `steps` decisions are recorded."""
 
     world: str
     params: dict[str, Any]

@@ -62,7 +62,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class EpisodePlan:
-    """What the episodes of an evaluation depend on besides the agents; see the arguments of `evaluate.evaluate`."""
+    """The settings of the episodes of an evaluation, without the agents; see the arguments of `evaluate.evaluate`."""
 
     world: str
     params: dict[str, Any]

@@ -27,7 +27,7 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True)
 class DaggerSettings(PretrainSettings):
-    """How a teacher is cloned: the settings of each round's pretraining, and how its decisions are gathered."""
+    """The settings with which a teacher is cloned: of each round's pretraining, and of gathering its decisions."""
 
     rounds: int = hyperparameter(5, "times that decisions are gathered and cloned", low=1, high=10_000)
     rollout_episodes: int = hyperparameter(16, "episodes that are played at once in each round", low=1, high=2**16)
@@ -40,7 +40,7 @@ class DaggerSettings(PretrainSettings):
 
 @dataclass(frozen=True)
 class DaggerRequest:
-    """What `rl-lab pretrain dagger` is asked for."""
+    """The arguments of `rl-lab pretrain dagger`."""
 
     teacher: TeacherRequest
     settings: DaggerSettings

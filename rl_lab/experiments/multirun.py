@@ -27,7 +27,7 @@ from rl_lab.experiments.trainer import TrainingResult
 
 @dataclasses.dataclass(frozen=True)
 class SweepOutcome:
-    """What became of one combination of a sweep: a result, or an error."""
+    """The result of one combination of a sweep, or its error."""
 
     swept: dict[str, str]  # its values of the keys that vary, `seed` among them
     scenario: Scenario | None = None  # None where it could not be composed

@@ -17,7 +17,7 @@ _MAX_ROWS = 10**7
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What is probed. `transfer` are folders of `rl-lab transfer-report`."""
+    """The settings of `rl-lab probe`. `transfer` are folders of `rl-lab transfer-report`."""
 
     backbones: list[str] = field(default_factory=list)
     data: str = ""

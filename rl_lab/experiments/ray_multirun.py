@@ -33,7 +33,7 @@ _CONFIG = "config.yaml"
 
 @dataclass(frozen=True)
 class _TrainingJob:
-    """What a worker needs for one training of a sweep."""
+    """One training of a sweep, as it is sent to a worker."""
 
     number: int  # of the combination
     packed: PackedScenario
@@ -42,7 +42,7 @@ class _TrainingJob:
 
 @dataclass(frozen=True)
 class _JobResult:
-    """What a worker returns: the files of the run's folder, and the result or the error."""
+    """The answer of a worker: the files of the run's folder, and the result or the error."""
 
     files: PackedFiles
     result: TrainingResult | None

@@ -22,7 +22,7 @@ _NOT_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How the agent is evaluated: at the end, and on other seeds during training, to select the best agent."""
+    """Settings of evaluations: at the end, and on other seeds during training, to select the best agent."""
 
     episodes: int = 100
     selections: int = 10  # number of evaluations during training
@@ -33,7 +33,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When the whole state is saved: by time or, if `steps` is not 0, by steps."""
+    """Settings of checkpoints of the whole state, which are saved by time or, if `steps` is not 0, by steps."""
 
     seconds: float = 30.0  # between two checkpoints; longer where they would take more than 1 % of the time
     steps: int = 0

@@ -42,7 +42,7 @@ _FEATURE_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,40}")
 
 @dataclass(frozen=True)
 class TreeSettings:
-    """How a tree is distilled."""
+    """The settings with which a tree is distilled."""
 
     model: str = "decision_tree"  # of MODELS
     max_depth: int = hyperparameter(6, "comparisons of a decision in a tree, at most", low=1, high=64)
@@ -60,7 +60,7 @@ class TreeSettings:
 
 @dataclass(frozen=True)
 class TreeRequest:
-    """What `rl-lab pretrain tree` is asked for."""
+    """The arguments of `rl-lab pretrain tree`."""
 
     teacher: TeacherRequest
     settings: TreeSettings

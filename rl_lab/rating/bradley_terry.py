@@ -26,7 +26,7 @@ MAX_REFITTED_ENTRANTS = 32  # with more, bootstrap repetitions are one Newton st
 
 @dataclass(frozen=True)
 class _Fit:
-    """What bootstrap repetitions start from: the games, and the parameters of greatest posterior density."""
+    """The data from which bootstrap repetitions start: the games, and the parameters of greatest posterior density."""
 
     model: DavidsonModel
     games: PairwiseResults

@@ -22,7 +22,7 @@ _MAX_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a transfer report says of its backbone, as differences of IQM returns from the training from scratch."""
+    """The gains of a backbone in a transfer report: differences of IQM returns from the training from scratch."""
 
     path: str
     sha256: str

@@ -18,7 +18,10 @@ _OF_ARMS = ("seed", "run_dir")  # keys of a training that the report sets for ea
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """What is compared. `overrides` hold for every arm, `handoff` for those that begin with a pretrained backbone."""
+    """The settings of `rl-lab transfer-report`.
+
+    `overrides` hold for every arm, `handoff` for those that begin with a pretrained backbone.
+    """
 
     target: str
     backbone: str

@@ -28,7 +28,7 @@ _MAX_BYTES = 2**16
 
 @dataclass(frozen=True)
 class Training:
-    """What one training has measured. `start` is the score before it, `final` that of the agent which was kept."""
+    """The scores that one training has measured. `start` is the score before it, `final` that of the kept agent."""
 
     seed: int
     steps: list[int]

@@ -47,7 +47,7 @@ class EnvArrays(NamedTuple):
 
 
 class PolicyOutputs(NamedTuple):
-    """What the policy returns for the observations of T steps, and the action masks that it samples by."""
+    """The outputs of the policy for the observations of T steps, and the action masks that it samples by."""
 
     discrete_actions: Array  # int64 [T, B, 1] or [T, B, 0]
     continuous_actions: Array  # float32 [T, B, k] or [T, B, 0]: before they are clipped
@@ -163,7 +163,7 @@ class PpoSettings(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """Where an update writes its losses and counts: REPORTED columns, POLICY_LOSS and so on."""
+    """The arrays to which an update writes its losses and counts: REPORTED columns, POLICY_LOSS and so on."""
 
     shards: Array  # float64 [NUM_SHARDS, REPORTED]: sums over the rows of a minibatch's shard, for the other threads
     totals: Array  # float64 [REPORTED]: means over the update's minibatches, and counts

@@ -38,7 +38,7 @@ _MOST_LEAVES = 2**16  # of one tree, where nothing else limits them
 
 @dataclass(frozen=True)
 class Boosting:
-    """How an ensemble is fitted."""
+    """The settings with which an ensemble is fitted."""
 
     num_trees: int  # of each score
     learning_rate: float  # by which the leaves are multiplied

@@ -27,7 +27,7 @@ class ExampleBatch:
 
 @dataclass(frozen=True)
 class FutureSteps:
-    """What follows B transitions for K steps.
+    """The K steps that follow each of B transitions.
 
     `observations[b, k]` came after `actions[b, k]`, and `actions[b, 0]` is that of transition b. Where `is_inside` is
     False, the episode has ended before, and the other two have no meaning.

@@ -18,7 +18,7 @@ ACTIVATION_NAMES = ("tanh", "relu", "elu", "silu")
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """Which module a backbone is, as plain data.
+    """The module of a backbone, named by plain data.
 
     `kind` is a name in agents/backbones/, or FILE.py:CLASS for a user's own module. `config` are the values of its
     Config, or the keyword arguments of the user's class. `code` is what is recorded of the user's file.
@@ -57,7 +57,7 @@ class ActionContract:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone is, without its parameters: its network, its observations and actions, and its heads."""
+    """A description of a backbone without its parameters: its network, its observations and actions, and its heads."""
 
     network: NetworkChoice
     observation: ObservationContract

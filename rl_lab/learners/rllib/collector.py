@@ -36,7 +36,7 @@ class _RunnerCall:
 
 @dataclass
 class _Round:
-    """What is left to do of one train batch."""
+    """The state of collecting one train batch."""
 
     number: int  # of the fragments of each part before
     weights: Any  # a reference to them
@@ -123,7 +123,7 @@ class Collector:
         """Return the round that was started, once it has all parts."""
         work = self._work
         assert work is not None
-        # Results that came while nobody waited are in time.
+        # Results that came before this call are in time, whatever their deadlines.
         for reference in ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)[0] if self._calls else ():
             self._receive(work, reference, self._calls.pop(reference))
         while len(work.parts) < len(self._runner_of_part):

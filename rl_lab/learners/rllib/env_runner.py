@@ -28,7 +28,7 @@ _REPORTED = 100  # episodes over which returns and lengths are averaged
 
 @dataclass
 class PartResult:
-    """What a runner in another process returns: a sample, and the environments' state after it."""
+    """The answer of a runner in another process: a sample, and the environments' state after it."""
 
     sample: Sample
     snapshot: dict[str, Array]

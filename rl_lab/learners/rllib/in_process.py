@@ -14,7 +14,7 @@ from rl_lab.learners.rllib.cluster import LOGGERS
 
 @dataclass(frozen=True)
 class InProcess:
-    """What the lab uses of an `Algorithm` of RLlib's: `Algorithm` itself starts Ray, which takes seconds."""
+    """The parts of an `Algorithm` of RLlib's that the lab uses: `Algorithm` itself starts Ray, which takes seconds."""
 
     config: Any
     env_runner: Any

@@ -29,7 +29,7 @@ _DEATHS = 3  # of workers that do the same task, after which it is the task's fa
 
 
 class Performer(Protocol):
-    """What a worker does. It is pickled and sent there."""
+    """A performer does the tasks of a worker. It is pickled and sent there."""
 
     def begin(self) -> None:
         """Prepare the process of the worker."""
@@ -40,7 +40,7 @@ class Performer(Protocol):
 
 @dataclass
 class _WorkerCall:
-    """What a worker is doing: tasks that are not done, by their position; None while it starts."""
+    """A call of a worker: its tasks that are not done, by their position; None while it starts."""
 
     worker: int
     tasks: dict[int, Any] | None

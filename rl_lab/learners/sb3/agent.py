@@ -30,7 +30,7 @@ _ACTOR_CRITICS = (ActorCriticPolicy, MaskableActorCriticPolicy)  # neither is a 
 
 
 class PolicyAgentBase:
-    """What agents of SB3's policies have in common: observations as in training, and actions of the batch's shape.
+    """The base class of agents with SB3's policies: observations as in training, and actions of the batch's shape.
 
     Args:
         name: the agent's name.

@@ -46,9 +46,9 @@ TrainingRecords: TypeAlias = tuple[ReplayBuffer, PriorityTree, QNetworks, Miniba
 
 
 class _CompiledDqnMixin:
-    """What `CompiledDQN` and `CompiledMaskedDQN` add to SB3's classes.
+    """The methods that `CompiledDQN` and `CompiledMaskedDQN` add to SB3's classes.
 
-    `backend` says what trains: "compiled", or "stock, because ..." for SB3's own code. It is "" until the first use.
+    `backend` says what trains: "compiled", or "Stable-Baselines3's own, because ...". It is "" until the first use.
 
     With `double_q`, the online network chooses the next action and the target network values it. `priority_exponent` 0
     samples transitions uniformly, 1 in proportion to their error; `importance_exponent` is the exponent of the
@@ -92,7 +92,7 @@ class _CompiledDqnMixin:
                 self._prepare()
                 self.backend = "compiled"
             except UnsupportedByCompiledError as error:
-                self.backend = f"stock, because {error}"
+                self.backend = f"Stable-Baselines3's own, because {error}"
                 if self.double_q or self.priority_exponent:
                     raise ValueError(f"double_q and priority_exponent need the compiled learner: {error}") from None
         return self.backend == "compiled"
