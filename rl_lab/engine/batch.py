@@ -3,8 +3,7 @@
 A Batch owns its arrays (see `buffers`), and a step writes into them in place. Its first step or reset compiles the
 world's kernels, or loads their machine code from the user's cache folder (see `compiler`). Before their first compiled
 use, the kernels of a new version of a world are examined: their source is checked, and they play as plain Python (see
-`first_start`). Methods that only read and
-write arrays are in `batch_arrays`; errors are explained in `batch_faults`.
+`first_start`). Methods that only read and write arrays are in `batch_arrays`; errors are explained in `batch_faults`.
 """
 
 from __future__ import annotations
@@ -202,22 +201,11 @@ class Batch(BatchArrays):
         try:
             ended = self.step()
         except (ValueError, NonFiniteError):  # no world has been stepped, or worlds must be reset
-            self._bind_observations(before)
+            self.bind_observations(before)
             raise
         if self.paused.any():  # a step does not write the rows of paused worlds
             self.observations[self.paused] = before[self.paused]
         return ended
-
-    def new_observation_buffer(self) -> None:
-        """Replace `observations` by a new array, whose numbers are undefined until a step, a reset or `observe`."""
-        shape, dtype = self.observations.shape[1:], self.observations.dtype
-        self._bind_observations(np.empty((self._capacity, *shape), dtype)[: self.num_envs])
-
-    def _bind_observations(self, observations: Array) -> None:
-        if self.plain:
-            raise ValueError("a batch with plain=True cannot replace its observations")
-        self.observations = observations
-        self._header[buffers.HEADER_SLOTS["observations"]] = observations.__array_interface__["data"][0]
 
     def _step_threaded(self) -> int:
         return parallel_step.step_parallel(self._address, self._outcomes, self.threads)
@@ -255,16 +243,6 @@ class Batch(BatchArrays):
         if self._step_serial is None:
             self._compile()
         return self._address
-
-    def partition(self, max_threads: int) -> Array:
-        """Return a division of the worlds between at most `max_threads` threads, int64 [threads + 1].
-
-        Thread k steps worlds partition[k] to partition[k + 1] - 1. Worlds that are stepped as a block have one thread.
-        """
-        block_size = int(self._header[buffers.BLOCK_SIZE])
-        blocks = -(-self.num_envs // block_size)
-        parts = min(max_threads, blocks)
-        return np.minimum(np.arange(parts + 1) * blocks // parts * block_size, self.num_envs)
 
     def raise_fault(self, outcome: int) -> None:
         """Raise the exception that a negative outcome of a step or reset stands for; see `buffers.FAULTS`."""

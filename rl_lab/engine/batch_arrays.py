@@ -23,11 +23,14 @@ class BatchArrays(buffers.BatchBuffers):
 
     world: World
     num_envs: int
+    plain: bool
     restores_exactly = True  # a restored batch continues bit for bit
     _arguments: dict[str, Any]  # of the constructor, by which a copy is made
     _failure: str  # the message of the last NonFiniteError, "" after a reset
     _failed_world: int
     _calls: int  # of random_actions
+    _capacity: int  # rows of the arrays, of which there are whole blocks
+    _header: Array
 
     def observe(self, i: int | None = None) -> Array:  # noqa: D102
         raise NotImplementedError
@@ -109,6 +112,28 @@ class BatchArrays(buffers.BatchBuffers):
         for name, array in buffers.arrays_of(self, saved_only=True).items():
             array[...] = snapshot[name]
         self._failure = ""
+
+    def new_observation_buffer(self) -> None:
+        """Replace `observations` by a new array, whose numbers are undefined until a step, a reset or `observe`."""
+        shape, dtype = self.observations.shape[1:], self.observations.dtype
+        self.bind_observations(np.empty((self._capacity, *shape), dtype)[: self.num_envs])
+
+    def bind_observations(self, observations: Array) -> None:
+        """Have the batch write observations into this array. Raises ValueError for a batch with plain=True."""
+        if self.plain:
+            raise ValueError("a batch with plain=True cannot replace its observations")
+        self.observations = observations
+        self._header[buffers.HEADER_SLOTS["observations"]] = observations.__array_interface__["data"][0]
+
+    def partition(self, max_threads: int) -> Array:
+        """Return a division of the worlds between at most `max_threads` threads, int64 [threads + 1].
+
+        Thread k steps worlds partition[k] to partition[k + 1] - 1. Worlds that are stepped as a block have one thread.
+        """
+        block_size = int(self._header[buffers.BLOCK_SIZE])
+        blocks = -(-self.num_envs // block_size)
+        parts = min(max_threads, blocks)
+        return np.minimum(np.arange(parts + 1) * blocks // parts * block_size, self.num_envs)
 
     @property
     def agent_terminated(self) -> Array:

@@ -20,7 +20,8 @@ from rl_lab.experiments import whole_state
 from rl_lab.experiments.checkpoint_lookup import locate
 from rl_lab.experiments.multiagent_config import seats_of
 from rl_lab.experiments.scenario import Scenario
-from rl_lab.multiagent.multi_policy import AgentSubsetView, LockstepScheduler, MultiPolicyAgent, split
+from rl_lab.multiagent.multi_policy import AgentSubsetView, LockstepScheduler, split
+from rl_lab.multiagent.multi_policy_agent import MultiPolicyAgent
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 
 

@@ -11,12 +11,9 @@ torch's number of threads is the scenario's.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from contextlib import closing
-
-import numpy as np
 
 from rl_lab.core import checkpoint
 from rl_lab.core.agent import Learner, StateDict
@@ -37,7 +34,6 @@ from rl_lab.league.league import League
 
 __all__ = ["Interrupted", "TrainingResult", "load_agent", "make_learner", "evaluate_scenario", "resume", "train"]
 MAX_CHECKPOINT_TIME_SHARE = 0.01  # the largest share of wall time that writing checkpoints takes
-_MAX_COPIED_BYTES = 2**26  # of state, copied before each iteration that may be aborted; this takes about 0.01 s
 
 
 def train(
@@ -225,7 +221,8 @@ class _Training:
         was copied, and the iteration is repeated after a resume.
         """
         start_time = time.perf_counter()
-        state = self._copy_of_state() if self.may_be_aborted else None
+        copies = self.may_be_aborted and self.has_unsaved_changes
+        state = whole_state.copy_of(self._state()) if copies else None
         try:
             with self.interrupts.iteration():
                 values = self.learner.train_iteration()
@@ -274,19 +271,6 @@ class _Training:
             tensors |= {whole_state.BEST_PREFIX + name: arrays for name, arrays in best.tensors.items()}
         return checkpoint.Checkpoint(self.run.checkpoints, self.learner.steps, tensors, state)
 
-    def _copy_of_state(self) -> checkpoint.Checkpoint | None:
-        """Return a copy of the whole state; None where it is saved already, or too large to be copied each time."""
-        if not self.has_unsaved_changes:
-            return None
-        state = self._state()
-        if sum(array.nbytes for arrays in state.tensors.values() for array in arrays.values()) > _MAX_COPIED_BYTES:
-            return None
-        tensors = {
-            member: {name: np.array(array) for name, array in arrays.items()}
-            for member, arrays in state.tensors.items()
-        }
-        return checkpoint.Checkpoint(state.path, state.step, tensors, copy.deepcopy(state.state))
-
     def _write_checkpoint(self, state: checkpoint.Checkpoint) -> None:
         self.metrics.sync()
         keep = self.scenario.checkpoint.keep_last
@@ -302,9 +286,8 @@ class _Training:
         agent, step = load_agent(self.run.agent, self.scenario)
         evaluation = evaluate_scenario(agent, self.scenario, self.interrupts.check)
         evaluation.save(self.run.evaluation(step))
-        result = TrainingResult(
-            self.run, self.scenario, self.learner.steps, elapsed, evaluation.summary, self.first_iteration
-        )
+        steps, summary = self.learner.steps, evaluation.summary
+        result = TrainingResult(self.run, self.scenario, steps, elapsed, summary, self.first_iteration)
         report(result)
         if self.scenario.video:
             from rl_lab.evaluation.episode_videos import film_evaluation

@@ -21,7 +21,7 @@ from rl_lab.multiagent import agent_columns
 from rl_lab.multiagent.episode_results import EpisodeResults
 from rl_lab.multiagent.match_runner import seat_rotation
 from rl_lab.multiagent.opponent_mixture import OpponentMixture
-from rl_lab.multiagent.specs import AgentSubsetSpec
+from rl_lab.multiagent.specs import AgentSubsetSpec, require_equal_size
 
 # Prefixes of array names in a snapshot, which are part of the checkpoint format: of this wrapper's arrays, and of the
 # opponents' arrays.
@@ -69,7 +69,7 @@ class OpponentsWrapper(buffers.EnvBuffers):
         if random_opening_moves and not world.current_player_field:
             raise ValueError(f"{world.name}: random opening moves need a turn-based world")
         # [R, K]: the agents of each of R roles.
-        self.roles = np.array(_require_equal_size(world.name, seat_rotation(world, role)), np.int64)
+        self.roles = np.array(require_equal_size(world.name, seat_rotation(world, role)), np.int64)
         self.batch, self.deterministic = envs, deterministic
         self.opponents = opponents if isinstance(opponents, OpponentMixture) else OpponentMixture(opponents)
         self.num_envs, self.restores_exactly = envs.num_envs, envs.restores_exactly
@@ -298,10 +298,3 @@ class OpponentsWrapper(buffers.EnvBuffers):
 def _bits_24(key: np.uint64, counters: Array) -> Array:
     """Return a random integer of 24 bits, int64, for each of the counters, uint64."""
     return np.asarray(((philox(key, counters) & np.uint64(0xFFFFFFFF)) >> np.uint64(8)).astype(np.int64))
-
-
-def _require_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Return the roles. Raises ValueError where they differ in their number of agents."""
-    if len({len(seats) for seats in roles}) > 1:
-        raise ValueError(f"{name}: its roles have different numbers of agents; choose one with role=")
-    return roles

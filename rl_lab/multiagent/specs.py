@@ -55,3 +55,10 @@ class AgentSubsetSpec(SharedSpaces):
             current_player_field=current_player_field,
             structures=tuple(structures[a] for a in seats) if structures else (),
         )
+
+
+def require_equal_size(name: str, roles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Return a world's roles. Raises ValueError where they differ in their number of agents."""
+    if len({len(seats) for seats in roles}) > 1:
+        raise ValueError(f"{name}: its roles have different numbers of agents; choose one with role=")
+    return roles

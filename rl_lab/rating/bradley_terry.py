@@ -92,15 +92,21 @@ def fit(
         else:
             deviations = uncertainty.one_step_bootstrap(clusters, inverse, model_information, repetitions, seed)
         deviations = deviations[:, :n]
-    error = np.sqrt(np.diag(covariance))
-    seat_effect = ratings.wald_interval(beta[n], error[n], confidence) if seat else None
-    draw_effect = None
-    if model.fits_draws:
-        draw_effect = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0))
-    effects = {"seat": seat_effect, "draw": draw_effect}
+    effects = _effects(model, beta, np.sqrt(np.diag(covariance)), confidence, seat)
     return ratings.build_ratings(
         games.names, beta[:n], covariance[:n, :n], deviations, anchor, anchor_elo, confidence, **effects
     )
+
+
+def _effects(
+    model: DavidsonModel, beta: Floats, error: Floats, confidence: float, seat: bool
+) -> dict[str, ratings.Effect | None]:
+    """Return the advantage of the first seat and the draw parameter with their intervals; None for one not fitted."""
+    seat_effect = ratings.wald_interval(beta[model.n], error[model.n], confidence) if seat else None
+    draw_effect = None
+    if model.fits_draws:
+        draw_effect = ratings.exp_effect(ratings.wald_interval(beta[-1], error[-1], confidence, 1.0))
+    return {"seat": seat_effect, "draw": draw_effect}
 
 
 def strengths(games: PairwiseResults, expected: Floats | None = None, *, seat: bool = True) -> Floats:

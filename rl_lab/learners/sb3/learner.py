@@ -59,8 +59,7 @@ class Sb3Learner:
         backbone: BackboneHandoff | None = None,
     ) -> None:
         _without_dynamo()
-        self.backbone = backbone
-        self.name, self.budget = name, budget
+        self.name, self.budget, self.backbone = name, budget, backbone
         self.on_policy = issubclass(algorithm, OnPolicyAlgorithm)
         set_random_seed(seed)
         self.indicator = len(envs.world.agents) if indicator else 0
@@ -92,19 +91,21 @@ class Sb3Learner:
             backbone.attach(self.model)
         if isinstance(self.model, MaskedDQN):
             self.model.vec_env = self.vec_env
-        # Which code trains it.
-        self.backend = getattr(type(self.model), "backend", "") or "Stable-Baselines3's own, because compiled=false"
-        if self.structure is not None:
-            self.backend = f"Stable-Baselines3's own, because its observations are a {self.structure.kind}"
-        if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
-            self.model.prepare_compiled()
-            self.backend = self.model.backend
-        self._is_compiled = self.backend == "compiled"
-        if backbone is not None:
-            self.backend = f"{self.backend}; {backbone.describe()}"
+        backend = self._prepare_backend()
+        self._is_compiled = backend == "compiled"
+        self.backend = backend if backbone is None else f"{backend}; {backbone.describe()}"
         _, self.callback = self.model._setup_learn(budget)
         self.model.policy.optimizer.register_step_pre_hook(self._check_gradients)
         self._seconds_by_activity = {"env": 0.0, "infer": 0.0, "learn": 0.0}
+
+    def _prepare_backend(self) -> str:
+        """Compile the update where that is possible, and return what trains the model, see `Learner.backend`."""
+        if isinstance(self.model, CompiledPPO | CompiledMaskablePPO | CompiledDQN | CompiledMaskedDQN):
+            self.model.prepare_compiled()
+            return self.model.backend
+        if self.structure is not None:
+            return f"Stable-Baselines3's own, because its observations are a {self.structure.kind}"
+        return getattr(type(self.model), "backend", "") or "Stable-Baselines3's own, because compiled=false"
 
     def _normalized(self, env: VecEnv, observations: bool, rewards: bool, gamma: float) -> VecEnv:
         """Return the env in a VecNormalize, whose statistics leave out rows whose agents do not act."""
