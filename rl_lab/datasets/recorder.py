@@ -127,6 +127,6 @@ class EpisodeRecorder:
             self._capacity *= 2
             self._steps = {name: self._empty(name) for name in STEP_COLUMNS}
         for name, array in self._steps.items():
-            array[:, :kept] = before[name]
-        self._length -= taken
-        self._first = np.maximum(self._first - taken, 0)
+            array[:, :num_remaining] = before[name]
+        self._length -= num_flushed
+        self._first = np.maximum(self._first - num_flushed, 0)

@@ -60,7 +60,7 @@ def _is_binary(data: Dataset) -> bool:
     return str(space.dtype) == "uint8" and int(space.high.max()) == 1
 
 
-def _positions(boards: Array) -> list[Target]:
+def _positions(boards: Array) -> list[ProbeTarget]:
     """Return row and column of what each channel of boards [N, H, W, C] or [N, C, H, W] shows, if it shows one cell."""
     if has_channels_first(boards.shape[1:]):
         boards = boards.transpose(0, 2, 3, 1)
