@@ -17,7 +17,7 @@ from rl_lab.learners.pretraining import methods, networks
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.model import BackboneModel
-from rl_lab.learners.pretraining.spec import BackboneSpec, Network, action_contract
+from rl_lab.learners.pretraining.spec import BackboneSpec, NetworkChoice, action_contract
 
 
 def initial_model(
@@ -83,7 +83,7 @@ def _model_with_head(
     return model
 
 
-def _new_network(settings: PretrainSettings, scenario: Scenario) -> Network:
+def _new_network(settings: PretrainSettings, scenario: Scenario) -> NetworkChoice:
     """Return the network of a new backbone.
 
     A module of the user may run: its name was given on this command line. In a resumed run, only a trusted file may.

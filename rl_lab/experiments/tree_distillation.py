@@ -47,7 +47,7 @@ from rl_lab.experiments.tree_config import TreeRequest, TreeSettings
 from rl_lab.learners.pretraining import boosted_fit, tree_files, tree_fit
 from rl_lab.learners.pretraining.boosted_fit import Boosting
 from rl_lab.learners.pretraining.contract import contract_of
-from rl_lab.learners.pretraining.tree_agent import MEMBER, TreeAgent, action_kind
+from rl_lab.learners.pretraining.tree_agent import TREE_TENSORS, TreeAgent, action_kind
 from rl_lab.learners.pretraining.tree_ensemble import TreeEnsemble
 from rl_lab.learners.pretraining.tree_files import Trees
 from rl_lab.learners.pretraining.tree_rules import ensemble_rules, rules
@@ -260,7 +260,7 @@ class _Distillation:
         shutil.rmtree(run.agent, ignore_errors=True)
         # A checkpoint is named by a number of steps. The decisions that the tree was fitted to take their place here.
         step = int(self.best_scores["decisions"])
-        checkpoint.save(run.agent, step, {MEMBER: tensors}, {**state, "deterministic": True}, keep_last=1)
+        checkpoint.save(run.agent, step, {TREE_TENSORS: tensors}, {**state, "deterministic": True}, keep_last=1)
 
     def _rules(self, tree: Trees) -> str:
         """Return what rules.md says: all rules of a tree, or those of the first of many trees."""

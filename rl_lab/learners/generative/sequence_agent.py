@@ -12,7 +12,7 @@ from rl_lab.core.agent import StateDict
 from rl_lab.core.protocols import EnvSpec
 from rl_lab.core.random_actions import sample_categorical
 from rl_lab.core.world import Array
-from rl_lab.learners.generative.loading import MEMBER, load_network, require_same_spaces
+from rl_lab.learners.generative.loading import POLICY_TENSORS, load_network, require_same_spaces
 from rl_lab.learners.generative.memory_agent import MemoryAgent
 from rl_lab.learners.generative.requirement import require
 from rl_lab.learners.generative.row_blocks import call_in_blocks, uniforms
@@ -99,12 +99,12 @@ def _discrete_actions(scores: Array, action_mask: Array | None, keys: Array | No
     return sample_categorical(probs / probs.sum(1, keepdims=True), uniforms(keys))
 
 
-def _rows_of_step_table(saved: StateDict) -> int:
-    shape = np.shape(saved.tensors[MEMBER][STEP_TABLE])
+def _rows_of_step_table(state_dict: StateDict) -> int:
+    shape = np.shape(state_dict.tensors[POLICY_TENSORS][STEP_TABLE])
     return max(shape[0], 1) if len(shape) == 2 else 1
 
 
-def load_sequence(config: SequenceConfig, world: EnvSpec, saved: StateDict, device: str) -> SequenceAgent:
+def load_sequence(config: SequenceConfig, world: EnvSpec, state_dict: StateDict, device: str) -> SequenceAgent:
     """Return the agent of a checkpoint. Raises ValueError or KeyError where it does not fit the world."""
     config.check()
     if config.target_return is None:
@@ -112,6 +112,8 @@ def load_sequence(config: SequenceConfig, world: EnvSpec, saved: StateDict, devi
     require_same_spaces("sequence", world)
     require("transformers", "agent sequence")
     # The world's time limit may be another one than in training.
-    num_steps = _rows_of_step_table(saved)
-    policy = load_network(lambda: make_policy(world, config, num_steps), world, saved, device=device, agent="sequence")
+    num_steps = _rows_of_step_table(state_dict)
+    policy = load_network(
+        lambda: make_policy(world, config, num_steps), world, state_dict, device=device, agent="sequence"
+    )
     return SequenceAgent(policy, config.target_return, config.context, world)

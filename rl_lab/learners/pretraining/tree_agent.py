@@ -13,7 +13,7 @@ from rl_lab.core.world import Array
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.tree_files import Trees, from_state
 
-MEMBER = "tree"  # of an agent's checkpoint
+TREE_TENSORS = "tree"  # name of the arrays in the checkpoint of an agent
 
 
 class TreeAgent:
@@ -69,7 +69,7 @@ def action_kind(world: EnvSpec) -> str:
 
 def load_tree(world: EnvSpec, state_dict: StateDict) -> TreeAgent:
     """Return the agent of a checkpoint. Raises ValueError or KeyError where it is none, or does not fit the world."""
-    tree = from_state(state_dict.tensors[MEMBER], state_dict.state)
+    tree = from_state(state_dict.tensors[TREE_TENSORS], state_dict.state)
     require_same(tree.observation, contract_of(world.observation), "the tree", world.name)
     kind, space = action_kind(world), world.action
     size = space.shape[0] if isinstance(space, Box) else int(space.n)

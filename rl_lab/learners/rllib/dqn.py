@@ -172,12 +172,12 @@ class DistributedDQN(LearnsRemotely, RllibDQN):
         return self._learners.apply(LabDQNTorchLearner.update_from, arguments)
 
     def _learners_state(self) -> StateDict:
-        saved = super()._learners_state()
+        state_dict = super()._learners_state()
         if self.learns_here:
-            return saved
+            return state_dict
         # The replay buffer samples by the generators of this process, which are none of a learner's here.
         tensors, state = {"replay_generators": generator_arrays()}, {"replay_generators": generator_values()}
-        return StateDict({**saved.tensors, **tensors}, {**saved.state, **state})
+        return StateDict({**state_dict.tensors, **tensors}, {**state_dict.state, **state})
 
     def _restore_learners(self, state_dict: StateDict) -> None:
         super()._restore_learners(state_dict)

@@ -133,9 +133,9 @@ class RllibLearner:
 
     def save(self) -> StateDict:
         """Return the whole state between two iterations; RLlib's own checkpoints lack parts of it."""
-        saved = self._learners_state()
+        state_dict = self._learners_state()
         # The encoder does not change; an agent is made of a checkpoint, too.
-        return StateDict({**saved.tensors, **self._encoder_arrays()}, {**self._counters(), **saved.state})
+        return StateDict({**state_dict.tensors, **self._encoder_arrays()}, {**self._counters(), **state_dict.state})
 
     def _learners_state(self) -> StateDict:
         return state_of(self._learner())
