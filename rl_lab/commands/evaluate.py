@@ -10,14 +10,12 @@ On a Ray cluster: workers=ray or workers=ray:N  cluster=local, auto or HOST:PORT
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rl_lab.core.agent import Agent
     from rl_lab.evaluation.episodes import PlayPlans
     from rl_lab.experiments.run_dir import Run
     from rl_lab.experiments.scenario import Scenario
@@ -45,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.evaluation.episode_videos import VideoFiles, film_evaluation
     from rl_lab.evaluation.episodes import play_in_this_process
     from rl_lab.evaluation.evaluate import table
+    from rl_lab.experiments.agent_targets import find_agent, is_evaluated_as_trained
     from rl_lab.experiments.build import evaluate_scenario
     from rl_lab.learners.rllib.ray_workers import take_workers
 
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     play = play_in_this_process if workers is None else _play_on_ray(workers, args.target, scenario, run)
     evaluation = evaluate_scenario(agent, scenario, None if args.json else _show_progress, play)
     out = args.out
-    if out is None and run is not None and not _differs_from_run(scenario, run):
+    if out is None and run is not None and is_evaluated_as_trained(scenario, run):
         out = run.evaluation(step)
     if out is not None:
         evaluation.save(out)
@@ -102,69 +101,3 @@ def _show_progress(done: int, total: int) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _differs_from_run(scenario: Scenario, run: Run) -> bool:
-    """Return whether an evaluation differs from the run's in agent, world, opponent or settings.
-
-    Then it is not saved there.
-    """
-    trained = run.scenario()
-    same_evaluation = (
-        dataclasses.replace(scenario.evaluation, episodes=trained.evaluation.episodes) == trained.evaluation
-    )
-    same_opponent = (scenario.opponent, scenario.role) == (trained.opponent, trained.role)
-    same_world = scenario.world == trained.world and scenario.params == trained.params
-    return not (same_evaluation and same_opponent and same_world and scenario.config == trained.config)
-
-
-def find_agent(target: str, overrides: list[str]) -> tuple[Agent, Scenario, Run | None, int]:
-    """Return the agent that a target names, its scenario, its run or None, and its step.
-
-    Raises UsageError for a target that is neither a run, nor a checkpoint, nor an agent that is not trained.
-    """
-    from rl_lab.adapters import make
-    from rl_lab.core import agent_registry
-    from rl_lab.core.errors import UsageError, nearest
-    from rl_lab.experiments.agent_loading import load_agent, with_trained_seats
-    from rl_lab.experiments.checkpoint_lookup import locate, names_agent
-    from rl_lab.experiments.compose import compose
-    from rl_lab.experiments.run_dir import list_runs
-
-    if target in agent_registry.names():
-        scenario = _scenario_of_untrained_agent(target, overrides)
-        factory: Any = agent_registry.load(target)
-        try:
-            envs = make.make(scenario.world, 1, scenario.params)
-            return factory.make(scenario.config, envs.world), scenario, None, 0
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-    if not names_agent(target):
-        names = {*agent_registry.names(), *(str(run.path) for run in list_runs())}
-        raise UsageError(f"no run or agent {target!r}; {nearest(target, names)}")
-    location = locate(target)
-    run = location.run
-    scenario = compose(str(run.path / "config.yaml"), overrides)
-    if scenario.agent != run.scenario().agent:
-        raise UsageError(f"{target} is a {run.scenario().agent} agent; agent= cannot be changed")
-    trained = run.scenario()
-    if trained.role and scenario.role != trained.role:
-        raise UsageError(f"{target} was trained as {trained.role}; role= cannot be changed")
-    if scenario.policies != trained.policies:
-        raise UsageError(f"{target} has its own policies; policies= cannot be changed")
-    agent, step = load_agent(location.folder, with_trained_seats(scenario, trained))
-    return agent, scenario, run, step
-
-
-def _scenario_of_untrained_agent(name: str, overrides: list[str]) -> Scenario:
-    """Return the scenario for an agent that needs no training, in the world that the last `world=` names."""
-    from rl_lab.core import agent_registry
-    from rl_lab.core.errors import UsageError
-    from rl_lab.experiments.compose import compose
-
-    worlds = [o.partition("=")[2] for o in overrides if o.startswith("world=")]
-    if not worlds:
-        raise UsageError(f"say which world {name} is for: add world=NAME")
-    if agent_registry.learns(name):
-        raise UsageError(f"{name} must be trained first: rl-lab train {worlds[-1]} agent={name}")
-    return compose(worlds[-1], [*overrides, f"agent={name}"])

@@ -31,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export the agent, and print the files and notes."""
     from rl_lab.adapters import make
-    from rl_lab.commands.evaluate import find_agent
     from rl_lab.core import agent_registry
     from rl_lab.core.errors import UsageError
     from rl_lab.core.files import require_writable
     from rl_lab.experiments.agent_loading import load_learner_state
+    from rl_lab.experiments.agent_targets import find_agent
     from rl_lab.learners.sb3.agent import Sb3Agent
     from rl_lab.learners.sb3.export import TrainingState, export
     from rl_lab.learners.sb3.recurrent_agent import RecurrentAgent

@@ -31,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the agent in a window, or write videos and print their paths."""
-    from rl_lab.commands.evaluate import find_agent
     from rl_lab.core.errors import UsageError
     from rl_lab.core.files import require_writable
     from rl_lab.evaluation.action_modes import evaluation_modes, opponent_is_deterministic
     from rl_lab.evaluation.watch import watch
+    from rl_lab.experiments.agent_targets import find_agent
     from rl_lab.experiments.build import make_opponent
 
     if (args.grid is not None and not 1 <= args.grid <= 256) or (args.episodes is not None and args.episodes < 1):

@@ -115,9 +115,10 @@ def _parse_lines(overrides: Iterable[str]) -> list[Any]:
     for line in overrides:
         if "=" not in line:
             raise ScenarioError(f"{line!r} is not an override; write key=value")
-        override = _parse_line(line) or (
-            _parse_line(_quote(*line.split("=", 1))) if _sets_world_parameter(line) else None
-        )
+        override = _parse_line(line)
+        if override is None and _sets_world_parameter(line):
+            key, value = line.split("=", 1)
+            override = _parse_line(f"{key}={quote_value(value)}")
         if override is None:
             raise ScenarioError(f"cannot read override {line!r}: {_why_unreadable(line)}")
         parsed.append(override)
@@ -194,13 +195,14 @@ def _quote_text(line: str) -> str:
         or (key not in _KEYS_WITH_COMMAS and _is_comma_list(value))
     ):
         return line
-    return _quote(key, value)
+    return f"{key}={quote_value(value)}"
 
 
-def _quote(key: str, value: str) -> str:
+def quote_value(value: str) -> str:
+    """Return a text between quotes, so that Hydra's parser does not change it."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    return str(QuotedString(value, Quote.single).with_quotes())
 
 
 def _why_unreadable(line: str) -> str:

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from rl_lab.adapters import make
 from rl_lab.adapters.sb3_vec_env import LabVecEnv
 from rl_lab.cli import main
-from rl_lab.commands.evaluate import find_agent
+from rl_lab.experiments.agent_targets import find_agent
 from rl_lab.experiments.build import make_learner
 from rl_lab.experiments.compose import compose
 

@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rl_lab.adapters.raw_spaces import spaces_outside
 from rl_lab.cli import main
-from rl_lab.commands.evaluate import find_agent
 from rl_lab.evaluation.evaluate import EVALUATION_SEED, evaluate
+from rl_lab.experiments.agent_targets import find_agent
 
 EPISODES = 6
 

@@ -18,12 +18,12 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 
 from rl_lab.adapters import make
 from rl_lab.cli import main
-from rl_lab.commands.evaluate import find_agent
 from rl_lab.core import agent_registry, checkpoint
 from rl_lab.datasets import cache
 from rl_lab.datasets.dataset import open_dataset
 from rl_lab.evaluation.collection import CollectionPlan, Policy, collect
 from rl_lab.evaluation.evaluate import evaluate
+from rl_lab.experiments.agent_targets import find_agent
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.multiagent.opponents_wrapper import OpponentsWrapper
 

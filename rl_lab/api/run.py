@@ -1,0 +1,162 @@
+"""Train a run and load one: `train` and `load` return a `TrainedRun`, which evaluates, shows and resumes.
+
+`train` writes a run's folder, as `rl-lab train` does. A signal stops it at a checkpoint: Ctrl-C raises
+KeyboardInterrupt, whose message says how to continue.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rl_lab.api.agent import ActingAgent
+from rl_lab.api.evaluation import EvaluationResult, evaluate
+from rl_lab.api.settings import override_lines
+from rl_lab.api.video import VIDEO_NAMES, Video, video_name
+from rl_lab.core.errors import UsageError
+from rl_lab.core.interrupts import Interrupted
+from rl_lab.core.progress import Progress
+from rl_lab.evaluation.episode_videos import film_evaluation
+from rl_lab.experiments import run_dir, trainer
+from rl_lab.experiments.compose import compose
+from rl_lab.experiments.run_dir import Run
+from rl_lab.experiments.scenario import Scenario
+from rl_lab.experiments.training_result import TrainingResult
+
+
+class TrainedRun:
+    """A run's folder, with its agent, its metrics and its evaluations. `train` and `load` make it.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self.path = run, run.path
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that was trained."""
+        return self._run.scenario()
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """The figures of the newest evaluation, as in summary.json; None before the first."""
+        return self._run.summary()
+
+    @cached_property
+    def agent(self) -> ActingAgent:
+        """The run's best agent."""
+        return ActingAgent(str(self.path))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl, oldest first: `step`, and values by tag, such as "rollout/return".
+
+        `pandas.DataFrame(run.metrics())` makes a table of them.
+        """
+        if not self._run.metrics.exists():
+            return []
+        return [json.loads(line) for line in self._run.metrics.read_text().splitlines() if line]
+
+    def evaluate(self, episodes: int = 100, **settings: Any) -> EvaluationResult:
+        """Evaluate the best agent, see `rl_lab.evaluate`; nothing is written."""
+        return evaluate(str(self.path), episodes=episodes, **settings)
+
+    def film(self, which: str = "best") -> Video:
+        """Return the video of the "best", "median" or "worst" evaluated episode; it shows itself in a notebook.
+
+        A run that was trained without videos is evaluated again, and the three videos are written into its folder.
+        Raises UsageError for another name, and where the video cannot be made.
+        """
+        name = video_name(which)
+        path = self._run.videos / f"{name}.mp4"
+        if not path.exists():
+            evaluation = self.evaluate(self.scenario.evaluation.episodes).evaluation
+            failures = film_evaluation(evaluation, self._run.videos).failures
+            if name in failures:
+                raise UsageError(f"no video of the {name} episode: {failures[name]}")
+        return Video(path)
+
+    def resume(self, *, progress: bool = True) -> TrainedRun:
+        """Continue the training from its newest checkpoint to the end of its budget, and return this run."""
+        _stop_as_in_python(lambda: trainer.resume(self._run, Progress(quiet=not progress)))
+        self.__dict__.pop("agent", None)  # the best agent may be another one now
+        return self
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        score = "not evaluated yet" if summary is None else f"mean return {summary['mean_return']:.2f}"
+        return f"TrainedRun({str(self.path)!r}: {score})"
+
+
+def train(target: Any, *, progress: bool = True, **settings: Any) -> TrainedRun:
+    """Train an agent in a scenario, as `rl-lab train` does, and return the run.
+
+    Args:
+        target: a scenario's name, a YAML file's path, a world's name, `gym:ID`, `pettingzoo:ID` or FILE.py:NAME; or a
+            class or function of a file of yours that makes an environment, or a world that it defines.
+        progress: whether to show the progress on stderr.
+        settings: the keys of `rl-lab train`, sections as dictionaries: `seed=0`, `budget=50_000`, `agent="dqn"`,
+            `agent={"name": "dqn", "learning_rate": 1e-3}`, `evaluation={"episodes": 200}`, `video=False`.
+
+    Raises:
+        UsageError: a setting is wrong, or the folder exists.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+    """
+    name, lines = _target_name(target), override_lines(settings)
+    command = [shlex.quote(word) for word in ("rl-lab", "train", name, *lines)]
+    scenario = compose(name, lines)
+    return TrainedRun(_stop_as_in_python(lambda: trainer.train(scenario, command, Progress(quiet=not progress))).run)
+
+
+def load(path: str | Path) -> TrainedRun:
+    """Return the run of this folder, or the only one in runs/ whose name begins with `path`.
+
+    Raises UsageError where there is none.
+    """
+    return TrainedRun(run_dir.find(str(path)))
+
+
+def _target_name(target: Any) -> str:
+    """Return the name by which a scenario knows a target. Raises UsageError for an object without a file of its own."""
+    if isinstance(target, str | Path):
+        return str(target)
+    name = getattr(target, "__qualname__", None)
+    module = inspect.getmodule(target)
+    file = getattr(module, "__file__", None)
+    if name is None and module is None:
+        file, name = _definition_of_world(target)
+    if name is None or not file or getattr(module, name, None) is not target:
+        kind = type(target).__name__ if name is None else name
+        raise UsageError(
+            f"{kind} is not defined at the top of a file, which a run needs to be evaluated and resumed: write it to a "
+            "file (in a notebook: %%writefile my_env.py) and train my_env.py:NAME"
+        )
+    return f"{file}:{name}"
+
+
+def _definition_of_world(target: Any) -> tuple[str | None, str | None]:
+    """Return the file of a world and its name there; None each for any other object."""
+    step = getattr(target, "step", None)
+    module = inspect.getmodule(step) if step is not None else None
+    name = next((name for name, value in vars(module).items() if value is target), None) if module else None
+    return getattr(module, "__file__", None), name
+
+
+def _stop_as_in_python(function: Callable[[], TrainingResult]) -> TrainingResult:
+    """Call a training, and raise KeyboardInterrupt or SystemExit in place of Interrupted."""
+    try:
+        return function()
+    except Interrupted as stop:
+        how = "" if stop.run is None else f"; continue with rl_lab.load({str(stop.run.path)!r}).resume()"
+        if stop.code != 130:
+            raise SystemExit(stop.code) from None
+        raise KeyboardInterrupt(f"the training was stopped{how}") from None
+
+
+__all__ = ["VIDEO_NAMES", "TrainedRun", "load", "train"]
