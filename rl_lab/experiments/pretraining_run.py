@@ -27,6 +27,7 @@ from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.experiments.training_metrics import Metrics
 from rl_lab.learners.pretraining import folder
+from rl_lab.learners.pretraining.card import pretrainings
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.learners.pretraining.model import BackboneModel
 from rl_lab.learners.pretraining.settings import BackboneSettings
@@ -193,6 +194,7 @@ class Pretraining:
             "settings": {**dataclasses.asdict(trainer.config), "seed": trainer.seed},
             "scores": trainer.best_scores,
             "began_with": None if self.initial_backbone is None else self.initial_backbone.sha256,
+            "earlier": [] if self.initial_backbone is None else pretrainings(self.initial_backbone.card),
         }
 
     def _write_agent(self, run: Run, model: BackboneModel) -> None:

@@ -25,6 +25,7 @@ from rl_lab.datasets.dataset import Dataset, open_dataset
 from rl_lab.experiments.backbone_config import find_backbone
 from rl_lab.experiments.probe_settings import ProbeSettings
 from rl_lab.learners.pretraining import linear_probe, probe_targets
+from rl_lab.learners.pretraining.card import pretrainings
 from rl_lab.learners.pretraining.contract import contract_of, require_same
 from rl_lab.learners.pretraining.feature_statistics import feature_statistics
 from rl_lab.learners.pretraining.folder import SavedBackbone
@@ -169,21 +170,26 @@ def _score_targets(
 
 
 def _notes(settings: ProbeSettings, data: Dataset, backbones: dict[str, SavedBackbone]) -> list[str]:
-    """Return which backbones have learned from episodes that probes are scored on."""
+    """Return which backbones have trunks that have learned from episodes that probes are scored on."""
     notes = []
     for text, saved in backbones.items():
-        card_data, card_settings = saved.card.get("data"), saved.card.get("settings")
-        if not isinstance(card_data, dict) or not isinstance(card_settings, dict):
-            continue
-        split = card_settings.get("seed"), card_settings.get("validation")
-        if card_data.get("sha256") != data.content_hash:
-            continue
-        if not split[1]:
+        splits = {
+            (each["settings"].get("seed"), each["settings"].get("validation"))
+            for each in pretrainings(saved.card)
+            if each["data"].get("sha256") == data.content_hash and not each["settings"].get("freeze_trunk")
+        }
+        if any(not validation for _, validation in splits):
             notes.append(f"{text} has learned from all of these episodes: scores of other data say more")
-        elif split != (settings.seed, settings.validation):
+        elif len(splits) > 1:
             notes.append(
-                f"{text} has learned from some of these validation episodes; seed={split[0]} and"
-                f" validation={split[1]} have those of its pretraining"
+                f"{text} was pretrained more than once, with different validation episodes of these data: scores of"
+                f" other data say more"
+            )
+        elif splits and splits != {(settings.seed, settings.validation)}:
+            ((seed, validation),) = splits
+            notes.append(
+                f"{text} has learned from some of these validation episodes; seed={seed} and"
+                f" validation={validation} have those of its pretraining"
             )
     return notes
 

@@ -12,9 +12,11 @@ from rl_lab.core import lock
 from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes, require_writable
 from rl_lab.core.progress import Progress
-from rl_lab.core.untrusted import checked_int, checked_type
+from rl_lab.core.untrusted import checked_int
+from rl_lab.datasets.dataset import open_dataset
 from rl_lab.experiments import run_record
 from rl_lab.experiments.scenario import Scenario
+from rl_lab.learners.pretraining.card import pretrainings
 from rl_lab.learners.pretraining.folder import SavedBackbone
 from rl_lab.transfer import report
 from rl_lab.transfer.arms import BACKBONE, CLONING, SHUFFLED, Arm, load_backbone, make_arms, own_policy_scenario
@@ -43,8 +45,9 @@ def compare(
         arms = make_arms(settings, saved)
         scenario = arms[0].scenarios[0]
         _require_one_policy(scenario)
-        steps_before = _steps_before(saved)
-        spent = {BACKBONE: steps_before, SHUFFLED: steps_before}
+        spent = {BACKBONE: _steps_before(saved)}
+        if settings.data:
+            spent[SHUFFLED] = open_dataset(Path(settings.data)).num_steps
         trainings = _train_all(settings, arms, command, note, progress)
         results = [ArmResult(arm.name, arm.label, trainings[arm.name], spent.get(arm.name, 0)) for arm in arms]
         cloning = _cloning(settings.out, saved, scenario)
@@ -95,13 +98,14 @@ def _train_all(
 
 
 def _steps_before(saved: SavedBackbone) -> int:
-    """Return the environment steps that the backbone has cost: those of its data set.
+    """Return the environment steps that the backbone has cost: those of its data sets, each counted once.
 
     Raises UsageError for a damaged card.
     """
     try:
-        data = checked_type(saved.card.get("data", {}), "data", dict)
-        return checked_int(data.get("steps", 0), "data: steps")
+        data = [each["data"] for each in pretrainings(saved.card)]
+        steps = {str(each.get("sha256")): checked_int(each.get("steps", 0), "data: steps") for each in data}
+        return sum(steps.values())
     except ValueError as error:
         raise UsageError(f"{saved.path}/card.json: {error}") from None
 

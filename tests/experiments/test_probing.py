@@ -64,6 +64,23 @@ def test_it_says_which_backbone_has_seen_the_validation_episodes(capsys: pytest.
     assert status == 0 and "note:" not in out
 
 
+def test_earlier_pretrainings_count_where_the_trunk_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    write_demonstrations(Path("demo"), episodes=20)
+    small = ["data=demo", "epochs=1"]
+    begins = ["pretrain", "selfpred", *small, "backbone.hidden=[8]", "validation=0.2", "seed=3", "run_dir=first"]
+    assert run(capsys, *begins)[0] == 0
+    assert run(capsys, "pretrain", "bc", *small, "backbone=first", "run_dir=second")[0] == 0
+    assert run(capsys, "pretrain", "critic", *small, "backbone=second", "freeze_trunk=true", "run_dir=third")[0] == 0
+    status, out, _ = run(capsys, "probe", "third", "data=demo")
+    assert status == 0 and "third was pretrained more than once" in out
+    clone = ["pretrain", "bc", *small, "backbone.hidden=[8]", "validation=0.2", "seed=3", "run_dir=clone"]
+    assert run(capsys, *clone)[0] == 0
+    frozen = ["pretrain", "critic", *small, "backbone=clone", "freeze_trunk=true", "run_dir=frozen"]
+    assert run(capsys, *frozen)[0] == 0
+    status, out, _ = run(capsys, "probe", "frozen", "data=demo", "seed=3", "validation=0.2")
+    assert status == 0 and "note:" not in out  # the critic's other validation episodes are those of a frozen trunk
+
+
 def write_report(path: Path, backbone: str, gain: float) -> None:
     """Write what a probe reads of a transfer report: the backbone is better by `gain` from the middle on."""
     band: dict[str, list[list[float]]] = {
