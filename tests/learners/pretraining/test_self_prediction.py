@@ -14,7 +14,7 @@ from support.datasets import cartpole_metadata, random_columns, write_data_set
 from rl_lab.core.errors import UsageError
 from rl_lab.datasets.columns import Columns
 from rl_lab.datasets.dataset import open_dataset
-from rl_lab.learners.pretraining.examples import Examples, Sequences
+from rl_lab.learners.pretraining.examples import Examples, FutureSteps
 from rl_lab.learners.pretraining.feature_statistics import FeatureStatistics, feature_statistics
 from rl_lab.learners.pretraining.model import tensor_hash
 
@@ -75,7 +75,7 @@ def test_what_lies_beyond_the_end_of_an_episode_does_not_change_the_loss(
     batch, sequences = trainer.examples.batch(np.arange(LENGTH)), trainer.examples.sequences
     loss = trainer.method.loss(trainer.model, batch).item()
 
-    def changed_beyond_the_end(rows: np.ndarray, horizon: int) -> Sequences:
+    def changed_beyond_the_end(rows: np.ndarray, horizon: int) -> FutureSteps:
         following = sequences(rows, horizon)
         assert not following.is_inside.all()
         following.observations[~following.is_inside] = 50.0
