@@ -6,7 +6,6 @@ KeyboardInterrupt, whose message says how to continue.
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from rl_lab.api.video import VIDEO_NAMES, Video, video_name
 from rl_lab.core.errors import UsageError
 from rl_lab.core.interrupts import Interrupted
 from rl_lab.core.progress import Progress
+from rl_lab.engine.user_modules import name_of_object
 from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.experiments import run_dir, trainer
 from rl_lab.experiments.compose import compose
@@ -108,7 +108,8 @@ def train(target: Any, *, progress: bool = True, **settings: Any) -> TrainedRun:
         UsageError: a setting is wrong, or the folder exists.
         KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
-    name, lines = _target_name(target), override_lines(settings)
+    name = str(target) if isinstance(target, str | Path) else name_of_object(target)
+    lines = override_lines(settings)
     command = [shlex.quote(word) for word in ("rl-lab", "train", name, *lines)]
     scenario = compose(name, lines)
     return TrainedRun(_stop_as_in_python(lambda: trainer.train(scenario, command, Progress(quiet=not progress))).run)
@@ -120,32 +121,6 @@ def load(path: str | Path) -> TrainedRun:
     Raises UsageError where there is none.
     """
     return TrainedRun(run_dir.find(str(path)))
-
-
-def _target_name(target: Any) -> str:
-    """Return the name by which a scenario knows a target. Raises UsageError for an object without a file of its own."""
-    if isinstance(target, str | Path):
-        return str(target)
-    name = getattr(target, "__qualname__", None)
-    module = inspect.getmodule(target)
-    file = getattr(module, "__file__", None)
-    if name is None and module is None:
-        file, name = _definition_of_world(target)
-    if name is None or not file or getattr(module, name, None) is not target:
-        kind = type(target).__name__ if name is None else name
-        raise UsageError(
-            f"{kind} is not defined at the top of a file, which a run needs to be evaluated and resumed: write it to a "
-            "file (in a notebook: %%writefile my_env.py) and train my_env.py:NAME"
-        )
-    return f"{file}:{name}"
-
-
-def _definition_of_world(target: Any) -> tuple[str | None, str | None]:
-    """Return the file of a world and its name there; None each for any other object."""
-    step = getattr(target, "step", None)
-    module = inspect.getmodule(step) if step is not None else None
-    name = next((name for name, value in vars(module).items() if value is target), None) if module else None
-    return getattr(module, "__file__", None), name
 
 
 def _stop_as_in_python(function: Callable[[], TrainingResult]) -> TrainingResult:

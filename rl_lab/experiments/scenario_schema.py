@@ -1,11 +1,13 @@
 """The keys of a scenario with their types, and the merging of defaults, recipe and overrides by Hydra.
 
 `compose_typed` first refuses unknown keys, naming the nearest one, and then lets Hydra merge the values and check their
-types. Hydra has global state: its ConfigStore entry "scenario" is replaced at each call.
+types. Hydra has global state: its ConfigStore entry "scenario" is replaced at each merge. A merge takes a tenth of a
+second and commands read the same scenario more than once, so the last ones are kept.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from rl_lab.experiments.scenario_yaml import ScenarioError, explain
 # `backbone_config`, from recipe and overrides; and by `scenario_yaml` and `scenario_parsing`, from recipes only.
 _PARSED_EARLIER = ("opponent", "policies", "league", "backbone")
 _RECIPE_KEYS = ("expect", "tuned", "defaults")
+_MAX_MERGES = 64
+_merges: dict[tuple[Any, str], dict[str, Any]] = {}  # by what they were made of
 
 
 @dataclass
@@ -97,6 +101,19 @@ def _merge_by_hydra(
     target: str, config_type: Any, params: dict[str, Any], recipe: dict[str, Any], overrides: list[Any]
 ) -> dict[str, Any]:
     """Return the merged values as plain data; raise ScenarioError for a value of another type."""
+    lines = [override.input_line for override in overrides]
+    key = config_type, repr((params, recipe, lines))
+    if key not in _merges:
+        merged = _merge(target, config_type, params, recipe, lines)
+        if len(_merges) == _MAX_MERGES:
+            del _merges[next(iter(_merges))]
+        _merges[key] = merged
+    return copy.deepcopy(_merges[key])
+
+
+def _merge(
+    target: str, config_type: Any, params: dict[str, Any], recipe: dict[str, Any], lines: list[str]
+) -> dict[str, Any]:
     from hydra import compose, initialize
     from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
@@ -109,7 +126,7 @@ def _merge_by_hydra(
         ConfigStore.instance().store(name="scenario", node=node)
         GlobalHydra.instance().clear()
         with initialize(config_path=None, version_base="1.3"):
-            composed = compose("scenario", overrides=[override.input_line for override in overrides])
+            composed = compose("scenario", overrides=lines)
         return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise ScenarioError(f"{target}: {explain(error)}") from None

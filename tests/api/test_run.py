@@ -136,7 +136,7 @@ def test_a_class_without_a_file_is_refused() -> None:
     class Inner:
         pass
 
-    with pytest.raises(UsageError, match="write it to a file"):
+    with pytest.raises(UsageError, match="at the top of a file"):
         rl_lab.train(Inner)
 
 
