@@ -5,6 +5,8 @@ action       0 left, 1 right, 2 down, 3 up, 4 take the key in this cell, 5 open 
 reward       +1 at the exit, nothing before
 ends         at the exit
 
+A level is one of the world's own, or one of those that `world.params.level_grids=FILE` names.
+
 The agent stands in row 4, column 4 of what it observes: the board is moved, and not the agent. A wall around the board
 fills one row and one column, and what leaves the view on one side comes back on the other, so all is seen. A
 network that has learned to walk to a key in one place can thus walk to it from anywhere.
@@ -13,9 +15,24 @@ network that has learned to walk to a key in one place can thus walk to it from 
 import numpy as np
 
 from rl_lab.core.canvas import ACCENTS, BACKGROUND, GREEN, INK, translucent
-from rl_lab.core.rng import bits, philox
+from rl_lab.core.rng import bits, integers, philox
 from rl_lab.core.symmetry import Symmetry
-from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f8, i4, i8, kernel, u1
+from rl_lab.core.world import (
+    Array,
+    Box,
+    Canvas,
+    Discrete,
+    Levels,
+    Record,
+    World,
+    WorldState,
+    bounded,
+    f8,
+    i4,
+    i8,
+    kernel,
+    u1,
+)
 
 SIZE, ROOM, DOORS, CELLS = 7, 3, 3, 49
 VIEW, CENTRE = SIZE + 1, 4  # the view has one row and one column more than the board, for the wall around it
@@ -26,6 +43,8 @@ BOARD = i8(2**CELLS - 1)  # sets of cells are integers: bit x + SIZE * y is the 
 NOT_LEFT = i8(sum(1 << cell for cell in range(CELLS) if cell % SIZE > 0))
 NOT_RIGHT = i8(sum(1 << cell for cell in range(CELLS) if cell % SIZE < SIZE - 1))
 ONE = i8(1)
+SYMBOLS, MOST_GRIDS = ".#@XabcABC", 1000  # floor, wall, agent, exit, keys and doors
+WALL, AGENT, EXIT, KEY, DOOR = 1, 2, 3, 4, 4 + DOORS  # numbers of symbols; keys and doors are numbered from there
 
 
 class Log(Record):
@@ -44,7 +63,9 @@ class State(WorldState):
 
 
 class Params(Record):
-    levels: i4 = bounded(0, low=0, high=1_000_000)  # how many levels there are; 0: all 69,984
+    levels: i4 = bounded(0, low=0, high=1_000_000)  # how many levels of its own there are; 0: all 69,984
+    level_grids: u1[MOST_GRIDS, CELLS] = bounded(0, low=0, high=len(SYMBOLS) - 1)  # levels to play in their place
+    num_level_grids: i4 = bounded(0, low=0, high=MOST_GRIDS)  # how many of these; 0: its own levels
 
 
 @kernel
@@ -69,7 +90,29 @@ def cell_in_wall(wall: int, place: int) -> int:
 
 
 @kernel
+def reset_to_grid(s: State, p: Params) -> None:
+    """Begin in one of the levels that the parameters hold."""
+    number = integers(s, p.num_level_grids)
+    for place in range(CELLS):
+        cell = place % SIZE + SIZE * (SIZE - 1 - place // SIZE)  # the grid's first row is at the top
+        symbol = i8(p.level_grids[number, place])
+        if symbol == WALL:
+            s.walls[cell] = 1
+        elif symbol == AGENT:
+            s.cell = cell
+        elif symbol == EXIT:
+            s.exit = cell
+        elif symbol >= DOOR:
+            s.doors[symbol - DOOR] = cell
+        elif symbol >= KEY:
+            s.keys[symbol - KEY] = cell
+
+
+@kernel
 def reset(s: State, p: Params) -> None:
+    if p.num_level_grids > 0:
+        reset_to_grid(s, p)
+        return
     number = i8(bits(s))
     level = number % p.levels if p.levels > 0 else number
     for k in range(SIZE):
@@ -223,6 +266,15 @@ def draw(s: State, p: Params, canvas: Canvas) -> None:
         canvas.circle(x + side, y + 0.06, 0.05, INK)
 
 
+def encode(s: State) -> list[int]:
+    """Return the level as a grid, from its state after a reset."""
+    cells = [WALL if s.walls[cell] else 0 for cell in range(CELLS)]
+    cells[s.cell], cells[s.exit] = AGENT, EXIT
+    for k in range(DOORS):
+        cells[s.keys[k]], cells[s.doors[k]] = KEY + k, DOOR + k
+    return [cells[x + SIZE * y] for y in reversed(range(SIZE)) for x in range(SIZE)]
+
+
 def mirrored(is_left_right: bool, is_up_down: bool, is_diagonal: bool) -> Symmetry:
     """Return what is observed and done on a mirrored board; the agent stays in the middle of its view."""
     view = np.arange(VIEW * VIEW * CHANNELS).reshape(VIEW, VIEW, CHANNELS)
@@ -250,4 +302,5 @@ world = World(
     frames_per_second=8,
     reward_threshold=1.0,
     symmetries=tuple(mirrored(bool(k & 1), bool(k & 2), bool(k & 4)) for k in range(1, 8)),
+    levels=Levels((SIZE, SIZE), SYMBOLS, "@XabcABC", encode),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from rl_lab.adapters import level_files
 from rl_lab.core.errors import nearest
 from rl_lab.core.protocols import BatchedEnv, EnvSpec
 from rl_lab.core.world import Array, World
@@ -96,6 +97,6 @@ def parameters(world: World, params: dict[str, Any]) -> Array:
         if field not in fields:
             raise ValueError(f"{world.name} has no parameter {field!r}; {nearest(field, fields)}")
     try:
-        return np.asarray(world.Params(**params))
+        return np.asarray(world.Params(**level_files.expand(world, params)))
     except ValueError as error:
         raise ValueError(f"{world.name}: parameter {error}") from None

@@ -13,6 +13,8 @@ backbone= is a name in agents/backbones/, or the folder of a backbone to begin w
 METHOD diffusion (sequences of continuous actions) or sequence (a transformer that aims at a return) trains an agent:
   history=2  horizon=16  act_steps=8  width=256  layers=3  noise_levels=100  denoising_steps=10  average_decay=0.995
   context=20  target_return=200  width=64  layers=2  heads=2  dropout=0.1
+METHOD levels trains a model of a world's levels, and writes levels that it makes and that the world's expert solves:
+  world=NAME  levels=500 (of its own, to learn from) or data=FILE  samples=2000  temperature=1
 METHOD dagger clones an agent that is asked in the states which its clone reaches. It has the settings above, and:
   teacher=AGENT  rounds=5  rollout_episodes=16  rollout_steps=1000  teacher_share=0  sample=true
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.core.progress import Progress
     from rl_lab.experiments import policy_pretraining
     from rl_lab.experiments.pretraining import pretrain
-    from rl_lab.experiments.pretraining_config import POLICY_METHODS, parse_settings
+    from rl_lab.experiments.pretraining_config import LEVELS, POLICY_METHODS, parse_settings
 
     command = [shlex.quote(word) for word in sys.argv]
     try:
@@ -61,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
         progress = Progress(quiet=args.json, unit="updates")
         if args.method == "dagger":
             return _aggregate(args, command)
-        if args.method in POLICY_METHODS:
+        if args.method == LEVELS:
+            from rl_lab.experiments import level_pretraining
+
+            settings = level_pretraining.parse_settings(args.overrides)
+            steps = (level_pretraining.prepare, level_pretraining.open_levels)
+            result = pretrain(args.method, settings, command, progress, *steps)
+        elif args.method in POLICY_METHODS:
             settings = policy_pretraining.parse_settings(args.method, args.overrides)
             result = pretrain(args.method, settings, command, progress, policy_pretraining.prepare)
         else:
@@ -126,6 +134,9 @@ def report(result: PretrainResult, as_json: bool) -> None:
     effort = f"{result.updates:,} updates in {result.epochs} epochs, {result.seconds:.1f} s"
     print(f"  {effort}; {result.score_split}: {scores}")
     path = shell_quoted(result.run.path)
+    if result.levels is not None:
+        _report_levels(result)
+        return
     print(f"\n  run       {result.run.path}")
     if not result.has_backbone:
         print(f"\nnext: rl-lab watch {path}\n      rl-lab evaluate {path} evaluation.episodes=1000")
@@ -137,3 +148,19 @@ def report(result: PretrainResult, as_json: bool) -> None:
     print(f"\nnext: rl-lab train {world} backbone={path} mode=finetune")
     if result.summary is not None:
         print(f"      rl-lab watch {path}")
+
+
+def _report_levels(result: PretrainResult) -> None:
+    from rl_lab.experiments.level_pretraining import FOLDER, PICTURE, PLAYABLE
+    from rl_lab.experiments.run_dir import shell_quoted
+
+    assert result.levels is not None
+    figures = {name: value for name, value in result.levels.items() if not isinstance(value, dict)}
+    print("  levels: " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    file = result.run.path / FOLDER / PLAYABLE
+    print(f"\n  run       {result.run.path}\n  levels    {file}\n  picture   {result.run.path / PICTURE}")
+    if not figures["written"]:
+        print("\nno new level can be solved: learn for more epochs, or from more levels")
+        return
+    world = result.run.scenario().world
+    print(f"\nnext: rl-lab train {world} world.params.level_grids={shell_quoted(file)}")

@@ -21,7 +21,14 @@ def run(args: argparse.Namespace) -> int:
     from rl_lab.commands import pretrain
     from rl_lab.commands.train import exit_status, report, report_interruption, report_nothing, report_videos
     from rl_lab.core.progress import Progress
-    from rl_lab.experiments import dagger, policy_pretraining, pretraining, pretraining_config, tree_distillation
+    from rl_lab.experiments import (
+        dagger,
+        level_pretraining,
+        policy_pretraining,
+        pretraining,
+        pretraining_config,
+        tree_distillation,
+    )
     from rl_lab.experiments.dagger_config import is_dagger
     from rl_lab.experiments.run_dir import find
     from rl_lab.experiments.trainer import Interrupted, resume
@@ -33,9 +40,13 @@ def run(args: argparse.Namespace) -> int:
             pretrain.report(dagger.resume(run, Progress(quiet=args.json, unit="rounds")), args.json)
             return 0
         if pretraining_config.is_pretraining(run.path):
-            is_policy = pretraining_config.read(run.path)[0] in pretraining_config.POLICY_METHODS
-            prepare = policy_pretraining.prepare if is_policy else None
+            method = pretraining_config.read(run.path)[0]
             progress = Progress(quiet=args.json, unit="updates")
+            if method == pretraining_config.LEVELS:
+                steps = (level_pretraining.prepare, level_pretraining.open_levels)
+                pretrain.report(pretraining.resume(run, progress, *steps), args.json)
+                return 0
+            prepare = policy_pretraining.prepare if method in pretraining_config.POLICY_METHODS else None
             pretrain.report(pretraining.resume(run, progress, prepare), args.json)
             return 0
         if is_distillation(run.path):

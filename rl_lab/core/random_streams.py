@@ -27,7 +27,8 @@ class GeneratorStream(IntEnum):
     COLLECTION = 3  # the seeds of the episodes of a data set
     DISTILLATION = 4  # the episodes, and the random actions, that a tree, or a clone of a live teacher, learns from
     LATENT_NOISE = 5  # the noise of an epoch in which an autoencoder is trained
-    GENERATIVE_TRAINING = 8  # the noise and dropout of an epoch in which a generative policy is trained
+    GENERATIVE_TRAINING = 8  # the noise and dropout of an epoch in which a generative model is trained
+    LEVEL_SAMPLING = 9  # the levels that a model of levels makes
 
 
 class PhiloxStream(IntEnum):

@@ -15,6 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from rl_lab.core.agent_spaces import action_dtype_of, join_spaces, mask_size_of, roles_of
 from rl_lab.core.canvas import Canvas
 from rl_lab.core.kernel import is_kernel, kernel, loop_limited_copy, source_location
+from rl_lab.core.levels import Levels
 from rl_lab.core.record import Record, WorldState, bounded, f4, f8, i1, i2, i4, i8, u1, u2, u4, u8
 from rl_lab.core.symmetry import Symmetry
 from rl_lab.core.world_errors import WorldError
@@ -26,6 +27,7 @@ __all__ = [
     "Box",
     "Canvas",
     "Discrete",
+    "Levels",
     "Record",
     "World",
     "WorldError",
@@ -78,6 +80,7 @@ class World:
             `illegal="forfeit"`.
         reward_threshold: the mean return that counts as a solution; None if there is no such return.
         symmetries: ways to permute observations and actions under which the world behaves alike, for pretraining.
+        levels: what its levels look like, where Params can hold levels to play in; see `Levels`.
 
     A State may have a field `log`, a Record of f8 fields: the engine sums it over finished episodes.
 
@@ -108,6 +111,7 @@ class World:
     frames_per_second: int = 30
     reward_threshold: float | None = None
     symmetries: tuple[Symmetry, ...] = ()
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
         location = source_location(self.step)
@@ -118,6 +122,8 @@ class World:
         self._check_agents(location)
         for symmetry in self.symmetries:
             symmetry.check(location, self.observation, self.action)
+        if self.levels is not None:
+            self.levels.check(location, self.Params.dtype)
 
     def _set_spaces(self, location: str) -> None:
         """Store each agent's spaces, and set `observation` and `action` to the spaces that hold those of all agents."""

@@ -1,4 +1,4 @@
-"""A sheet of pictures of observations, one row for each title, as a PNG file."""
+"""A sheet of pictures, of observations or others, one row or more for each title, as a PNG file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ from rl_lab.rendering.render import observation_picture
 
 NAME = "reconstructions.png"
 COLUMNS = 10
-_SIDE = 96  # pixels
+SIDE = 96  # pixels
 
 
 def write_sheet(path: Path, rows: Mapping[str, Array], space: Box) -> None:
     """Write the sheet: for each title its observations, [COLUMNS, *observation shape]. Raises OSError."""
+    write_pictures(
+        path,
+        {
+            title: [observation_picture(observation, space, size=(SIDE, SIDE)) for observation in observations]
+            for title, observations in rows.items()
+        },
+    )
+
+
+def write_pictures(path: Path, rows: Mapping[str, list[Array]]) -> None:
+    """Write the sheet: for each title its pictures, uint8 [SIDE, SIDE, 3], in rows of COLUMNS. Raises OSError."""
+    blank = _label("")
     frames = []
-    for title, observations in rows.items():
-        frames.append(_label(title))
-        frames += [observation_picture(observation, space, size=(_SIDE, _SIDE)) for observation in observations]
+    for title, pictures in rows.items():
+        for first in range(0, len(pictures), COLUMNS):
+            row = pictures[first : first + COLUMNS]
+            frames += [blank if first else _label(title), *row, *[blank] * (COLUMNS - len(row))]
     atomic_write_bytes(path, _png(tile(frames, COLUMNS + 1)))
 
 
 def _label(title: str) -> Array:
-    canvas = PygameCanvas(_SIDE, _SIDE)
+    canvas = PygameCanvas(SIDE, SIDE)
     canvas.text(0.5, 0.5, title, 0.13)
     return np.asarray(canvas.frame())
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +38,13 @@ from rl_lab.learners.pretraining.trainer import PretrainingTrainer
 
 # The type of a function (method, settings, data, scenario) that returns a pretraining at its start. The scenario is
 # that of a run that is resumed, None for a new one. The function raises UsageError where they do not go together.
-Prepare = Callable[[str, PretrainSettings, Dataset, Scenario | None], Pretraining]
+Prepare = Callable[[str, PretrainSettings, Any, Scenario | None], Pretraining]
+# The type of a function that returns the data to learn from, by default the data set `data`.
+OpenData = Callable[[PretrainSettings], Any]
+
+
+def _open_dataset(settings: PretrainSettings) -> Dataset:
+    return open_dataset(Path(settings.data))
 
 
 def pretrain(
@@ -46,6 +53,7 @@ def pretrain(
     command: list[str],
     progress: Progress,
     prepare_method: Prepare | None = None,
+    open_data: OpenData = _open_dataset,
 ) -> PretrainResult:
     """Start a pretraining: `prepare_method` makes it, by default of a backbone; nothing is written if that fails.
 
@@ -56,22 +64,25 @@ def pretrain(
     user_code.refuse_while_loading()
     with Interrupts() as interrupts:
         with interrupts.abort_after(0.0):
-            data = open_dataset(Path(settings.data))
+            data = open_data(settings)
             training = (prepare_method or prepare)(method, settings, data, None)
         with run_dir.new_run(training.scenario, command) as run:
             pretraining_config.write(run.path, method, settings, data.content_hash)
             return training.run(run, progress, interrupts)
 
 
-def resume(run: Run, progress: Progress, prepare_method: Prepare | None = None) -> PretrainResult:
+def resume(
+    run: Run, progress: Progress, prepare_method: Prepare | None = None, open_data: OpenData = _open_dataset
+) -> PretrainResult:
     """Continue a pretraining from its newest valid checkpoint, with the same bits. Raises as `pretrain`."""
     method, settings, data_hash = pretraining_config.read(run.path)
     with Interrupts() as interrupts, run_dir.locked_run(run) as scenario:
         with interrupts.abort_after(0.0):
-            data = open_dataset(Path(settings.data))
+            data = open_data(settings)
             if data.content_hash != data_hash:
                 now, then = data.content_hash[:12], data_hash[:12]
-                raise UsageError(f"{settings.data} has other data than at the start: SHA-256 {now}..., not {then}...")
+                name = settings.data or settings.world
+                raise UsageError(f"{name} has other data than at the start: SHA-256 {now}..., not {then}...")
             training = (prepare_method or prepare)(method, settings, data, scenario)
             saved = run_dir.load_latest(run)
             if saved is not None:

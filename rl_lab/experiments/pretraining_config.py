@@ -30,6 +30,7 @@ TEXT_KEYS = ("data", "backbone", "world", "device", "run_dir", "activation")
 _FIELDS_WITHOUT_KEY = ("network", "episodes", "agent")
 # Methods that train an agent, agents/METHOD.py, in place of a backbone; see `policy_pretraining`.
 POLICY_METHODS = ("diffusion", "sequence")
+LEVELS = "levels"  # the method that trains a model of levels; see `level_pretraining`
 _MAX_BYTES = 2**20
 _Settings = TypeVar("_Settings")
 
@@ -43,7 +44,9 @@ class PretrainSettings(TrainerConfig):
     network: dict[str, Any] = field(default_factory=dict)  # hyperparameters of a new backbone, backbone.KEY=VALUE
     net_arch: list[int] = field(default_factory=list)  # hidden layers of the head
     activation: str = "tanh"  # of those layers
-    agent: dict[str, Any] = field(default_factory=dict)  # hyperparameters of an agent, where one is trained
+    agent: dict[str, Any] = field(
+        default_factory=dict
+    )  # hyperparameters of an agent or of a model of levels, where one is trained
     world: str = ""  # empty: the data's
     seed: int = 0
     device: str = "auto"
@@ -60,7 +63,7 @@ def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     if method not in methods.NAMES:
         raise UsageError(
-            f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICY_METHODS, 'dagger', 'tree'])}"
+            f"no method {method!r}; {nearest(method, [*methods.NAMES, *POLICY_METHODS, LEVELS, 'dagger', 'tree'])}"
         )
     node = parse_lines(PretrainSettings, lines)
     if not node.get("data"):
@@ -151,7 +154,7 @@ def read(folder: Path) -> tuple[str, PretrainSettings, str]:
         if any(record.get(key) != value for key, value in _FORMAT.items()):
             raise ValueError(f"it is {record.get('format')!r:.40} version {record.get('version')!r:.20}")
         method = checked_type(record["method"], "method", str)
-        if method not in (*methods.NAMES, *POLICY_METHODS):
+        if method not in (*methods.NAMES, *POLICY_METHODS, LEVELS):
             raise ValueError(f"method is {method!r:.40}")
         settings = check_ranges(as_settings(PretrainSettings, checked_type(record["settings"], "settings", dict)))
         return method, settings, checked_type(record["data_sha256"], "data_sha256", str)

@@ -52,6 +52,7 @@ class PretrainResult:
     score_split: str  # the episodes that `scores` are of: "validation" or, if there are none of these, "train"
     summary: dict[str, Any] | None
     has_backbone: bool = True  # False for a policy that is no backbone: the run has no folder backbone/ then
+    levels: dict[str, Any] | None = None  # what was measured of levels that were made
 
     def as_json(self) -> dict[str, Any]:
         """Return what `pretrain --json` prints."""
@@ -62,6 +63,7 @@ class PretrainResult:
             **values,
             "seconds": round(self.seconds, 3),
             **(self.summary or {}),
+            **({} if self.levels is None else {"levels": self.levels}),
         }
 
 

@@ -5,9 +5,11 @@ It is the last step of `scenario_parsing.parse`. The functions only raise Scenar
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
+from rl_lab.adapters import level_files
 from rl_lab.adapters.make import is_foreign, parameters
 from rl_lab.core.errors import UsageError, nearest
 from rl_lab.engine import world_registry
@@ -21,10 +23,15 @@ ACTIONS = ("auto", "greedy", "sampled")  # see `action_modes`
 
 
 def validate(scenario: Scenario) -> Scenario:
-    """Return the scenario. Raises ScenarioError for a value out of range, and for values that contradict each other."""
+    """Return the scenario, in which the levels of a file are texts.
+
+    Raises ScenarioError for a value out of range, and for values that contradict each other.
+    """
     if not is_foreign(scenario.world, scenario.params):
         try:
-            parameters(world_registry.load(scenario.world), scenario.params)
+            world = world_registry.load(scenario.world)
+            scenario = dataclasses.replace(scenario, params=level_files.resolve(world, scenario.params))
+            parameters(world, scenario.params)
         except ValueError as error:
             raise ScenarioError(f"world.params: {error}") from None
     _validate_ranges(scenario)

@@ -48,3 +48,22 @@ class SequenceConfig:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
         if self.target_return is not None and not abs(self.target_return) < 1e30:
             raise ValueError(f"target_return={self.target_return}: expected a finite number")
+
+
+@dataclass(frozen=True)
+class LevelModelConfig:
+    """The hyperparameters of a model of levels."""
+
+    width: int = hyperparameter(64, "numbers of a cell", low=1, high=4096)
+    layers: int = hyperparameter(3, "blocks of attention and a dense part", low=1, high=32)
+    heads: int = hyperparameter(4, "attention heads, which divide width", low=1, high=64)
+    dropout: float = hyperparameter(0.1, "share of numbers that are dropped in training", low=0, high=0.9)
+    levels: int = hyperparameter(500, "levels of the world's own to learn from", low=2, high=100_000)
+    samples: int = hyperparameter(2000, "levels that are made in the end", low=1, high=100_000)
+    temperature: float = hyperparameter(1.0, "scale of the randomness of the symbols", low=0.01, high=100)
+
+    def check(self) -> None:
+        """Raise ValueError for hyperparameters out of range, or that do not go together."""
+        check_bounds(self)
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide width={self.width}")
