@@ -17,7 +17,7 @@ from rl_lab.engine.batch import Batch
 from rl_lab.evaluation.level_checks import batch_of, own_levels, solve
 
 WORLD = world_registry.load("keys_and_doors")
-ROWS = X
+ROWS = ["X..#...", "...#...", "...C...", "#####B#", "...#.b.", "@a.A...", "...#c.."]
 
 
 def encoded(batch: Batch) -> Array:
