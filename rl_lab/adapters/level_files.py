@@ -44,7 +44,9 @@ def read(path: Path, world: World) -> Array:
         if record.get("world") != world.name:
             raise ValueError(f"its levels are of {record.get('world')!r:.40}, not of {world.name}")
         texts = checked_list(record.get("levels"), "levels")
-        return _as_array([_parse(levels, text, number) for number, text in enumerate(texts, 1)], world)
+        if not texts:
+            raise ValueError("it has no levels")
+        return np.stack([_parse(levels, text, number) for number, text in enumerate(texts, 1)])
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {one_line(getattr(error, 'strerror', None) or error)[:200]}") from None
 
@@ -62,12 +64,18 @@ def _levels_of(world: World) -> Levels:
     return world.levels
 
 
-def _as_array(grids: list[Array], world: World) -> Array:
-    """Return levels as one array. Raises ValueError for none, and for more than the world's parameters hold."""
+def _first(world: World, grids: Array, count: Any) -> Array:
+    """Return the first `count` levels, all for 0. Raises ValueError where there are not as many, or none or too many.
+
+    The parameters of the world have places for a certain number.
+    """
     most = world.Params.dtype[GRIDS].shape[0]
-    if not 1 <= len(grids) <= most:
-        raise ValueError(f"it has {len(grids):,} levels; expected 1 to {most:,}")
-    return np.stack(grids)
+    number = count or len(grids)
+    if type(number) is not int or not 1 <= number <= len(grids):
+        raise ValueError(f"{COUNT}={number!r:.20}: expected 1 to {len(grids):,}, or 0 for all")
+    if number > most:
+        raise ValueError(f"{GRIDS}: {number:,} levels do not fit: set {COUNT}={most}, or less, to use the first ones")
+    return grids[:number]
 
 
 def pack(world: World, grids: Array) -> str:
@@ -89,7 +97,7 @@ def _unpack(world: World, text: str) -> Array:
         data = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         data = b"?"
-    if len(data) % size:
+    if not data or len(data) % size:
         raise ValueError(f"{GRIDS}={text[:24]}...: it is damaged")
     grids = []
     for first in range(0, len(data), size):
@@ -98,7 +106,7 @@ def _unpack(world: World, text: str) -> Array:
             number, cell = divmod(number, base)
             cells.append(cell)
         grids.append(np.array(cells, np.uint8))
-    array = _as_array(grids, world)
+    array = np.stack(grids)
     if not levels.are_valid(array).all():
         raise ValueError(f"{GRIDS}={text[:24]}...: it is damaged")
     return array
@@ -109,7 +117,7 @@ def resolve(world: World, params: dict[str, Any]) -> dict[str, Any]:
     value = params.get(GRIDS)
     if world.levels is None or not isinstance(value, str) or value.startswith(_PREFIX):
         return params
-    return {**params, GRIDS: pack(world, read(Path(value), world))}
+    return {**params, GRIDS: pack(world, _first(world, read(Path(value), world), params.get(COUNT, 0)))}
 
 
 def expand(world: World, params: dict[str, Any]) -> dict[str, Any]:
@@ -131,10 +139,8 @@ def expand(world: World, params: dict[str, Any]) -> dict[str, Any]:
         grids = np.asarray(value)
         if grids.ndim < 2 or grids[0].size != world.levels.cells:
             raise ValueError(f"{GRIDS}: expected levels of {world.levels.cells} cells, got shape {grids.shape}")
-        grids = _as_array(list(grids.reshape(len(grids), -1)), world)
-    count = count or len(grids)
-    if type(count) is not int or not 1 <= count <= len(grids):
-        raise ValueError(f"{COUNT}={count!r:.20}: expected 1 to {len(grids)}, or 0 for all")
+        grids = grids.reshape(len(grids), -1)
+    grids = _first(world, grids, count)
     padded = np.zeros(world.Params.dtype[GRIDS].shape, grids.dtype)
-    padded[:count] = grids[:count]
-    return {**params, GRIDS: padded, COUNT: count}
+    padded[: len(grids)] = grids
+    return {**params, GRIDS: padded, COUNT: len(grids)}

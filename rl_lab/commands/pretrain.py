@@ -14,7 +14,7 @@ METHOD diffusion (sequences of continuous actions) or sequence (a transformer th
   history=2  horizon=16  act_steps=8  width=256  layers=3  noise_levels=100  denoising_steps=10  average_decay=0.995
   context=20  target_return=200  width=64  layers=2  heads=2  dropout=0.1
 METHOD levels trains a model of a world's levels, and writes levels that it makes and that the world's expert solves:
-  world=NAME  levels=500 (of its own, to learn from) or data=FILE  samples=2000  temperature=1
+  world=NAME  levels=2000 (of its own, to learn from) or data=FILE  samples=2000  temperature=1
 METHOD dagger clones an agent that is asked in the states which its clone reaches. It has the settings above, and:
   teacher=AGENT  rounds=5  rollout_episodes=16  rollout_steps=1000  teacher_share=0  sample=true
 METHOD tree distils an agent, a run or one that is not trained, into a decision tree that reads as rules:

@@ -24,8 +24,8 @@ def levels_of(world: Any) -> Levels:
     levels = getattr(world, "levels", None)
     if levels is None:
         raise UsageError(f"{world.name} declares no levels, which would have to be grids that its Params hold")
-    if world.expert is None or world.solved is None:
-        raise UsageError(f"{world.name} has no expert, or no return that counts as solved, to check levels with")
+    if world.expert is None or world.solved is None or not world.horizon or len(world.agents) > 1:
+        raise UsageError(f"{world.name}: levels are checked by an expert, of one agent, with a horizon and `solved`")
     checked: Levels = levels
     return checked
 

@@ -38,7 +38,7 @@ from rl_lab.learners.pretraining.trainer import PretrainingTrainer
 from rl_lab.rendering.render import picture
 
 FOLDER, PLAYABLE, TRAINING, CARD, PICTURE = "levels", "levels.json", "training.json", "card.json", "levels.png"
-_DEFAULTS: dict[str, Any] = {"epochs": 100, "patience": 20, "batch_size": 64}
+_DEFAULTS: dict[str, Any] = {"epochs": 100, "patience": 20, "batch_size": 64, "learning_rate": 2e-3}
 _TRAINER_KEYS = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "max_grad_norm", "validation")
 _KEYS = ("data", "world", "run_dir", "device", "seed", "threads", *_TRAINER_KEYS)
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+_GRIDS_AT_ONCE = 500  # that are sampled side by side
+
 
 class LevelNetwork(nn.Module):
     """A transformer from grids, int64 [B, H * W], to logits of the symbols, float32 [B, H * W, symbols].
@@ -47,6 +49,13 @@ def sample_grids(
 ) -> torch.Tensor:
     """Return `count` grids, int64 [count, H * W] on the CPU. The network is in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
+    sizes = [min(_GRIDS_AT_ONCE, count - first) for first in range(0, count, _GRIDS_AT_ONCE)]
+    return torch.cat([_sample(network, size, temperature, generator, device) for size in sizes])
+
+
+def _sample(
+    network: LevelNetwork, count: int, temperature: float, generator: torch.Generator, device: torch.device
+) -> torch.Tensor:
     order = torch.rand((count, network.cells), generator=generator).argsort(dim=1)
     grids = torch.full((count, network.cells), network.symbols)
     rows = torch.arange(count)

@@ -54,11 +54,11 @@ class SequenceConfig:
 class LevelModelConfig:
     """The hyperparameters of a model of levels."""
 
-    width: int = hyperparameter(64, "numbers of a cell", low=1, high=4096)
+    width: int = hyperparameter(48, "numbers of a cell", low=1, high=4096)
     layers: int = hyperparameter(3, "blocks of attention and a dense part", low=1, high=32)
     heads: int = hyperparameter(4, "attention heads, which divide width", low=1, high=64)
-    dropout: float = hyperparameter(0.1, "share of numbers that are dropped in training", low=0, high=0.9)
-    levels: int = hyperparameter(500, "levels of the world's own to learn from", low=2, high=100_000)
+    dropout: float = hyperparameter(0.0, "share of numbers that are dropped in training", low=0, high=0.9)
+    levels: int = hyperparameter(2000, "levels of the world's own to learn from", low=2, high=100_000)
     samples: int = hyperparameter(2000, "levels that are made in the end", low=1, high=100_000)
     temperature: float = hyperparameter(1.0, "scale of the randomness of the symbols", low=0.01, high=100)
 
