@@ -27,8 +27,8 @@ from rl_lab.evaluation import level_checks
 from rl_lab.experiments import observation_sheet
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.compose import compose
-from rl_lab.experiments.pretraining import Pretraining, PretrainResult
 from rl_lab.experiments.pretraining_config import TEXT_KEYS, PretrainSettings, as_settings, check_ranges, parse_value
+from rl_lab.experiments.pretraining_run import Pretraining, PretrainResult
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
 from rl_lab.learners.generative.level_network import sample_grids
@@ -158,7 +158,7 @@ class LevelPretraining(Pretraining):
             sha256 = self._write(run.path, made)
         spent = (trainer.epoch, trainer.updates, self.seconds)
         return PretrainResult(
-            run, self.method, sha256, *spent, trainer.best_scores, trainer.scored, None, False, made.figures
+            run, self.method, sha256, *spent, trainer.best_scores, trainer.score_split, None, False, made.figures
         )
 
     def _write(self, run: Path, made: level_checks.ExaminedLevels) -> str:
@@ -174,7 +174,7 @@ class LevelPretraining(Pretraining):
             "data": {"source": self.levels.source, "sha256": self.levels.content_hash},
             "spent": {"epochs": self.trainer.epoch, "updates": self.trainer.updates},
             "settings": {
-                **dataclasses.asdict(self.trainer.config),
+                **{key: getattr(self.trainer.config, key) for key in _TRAINER_KEYS},
                 **dataclasses.asdict(self.config),
                 "seed": self.trainer.seed,
             },
