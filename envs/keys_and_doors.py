@@ -15,24 +15,10 @@ network that has learned to walk to a key in one place can thus walk to it from 
 import numpy as np
 
 from rl_lab.core.canvas import ACCENTS, BACKGROUND, GREEN, INK, translucent
+from rl_lab.core.levels import Levels
 from rl_lab.core.rng import bits, integers, philox
 from rl_lab.core.symmetry import Symmetry
-from rl_lab.core.world import (
-    Array,
-    Box,
-    Canvas,
-    Discrete,
-    Levels,
-    Record,
-    World,
-    WorldState,
-    bounded,
-    f8,
-    i4,
-    i8,
-    kernel,
-    u1,
-)
+from rl_lab.core.world import Array, Box, Canvas, Discrete, Record, World, WorldState, bounded, f8, i4, i8, kernel, u1
 
 SIZE, ROOM, DOORS, CELLS = 7, 3, 3, 49
 VIEW, CENTRE = SIZE + 1, 4  # the view has one row and one column more than the board, for the wall around it

@@ -24,8 +24,10 @@ def levels_of(world: Any) -> Levels:
     levels = getattr(world, "levels", None)
     if levels is None:
         raise UsageError(f"{world.name} declares no levels, which would have to be grids that its Params hold")
-    if world.expert is None or world.solved is None or not world.horizon or len(world.agents) > 1:
-        raise UsageError(f"{world.name}: levels are checked by an expert, of one agent, with a horizon and `solved`")
+    if world.expert is None or world.reward_threshold is None or not world.horizon or len(world.agents) > 1:
+        raise UsageError(
+            f"{world.name}: levels are checked by an expert, of one agent, with a horizon and a reward_threshold"
+        )
     checked: Levels = levels
     return checked
 
@@ -35,7 +37,8 @@ def own_levels(world: World, count: int, seed: int) -> Array:
 
     They are fewer where the world does not have as many.
     """
-    levels, grids = levels_of(world), {}
+    levels = levels_of(world)
+    grids: dict[bytes, Array] = {}
     batch = Batch(world, count, make.parameters(world, {}), seed=seed, threads=1)
     for _ in range(_MOST_ROUNDS):
         batch.reset()
@@ -59,17 +62,19 @@ def batch_of(world: World, grids: Array) -> Batch:
 def solve(world: World, grids: Array) -> tuple[Array, Array]:
     """Return whether the expert solves each of N levels, bool [N], and its steps until the episode ends, int64 [N]."""
     levels_of(world)
+    threshold = world.reward_threshold or 0.0
     solved, steps = np.zeros(len(grids), bool), np.zeros(len(grids), np.int64)
     for first in range(0, len(grids), _LEVELS_AT_ONCE):
-        batch, total = batch_of(world, grids[first : first + _LEVELS_AT_ONCE]), 0.0
+        batch = batch_of(world, grids[first : first + _LEVELS_AT_ONCE])
+        total = np.zeros(batch.num_envs)
         part = slice(first, first + batch.num_envs)
         while not batch.done.all():
             live = ~batch.done
             batch.scripted_actions("expert")
             batch.step()
-            total = total + np.where(live, batch.rewards[:, 0], 0.0)
+            total += np.where(live, batch.rewards[:, 0], 0.0)
             steps[part] += live
-        solved[part] = total >= world.solved
+        solved[part] = total >= threshold
     return solved, steps
 
 

@@ -78,8 +78,8 @@ def _world(name: str) -> World:
     envs = make.make(name, 1)
     envs.close()
     level_checks.levels_of(envs.world)
-    world: Any = envs.world
-    return world
+    assert isinstance(envs.world, World)
+    return envs.world
 
 
 def open_levels(settings: PretrainSettings) -> LevelSet:

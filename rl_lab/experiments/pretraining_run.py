@@ -85,10 +85,11 @@ class Pretraining:
         method: str,
         scenario: Scenario,
         trainer: PretrainingTrainer,
-        data: Dataset,
+        data: Any,
         initial_backbone: SavedBackbone | None,
     ) -> None:
-        self.method, self.scenario, self.trainer, self.data = method, scenario, trainer, data
+        self.method, self.scenario, self.trainer = method, scenario, trainer
+        self.data: Dataset = data  # a subclass may have learned from something else
         self.initial_backbone = initial_backbone  # None for a new one
         self.metrics_size, self.seconds = 0, 0.0
 

@@ -16,7 +16,7 @@ from rl_lab.core.world import Array
 from rl_lab.learners.generative.level_network import LevelNetwork
 from rl_lab.learners.generative.method import GenerativeMethod
 from rl_lab.learners.generative.settings import LevelModelConfig
-from rl_lab.learners.pretraining.examples import Batch, Examples
+from rl_lab.learners.pretraining.examples import ExampleBatch, Examples
 
 _VALIDATION_SEED, _VALIDATION_MASKS = 0, 8  # the hidden cells in validation, the same in every epoch, and their draws
 
@@ -48,10 +48,10 @@ class LevelExamples(Examples):
             self.validation = self.train
         self.episodes = len(self.train), held_out
 
-    def batch(self, rows: Array) -> Batch:
+    def batch(self, rows: Array) -> ExampleBatch:
         """Return these levels, as observations int64 [B, H * W]; nothing is done in them."""
         grids = self.tensor(self.levels.grids[rows].astype(np.int64))
-        return Batch(rows, grids, grids.new_zeros(len(rows)), None)
+        return ExampleBatch(rows, grids, grids.new_zeros(len(rows)), None)
 
 
 class LevelModel(nn.Module):
@@ -92,14 +92,14 @@ class LevelTraining(GenerativeMethod):
         number = is_hidden.sum(1)
         return (losses * is_hidden).sum(1) / number, is_right.sum(1) / number
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Any, batch: ExampleBatch) -> torch.Tensor:
         """Return the mean cross-entropy of hidden cells; their share is spread evenly over the levels of the batch."""
         size, network = len(batch.rows), model.policy
         draws = (torch.rand(()) + torch.arange(size) / size) % 1.0
         losses, _ = self._cross_entropy(network, batch.observations, draws, torch.rand(size, network.cells))
         return losses.mean()
 
-    def predict(self, model: Any, batch: Batch) -> Mapping[str, Array]:
+    def predict(self, model: Any, batch: ExampleBatch) -> Mapping[str, Array]:
         """Return bound and accuracy of each level, means over several draws of hidden cells."""
         network, size = model.policy, len(batch.rows)
         generator = torch.Generator().manual_seed(_VALIDATION_SEED)
