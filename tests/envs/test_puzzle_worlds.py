@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import product
 from typing import Any
 
@@ -118,6 +119,12 @@ def test_the_number_of_levels_can_be_limited() -> None:
     few, all_levels = (new_batch("keys_and_doors", 3000, levels=levels).observations for levels in (10, 0))
     assert len({row.tobytes() for row in few}) == 10
     assert len({row.tobytes() for row in all_levels}) > 2500
+
+
+def test_the_levels_of_a_seed_are_those_of_earlier_versions() -> None:
+    batch = Batch(world_registry.load("keys_and_doors"), 20, seed=3, threads=1)
+    batch.reset()
+    assert hashlib.sha256(batch.observations.tobytes()).hexdigest()[:16] == "60e98a6afbefbd32"
 
 
 def test_the_sign_is_seen_in_the_first_step_alone_and_decides_the_reward() -> None:
