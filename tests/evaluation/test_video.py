@@ -399,6 +399,11 @@ def batch_without_draw(name: str, n: int = 1) -> Batch:
     return Batch(dataclasses.replace(world_registry.load(name), draw=None), n, seed=3)
 
 
+def num_colours(image: Array) -> int:
+    """Return how many colours an image, uint8 [height, width, 3], has; as numbers, because rows are slow to compare."""
+    return len(np.unique(image.astype(np.int64) @ (65536, 256, 1)))
+
+
 @pytest.mark.parametrize("world", [*world_registry.names(), "gym:CartPole-v1"])
 @pytest.mark.parametrize("size", [(640, 480), (240, 180)])
 def test_every_world_has_a_picture(world: str, size: tuple[int, int]) -> None:
@@ -407,7 +412,7 @@ def test_every_world_has_a_picture(world: str, size: tuple[int, int]) -> None:
     for captions in ({}, {"left": "left", "right": "right"}):
         image = picture(envs, 1, size=size, **captions)
         assert image.shape == (size[1], size[0], 3) and image.dtype == np.uint8
-        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 4
+        assert num_colours(image) > 4
     envs.close()
 
 
@@ -489,7 +494,7 @@ def test_observations_of_any_shape_have_a_picture(space: Box) -> None:
 def test_a_third_party_environment_made_without_render_mode_shows_its_observation() -> None:
     envs = make.make("gym:CartPole-v1", 1)
     envs.reset()
-    assert len(np.unique(picture(envs, 0).reshape(-1, 3), axis=0)) > 4
+    assert num_colours(picture(envs, 0)) > 4
     envs.close()
 
 
