@@ -48,7 +48,7 @@ def test_a_folder_may_have_any_name(name: str) -> None:
     [
         ({"sede": 3}, "sede"),
         ({"agent": {"learning_rat": 1e-3}}, "learning_rate"),
-        ({"seed": object()}, "seed cannot be a object"),
+        ({"seed": 1j}, "seed cannot be a complex"),
         ({"a b": 1}, "no key"),
         ({"agent": {1: 2}}, "no key"),
         ({"worlds": "many"}, "worlds"),
