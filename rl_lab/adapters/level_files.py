@@ -117,7 +117,8 @@ def resolve(world: World, params: dict[str, Any]) -> dict[str, Any]:
     value = params.get(GRIDS)
     if world.levels is None or not isinstance(value, str) or value.startswith(_PREFIX):
         return params
-    return {**params, GRIDS: pack(world, _first(world, read(Path(value), world), params.get(COUNT, 0)))}
+    # The text has these levels and no others, so nothing is left for the number to choose.
+    return {**params, GRIDS: pack(world, _first(world, read(Path(value), world), params.get(COUNT, 0))), COUNT: 0}
 
 
 def expand(world: World, params: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +141,9 @@ def expand(world: World, params: dict[str, Any]) -> dict[str, Any]:
         if grids.ndim < 2 or grids[0].size != world.levels.cells:
             raise ValueError(f"{GRIDS}: expected levels of {world.levels.cells} cells, got shape {grids.shape}")
         grids = grids.reshape(len(grids), -1)
+        # Cells out of range are refused, with the range, where the record of parameters is made.
+        if (grids < len(world.levels.symbols)).all() and not world.levels.are_valid(grids).all():
+            raise ValueError(f"{GRIDS}: not all of these are levels of {world.name}")
     grids = _first(world, grids, count)
     padded = np.zeros(world.Params.dtype[GRIDS].shape, grids.dtype)
     padded[: len(grids)] = grids

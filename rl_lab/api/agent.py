@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from rl_lab.adapters import make
 from rl_lab.core.errors import UsageError
@@ -21,8 +22,9 @@ class ActingAgent:
     Args:
         target: a run's folder or name, or RUN@STEP.
 
-    Raises UsageError where there is no such agent, and for worlds of several agents, where an action depends on the
-    seat.
+    Raises UsageError where there is no such agent; for worlds of several agents, where an action depends on the seat;
+    for environments of other libraries whose observations or actions the lab converts; and for agents that need more
+    than observations, as a Decision Transformer, which needs the rewards, and search do.
     """
 
     def __init__(self, target: str) -> None:
@@ -30,6 +32,8 @@ class ActingAgent:
         self._envs = make.make(scenario.world, 1, scenario.params)
         if len(self._envs.world.agents) > 1:
             raise UsageError(f"{target} plays {scenario.world}, a world of several agents: use rl_lab.evaluate")
+        if getattr(self._agent, "needs_environment", False) or not _has_plain_spaces(self._envs):
+            raise UsageError(f"{target} does not act on observations alone, as arrays: use rl_lab.evaluate")
         self._agent.bind(self._envs)
         self.name, self.observation_space = self._agent.name, self._envs.world.observation
         self.action_space = self._envs.world.action
@@ -48,13 +52,17 @@ class ActingAgent:
             deterministic: choose the most probable action, or draw one.
 
         Returns an int or float32 [k] for one observation, int64 [B] or float32 [B, k] for a batch. Raises ValueError
-        for another shape.
+        for another shape, for a batch where the agent has a memory, and without a mask where the world has masks.
         """
         space = self.observation_space
         observations, shape = np.asarray(observation, space.dtype), space.shape
         if observations.shape != shape and observations.shape[1:] != shape:
             raise ValueError(f"an observation has shape {list(shape)}, not {list(observations.shape)}")
         is_single = observations.shape == shape
+        if not is_single and hasattr(self._agent, "begin"):
+            raise ValueError(f"{self.name} remembers one episode: give it one observation at a time")
+        if action_mask is None and self._envs.world.has_action_mask:
+            raise ValueError("some actions may be illegal: give action_mask=")
         batch = observations[None] if is_single else observations
         mask = None if action_mask is None else np.asarray(action_mask, np.uint8).reshape(len(batch), -1)
         actions, self._state = self._agent.act(batch, state=self._state, action_mask=mask, deterministic=deterministic)
@@ -62,3 +70,11 @@ class ActingAgent:
             return actions
         action: Array = actions[0]
         return action if action.ndim else int(action)
+
+
+def _has_plain_spaces(envs: Any) -> bool:
+    """Return whether observations and actions are the environment's own, and not converted by the lab."""
+    raw = getattr(envs, "raw_spaces", None)
+    if raw is None:
+        return True
+    return all(isinstance(observation, Box) and getattr(action, "start", 0) == 0 for observation, action in raw)

@@ -13,6 +13,7 @@ from rl_lab.api.settings import override_lines
 from rl_lab.api.video import Video, video_name
 from rl_lab.core.errors import UsageError
 from rl_lab.core.world import Array
+from rl_lab.engine import user_code
 from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.evaluation.episodes import Episode
 from rl_lab.evaluation.evaluate import Evaluation, table
@@ -67,13 +68,13 @@ class EvaluationResult:
         return table(self.summary)
 
 
-def evaluate(target: Any, *, episodes: int = 100, **settings: Any) -> EvaluationResult:
+def evaluate(target: Any, *, episodes: int | None = None, **settings: Any) -> EvaluationResult:
     """Evaluate an agent in complete episodes, whose seeds training does not use; nothing is written.
 
     Args:
         target: a `TrainedRun`, a run's folder or name, RUN@STEP, or with `world=` an agent that needs no training,
             such as "scripted", "random" or "mcts".
-        episodes: E, the number of episodes.
+        episodes: E, the number of episodes, by default that of the scenario; `evaluation={"episodes": E}` is the same.
         settings: the keys of `rl-lab evaluate`: `world="connect_four"`, `opponent="random"`,
             `world={"params": {"gravity": 5}}`, `evaluation={"actions": "sampled"}`.
 
@@ -81,6 +82,11 @@ def evaluate(target: Any, *, episodes: int = 100, **settings: Any) -> Evaluation
         UsageError: the target or a setting is wrong.
     """
     name = str(getattr(target, "path", target))
-    lines = override_lines({**settings, "evaluation.episodes": episodes})
+    user_code.refuse_while_loading()
+    lines = override_lines(settings)
+    if episodes is not None:
+        if any(line.startswith("evaluation.episodes=") for line in lines):
+            raise UsageError("episodes= and evaluation.episodes are the same setting: give one of them")
+        lines += override_lines({"evaluation": {"episodes": episodes}})
     agent, scenario, _, _ = find_agent(name, lines)
     return EvaluationResult(evaluate_scenario(agent, scenario))

@@ -20,6 +20,7 @@ from rl_lab.api.video import VIDEO_NAMES, Video, video_name
 from rl_lab.core.errors import UsageError
 from rl_lab.core.interrupts import Interrupted
 from rl_lab.core.progress import Progress
+from rl_lab.engine import user_code
 from rl_lab.engine.user_modules import name_of_object
 from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.experiments import run_dir, trainer
@@ -37,7 +38,8 @@ class TrainedRun:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run, self.path = run, run.path
+        self._run = Run(run.path.resolve())  # the current folder may be another one later
+        self.path = self._run.path
 
     @property
     def scenario(self) -> Scenario:
@@ -61,9 +63,10 @@ class TrainedRun:
         """
         if not self._run.metrics.exists():
             return []
-        return [json.loads(line) for line in self._run.metrics.read_text().splitlines() if line]
+        *lines, _ = self._run.metrics.read_text().split("\n")  # a training may be writing the last one
+        return [json.loads(line) for line in lines]
 
-    def evaluate(self, episodes: int = 100, **settings: Any) -> EvaluationResult:
+    def evaluate(self, episodes: int | None = None, **settings: Any) -> EvaluationResult:
         """Evaluate the best agent, see `rl_lab.evaluate`; nothing is written."""
         return evaluate(str(self.path), episodes=episodes, **settings)
 
@@ -76,14 +79,17 @@ class TrainedRun:
         name = video_name(which)
         path = self._run.videos / f"{name}.mp4"
         if not path.exists():
-            evaluation = self.evaluate(self.scenario.evaluation.episodes).evaluation
+            evaluation = self.evaluate().evaluation
             failures = film_evaluation(evaluation, self._run.videos).failures
             if name in failures:
                 raise UsageError(f"no video of the {name} episode: {failures[name]}")
         return Video(path)
 
     def resume(self, *, progress: bool = True) -> TrainedRun:
-        """Continue the training from its newest checkpoint to the end of its budget, and return this run."""
+        """Continue the training from its newest checkpoint to the end of its budget, and return this run.
+
+        Raises as `train`.
+        """
         _stop_as_in_python(lambda: trainer.resume(self._run, Progress(quiet=not progress)))
         self.__dict__.pop("agent", None)  # the best agent may be another one now
         return self
@@ -106,8 +112,11 @@ def train(target: Any, *, progress: bool = True, **settings: Any) -> TrainedRun:
 
     Raises:
         UsageError: a setting is wrong, or the folder exists.
-        KeyboardInterrupt: Ctrl-C; the run can be resumed.
+        KeyboardInterrupt: Ctrl-C; the run can be resumed. It is raised in the main thread only.
+        SystemExit: SIGTERM or SIGHUP; the run can be resumed.
+        WorkFailed, and what the environment raises.
     """
+    user_code.refuse_while_loading()
     name = str(target) if isinstance(target, str | Path) else name_of_object(target)
     lines = override_lines(settings)
     command = [shlex.quote(word) for word in ("rl-lab", "train", name, *lines)]
@@ -128,7 +137,8 @@ def _stop_as_in_python(function: Callable[[], TrainingResult]) -> TrainingResult
     try:
         return function()
     except Interrupted as stop:
-        how = "" if stop.run is None else f"; continue with rl_lab.load({str(stop.run.path)!r}).resume()"
+        when = " before its next checkpoint" if stop.is_work_lost else " at a checkpoint"
+        how = "" if stop.run is None else f"{when}; continue with rl_lab.load({str(stop.run.path)!r}).resume()"
         if stop.code != 130:
             raise SystemExit(stop.code) from None
         raise KeyboardInterrupt(f"the training was stopped{how}") from None

@@ -28,6 +28,7 @@ class Agent(Protocol):
       is to be evaluated in the greedy mode alone sets `samples_on_request = True` instead.
     - An agent has `is_row_wise(deterministic=...)`, which returns True, if its action for a row depends on that row's
       observation and world and, with a state, on the row's part of it alone, to the bit, and not on the batch.
+    - An agent that reads more of the environments than their observations sets `needs_environment = True`.
     - An agent that was trained and then loaded has `selected_deterministic`. It is True where model selection in
       training compared greedy actions, False where it compared sampled ones.
     """

@@ -78,9 +78,10 @@ def name_of_object(value: Any) -> str:
         module = sys.modules[value.step.__module__]
         name = next((name for name, member in vars(module).items() if member is value), "")
     else:
-        module, name = sys.modules.get(value.__module__), str(value.__qualname__)  # type: ignore[assignment]
+        module = sys.modules.get(str(getattr(value, "__module__", "")))  # type: ignore[assignment]
+        name = str(getattr(value, "__qualname__", ""))
     file = getattr(module, "__file__", None)
-    if not file or getattr(module, name, None) is not value:
+    if not file or not name or getattr(module, name, None) is not value:
         text = one_line(repr(value))[:80]
         raise UsageError(f"{text} is no class, function or world at the top of a file: nothing could make it again")
     return f"{file}:{name}"

@@ -121,6 +121,7 @@ def _merge(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    hydra_of_caller = GlobalHydra.instance().hydra  # a program that uses rl_lab may use Hydra, too
     try:
         node = OmegaConf.merge(_schema_node(config_type, params), recipe)
         ConfigStore.instance().store(name="scenario", node=node)
@@ -130,6 +131,8 @@ def _merge(
         return cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise ScenarioError(f"{target}: {explain(error)}") from None
+    finally:
+        GlobalHydra.instance().hydra = hydra_of_caller
 
 
 def _apply_params(name: str, world: dict[str, Any], overrides: list[Any]) -> list[Any]:

@@ -37,6 +37,14 @@ def test_levels_that_a_world_makes_are_the_same_after_all_that_they_go_through(t
         assert record["num_level_grids"] == 300 and (record["level_grids"][:300] == grids).all()
 
 
+def test_a_scenario_holds_the_chosen_levels_and_takes_others_later(tmp_path: Path) -> None:
+    """Also where only the first levels of a file were chosen."""
+    level_files.write(tmp_path / "levels.json", WORLD, own_levels(WORLD, 8, seed=3))
+    params = level_files.resolve(WORLD, {"level_grids": str(tmp_path / "levels.json"), "num_level_grids": 5})
+    assert make.parameters(WORLD, params)["num_level_grids"].item() == 5
+    assert make.parameters(WORLD, {**params, "level_grids": 0})["num_level_grids"].item() == 0
+
+
 def test_a_level_that_is_given_is_the_one_that_made_it() -> None:
     """A world in a level of its own, and one that was given this level as a grid, play the same episode."""
     own = Batch(WORLD, 200, seed=5, threads=1)
@@ -104,7 +112,8 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(tmp_path: Path, text: str, 
         ({"level_grids": "no/such/file"}, "no/such/file: No such file or directory"),
         ({"level_grids": 4}, "name a file of levels"),
         ({"num_level_grids": 3}, "name a file of levels"),
-        ({"level_grids": np.zeros((2, 7, 7), np.uint8), "num_level_grids": 3}, "num_level_grids=3: expected 1 to 2"),
+        ({"level_grids": own_levels(WORLD, 2, seed=0), "num_level_grids": 3}, "num_level_grids=3: expected 1 to 2"),
+        ({"level_grids": np.zeros((2, 7, 7), np.uint8)}, "not all of these are levels of keys_and_doors"),
         ({"level_grids": np.zeros((2, 7, 6), np.uint8)}, "expected levels of 49 cells"),
         ({"level_grids": np.full((2, 49), 10, np.uint8)}, "level_grids=10: expected 0 to 9"),
     ],

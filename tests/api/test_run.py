@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import programs
 
 import rl_lab
 from rl_lab.cli import main
@@ -95,6 +96,7 @@ def test_what_stops_a_training_leaves_a_run_that_goes_on(tmp_path: Path) -> None
         rl_lab.train("catch", progress=False, **settings)
     thread.join()
     stopped = rl_lab.load(tmp_path / "run")
+    assert stopped.metrics()
     steps = max(int(path.name.removeprefix("step-")) for path in (stopped.path / "checkpoints").iterdir())
     assert 0 < steps < 2_000_000
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -132,12 +134,27 @@ def test_a_class_of_a_file_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run.scenario.world.endswith("line_env.py:Line") and run.agent.act([0.0]) in (0, 1)
 
 
-def test_a_class_without_a_file_is_refused() -> None:
+def test_what_no_file_defines_is_refused() -> None:
     class Inner:
         pass
 
-    with pytest.raises(UsageError, match="at the top of a file"):
-        rl_lab.train(Inner)
+    for target in (Inner, Inner(), 5):
+        with pytest.raises(UsageError, match="at the top of a file"):
+            rl_lab.train(target)
+
+
+def test_a_script_that_trains_its_own_class_while_it_is_imported_is_told_so(tmp_path: Path) -> None:
+    """The file is imported again to make the environment, and would train again and again."""
+    (tmp_path / "mine.py").write_text(f"import rl_lab\n{ENVIRONMENT}\nrl_lab.train(Line)\n")
+    done = programs.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0 and "__main__" in done.stderr.splitlines()[-1]
+
+
+def test_the_number_of_episodes_is_given_once(run: Any) -> None:
+    assert len(run.evaluate(evaluation={"episodes": 3}).episodes) == 3
+    assert len(run.evaluate().episodes) == 6  # the scenario's
+    with pytest.raises(UsageError, match="the same setting"):
+        run.evaluate(episodes=3, evaluation={"episodes": 4})
 
 
 def test_several_agents_are_evaluated_and_not_asked_for_one_action(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -137,6 +138,21 @@ def test_a_composition_does_not_affect_the_next_one() -> None:
     before = compose("cartpole")
     compose("cartpole", ["seed=9", "agent.gamma=0.5", "world.params.gravity=1"])
     assert compose("cartpole") == before
+
+
+def test_an_edited_file_is_read_again_and_a_result_that_is_changed_is_not_given_out_again(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for budget in (5000, 6000, 5000):
+        file.write_text(f"world: catch\nbudget: {budget}\n")
+        scenario = compose(str(file))
+        assert scenario.budget == budget and scenario.params == {"speed": 1}
+        scenario.params["speed"] = 3
+
+
+def test_a_program_may_use_hydra_too() -> None:
+    with hydra.initialize(config_path=None, version_base="1.3"):
+        compose("catch", ["budget=7777"])
+        assert hydra.compose(overrides=["+mine=1"]).mine == 1
 
 
 def test_the_later_of_two_overrides_wins() -> None:

@@ -26,6 +26,8 @@ _ILLEGAL = -1e8  # the score of an action that is not legal
 class SequenceAgent(MemoryAgent):
     """An agent whose return to go is its target less the rewards of the episode so far."""
 
+    needs_environment = True  # the returns to go depend on the rewards so far
+
     name = "sequence"
 
     def __init__(self, policy: SequencePolicy, target_return: float, context: int, world: EnvSpec) -> None:
