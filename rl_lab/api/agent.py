@@ -23,8 +23,8 @@ class ActingAgent:
         target: a run's folder or name, or RUN@STEP.
 
     Raises UsageError where there is no such agent; for worlds of several agents, where an action depends on the seat;
-    for environments of other libraries whose observations or actions the lab converts; and for agents that need more
-    than observations, as a Decision Transformer, which needs the rewards, and search do.
+    for environments of other libraries whose observations or actions the lab converts; and for agents that read more
+    than observations, such as a Decision Transformer, which reads the rewards.
     """
 
     def __init__(self, target: str) -> None:

@@ -81,8 +81,8 @@ def evaluate(target: Any, *, episodes: int | None = None, **settings: Any) -> Ev
     Raises:
         UsageError: the target or a setting is wrong.
     """
-    name = str(getattr(target, "path", target))
     user_code.refuse_while_loading()
+    name = str(getattr(target, "path", target))
     lines = override_lines(settings)
     if episodes is not None:
         if any(line.startswith("evaluation.episodes=") for line in lines):

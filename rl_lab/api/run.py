@@ -16,13 +16,11 @@ from typing import Any
 from rl_lab.api.agent import ActingAgent
 from rl_lab.api.evaluation import EvaluationResult, evaluate
 from rl_lab.api.settings import override_lines
-from rl_lab.api.video import VIDEO_NAMES, Video, video_name
-from rl_lab.core.errors import UsageError
+from rl_lab.api.video import Video, video_name
 from rl_lab.core.interrupts import Interrupted
 from rl_lab.core.progress import Progress
 from rl_lab.engine import user_code
 from rl_lab.engine.user_modules import name_of_object
-from rl_lab.evaluation.episode_videos import film_evaluation
 from rl_lab.experiments import run_dir, trainer
 from rl_lab.experiments.compose import compose
 from rl_lab.experiments.run_dir import Run
@@ -76,14 +74,8 @@ class TrainedRun:
         A run that was trained without videos is evaluated again, and the three videos are written into its folder.
         Raises UsageError for another name, and where the video cannot be made.
         """
-        name = video_name(which)
-        path = self._run.videos / f"{name}.mp4"
-        if not path.exists():
-            evaluation = self.evaluate().evaluation
-            failures = film_evaluation(evaluation, self._run.videos).failures
-            if name in failures:
-                raise UsageError(f"no video of the {name} episode: {failures[name]}")
-        return Video(path)
+        path = self._run.videos / f"{video_name(which)}.mp4"
+        return Video(path) if path.exists() else self.evaluate().film(which, self._run.videos)
 
     def resume(self, *, progress: bool = True) -> TrainedRun:
         """Continue the training from its newest checkpoint to the end of its budget, and return this run.
@@ -142,6 +134,3 @@ def _stop_as_in_python(function: Callable[[], TrainingResult]) -> TrainingResult
         if stop.code != 130:
             raise SystemExit(stop.code) from None
         raise KeyboardInterrupt(f"the training was stopped{how}") from None
-
-
-__all__ = ["VIDEO_NAMES", "TrainedRun", "load", "train"]
