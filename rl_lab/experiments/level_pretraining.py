@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rl_lab.adapters import level_files, make
-from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.errors import UsageError
 from rl_lab.core.files import atomic_write_bytes
 from rl_lab.core.interrupts import Interrupts
 from rl_lab.core.levels import GRIDS
@@ -27,7 +27,13 @@ from rl_lab.evaluation import level_checks
 from rl_lab.experiments import observation_sheet
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.compose import compose
-from rl_lab.experiments.pretraining_config import TEXT_KEYS, PretrainSettings, as_settings, check_ranges, parse_value
+from rl_lab.experiments.pretraining_config import (
+    TRAINER_KEYS,
+    PretrainSettings,
+    as_settings,
+    check_ranges,
+    parse_model_lines,
+)
 from rl_lab.experiments.pretraining_run import Pretraining, PretrainResult
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
@@ -39,24 +45,14 @@ from rl_lab.rendering.render import picture
 
 FOLDER, PLAYABLE, TRAINING, CARD, PICTURE = "levels", "levels.json", "training.json", "card.json", "levels.png"
 _DEFAULTS: dict[str, Any] = {"epochs": 100, "patience": 20, "batch_size": 64, "learning_rate": 2e-3}
-_TRAINER_KEYS = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "max_grad_norm", "validation")
-_KEYS = ("data", "world", "run_dir", "device", "seed", "threads", *_TRAINER_KEYS)
 
 
 def parse_settings(lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
     model_keys = [each.name for each in dataclasses.fields(LevelModelConfig)]
-    node: dict[str, Any] = {"agent": {}, **_DEFAULTS}
-    for line in lines:
-        key, equals, text = line.partition("=")
-        if not equals:
-            raise UsageError(f"{line!r} is not a setting; write key=value")
-        if key in model_keys:
-            node["agent"][key] = parse_value(line, text)
-        elif key in _KEYS:
-            node[key] = text if key in TEXT_KEYS else parse_value(line, text)
-        else:
-            raise UsageError(f"pretrain levels has no key {key!r}; {nearest(key, [*_KEYS, *model_keys])}")
+    node = {**_DEFAULTS, **parse_model_lines("levels", lines, model_keys, is_agent=False)}
+    if node.get("data") and "levels" in node["agent"]:
+        raise UsageError("levels= counts the world's own levels; with data=FILE, all levels of the file are used")
     if not node.get("world"):
         raise UsageError("say whose levels are to be learned: world=NAME")
     settings = check_ranges(as_settings(PretrainSettings, node))
@@ -174,7 +170,7 @@ class LevelPretraining(Pretraining):
             "data": {"source": self.levels.source, "sha256": self.levels.content_hash},
             "spent": {"epochs": self.trainer.epoch, "updates": self.trainer.updates},
             "settings": {
-                **{key: getattr(self.trainer.config, key) for key in _TRAINER_KEYS},
+                **{key: getattr(self.trainer.config, key) for key in TRAINER_KEYS},
                 **dataclasses.asdict(self.config),
                 "seed": self.trainer.seed,
             },

@@ -16,12 +16,12 @@ import torch
 
 from rl_lab.adapters import make
 from rl_lab.core import agent_registry, checkpoint
-from rl_lab.core.errors import UsageError, nearest
+from rl_lab.core.errors import UsageError
 from rl_lab.datasets.dataset import Dataset
 from rl_lab.experiments.agent_loading import device_of
 from rl_lab.experiments.frozen_agent import FrozenAgentRef
 from rl_lab.experiments.pretraining import scenario_of
-from rl_lab.experiments.pretraining_config import TEXT_KEYS, PretrainSettings, as_settings, check_ranges, parse_value
+from rl_lab.experiments.pretraining_config import PretrainSettings, as_settings, check_ranges, parse_model_lines
 from rl_lab.experiments.pretraining_run import Pretraining
 from rl_lab.experiments.run_dir import Run
 from rl_lab.experiments.scenario import Scenario
@@ -37,28 +37,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "diffusion": {"epochs": 100, "patience": 20},
     "sequence": {"epochs": 50, "patience": 10, "batch_size": 64},
 }
-_TRAINER_KEYS = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "max_grad_norm", "validation")
-_KEYS = ("data", "world", "run_dir", "device", "seed", "threads", *_TRAINER_KEYS)
 
 
 def parse_settings(method: str, lines: Iterable[str]) -> PretrainSettings:
     """Return the settings that key=value lines describe. Raises UsageError, in one line, for wrong ones."""
-    fields = dataclasses.fields(agent_registry.load(method).Config)
-    agent_keys = [each.name for each in fields if each.name not in _KEYS]
-    node: dict[str, Any] = {"agent": {}, **_DEFAULTS[method]}
-    for line in lines:
-        key, equals, text = line.partition("=")
-        if not equals:
-            raise UsageError(f"{line!r} is not a setting; write key=value")
-        if key in agent_keys:
-            node["agent"][key] = parse_value(line, text)
-        elif key == "evaluation.episodes":
-            node["episodes"] = parse_value(line, text)
-        elif key in _KEYS:
-            node[key] = text if key in TEXT_KEYS else parse_value(line, text)
-        else:
-            valid_keys = [*_KEYS, *agent_keys, "evaluation.episodes"]
-            raise UsageError(f"pretrain {method} has no key {key!r}; {nearest(key, valid_keys)}")
+    agent_keys = [each.name for each in dataclasses.fields(agent_registry.load(method).Config)]
+    node = {**_DEFAULTS[method], **parse_model_lines(method, lines, agent_keys, is_agent=True)}
     if not node.get("data"):
         raise UsageError("say which data set to learn from: data=DIR, which rl-lab data collect has written")
     return check_ranges(as_settings(PretrainSettings, node))

@@ -31,6 +31,8 @@ _FIELDS_WITHOUT_KEY = ("network", "episodes", "agent")
 # Methods that train an agent, agents/METHOD.py, in place of a backbone; see `policy_pretraining`.
 POLICY_METHODS = ("diffusion", "sequence")
 LEVELS = "levels"  # the method that trains a model of levels; see `level_pretraining`
+TRAINER_KEYS = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "max_grad_norm", "validation")
+_MODEL_KEYS = ("data", "world", "run_dir", "device", "seed", "threads", *TRAINER_KEYS)
 _MAX_BYTES = 2**20
 _Settings = TypeVar("_Settings")
 
@@ -87,6 +89,25 @@ def parse_lines(settings: type[PretrainSettings], lines: Iterable[str]) -> dict[
             node[key] = text if key in TEXT_KEYS else parse_value(line, text)
         else:
             raise UsageError(f"pretrain has no key {key!r}; {nearest(key, [*keys, 'evaluation.episodes'])}")
+    return node
+
+
+def parse_model_lines(method: str, lines: Iterable[str], own_keys: Iterable[str], *, is_agent: bool) -> dict[str, Any]:
+    """Return the values of key=value lines for a method that trains another model than a backbone.
+
+    `own_keys` are the hyperparameters of the model, whose values are under "agent". Raises UsageError for unknown keys.
+    """
+    own = [key for key in own_keys if key not in _MODEL_KEYS]
+    valid_keys = [*_MODEL_KEYS, *own, *(["evaluation.episodes"] if is_agent else [])]
+    node: dict[str, Any] = {"agent": {}}
+    for line in lines:
+        key, equals, text = line.partition("=")
+        if not equals:
+            raise UsageError(f"{line!r} is not a setting; write key=value")
+        if key not in valid_keys:
+            raise UsageError(f"pretrain {method} has no key {key!r}; {nearest(key, valid_keys)}")
+        section = node["agent"] if key in own else node
+        section[key.removeprefix("evaluation.")] = text if key in TEXT_KEYS else parse_value(line, text)
     return node
 
 

@@ -112,6 +112,7 @@ def test_the_figures_of_levels_that_were_made() -> None:
         (["world=keys_and_doors", "temperature=0"], "temperature=0"),
         (["world=keys_and_doors", "samples=x"], "samples"),
         (["world=keys_and_doors", "data=missing.json"], "missing.json: No such file or directory"),
+        (["world=keys_and_doors", "data=few.json", "levels=9"], "levels= counts the world's own levels"),
         (["world=keys_and_doors", "data=few.json"], "validation=0.1: 3 levels are too few to be divided"),
     ],
 )
